@@ -1,0 +1,42 @@
+# `make demo` and `make test` do everything, set-up included.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup demo test lint format clean
+help:  ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(INSTALLED)  ## create .venv with the pinned dependencies
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 setup"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[pinned,dev]'
+	@touch $@
+
+demo: $(INSTALLED)  ## run the demo study to its report (minutes, CPU, no network)
+	snakemake --profile local demo
+	@echo "The report: results/demo/report/index.html"
+	@if [ -t 1 ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
+	  $(BIN)/python -m webbrowser results/demo/report/index.html; fi
+
+test: $(INSTALLED)  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## ruff, snakefmt and snakemake --lint
+	ruff check .
+	ruff format --check .
+	snakefmt --check workflow
+	snakemake --lint
+
+format: $(INSTALLED)  ## format the code
+	ruff check --fix .
+	ruff format .
+	snakefmt workflow
+
+clean:  ## remove the environment (never results/)
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""What is said: tidy frames, statistics, tables, figures and the report. Imports no torch."""

@@ -1,0 +1,84 @@
+"""How values are written: one place for signs, decimals, units and what is absent."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from report.statistics import Difference, Summary
+
+ABSENT = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+
+
+def absent(value: Any) -> bool:
+    """Whether there is no value: none, or not a number."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def number(value: float | None, decimals: int = 2) -> str:
+    """Return a number with fixed decimals and a real minus sign."""
+    return ABSENT if absent(value) else f"{value:,.{decimals}f}".replace("-", MINUS)
+
+
+def signed(value: float | None, decimals: int = 2) -> str:
+    """Return a difference with its sign; zero has none."""
+    if absent(value):
+        return ABSENT
+    text = f"{value:+.{decimals}f}".replace("-", MINUS)
+    return text[1:] if float(f"{value:.{decimals}f}") == 0 else text
+
+
+def spread(summary: Summary, decimals: int = 2) -> str:
+    """Return mean ± sample standard deviation, or the mean alone of one value."""
+    mean = number(summary.mean, decimals)
+    return mean if summary.sd is None else f"{mean} ± {number(summary.sd, decimals)}"
+
+
+def interval(difference: Difference) -> str:
+    """Return the interval of a difference, or why there is none."""
+    if difference.low is None:
+        return "one seed, no interval"
+    return f"{signed(difference.low)} to {signed(difference.high)}"
+
+
+def count(value: float | None) -> str:
+    """Return a whole number with its thousands set apart."""
+    return ABSENT if absent(value) else f"{round(value):,}".replace(",", "\u202f")
+
+
+def mebibytes(value: float | None) -> str:
+    """Return bytes as MiB."""
+    return ABSENT if absent(value) else f"{count(value / 2**20)} MiB"
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds in the unit that a person would use."""
+    if absent(seconds):
+        return ABSENT
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def plural(n: int, noun: str, many: str | None = None) -> str:
+    """Return a count and its noun."""
+    return f"{n} {noun if n == 1 else many or noun + 's'}"
+
+
+def listing(names: list[str]) -> str:
+    """Return names as a phrase: a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def value_text(value: Any) -> str:
+    """Return a plain value of a record (environment, setting) as text."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={value_text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(value_text, value))
+    return str(value)

@@ -1,0 +1,225 @@
+"""Tidy frames of a study: what is expected, joined with what the store holds now."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from skd.records import CellOutcome, Failure, Record
+from skd.store import Store, StoreError, outcome
+from skd.study import Expansion, TeacherNode
+
+RUN_COLUMNS = [
+    "pair",
+    "teacher",
+    "teacher_network",
+    "student",
+    "method",
+    "seed",
+    "id",
+    "shared",
+    "outcome",
+    "reason",
+    "last_epoch",
+    "last_top1",
+    "last_top5",
+    "best_epoch",
+    "best_top1",
+    "best_top5",
+    "collapsed",
+    "collapse_reason",
+    "collapse_epoch",
+    "seconds",
+    "seconds_per_epoch",
+    "images_per_second",
+    "peak_memory_bytes",
+    "parameters",
+    "extra_parameters",
+    "multiply_adds",
+    "sessions",
+    "finished_at",
+]
+EPOCH_COLUMNS = [
+    "pair",
+    "teacher",
+    "student",
+    "method",
+    "seed",
+    "id",
+    "epoch",
+    "learning_rate",
+    "train_top1",
+    "test_loss",
+    "test_top1",
+    "test_top5",
+    "seconds",
+    "images_per_second",
+]
+TEACHER_COLUMNS = [
+    "name",
+    "network",
+    "kind",
+    "id",
+    "origin",
+    "at_hand",
+    "why",
+    "test_top1",
+    "test_top5",
+    "parameters",
+    "sha256",
+    "source_sha256",
+]
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One run as it was found: its outcome, and its record or failure note if it has one."""
+
+    outcome: str
+    reason: str | None = None
+    record: Record | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A study's results. ``readings`` holds each run once, by identity."""
+
+    runs: pd.DataFrame
+    epochs: pd.DataFrame
+    teachers: pd.DataFrame
+    readings: dict[str, Reading]
+
+
+def build_frames(expansion: Expansion, store: Store) -> Frames:
+    """Read a study's runs and teachers. Whatever cannot be read becomes a row that says so."""
+    readings = {
+        identity: read_run(store, identity, seed)
+        for cell in expansion.cells
+        for seed, identity in cell.runs.items()
+    }
+    runs, epochs = [], []
+    for keys in _expected(expansion):
+        reading = readings[keys["id"]]
+        runs.append({**keys, "outcome": reading.outcome, "reason": reading.reason})
+        if reading.record is not None:
+            runs[-1] |= _run_values(reading.record)
+            epochs += [{**keys, **row} for row in _epoch_values(reading.record)]
+    teachers = [_teacher_row(node, store) for node in expansion.teachers]
+    measured = dict.fromkeys(name for row in epochs for name in row)
+    extra = [name for name in measured if name.startswith(("loss_", "diagnostic_"))]
+    return Frames(
+        runs=pd.DataFrame(runs, columns=RUN_COLUMNS),
+        epochs=pd.DataFrame(epochs, columns=[*EPOCH_COLUMNS, *extra]),
+        teachers=pd.DataFrame(teachers, columns=TEACHER_COLUMNS),
+        readings=readings,
+    )
+
+
+def read_run(store: Store, identity: str, seed: int) -> Reading:
+    """Return what the store holds of a run. A damaged file is an outcome, not an error."""
+    entry = store.run(identity)
+    state: CellOutcome | None = None
+    failure = None
+    try:
+        record = entry.record()
+        if record is None:
+            state = outcome(entry, seed)
+            failure = entry.failure() if state.outcome == "failed" else None
+            record = entry.record() if state.outcome == "done" else None
+    except (StoreError, OSError) as error:
+        return Reading(UNREADABLE, str(error).replace(f"{store.root}/", ""))
+    if record is None:
+        assert state is not None
+        return Reading(state.outcome, state.reason, failure=failure)
+    if record.id != identity:
+        return Reading(UNREADABLE, f"the record names another run: {record.id}")
+    accuracies = (record.last.top1, record.last.top5, record.best.top1, record.best.top5)
+    if not all(map(math.isfinite, accuracies)):
+        return Reading(UNREADABLE, "the record's accuracy is not a number")
+    return Reading("done", record=record)
+
+
+def _expected(expansion: Expansion) -> list[dict[str, Any]]:
+    """One row per pair, method and seed; a run without a teacher stands in each of its pairs."""
+    networks = {node.name: node.spec.network for node in expansion.teachers}
+    rows = []
+    for teacher, student in expansion.pairs:
+        for method in expansion.methods:
+            cell = expansion.cell_of(teacher, student, method)
+            rows += [
+                {
+                    "pair": pair_label(teacher, student),
+                    "teacher": teacher,
+                    "teacher_network": networks[teacher],
+                    "student": student,
+                    "method": method,
+                    "seed": seed,
+                    "id": identity,
+                    "shared": cell.teacher is None,
+                }
+                for seed, identity in sorted(cell.runs.items())
+            ]
+    return rows
+
+
+def pair_label(teacher: str, student: str) -> str:
+    """Return how a pair is written."""
+    return f"{teacher} → {student}"
+
+
+def _run_values(record: Record) -> dict[str, Any]:
+    cost, collapse = record.cost, record.collapse
+    return {
+        "last_epoch": record.last.epoch,
+        "last_top1": record.last.top1,
+        "last_top5": record.last.top5,
+        "best_epoch": record.best.epoch,
+        "best_top1": record.best.top1,
+        "best_top5": record.best.top5,
+        "collapsed": collapse.collapsed if collapse else None,
+        "collapse_reason": collapse.reason if collapse else None,
+        "collapse_epoch": collapse.first_epoch if collapse else None,
+        "seconds": cost.train_seconds,
+        **cost.model_dump(exclude={"train_seconds"}),
+        "finished_at": record.finished_at,
+    }
+
+
+def _epoch_values(record: Record) -> list[dict[str, Any]]:
+    rows = []
+    for epoch in record.epochs:
+        values = epoch.model_dump(exclude={"train_losses", "diagnostics"})
+        values |= {f"loss_{name}": value for name, value in epoch.train_losses.items()}
+        values |= {f"diagnostic_{name}": value for name, value in epoch.diagnostics.items()}
+        rows.append(values)
+    return rows
+
+
+def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": node.name,
+        "network": node.spec.network,
+        "kind": node.spec.kind,
+        "id": node.id,
+        "origin": node.origin,
+        "at_hand": False,
+    }
+    try:
+        card = store.teacher(node.id).card()
+    except (StoreError, OSError) as error:
+        return row | {"why": str(error).replace(f"{store.root}/", "")}
+    if card is not None and math.isfinite(card.test_top1):
+        values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
+        return row | values | {"at_hand": True}
+    if card is not None:
+        return row | {"why": "the card's accuracy is not a number"}
+    if node.spec.kind == "imported":
+        return row | {"why": "not imported yet"}
+    reading = read_run(store, node.id, node.spec.run.seed)
+    reason = f" ({reading.reason})" if reading.reason else ""
+    return row | {"why": f"training: {reading.outcome}{reason}"}

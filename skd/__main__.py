@@ -1,0 +1,5 @@
+"""`python -m skd` is the `skd` command."""
+
+from skd.cli import main
+
+main()

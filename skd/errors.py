@@ -1,0 +1,26 @@
+"""Errors that have an answer: the command line tells them in a line, without a traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SkdError(Exception):
+    """Something a user can put right. The message says what to do."""
+
+
+class UnknownNameError(SkdError, ValueError):
+    """A name that is not among the allowed ones, which the message lists."""
+
+    def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
+        super().__init__(f"unknown {kind} '{name}'{suggest(name, allowed)}")
+
+
+def suggest(name: str, allowed: Iterable[str]) -> str:
+    """Return the tail of an error message: the allowed names, the nearest one first."""
+    allowed = list(allowed)
+    by_folded = {known.casefold(): known for known in allowed}
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    hint = f" (did you mean '{by_folded[near[0]]}'?)" if near else ""
+    return f"{hint}; allowed: {', '.join(allowed) or 'none'}"

@@ -1,0 +1,174 @@
+"""From a sheet to specs: the step that knows networks, terms and data sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from skd.data import dataset_names
+from skd.errors import suggest
+from skd.files import sha256_of
+from skd.methods import needs_teacher, resolve
+from skd.models import network_names
+from skd.spec import (
+    DatasetSpec,
+    ImportedTeacher,
+    MethodSpec,
+    Recipe,
+    RunSpec,
+    TeacherSpec,
+    TrainedTeacher,
+    canonical,
+)
+from skd.study import (
+    Cell,
+    Expansion,
+    Import,
+    Method,
+    Sheet,
+    StudyError,
+    Teacher,
+    TeacherNode,
+    explain,
+    find_sheet,
+    read_sheet,
+    sources_digest,
+)
+
+
+def expand_study(name: str) -> Expansion:
+    """Resolve a study, given its sheet's name or path, to specs.
+
+    Raises:
+        StudyError: names the place in the sheet and the allowed values.
+    """
+    path = find_sheet(name)
+    sources = sources_digest(path)
+    try:
+        return expand(read_sheet(path), study=path.stem, text=path.read_text(), sources=sources)
+    except StudyError as error:
+        message = str(error)
+        raise StudyError(
+            message if message.startswith(path.name) else f"{path.name}: {message}"
+        ) from error
+
+
+def expand(sheet: Sheet, study: str, text: str = "", sources: str = "") -> Expansion:
+    """Resolve a validated sheet to specs.
+
+    Raises:
+        StudyError: an unknown data set, network, method, term or setting.
+    """
+    _check("dataset.name", sheet.dataset.name, dataset_names())
+    teachers = {name: _teacher(sheet, name, entry) for name, entry in sheet.teachers.items()}
+    cells: dict[str, Cell] = {}
+    for pair in sheet.pairs:
+        _check("pairs: student", pair.student, network_names())
+        recipe = _recipe(
+            sheet, sheet.student_recipes.get(pair.student, {}), f"student_recipes.{pair.student}"
+        )
+        for method in sheet.methods:
+            resolved = resolve(method, sheet.settings)
+            taught = needs_teacher(resolved)
+            if taught:
+                resolved = resolve(method, _merge(sheet.settings, pair.settings))
+            spec = RunSpec(
+                dataset=sheet.dataset,
+                network=pair.student,
+                teacher=teachers[pair.teacher].spec if taught else None,
+                method=resolved,
+                recipe=recipe,
+                seed=sheet.seeds[0],
+            )
+            cell = Cell(
+                pair=f"{pair.teacher}--{pair.student}" if taught else pair.student,
+                method=method.name,
+                teacher=pair.teacher if taught else None,
+                student=pair.student,
+                spec=spec,
+                runs={
+                    seed: spec.model_copy(update={"seed": seed}).identity for seed in sheet.seeds
+                },
+            )
+            cells.setdefault(cell.key, cell)
+    return Expansion(
+        study=study,
+        sources=sources,
+        title=sheet.title,
+        description=sheet.description,
+        sheet=text,
+        dataset=sheet.dataset,
+        recipe=sheet.recipe,
+        methods=tuple(method.name for method in sheet.methods),
+        pairs=tuple((pair.teacher, pair.student) for pair in sheet.pairs),
+        seeds=sheet.seeds,
+        teachers=tuple(
+            node for name, node in teachers.items() if name in {c.teacher for c in cells.values()}
+        ),
+        cells=tuple(cells.values()),
+    )
+
+
+def _teacher(sheet: Sheet, name: str, entry: Teacher) -> TeacherNode:
+    where = f"teachers.{name}"
+    network = entry.network or name
+    _check(f"{where}: network", network, network_names())
+    spec: TeacherSpec
+    if entry.train is not None:
+        recipe = _recipe(sheet, entry.train.recipe, f"{where}.train.recipe")
+        spec = TrainedTeacher(
+            run=RunSpec(
+                dataset=sheet.dataset,
+                network=network,
+                method=_alone(),
+                recipe=recipe,
+                seed=entry.train.seed,
+            )
+        )
+        origin = f"trained here, seed {entry.train.seed}"
+    else:
+        if sheet.dataset.split == "validation":
+            raise StudyError(
+                f"{where}: an imported teacher has seen the validation images; "
+                "with 'split: validation' teachers are trained"
+            )
+        spec = ImportedTeacher(
+            network=network,
+            dataset=DatasetSpec(name=sheet.dataset.name),
+            sha256=_sha256(entry.import_),
+        )
+        origin = entry.import_.url or f"imported from {entry.import_.file.name}"
+    return TeacherNode(name=name, id=spec.identity, spec=spec, origin=origin, source=entry.import_)
+
+
+def _sha256(source: Import) -> str:
+    """Return what a file must hash to. One that is neither at hand nor pinned gets a stand-in.
+
+    Nothing can be trained under the stand-in, for training needs the file; a dry run can.
+    """
+    if source.sha256 is not None:
+        return source.sha256
+    return sha256_of(source.file) if source.file.is_file() else f"not at hand: {source.file.name}"
+
+
+def _alone() -> MethodSpec:
+    return resolve(Method(name="student"), {})
+
+
+def _recipe(sheet: Sheet, changes: dict[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate({**canonical(sheet.recipe), **changes})
+    except ValidationError as error:
+        raise StudyError(explain(where, error)) from error
+
+
+def _merge(*levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return settings by term, later levels over earlier ones."""
+    names = dict.fromkeys(name for level in levels for name in level)
+    return {name: {k: v for lv in levels for k, v in lv.get(name, {}).items()} for name in names}
+
+
+def _check(where: str, name: str, allowed: list[str] | tuple[str, ...]) -> None:
+    if name not in allowed:
+        raise StudyError(f"{where}: unknown '{name}'{suggest(name, allowed)}")

@@ -1,0 +1,141 @@
+"""From a method's name, or a sheet's description of it, to a resolved list of terms.
+
+Composition is data: `skd+kd` is the terms of `skd` and those of `kd`, with cross-entropy counted
+once, at the largest weight it has among the parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from skd.errors import suggest
+from skd.simplifier import VERSION, SimplifierSettings
+from skd.spec import MethodSpec, SimplifierSpec, TermSpec, canonical
+from skd.study import Method, StudyError, explain
+from skd.terms import TermSettings, term_class, term_classes
+
+CROSS_ENTROPY = "cross_entropy"
+SIMPLIFIER = "simplifier"
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+@cache
+def _listed() -> dict[str, dict[str, Any]]:
+    return yaml.safe_load(Path(__file__).with_name("methods.yaml").read_text())
+
+
+def method_names() -> list[str]:
+    """Return the names that stand for a method by themselves; sums of them do too."""
+    return [*_listed(), *(name for name in term_classes() if name != CROSS_ENTROPY)]
+
+
+def resolve(method: Method, settings: Settings) -> MethodSpec:
+    """Return the method's terms with all their settings.
+
+    Args:
+        method: as a sheet describes it.
+        settings: by term's name, or ``simplifier``: the study's and the pair's; the method's own
+            come on top.
+
+    Raises:
+        StudyError: an unknown method, term or setting, or a simplifier that no term sees through.
+    """
+    where = f"methods: {method.name}"
+    terms, simplifier = _parts(method, where)
+    for name in [*settings, *method.settings]:
+        if name != SIMPLIFIER and name not in term_classes():
+            allowed = [*term_classes(), SIMPLIFIER]
+            raise StudyError(f"{where}: settings for unknown term '{name}'{suggest(name, allowed)}")
+    resolved = _terms(terms, settings, method.settings, where)
+    if not any(settings.weight > 0 for _, settings in resolved):
+        raise StudyError(f"{where}: every term has weight 0")
+    sees_simplified = any(settings.teacher == "simplified" for _, settings in resolved)
+    if sees_simplified != (simplifier is not None):
+        raise StudyError(
+            f"{where}: a simplifier and a term with 'teacher: simplified' go together; "
+            "give both or neither"
+        )
+    return MethodSpec(
+        terms=tuple(_term_spec(name, chosen) for name, chosen in resolved),
+        simplifier=None
+        if simplifier is None
+        else _simplifier(
+            {**settings.get(SIMPLIFIER, {}), **simplifier, **method.settings.get(SIMPLIFIER, {})},
+            where,
+        ),
+    )
+
+
+def _term_spec(name: str, settings: TermSettings) -> TermSpec:
+    values = canonical(settings)
+    del values["cross_entropy"]  # it has become a term of its own
+    return TermSpec(term=name, version=term_class(name).version, settings=values)
+
+
+def needs_teacher(method: MethodSpec) -> bool:
+    """Return whether any term needs a teacher."""
+    return any(term_class(term.term).needs for term in method.terms)
+
+
+def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+    """Return a method's terms as written, and its simplifier's settings."""
+    if method.terms is not None and method.like is not None:
+        raise StudyError(f"{where}: give 'terms' or 'like', not both")
+    if method.terms is not None:
+        return list(method.terms), method.simplifier
+    terms: list[dict[str, Any]] = []
+    simplifier: dict[str, Any] | None = None
+    for part in (method.like or method.name).split("+"):
+        if part not in method_names():
+            raise StudyError(
+                f"{where}: unknown method '{part}'{suggest(part, method_names())}; "
+                "or a sum of them such as skd+kd, or a description with 'terms' or 'like'"
+            )
+        listed = _listed().get(part, {"terms": [{"term": part}]})
+        terms += [term for term in listed["terms"] if term not in terms]
+        if "simplifier" in listed:
+            simplifier = {**(simplifier or {}), **listed["simplifier"]}
+    if method.simplifier is not None:
+        simplifier = {**(simplifier or {}), **method.simplifier}
+    return terms, simplifier
+
+
+def _terms(
+    written: list[dict[str, Any]], shared: Settings, own: Settings, where: str
+) -> list[tuple[str, TermSettings]]:
+    """Return the terms with their settings, cross-entropy first and once.
+
+    Its weight is the one that is written anywhere, or else the largest among the parts.
+    """
+
+    def term(values: dict[str, Any], **defaults: Any) -> tuple[str, TermSettings]:
+        name = values.get("term")
+        if name not in term_classes():
+            raise StudyError(f"{where}: unknown term '{name}'{suggest(str(name), term_classes())}")
+        values = {key: value for key, value in values.items() if key != "term"}
+        values = {**defaults, **shared.get(name, {}), **values, **own.get(name, {})}
+        try:
+            return name, term_class(name).Settings.model_validate(values)
+        except ValidationError as error:
+            raise StudyError(explain(f"{where}: term {name}", error)) from error
+
+    entropies = [values for values in written if values.get("term") == CROSS_ENTROPY]
+    others = [term(values) for values in written if values not in entropies]
+    weights = [settings.cross_entropy for _, settings in others]
+    weights += [TermSettings().weight for values in entropies if "weight" not in values]
+    merged = {key: value for values in entropies for key, value in values.items()}
+    return [term({"term": CROSS_ENTROPY, **merged}, weight=max(weights, default=1.0)), *others]
+
+
+def _simplifier(values: dict[str, Any], where: str) -> SimplifierSpec:
+    try:
+        settings = SimplifierSettings.model_validate(values)
+    except ValidationError as error:
+        raise StudyError(explain(f"{where}: simplifier", error)) from error
+    return SimplifierSpec(version=VERSION, settings=canonical(settings))

@@ -1,0 +1,127 @@
+"""Pieces that several architecture families share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skd.models.outputs import Outputs
+
+
+def conv(
+    in_channels: int,
+    out_channels: int,
+    kernel: int,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+) -> nn.Conv2d:
+    """Return a convolution with an odd kernel that keeps the size of its input at stride 1."""
+    return nn.Conv2d(
+        in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=bias
+    )
+
+
+def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
+    """Return a residual block's skip path: the identity, or 1x1 conv and BatchNorm if it must."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
+
+
+def stack(
+    block: Callable[[int, int, int], nn.Module],
+    in_channels: int,
+    out_channels: int,
+    count: int,
+    stride: int,
+) -> nn.Sequential:
+    """Return a stage: `count` blocks, of which the first alone changes width and resolution.
+
+    Args:
+        block: maker of a block from (in_channels, out_channels, stride).
+        in_channels: width of the stage's input.
+        out_channels: width of the stage's output.
+        count: number of blocks, at least 1.
+        stride: stride of the first block.
+    """
+    first = block(in_channels, out_channels, stride)
+    rest = [block(out_channels, out_channels, 1) for _ in range(count - 1)]
+    return nn.Sequential(first, *rest)
+
+
+def global_average(features: Tensor) -> Tensor:
+    """Average (N, C, H, W) over its positions to (N, C)."""
+    # A mean, not nn.AdaptiveAvgPool2d: it takes any input size just the same, and its gradient
+    # is deterministic on CUDA, where the adaptive pool's is not.
+    return features.mean(dim=(2, 3))
+
+
+def _interleave(x: Tensor, dim: int, groups: int) -> Tensor:
+    return x.unflatten(dim, (groups, -1)).transpose(dim, dim + 1).flatten(dim, dim + 1)
+
+
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Interleave the channel groups of (N, C, H, W), so that the next grouped conv mixes them.
+
+    Channel j of group i moves to place j * groups + i (Zhang et al. 2018, ShuffleNet). The
+    memory format is kept.
+    """
+    if x.is_contiguous(memory_format=torch.channels_last):
+        # Shuffled in NHWC order: a plain reshape would fall back to NCHW and cost a transposition.
+        return _interleave(x.permute(0, 2, 3, 1), 3, groups).permute(0, 3, 1, 2)
+    return _interleave(x, 1, groups)
+
+
+def outputs_of_stages(
+    stem: Tensor,
+    stages: Iterable[nn.Sequential],
+    classifier: nn.Module,
+    activate: Callable[[Tensor], Tensor] = F.relu,
+    head: Callable[[Tensor], Tensor] | None = None,
+) -> Outputs:
+    """Run stages whose blocks return pre-activations, and collect what they show.
+
+    Args:
+        stem: the activated output of the stem, (N, C, H, W).
+        stages: sequences of blocks; each block's output is activated before the next reads it.
+        classifier: from the pooled feature (N, C) to the logits.
+        activate: what follows every block.
+        head: applied between the last stage and the pooling, where a network has such a layer.
+    """
+    x = stem
+    activated, raw = [stem], [stem]
+    for stage in stages:
+        for block in stage:
+            preactivation = block(x)
+            x = activate(preactivation)
+        activated.append(x)
+        raw.append(preactivation)
+    pooled = global_average(head(x) if head else x)
+    return Outputs(classifier(pooled), tuple(activated), tuple(raw), pooled)
+
+
+def init_convs(network: nn.Module) -> None:
+    """Draw every conv weight from normal(0, sqrt(2 / (k * k * out_channels))), with zero bias.
+
+    He et al. 2015 (arXiv:1502.01852) by fan-out, groups disregarded: the field's code bases write
+    it either as this formula or as Kaiming's `fan_out` mode, which come to the same. BatchNorm is
+    left at PyTorch's own start, weight 1 and bias 0.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = math.prod(module.kernel_size) * module.out_channels
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def init_linear(classifier: nn.Linear, std: float | None = None) -> None:
+    """Zero the bias; draw the weight from normal(0, std), or keep PyTorch's draw if None."""
+    nn.init.zeros_(classifier.bias)
+    if std is not None:
+        nn.init.normal_(classifier.weight, std=std)

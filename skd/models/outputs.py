@@ -1,0 +1,43 @@
+"""What every network returns, and the base class that ties its two ways of being called."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Everything one forward pass of a network shows to a loss.
+
+    Attributes:
+        logits: (N, num_classes), before any softmax.
+        stages: feature maps (N, C, H, W), the stem first, then one a stage.
+        preactivations: the same maps before the stage's last ReLU, the stem first; the stem's
+            entry is the same tensor as ``stages[0]``. Empty for a network that defines none.
+        pooled: (N, C), the globally pooled feature that the classifier reads.
+    """
+
+    logits: Tensor
+    stages: tuple[Tensor, ...]
+    preactivations: tuple[Tensor, ...]
+    pooled: Tensor
+
+
+class FeatureNetwork(nn.Module, ABC):
+    """A classifier whose inner feature maps can be read.
+
+    ``model(x)`` gives logits and ``model.forward_features(x)`` gives `Outputs`. Both are the same
+    single pass, so a method that reads features sees the same logits, and moves BatchNorm's
+    running statistics exactly as often, as one that does not.
+    """
+
+    @abstractmethod
+    def forward_features(self, images: Tensor) -> Outputs:
+        """Run the network once on images (N, 3, H, W), H and W at least 16."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (N, num_classes) of images (N, 3, H, W)."""
+        return self.forward_features(images).logits

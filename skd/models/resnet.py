@@ -1,0 +1,75 @@
+"""CIFAR ResNets of basic blocks (He et al. 2016, arXiv:1512.03385, section 4.2).
+
+`resnet{depth}` has stage widths 16, 32, 64 after a stem of 16; `x4` has 64, 128, 256 after 32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skd.models.layers import conv, init_convs, outputs_of_stages, projection, stack
+from skd.models.outputs import FeatureNetwork, Outputs
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a skip path; returns the sum before its ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        """Build from in_channels to out_channels; `stride` divides the resolution."""
+        super().__init__()
+        self.conv1 = conv(in_channels, out_channels, 3, stride)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = conv(out_channels, out_channels, 3)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.downsample = projection(in_channels, out_channels, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in, H, W) to the pre-activation (N, out, H / stride, W / stride)."""
+        residual = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        return residual + self.downsample(x)
+
+
+class ResNet(FeatureNetwork):
+    """A stem and three stages of basic blocks."""
+
+    def __init__(self, depth: int, widths: tuple[int, int, int, int], num_classes: int) -> None:
+        """Build by depth and width.
+
+        Args:
+            depth: number of weighted layers, 6n + 2 with n blocks a stage.
+            widths: channels of the stem and of the three stages.
+            num_classes: number of logits.
+
+        Raises:
+            ValueError: if depth is not 6n + 2 for some n of at least 1.
+        """
+        super().__init__()
+        blocks, rest = divmod(depth - 2, 6)
+        if rest or blocks < 1:
+            raise ValueError(f"a ResNet of basic blocks has depth 6n + 2, not {depth}")
+        stem, first, second, third = widths
+        self.conv1 = conv(3, stem, 3)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.layer1 = stack(BasicBlock, stem, first, blocks, stride=1)
+        self.layer2 = stack(BasicBlock, first, second, blocks, stride=2)
+        self.layer3 = stack(BasicBlock, second, third, blocks, stride=2)
+        self.fc = nn.Linear(third, num_classes)
+        init_convs(self)
+
+    def forward_features(self, images: Tensor) -> Outputs:
+        """Run the network once; pre-activations are the last block's sum before its ReLU."""
+        stem = F.relu(self.bn1(self.conv1(images)))
+        return outputs_of_stages(stem, (self.layer1, self.layer2, self.layer3), self.fc)
+
+
+_NARROW = (16, 16, 32, 64)
+_WIDE = (32, 64, 128, 256)
+
+NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {
+    **{f"resnet{d}": partial(ResNet, d, _NARROW) for d in (8, 14, 20, 32, 44, 56, 110)},
+    **{f"resnet{d}x4": partial(ResNet, d, _WIDE) for d in (8, 32)},
+}

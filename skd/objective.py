@@ -1,0 +1,88 @@
+"""A method at work: its terms, weighted and summed, and the simplifier some of them see through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from skd.simplifier import Simplifier, SimplifierSettings
+from skd.spec import MethodSpec
+from skd.terms import Batch, Need, TermContext, term_class
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a step's objective returns: the total to minimise, and what to log."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    diagnostics: dict[str, Tensor]
+
+
+class Objective(nn.Module):
+    """The weighted sum of a method's terms. Its own parameters train with the student's."""
+
+    def __init__(self, method: MethodSpec, context: TermContext) -> None:
+        super().__init__()
+        self.terms = nn.ModuleDict()
+        for spec in method.terms:
+            term = term_class(spec.term)
+            settings = term.Settings.restore(spec.settings)
+            self.terms[self._label(spec.term, settings.teacher)] = term(settings, context)
+        self.simplifier = None
+        if method.simplifier is not None:
+            settings = SimplifierSettings.restore(method.simplifier.settings)
+            self.simplifier = Simplifier(settings, context.num_classes)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the terms need of the teacher; empty for a student alone."""
+        return frozenset().union(*(term.needs for term in self.terms.values()))
+
+    def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
+        """Yield the objective's trainable parameters with their learning-rate multipliers."""
+        if parameters := trainable(self.terms):
+            yield parameters, 1.0
+        if self.simplifier is not None and (parameters := trainable(self.simplifier)):
+            yield parameters, self.simplifier.settings.learning_rate_multiplier
+
+    def forward(self, batch: Batch) -> Losses:
+        """Return the losses of one step. ``batch.teacher`` carries the raw teacher's logits."""
+        seen, own_loss, diagnostics = self._simplify(batch)
+        parts: dict[str, Tensor] = {}
+        weighted: list[Tensor] = []
+        for label, term in self.terms.items():
+            value = term(seen if term.settings.teacher == "simplified" else batch)
+            parts[label] = value
+            weighted.append(term.weight(batch.epoch) * value)
+        if own_loss is not None:
+            parts["simplifier"] = own_loss
+            weighted.append(own_loss)
+        return Losses(torch.stack(weighted).sum(), parts, diagnostics)
+
+    def _label(self, term: str, teacher: str) -> str:
+        """Return how a term is named in logs; a second one of the same name is numbered."""
+        label = f"{term} on simplified" if teacher == "simplified" else term
+        count = sum(existing.split(" #")[0] == label for existing in self.terms)
+        return f"{label} #{count + 1}" if count else label
+
+    def _simplify(self, batch: Batch) -> tuple[Batch, Tensor | None, dict[str, Tensor]]:
+        """Return the batch with simplified teacher logits, the simplifier's loss, diagnostics."""
+        if self.simplifier is None:
+            return batch, None, {}
+        raw, student = batch.teacher.logits, batch.student.logits
+        simplified = self.simplifier(raw)
+        teacher = replace(batch.teacher, logits=self.simplifier.for_student(simplified))
+        return (
+            replace(batch, teacher=teacher),
+            self.simplifier.own_loss(raw, simplified, student),
+            self.simplifier.diagnostics(raw, simplified, student, batch.target),
+        )
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """Return a module's parameters that train."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -1,0 +1,124 @@
+"""What a finished run leaves, as data. Imports no torch: workflow and report read it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from skd.spec import Frozen, RunSpec
+
+SCHEMA_VERSION = 1
+
+
+class Epoch(Frozen):
+    """One epoch's metrics. Accuracies are percentages; losses are means over images."""
+
+    epoch: int = Field(description="1-based")
+    learning_rate: float
+    train_losses: dict[str, float] = Field(
+        description="the weighted total, and each term before its weight"
+    )
+    train_top1: float
+    test_loss: float
+    test_top1: float
+    test_top5: float
+    diagnostics: dict[str, float] = Field(
+        default_factory=dict, description="what the method watches, as SKD its simplifier"
+    )
+    seconds: float = Field(description="training and evaluation, without checkpoints")
+    images_per_second: float = Field(description="training images, evaluation not counted")
+
+
+class Accuracy(Frozen):
+    """Test accuracy in percent, and the epoch it was measured at."""
+
+    epoch: int
+    top1: float
+    top5: float
+
+
+class Collapse(Frozen):
+    """Whether the simplified teacher still teaches: see docs/architecture.md, "Collapse"."""
+
+    collapsed: bool
+    reason: str = Field(description="empty while the teacher still teaches")
+    first_epoch: int | None = Field(None, description="the first epoch at which it had collapsed")
+
+
+class Cost(Frozen):
+    """What a run took."""
+
+    train_seconds: float = Field(description="over all epochs that count, resumed or not")
+    seconds_per_epoch: float
+    images_per_second: float
+    peak_memory_bytes: int = Field(description="of the process, or of the device's allocator")
+    parameters: int
+    extra_parameters: int = Field(description="trained beside the network, then thrown away")
+    multiply_adds: int = Field(description="of one forward pass on one image")
+    sessions: int = Field(description="1 for a run that was never interrupted")
+
+
+class TeacherCard(Frozen):
+    """A teacher at hand: where it comes from, and what it was measured to do here."""
+
+    id: str
+    kind: Literal["trained", "imported"]
+    network: str
+    dataset: str
+    origin: str = Field(description="'trained here, seed 0', or the imported file or URL")
+    test_top1: float
+    test_top5: float
+    sha256: str = Field(description="of the stored weights")
+    source_sha256: str | None = Field(None, description="of the imported file")
+    parameters: int
+
+
+class Record(Frozen):
+    """A finished run. Written once, at the end, atomically."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    id: str
+    spec: RunSpec
+    environment: dict[str, Any]
+    execution: dict[str, Any]
+    num_classes: int
+    epochs: tuple[Epoch, ...]
+    last: Accuracy
+    best: Accuracy
+    cost: Cost
+    teacher: TeacherCard | None = None
+    collapse: Collapse | None = Field(None, description="none where no simplifier is trained")
+    files: dict[str, str] = Field(description="SHA-256 of the files beside the record")
+    finished_at: str
+
+
+class Failure(Frozen):
+    """Why a run has no record. The next invocation tries it again."""
+
+    id: str
+    reason: str
+    kind: str = Field(description="the error's class")
+    details: str = Field(description="the traceback")
+    epoch: int = Field(description="finished epochs when it failed")
+    failed_at: str
+    environment: dict[str, Any]
+
+
+class CellOutcome(Frozen):
+    """What came of one run of a cell."""
+
+    id: str
+    seed: int
+    outcome: Literal["done", "failed", "interrupted", "running", "missing"]
+    last_top1: float | None = None
+    best_top1: float | None = None
+    reason: str | None = None
+
+
+class CellResult(Frozen):
+    """A cell's declared output: names its runs and says what came of each."""
+
+    study: str
+    cell: str
+    runs: tuple[CellOutcome, ...]

@@ -1,0 +1,211 @@
+"""Frozen, validated specs, and the identity of a run. Imports no torch.
+
+The identity is a hash of what decides a run's numbers: the canonical form of its resolved spec.
+How a run is executed (device, threads, caches, packing) is no part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    model_validator,
+)
+
+from skd.errors import suggest
+
+# Raised only when the canonical form itself changes: every run then gets a new identity.
+IDENTITY_FORMAT = 1
+IDENTITY_LENGTH = 16
+
+
+def added_later(default: Any, *, neutral: Any) -> Any:
+    """Declare a field that older specs lack.
+
+    ``neutral`` is the behaviour from before the field existed. It is left out of the canonical
+    form, so that old runs keep their identity, and is what a stored spec without the field means,
+    even where the default has since become another.
+    """
+    return Field(default, json_schema_extra={"neutral": neutral})
+
+
+class Frozen(BaseModel):
+    """An immutable model that refuses unknown keys, naming the allowed ones."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, dict):
+            return data
+        names = [field.alias or name for name, field in cls.model_fields.items()]
+        for key in data:
+            if key not in names:
+                raise ValueError(f"unknown key '{key}'{suggest(str(key), names)}")
+        if info.context == "stored":
+            missing = {n: v for n, v in _neutral_values(cls).items() if n not in data}
+            return {**data, **missing}
+        return data
+
+    @classmethod
+    def restore(cls, data: dict[str, Any]) -> Self:
+        """Validate a stored canonical form: what it lacks has the neutral value, not the default.
+
+        Raises:
+            pydantic.ValidationError: the data are not of this model.
+        """
+        return cls.model_validate(data, context="stored")
+
+
+def _neutral_values(model: type[BaseModel]) -> dict[str, Any]:
+    extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
+    return {
+        name: extra["neutral"]
+        for name, extra in extras.items()
+        if isinstance(extra, dict) and "neutral" in extra
+    }
+
+
+def canonical(value: Any) -> Any:
+    """Return plain data to hash and store; neutral fields are left out."""
+    if isinstance(value, BaseModel):
+        neutral = _neutral_values(type(value))
+        return {
+            name: canonical(getattr(value, name))
+            for name in type(value).model_fields
+            if not (name in neutral and getattr(value, name) == neutral[name])
+        }
+    if isinstance(value, dict):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(item) for item in value]
+    return value
+
+
+def digest(value: Any) -> str:
+    """Return the identity of plain data: the head of the SHA-256 of its sorted JSON."""
+    text = json.dumps([IDENTITY_FORMAT, value], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_LENGTH]
+
+
+class DatasetSpec(Frozen):
+    """Which images are trained on, and which are evaluated."""
+
+    name: str
+    split: Literal["test", "validation"] = Field(
+        "test",
+        description="test: train on all training images. validation: the fixed stratified split "
+        "of the training images, for choosing settings without the test set",
+    )
+    train_limit: PositiveInt | None = Field(
+        None, description="train on the first so many images, classes balanced"
+    )
+
+
+class Recipe(Frozen):
+    """How a network is trained. The defaults are the field's common CIFAR-100 recipe."""
+
+    epochs: PositiveInt = 240
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 0.05
+    milestones: tuple[PositiveInt, ...] = Field(
+        (150, 180, 210), description="epochs after which the learning rate is multiplied"
+    )
+    learning_rate_decay: PositiveFloat = 0.1
+    momentum: NonNegativeFloat = 0.9
+    nesterov: bool = False
+    weight_decay: NonNegativeFloat = 5e-4
+
+    @model_validator(mode="after")
+    def _check_milestones(self) -> Self:
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones must rise strictly, got {list(self.milestones)}")
+        return self
+
+
+class TermSpec(Frozen):
+    """One loss term of a method, resolved: its class's name and version, and all its settings."""
+
+    term: str
+    version: PositiveInt
+    settings: dict[str, Any]
+
+
+class SimplifierSpec(Frozen):
+    """SKD's simplifier, resolved."""
+
+    version: PositiveInt
+    settings: dict[str, Any]
+
+
+class MethodSpec(Frozen):
+    """A list of weighted terms, and the simplifier that some of them see the teacher through."""
+
+    terms: tuple[TermSpec, ...]
+    simplifier: SimplifierSpec | None = None
+
+
+class ImportedTeacher(Frozen):
+    """A teacher whose weights come from a file. Its identity is the file's content."""
+
+    kind: Literal["imported"] = "imported"
+    network: str
+    dataset: DatasetSpec
+    sha256: str
+
+    @property
+    def identity(self) -> str:
+        """Hash of network, data set and file content."""
+        return digest(canonical(self))
+
+
+class TrainedTeacher(Frozen):
+    """A teacher trained here."""
+
+    kind: Literal["trained"] = "trained"
+    run: RunSpec
+
+    @property
+    def network(self) -> str:
+        """The teacher's network."""
+        return self.run.network
+
+    @property
+    def identity(self) -> str:
+        """The identity of the run that trains it."""
+        return self.run.identity
+
+
+TeacherSpec = Annotated[ImportedTeacher | TrainedTeacher, Field(discriminator="kind")]
+
+
+class RunSpec(Frozen):
+    """One training, fully resolved. ``network`` is the one that is trained."""
+
+    dataset: DatasetSpec
+    network: str
+    teacher: TeacherSpec | None = None
+    method: MethodSpec
+    recipe: Recipe
+    seed: NonNegativeInt
+
+    @property
+    def identity(self) -> str:
+        """Hash of everything that decides the numbers; the teacher enters by its own identity."""
+        data = canonical(self)
+        data["teacher"] = self.teacher.identity if self.teacher else None
+        return digest(data)
+
+
+TrainedTeacher.model_rebuild()

@@ -1,0 +1,155 @@
+"""The store: runs and teachers by identity, shared by all studies. Imports no torch.
+
+``results/runs/<id>/`` and ``results/teachers/<id>/`` hold, as a run goes on::
+
+    spec.json             what is trained
+    execution.json        how: fixed at the first step, so that a resume cannot change it
+    lease-<n>.json        who trains it now
+    checkpoint*.pt        where it stands
+    failure.json          why it stopped by itself
+    weights.safetensors, test_logits.safetensors, record.json     once it is done
+    card.json             of a teacher at hand
+
+No rule of the workflow owns these folders: Snakemake deletes what a rule declares.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from skd.errors import SkdError
+from skd.files import write_json
+from skd.records import CellOutcome, Failure, Record, TeacherCard
+from skd.spec import RunSpec, canonical
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class StoreError(SkdError):
+    """A file of the store cannot be read. Says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run's or teacher's folder."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """The identity, which is the folder's name."""
+        return self.folder.name
+
+    @property
+    def record_path(self) -> Path:
+        """Where a finished run's record is."""
+        return self.folder / "record.json"
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the final weights are."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def logits_path(self) -> Path:
+        """Where the test-set logits are (fp16, in the test set's order)."""
+        return self.folder / "test_logits.safetensors"
+
+    @property
+    def failure_path(self) -> Path:
+        """Where a failed run's note is."""
+        return self.folder / "failure.json"
+
+    @property
+    def card_path(self) -> Path:
+        """Where a teacher's card is."""
+        return self.folder / "card.json"
+
+    def record(self) -> Record | None:
+        """Return the record, or none while there is none.
+
+        Raises:
+            StoreError: the record is damaged or of another schema version.
+        """
+        return _read(Record, self.record_path)
+
+    def failure(self) -> Failure | None:
+        """Return the failure note, or none."""
+        return _read(Failure, self.failure_path)
+
+    def card(self) -> TeacherCard | None:
+        """Return the teacher's card, or none while the teacher is not at hand."""
+        return _read(TeacherCard, self.card_path)
+
+    def write_spec(self, spec: RunSpec) -> None:
+        """Leave the resolved spec beside the checkpoints, for people."""
+        write_json(self.folder / "spec.json", canonical(spec))
+
+    def write(self, model: Record | Failure | TeacherCard) -> None:
+        """Write a record, failure note or card; a record clears an earlier failure note."""
+        path = {Record: self.record_path, Failure: self.failure_path, TeacherCard: self.card_path}[
+            type(model)
+        ]
+        data = model.model_dump(mode="json")
+        if isinstance(model, Record):
+            data["spec"] = canonical(model.spec)
+        write_json(path, data)
+        if isinstance(model, Record):
+            self.failure_path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder that holds runs and teachers."""
+
+    root: Path
+
+    def run(self, identity: str) -> Entry:
+        """Return a run's folder, which need not exist yet."""
+        return Entry(self.root / "runs" / identity)
+
+    def teacher(self, identity: str) -> Entry:
+        """Return a teacher's folder, which need not exist yet."""
+        return Entry(self.root / "teachers" / identity)
+
+
+def outcome(entry: Entry, seed: int) -> CellOutcome:
+    """Return what has come of a run so far, from its files alone."""
+    from skd.lease import holder
+
+    record = entry.record()
+    if record is not None:
+        return CellOutcome(
+            id=entry.id,
+            seed=seed,
+            outcome="done",
+            last_top1=record.last.top1,
+            best_top1=record.best.top1,
+        )
+    current = holder(entry.folder)
+    if current is not None and current.alive():
+        return CellOutcome(id=entry.id, seed=seed, outcome="running", reason=str(current))
+    failure = entry.failure()
+    if failure is not None:
+        return CellOutcome(id=entry.id, seed=seed, outcome="failed", reason=failure.reason)
+    begun = any(entry.folder.glob("checkpoint*.pt"))
+    return CellOutcome(id=entry.id, seed=seed, outcome="interrupted" if begun else "missing")
+
+
+def _read(model: type[Model], path: Path) -> Model | None:
+    try:
+        data = json.loads(path.read_text())
+        if isinstance(data, dict) and isinstance(data.get("spec"), dict):
+            data["spec"] = RunSpec.restore(data["spec"])
+        return model.model_validate(data)
+    except FileNotFoundError:
+        return None
+    except (ValueError, ValidationError) as error:
+        raise StoreError(
+            f"{path} cannot be read: {error}. Move it away to train this run again."
+        ) from error

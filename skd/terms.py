@@ -1,0 +1,147 @@
+"""The contract of a loss term, and the discovery of terms in ``baselines/``.
+
+A term is one class in one file of ``baselines/``; its name is the file's. It states its settings
+(a typed model with defaults) and what it needs, and returns a scalar loss. The training loop knows
+terms by this contract alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import pkgutil
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cache
+from typing import ClassVar, Literal
+
+from pydantic import Field, NonNegativeInt, field_validator
+from torch import Tensor, nn
+
+import baselines
+from skd.errors import UnknownNameError
+from skd.models.outputs import Outputs
+from skd.spec import Frozen
+
+Need = Literal["teacher_logits", "teacher_features"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training step, as terms see it.
+
+    Attributes:
+        student: the student's outputs; gradients flow.
+        teacher: the frozen teacher's outputs on the same views; none where no term needs them.
+            Its logits are the raw or the simplified ones, as the term's settings say. Simplified
+            ones carry the simplifier's gradient.
+        target: class indices, (B,).
+        indices: places of the images in the training set, (B,).
+        epoch: 1-based.
+    """
+
+    student: Outputs
+    teacher: Outputs | None
+    target: Tensor
+    indices: Tensor
+    epoch: int
+
+
+@dataclass(frozen=True)
+class TermContext:
+    """What a term may size its modules by.
+
+    Attributes:
+        num_classes: C.
+        train_labels: class index of every training image, (N,).
+        student: outputs of a dry pass of the student, for shapes only.
+        teacher: likewise of the teacher; none where there is none.
+    """
+
+    num_classes: int
+    train_labels: Tensor
+    student: Outputs
+    teacher: Outputs | None
+
+
+class TermSettings(Frozen):
+    """Settings that every term has. A term's own class adds to them and sets its defaults."""
+
+    weight: float = Field(1.0, description="factor of this term in the sum")
+    warmup_epochs: NonNegativeInt = Field(
+        0, description="the weight rises linearly to its full value over so many epochs"
+    )
+    teacher: Literal["raw", "simplified"] = Field(
+        "raw", description="teacher logits as they are, or through SKD's simplifier"
+    )
+    cross_entropy: float = Field(
+        1.0,
+        description="weight of the cross-entropy beside this term; of several, the largest counts",
+    )
+
+    @field_validator("weight", "cross_entropy", check_fields=True)
+    @classmethod
+    def _check_weight(cls, weight: float) -> float:
+        if not 0 <= weight < math.inf:  # here, so that a term's own default keeps the check
+            raise ValueError(f"must be 0 or more, and finite, got {weight}")
+        return weight
+
+
+class Term(nn.Module, ABC):
+    """One loss term. Its parameters, if it has any, train with the student's."""
+
+    Settings: ClassVar[type[TermSettings]] = TermSettings
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    version: ClassVar[int] = 1  # part of a run's identity: raise it when the values change
+
+    def __init__(self, settings: TermSettings, context: TermContext) -> None:
+        super().__init__()
+        self.settings = settings
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the loss before its weight, a scalar: the mean over the batch."""
+
+    def weight(self, epoch: int) -> float:
+        """Return the term's factor in an epoch (1-based), warm-up included."""
+        warmup = self.settings.warmup_epochs
+        return self.settings.weight * (min(epoch / warmup, 1.0) if warmup else 1.0)
+
+
+@cache
+def term_classes() -> dict[str, type[Term]]:
+    """Return all terms of ``baselines/`` by name.
+
+    Raises:
+        TypeError: a file there holds no term, or more than one.
+    """
+    found = {}
+    for module in pkgutil.iter_modules(baselines.__path__):
+        if module.name.startswith("_"):
+            continue
+        loaded = importlib.import_module(f"baselines.{module.name}")
+        classes = [
+            value
+            for _, value in inspect.getmembers(loaded, inspect.isclass)
+            if issubclass(value, Term) and value.__module__ == loaded.__name__
+        ]
+        if len(classes) != 1:
+            raise TypeError(
+                f"{loaded.__file__}: expected one subclass of Term, found {len(classes)}; "
+                "a helper file's name starts with an underscore"
+            )
+        found[module.name] = classes[0]
+    return found
+
+
+def term_class(name: str) -> type[Term]:
+    """Return a term by name.
+
+    Raises:
+        UnknownNameError: no such term; names the allowed ones.
+    """
+    terms = term_classes()
+    if name not in terms:
+        raise UnknownNameError("term", name, terms)
+    return terms[name]

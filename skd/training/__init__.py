@@ -1,0 +1,1 @@
+"""How a run is trained: the loop, checkpoints, teachers, evaluation."""

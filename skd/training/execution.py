@@ -1,0 +1,126 @@
+"""How a run is executed, which is no part of its identity, and where: the environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torchvision
+from pydantic import PositiveInt
+
+import skd
+from skd.errors import SkdError
+from skd.files import write_json
+from skd.spec import Frozen
+from skd.study import ROOT
+
+
+class ExecutionError(SkdError):
+    """A run cannot be executed as asked. Says what to do."""
+
+
+class Execution(Frozen):
+    """How a run is executed. Fixed at its first step: a resume goes on in the same way."""
+
+    device: Literal["cpu", "cuda"]
+    threads: PositiveInt
+
+    def apply(self) -> torch.device:
+        """Set the process up for this execution and return its device.
+
+        Raises:
+            ExecutionError: the run needs a GPU, and there is none here.
+        """
+        torch.set_num_threads(self.threads)
+        if self.device == "cpu":
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise ExecutionError(
+                "this needs a CUDA device, and there is none here; a run that was begun on a GPU "
+                "goes on on a GPU (remove its folder to begin it anew elsewhere)"
+            )
+        # Bit-exact resume: no autotuning, no atomics, a fixed workspace for cuBLAS.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
+        return torch.device("cuda")
+
+
+def choose(device: str, threads: int | None) -> Execution:
+    """Return the execution for what a user asked: `auto` takes a GPU where there is one.
+
+    Raises:
+        ExecutionError: an unknown device.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise ExecutionError(f"unknown device '{device}'; allowed: auto, cpu, cuda")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Execution(device=device, threads=threads or torch.get_num_threads())
+
+
+def freeze(folder: Path, asked: Execution) -> Execution:
+    """Return the execution a run was begun with, or fix the asked one for it."""
+    path = folder / "execution.json"
+    try:
+        return Execution.model_validate(json.loads(path.read_text()))
+    except FileNotFoundError:
+        write_json(path, asked.model_dump())
+        return asked
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the peak of allocated device memory, or of the process's memory on a CPU, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@cache
+def environment() -> dict[str, Any]:
+    """Return what a number may depend on and a reader may ask for: versions, hardware, commit."""
+    return {
+        "skd": skd.__version__,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_clean": _git("status", "--porcelain") == "",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or "unknown"

@@ -1,0 +1,141 @@
+"""How far a run is: a bar when a person is watching, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from skd.records import Epoch
+
+LINE_SECONDS = 10.0
+BAR_SECONDS = 0.5
+
+
+class RunProgress(Protocol):
+    """What the training of one run reports to."""
+
+    def __enter__(self) -> Self:
+        """Begin to show the run."""
+
+    def __exit__(self, *error: object) -> None:
+        """End."""
+
+    def step(self, done: int, loss: float | None, images_per_second: float) -> None:
+        """So many steps are done, of all epochs."""
+
+    def epoch(self, row: Epoch) -> None:
+        """An epoch is finished."""
+
+    def note(self, text: str) -> None:
+        """Something to tell, as a line."""
+
+
+def run_progress(label: str, epochs: int, steps: int) -> RunProgress:
+    """Return a bar if standard error is a terminal, else lines.
+
+    Args:
+        label: the run, as a person names it.
+        epochs: of the whole run.
+        steps: of the whole run.
+    """
+    kind = Bar if sys.stderr.isatty() else Lines
+    return kind(label, epochs, steps)
+
+
+def wants_loss(last: float) -> bool:
+    """Whether it is time to read the running loss, which waits for the device."""
+    return time.monotonic() - last >= BAR_SECONDS
+
+
+class Lines:
+    """A line every so often, and one for the last epoch."""
+
+    def __init__(self, label: str, epochs: int, steps: int) -> None:
+        self.label, self.epochs, self.steps = label, epochs, steps
+        self._begun = self._last = time.monotonic()
+        self._first: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def step(self, done: int, loss: float | None, images_per_second: float) -> None:
+        """Write a line if the last one is a while ago."""
+        self._first = done - 1 if self._first is None else self._first
+        if time.monotonic() - self._last >= LINE_SECONDS:
+            loss_text = "" if loss is None else f"  loss {loss:.3f}"
+            self._line(
+                f"step {done}/{self.steps}{loss_text}  {images_per_second:.0f} images/s"
+                f"  {self._left(done)}"
+            )
+
+    def epoch(self, row: Epoch) -> None:
+        """Write a line if the last one is a while ago, or this is the last epoch."""
+        if row.epoch == self.epochs or time.monotonic() - self._last >= LINE_SECONDS:
+            self._line(_summary(row, self.epochs))
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        self._line(text)
+
+    def _line(self, text: str) -> None:
+        self._last = time.monotonic()
+        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+
+    def _left(self, done: int) -> str:
+        passed = done - (self._first or 0)
+        seconds = (time.monotonic() - self._begun) / max(passed, 1) * (self.steps - done)
+        hours, rest = divmod(int(seconds), 3600)
+        return f"{hours}:{rest // 60:02}:{rest % 60:02} left"
+
+
+class Bar:
+    """A rich progress bar."""
+
+    def __init__(self, label: str, epochs: int, steps: int) -> None:
+        self.epochs = epochs
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}"),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task(label, total=steps, shown="")
+        self._row, self._running = "", ""
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def step(self, done: int, loss: float | None, images_per_second: float) -> None:
+        """Move the bar."""
+        if loss is not None:
+            self._running = f"loss {loss:.3f}  {images_per_second:.0f} images/s  "
+        self._bar.update(self._task, completed=done, shown=self._running + self._row)
+
+    def epoch(self, row: Epoch) -> None:
+        """Show the epoch's accuracy from now on."""
+        self._row = f"epoch {row.epoch}/{self.epochs}: test {row.test_top1:.2f} %"
+
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(text)
+
+
+def _summary(row: Epoch, epochs: int) -> str:
+    return (
+        f"epoch {row.epoch}/{epochs}  loss {row.train_losses['total']:.3f}  "
+        f"train {row.train_top1:.2f} %  test {row.test_top1:.2f} %  "
+        f"{row.images_per_second:.0f} images/s  {row.seconds:.1f} s"
+    )

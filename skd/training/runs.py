@@ -1,0 +1,242 @@
+"""One run from wherever it stands to its record: lease, resume, checkpoints, failure note."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from skd.collapse import judge
+from skd.data import load as load_images
+from skd.errors import SkdError
+from skd.files import sha256_of, write_atomically
+from skd.lease import Holder, LeaseLostError, lease
+from skd.models.accounting import count_parameters, multiply_adds
+from skd.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
+from skd.spec import RunSpec
+from skd.store import Entry
+from skd.training import checkpoint
+from skd.training.execution import Execution, environment, freeze, peak_memory
+from skd.training.loop import Training
+from skd.training.progress import RunProgress, run_progress, wants_loss
+
+
+class InterruptedRunError(SkdError):
+    """The run was asked to stop; it has saved where it stands."""
+
+
+class RunFailedError(SkdError):
+    """The run failed by itself; a failure note says why."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to go about a run; nothing here changes its numbers but the execution's rounding.
+
+    Attributes:
+        execution: for a run that is begun now; one that goes on keeps its own.
+        checkpoint_seconds: at most so long between checkpoints, at epoch ends; 0: every epoch.
+        wait: wait for another process that trains the same run, instead of refusing.
+        stopping: asked after each step; true: save and leave.
+    """
+
+    execution: Execution
+    checkpoint_seconds: float = 60.0
+    wait: bool = False
+    stopping: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class LoadedTeacher:
+    """A frozen teacher in evaluation mode, and its card."""
+
+    network: nn.Module
+    card: TeacherCard
+
+
+def complete(
+    spec: RunSpec,
+    entry: Entry,
+    options: Options,
+    label: str,
+    load_teacher: Callable[[torch.device], LoadedTeacher] | None = None,
+) -> Record:
+    """Return a run's record, training what is left of it.
+
+    Args:
+        spec: the run.
+        entry: its folder in the store.
+        options: how to go about it.
+        label: how messages name it.
+        load_teacher: returns the teacher on a device; none for a run without one.
+
+    Raises:
+        RunFailedError: it failed, now; a failure note has been left.
+        InterruptedRunError: it was asked to stop, and has saved.
+        LeaseHeldError: another process trains it, and it shall not be waited for.
+        ExecutionError: it cannot be executed here.
+    """
+    if (record := entry.record()) is not None:
+        return record
+
+    def on_wait(holder: Holder) -> None:
+        print(f"{label}: waiting for {holder}, which trains this run", flush=True)
+
+    with lease(entry.folder, wait=options.wait, on_wait=on_wait) as still_mine:
+        if (record := entry.record()) is not None:  # finished while we waited
+            return record
+        entry.write_spec(spec)
+        execution = freeze(entry.folder, options.execution)
+        device = execution.apply()
+        teacher = load_teacher(device) if load_teacher else None
+        epochs_done = 0
+        try:
+            training = Training(
+                spec, load_images(spec.dataset), teacher.network if teacher else None, device
+            )
+            sessions = _resume(training, entry, device)
+            with run_progress(
+                label, spec.recipe.epochs, spec.recipe.epochs * training.steps_per_epoch
+            ) as progress:
+                if training.epochs_done or training.step:
+                    progress.note(f"goes on after epoch {training.epochs_done}")
+                _train(training, entry, options, sessions, still_mine, progress)
+            return _finish(training, entry, execution, sessions, teacher, still_mine)
+        except (InterruptedRunError, LeaseLostError):
+            raise
+        except Exception as error:
+            epochs_done = training.epochs_done if "training" in locals() else 0
+            _leave_failure_note(entry, error, epochs_done)
+            raise RunFailedError(f"{label}: {error}") from error
+
+
+def _resume(training: Training, entry: Entry, device: torch.device) -> list[str]:
+    """Load the newest checkpoint, if any; return a description of each session, this one last."""
+    here = environment()
+    session = f"torch {here['torch']}, {here['gpu'] or here['cpu']}"
+    state = checkpoint.load(entry.folder, device)
+    if state is None:
+        return [session]
+    training.load_state(state["training"])
+    return [*state["sessions"], session]
+
+
+def _train(
+    training: Training,
+    entry: Entry,
+    options: Options,
+    sessions: list[str],
+    still_mine: Callable[[], None],
+    progress: RunProgress,
+) -> None:
+    saved = shown = time.monotonic()
+
+    def save_checkpoint() -> None:
+        nonlocal saved
+        still_mine()
+        checkpoint.save(entry.folder, {"training": training.state(), "sessions": sessions})
+        saved = time.monotonic()
+
+    def after_step(training: Training) -> None:
+        nonlocal shown
+        done = training.epochs_done * training.steps_per_epoch + training.step
+        loss = None
+        if wants_loss(shown):
+            shown = time.monotonic()
+            loss = (training.sums["loss/total"] / training.sums["images"]).item()
+        seen = training.step * training.spec.recipe.batch_size
+        progress.step(done, loss, seen / training.elapsed)
+        if options.stopping():
+            save_checkpoint()
+            raise InterruptedRunError(
+                f"stopped after epoch {training.epochs_done}, step {training.step}; saved"
+            )
+
+    while training.epochs_done < training.spec.recipe.epochs:
+        row = training.run_epoch(after_step)
+        progress.epoch(row)
+        # Before the next epoch's end would be too late.
+        due = time.monotonic() - saved + row.seconds > options.checkpoint_seconds
+        if due or not options.checkpoint_seconds:
+            save_checkpoint()
+
+
+def _finish(
+    training: Training,
+    entry: Entry,
+    execution: Execution,
+    sessions: list[str],
+    teacher: LoadedTeacher | None,
+    still_mine: Callable[[], None],
+) -> Record:
+    """Leave weights and test logits, then the record, then nothing else."""
+    logits = training.evaluator.logits(training.student)
+    still_mine()
+    weights = {name: value.cpu() for name, value in training.student.state_dict().items()}
+    write_atomically(entry.weights_path, save(weights))
+    write_atomically(entry.logits_path, save({"logits": logits.cpu().half()}))
+    epochs = tuple(Epoch(**row) for row in training.history)
+    best = max(epochs, key=lambda row: row.test_top1)  # the first of equals
+    seconds = sum(row.seconds for row in epochs)
+    images = len(training.views.labels) * len(epochs)
+    record = Record(
+        id=entry.id,
+        spec=training.spec,
+        environment=environment(),
+        execution={**execution.model_dump(), "sessions": sessions},
+        num_classes=logits.shape[1],
+        epochs=epochs,
+        last=_accuracy(epochs[-1]),
+        best=_accuracy(best),
+        cost=Cost(
+            train_seconds=seconds,
+            seconds_per_epoch=seconds / len(epochs),
+            images_per_second=images
+            / sum(len(training.views.labels) / row.images_per_second for row in epochs),
+            peak_memory_bytes=peak_memory(logits.device),
+            parameters=count_parameters(training.student),
+            extra_parameters=count_parameters(training.objective),
+            multiply_adds=multiply_adds(
+                training.student,
+                tuple(training.views.padded.shape[1:2]) + (training.views.size,) * 2,
+            ),
+            sessions=len(sessions),
+        ),
+        teacher=teacher.card if teacher else None,
+        collapse=judge(epochs, logits.shape[1]),
+        files={path.name: sha256_of(path) for path in (entry.weights_path, entry.logits_path)},
+        finished_at=_now(),
+    )
+    entry.write(record)
+    checkpoint.remove(entry.folder)
+    return record
+
+
+def _accuracy(row: Epoch) -> Accuracy:
+    return Accuracy(epoch=row.epoch, top1=row.test_top1, top5=row.test_top5)
+
+
+def _leave_failure_note(entry: Entry, error: Exception, epochs_done: int) -> None:
+    note = Failure(
+        id=entry.id,
+        reason=str(error) or type(error).__name__,
+        kind=type(error).__name__,
+        details="".join(traceback.format_exception(error)),
+        epoch=epochs_done,
+        failed_at=_now(),
+        environment=environment(),
+    )
+    try:
+        entry.write(note)
+    except OSError as full:  # say it at least where the log is
+        print(f"the failure note could not be written: {full}", flush=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,14 @@
+rule train:
+    input:
+        teacher=teacher_of,
+    output:
+        cell="results/{study}/cells/{pair}/{method}-{digest}.json",
+    log:
+        "results/{study}/logs/{pair}/{method}-{digest}.log",
+    benchmark:
+        "results/{study}/benchmarks/{pair}/{method}-{digest}.tsv"
+    threads: 1
+    shell:
+        "skd train {wildcards.study:q} {wildcards.pair:q} {wildcards.method:q}"
+        " --expect {wildcards.digest} --threads {threads} --if-leased wait"
+        " --output {output.cell:q} 2>&1 | tee --ignore-interrupts {log:q}"

@@ -1,0 +1,12 @@
+rule teacher:
+    output:
+        card="results/{study}/teachers/{teacher}-{digest}.json",
+    log:
+        "results/{study}/logs/teachers/{teacher}-{digest}.log",
+    benchmark:
+        "results/{study}/benchmarks/teachers/{teacher}-{digest}.tsv"
+    threads: 1
+    shell:
+        "skd teacher {wildcards.study:q} {wildcards.teacher:q} --expect {wildcards.digest}"
+        " --threads {threads} --if-leased wait --output {output.card:q}"
+        " 2>&1 | tee --ignore-interrupts {log:q}"
