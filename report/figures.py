@@ -1,4 +1,4 @@
-"""The figures, one panel each, from the tidy frames. Every line is a mean over seeds."""
+"""The figures, one panel each, from the tidy frames."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from report.formats import listing, number, plural
 from report.look import CONTROL_COLOUR, INK, Look, draw
 
+RUNS = "Every line is one run."
 BAND = "Lines are means over seeds; bands are one sample standard deviation to either side."
 TEACHER_DASHES = {"raw": (0, (1, 1)), "softened": (0, (4, 2))}
 
@@ -116,11 +117,12 @@ def _watched(
             _line(axes, epochs, "diagnostic_top1_raw", raw, "raw teacher")
         for method in methods:
             data = epochs[epochs["method"] == method]
-            _line(axes, data, f"diagnostic_{key}", looks[method], method)
-        axes.set_ylim(bottom=0)
+            _each_run(axes, data, f"diagnostic_{key}", looks[method], method)
+        # A divergence of rounding errors must not fill the panel.
+        axes.set_ylim(0, 105 if key == "top1_simplified" else max(axes.get_ylim()[1], 0.01))
         _finish(axes, label, len(methods) + 1)
 
-    return draw(name, title, f"{meaning} {pair}: {listing(methods)}. {BAND}", plot)
+    return draw(name, title, f"{meaning} {pair}: {listing(methods)}. {RUNS}", plot)
 
 
 def _entropy(
@@ -136,7 +138,7 @@ def _entropy(
         for method in methods:
             data = epochs[epochs["method"] == method]
             label = f"simplified, {method}"
-            _line(axes, data, "diagnostic_entropy_simplified", looks[method], label)
+            _each_run(axes, data, "diagnostic_entropy_simplified", looks[method], label)
         if classes:
             axes.axhline(math.log(classes), color=INK, linewidth=1)
             axes.annotate(
@@ -145,22 +147,31 @@ def _entropy(
                 xytext=(0, 3), textcoords="offset points", ha="right", fontsize=8,
             )  # fmt: skip
             axes.set_ylim(0, 1.12 * math.log(classes))
-        _finish(axes, "entropy of the teacher's output (nats)", len(methods) + 2)
+        _finish(axes, "entropy of the teacher (nats)", len(methods) + 2)
 
     limit = f" The upper limit is log C = {math.log(classes):.2f}." if classes else ""
     description = (
         f"Entropy of the raw, softened and simplified teacher for {pair}: {listing(methods)}."
-        f"{limit} {BAND}"
+        f"{limit} {RUNS}"
     )
     return draw(name, "How much does the teacher still say?", description, plot)
 
 
 def _line(axes: Axes, data: pd.DataFrame, column: str, look: Look, label: str) -> None:
-    """Draw mean and band over seeds; a value that is not a number leaves a gap."""
+    """Draw mean and band over seeds."""
     sns.lineplot(
         data, x="epoch", y=column, errorbar="sd", color=look.colour, linestyle=look.dash,
         label=label, err_kws={"alpha": 0.18, "linewidth": 0}, legend=False, ax=axes,
     )  # fmt: skip
+
+
+def _each_run(axes: Axes, data: pd.DataFrame, column: str, look: Look, label: str) -> None:
+    """Draw a line a run: a mean would hide the one seed that collapsed."""
+    for place, (_, run) in enumerate(data.groupby("seed")):
+        axes.plot(
+            run["epoch"], run[column], color=look.colour, linestyle=look.dash, alpha=0.85,
+            linewidth=1.2, label="_" if place else label,
+        )  # fmt: skip
 
 
 def _finish(axes: Axes, label: str, entries: int) -> None:

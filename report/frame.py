@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from skd.records import CellOutcome, Failure, Record
-from skd.store import Store, StoreError, outcome
+from report.reading import Reading, described, read_run
+from skd.records import Record
+from skd.store import Store, StoreError
 from skd.study import Expansion, TeacherNode
 
 RUN_COLUMNS = [
@@ -72,17 +73,20 @@ TEACHER_COLUMNS = [
     "sha256",
     "source_sha256",
 ]
-UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True)
-class Reading:
-    """One run as it was found: its outcome, and its record or failure note if it has one."""
-
-    outcome: str
-    reason: str | None = None
-    record: Record | None = None
-    failure: Failure | None = None
+# What is a whole number where it is there; pandas' own "missing" lets it stay one in a file.
+WHOLE_NUMBERS = dict.fromkeys(
+    (
+        "last_epoch",
+        "best_epoch",
+        "collapse_epoch",
+        "peak_memory_bytes",
+        "parameters",
+        "extra_parameters",
+        "multiply_adds",
+        "sessions",
+    ),
+    "Int64",
+)
 
 
 @dataclass(frozen=True)
@@ -118,30 +122,6 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
         teachers=pd.DataFrame(teachers, columns=TEACHER_COLUMNS),
         readings=readings,
     )
-
-
-def read_run(store: Store, identity: str, seed: int) -> Reading:
-    """Return what the store holds of a run. A damaged file is an outcome, not an error."""
-    entry = store.run(identity)
-    state: CellOutcome | None = None
-    failure = None
-    try:
-        record = entry.record()
-        if record is None:
-            state = outcome(entry, seed)
-            failure = entry.failure() if state.outcome == "failed" else None
-            record = entry.record() if state.outcome == "done" else None
-    except (StoreError, OSError) as error:
-        return Reading(UNREADABLE, str(error).replace(f"{store.root}/", ""))
-    if record is None:
-        assert state is not None
-        return Reading(state.outcome, state.reason, failure=failure)
-    if record.id != identity:
-        return Reading(UNREADABLE, f"the record names another run: {record.id}")
-    accuracies = (record.last.top1, record.last.top5, record.best.top1, record.best.top5)
-    if not all(map(math.isfinite, accuracies)):
-        return Reading(UNREADABLE, "the record's accuracy is not a number")
-    return Reading("done", record=record)
 
 
 def _expected(expansion: Expansion) -> list[dict[str, Any]]:
@@ -212,7 +192,7 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
     try:
         card = store.teacher(node.id).card()
     except (StoreError, OSError) as error:
-        return row | {"why": str(error).replace(f"{store.root}/", "")}
+        return row | {"why": described(error, store)}
     if card is not None and math.isfinite(card.test_top1):
         values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
         return row | values | {"at_hand": True}

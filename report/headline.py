@@ -59,30 +59,39 @@ def headline(frames: Frames) -> list[str]:
             "that needs finished runs of both at the same seed."
         ]
     covered = {pair for average in averages for pair in average.pairs}
-    ranked = [average for average in averages if set(average.pairs) == covered]
+    ranked = _rankable(averages, covered)
     partial = [average.method for average in averages if average not in ranked]
     if not ranked:
         return ["No method has finished in all pairs yet, so none is ranked; see the table."]
     best, total = ranked[0], frames.runs["pair"].nunique()
-    verb = "gains most over" if best.gain.mean > 0 else "comes closest to"
     if len(ranked) == 1:
-        verb = "is the only method compared so far with"
+        claim = f"{best.method}, the only method ranked, differs from the student alone by"
+    elif best.gain.mean > 0:
+        claim = f"{best.method} has the largest mean gain over the student alone:"
+    else:
+        claim = f"no method ranked gains over the student alone; {best.method} comes closest:"
     sentences = [
-        f"Averaged over {_pairs(len(covered), total)}, {best.method} {verb} the student alone: "
-        f"{signed(best.gain.mean)} points of top-1 accuracy at the last epoch "
-        f"({_interval(best.gain)})."
+        f"Averaged over {_pairs(len(covered), total)}, {claim} {signed(best.gain.mean)} points "
+        f"of top-1 accuracy at the last epoch ({_interval(best.gain)})."
     ]
     sentences.append(_against_control(best.gain))
     if len(ranked) > 1:
         sentences.append(_against_next(best, ranked[1]))
     if partial:
-        sentences.append(f"Not ranked, for want of runs in some pairs: {listing(partial)}.")
+        sentences.append(f"Not ranked, for want of finished runs: {listing(partial)}.")
     if n := len(collapses(frames)):
         sentences.append(
             f"In {plural(n, 'run')} the simplified teacher collapsed: such a run says what "
             "collapse costs, not what the method can do."
         )
     return sentences
+
+
+def _rankable(averages: list[Average], covered: set[str]) -> list[Average]:
+    """Leave out a method that lacks pairs, or that has one seed where others have an interval."""
+    full = [average for average in averages if set(average.pairs) == covered]
+    with_interval = [average for average in full if average.gain.low is not None]
+    return with_interval or full
 
 
 def _gains(runs: pd.DataFrame, method: str) -> dict[int, float]:

@@ -5,26 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from report.formats import ABSENT, interval, number, signed, spread
-from report.published import PublishedValue
+from report.literature import PublishedValue
 from report.tables import PairTable, Row
 
 HEADER = ("Method", "Last epoch", "Best epoch", "Runs", "Gain over student alone", "Published")
 
 
 def markdown(
-    title: str, sentences: Sequence[str], tables: Sequence[PairTable], evaluated: str
+    title: str,
+    sentences: Sequence[str],
+    tables: Sequence[PairTable],
+    *,
+    evaluated: str,
+    published: bool,
 ) -> str:
-    """Return title, answer and main table as one Markdown page."""
+    """Return title, answer and main table as one Markdown page.
+
+    Args:
+        title: the study's.
+        sentences: the answer.
+        tables: one a pair.
+        evaluated: the split that accuracy is measured on.
+        published: whether there are published values to set beside these.
+    """
+    width = len(HEADER) if published else len(HEADER) - 1
     parts = [f"# {_plain(title)}", " ".join(map(_plain, sentences))]
     parts.append(
         f"Top-1 accuracy on the {evaluated} images in percent: mean ± sample standard deviation "
         "over seeds. Gain: last epoch, paired by seed, with its 95 % interval."
     )
     for table in tables:
-        teacher = number(table.teacher_top1)
+        teacher = "not at hand" if table.teacher_top1 is None else number(table.teacher_top1)
         parts.append(f"## {_plain(table.pair)}\n\nTeacher, measured here: {teacher}.")
         rows = [HEADER, tuple("---" for _ in HEADER), *map(_cells, table.rows)]
-        parts.append("\n".join("| " + " | ".join(map(_plain, row)) + " |" for row in rows))
+        parts.append("\n".join("| " + " | ".join(map(_plain, row[:width])) + " |" for row in rows))
     return "\n\n".join(parts) + "\n"
 
 

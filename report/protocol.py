@@ -26,8 +26,9 @@ def recipe_text(recipe: Recipe) -> str:
     nesterov = "with Nesterov" if recipe.nesterov else "no Nesterov"
     steps = "constant"
     if recipe.milestones:
-        after = listing([str(epoch) for epoch in recipe.milestones])
-        steps = f"multiplied by {recipe.learning_rate_decay:g} after epochs {after}"
+        noun = "epoch" if len(recipe.milestones) == 1 else "epochs"
+        after = f"{noun} {listing([str(epoch) for epoch in recipe.milestones])}"
+        steps = f"multiplied by {recipe.learning_rate_decay:g} after {after}"
     return (
         f"{plural(recipe.epochs, 'epoch')} of SGD with momentum {recipe.momentum:g} ({nesterov}), "
         f"weight decay {recipe.weight_decay:g}, batches of {recipe.batch_size}; "
@@ -88,7 +89,10 @@ def distinct_values(frames: Frames, what: str) -> list[tuple[str, list[tuple[str
         for name, value in _flat(getattr(reading.record, what)).items():
             counts = facts.setdefault(name, {})
             counts[value] = counts.get(value, 0) + 1
-    return [(name, sorted(counts.items())) for name, counts in facts.items()]
+    return [
+        (name, sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        for name, counts in facts.items()
+    ]
 
 
 def number_of_classes(frames: Frames) -> int | None:

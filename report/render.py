@@ -10,10 +10,10 @@ from markupsafe import Markup
 
 from report import figures, formats, markdown, protocol, tables
 from report.analysis import analysis_table, read_analysis
-from report.frame import Frames, build_frames
+from report.frame import WHOLE_NUMBERS, Frames, build_frames
 from report.headline import headline
+from report.literature import published_values
 from report.look import looks
-from report.published import published_values
 from skd.files import write_atomically
 from skd.spec import Recipe
 from skd.store import Store
@@ -44,10 +44,14 @@ def render(expansion: Expansion, results: Path) -> Path:
     context = page_context(expansion, frames, results)
     folder = results / expansion.study / "report"
     text = markdown.markdown(
-        expansion.title, context["headline"], context["tables"], expansion.dataset.split
+        expansion.title,
+        context["headline"],
+        context["tables"],
+        evaluated=expansion.dataset.split,
+        published=bool(context["published"]),
     )
     files = {
-        "runs.csv": frames.runs.to_csv(index=False),
+        "runs.csv": frames.runs.astype(WHOLE_NUMBERS).to_csv(index=False),
         "epochs.csv": frames.epochs.to_csv(index=False),
         "results.md": text,
         "index.html": html(context),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from report.formats import plural
 from report.frame import Frames
-from report.published import Key, PublishedValue
+from report.literature import Key, PublishedValue
 from report.statistics import Difference, Summary, paired_difference, summarise
 from skd.study import Expansion
 

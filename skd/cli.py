@@ -167,15 +167,14 @@ def evaluate(
     """Measure a checkpoint on a data set's test images."""
     from skd.data import load as load_images
     from skd.data.views import ViewMaker
-    from skd.models import build_model
     from skd.training.evaluation import Evaluator
     from skd.training.execution import choose
-    from skd.training.teachers import load_strictly, read_state_dict
+    from skd.training.teachers import build_loaded, read_state_dict
 
     place = choose(device, threads).apply()
     images = load_images(DatasetSpec(name=dataset))
-    model = build_model(network, images.num_classes)
-    load_strictly(model, read_state_dict(checkpoint), what=f"{checkpoint} for {network}")
+    weights, what = read_state_dict(checkpoint), f"{checkpoint} for {network}"
+    model = build_loaded(network, images.num_classes, weights, what)
     evaluator = Evaluator(images, ViewMaker(images, place))
     scores = evaluator.scores(evaluator.logits(model.to(place)))
     print(

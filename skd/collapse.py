@@ -38,11 +38,11 @@ def judge(epochs: Sequence[Epoch], num_classes: int) -> Collapse | None:
 def _reason(seen: dict[str, float], num_classes: int) -> str:
     reasons = []
     labels, kept = seen["top1_raw"], seen["top1_simplified"]
-    if kept < LABELS_KEPT * labels:
+    if not kept >= LABELS_KEPT * labels:  # NaN has lost them too
         reasons.append(f"lost the labels: top-1 {kept:.1f} % of the raw teacher's {labels:.1f} %")
     softened = math.log(num_classes) - seen["entropy_softened"]
     simplified = math.log(num_classes) - seen["entropy_simplified"]
-    if simplified < INFORMATION_KEPT * softened:
+    if not simplified >= INFORMATION_KEPT * softened:
         reasons.append(
             f"lost its information: {simplified:.3f} of the softened teacher's {softened:.3f} nats"
         )

@@ -103,9 +103,7 @@ def expand(sheet: Sheet, study: str, text: str = "", sources: str = "") -> Expan
         methods=tuple(method.name for method in sheet.methods),
         pairs=tuple((pair.teacher, pair.student) for pair in sheet.pairs),
         seeds=sheet.seeds,
-        teachers=tuple(
-            node for name, node in teachers.items() if name in {c.teacher for c in cells.values()}
-        ),
+        teachers=tuple(teachers[name] for name in dict.fromkeys(p.teacher for p in sheet.pairs)),
         cells=tuple(cells.values()),
     )
 

@@ -48,10 +48,12 @@ def resolve(method: Method, settings: Settings) -> MethodSpec:
     """
     where = f"methods: {method.name}"
     terms, simplifier = _parts(method, where)
-    for name in [*settings, *method.settings]:
-        if name != SIMPLIFIER and name not in term_classes():
-            allowed = [*term_classes(), SIMPLIFIER]
-            raise StudyError(f"{where}: settings for unknown term '{name}'{suggest(name, allowed)}")
+    _check_settings(settings, where)
+    _check_settings(method.settings, where)
+    parts = [term.get("term") for term in terms] + [SIMPLIFIER] * (simplifier is not None)
+    for name in method.settings:
+        if name not in (CROSS_ENTROPY, *parts):
+            raise StudyError(f"{where}: has no part '{name}' to set{suggest(name, parts)}")
     resolved = _terms(terms, settings, method.settings, where)
     if not any(settings.weight > 0 for _, settings in resolved):
         raise StudyError(f"{where}: every term has weight 0")
@@ -70,6 +72,19 @@ def resolve(method: Method, settings: Settings) -> MethodSpec:
             where,
         ),
     )
+
+
+def _check_settings(settings: Settings, where: str) -> None:
+    """Refuse unknown parts and unknown keys, also of parts that the method at hand lacks."""
+    known = {name: term.Settings for name, term in term_classes().items()}
+    known[SIMPLIFIER] = SimplifierSettings
+    for name, values in settings.items():
+        if name not in known:
+            raise StudyError(f"{where}: settings for unknown term '{name}'{suggest(name, known)}")
+        fields = known[name].model_fields
+        for key in values:
+            if key not in fields:
+                raise StudyError(f"{where}: {name}: unknown key '{key}'{suggest(key, fields)}")
 
 
 def _term_spec(name: str, settings: TermSettings) -> TermSpec:
@@ -116,7 +131,7 @@ def _terms(
 
     def term(values: dict[str, Any], **defaults: Any) -> tuple[str, TermSettings]:
         name = values.get("term")
-        if name not in term_classes():
+        if not isinstance(name, str) or name not in term_classes():
             raise StudyError(f"{where}: unknown term '{name}'{suggest(str(name), term_classes())}")
         values = {key: value for key, value in values.items() if key != "term"}
         values = {**defaults, **shared.get(name, {}), **values, **own.get(name, {})}
@@ -128,7 +143,7 @@ def _terms(
     entropies = [values for values in written if values.get("term") == CROSS_ENTROPY]
     others = [term(values) for values in written if values not in entropies]
     weights = [settings.cross_entropy for _, settings in others]
-    weights += [TermSettings().weight for values in entropies if "weight" not in values]
+    weights += [TermSettings().weight for _ in entropies]
     merged = {key: value for values in entropies for key, value in values.items()}
     return [term({"term": CROSS_ENTROPY, **merged}, weight=max(weights, default=1.0)), *others]
 

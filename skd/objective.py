@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skd.simplifier import Simplifier, SimplifierSettings
 from skd.spec import MethodSpec
-from skd.terms import Batch, Need, TermContext, term_class
+from skd.terms import Batch, TermContext, term_class
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,6 @@ class Objective(nn.Module):
         if method.simplifier is not None:
             settings = SimplifierSettings.restore(method.simplifier.settings)
             self.simplifier = Simplifier(settings, context.num_classes)
-
-    @property
-    def needs(self) -> frozenset[Need]:
-        """What the terms need of the teacher; empty for a student alone."""
-        return frozenset().union(*(term.needs for term in self.terms.values()))
 
     def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Yield the objective's trainable parameters with their learning-rate multipliers."""

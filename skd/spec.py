@@ -42,7 +42,7 @@ def added_later(default: Any, *, neutral: Any) -> Any:
 class Frozen(BaseModel):
     """An immutable model that refuses unknown keys, naming the allowed ones."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -108,7 +108,7 @@ class Method(Frozen):
 
     name: Name
     like: str | None = None
-    terms: tuple[dict[str, Any], ...] | None = None
+    terms: tuple[dict[str, Any], ...] | None = Field(None, min_length=1)
     simplifier: dict[str, Any] | None = None
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import math
 import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -83,8 +82,8 @@ class TermSettings(Frozen):
     @field_validator("weight", "cross_entropy", check_fields=True)
     @classmethod
     def _check_weight(cls, weight: float) -> float:
-        if not 0 <= weight < math.inf:  # here, so that a term's own default keeps the check
-            raise ValueError(f"must be 0 or more, and finite, got {weight}")
+        if weight < 0:  # here, so that a term's own default keeps the check
+            raise ValueError(f"must be 0 or more, got {weight}")
         return weight
 
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from skd.data import load as load_images
 from skd.data.views import ViewMaker
 from skd.errors import SkdError
 from skd.files import sha256_of, write_atomically
 from skd.lease import lease
-from skd.models import build_model
+from skd.models import FeatureNetwork, build_model
 from skd.models.accounting import count_parameters
 from skd.records import TeacherCard
 from skd.spec import ImportedTeacher, TrainedTeacher
@@ -74,8 +74,8 @@ def import_teacher(
                 f"{file} has sha256 {found}, but {spec.sha256} was asked for: it is another file"
             )
         images = load_images(spec.dataset)
-        network = build_model(spec.network, images.num_classes)
-        load_strictly(network, read_state_dict(file), what=f"{file} for {spec.network}")
+        weights, what = read_state_dict(file), f"{file} for {spec.network}"
+        network = build_loaded(spec.network, images.num_classes, weights, what)
         network.to(device)
         evaluator = Evaluator(images, ViewMaker(images, device))
         logits = evaluator.logits(network)
@@ -113,8 +113,8 @@ def load_teacher(entry: Entry, num_classes: int, device: torch.device) -> Loaded
             f"{entry.weights_path} has sha256 {found}, its card says {card.sha256}: damaged or "
             "replaced; remove the teacher's folder to make it again"
         )
-    network = build_model(card.network, num_classes)
-    load_strictly(network, load_file(entry.weights_path), what=f"the teacher {entry.id}")
+    weights = load_file(entry.weights_path)
+    network = build_loaded(card.network, num_classes, weights, what=f"the teacher {entry.id}")
     return LoadedTeacher(network.to(device).eval().requires_grad_(False), card)
 
 
@@ -146,12 +146,22 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in data.items()}
 
 
-def load_strictly(network: nn.Module, weights: dict[str, Tensor], what: str) -> None:
-    """Load weights of exactly the network's keys and shapes.
+def build_loaded(
+    name: str, num_classes: int, weights: dict[str, Tensor], what: str
+) -> FeatureNetwork:
+    """Return a network with the given weights, of exactly its keys and shapes.
+
+    Args:
+        name: the network's.
+        num_classes: C.
+        weights: its state dict.
+        what: how a message names them.
 
     Raises:
         TeacherError: names what is missing, what is left over, and which shapes differ.
     """
+    with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing
+        network = build_model(name, num_classes)
     own = network.state_dict()
     missing = [key for key in own if key not in weights]
     unexpected = [key for key in weights if key not in own]
@@ -168,6 +178,7 @@ def load_strictly(network: nn.Module, weights: dict[str, Tensor], what: str) -> 
     if problems:
         raise TeacherError(f"{what} does not fit: {'; '.join(problems)}")
     network.load_state_dict(weights)
+    return network
 
 
 def _fetch(source: Import, scratch: Path) -> Path:

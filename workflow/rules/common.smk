@@ -7,11 +7,13 @@ from snakemake.exceptions import WorkflowError
 
 from skd.study import StudyError, find_sheet, load_expansion
 
-STUDIES = {}
+# For jobs that make their environment, with `--software-deployment-method conda`; else they run in
+# the one that Snakemake runs in.
+ENVIRONMENT = "../../environment.yml"
+STUDIES = {}  # by name, as they are asked for: each is read once, and these are reported on
 
 
-def study(wildcards):
-    name = wildcards.study
+def study(name):
     if name not in STUDIES:
         try:
             STUDIES[name] = load_expansion(name, Path("results"))
@@ -20,18 +22,26 @@ def study(wildcards):
     return STUDIES[name]
 
 
-def sheet(wildcards):
-    return find_sheet(study(wildcards).study)
+def cells_of(name):
+    return [f"results/{name}/cells/{cell.path}.json" for cell in study(name).cells]
+
+
+def everything_of(name):
+    """The report, and every cell: one that failed is missing even where the report is there."""
+    return lambda wildcards: [f"results/{name}/report/index.html", *cells_of(name)]
 
 
 def cells(wildcards):
-    folder = f"results/{wildcards.study}/cells"
-    return [f"{folder}/{cell.path}.json" for cell in study(wildcards).cells]
+    return cells_of(wildcards.study)
+
+
+def sheet(wildcards):
+    return find_sheet(wildcards.study)
 
 
 def teacher_of(wildcards):
-    name = study(wildcards).cell(wildcards.pair, wildcards.method).teacher
+    expansion = study(wildcards.study)
+    name = expansion.cell(wildcards.pair, wildcards.method).teacher
     if name is None:
         return []
-    node = study(wildcards).teacher(name)
-    return [f"results/{wildcards.study}/teachers/{name}-{node.id}.json"]
+    return [f"results/{wildcards.study}/teachers/{name}-{expansion.teacher(name).id}.json"]

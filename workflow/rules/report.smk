@@ -1,17 +1,18 @@
 rule analyse:
-    localrule: True
     input:
         cells=cells,
     output:
         analysis="results/{study}/analysis.json",
     log:
         "results/{study}/logs/analyse.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
     shell:
-        "skd analyse {wildcards.study:q} > {log:q} 2>&1"
+        "python -m skd analyse {wildcards.study:q} > {log:q} 2>&1"
 
 
 rule report:
-    localrule: True
     input:
         cells=cells,
         sheet=sheet,
@@ -20,5 +21,8 @@ rule report:
         html="results/{study}/report/index.html",
     log:
         "results/{study}/logs/report.log",
+    localrule: True
+    conda:
+        ENVIRONMENT
     shell:
-        "skd-report {wildcards.study:q} > {log:q} 2>&1"
+        "python -m report {wildcards.study:q} > {log:q} 2>&1"

@@ -7,8 +7,10 @@ rule train:
         "results/{study}/logs/{pair}/{method}-{digest}.log",
     benchmark:
         "results/{study}/benchmarks/{pair}/{method}-{digest}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     shell:
-        "skd train {wildcards.study:q} {wildcards.pair:q} {wildcards.method:q}"
+        "python -m skd train {wildcards.study:q} {wildcards.pair:q} {wildcards.method:q}"
         " --expect {wildcards.digest} --threads {threads} --if-leased wait"
         " --output {output.cell:q} 2>&1 | tee --ignore-interrupts {log:q}"

@@ -5,8 +5,10 @@ rule teacher:
         "results/{study}/logs/teachers/{teacher}-{digest}.log",
     benchmark:
         "results/{study}/benchmarks/teachers/{teacher}-{digest}.tsv"
+    conda:
+        ENVIRONMENT
     threads: 1
     shell:
-        "skd teacher {wildcards.study:q} {wildcards.teacher:q} --expect {wildcards.digest}"
+        "python -m skd teacher {wildcards.study:q} {wildcards.teacher:q} --expect {wildcards.digest}"
         " --threads {threads} --if-leased wait --output {output.card:q}"
         " 2>&1 | tee --ignore-interrupts {log:q}"

@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
 
+from skd.errors import SkdError
 from skd.spec import DatasetSpec
 
 FOLDER = Path(__file__).with_name("published")
@@ -18,7 +19,7 @@ FOLDER = Path(__file__).with_name("published")
 Key = tuple[str, str, str]  # (teacher's network, student, method)
 
 
-class PublishedError(ValueError):
+class PublishedError(SkdError, ValueError):
     """A file of published values cannot be read. The message names the file and the line."""
 
 

@@ -1,0 +1,49 @@
+"""Fixtures: real data where it is at hand; one CPU thread, so that trainings repeat exactly."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder with reference/ and data/ that lies beside the repository."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "reference").is_dir():
+        pytest.skip(f"no reference data: {folder} is not there")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with teachers/ and cifar100/: $SKD_DATA, or the one in ../shared."""
+    for folder in (Path(os.environ.get("SKD_DATA", "data")), ROOT.parent / "shared" / "data"):
+        if (folder / "teachers").is_dir():
+            return folder
+    pytest.skip("no real data: neither SKD_DATA nor ../shared/data has teachers/")
+
+
+@pytest.fixture(scope="session")
+def cifar_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which torchvision finds CIFAR-100."""
+    own = Path(os.environ.get("SKD_DATA", "data"))
+    if (own / "cifar-100-python" / "train").is_file():
+        return own
+    for folder in (own, ROOT.parent / "shared" / "data"):
+        rebuild = folder / "cifar100" / "rebuild.py"
+        if rebuild.is_file():
+            root = tmp_path_factory.mktemp("cifar")
+            subprocess.run([sys.executable, rebuild, root], check=True, capture_output=True)
+            return root
+    pytest.skip("no CIFAR-100: neither SKD_DATA nor ../shared/data has it")

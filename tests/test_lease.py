@@ -1,0 +1,348 @@
+"""The lease: never two holders of one run, and none that outlives its process."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+import skd.lease
+from skd.lease import STALE_SECONDS, Holder, LeaseHeldError, LeaseLostError, holder, lease
+
+HERE = socket.gethostname()
+ELSEWHERE = "another-machine"
+DEADLINE = 30.0  # of a wait that only a defect makes so long
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(skd.lease, "HEARTBEAT_SECONDS", 0.02)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "0123456789abcdef"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+def no_such_process() -> int:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    return gone.pid
+
+
+def leave(folder: Path, number: int = 1, **changes: object) -> Path:
+    """Leave the lease of this very process, or with changes another's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    started = skd.lease._process_start(os.getpid())
+    values = asdict(Holder("theirs", HERE, os.getpid(), started, None, time.time())) | changes
+    path = folder / f"lease-{number}.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+def in_thread(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+# One holder.
+
+
+def test_a_lease_is_exclusive_and_the_refusal_names_the_holder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    with lease(folder, wait=False) as check:
+        with pytest.raises(LeaseHeldError) as caught, lease(folder, wait=False):
+            pass
+        check()
+        assert holder(folder).alive()
+    message = str(caught.value)
+    assert f"{folder.name} is being trained by process {os.getpid()} on {HERE}, job 4711" in message
+    assert "--if-leased wait" in message
+
+
+def test_a_lease_is_released_with_nothing_left(folder: Path) -> None:
+    with lease(folder, wait=False):
+        assert holder(folder) is not None
+    assert list(folder.iterdir()) == []
+    with pytest.raises(ZeroDivisionError), lease(folder, wait=False):
+        raise ZeroDivisionError
+    assert list(folder.iterdir()) == []
+    assert holder(folder) is None
+    with lease(folder, wait=False) as check:
+        check()
+
+
+def test_leases_of_two_runs_do_not_meet(folder: Path) -> None:
+    with lease(folder, wait=False), lease(folder.with_name("other"), wait=False) as check:
+        check()
+
+
+# The dead and the living.
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"started": "1"},  # the pid is another process's by now
+        {"host": ELSEWHERE, "heartbeat": time.time() - STALE_SECONDS - 1},
+        {"heartbeat": 0.0, "started": "1"},
+    ],
+)
+def test_a_dead_holder_is_taken_over(folder: Path, changes: dict[str, object]) -> None:
+    leave(folder, number=7, **changes)
+    with lease(folder, wait=False) as check:
+        check()
+        assert holder(folder).token != "theirs"
+        assert len(list(folder.glob("lease-*.json"))) == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_a_holder_whose_process_is_gone_is_taken_over(folder: Path) -> None:
+    leave(folder, pid=no_such_process())
+    with lease(folder, wait=False) as check:
+        check()
+
+
+@pytest.mark.parametrize("text", ["", '{"token": ', "[]", '{"another": "format"}'])
+def test_a_lease_that_nobody_can_read_is_taken_over(folder: Path, text: str) -> None:
+    leave(folder).write_text(text)
+    with lease(folder, wait=False) as check:
+        check()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"heartbeat": 0.0},  # of a process here, which the machine itself knows to be alive
+        {"host": ELSEWHERE, "pid": 1, "started": "x"},
+        {"host": ELSEWHERE, "heartbeat": time.time() - STALE_SECONDS / 2},
+    ],
+)
+def test_a_living_holder_is_not_taken_over(folder: Path, changes: dict[str, object]) -> None:
+    path = leave(folder, **changes)
+    before = path.read_text()
+    with pytest.raises(LeaseHeldError), lease(folder, wait=False):
+        pass
+    assert path.read_text() == before
+    assert list(folder.iterdir()) == [path]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from skd.lease import lease
+assert "torch" not in sys.modules
+with lease(Path(sys.argv[1]), wait=False):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_frees_its_lease_even_before_it_is_reaped(folder: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(LeaseHeldError, match=f"process {child.pid} "),
+            lease(folder, wait=False),
+        ):
+            pass
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still a zombie
+        with lease(folder, wait=False) as check:
+            check()
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def test_a_terminated_process_leaves_no_lease(folder: Path) -> None:
+    code = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit(3))\n" + HOLD
+    child = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == b"held\n"
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(DEADLINE) == 3
+        assert list(folder.iterdir()) == []
+    finally:
+        child.kill()
+        child.communicate()
+
+
+# Waiting.
+
+
+def test_waiting_ends_when_the_holder_is_done(folder: Path, stack: ExitStack) -> None:
+    events: list[str] = []
+    told: list[Holder] = []
+
+    def wait() -> None:
+        with lease(folder, wait=True, on_wait=told.append):
+            events.append("second")
+
+    first = stack.enter_context(ExitStack())
+    first.enter_context(lease(folder, wait=False))
+    thread = in_thread(wait)
+    until(lambda: bool(told))
+    time.sleep(0.05)  # several polls
+    events.append("first")
+    first.close()
+    thread.join(DEADLINE)
+    assert events == ["first", "second"]
+    assert [found.pid for found in told] == [os.getpid()]  # told once
+
+
+def test_waiting_ends_when_the_holder_dies(folder: Path) -> None:
+    path = leave(folder)
+    told = threading.Event()
+    got: list[bool] = []
+
+    def wait() -> None:
+        with lease(folder, wait=True, on_wait=lambda _: told.set()):
+            got.append(True)
+
+    thread = in_thread(wait)
+    assert told.wait(DEADLINE)
+    leave(folder, started="1")
+    thread.join(DEADLINE)
+    assert got == [True]
+    assert not path.exists()
+
+
+# Beats, and being taken for dead.
+
+
+def test_the_heartbeat_goes_on_and_stops_with_the_lease(folder: Path) -> None:
+    before = set(threading.enumerate())
+    with lease(folder, wait=False) as check:
+        first = holder(folder)
+        until(lambda: holder(folder).heartbeat > first.heartbeat)
+        later = holder(folder)
+        assert {**asdict(later), "heartbeat": first.heartbeat} == asdict(first)
+        check()
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_heartbeat_that_cannot_be_written_does_not_end_the_training(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = threading.Event()
+
+    def full(*_: object) -> None:
+        tried.set()
+        raise OSError("no space left on device")
+
+    with lease(folder, wait=False) as check:
+        with monkeypatch.context() as patch:
+            patch.setattr("pathlib.Path.replace", full)
+            assert tried.wait(DEADLINE)
+        before = holder(folder).heartbeat
+        until(lambda: holder(folder).heartbeat > before)
+        check()
+
+
+@pytest.mark.parametrize("beating", [True, False])
+def test_a_holder_that_was_taken_over_notices_and_leaves_the_lease_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, beating: bool
+) -> None:
+    if not beating:
+        monkeypatch.setattr(skd.lease, "HEARTBEAT_SECONDS", 600.0)
+    theirs = folder / "lease-2.json"
+    with lease(folder, wait=False) as check:
+        leave(folder, number=2)
+        (folder / "lease-1.json").unlink()
+        with pytest.raises(LeaseLostError, match=folder.name):
+            check()
+        if beating:
+            time.sleep(0.1)  # beats that must not be written
+    assert holder(folder).token == "theirs"
+    assert list(folder.iterdir()) == [theirs]
+
+
+def test_a_holder_whose_lease_was_removed_notices(folder: Path) -> None:
+    with lease(folder, wait=False) as check:
+        for path in folder.glob("lease-*.json"):
+            path.unlink()
+        with pytest.raises(LeaseLostError):
+            check()
+
+
+# Races.
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_of_many_that_race_for_a_lease_one_gets_it(folder: Path, dead: bool) -> None:
+    count = 8
+    for _ in range(10):
+        if dead:
+            leave(folder, number=3, started="1")
+        start, tried = threading.Barrier(count), threading.Barrier(count)
+        won: list[Callable[[], None]] = []
+        refused: list[str] = []
+
+        def race(start=start, tried=tried, won=won, refused=refused) -> None:
+            start.wait(DEADLINE)
+            try:
+                with lease(folder, wait=False) as check:
+                    won.append(check)
+                    tried.wait(DEADLINE)  # holds it until all have tried
+                    check()
+            except LeaseHeldError as error:
+                refused.append(str(error))
+                tried.wait(DEADLINE)
+
+        threads = [in_thread(race) for _ in range(count)]
+        for thread in threads:
+            thread.join(DEADLINE)
+        assert (len(won), len(refused)) == (1, count - 1)
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", ["a dead lease", "a lease that is being released"])
+def test_a_slow_taker_does_not_oust_one_who_came_meanwhile(
+    folder: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    # Slow: sees a lease that counts no more, and decides for the next number. Before it makes that
+    # file, the lease seen is gone for good and another process begins, with the first number.
+    seen = leave(folder, started="1")
+    if left == "a lease that is being released":
+        seen.write_text("")
+    create = skd.lease._create
+    meanwhile: list[Callable[[], None]] = []
+
+    def create_late(folder: Path, number: int) -> Path | None:
+        monkeypatch.setattr(skd.lease, "_create", create)
+        with lease(folder, wait=False):
+            pass
+        meanwhile.append(stack.enter_context(lease(folder, wait=False)))
+        return create(folder, number)
+
+    monkeypatch.setattr(skd.lease, "_create", create_late)
+    with pytest.raises(LeaseHeldError), lease(folder, wait=False):
+        pass
+    meanwhile[0]()

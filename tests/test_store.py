@@ -1,0 +1,317 @@
+"""The store: what a run's files say of it, and what a crash may leave."""
+
+import io
+import json
+import os
+import re
+import socket
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from skd.expand import expand_study
+from skd.files import sha256_of, write_atomically, write_json
+from skd.lease import Holder, lease
+from skd.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
+from skd.spec import Frozen, Recipe, RunSpec
+from skd.status import cell_result, status_table
+from skd.store import Entry, Store, StoreError, outcome
+from skd.study import Expansion
+
+
+@pytest.fixture(scope="module")
+def study() -> Expansion:
+    return expand_study("demo")
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Entry:
+    return Store(tmp_path).run("0123456789abcdef")
+
+
+def make_record(spec: RunSpec, identity: str, top1: float = 70.0) -> Record:
+    row = Epoch(
+        epoch=1,
+        learning_rate=0.05,
+        train_losses={"total": 1.0},
+        train_top1=60.0,
+        test_loss=1.0,
+        test_top1=top1,
+        test_top5=90.0,
+        seconds=1.0,
+        images_per_second=1.0,
+    )
+    return Record(
+        id=identity,
+        spec=spec,
+        environment={"torch": "2"},
+        execution={"device": "cpu"},
+        num_classes=10,
+        epochs=(row,),
+        last=Accuracy(epoch=1, top1=top1, top5=90.0),
+        best=Accuracy(epoch=1, top1=top1 + 1, top5=91.0),
+        cost=Cost(
+            train_seconds=1.0,
+            seconds_per_epoch=1.0,
+            images_per_second=1.0,
+            peak_memory_bytes=1,
+            parameters=1,
+            extra_parameters=0,
+            multiply_adds=1,
+            sessions=1,
+        ),
+        files={},
+        finished_at="2026-01-01T00:00:00+00:00",
+    )
+
+
+def make_failure(identity: str, reason: str = "loss is NaN") -> Failure:
+    return Failure(
+        id=identity,
+        reason=reason,
+        kind="TrainingError",
+        details="Traceback",
+        epoch=3,
+        failed_at="2026-01-01T00:00:00+00:00",
+        environment={},
+    )
+
+
+def make_card(identity: str) -> TeacherCard:
+    return TeacherCard(
+        id=identity,
+        kind="trained",
+        network="resnet20",
+        dataset="digits",
+        origin="trained here, seed 0",
+        test_top1=97.25,
+        test_top5=99.0,
+        sha256="0" * 64,
+        parameters=1,
+    )
+
+
+@pytest.fixture
+def record(study: Expansion, entry: Entry) -> Record:
+    return make_record(study.cell("resnet20--resnet8", "skd").spec, entry.id)
+
+
+def leave_dead_lease(folder: Path) -> None:
+    gone = Holder("t", socket.gethostname(), os.getpid(), "another start", None, time.time())
+    write_json(folder / "lease-1.json", asdict(gone))
+
+
+# A run's state.
+
+
+def test_a_run_goes_from_missing_to_done(entry: Entry, record: Record) -> None:
+    def now() -> tuple[str, str | None]:
+        found = outcome(entry, 5)
+        assert (found.id, found.seed) == (entry.id, 5)
+        return found.outcome, found.reason
+
+    assert now() == ("missing", None)
+    with lease(entry.folder, wait=False):
+        state, reason = now()
+        assert state == "running"
+        assert f"process {os.getpid()} on {socket.gethostname()}" in reason
+    assert now() == ("missing", None)
+    (entry.folder / "checkpoint.pt").write_bytes(b"")
+    assert now() == ("interrupted", None)
+    leave_dead_lease(entry.folder)
+    assert now() == ("interrupted", None)
+    entry.write(make_failure(entry.id))
+    assert now() == ("failed", "loss is NaN")
+    with lease(entry.folder, wait=False):  # tried again
+        assert now()[0] == "running"
+        entry.write(record)
+        assert now() == ("done", None)
+    assert outcome(entry, 5).last_top1 == 70.0
+    assert outcome(entry, 5).best_top1 == 71.0
+
+
+def test_a_previous_checkpoint_alone_is_an_interrupted_run(entry: Entry) -> None:
+    entry.folder.mkdir(parents=True)
+    (entry.folder / "checkpoint.previous.pt").write_bytes(b"")
+    assert outcome(entry, 0).outcome == "interrupted"
+
+
+def test_a_record_clears_the_failure_note_and_nothing_else_does(
+    entry: Entry, record: Record
+) -> None:
+    entry.write(make_failure(entry.id))
+    entry.write(make_card(entry.id))
+    assert entry.failure() == make_failure(entry.id)
+    entry.write(record)
+    assert entry.failure() is None
+    assert not entry.failure_path.exists()
+
+
+# Reading back.
+
+
+def test_what_is_written_is_read_back_as_it_was(entry: Entry, record: Record) -> None:
+    assert entry.record() is entry.failure() is entry.card() is None
+    entry.write(record)
+    entry.write(make_card(entry.id))
+    assert entry.record() == record
+    assert entry.record().spec.identity == record.spec.identity
+    assert entry.card() == make_card(entry.id)
+
+
+def damaged(text: str) -> dict[str, str]:
+    other_schema, other_spec = json.loads(text), json.loads(text)
+    other_schema["schema_version"] = 2
+    other_spec["spec"]["recipe"]["epochs"] = "many"
+    return {
+        "truncated": text[: len(text) // 2],
+        "empty": "",
+        "not an object": "[]",
+        "another schema version": json.dumps(other_schema),
+        "an impossible spec": json.dumps(other_spec),
+        "an unknown key": json.dumps({**json.loads(text), "extra": 1}),
+        "a key missing": json.dumps({k: v for k, v in json.loads(text).items() if k != "last"}),
+    }
+
+
+@pytest.mark.parametrize("damage", damaged('{"spec": {"recipe": {}}}'))
+def test_a_record_that_cannot_be_read_is_an_error_that_names_the_file(
+    entry: Entry, record: Record, damage: str
+) -> None:
+    entry.write(record)
+    entry.record_path.write_text(damaged(entry.record_path.read_text())[damage])
+    for read in (entry.record, lambda: outcome(entry, 0)):
+        with pytest.raises(StoreError, match=re.escape(str(entry.record_path))) as caught:
+            read()
+        assert "Move it away" in str(caught.value)
+
+
+def test_binary_garbage_in_a_failure_note_is_an_error_that_names_the_file(entry: Entry) -> None:
+    entry.folder.mkdir(parents=True)
+    entry.failure_path.write_bytes(b"\x80\xff\x00")
+    with pytest.raises(StoreError, match=re.escape(str(entry.failure_path))):
+        entry.failure()
+
+
+def test_a_record_from_before_a_field_keeps_the_fields_neutral_value(
+    entry: Entry, record: Record, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neutral = {Recipe: {"nesterov": True}}
+    monkeypatch.setattr("skd.spec._neutral_values", lambda model: neutral.get(model, {}))
+    changed = record.spec.recipe.model_copy(update={"nesterov": True})
+    before = record.model_copy(update={"spec": record.spec.model_copy(update={"recipe": changed})})
+    entry.write(before)
+    assert "nesterov" not in json.loads(entry.record_path.read_text())["spec"]["recipe"]
+    assert entry.record().spec.recipe.nesterov is True
+
+
+# Files are written whole or not at all.
+
+
+def fail(*_: Any, **__: Any) -> None:
+    raise OSError("no space left on device")
+
+
+@pytest.mark.parametrize("where", ["pathlib.Path.replace", "os.fsync"])
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    path = tmp_path / "new folder" / "file.json"
+    write_atomically(path, b"old")
+    with monkeypatch.context() as patch:
+        patch.setattr(where, fail)
+        with pytest.raises(OSError, match="no space"):
+            write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_json_with_nan_is_refused_and_the_old_file_kept(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"a": "é"})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": "é"}
+    assert "é" in path.read_text()
+
+
+def test_sha256_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+
+
+# A study's state.
+
+
+COLUMNS = ["done", "running", "failed", "begun", "left", "last top-1, %"]
+
+
+def rows_of(study: Expansion, store: Store) -> tuple[dict[str, list[str]], list[str]]:
+    """Return the table's rows as they are printed, by their first column, and the lines."""
+    table, lines = status_table(study, store)
+    text = io.StringIO()
+    Console(file=text, width=200).print(table)
+    printed = iter(text.getvalue().splitlines())
+    header = next(line for line in printed if all(name in line for name in COLUMNS))
+    ends = [header.index(name) + len(name) for name in COLUMNS]  # they are flush right
+    rows = {}
+    for line in printed:
+        if name := line.strip(" ─").partition("  ")[0]:
+            rows[name] = [line[:end].rpartition("  ")[2].strip() for end in ends]
+    return rows, lines
+
+
+def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    taught, alone = study.cell("resnet20--resnet8", "kd"), study.cell("resnet8", "student")
+    done, failed, begun = (store.run(alone.runs[seed]) for seed in (0, 1, 2))
+    done.write(make_record(alone.run(0), done.id, top1=80.0))
+    failed.write(make_failure(failed.id, "it [broke]"))
+    begun.folder.mkdir(parents=True)
+    (begun.folder / "checkpoint.pt").write_bytes(b"")
+    for seed, top1 in ((0, 70.0), (1, 71.0)):
+        store.run(taught.runs[seed]).write(make_record(taught.run(seed), taught.runs[seed], top1))
+    store.teacher(study.teacher("resnet20").id).write(make_card("x"))
+    with lease(store.run(taught.runs[2]).folder, wait=False):
+        rows, lines = rows_of(study, store)
+    assert rows["teacher resnet20"] == ["1", "", "", "", "", "97.25"]
+    assert rows["teacher wrn_16_2"] == ["", "", "", "", "1", ""]
+    assert rows["resnet8/student"] == ["1", "", "1", "1", "", "80.00"]
+    assert rows["resnet20--resnet8/kd"] == ["2", "1", "", "", "", "70.50"]
+    assert rows["wrn_16_2--resnet8/skd"] == ["", "", "", "", "3", ""]
+    assert rows["all runs"] == ["3", "1", "1", "1", "15", ""]
+    assert len(rows) == 2 + 7 + 1
+    assert f"resnet8/student seed 1 ({failed.id}) failed: it [broke]" in lines
+    assert any(line.startswith("resnet20--resnet8/kd seed 2") for line in lines)
+    assert len(lines) == 2
+
+
+def test_a_trained_teacher_without_its_card_is_not_done(study: Expansion, tmp_path: Path) -> None:
+    store, node = Store(tmp_path), study.teacher("resnet20")
+    store.teacher(node.id).write(make_record(node.spec.run, node.id))
+    rows, _ = rows_of(study, store)
+    assert rows["teacher resnet20"] == ["", "", "", "1", "", ""]
+
+
+def test_an_unreadable_record_is_a_failed_run_of_its_cell(study: Expansion, tmp_path: Path) -> None:
+    store, cell = Store(tmp_path), study.cell("resnet8", "student")
+    store.run(cell.runs[1]).folder.mkdir(parents=True)
+    store.run(cell.runs[1]).record_path.write_text("{")
+    result = cell_result(study, cell, store)
+    assert (result.study, result.cell) == ("demo", "resnet8/student")
+    assert [run.outcome for run in result.runs] == ["missing", "failed", "missing"]
+    assert [run.seed for run in result.runs] == [0, 1, 2]
+    assert "record.json cannot be read" in result.runs[1].reason
+
+
+def test_records_refuse_unknown_keys_as_specs_do() -> None:
+    assert all(issubclass(model, Frozen) for model in (Record, Failure, TeacherCard))
+    with pytest.raises(ValueError, match="did you mean 'top1'"):
+        Accuracy(epoch=1, top1=1.0, top5=1.0, top_1=1.0)

@@ -1,0 +1,340 @@
+"""Teachers: read from what the field leaves, measured again here, and frozen."""
+
+import argparse
+import hashlib
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from skd.data import load as load_images
+from skd.files import sha256_of
+from skd.models import build_model
+from skd.models.accounting import count_parameters
+from skd.spec import DatasetSpec, ImportedTeacher
+from skd.store import Entry, Store
+from skd.study import Import
+from skd.training import teachers
+from skd.training.teachers import (
+    TeacherError,
+    build_loaded,
+    import_teacher,
+    load_teacher,
+    read_state_dict,
+)
+
+CPU = torch.device("cpu")
+SYNTHETIC = DatasetSpec(name="synthetic")
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    """A small network whose BatchNorm statistics are not the fresh ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model("resnet8", 10)
+        model(torch.randn(16, 3, 32, 32))
+    return model
+
+
+@pytest.fixture
+def weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+# Reading.
+
+
+def parallel(weights: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
+    return OrderedDict((f"module.{name}", value) for name, value in weights.items())
+
+
+FORMS = {
+    "bare": lambda w: w,
+    "parallel": parallel,
+    "model": lambda w: {"model": w, "best_acc": 72.5},
+    "state_dict": lambda w: {"state_dict": parallel(w), "epoch": 240, "arch": "resnet"},
+    "net": lambda w: {"net": w},
+    "student": lambda w: {"student": OrderedDict(w)},
+    "nested": lambda w: {"model": {"state_dict": w}},
+    "RepDistiller": lambda w: {
+        "opt": argparse.Namespace(model="resnet56", lr_decay_epochs=[150, 180, 210]),
+        "model": w,
+        "best_acc": torch.tensor(72.5),
+        "epoch": 240,
+    },
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_checkpoint_is_read_in_each_form(
+    tmp_path: Path, weights: dict[str, Tensor], form: str
+) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save(FORMS[form](weights), path)
+    assert same(read_state_dict(path), weights)
+
+
+def test_safetensors_are_read(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    save_file(weights, tmp_path / "checkpoint.safetensors")
+    assert same(read_state_dict(tmp_path / "checkpoint.safetensors"), weights)
+
+
+class Evil:
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["torch", "pickle"])
+def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path, zipped: bool) -> None:
+    path, trace = tmp_path / "checkpoint.pth", tmp_path / "trace"
+    data = {"model": {"weight": torch.zeros(1)}, "extra": Evil(trace)}
+    if zipped:
+        torch.save(data, path)
+    else:
+        path.write_bytes(pickle.dumps(data))
+    with pytest.raises(TeacherError, match=r"checkpoint\.pth is no checkpoint that can be"):
+        read_state_dict(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pth", "checkpoint.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None], ids=["empty", "text", "none"])
+def test_a_file_that_is_no_checkpoint_is_an_error_that_names_it(
+    tmp_path: Path, name: str, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(TeacherError, match=name):
+        read_state_dict(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ({"optimizer": {"lr": 0.1}, "epoch": 3}, "keys optimizer, epoch"),
+        ([torch.zeros(1)], "list"),
+        ({"model": {"weight": torch.zeros(1), "name": "x"}}, "keys weight, name"),
+    ],
+)
+def test_a_file_without_a_state_dict_says_what_it_holds(
+    tmp_path: Path, data: Any, found: str
+) -> None:
+    torch.save(data, tmp_path / "checkpoint.pth")
+    with pytest.raises(TeacherError, match=f"no state dict \\(found {found}\\)"):
+        read_state_dict(tmp_path / "checkpoint.pth")
+
+
+# Fitting.
+
+
+def test_weights_are_loaded_whole_and_no_global_randomness_is_drawn(
+    weights: dict[str, Tensor],
+) -> None:
+    state = torch.get_rng_state()
+    loaded = build_loaded("resnet8", 10, weights, what="it")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(loaded.state_dict(), weights)
+
+
+def test_weights_that_do_not_fit_are_named(weights: dict[str, Tensor]) -> None:
+    names = list(weights)
+    lost, reshaped = names[0], names[-1]
+    wrong = {k: v for k, v in weights.items() if k != lost} | {
+        "extra": torch.zeros(1),
+        reshaped: torch.zeros(100),
+    }
+    with pytest.raises(TeacherError) as caught:
+        build_loaded("resnet8", 10, wrong, what="my.pth for resnet8")
+    shape = tuple(weights[reshaped].shape)
+    assert str(caught.value) == (
+        f"my.pth for resnet8 does not fit: missing 1: {lost}; unexpected 1: extra; "
+        f"shapes 1: {reshaped} (100,) instead of {shape}"
+    )
+
+
+def test_many_that_do_not_fit_are_counted_and_five_named(weights: dict[str, Tensor]) -> None:
+    more = weights | {f"extra{i}": torch.zeros(1) for i in range(9)}
+    for wrong, problem in ((more, "unexpected 9: "), ({}, f"missing {len(weights)}: ")):
+        with pytest.raises(TeacherError) as caught:
+            build_loaded("resnet8", 10, wrong, what="it")
+        named = str(caught.value).partition(problem)[2].split(", ")
+        assert len(named) == 6
+        assert named[-1] == "…"
+
+
+# Importing.
+
+
+@pytest.fixture
+def file(tmp_path: Path, weights: dict[str, Tensor]) -> Path:
+    path = tmp_path / "given.pth"
+    torch.save({"model": weights}, path)
+    return path
+
+
+@pytest.fixture
+def spec(file: Path) -> ImportedTeacher:
+    return ImportedTeacher(network="resnet8", dataset=SYNTHETIC, sha256=sha256_of(file))
+
+
+@pytest.fixture
+def entry(tmp_path: Path, spec: ImportedTeacher) -> Entry:
+    return Store(tmp_path).teacher(spec.identity)
+
+
+@torch.no_grad()
+def measure(network: nn.Module, dataset: DatasetSpec) -> tuple[Tensor, float, float]:
+    """Evaluate in the plainest way: float images, channel by channel, all at once."""
+    images = load_images(dataset)
+    pixels = images.test_images.float() / 255
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (images.mean, images.std))
+    network.eval()
+    logits = network((pixels - mean) / std)
+    order = logits.argsort(dim=1, descending=True)
+    hits = order == images.test_labels[:, None]
+    return (
+        logits,
+        100 * hits[:, 0].float().mean().item(),
+        100 * hits[:, :5].sum().item() / len(hits),
+    )
+
+
+def test_an_import_is_measured_here_and_its_card_says_so(
+    file: Path, spec: ImportedTeacher, entry: Entry, network: nn.Module, weights: dict[str, Tensor]
+) -> None:
+    card = import_teacher(spec, Import(file=file), entry, CPU)
+    logits, top1, top5 = measure(network, SYNTHETIC)
+    assert card.test_top1 == pytest.approx(top1)
+    assert card.test_top5 == pytest.approx(top5)
+    assert entry.card() == card
+    assert (card.id, card.kind, card.network, card.dataset) == (
+        entry.id,
+        "imported",
+        "resnet8",
+        "synthetic",
+    )
+    assert card.origin == "imported from given.pth"
+    assert card.source_sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert card.sha256 == hashlib.sha256(entry.weights_path.read_bytes()).hexdigest()
+    assert card.parameters == count_parameters(network)
+    assert same(load_file(entry.weights_path), weights)
+    stored = load_file(entry.logits_path)["logits"]
+    assert stored.dtype == torch.float16
+    assert torch.allclose(stored.float(), logits, atol=2e-3 * float(logits.abs().max()))
+    assert {path.name for path in entry.folder.iterdir()} == {
+        "card.json",
+        "weights.safetensors",
+        "test_logits.safetensors",
+    }
+
+
+def test_an_import_is_done_once(
+    file: Path, spec: ImportedTeacher, entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = import_teacher(spec, Import(file=file), entry, CPU)
+    file.unlink()
+    monkeypatch.setattr(teachers, "build_model", None)
+    assert import_teacher(spec, Import(file=file), entry, CPU) == card
+
+
+def test_another_file_is_refused_and_nothing_stored(
+    file: Path, spec: ImportedTeacher, entry: Entry
+) -> None:
+    torch.save({}, file)
+    with pytest.raises(TeacherError, match=f"{sha256_of(file)}, but {spec.sha256} was asked for"):
+        import_teacher(spec, Import(file=file), entry, CPU)
+    file.unlink()
+    with pytest.raises(TeacherError, match=r"given\.pth is not there"):
+        import_teacher(spec, Import(file=file), entry, CPU)
+    assert list(entry.folder.iterdir()) == []
+
+
+def test_a_file_of_another_network_is_refused_and_nothing_stored(
+    file: Path, spec: ImportedTeacher, entry: Entry
+) -> None:
+    other = spec.model_copy(update={"network": "resnet14"})
+    with pytest.raises(TeacherError, match=r"given\.pth for resnet14 does not fit: missing \d+"):
+        import_teacher(other, Import(file=file), entry, CPU)
+    assert list(entry.folder.iterdir()) == []
+
+
+def test_a_url_is_fetched_checked_and_named_as_the_origin(
+    file: Path, spec: ImportedTeacher, entry: Entry
+) -> None:
+    source = Import(url=file.as_uri(), sha256=spec.sha256)
+    assert import_teacher(spec, source, entry, CPU).origin == file.as_uri()
+
+
+def test_a_url_that_does_not_answer_is_an_error_that_names_it(
+    file: Path, spec: ImportedTeacher, entry: Entry
+) -> None:
+    url = (file.parent / "gone.pth").as_uri()
+    with pytest.raises(TeacherError, match=r"gone\.pth cannot be downloaded"):
+        import_teacher(spec, Import(url=url, sha256=spec.sha256), entry, CPU)
+    assert entry.card() is None
+
+
+# Loading.
+
+
+def test_a_loaded_teacher_is_the_stored_one_frozen(
+    file: Path, spec: ImportedTeacher, entry: Entry, weights: dict[str, Tensor]
+) -> None:
+    card = import_teacher(spec, Import(file=file), entry, CPU)
+    loaded = load_teacher(entry, 10, CPU)
+    assert loaded.card == card
+    assert not any(module.training for module in loaded.network.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
+    loaded.network(torch.randn(4, 3, 32, 32))
+    assert same(loaded.network.state_dict(), weights)
+
+
+def test_a_teacher_that_is_not_at_hand_or_damaged_is_refused(
+    file: Path, spec: ImportedTeacher, entry: Entry
+) -> None:
+    with pytest.raises(TeacherError, match=f"{entry.id} is not in the store"):
+        load_teacher(entry, 10, CPU)
+    import_teacher(spec, Import(file=file), entry, CPU)
+    content = bytearray(entry.weights_path.read_bytes())
+    content[-1] ^= 1
+    entry.weights_path.write_bytes(content)
+    with pytest.raises(TeacherError, match=r"weights\.safetensors has sha256 .* damaged or"):
+        load_teacher(entry, 10, CPU)
+
+
+def test_a_teacher_whose_weights_were_removed_is_refused(
+    file: Path, spec: ImportedTeacher, entry: Entry
+) -> None:
+    import_teacher(spec, Import(file=file), entry, CPU)
+    entry.weights_path.unlink()
+    with pytest.raises(TeacherError, match=r"weights\.safetensors"):
+        load_teacher(entry, 10, CPU)
+
+
+@pytest.mark.slow
+def test_the_published_resnet56_measures_what_its_authors_say(
+    real_data: Path, cifar_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKD_DATA", str(cifar_root))
+    file = real_data / "teachers" / "resnet56_cifar100.pth"
+    spec = ImportedTeacher(
+        network="resnet56", dataset=DatasetSpec(name="cifar100"), sha256=sha256_of(file)
+    )
+    entry = Store(tmp_path).teacher(spec.identity)
+    card = import_teacher(spec, Import(file=file), entry, CPU)
+    assert card.test_top1 == pytest.approx(72.6, abs=0.1)
+    assert load_teacher(entry, 100, CPU).card == card

@@ -1,0 +1,62 @@
+"""Studies so small that a run takes a second, and ways to run them."""
+
+from pathlib import Path
+from typing import Any
+
+from skd.data import load as load_images
+from skd.expand import expand
+from skd.records import Record
+from skd.store import Store
+from skd.study import Expansion, Sheet
+from skd.training.execution import choose
+from skd.training.runs import Options, complete
+from skd.training.teachers import load_teacher, train_teacher
+
+PAIR = "teacher--resnet8"
+SHEET = {
+    "title": "tiny",
+    "dataset": {"name": "digits", "train_limit": 80},  # two steps an epoch, the last of 16
+    "recipe": {"epochs": 3, "milestones": [2]},
+    "teachers": {"teacher": {"network": "resnet8", "train": {"seed": 7, "recipe": {"epochs": 2}}}},
+    "pairs": [{"teacher": "teacher", "student": "resnet8"}],
+    "methods": ["student", "kd", "skd", "skd+kd"],
+    "seeds": 2,
+}
+
+
+def study(**changes: Any) -> Expansion:
+    """Expand the tiny sheet with some keys replaced."""
+    return expand(Sheet.model_validate({**SHEET, **changes}), study="tiny")
+
+
+def options(**changes: Any) -> Options:
+    """One CPU thread, a checkpoint every epoch."""
+    return Options(**{"execution": choose("cpu", 1), "checkpoint_seconds": 0.0, **changes})
+
+
+def run(expansion: Expansion, results: Path, method: str, seed: int = 0, **changes: Any) -> Record:
+    """Train one run of the tiny pair, its teacher first."""
+    store = Store(results)
+    pair = "resnet8" if method == "student" else PAIR
+    cell = expansion.cell(pair, method)
+    loader = None
+    if cell.teacher:
+        node = expansion.teacher(cell.teacher)
+        teacher = store.teacher(node.id)
+        train_teacher(node.spec, teacher, options(), "teacher")
+        num_classes = load_images(expansion.dataset).num_classes
+        loader = lambda device: load_teacher(teacher, num_classes, device)  # noqa: E731
+    entry = store.run(cell.runs[seed])
+    return complete(cell.run(seed), entry, options(**changes), cell.key, loader)
+
+
+def numbers(record: Record) -> dict[str, Any]:
+    """Return what must repeat bit for bit: all but time and place."""
+    epochs = [epoch.model_dump(exclude={"seconds", "images_per_second"}) for epoch in record.epochs]
+    return {
+        "epochs": epochs,
+        "last": record.last,
+        "best": record.best,
+        "files": record.files,
+        "collapse": record.collapse,
+    }
