@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from skd.errors import SkdError
+from skd.errors import InterruptedRunError, SkdError
 from skd.files import write_json
+from skd.sheet import StudyError
 from skd.spec import DatasetSpec
 from skd.status import cell_result, status_table
 from skd.store import Store
-from skd.study import StudyError, find_sheet, load_expansion, read_sheet, study_names
+from skd.study import load_expansion
 
 if TYPE_CHECKING:
     from skd.training.runs import Options
@@ -194,8 +193,8 @@ def import_teacher_command(
 ) -> None:
     """Import a checkpoint as a teacher, and print the lines that a sheet needs to use it."""
     from skd.files import sha256_of
+    from skd.sheet import Import
     from skd.spec import ImportedTeacher
-    from skd.study import Import
     from skd.training.execution import choose
     from skd.training.teachers import TeacherError, import_teacher
 
@@ -228,49 +227,9 @@ def analyse(study: Study, results: Results = RESULTS) -> None:
 @app.command("list")
 def list_(what: Annotated[Listing, typer.Argument(help="what to list")]) -> None:
     """List what a study sheet may name."""
-    table = Table(box=None)
-    if what is Listing.studies:
-        table.add_column("study")
-        table.add_column("title")
-        for name in study_names():
-            table.add_row(name, read_sheet(find_sheet(name)).title)
-    elif what is Listing.networks:
-        from skd.models import build_model, network_names
-        from skd.models.accounting import count_parameters, multiply_adds
+    from skd import listing
 
-        for title in ("network", "parameters", "multiply-adds (32x32, 100 classes)"):
-            table.add_column(title, justify="left" if title == "network" else "right")
-        for name in network_names():
-            model = build_model(name, 100)
-            table.add_row(name, f"{count_parameters(model):,}", f"{multiply_adds(model):,}")
-    elif what is Listing.datasets:
-        from skd.data import dataset_names
-
-        table.add_column("data set")
-        for name in dataset_names():
-            table.add_row(name)
-    else:
-        _add_methods(table)
-    Console().print(table)
-
-
-def _add_methods(table: Table) -> None:
-    from skd.methods import SIMPLIFIER, method_names, resolve
-    from skd.study import Method
-
-    table.add_column("method")
-    table.add_column("terms, with their settings", overflow="fold")
-    for name in [*method_names(), "skd+kd"]:
-        method = resolve(Method(name=name), {})
-        parts = [f"{term.term} {_settings(term.settings)}" for term in method.terms]
-        if method.simplifier:
-            parts.append(f"{SIMPLIFIER} {_settings(method.simplifier.settings)}")
-        table.add_row(name, "\n".join(parts))
-    table.caption = "Sums of methods are methods too: skd+kd and so on."
-
-
-def _settings(settings: dict[str, Any]) -> str:
-    return json.dumps(settings).replace('"', "").strip("{}")
+    Console().print(getattr(listing, what.value)())
 
 
 @app.command()
@@ -348,4 +307,4 @@ def main() -> None:
         sys.exit("skd: interrupted")
     except SkdError as error:
         print(f"skd: {error}", file=sys.stderr)
-        sys.exit(INTERRUPTED if type(error).__name__ == "InterruptedRunError" else USAGE)
+        sys.exit(INTERRUPTED if isinstance(error, InterruptedRunError) else USAGE)

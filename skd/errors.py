@@ -10,6 +10,10 @@ class SkdError(Exception):
     """Something a user can put right. The message says what to do."""
 
 
+class InterruptedRunError(SkdError):
+    """A run was asked to stop; it has saved where it stands."""
+
+
 class UnknownNameError(SkdError, ValueError):
     """A name that is not among the allowed ones, which the message lists."""
 

@@ -11,6 +11,7 @@ from skd.errors import suggest
 from skd.files import sha256_of
 from skd.methods import needs_teacher, resolve
 from skd.models import network_names
+from skd.sheet import Import, Method, Sheet, StudyError, Teacher, explain, find_sheet, read_sheet
 from skd.spec import (
     DatasetSpec,
     ImportedTeacher,
@@ -21,20 +22,7 @@ from skd.spec import (
     TrainedTeacher,
     canonical,
 )
-from skd.study import (
-    Cell,
-    Expansion,
-    Import,
-    Method,
-    Sheet,
-    StudyError,
-    Teacher,
-    TeacherNode,
-    explain,
-    find_sheet,
-    read_sheet,
-    sources_digest,
-)
+from skd.study import Cell, Expansion, TeacherNode, sources_digest
 
 
 def expand_study(name: str) -> Expansion:

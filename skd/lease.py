@@ -24,6 +24,7 @@ from skd.errors import SkdError
 HEARTBEAT_SECONDS = 15.0
 # A holder on another machine is taken for dead after this long without a heartbeat.
 STALE_SECONDS = 180.0
+SECOND_LOOK_SECONDS = 0.5
 _NAME = re.compile(r"lease-(\d+)\.json")
 
 
@@ -87,7 +88,7 @@ def lease(
     beat.start()
 
     def check() -> None:
-        if lost.is_set() or _is_lost(path, mine):
+        if lost.is_set() or _is_lost_for_good(path, mine):
             raise LeaseLostError(f"another process has taken over {folder}")
 
     try:
@@ -140,25 +141,33 @@ def _create(folder: Path, number: int) -> Path | None:
         return None
     finally:
         temporary.unlink()
-    newest = _newest(folder)
-    if newest is None or newest[1] != path:  # the number had been used and outdated meanwhile
+    others = [(other, _read(file), file) for other, file in _all(folder) if file != path]
+    # Numbers begin anew once a lease is released: another process may hold a later or earlier one.
+    if any(other > number or (held and held.alive()) for other, held, _ in others):
         path.unlink(missing_ok=True)
         return None
-    for older_number, older in _all(folder):
-        if older_number < number:
-            older.unlink(missing_ok=True)
+    for _, _, file in others:
+        file.unlink(missing_ok=True)
     return path
 
 
 def _beat(path: Path, mine: Holder, lost: threading.Event, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
-        if _is_lost(path, mine):
+        if _is_lost_for_good(path, mine):
             lost.set()
             return
         temporary = path.with_name(f".lease-{mine.token}")
         with contextlib.suppress(OSError):  # a full disk must not end the training
             temporary.write_text(json.dumps(asdict(replace(mine, heartbeat=time.time()))))
             temporary.replace(path)
+
+
+def _is_lost_for_good(path: Path, mine: Holder) -> bool:
+    """Look twice: a taker who finds a living holder withdraws at once."""
+    if not _is_lost(path, mine):
+        return False
+    time.sleep(SECOND_LOOK_SECONDS)
+    return _is_lost(path, mine)
 
 
 def _is_lost(path: Path, mine: Holder) -> bool:

@@ -15,9 +15,9 @@ import yaml
 from pydantic import ValidationError
 
 from skd.errors import suggest
+from skd.sheet import Method, StudyError, explain
 from skd.simplifier import VERSION, SimplifierSettings
 from skd.spec import MethodSpec, SimplifierSpec, TermSpec, canonical
-from skd.study import Method, StudyError, explain
 from skd.terms import TermSettings, term_class, term_classes
 
 CROSS_ENTROPY = "cross_entropy"

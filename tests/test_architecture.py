@@ -24,6 +24,7 @@ LIGHT = (
     "skd.files",
     "skd.lease",
     "skd.records",
+    "skd.sheet",
     "skd.spec",
     "skd.status",
     "skd.store",

@@ -17,8 +17,8 @@ import skd.objective
 from skd.methods import method_names, needs_teacher, resolve
 from skd.models.outputs import Outputs
 from skd.objective import Objective
+from skd.sheet import Method, StudyError
 from skd.spec import MethodSpec, Recipe, SimplifierSpec, TermSpec
-from skd.study import Method, StudyError
 from skd.terms import Batch, Term, TermContext, TermSettings, term_class
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
 
@@ -301,7 +301,7 @@ class Learned(Term):
 @pytest.mark.parametrize("field", ["weight", "cross_entropy"])
 @pytest.mark.parametrize("value", [-1, -1e-9, math.nan, math.inf])
 def test_a_term_that_redeclares_its_weights_keeps_their_check(field, value):
-    with pytest.raises(ValueError, match="must be 0 or more|finite number"):
+    with pytest.raises(ValueError, match=r"must be 0 or more|finite number"):
         Learned.Settings(**{field: value})
 
 

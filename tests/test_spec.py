@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
 from skd.methods import resolve
+from skd.sheet import Method
 from skd.spec import (
     DatasetSpec,
     Frozen,
@@ -24,7 +25,6 @@ from skd.spec import (
     canonical,
     digest,
 )
-from skd.study import Method
 from skd.terms import term_class
 
 CE = TermSpec(term="cross_entropy", version=1, settings={"weight": 0.1})

@@ -97,7 +97,7 @@ def make_card(identity: str) -> TeacherCard:
 
 @pytest.fixture
 def record(study: Expansion, entry: Entry) -> Record:
-    return make_record(study.cell("resnet20--resnet8", "skd").spec, entry.id)
+    return make_record(study.cells[-1].spec, entry.id)
 
 
 def leave_dead_lease(folder: Path) -> None:
@@ -270,7 +270,8 @@ def rows_of(study: Expansion, store: Store) -> tuple[dict[str, list[str]], list[
 
 def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) -> None:
     store = Store(tmp_path)
-    taught, alone = study.cell("resnet20--resnet8", "kd"), study.cell("resnet8", "student")
+    first, second = (teacher for teacher, _ in study.pairs)
+    taught, alone = study.cell(f"{first}--resnet8", "kd"), study.cell("resnet8", "student")
     done, failed, begun = (store.run(alone.runs[seed]) for seed in (0, 1, 2))
     done.write(make_record(alone.run(0), done.id, top1=80.0))
     failed.write(make_failure(failed.id, "it [broke]"))
@@ -278,26 +279,26 @@ def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) ->
     (begun.folder / "checkpoint.pt").write_bytes(b"")
     for seed, top1 in ((0, 70.0), (1, 71.0)):
         store.run(taught.runs[seed]).write(make_record(taught.run(seed), taught.runs[seed], top1))
-    store.teacher(study.teacher("resnet20").id).write(make_card("x"))
+    store.teacher(study.teacher(first).id).write(make_card("x"))
     with lease(store.run(taught.runs[2]).folder, wait=False):
         rows, lines = rows_of(study, store)
-    assert rows["teacher resnet20"] == ["1", "", "", "", "", "97.25"]
-    assert rows["teacher wrn_16_2"] == ["", "", "", "", "1", ""]
+    assert rows[f"teacher {first}"] == ["1", "", "", "", "", "97.25"]
+    assert rows[f"teacher {second}"] == ["", "", "", "", "1", ""]
     assert rows["resnet8/student"] == ["1", "", "1", "1", "", "80.00"]
-    assert rows["resnet20--resnet8/kd"] == ["2", "1", "", "", "", "70.50"]
-    assert rows["wrn_16_2--resnet8/skd"] == ["", "", "", "", "3", ""]
+    assert rows[f"{first}--resnet8/kd"] == ["2", "1", "", "", "", "70.50"]
+    assert rows[f"{second}--resnet8/skd"] == ["", "", "", "", "3", ""]
     assert rows["all runs"] == ["3", "1", "1", "1", "15", ""]
     assert len(rows) == 2 + 7 + 1
     assert f"resnet8/student seed 1 ({failed.id}) failed: it [broke]" in lines
-    assert any(line.startswith("resnet20--resnet8/kd seed 2") for line in lines)
+    assert any(line.startswith(f"{taught.key} seed 2") for line in lines)
     assert len(lines) == 2
 
 
 def test_a_trained_teacher_without_its_card_is_not_done(study: Expansion, tmp_path: Path) -> None:
-    store, node = Store(tmp_path), study.teacher("resnet20")
+    store, node = Store(tmp_path), study.teachers[0]
     store.teacher(node.id).write(make_record(node.spec.run, node.id))
     rows, _ = rows_of(study, store)
-    assert rows["teacher resnet20"] == ["", "", "", "1", "", ""]
+    assert rows[f"teacher {node.name}"] == ["", "", "", "1", "", ""]
 
 
 def test_an_unreadable_record_is_a_failed_run_of_its_cell(study: Expansion, tmp_path: Path) -> None:

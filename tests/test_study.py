@@ -13,16 +13,8 @@ import pytest
 import yaml
 
 from skd.expand import expand_study
-from skd.study import (
-    STUDIES,
-    Expansion,
-    StudyError,
-    expansion_path,
-    find_sheet,
-    load_expansion,
-    study_names,
-    write_expansion,
-)
+from skd.sheet import STUDIES, StudyError, find_sheet, study_names
+from skd.study import Expansion, expansion_path, load_expansion, write_expansion
 
 SHEET: dict[str, Any] = {
     "title": "A test",
@@ -113,14 +105,15 @@ def cells_that_differ(first: Expansion, second: Expansion) -> set[str]:
 
 def test_the_demo_expands_to_its_cells_and_shares_the_student_alone() -> None:
     demo = expand_study("demo")
-    pairs = ["resnet20--resnet8", "wrn_16_2--resnet8"]
+    first, second = (teacher for teacher, _ in demo.pairs)
+    pairs = [f"{first}--resnet8", f"{second}--resnet8"]
     taught = {f"{pair}/{method}" for pair in pairs for method in ("kd", "skd", "skd+kd")}
     assert {cell.key for cell in demo.cells} == {"resnet8/student", *taught}
     assert len(set(run_ids(demo).values())) == len(run_ids(demo)) == 21
-    alone = demo.cell_of("resnet20", "resnet8", "student")
-    assert alone is demo.cell_of("wrn_16_2", "resnet8", "student")
+    alone = demo.cell_of(first, "resnet8", "student")
+    assert alone is demo.cell_of(second, "resnet8", "student")
     assert alone.teacher is None
-    assert demo.cell_of("wrn_16_2", "resnet8", "kd").key == "wrn_16_2--resnet8/kd"
+    assert demo.cell_of(second, "resnet8", "kd").key == f"{second}--resnet8/kd"
 
 
 def test_cells_name_the_identities_of_their_specs(expanded: Callable[..., Expansion]) -> None:
@@ -364,8 +357,17 @@ URL = "https://example.org/x.pth"
         ),
         (
             put("settings", {"kd": {"temprature": 2}}),
-            ["methods: kd: term kd", "did you mean 'temperature'", "weight"],
+            ["methods: ", "kd: unknown key 'temprature' (did you mean 'temperature'?)", "weight"],
         ),
+        (
+            lambda s: s.update(methods=["student"], settings={"kd": {"temprature": 2}}),
+            ["methods: student", "did you mean 'temperature'"],  # even of a term not in use
+        ),
+        (
+            put("methods", 1, {"name": "x", "like": "kd", "settings": {"simplifier": {}}}),
+            ["methods: x", "'simplifier'", "kd"],
+        ),
+        (put("methods", 1, {"name": "x", "terms": []}), ["methods.1.terms", "at least 1"]),
         (put("settings", {"simplifier": {"head": 2}}), ["simplifier", "did you mean 'heads'"]),
         # Unknown names.
         (put("dataset", "name", "digit"), ["dataset.name", "did you mean 'digits'", "cifar100"]),
@@ -417,7 +419,7 @@ URL = "https://example.org/x.pth"
         (put("seeds", 0), ["seeds", "at least 1"]),
         # Methods that make no sense.
         (
-            put("methods", 1, {"name": "x", "like": "kd", "terms": []}),
+            put("methods", 1, {"name": "x", "like": "kd", "terms": [{"term": "kd"}]}),
             ["methods: x", "'terms' or 'like'"],
         ),
         (put("methods", 1, {"name": "x", "like": "kd", "simplifier": {}}), ["methods: x", "both"]),

@@ -17,9 +17,9 @@ from skd.data import load as load_images
 from skd.files import sha256_of
 from skd.models import build_model
 from skd.models.accounting import count_parameters
+from skd.sheet import Import
 from skd.spec import DatasetSpec, ImportedTeacher
 from skd.store import Entry, Store
-from skd.study import Import
 from skd.training import teachers
 from skd.training.teachers import (
     TeacherError,

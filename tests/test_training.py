@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from skd.data import load as load_images
+from skd.errors import InterruptedRunError
 from skd.models import build_model
 from skd.store import Store, outcome
 from skd.training import checkpoint
 from skd.training.execution import choose
 from skd.training.loop import Training
-from skd.training.runs import InterruptedRunError, RunFailedError
+from skd.training.runs import RunFailedError
 from skd.training.teachers import load_teacher
 
 METHODS = ("student", "kd", "skd", "skd+kd")

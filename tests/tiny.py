@@ -6,8 +6,9 @@ from typing import Any
 from skd.data import load as load_images
 from skd.expand import expand
 from skd.records import Record
+from skd.sheet import Sheet
 from skd.store import Store
-from skd.study import Expansion, Sheet
+from skd.study import Expansion
 from skd.training.execution import choose
 from skd.training.runs import Options, complete
 from skd.training.teachers import load_teacher, train_teacher

@@ -29,8 +29,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
-    current, previous = _paths(folder)
-    waiting = current.with_name("checkpoint.next.pt")
+    waiting, current, previous = _paths(folder)
     write_atomically(waiting, hashlib.sha256(content).digest() + content)
     if current.exists():
         current.replace(previous)
@@ -58,5 +57,7 @@ def remove(folder: Path) -> None:
         path.unlink()
 
 
-def _paths(folder: Path) -> tuple[Path, Path]:
-    return folder / "checkpoint.pt", folder / "checkpoint.previous.pt"
+def _paths(folder: Path) -> tuple[Path, Path, Path]:
+    """Return the newest first; the first one is there only if a save was cut short at its end."""
+    names = ("checkpoint.next.pt", "checkpoint.pt", "checkpoint.previous.pt")
+    return tuple(folder / name for name in names)

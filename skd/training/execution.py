@@ -20,8 +20,8 @@ from pydantic import PositiveInt
 import skd
 from skd.errors import SkdError
 from skd.files import write_json
+from skd.sheet import ROOT
 from skd.spec import Frozen
-from skd.study import ROOT
 
 
 class ExecutionError(SkdError):

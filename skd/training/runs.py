@@ -14,7 +14,7 @@ from torch import nn
 
 from skd.collapse import judge
 from skd.data import load as load_images
-from skd.errors import SkdError
+from skd.errors import InterruptedRunError, SkdError
 from skd.files import sha256_of, write_atomically
 from skd.lease import Holder, LeaseLostError, lease
 from skd.models.accounting import count_parameters, multiply_adds
@@ -25,10 +25,6 @@ from skd.training import checkpoint
 from skd.training.execution import Execution, environment, freeze, peak_memory
 from skd.training.loop import Training
 from skd.training.progress import RunProgress, run_progress, wants_loss
-
-
-class InterruptedRunError(SkdError):
-    """The run was asked to stop; it has saved where it stands."""
 
 
 class RunFailedError(SkdError):

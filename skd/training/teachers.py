@@ -20,9 +20,9 @@ from skd.lease import lease
 from skd.models import FeatureNetwork, build_model
 from skd.models.accounting import count_parameters
 from skd.records import TeacherCard
+from skd.sheet import Import
 from skd.spec import ImportedTeacher, TrainedTeacher
 from skd.store import Entry
-from skd.study import Import
 from skd.training.evaluation import Evaluator
 from skd.training.runs import LoadedTeacher, Options, complete
 
@@ -108,6 +108,10 @@ def load_teacher(entry: Entry, num_classes: int, device: torch.device) -> Loaded
     card = entry.card()
     if card is None:
         raise TeacherError(f"the teacher {entry.id} is not in the store; train or import it first")
+    if not entry.weights_path.is_file():
+        raise TeacherError(
+            f"{entry.weights_path} is not there; remove the teacher's folder to make it again"
+        )
     if (found := sha256_of(entry.weights_path)) != card.sha256:
         raise TeacherError(
             f"{entry.weights_path} has sha256 {found}, its card says {card.sha256}: damaged or "
@@ -127,9 +131,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         TeacherError: not such a file.
     """
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         # RepDistiller saves its command-line options beside the weights: plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
             data: Any = torch.load(path, map_location="cpu", weights_only=True)

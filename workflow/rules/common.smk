@@ -5,7 +5,8 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from skd.study import StudyError, find_sheet, load_expansion
+from skd.sheet import StudyError, find_sheet
+from skd.study import load_expansion
 
 # For jobs that make their environment, with `--software-deployment-method conda`; else they run in
 # the one that Snakemake runs in.

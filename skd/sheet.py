@@ -1,0 +1,215 @@
+"""Study sheets: what a user asks, as written. Imports no torch.
+
+Here a sheet's shape is checked: keys, types, references within it. The names of networks, methods
+and settings are checked where they are known, in `skd.expand`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from skd.errors import SkdError, suggest
+from skd.spec import DatasetSpec, Frozen, Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "workflow" / "studies"
+
+
+class StudyError(SkdError, ValueError):
+    """A sheet cannot be read or resolved. The message names the place and what is allowed."""
+
+
+class Train(Frozen):
+    """A teacher to be trained here, by the study's recipe or one of its own."""
+
+    seed: NonNegativeInt
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+class Import(Frozen):
+    """A teacher's checkpoint from elsewhere."""
+
+    file: Path | None = None
+    url: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _expand_variables(cls, file: Any) -> Any:
+        return os.path.expandvars(file) if isinstance(file, str) else file
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give either file or url")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("a url needs the sha256 of what it serves")
+        return self
+
+
+class Teacher(Frozen):
+    """One entry of a sheet's teachers; the network is the entry's name unless given."""
+
+    network: str | None = None
+    train: Train | None = None
+    import_: Import | None = Field(None, alias="import")
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if (self.train is None) == (self.import_ is None):
+            raise ValueError("give either train (with its seed) or import (file or url)")
+        return self
+
+
+class Pair(Frozen):
+    """A teacher's name and a student's network, with what only this pair sets."""
+
+    teacher: str
+    student: str
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+def _plain_name(name: str) -> str:
+    if not name or not all(c.isalnum() or c in "+-_." for c in name) or "--" in name:
+        raise ValueError(f"'{name}': names are made of letters, digits, and single + - _ .")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain_name)]
+
+
+class Method(Frozen):
+    """A method as a sheet writes it: terms of its own, or another method's with changes."""
+
+    name: Name
+    like: str | None = None
+    terms: tuple[dict[str, Any], ...] | None = Field(None, min_length=1)
+    simplifier: dict[str, Any] | None = None
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class Sheet(Frozen):
+    """A study sheet."""
+
+    title: str
+    description: str = ""
+    dataset: DatasetSpec
+    recipe: Recipe = Recipe()
+    student_recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    teachers: dict[Name, Teacher]
+    pairs: tuple[Pair, ...] = Field(min_length=1)
+    methods: tuple[Method, ...] = Field(min_length=1)
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _names_are_methods(cls, methods: Any) -> Any:
+        if not isinstance(methods, list):
+            return methods
+        return [{"name": m} if isinstance(m, str) else m for m in methods]
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_is_seeds(cls, seeds: Any) -> Any:
+        return list(range(seeds)) if type(seeds) is int else seeds
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Self:
+        for pair in self.pairs:
+            if pair.teacher not in self.teachers:
+                raise ValueError(
+                    f"pairs: unknown teacher '{pair.teacher}'{suggest(pair.teacher, self.teachers)}"
+                )
+        students = list(dict.fromkeys(pair.student for pair in self.pairs))
+        for student in self.student_recipes:
+            if student not in students:
+                raise ValueError(
+                    f"student_recipes: '{student}' is no student{suggest(student, students)}"
+                )
+        for what, names in (
+            ("methods", [method.name for method in self.methods]),
+            ("seeds", list(self.seeds)),
+            ("pairs", [(pair.teacher, pair.student) for pair in self.pairs]),
+        ):
+            if twice := {str(name) for name in names if names.count(name) > 1}:
+                raise ValueError(f"{what}: named twice: {', '.join(sorted(twice))}")
+        return self
+
+
+def study_folders() -> list[Path]:
+    """Return where sheets are looked for: ``$SKD_STUDIES``, then the shipped ones."""
+    own = os.environ.get("SKD_STUDIES")
+    return [Path(own), STUDIES] if own else [STUDIES]
+
+
+def study_names() -> list[str]:
+    """Return the names of all sheets that can be found."""
+    return sorted({path.stem for folder in study_folders() for path in folder.glob("*.yaml")})
+
+
+def find_sheet(name: str) -> Path:
+    """Return the path of a sheet, given its name or its path.
+
+    Raises:
+        StudyError: there is none.
+    """
+    if name.endswith((".yaml", ".yml")):
+        if Path(name).is_file():
+            return Path(name)
+        raise StudyError(f"no such study sheet: {name}")
+    for folder in study_folders():
+        if (path := folder / f"{name}.yaml").is_file():
+            return path
+    raise StudyError(f"unknown study '{name}'{suggest(name, study_names())}")
+
+
+def read_sheet(path: Path) -> Sheet:
+    """Read and validate a sheet, as far as that needs no torch.
+
+    Raises:
+        StudyError: not YAML, a key twice, an unknown key, a missing or ill-typed value.
+    """
+    try:
+        data = yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
+        return Sheet.model_validate(data)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path.name}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        raise StudyError(explain(path.name, error)) from error
+
+
+def explain(where: str, error: ValidationError) -> str:
+    """Return a validation error as lines of place and message, without the library's own words."""
+    lines = []
+    for item in error.errors():
+        place = ".".join(str(part) for part in item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        got = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
+        lines.append(f"{where}: {place + ': ' if place else ''}{message}{got}")
+    return "\n".join(lines)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key that is written twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key '{key}' is written twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
