@@ -96,7 +96,8 @@ def lease(
     finally:
         done.set()
         beat.join()
-        if not _is_lost(path, mine):
+        held = _read(path)  # a taker has removed it; one who just tries has another file
+        if held is not None and held.token == mine.token:
             path.unlink(missing_ok=True)
 
 

@@ -7,6 +7,7 @@ and settings are checked where they are known, in `skd.expand`.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -82,8 +83,10 @@ class Pair(Frozen):
 
 
 def _plain_name(name: str) -> str:
-    if not name or not all(c.isalnum() or c in "+-_." for c in name) or "--" in name:
-        raise ValueError(f"'{name}': names are made of letters, digits, and single + - _ .")
+    if not re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9+_.])*", name):
+        raise ValueError(
+            f"'{name}': names are made of letters, digits and, not at the start, + _ . and single -"
+        )
     return name
 
 

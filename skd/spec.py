@@ -53,6 +53,10 @@ class Frozen(BaseModel):
         for key in data:
             if key not in names:
                 raise ValueError(f"unknown key '{key}'{suggest(str(key), names)}")
+        for name, field in cls.model_fields.items():
+            value = data.get(field.alias or name)
+            if isinstance(value, bool) and field.annotation is not bool:
+                raise ValueError(f"{name}: {str(value).lower()} is no value for it")
         if info.context == "stored":
             missing = {n: v for n, v in _neutral_values(cls).items() if n not in data}
             return {**data, **missing}

@@ -346,3 +346,11 @@ def test_a_slow_taker_does_not_oust_one_who_came_meanwhile(
     with pytest.raises(LeaseHeldError), lease(folder, wait=False):
         pass
     meanwhile[0]()
+
+
+def test_a_lease_is_released_although_another_process_is_just_trying(folder: Path) -> None:
+    # Who tries makes the next number's file, sees a living holder, and withdraws.
+    with lease(folder, wait=False):
+        trying = leave(folder, number=2)
+    trying.unlink()
+    assert holder(folder) is None

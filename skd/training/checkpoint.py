@@ -52,9 +52,10 @@ def load(folder: Path, device: torch.device) -> dict[str, Any] | None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a finished run's checkpoints."""
-    for path in folder.glob("checkpoint*.pt"):
-        path.unlink()
+    """Remove a finished run's checkpoints, and what a kill left of one being written."""
+    for pattern in ("checkpoint*.pt", ".checkpoint*"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _paths(folder: Path) -> tuple[Path, Path, Path]:
