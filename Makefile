@@ -19,24 +19,24 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)  ## run the demo study to its report (minutes, CPU, no network)
-	snakemake --profile local demo
+	$(BIN)/snakemake --profile local demo
 	@echo "The report: results/demo/report/index.html"
-	@if [ -t 1 ] && [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then \
+	@if [ -t 1 ] && { [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; }; then \
 	  $(BIN)/python -m webbrowser results/demo/report/index.html; fi
 
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest
 
 lint: $(INSTALLED)  ## ruff, snakefmt and snakemake --lint
-	ruff check .
-	ruff format --check .
-	snakefmt --check workflow
-	snakemake --lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check workflow
+	$(BIN)/snakemake --lint
 
 format: $(INSTALLED)  ## format the code
-	ruff check --fix .
-	ruff format .
-	snakefmt workflow
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt workflow
 
 clean:  ## remove the environment (never results/)
 	rm -rf $(VENV)

@@ -57,7 +57,7 @@ def recipe_changes(usual: Recipe, other: Recipe) -> str:
 
 def dataset_text(dataset: DatasetSpec) -> str:
     """Return what is trained on and what is evaluated."""
-    limit = f"the first {dataset.train_limit}" if dataset.train_limit else "all"
+    limit = f"a fixed choice of {dataset.train_limit}" if dataset.train_limit else "all"
     if dataset.split == "test":
         return f"{dataset.name}: trained on {limit} training images, evaluated on the test set"
     return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from scipy.special import log_softmax, softmax
 
@@ -20,16 +21,16 @@ BINS = 15
 def analyse(expansion: Expansion, store: Store, labels: np.ndarray) -> dict[str, Any]:
     """Return the measures of every finished run of a study, by run.
 
+    Runs whose logits cannot be read, or are not of these test images, are named as skipped.
+
     Args:
         expansion: the study.
         store: where its runs are.
         labels: of the test images, (M,).
-
-    Raises:
-        ValueError: logits that are not of these test images.
     """
     teachers = {node.name: _logits(store.teacher(node.id)) for node in expansion.teachers}
     runs: dict[str, Any] = {}
+    skipped: list[str] = []
     for cell in expansion.cells:
         for identity in cell.runs.values():
             entry = store.run(identity)
@@ -37,10 +38,11 @@ def analyse(expansion: Expansion, store: Store, labels: np.ndarray) -> dict[str,
                 continue
             logits = _logits(entry)
             if logits is None or len(logits) != len(labels):
-                raise ValueError(f"{entry.logits_path}: not the logits of {len(labels)} images")
+                skipped.append(identity)
+                continue
             teacher = teachers[cell.teacher] if cell.teacher else None
             runs[identity] = measures(logits, labels, teacher)
-    return {"study": expansion.study, "runs": runs}
+    return {"study": expansion.study, "runs": runs, "skipped": skipped}
 
 
 def measures(
@@ -86,6 +88,7 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) ->
 
 
 def _logits(entry: Entry) -> np.ndarray | None:
-    if not entry.logits_path.is_file():
+    try:
+        return load_file(entry.logits_path)["logits"].astype(np.float64)
+    except (OSError, SafetensorError, KeyError):
         return None
-    return load_file(entry.logits_path)["logits"].astype(np.float64)

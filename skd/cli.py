@@ -7,13 +7,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from skd.errors import InterruptedRunError, SkdError
+from skd.errors import InterruptedRunError, RunFailedError, SkdError
 from skd.files import write_json
 from skd.sheet import StudyError
 from skd.spec import DatasetSpec
@@ -30,8 +31,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-# Exit statuses, beside 0 and the 1 of failed runs.
-USAGE, INTERRUPTED = 2, 143
+# Exit statuses beside 0.
+FAILED, USAGE, INTERRUPTED = 1, 2, 143
 
 
 class IfLeased(StrEnum):
@@ -80,16 +81,19 @@ def teacher(
     expect: Expect = None,
 ) -> None:
     """Make one teacher of a study ready: train it, or import it, as the sheet says."""
+    from skd.training.execution import choose
     from skd.training.teachers import import_teacher, train_teacher
 
     node = load_expansion(study, results).teacher(name)
     _check_unchanged(f"teacher {name}", node.id, expect)
     entry = Store(results).teacher(node.id)
-    with _options(device, threads, checkpoint_seconds, if_leased) as options:
-        if node.spec.kind == "trained":
+    if node.spec.kind == "trained":
+        with _options(device, threads, checkpoint_seconds, if_leased) as options:
             card = train_teacher(node.spec, entry, options, f"teacher {name}")
-        else:
-            card = import_teacher(node.spec, node.source, entry, options.execution.apply())
+    else:
+        place = choose(device, threads).apply()
+        wait = if_leased is IfLeased.wait
+        card = import_teacher(node.spec, node.source, entry, place, wait)
     print(f"teacher {name}: {card.test_top1:.2f} % on the test set, {entry.folder}")
     if output:
         write_json(output, card.model_dump(mode="json"))
@@ -117,7 +121,7 @@ def train(
 
     One failed run does not keep the others from being trained; the exit status is then 1.
     """
-    from skd.training.runs import RunFailedError, complete
+    from skd.training.runs import complete
     from skd.training.teachers import load_teacher
 
     expansion, store = load_expansion(study, results), Store(results)
@@ -130,8 +134,7 @@ def train(
         teacher_entry = store.teacher(expansion.teacher(cell.teacher).id)
         if teacher_entry.card() is None:
             raise StudyError(f"the teacher is not ready; first: skd teacher {study} {cell.teacher}")
-        num_classes = _num_classes(expansion.dataset)
-        loader = lambda target: load_teacher(teacher_entry, num_classes, target)  # noqa: E731
+        loader = partial(load_teacher, teacher_entry)
     failures = []
     with _options(device, threads, checkpoint_seconds, if_leased) as options:
         for number, identity in cell.runs.items():
@@ -145,14 +148,17 @@ def train(
                     f"(epoch {record.best.epoch}), run {identity}",
                     flush=True,
                 )
-            except RunFailedError as error:
-                failures.append(str(error))
-                print(f"FAILED {error}", file=sys.stderr, flush=True)
+            except InterruptedRunError:
+                raise
+            except SkdError as error:  # of this run alone: the others go on
+                failures.append(number)
+                said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
+                print(f"{said} {error}", file=sys.stderr, flush=True)
     if output:
         write_json(output, cell_result(expansion, cell, store).model_dump(mode="json"))
     if failures:
-        print(f"{len(failures)} of {len(cell.runs)} runs failed", file=sys.stderr)
-        raise typer.Exit(1)
+        print(f"{len(failures)} of {len(cell.runs)} runs have no record", file=sys.stderr)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -222,6 +228,8 @@ def analyse(study: Study, results: Results = RESULTS) -> None:
     path = results / expansion.study / "analysis.json"
     write_json(path, analysis)
     print(f"{len(analysis['runs'])} runs analysed: {path}")
+    for identity in analysis["skipped"]:
+        print(f"skipped run {identity}: its test logits cannot be read", file=sys.stderr)
 
 
 @app.command("list")
@@ -248,7 +256,7 @@ def expand(study: Study, results: Results = RESULTS) -> None:
     from skd.expand import expand_study
     from skd.study import write_expansion
 
-    expansion = expand_study(study)
+    expansion = expand_study(study, results)
     path = write_expansion(expansion, results)
     runs = {identity for cell in expansion.cells for identity in cell.runs.values()}
     print(
@@ -263,12 +271,6 @@ def _check_unchanged(what: str, identity: str, expected: str | None) -> None:
             f"{what} is now {identity}, not {expected}: the sheet or the code changed after the "
             "workflow was started; start it again"
         )
-
-
-def _num_classes(dataset: DatasetSpec) -> int:
-    from skd.data import load as load_images
-
-    return load_images(dataset).num_classes
 
 
 @contextlib.contextmanager
@@ -303,8 +305,7 @@ def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
     try:
         app()
-    except KeyboardInterrupt:
-        sys.exit("skd: interrupted")
     except SkdError as error:
         print(f"skd: {error}", file=sys.stderr)
-        sys.exit(INTERRUPTED if isinstance(error, InterruptedRunError) else USAGE)
+        statuses = {InterruptedRunError: INTERRUPTED, RunFailedError: FAILED}
+        sys.exit(statuses.get(type(error), USAGE))

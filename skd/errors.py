@@ -14,6 +14,10 @@ class InterruptedRunError(SkdError):
     """A run was asked to stop; it has saved where it stands."""
 
 
+class RunFailedError(SkdError):
+    """A run failed by itself; a failure note says why."""
+
+
 class UnknownNameError(SkdError, ValueError):
     """A name that is not among the allowed ones, which the message lists."""
 

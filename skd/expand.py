@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,7 +11,7 @@ from pydantic import ValidationError
 from skd.data import dataset_names
 from skd.errors import suggest
 from skd.files import sha256_of
-from skd.methods import needs_teacher, resolve
+from skd.methods import check_settings, needs_teacher, resolve
 from skd.models import network_names
 from skd.sheet import Import, Method, Sheet, StudyError, Teacher, explain, find_sheet, read_sheet
 from skd.spec import (
@@ -20,13 +22,14 @@ from skd.spec import (
     RunSpec,
     TeacherSpec,
     TrainedTeacher,
-    canonical,
 )
-from skd.study import Cell, Expansion, TeacherNode, sources_digest
+from skd.study import Cell, Expansion, TeacherNode, known_hashes, sources_digest
 
 
-def expand_study(name: str) -> Expansion:
+def expand_study(name: str, results: Path = Path("results")) -> Expansion:
     """Resolve a study, given its sheet's name or path, to specs.
+
+    ``results`` has what an earlier expansion knew of checkpoints that are gone.
 
     Raises:
         StudyError: names the place in the sheet and the allowed values.
@@ -34,7 +37,8 @@ def expand_study(name: str) -> Expansion:
     path = find_sheet(name)
     sources = sources_digest(path)
     try:
-        return expand(read_sheet(path), study=path.stem, text=path.read_text(), sources=sources)
+        hashes = known_hashes(results, path.stem)
+        return expand(read_sheet(path), path.stem, path.read_text(), sources, hashes)
     except StudyError as error:
         message = str(error)
         raise StudyError(
@@ -42,17 +46,33 @@ def expand_study(name: str) -> Expansion:
         ) from error
 
 
-def expand(sheet: Sheet, study: str, text: str = "", sources: str = "") -> Expansion:
+def expand(
+    sheet: Sheet,
+    study: str,
+    text: str = "",
+    sources: str = "",
+    hashes: Mapping[Path, str] | None = None,
+) -> Expansion:
     """Resolve a validated sheet to specs.
+
+    Args:
+        sheet: the sheet.
+        study: its name.
+        text: as written, for the report.
+        sources: digest of what the result depends on.
+        hashes: of checkpoints that may be gone, by their path.
 
     Raises:
         StudyError: an unknown data set, network, method, term or setting.
     """
     _check("dataset.name", sheet.dataset.name, dataset_names())
-    teachers = {name: _teacher(sheet, name, entry) for name, entry in sheet.teachers.items()}
+    teachers = {
+        name: _teacher(sheet, name, entry, hashes or {}) for name, entry in sheet.teachers.items()
+    }
     cells: dict[str, Cell] = {}
     for pair in sheet.pairs:
         _check("pairs: student", pair.student, network_names())
+        check_settings(pair.settings, f"pairs: {pair.teacher}--{pair.student}")
         recipe = _recipe(
             sheet, sheet.student_recipes.get(pair.student, {}), f"student_recipes.{pair.student}"
         )
@@ -96,7 +116,7 @@ def expand(sheet: Sheet, study: str, text: str = "", sources: str = "") -> Expan
     )
 
 
-def _teacher(sheet: Sheet, name: str, entry: Teacher) -> TeacherNode:
+def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]) -> TeacherNode:
     where = f"teachers.{name}"
     network = entry.network or name
     _check(f"{where}: network", network, network_names())
@@ -122,20 +142,22 @@ def _teacher(sheet: Sheet, name: str, entry: Teacher) -> TeacherNode:
         spec = ImportedTeacher(
             network=network,
             dataset=DatasetSpec(name=sheet.dataset.name),
-            sha256=_sha256(entry.import_),
+            sha256=_sha256(entry.import_, hashes),
         )
         origin = entry.import_.url or f"imported from {entry.import_.file.name}"
     return TeacherNode(name=name, id=spec.identity, spec=spec, origin=origin, source=entry.import_)
 
 
-def _sha256(source: Import) -> str:
+def _sha256(source: Import, hashes: Mapping[Path, str]) -> str:
     """Return what a file must hash to. One that is neither at hand nor pinned gets a stand-in.
 
     Nothing can be trained under the stand-in, for training needs the file; a dry run can.
     """
     if source.sha256 is not None:
         return source.sha256
-    return sha256_of(source.file) if source.file.is_file() else f"not at hand: {source.file.name}"
+    if source.file.is_file():
+        return sha256_of(source.file)
+    return hashes.get(source.file, f"not at hand: {source.file.name}")
 
 
 def _alone() -> MethodSpec:
@@ -144,7 +166,7 @@ def _alone() -> MethodSpec:
 
 def _recipe(sheet: Sheet, changes: dict[str, Any], where: str) -> Recipe:
     try:
-        return Recipe.model_validate({**canonical(sheet.recipe), **changes})
+        return Recipe.model_validate({**sheet.recipe.model_dump(), **changes})
     except ValidationError as error:
         raise StudyError(explain(where, error)) from error
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from skd.errors import SkdError
+from skd.errors import InterruptedRunError, SkdError
 
 HEARTBEAT_SECONDS = 15.0
 # A holder on another machine is taken for dead after this long without a heartbeat.
@@ -66,7 +66,11 @@ def holder(folder: Path) -> Holder | None:
 
 @contextlib.contextmanager
 def lease(
-    folder: Path, *, wait: bool, on_wait: Callable[[Holder], None] = lambda _: None
+    folder: Path,
+    *,
+    wait: bool,
+    on_wait: Callable[[Holder], None] = lambda _: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[Callable[[], None]]:
     """Hold the lease of a run's folder; yields a check that raises once the lease is lost.
 
@@ -74,13 +78,15 @@ def lease(
         folder: the run's folder, made where it is missing.
         wait: wait for a living holder to finish, instead of refusing.
         on_wait: called once with the holder that is waited for.
+        stopping: asked while waiting; true: leave.
 
     Raises:
+        InterruptedRunError: asked to leave while waiting.
         LeaseHeldError: another process holds it, and ``wait`` is false.
         LeaseLostError: from the yielded check.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = _acquire(folder, wait, on_wait)
+    path = _acquire(folder, wait, on_wait, stopping)
     mine = _read(path)
     assert mine is not None
     lost, done = threading.Event(), threading.Event()
@@ -88,7 +94,10 @@ def lease(
     beat.start()
 
     def check() -> None:
-        if lost.is_set() or _is_lost_for_good(path, mine):
+        with contextlib.suppress(OSError):  # a file system in trouble tells nothing
+            if _is_lost_for_good(path, mine):
+                lost.set()
+        if lost.is_set():
             raise LeaseLostError(f"another process has taken over {folder}")
 
     try:
@@ -101,7 +110,9 @@ def lease(
             path.unlink(missing_ok=True)
 
 
-def _acquire(folder: Path, wait: bool, on_wait: Callable[[Holder], None]) -> Path:
+def _acquire(
+    folder: Path, wait: bool, on_wait: Callable[[Holder], None], stopping: Callable[[], bool]
+) -> Path:
     told = False
     while True:
         found = _newest(folder)
@@ -115,6 +126,8 @@ def _acquire(folder: Path, wait: bool, on_wait: Callable[[Holder], None]) -> Pat
             if not told:
                 on_wait(current)
                 told = True
+            if stopping():
+                raise InterruptedRunError(f"stopped while waiting for {current}")
             time.sleep(min(1.0, HEARTBEAT_SECONDS / 5))
             continue
         number = found[0] + 1 if found else 1
@@ -154,11 +167,11 @@ def _create(folder: Path, number: int) -> Path | None:
 
 def _beat(path: Path, mine: Holder, lost: threading.Event, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
-        if _is_lost_for_good(path, mine):
-            lost.set()
-            return
         temporary = path.with_name(f".lease-{mine.token}")
         with contextlib.suppress(OSError):  # a full disk must not end the training
+            if _is_lost_for_good(path, mine):
+                lost.set()
+                return
             temporary.write_text(json.dumps(asdict(replace(mine, heartbeat=time.time()))))
             temporary.replace(path)
 

@@ -48,8 +48,8 @@ def resolve(method: Method, settings: Settings) -> MethodSpec:
     """
     where = f"methods: {method.name}"
     terms, simplifier = _parts(method, where)
-    _check_settings(settings, where)
-    _check_settings(method.settings, where)
+    check_settings(settings, where)
+    check_settings(method.settings, where)
     parts = [term.get("term") for term in terms] + [SIMPLIFIER] * (simplifier is not None)
     for name in method.settings:
         if name not in (CROSS_ENTROPY, *parts):
@@ -57,6 +57,9 @@ def resolve(method: Method, settings: Settings) -> MethodSpec:
     resolved = _terms(terms, settings, method.settings, where)
     if not any(settings.weight > 0 for _, settings in resolved):
         raise StudyError(f"{where}: every term has weight 0")
+    for name, chosen in resolved:
+        if chosen.teacher == "simplified" and "teacher_logits" not in term_class(name).needs:
+            raise StudyError(f"{where}: term {name} sees no teacher logits, simplified or raw")
     sees_simplified = any(settings.teacher == "simplified" for _, settings in resolved)
     if sees_simplified != (simplifier is not None):
         raise StudyError(
@@ -74,17 +77,22 @@ def resolve(method: Method, settings: Settings) -> MethodSpec:
     )
 
 
-def _check_settings(settings: Settings, where: str) -> None:
-    """Refuse unknown parts and unknown keys, also of parts that the method at hand lacks."""
+def check_settings(settings: Settings, where: str) -> None:
+    """Refuse unknown parts, keys and values, also of parts that the method at hand lacks.
+
+    Raises:
+        StudyError: names the place and the allowed names.
+    """
     known = {name: term.Settings for name, term in term_classes().items()}
     known[SIMPLIFIER] = SimplifierSettings
     for name, values in settings.items():
         if name not in known:
             raise StudyError(f"{where}: settings for unknown term '{name}'{suggest(name, known)}")
-        fields = known[name].model_fields
-        for key in values:
-            if key not in fields:
-                raise StudyError(f"{where}: {name}: unknown key '{key}'{suggest(key, fields)}")
+        try:
+            known[name].model_validate(values)  # every setting has a default
+        except ValidationError as error:
+            part = name if name == SIMPLIFIER else f"term {name}"
+            raise StudyError(explain(f"{where}: {part}", error)) from error
 
 
 def _term_spec(name: str, settings: TermSettings) -> TermSpec:

@@ -39,7 +39,7 @@ class Accuracy(Frozen):
 
 
 class Collapse(Frozen):
-    """Whether the simplified teacher still teaches: see docs/architecture.md, "Collapse"."""
+    """Whether the simplified teacher still teaches: see docs/assumptions.md, "The collapse"."""
 
     collapsed: bool
     reason: str = Field(description="empty while the teacher still teaches")
@@ -88,7 +88,7 @@ class Record(Frozen):
     best: Accuracy
     cost: Cost
     teacher: TeacherCard | None = None
-    collapse: Collapse | None = Field(None, description="none where no simplifier is trained")
+    collapse: Collapse | None = Field(None, description="none where there is no simplifier")
     files: dict[str, str] = Field(description="SHA-256 of the files beside the record")
     finished_at: str
 

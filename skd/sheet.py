@@ -26,6 +26,7 @@ from skd.spec import DatasetSpec, Frozen, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "workflow" / "studies"
+RESERVED = ("runs", "teachers", "reference")
 
 
 class StudyError(SkdError, ValueError):
@@ -37,6 +38,11 @@ class Train(Frozen):
 
     seed: NonNegativeInt
     recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+def is_sha256(text: str) -> bool:
+    """Whether a text is a SHA-256 in hex."""
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
 
 
 class Import(Frozen):
@@ -164,19 +170,29 @@ def study_names() -> list[str]:
 
 
 def find_sheet(name: str) -> Path:
-    """Return the path of a sheet, given its name or its path.
+    """Return the path of a sheet, given its name or its path. Its results have its name.
 
     Raises:
         StudyError: there is none.
     """
     if name.endswith((".yaml", ".yml")):
         if Path(name).is_file():
-            return Path(name)
+            return _usable(Path(name))
         raise StudyError(f"no such study sheet: {name}")
     for folder in study_folders():
         if (path := folder / f"{name}.yaml").is_file():
-            return path
+            return _usable(path)
     raise StudyError(f"unknown study '{name}'{suggest(name, study_names())}")
+
+
+def _usable(path: Path) -> Path:
+    if path.stem in RESERVED:
+        raise StudyError(f"no study can be named {path.stem}: results/{path.stem} is the store's")
+    try:
+        _plain_name(path.stem)
+    except ValueError as error:
+        raise StudyError(f"the study's name, {error}") from error
+    return path
 
 
 def read_sheet(path: Path) -> Sheet:

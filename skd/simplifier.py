@@ -12,11 +12,11 @@ simplified ones unchanged.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from skd.spec import Frozen
@@ -59,6 +59,12 @@ class SimplifierSettings(Frozen):
     learning_rate_multiplier: PositiveFloat = Field(
         0.001, description="A6: of the student's learning rate; at 1 it collapses"
     )
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.width is not None and self.width % self.heads:
+            raise ValueError(f"the width {self.width} is no multiple of the {self.heads} heads")
+        return self
 
 
 class Simplifier(nn.Module):

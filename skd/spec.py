@@ -113,7 +113,7 @@ class DatasetSpec(Frozen):
         "of the training images, for choosing settings without the test set",
     )
     train_limit: PositiveInt | None = Field(
-        None, description="train on the first so many images, classes balanced"
+        None, description="train on a fixed choice of so many images, classes balanced"
     )
 
 

@@ -36,10 +36,11 @@ def status_table(expansion: Expansion, store: Store) -> tuple[Table, list[str]]:
     table.add_column("last top-1, %", justify="right")
     lines = []
     for node in expansion.teachers:
-        card = store.teacher(node.id).card()
-        accuracy = f"{card.test_top1:.2f}" if card else ""
-        counts = _teacher_counts(store, node.id)
+        state, accuracy, reason = _teacher_state(store, node.id)
+        counts = ["1" if name == state else "" for name in STATES]
         table.add_row(f"teacher {node.name}", *counts, accuracy)
+        if reason:
+            lines.append(f"teacher {node.name} ({node.id}) {state}: {reason}")
     totals = dict.fromkeys(STATES, 0)
     for cell in expansion.cells:
         runs = cell_result(expansion, cell, store).runs
@@ -58,14 +59,18 @@ def status_table(expansion: Expansion, store: Store) -> tuple[Table, list[str]]:
     return table, lines
 
 
-def _teacher_counts(store: Store, identity: str) -> list[str]:
+def _teacher_state(store: Store, identity: str) -> tuple[str, str, str | None]:
+    """Return a teacher's state, its accuracy as text, and a reason if there is one."""
     entry = store.teacher(identity)
-    if entry.card() is not None:
-        state = "done"
-    else:
-        state = outcome(entry, 0).outcome
-        state = "interrupted" if state == "done" else state  # trained, its card not yet written
-    return ["1" if name == state else "" for name in STATES]
+    try:
+        card = entry.card()
+        if card is not None:
+            return "done", f"{card.test_top1:.2f}", None
+        found = outcome(entry, 0)
+    except StoreError as error:
+        return "failed", "", str(error)
+    state = "interrupted" if found.outcome == "done" else found.outcome  # its card is not yet there
+    return state, "", found.reason
 
 
 def _outcome(store: Store, identity: str, seed: int) -> CellOutcome:

@@ -151,5 +151,5 @@ def _read(model: type[Model], path: Path) -> Model | None:
         return None
     except (ValueError, ValidationError) as error:
         raise StoreError(
-            f"{path} cannot be read: {error}. Move it away to train this run again."
+            f"{path} cannot be read: {error}. Move it away, then: skd train, or skd teacher"
         ) from error

@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeInt
 
 from skd.errors import suggest
 from skd.files import write_json
-from skd.sheet import ROOT, Import, StudyError, find_sheet, read_sheet
+from skd.sheet import ROOT, Import, StudyError, find_sheet, is_sha256, read_sheet
 from skd.spec import DatasetSpec, Frozen, Recipe, RunSpec, TeacherSpec, canonical, digest
 
 
@@ -151,6 +151,23 @@ def write_expansion(expansion: Expansion, results: Path) -> Path:
         written["spec"] = canonical(cell.spec)
     write_json(path, data)
     return path
+
+
+def known_hashes(results: Path, study: str) -> dict[Path, str]:
+    """Return the hashes of the checkpoints that an earlier expansion of the study has seen.
+
+    They go on to identify an imported teacher whose file has been removed since.
+    """
+    try:
+        data = json.loads(expansion_path(results, study).read_text())
+        earlier = Expansion.restore(data)
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {
+        node.source.file: node.spec.sha256
+        for node in earlier.teachers
+        if node.source is not None and node.source.file is not None and is_sha256(node.spec.sha256)
+    }
 
 
 def sources_digest(sheet: Path) -> str:

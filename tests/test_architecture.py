@@ -68,7 +68,7 @@ def forbidden(importer: str, imported: str) -> bool:
         )
     if within(importer, "skd.data"):
         return within(imported, "skd", "report", "baselines") and not within(
-            imported, "skd.data", "skd.errors", "skd.randomness", "skd.spec"
+            imported, "skd.data", "skd.errors", "skd.lease", "skd.randomness", "skd.spec"
         )
     if importer in LIGHT:
         return within(imported, "torch", "torchvision", "report", "baselines") or (

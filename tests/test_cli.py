@@ -284,7 +284,7 @@ def test_a_failed_run_is_told_noted_and_does_not_stop_the_next(
     done = tiny("train", "tiny", "resnet8", "student", "--output", "cell.json")
     assert done.status == 1
     assert "FAILED resnet8/student seed 0: it broke" in done.err
-    assert "1 of 2 runs failed" in done.err
+    assert "1 of 2 runs have no record" in done.err
     assert "Traceback" not in done.err
     runs = json.loads(Path("cell.json").read_text())["runs"]
     assert [run["outcome"] for run in runs] == ["failed", "done"]
@@ -299,9 +299,11 @@ def test_a_failed_run_is_told_noted_and_does_not_stop_the_next(
 def test_a_run_that_another_process_trains_is_refused(tiny: Skd) -> None:
     cell = load_expansion("tiny", RESULTS).cell("resnet8", "student")
     with lease(Store(RESULTS).run(cell.runs[0]).folder, wait=False):
-        line = tiny("train", "tiny", "resnet8", "student").error()
-    assert "is being trained by process" in line
-    assert "--if-leased wait" in line
+        refused = tiny("train", "tiny", "resnet8", "student")
+    assert refused.status == 1
+    assert "NOT TRAINED resnet8/student seed 0" in refused.err
+    assert "is being trained by process" in refused.err
+    assert "--if-leased wait" in refused.err
 
 
 def test_evaluate_and_import_measure_the_same(tiny: Skd) -> None:

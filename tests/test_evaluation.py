@@ -7,14 +7,17 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from skd.analysis import expected_calibration_error, measures
+from skd.analysis import analyse, expected_calibration_error, measures
+from skd.data import load as load_images
 from skd.data.images import Images
 from skd.data.views import ViewMaker
+from skd.store import Store
 from skd.training.evaluation import BATCH, Evaluator
 
 CPU = torch.device("cpu")
@@ -185,3 +188,15 @@ def test_calibration_error_by_hand():
     # Within one bin a hit and a miss cancel.
     close = np.array([[0.55, 0.45], [0.58, 0.42]])
     assert expected_calibration_error(close, np.array([0, 1])) == pytest.approx(100 * 0.13 / 2)
+
+
+def test_analysis_skips_and_names_a_run_whose_logits_cannot_be_read(tmp_path):
+    expansion = tiny.study(methods=["student"])
+    records = [tiny.run(expansion, tmp_path, "student", seed=seed) for seed in (0, 1)]
+    store = Store(tmp_path)
+    store.run(records[1].id).logits_path.write_bytes(b"damaged")
+    labels = load_images(expansion.dataset).test_labels.numpy()
+    found = analyse(expansion, store, labels)
+    assert found["skipped"] == [records[1].id]
+    assert found["runs"].keys() == {records[0].id}
+    assert found["runs"][records[0].id]["top1"] == pytest.approx(records[0].last.top1)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import skd.lease
+from skd.errors import InterruptedRunError
 from skd.lease import STALE_SECONDS, Holder, LeaseHeldError, LeaseLostError, holder, lease
 
 HERE = socket.gethostname()
@@ -354,3 +355,14 @@ def test_a_lease_is_released_although_another_process_is_just_trying(folder: Pat
         trying = leave(folder, number=2)
     trying.unlink()
     assert holder(folder) is None
+
+
+def test_one_who_waits_can_be_asked_to_leave(folder: Path) -> None:
+    asked = []
+    with (
+        lease(folder, wait=False),
+        pytest.raises(InterruptedRunError, match="while waiting for"),
+        lease(folder, wait=True, stopping=lambda: bool(asked.append(1)) or len(asked) > 1),
+    ):
+        pass
+    assert len(asked) == 2

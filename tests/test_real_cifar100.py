@@ -1,6 +1,7 @@
 """The smallest pieces of the CIFAR-100 study, on the real images with a real teacher."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
     assert card.test_top1 == pytest.approx(72.63, abs=0.1)
     for pair, method in (("resnet20", "student"), ("resnet56--resnet20", "skd+kd")):
         cell = expansion.cell(pair, method)
-        loader = (lambda place: load_teacher(entry, 100, place)) if cell.teacher else None
+        loader = partial(load_teacher, entry) if cell.teacher else None
         run = store.run(cell.runs[0])
         record = tiny.complete(cell.run(0), run, tiny.options(), cell.key, loader)
         epoch = record.epochs[0]

@@ -566,3 +566,26 @@ def test_what_the_workflow_and_the_report_read_imports_no_torch() -> None:
     modules = "study, skd.store, skd.records, skd.status, skd.cli, skd.lease, skd.files, skd.spec"
     code = f"import sys, skd.{modules}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unpinned_checkpoint_that_is_gone_is_known_by_the_hash_it_had(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    checkpoint, results = tmp_path / "teacher.pth", tmp_path / "results"
+    checkpoint.write_bytes(b"weights")
+    write(put("teachers", "big", {"network": "resnet20", "import": {"file": str(checkpoint)}}))
+    before = expand_study("mine", results)
+    write_expansion(before, results)
+    checkpoint.unlink()
+    assert teacher_ids(expand_study("mine", results)) == teacher_ids(before)
+    assert teacher_ids(expand_study("mine", tmp_path / "others")) != teacher_ids(before)
+
+
+@pytest.mark.parametrize("name", ["runs", "teachers", "my study", "a--b"])
+def test_a_study_cannot_take_a_name_that_its_results_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / f"{name}.yaml").write_text("title: x")
+    monkeypatch.setenv("SKD_STUDIES", str(tmp_path))
+    with pytest.raises(StudyError, match=r"named|name"):
+        expand_study(name)

@@ -295,7 +295,7 @@ def test_a_loaded_teacher_is_the_stored_one_frozen(
     file: Path, spec: ImportedTeacher, entry: Entry, weights: dict[str, Tensor]
 ) -> None:
     card = import_teacher(spec, Import(file=file), entry, CPU)
-    loaded = load_teacher(entry, 10, CPU)
+    loaded = load_teacher(entry, CPU, 10)
     assert loaded.card == card
     assert not any(module.training for module in loaded.network.modules())
     assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
@@ -307,13 +307,13 @@ def test_a_teacher_that_is_not_at_hand_or_damaged_is_refused(
     file: Path, spec: ImportedTeacher, entry: Entry
 ) -> None:
     with pytest.raises(TeacherError, match=f"{entry.id} is not in the store"):
-        load_teacher(entry, 10, CPU)
+        load_teacher(entry, CPU, 10)
     import_teacher(spec, Import(file=file), entry, CPU)
     content = bytearray(entry.weights_path.read_bytes())
     content[-1] ^= 1
     entry.weights_path.write_bytes(content)
     with pytest.raises(TeacherError, match=r"weights\.safetensors has sha256 .* damaged or"):
-        load_teacher(entry, 10, CPU)
+        load_teacher(entry, CPU, 10)
 
 
 def test_a_teacher_whose_weights_were_removed_is_refused(
@@ -322,7 +322,7 @@ def test_a_teacher_whose_weights_were_removed_is_refused(
     import_teacher(spec, Import(file=file), entry, CPU)
     entry.weights_path.unlink()
     with pytest.raises(TeacherError, match=r"weights\.safetensors"):
-        load_teacher(entry, 10, CPU)
+        load_teacher(entry, CPU, 10)
 
 
 @pytest.mark.slow
@@ -337,4 +337,4 @@ def test_the_published_resnet56_measures_what_its_authors_say(
     entry = Store(tmp_path).teacher(spec.identity)
     card = import_teacher(spec, Import(file=file), entry, CPU)
     assert card.test_top1 == pytest.approx(72.6, abs=0.1)
-    assert load_teacher(entry, 100, CPU).card == card
+    assert load_teacher(entry, CPU, 100).card == card

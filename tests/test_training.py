@@ -113,7 +113,7 @@ def test_seeds_are_paired_across_methods(tmp_path: Path) -> None:
     images = load_images(expansion.dataset)
     tiny.run(expansion, tmp_path, "kd")
     entry = Store(tmp_path).teacher(expansion.teachers[0].id)
-    teacher = load_teacher(entry, images.num_classes, torch.device("cpu")).network
+    teacher = load_teacher(entry, torch.device("cpu"), images.num_classes).network
     seen = {}
     for cell in expansion.cells:
         for seed in cell.runs:
@@ -148,7 +148,7 @@ def test_the_teacher_is_untouched_and_in_evaluation_mode(tmp_path: Path) -> None
     tiny.run(expansion, tmp_path, "kd")
     images = load_images(expansion.dataset)
     entry = Store(tmp_path).teacher(expansion.teachers[0].id)
-    teacher = load_teacher(entry, images.num_classes, torch.device("cpu")).network
+    teacher = load_teacher(entry, torch.device("cpu"), images.num_classes).network
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     training = Training(
         expansion.cell(tiny.PAIR, "skd+kd").run(0), images, teacher, torch.device("cpu")

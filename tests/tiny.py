@@ -1,9 +1,9 @@
 """Studies so small that a run takes a second, and ways to run them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from skd.data import load as load_images
 from skd.expand import expand
 from skd.records import Record
 from skd.sheet import Sheet
@@ -45,8 +45,7 @@ def run(expansion: Expansion, results: Path, method: str, seed: int = 0, **chang
         node = expansion.teacher(cell.teacher)
         teacher = store.teacher(node.id)
         train_teacher(node.spec, teacher, options(), "teacher")
-        num_classes = load_images(expansion.dataset).num_classes
-        loader = lambda device: load_teacher(teacher, num_classes, device)  # noqa: E731
+        loader = partial(load_teacher, teacher)
     entry = store.run(cell.runs[seed])
     return complete(cell.run(seed), entry, options(**changes), cell.key, loader)
 

@@ -1,6 +1,6 @@
-"""Data sets, one file each: `load(name, ...)` finds the file of that name.
+"""Data sets, one file each: `load(spec)` finds the file of the spec's name.
 
-A data set's file has ``load(spec, root) -> Images``. Its training and test images live in memory
+A data set's file has ``load(root) -> Images``. Its training and test images live in memory
 as uint8; views are made from them in whole batches (`skd.data.views`).
 """
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tarfile
 from pathlib import Path
 
 import torch
 from torchvision.datasets import CIFAR100
 
 from skd.data.images import DataError, Images
+from skd.lease import lease
 
 
 def load(root: Path) -> Images:
@@ -17,9 +19,9 @@ def load(root: Path) -> Images:
         DataError: not there, and not to be downloaded.
     """
     try:
-        train = CIFAR100(root, train=True, download=True)
-        test = CIFAR100(root, train=False)
-    except (OSError, RuntimeError) as error:
+        _download_once(root)
+        train, test = CIFAR100(root, train=True), CIFAR100(root, train=False)
+    except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
         raise DataError(
             f"CIFAR-100 is neither under {root}/cifar-100-python nor can it be downloaded "
             f"({error}). Put the official files there, or point SKD_DATA at the folder that "
@@ -34,3 +36,10 @@ def load(root: Path) -> Images:
         mean=(0.5071, 0.4867, 0.4408),
         std=(0.2675, 0.2565, 0.2761),
     )
+
+
+def _download_once(root: Path) -> None:
+    """Download what is missing. One process at a time: torchvision writes straight to the file."""
+    if not (root / CIFAR100.base_folder / "train").is_file():
+        with lease(root, wait=True):
+            CIFAR100(root, download=True)

@@ -69,13 +69,19 @@ def choose(device: str, threads: int | None) -> Execution:
 
 
 def freeze(folder: Path, asked: Execution) -> Execution:
-    """Return the execution a run was begun with, or fix the asked one for it."""
+    """Return the execution a run was begun with, or fix the asked one for it.
+
+    Raises:
+        ExecutionError: what was fixed cannot be read.
+    """
     path = folder / "execution.json"
     try:
         return Execution.model_validate(json.loads(path.read_text()))
     except FileNotFoundError:
         write_json(path, asked.model_dump())
         return asked
+    except ValueError as error:
+        raise ExecutionError(f"{path} cannot be read: {error}; remove the run's folder") from error
 
 
 def peak_memory(device: torch.device) -> int:

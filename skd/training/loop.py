@@ -159,6 +159,11 @@ class Training:
                 f"(the epoch's means: {values}); a smaller learning rate or weight may help"
             )
         scores = self.evaluator.scores(self.evaluator.logits(self.student))
+        if not all(map(math.isfinite, [scores.loss, *losses.values(), *diagnostics.values()])):
+            raise NonFiniteLossError(
+                f"after epoch {epoch} the test loss is {scores.loss:.4g} and the diagnostics "
+                f"{diagnostics}; a smaller learning rate or weight may help"
+            )
         self.elapsed = time.perf_counter() - begun
         row = Epoch(
             epoch=epoch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import Protocol, Self
@@ -86,7 +87,8 @@ class Lines:
 
     def _line(self, text: str) -> None:
         self._last = time.monotonic()
-        print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # a log's reader may be gone before us
+            print(f"{self.label}: {text}", file=sys.stderr, flush=True)
 
     def _left(self, done: int) -> str:
         passed = done - (self._first or 0)

@@ -14,7 +14,7 @@ from torch import nn
 
 from skd.collapse import judge
 from skd.data import load as load_images
-from skd.errors import InterruptedRunError, SkdError
+from skd.errors import InterruptedRunError, RunFailedError
 from skd.files import sha256_of, write_atomically
 from skd.lease import Holder, LeaseLostError, lease
 from skd.models.accounting import count_parameters, multiply_adds
@@ -25,10 +25,6 @@ from skd.training import checkpoint
 from skd.training.execution import Execution, environment, freeze, peak_memory
 from skd.training.loop import Training
 from skd.training.progress import RunProgress, run_progress, wants_loss
-
-
-class RunFailedError(SkdError):
-    """The run failed by itself; a failure note says why."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ def complete(
     entry: Entry,
     options: Options,
     label: str,
-    load_teacher: Callable[[torch.device], LoadedTeacher] | None = None,
+    load_teacher: Callable[[torch.device, int], LoadedTeacher] | None = None,
 ) -> Record:
     """Return a run's record, training what is left of it.
 
@@ -70,7 +66,8 @@ def complete(
         entry: its folder in the store.
         options: how to go about it.
         label: how messages name it.
-        load_teacher: returns the teacher on a device; none for a run without one.
+        load_teacher: returns the teacher on a device, given the number of classes; none for a run
+            without one.
 
     Raises:
         RunFailedError: it failed, now; a failure note has been left.
@@ -84,18 +81,19 @@ def complete(
     def on_wait(holder: Holder) -> None:
         print(f"{label}: waiting for {holder}, which trains this run", flush=True)
 
-    with lease(entry.folder, wait=options.wait, on_wait=on_wait) as still_mine:
+    with lease(
+        entry.folder, wait=options.wait, on_wait=on_wait, stopping=options.stopping
+    ) as still_mine:
         if (record := entry.record()) is not None:  # finished while we waited
             return record
         entry.write_spec(spec)
         execution = freeze(entry.folder, options.execution)
         device = execution.apply()
-        teacher = load_teacher(device) if load_teacher else None
-        epochs_done = 0
+        training = None
         try:
-            training = Training(
-                spec, load_images(spec.dataset), teacher.network if teacher else None, device
-            )
+            images = load_images(spec.dataset)
+            teacher = load_teacher(device, images.num_classes) if load_teacher else None
+            training = Training(spec, images, teacher.network if teacher else None, device)
             sessions = _resume(training, entry, device)
             with run_progress(
                 label, spec.recipe.epochs, spec.recipe.epochs * training.steps_per_epoch
@@ -107,8 +105,8 @@ def complete(
         except (InterruptedRunError, LeaseLostError):
             raise
         except Exception as error:
-            epochs_done = training.epochs_done if "training" in locals() else 0
-            _leave_failure_note(entry, error, epochs_done)
+            still_mine()
+            _leave_failure_note(entry, error, training.epochs_done if training else 0)
             raise RunFailedError(f"{label}: {error}") from error
 
 
@@ -137,10 +135,16 @@ def _train(
         nonlocal saved
         still_mine()
         checkpoint.save(entry.folder, {"training": training.state(), "sessions": sessions})
+        entry.failure_path.unlink(missing_ok=True)  # an earlier attempt's; this one is under way
         saved = time.monotonic()
 
     def after_step(training: Training) -> None:
         nonlocal shown
+        if options.stopping():
+            save_checkpoint()
+            raise InterruptedRunError(
+                f"stopped after epoch {training.epochs_done}, step {training.step}; saved"
+            )
         done = training.epochs_done * training.steps_per_epoch + training.step
         loss = None
         if wants_loss(shown):
@@ -148,11 +152,6 @@ def _train(
             loss = (training.sums["loss/total"] / training.sums["images"]).item()
         seen = training.step * training.spec.recipe.batch_size
         progress.step(done, loss, seen / training.elapsed)
-        if options.stopping():
-            save_checkpoint()
-            raise InterruptedRunError(
-                f"stopped after epoch {training.epochs_done}, step {training.step}; saved"
-            )
 
     while training.epochs_done < training.spec.recipe.epochs:
         row = training.run_epoch(after_step)

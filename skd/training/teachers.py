@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import http.client
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -56,16 +56,17 @@ def train_teacher(spec: TrainedTeacher, entry: Entry, options: Options, label: s
 
 
 def import_teacher(
-    spec: ImportedTeacher, source: Import, entry: Entry, device: torch.device
+    spec: ImportedTeacher, source: Import, entry: Entry, device: torch.device, wait: bool = True
 ) -> TeacherCard:
     """Return the card of an imported teacher, importing and re-evaluating it if it is not there.
 
     Raises:
         TeacherError: the file is missing, is another one, or does not fit the network.
+        LeaseHeldError: another process imports it, and it shall not be waited for.
     """
     if (card := entry.card()) is not None:
         return card
-    with lease(entry.folder, wait=True), tempfile.TemporaryDirectory() as scratch:
+    with lease(entry.folder, wait=wait), tempfile.TemporaryDirectory() as scratch:
         if (card := entry.card()) is not None:
             return card
         file = _fetch(source, Path(scratch))
@@ -99,7 +100,7 @@ def import_teacher(
         return card
 
 
-def load_teacher(entry: Entry, num_classes: int, device: torch.device) -> LoadedTeacher:
+def load_teacher(entry: Entry, device: torch.device, num_classes: int) -> LoadedTeacher:
     """Return a teacher from the store: frozen, in evaluation mode, its weights verified.
 
     Raises:
@@ -110,12 +111,12 @@ def load_teacher(entry: Entry, num_classes: int, device: torch.device) -> Loaded
         raise TeacherError(f"the teacher {entry.id} is not in the store; train or import it first")
     if not entry.weights_path.is_file():
         raise TeacherError(
-            f"{entry.weights_path} is not there; remove the teacher's folder to make it again"
+            f"{entry.weights_path} is not there; remove the teacher's folder, then: skd teacher"
         )
     if (found := sha256_of(entry.weights_path)) != card.sha256:
         raise TeacherError(
             f"{entry.weights_path} has sha256 {found}, its card says {card.sha256}: damaged or "
-            "replaced; remove the teacher's folder to make it again"
+            "replaced; remove the teacher's folder, then: skd teacher"
         )
     weights = load_file(entry.weights_path)
     network = build_loaded(card.network, num_classes, weights, what=f"the teacher {entry.id}")
@@ -193,7 +194,6 @@ def _fetch(source: Import, scratch: Path) -> Path:
     path = scratch / "download.pth"
     try:
         torch.hub.download_url_to_file(source.url, str(path))
-    except OSError as error:
-        shutil.rmtree(scratch, ignore_errors=True)
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise TeacherError(f"{source.url} cannot be downloaded: {error}") from error
     return path

@@ -13,4 +13,4 @@ rule train:
     shell:
         "python -m skd train {wildcards.study:q} {wildcards.pair:q} {wildcards.method:q}"
         " --expect {wildcards.digest} --threads {threads} --if-leased wait"
-        " --output {output.cell:q} 2>&1 | tee --ignore-interrupts {log:q}"
+        " --output {output.cell:q} 2>&1 | (trap '' INT TERM; exec tee {log:q})"

@@ -11,4 +11,4 @@ rule teacher:
     shell:
         "python -m skd teacher {wildcards.study:q} {wildcards.teacher:q} --expect {wildcards.digest}"
         " --threads {threads} --if-leased wait --output {output.card:q}"
-        " 2>&1 | tee --ignore-interrupts {log:q}"
+        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
