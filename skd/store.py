@@ -24,6 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 from skd.errors import SkdError
 from skd.files import write_json
+from skd.lease import holder
 from skd.records import CellOutcome, Failure, Record, TeacherCard
 from skd.spec import RunSpec, canonical
 
@@ -120,8 +121,6 @@ class Store:
 
 def outcome(entry: Entry, seed: int) -> CellOutcome:
     """Return what has come of a run so far, from its files alone."""
-    from skd.lease import holder
-
     record = entry.record()
     if record is not None:
         return CellOutcome(
