@@ -10,6 +10,7 @@ import tiny
 from skd.expand import expand
 from skd.sheet import Sheet, find_sheet, read_sheet
 from skd.store import Store
+from skd.training.execution import choose
 from skd.training.teachers import import_teacher, load_teacher
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,8 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
     store = Store(tmp_path)
     node = expansion.teachers[0]
     entry = store.teacher(node.id)
-    device = tiny.options().execution.apply()
+    options = tiny.options(execution=choose("cpu", 2))
+    device = options.execution.apply()
     card = import_teacher(node.spec, node.source, entry, device)
     # Others measured 72.63 with constants that differ in the fourth digit.
     assert card.test_top1 == pytest.approx(72.63, abs=0.1)
@@ -40,7 +42,7 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
         cell = expansion.cell(pair, method)
         loader = partial(load_teacher, entry) if cell.teacher else None
         run = store.run(cell.runs[0])
-        record = tiny.complete(cell.run(0), run, tiny.options(), cell.key, loader)
+        record = tiny.complete(cell.run(0), run, options, cell.key, loader)
         epoch = record.epochs[0]
         assert 0 < epoch.test_loss < 3 * math.log(100)
         assert record.num_classes == 100

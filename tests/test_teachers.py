@@ -323,18 +323,3 @@ def test_a_teacher_whose_weights_were_removed_is_refused(
     entry.weights_path.unlink()
     with pytest.raises(TeacherError, match=r"weights\.safetensors"):
         load_teacher(entry, CPU, 10)
-
-
-@pytest.mark.slow
-def test_the_published_resnet56_measures_what_its_authors_say(
-    real_data: Path, cifar_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SKD_DATA", str(cifar_root))
-    file = real_data / "teachers" / "resnet56_cifar100.pth"
-    spec = ImportedTeacher(
-        network="resnet56", dataset=DatasetSpec(name="cifar100"), sha256=sha256_of(file)
-    )
-    entry = Store(tmp_path).teacher(spec.identity)
-    card = import_teacher(spec, Import(file=file), entry, CPU)
-    assert card.test_top1 == pytest.approx(72.6, abs=0.1)
-    assert load_teacher(entry, CPU, 100).card == card

@@ -59,6 +59,7 @@ class Training:
         self.step = 0  # within the epoch under way
         self.elapsed = 0.0  # seconds of it
         self.sums: dict[str, Tensor] = {}
+        self._logits: Tensor | None = None  # of the last evaluation
 
     @property
     def epochs_done(self) -> int:
@@ -90,6 +91,10 @@ class Training:
         self.history = list(state["history"])
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.sums = dict(state["sums"])
+
+    def test_logits(self) -> Tensor:
+        """Return the student's logits on the test images after the last epoch, (M, C)."""
+        return self.evaluator.logits(self.student) if self._logits is None else self._logits
 
     def run_epoch(self, after_step: Callable[[Training], None]) -> Epoch:
         """Finish the epoch under way: train the steps that are left, evaluate, read the metrics.
@@ -158,7 +163,8 @@ class Training:
                 f"the loss was not finite in epoch {epoch}, step {int(sums['finite_steps']) + 1} "
                 f"(the epoch's means: {values}); a smaller learning rate or weight may help"
             )
-        scores = self.evaluator.scores(self.evaluator.logits(self.student))
+        self._logits = self.evaluator.logits(self.student)
+        scores = self.evaluator.scores(self._logits)
         if not all(map(math.isfinite, [scores.loss, *losses.values(), *diagnostics.values()])):
             raise NonFiniteLossError(
                 f"after epoch {epoch} the test loss is {scores.loss:.4g} and the diagnostics "

@@ -171,7 +171,7 @@ def _finish(
     still_mine: Callable[[], None],
 ) -> Record:
     """Leave weights and test logits, then the record, then nothing else."""
-    logits = training.evaluator.logits(training.student)
+    logits = training.test_logits()
     still_mine()
     weights = {name: value.cpu() for name, value in training.student.state_dict().items()}
     write_atomically(entry.weights_path, save(weights))
