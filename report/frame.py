@@ -102,7 +102,7 @@ class Frames:
 def build_frames(expansion: Expansion, store: Store) -> Frames:
     """Read a study's runs and teachers. Whatever cannot be read becomes a row that says so."""
     readings = {
-        identity: read_run(store, identity, seed)
+        identity: read_run(store, store.run(identity), seed)
         for cell in expansion.cells
         for seed, identity in cell.runs.items()
     }
@@ -189,8 +189,9 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
         "origin": node.origin,
         "at_hand": False,
     }
+    entry = store.teacher(node.id)
     try:
-        card = store.teacher(node.id).card()
+        card = entry.card()
     except (StoreError, OSError) as error:
         return row | {"why": described(error, store)}
     if card is not None and math.isfinite(card.test_top1):
@@ -200,6 +201,6 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
         return row | {"why": "the card's accuracy is not a number"}
     if node.spec.kind == "imported":
         return row | {"why": "not imported yet"}
-    reading = read_run(store, node.id, node.spec.run.seed)
+    reading = read_run(store, entry, node.spec.run.seed)
     reason = f" ({reading.reason})" if reading.reason else ""
     return row | {"why": f"training: {reading.outcome}{reason}"}

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from skd.records import CellOutcome, Failure, Record
-from skd.store import Store, StoreError, outcome
+from skd.store import Entry, Store, StoreError, outcome
 
 UNREADABLE = "unreadable"
 
@@ -21,9 +21,8 @@ class Reading:
     failure: Failure | None = None
 
 
-def read_run(store: Store, identity: str, seed: int) -> Reading:
-    """Return what the store holds of a run. A damaged file is an outcome, not an error."""
-    entry = store.run(identity)
+def read_run(store: Store, entry: Entry, seed: int) -> Reading:
+    """Return what an entry of the store holds. A damaged file is an outcome, not an error."""
     state: CellOutcome | None = None
     failure = None
     try:
@@ -37,7 +36,7 @@ def read_run(store: Store, identity: str, seed: int) -> Reading:
     if record is None:
         assert state is not None
         return Reading(state.outcome, state.reason, failure=failure)
-    if record.id != identity:
+    if record.id != entry.id:
         return Reading(UNREADABLE, f"the record names another run: {record.id}")
     accuracies = (record.last.top1, record.last.top5, record.best.top1, record.best.top5)
     if not all(map(math.isfinite, accuracies)):

@@ -84,7 +84,8 @@ def teacher(
     from skd.training.execution import choose
     from skd.training.teachers import import_teacher, train_teacher
 
-    node = load_expansion(study, results).teacher(name)
+    expansion = load_expansion(study, results)
+    node = expansion.teacher(name)
     _check_unchanged(f"teacher {name}", node.id, expect)
     entry = Store(results).teacher(node.id)
     if node.spec.kind == "trained":
@@ -94,7 +95,8 @@ def teacher(
         place = choose(device, threads).apply()
         wait = if_leased is IfLeased.wait
         card = import_teacher(node.spec, node.source, entry, place, wait)
-    print(f"teacher {name}: {card.test_top1:.2f} % on the test set, {entry.folder}")
+    measured = f"{card.test_top1:.2f} % on the {expansion.dataset.split} images"
+    print(f"teacher {name}: {measured}, {entry.folder}")
     if output:
         write_json(output, card.model_dump(mode="json"))
 

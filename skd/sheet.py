@@ -40,11 +40,6 @@ class Train(Frozen):
     recipe: dict[str, Any] = Field(default_factory=dict)
 
 
-def is_sha256(text: str) -> bool:
-    """Whether a text is a SHA-256 in hex."""
-    return re.fullmatch("[0-9a-f]{64}", text) is not None
-
-
 class Import(Frozen):
     """A teacher's checkpoint from elsewhere."""
 

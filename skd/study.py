@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeInt
 
 from skd.errors import suggest
 from skd.files import write_json
-from skd.sheet import ROOT, Import, StudyError, find_sheet, is_sha256, read_sheet
+from skd.sheet import ROOT, Import, StudyError, find_sheet, read_sheet
 from skd.spec import DatasetSpec, Frozen, Recipe, RunSpec, TeacherSpec, canonical, digest
 
 
@@ -158,15 +158,11 @@ def known_hashes(results: Path, study: str) -> dict[Path, str]:
 
     They go on to identify an imported teacher whose file has been removed since.
     """
-    try:
-        data = json.loads(expansion_path(results, study).read_text())
-        earlier = Expansion.restore(data)
-    except (FileNotFoundError, ValueError):
-        return {}
+    earlier = _read(expansion_path(results, study))
     return {
         node.source.file: node.spec.sha256
-        for node in earlier.teachers
-        if node.source is not None and node.source.file is not None and is_sha256(node.spec.sha256)
+        for node in (earlier.teachers if earlier else ())
+        if node.source is not None and node.source.file is not None
     }
 
 
@@ -186,10 +182,13 @@ def sources_digest(sheet: Path) -> str:
 
 
 def _read_fresh(path: Path, sheet: Path) -> Expansion | None:
+    expansion = _read(path)
+    return expansion if expansion and expansion.sources == sources_digest(sheet) else None
+
+
+def _read(path: Path) -> Expansion | None:
+    """Return an expansion, or none where there is none that this code can read."""
     try:
-        data = json.loads(path.read_text())
-        if data["sources"] != sources_digest(sheet):
-            return None
-        return Expansion.restore(data)
-    except (FileNotFoundError, ValueError, KeyError):
+        return Expansion.restore(json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError):
         return None

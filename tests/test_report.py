@@ -26,7 +26,7 @@ from report.statistics import mean_difference, paired_difference, summarise
 from report.tables import main_table, outcome_counts
 from skd.records import Accuracy, Collapse, Cost, Epoch, Failure, Record, TeacherCard
 from skd.sheet import StudyError
-from skd.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec
+from skd.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec, TrainedTeacher
 from skd.spec import SimplifierSpec as Simplifier
 from skd.spec import TermSpec as Term
 from skd.store import Store
@@ -522,6 +522,27 @@ def test_command_prints_the_path_or_the_error(study, results, monkeypatch, capsy
         report.cli.main()
     assert wrong.value.code == 2
     assert capsys.readouterr().err == "skd-report: unknown study 'small'\n"
+
+
+def test_a_failed_teachers_reason_is_read_from_the_teachers_own_folder(study, tmp_path):
+    alone = study.cell("resnet20", "student")
+    spec = TrainedTeacher(run=alone.spec)
+    node = TeacherNode(name=PAIRS[0][0], id=spec.identity, spec=spec, origin="trained here, seed 0")
+    trained = study.model_copy(update={"teachers": (node, study.teachers[1])})
+    # The student alone of the same spec, and so of the same identity, has finished.
+    Store(tmp_path).run(alone.runs[0]).write(make_record(alone, 0, 68.0))
+    note = Failure(
+        id=node.id,
+        reason="out of memory",
+        kind="E",
+        details="",
+        epoch=0,
+        failed_at="",
+        environment={},
+    )
+    Store(tmp_path).teacher(node.id).write(note)
+    teachers = build_frames(trained, Store(tmp_path)).teachers.set_index("name")
+    assert teachers.loc[node.name, "why"] == "training: failed (out of memory)"
 
 
 def test_frames_of_an_empty_store_keep_their_columns(study, tmp_path):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 import torch
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from skd.collapse import judge
 from skd.data import load as load_images
@@ -173,9 +173,7 @@ def _finish(
     """Leave weights and test logits, then the record, then nothing else."""
     logits = training.test_logits()
     still_mine()
-    weights = {name: value.cpu() for name, value in training.student.state_dict().items()}
-    write_atomically(entry.weights_path, save(weights))
-    write_atomically(entry.logits_path, save({"logits": logits.cpu().half()}))
+    files = leave_weights(entry, training.student, logits)
     epochs = tuple(Epoch(**row) for row in training.history)
     best = max(epochs, key=lambda row: row.test_top1)  # the first of equals
     seconds = sum(row.seconds for row in epochs)
@@ -197,20 +195,25 @@ def _finish(
             peak_memory_bytes=peak_memory(logits.device),
             parameters=count_parameters(training.student),
             extra_parameters=count_parameters(training.objective),
-            multiply_adds=multiply_adds(
-                training.student,
-                tuple(training.views.padded.shape[1:2]) + (training.views.size,) * 2,
-            ),
+            multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
             sessions=len(sessions),
         ),
         teacher=teacher.card if teacher else None,
         collapse=judge(epochs, logits.shape[1]),
-        files={path.name: sha256_of(path) for path in (entry.weights_path, entry.logits_path)},
+        files=files,
         finished_at=_now(),
     )
     entry.write(record)
     checkpoint.remove(entry.folder)
     return record
+
+
+def leave_weights(entry: Entry, network: nn.Module, logits: Tensor) -> dict[str, str]:
+    """Store a network's weights and its test-set logits (M, C); return the files' SHA-256."""
+    weights = {name: value.cpu() for name, value in network.state_dict().items()}
+    write_atomically(entry.weights_path, save(weights))
+    write_atomically(entry.logits_path, save({"logits": logits.cpu().half()}))
+    return {path.name: sha256_of(path) for path in (entry.weights_path, entry.logits_path)}
 
 
 def _accuracy(row: Epoch) -> Accuracy:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from skd.data import load as load_images
 from skd.data.views import ViewMaker
 from skd.errors import SkdError
-from skd.files import sha256_of, write_atomically
+from skd.files import sha256_of
 from skd.lease import lease
 from skd.models import FeatureNetwork, build_model
 from skd.models.accounting import count_parameters
@@ -24,7 +24,7 @@ from skd.sheet import Import
 from skd.spec import ImportedTeacher, TrainedTeacher
 from skd.store import Entry
 from skd.training.evaluation import Evaluator
-from skd.training.runs import LoadedTeacher, Options, complete
+from skd.training.runs import LoadedTeacher, Options, complete, leave_weights
 
 
 class TeacherError(SkdError):
@@ -81,9 +81,7 @@ def import_teacher(
         evaluator = Evaluator(images, ViewMaker(images, device))
         logits = evaluator.logits(network)
         scores = evaluator.scores(logits)
-        weights = {name: value.cpu() for name, value in network.state_dict().items()}
-        write_atomically(entry.weights_path, save(weights))
-        write_atomically(entry.logits_path, save({"logits": logits.cpu().half()}))
+        files = leave_weights(entry, network, logits)
         card = TeacherCard(
             id=entry.id,
             kind="imported",
@@ -92,7 +90,7 @@ def import_teacher(
             origin=source.url or f"imported from {source.file.name}",
             test_top1=scores.top1,
             test_top5=scores.top5,
-            sha256=sha256_of(entry.weights_path),
+            sha256=files[entry.weights_path.name],
             source_sha256=spec.sha256,
             parameters=count_parameters(network),
         )
