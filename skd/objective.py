@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from skd.models.outputs import Outputs
+from skd.randomness import seeded
 from skd.simplifier import Simplifier, SimplifierSettings
 from skd.spec import MethodSpec
+from skd.standardisation import standardised
 from skd.terms import Batch, TermContext, term_class
 
 
@@ -31,11 +34,14 @@ class Objective(nn.Module):
         for spec in method.terms:
             term = term_class(spec.term)
             settings = term.Settings.restore(spec.settings)
-            self.terms[self._label(spec.term, settings.teacher)] = term(settings, context)
+            label = self._label(spec.term, settings.teacher)
+            with seeded(context.seed, f"weights of {label}"):  # the same in every sum
+                self.terms[label] = term(settings, context)
         self.simplifier = None
         if method.simplifier is not None:
             settings = SimplifierSettings.restore(method.simplifier.settings)
-            self.simplifier = Simplifier(settings, context.num_classes)
+            with seeded(context.seed, "weights of the simplifier"):
+                self.simplifier = Simplifier(settings, context.num_classes)
 
     def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Yield the objective's trainable parameters with their learning-rate multipliers."""
@@ -50,7 +56,8 @@ class Objective(nn.Module):
         parts: dict[str, Tensor] = {}
         weighted: list[Tensor] = []
         for label, term in self.terms.items():
-            value = term(seen if term.settings.teacher == "simplified" else batch)
+            own = seen if term.settings.teacher == "simplified" else batch
+            value = term(_with_standardised_logits(own) if term.settings.standardise else own)
             parts[label] = value
             weighted.append(term.weight(batch.epoch) * value)
         if own_loss is not None:
@@ -76,6 +83,13 @@ class Objective(nn.Module):
             self.simplifier.own_loss(raw, simplified, student),
             self.simplifier.diagnostics(raw, simplified, student, batch.target),
         )
+
+
+def _with_standardised_logits(batch: Batch) -> Batch:
+    def changed(outputs: Outputs) -> Outputs:
+        return replace(outputs, logits=standardised(outputs.logits))
+
+    return replace(batch, student=changed(batch.student), teacher=changed(batch.teacher))
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

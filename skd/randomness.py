@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Generator
 
 
 def derive(seed: int, purpose: str, epoch: int = 0) -> int:
@@ -36,3 +37,28 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, purpose) >> 1)
         yield
+
+
+class Draws:
+    """What one training step may draw from: a pure function of (seed, epoch, step, purpose).
+
+    A run that is resumed draws what the uninterrupted one would have drawn, and what one purpose
+    draws does not depend on the others'. CPU and GPU draw different numbers.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+        self.seed, self.device = seed, device
+        self.epoch, self.step = 1, 0
+        self._generators: dict[str, Generator] = {}
+
+    def at(self, epoch: int, step: int) -> Draws:
+        """Go to a step (0-based) of an epoch (1-based)."""
+        self.epoch, self.step = epoch, step
+        return self
+
+    def generator(self, purpose: str) -> Generator:
+        """Return a generator on the device, at the start of this step's stream for the purpose."""
+        if purpose not in self._generators:
+            self._generators[purpose] = Generator(self.device)
+        seed = derive(self.seed, f"{purpose}, step {self.step}", self.epoch)
+        return self._generators[purpose].manual_seed(seed >> 1)

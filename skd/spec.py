@@ -29,14 +29,14 @@ IDENTITY_FORMAT = 1
 IDENTITY_LENGTH = 16
 
 
-def added_later(default: Any, *, neutral: Any) -> Any:
+def added_later(default: Any, *, neutral: Any, description: str | None = None) -> Any:
     """Declare a field that older specs lack.
 
     ``neutral`` is the behaviour from before the field existed. It is left out of the canonical
     form, so that old runs keep their identity, and is what a stored spec without the field means,
     even where the default has since become another.
     """
-    return Field(default, json_schema_extra={"neutral": neutral})
+    return Field(default, description=description, json_schema_extra={"neutral": neutral})
 
 
 class Frozen(BaseModel):

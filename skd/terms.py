@@ -19,11 +19,17 @@ from pydantic import Field, NonNegativeInt, field_validator
 from torch import Tensor, nn
 
 import baselines
-from skd.errors import UnknownNameError
+from skd.errors import SkdError, UnknownNameError
 from skd.models.outputs import Outputs
-from skd.spec import Frozen
+from skd.randomness import Draws
+from skd.spec import Frozen, added_later
 
-Need = Literal["teacher_logits", "teacher_features"]
+# What a term reads of the teacher's outputs: `logits`, `pooled`, or the maps as well.
+Need = Literal["teacher_logits", "teacher_pooled", "teacher_features"]
+
+
+class UnfitPairError(SkdError, ValueError):
+    """A term cannot work on this pair of networks. The message says why."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class Batch:
         target: class indices, (B,).
         indices: places of the images in the training set, (B,).
         epoch: 1-based.
+        draws: what the step may draw from; nothing else is random.
     """
 
     student: Outputs
@@ -45,6 +52,7 @@ class Batch:
     target: Tensor
     indices: Tensor
     epoch: int
+    draws: Draws
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,16 @@ class TermContext:
 
     Attributes:
         num_classes: C.
-        train_labels: class index of every training image, (N,).
+        train_labels: class index of every training image, (N,); place i is image i of
+            ``Batch.indices``.
+        seed: of the run; the initial weights of the term's modules are drawn from it.
         student: outputs of a dry pass of the student, for shapes only.
         teacher: likewise of the teacher; none where there is none.
     """
 
     num_classes: int
     train_labels: Tensor
+    seed: int
     student: Outputs
     teacher: Outputs | None
 
@@ -73,6 +84,11 @@ class TermSettings(Frozen):
     )
     teacher: Literal["raw", "simplified"] = Field(
         "raw", description="teacher logits as they are, or through SKD's simplifier"
+    )
+    standardise: bool = added_later(
+        False,
+        neutral=False,
+        description="z-score teacher's and student's logits before the term (2403.01427)",
     )
     cross_entropy: float = Field(
         1.0,
@@ -88,7 +104,11 @@ class TermSettings(Frozen):
 
 
 class Term(nn.Module, ABC):
-    """One loss term. Its parameters, if it has any, train with the student's."""
+    """One loss term. Its parameters, if it has any, train with the student's.
+
+    Its buffers are part of the checkpoint. Raise `UnfitPairError` in ``__init__`` for a pair of
+    networks that the term cannot work on: a study with such a cell is refused before it starts.
+    """
 
     Settings: ClassVar[type[TermSettings]] = TermSettings
     needs: ClassVar[frozenset[Need]] = frozenset()

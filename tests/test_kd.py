@@ -13,6 +13,7 @@ from torch import Tensor
 
 from baselines.kd import KD, kd_loss
 from skd.models.outputs import Outputs
+from skd.randomness import Draws
 from skd.terms import Batch, TermContext
 
 SHAPES = ((1, 2), (3, 10), (16, 100), (4, 1))
@@ -130,10 +131,12 @@ def test_term_defaults_are_the_common_recipes():
 def test_term_is_the_loss_of_the_batch_at_its_temperature(temperature):
     student, teacher = draw(8, (4, 6)), draw(9, (4, 6))
     outputs = [Outputs(x, (), (), x) for x in (student, teacher)]
-    context = TermContext(6, torch.arange(6), *outputs)
+    context = TermContext(6, torch.arange(6), 0, *outputs)
     changes = {} if temperature is None else {"temperature": temperature}
     term = KD(KD.Settings(**changes), context)
     index = torch.arange(4)
     value, _, _ = reference(student, teacher, temperature or 4.0)
-    assert term(Batch(*outputs, index, index, 1)).item() == pytest.approx(value, rel=1e-12)
+    assert term(Batch(*outputs, index, index, 1, Draws(0))).item() == pytest.approx(
+        value, rel=1e-12
+    )
     assert not list(term.parameters())

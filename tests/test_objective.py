@@ -17,6 +17,7 @@ import skd.objective
 from skd.methods import method_names, needs_teacher, resolve
 from skd.models.outputs import Outputs
 from skd.objective import Objective
+from skd.randomness import Draws
 from skd.sheet import Method, StudyError
 from skd.spec import MethodSpec, Recipe, SimplifierSpec, TermSpec
 from skd.terms import Batch, Term, TermContext, TermSettings, term_class
@@ -42,13 +43,13 @@ def make_objective(spec: MethodSpec) -> Objective:
     nothing = Outputs(torch.zeros(1, CLASSES), (), (), torch.zeros(1, CLASSES))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Objective(spec, TermContext(CLASSES, torch.arange(9), nothing, nothing)).double()
+        return Objective(spec, TermContext(CLASSES, torch.arange(9), 0, nothing, nothing)).double()
 
 
 def make_batch(epoch: int = 1, count: int = 5) -> Batch:
     student, teacher = draw(1, (count, CLASSES)).requires_grad_(), draw(2, (count, CLASSES))
     outputs = [Outputs(x, (), (), x) for x in (student, teacher)]
-    return Batch(*outputs, torch.arange(count) % CLASSES, torch.arange(count), epoch)
+    return Batch(*outputs, torch.arange(count) % CLASSES, torch.arange(count), epoch, Draws(0))
 
 
 def ce_reference(batch: Batch) -> tuple[float, Tensor]:

@@ -17,6 +17,7 @@ from baselines.kd import kd_loss
 from skd.collapse import judge
 from skd.models.outputs import Outputs
 from skd.objective import Objective
+from skd.randomness import Draws
 from skd.records import Epoch
 from skd.simplifier import Simplifier, SimplifierSettings
 from skd.spec import MethodSpec, SimplifierSpec, TermSpec
@@ -277,7 +278,9 @@ def skd_objective(classes: int, seed: int | None = 0, **changes: Any) -> Objecti
     ]
     simplifier = SimplifierSpec(version=1, settings=changes)
     nothing = torch.zeros(1, classes)
-    context = TermContext(classes, torch.arange(classes), *[Outputs(nothing, (), (), nothing)] * 2)
+    context = TermContext(
+        classes, torch.arange(classes), 0, *[Outputs(nothing, (), (), nothing)] * 2
+    )
     objective = Objective(MethodSpec(terms=terms, simplifier=simplifier), context)
     objective.simplifier = build(classes, seed, **changes)
     return objective
@@ -289,7 +292,7 @@ def make_batch(count: int = 5, classes: int = 6) -> Batch:
     target = teacher.argmax(1)  # right on all but two
     target[:2] = (target[:2] + 1) % classes
     outputs = [Outputs(x, (), (), x) for x in (student, teacher)]
-    return Batch(*outputs, target, torch.arange(count), 1)
+    return Batch(*outputs, target, torch.arange(count), 1, Draws(0))
 
 
 def gradients(simplifier: Simplifier) -> dict[str, float]:

@@ -20,7 +20,7 @@ from skd.errors import SkdError
 from skd.models import build_model
 from skd.models.outputs import Outputs
 from skd.objective import Losses, Objective
-from skd.randomness import seeded
+from skd.randomness import Draws, seeded
 from skd.records import Epoch
 from skd.spec import RunSpec
 from skd.terms import Batch, TermContext
@@ -48,12 +48,13 @@ class Training:
         example = self.views.normalise(images.train_images[:DRY_BATCH].to(device))
         context = TermContext(
             num_classes=images.num_classes,
-            train_labels=self.views.labels,
+            train_labels=images.train_labels,
+            seed=spec.seed,
             student=_dry_pass(self.student, example),
             teacher=None if teacher is None else _dry_pass(teacher, example),
         )
-        with seeded(spec.seed, "objective"):
-            self.objective = Objective(spec.method, context).to(device)
+        self.objective = Objective(spec.method, context).to(device)
+        self.draws = Draws(spec.seed, device)
         self.optimizer = make_optimizer(spec.recipe, self.student, self.objective)
         self.history: list[dict[str, Any]] = []
         self.step = 0  # within the epoch under way
@@ -125,7 +126,8 @@ class Training:
             with torch.no_grad():
                 teacher = self.teacher.forward_features(images)
         student = self.student.forward_features(images)
-        batch = Batch(student, teacher, self.views.labels[indices], indices, epoch)
+        draws = self.draws.at(epoch, self.step)
+        batch = Batch(student, teacher, self.views.labels[indices], indices, epoch, draws)
         losses = self.objective(batch)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
