@@ -1,0 +1,71 @@
+"""Outputs, batches and terms made by hand, for tests of losses against references."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from skd.models.outputs import Outputs
+from skd.randomness import Draws, seeded
+from skd.terms import Batch, Term, TermContext, term_class
+
+Shape = tuple[int, int, int]
+
+
+def draw(seed: int, shape: Sequence[int], scale: float = 1.0) -> Tensor:
+    """Return normal float64 numbers."""
+    return torch.from_numpy(np.random.default_rng(seed).normal(0, scale, tuple(shape)))
+
+
+def make_outputs(
+    seed: int,
+    count: int,
+    maps: Sequence[Shape] = (),
+    classes: int = 5,
+    width: int | None = None,
+    preactivations: bool = True,
+) -> Outputs:
+    """Return leaves: logits (B, classes), maps (B, C, H, W), the pooled feature (B, width).
+
+    Everything takes a gradient. Pre-activations are drawn apart from the stages (but the stem's).
+    """
+
+    def leaf(offset: int, *shape: int) -> Tensor:
+        return draw(1000 * seed + offset, (count, *shape)).requires_grad_()
+
+    stages = tuple(leaf(index, *shape) for index, shape in enumerate(maps))
+    before = [leaf(100 + index, *shape) for index, shape in enumerate(maps)]
+    pooled = leaf(200, width or (maps[-1][0] if maps else 7))
+    raw = (*stages[:1], *before[1:]) if preactivations else ()
+    return Outputs(leaf(300, classes), stages, raw, pooled)
+
+
+def make_term(
+    name: str, student: Outputs, teacher: Outputs, labels: Tensor | None = None, **settings: Any
+) -> Term:
+    """Return a term of baselines/ in float64, for outputs of these shapes."""
+    term = term_class(name)
+    classes = student.logits.shape[1]
+    labels = torch.arange(10 * classes) % classes if labels is None else labels
+    context = TermContext(classes, labels, 0, student, teacher)
+    with seeded(0, name):
+        return term(term.Settings(**settings), context).double()
+
+
+def make_batch(
+    student: Outputs,
+    teacher: Outputs,
+    target: Tensor | None = None,
+    epoch: int = 1,
+    indices: Tensor | None = None,
+) -> Batch:
+    """Return a batch of these outputs; by default of classes 0, 1, … and images 0, 1, …"""
+    count, classes = student.logits.shape
+    places = torch.arange(count)
+    target = places % classes if target is None else target
+    indices = places if indices is None else indices
+    return Batch(student, teacher, target, indices, epoch, Draws(0))
