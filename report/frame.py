@@ -129,7 +129,7 @@ def _expected(expansion: Expansion) -> list[dict[str, Any]]:
     networks = {node.name: node.spec.network for node in expansion.teachers}
     rows = []
     for teacher, student in expansion.pairs:
-        for method in expansion.methods:
+        for method in expansion.methods_of(teacher, student):
             cell = expansion.cell_of(teacher, student, method)
             rows += [
                 {

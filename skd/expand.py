@@ -8,12 +8,24 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from skd.data import dataset_names
+from skd.data import dataset_names, facts
+from skd.data.images import DataError
 from skd.errors import suggest
 from skd.files import sha256_of
+from skd.fit import misfit
 from skd.methods import check_settings, needs_teacher, resolve
 from skd.models import network_names
-from skd.sheet import Import, Method, Sheet, StudyError, Teacher, explain, find_sheet, read_sheet
+from skd.sheet import (
+    Import,
+    Method,
+    Sheet,
+    StudyError,
+    Teacher,
+    explain,
+    find_sheet,
+    read_sheet,
+    sheet_text,
+)
 from skd.spec import (
     DatasetSpec,
     ImportedTeacher,
@@ -38,7 +50,7 @@ def expand_study(name: str, results: Path = Path("results")) -> Expansion:
     sources = sources_digest(path)
     try:
         hashes = known_hashes(results, path.stem)
-        return expand(read_sheet(path), path.stem, path.read_text(), sources, hashes)
+        return expand(read_sheet(path), path.stem, sheet_text(path), sources, hashes)
     except StudyError as error:
         message = str(error)
         raise StudyError(
@@ -63,9 +75,14 @@ def expand(
         hashes: of checkpoints that may be gone, by their path.
 
     Raises:
-        StudyError: an unknown data set, network, method, term or setting.
+        StudyError: an unknown data set, network, method, term or setting, or a method that cannot
+            work on a pair.
     """
     _check("dataset.name", sheet.dataset.name, dataset_names())
+    try:
+        known = facts(sheet.dataset)
+    except DataError as error:
+        raise StudyError(f"dataset: {error}") from error
     teachers = {
         name: _teacher(sheet, name, entry, hashes or {}) for name, entry in sheet.teachers.items()
     }
@@ -79,6 +96,13 @@ def expand(
         for method in sheet.methods:
             resolved = resolve(method, sheet.settings)
             taught = needs_teacher(resolved)
+            if method.name in pair.without:
+                if not taught:
+                    raise StudyError(
+                        f"pairs: {pair.teacher}--{pair.student}: without: {method.name} needs no "
+                        "teacher: it belongs to the student, not to a pair"
+                    )
+                continue
             if taught:
                 resolved = resolve(method, _merge(sheet.settings, pair.settings))
             spec = RunSpec(
@@ -89,6 +113,11 @@ def expand(
                 recipe=recipe,
                 seed=sheet.seeds[0],
             )
+            if reason := misfit(spec, known):
+                raise StudyError(
+                    f"pairs: {pair.teacher}--{pair.student}: {method.name}: {reason}; to leave "
+                    f"the method out, give the pair 'without: [{method.name}]'"
+                )
             cell = Cell(
                 pair=f"{pair.teacher}--{pair.student}" if taught else pair.student,
                 method=method.name,

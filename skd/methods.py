@@ -58,8 +58,12 @@ def resolve(method: Method, settings: Settings) -> MethodSpec:
     if not any(settings.weight > 0 for _, settings in resolved):
         raise StudyError(f"{where}: every term has weight 0")
     for name, chosen in resolved:
-        if chosen.teacher == "simplified" and "teacher_logits" not in term_class(name).needs:
-            raise StudyError(f"{where}: term {name} sees no teacher logits, simplified or raw")
+        changed = chosen.teacher == "simplified" or chosen.standardise
+        if changed and "teacher_logits" not in term_class(name).needs:
+            raise StudyError(
+                f"{where}: term {name} sees no teacher logits: neither 'teacher: simplified' nor "
+                "'standardise' is for it"
+            )
     sees_simplified = any(settings.teacher == "simplified" for _, settings in resolved)
     if sees_simplified != (simplifier is not None):
         raise StudyError(
@@ -114,7 +118,7 @@ def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, 
         return list(method.terms), method.simplifier
     terms: list[dict[str, Any]] = []
     simplifier: dict[str, Any] | None = None
-    for part in (method.like or method.name).split("+"):
+    for part in _named_parts(method.like or method.name):
         if part not in method_names():
             raise StudyError(
                 f"{where}: unknown method '{part}'{suggest(part, method_names())}; "
@@ -127,6 +131,16 @@ def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, 
     if method.simplifier is not None:
         simplifier = {**(simplifier or {}), **method.simplifier}
     return terms, simplifier
+
+
+def _named_parts(name: str) -> list[str]:
+    """Return the named methods that a sum is made of; a listed sum counts as one of them."""
+    parts = name.split("+")
+    for listed in _listed():
+        own = listed.split("+")
+        if len(own) > 1 and set(own) <= set(parts):
+            parts = [listed, *(part for part in parts if part not in own)]
+    return parts
 
 
 def _terms(

@@ -81,6 +81,7 @@ class Pair(Frozen):
     teacher: str
     student: str
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    without: tuple[str, ...] = Field((), description="methods that this pair is not taught by")
 
 
 def _plain_name(name: str) -> str:
@@ -137,6 +138,12 @@ class Sheet(Frozen):
                 raise ValueError(
                     f"pairs: unknown teacher '{pair.teacher}'{suggest(pair.teacher, self.teachers)}"
                 )
+            methods = [method.name for method in self.methods]
+            for name in pair.without:
+                if name not in methods:
+                    raise ValueError(
+                        f"pairs: without: unknown method '{name}'{suggest(name, methods)}"
+                    )
         students = list(dict.fromkeys(pair.student for pair in self.pairs))
         for student in self.student_recipes:
             if student not in students:
@@ -196,13 +203,50 @@ def read_sheet(path: Path) -> Sheet:
     Raises:
         StudyError: not YAML, a key twice, an unknown key, a missing or ill-typed value.
     """
+    data: Any = {}
+    for source in reversed(sheet_files(path)):
+        own = _load(source)
+        data = {**data, **own} if isinstance(own, dict) else own
+    if isinstance(data, dict):
+        data.pop("extends", None)
     try:
-        data = yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
         return Sheet.model_validate(data)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path.name}: not valid YAML: {error}") from error
     except ValidationError as error:
         raise StudyError(explain(path.name, error)) from error
+
+
+def sheet_files(path: Path) -> list[Path]:
+    """Return a sheet's file, and those it extends: what each says replaces what the next one says.
+
+    Raises:
+        StudyError: a file cannot be read or found, or one extends itself.
+    """
+    files = [path]
+    while True:
+        data = _load(files[-1])
+        base = data.get("extends") if isinstance(data, dict) else None
+        if base is None:
+            return files
+        if not isinstance(base, str):
+            raise StudyError(f"{files[-1].name}: extends: a study's name, got {base!r}")
+        sibling = files[-1].parent / f"{base}.yaml"
+        files.append(sibling if sibling.is_file() else find_sheet(base))
+        if files.count(files[-1]) > 1:
+            raise StudyError(f"{path.name}: extends itself, by way of {files[-1].name}")
+
+
+def sheet_text(path: Path) -> str:
+    """Return a sheet as written, followed by those it extends."""
+    first, *bases = sheet_files(path)
+    parts = [f"\n# {base.name}, which this extends:\n{base.read_text()}" for base in bases]
+    return "".join([first.read_text(), *parts])
+
+
+def _load(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path.name}: not valid YAML: {error}") from error
 
 
 def explain(where: str, error: ValidationError) -> str:

@@ -17,7 +17,7 @@ from pydantic import Field, NonNegativeInt
 
 from skd.errors import suggest
 from skd.files import write_json
-from skd.sheet import ROOT, Import, StudyError, find_sheet, read_sheet
+from skd.sheet import ROOT, Import, StudyError, find_sheet, read_sheet, sheet_files
 from skd.spec import DatasetSpec, Frozen, Recipe, RunSpec, TeacherSpec, canonical, digest
 
 
@@ -100,6 +100,15 @@ class Expansion(Frozen):
         shared = self._cells_by_key.get(f"{student}/{method}")
         return shared or self.cell(f"{teacher}--{student}", method)
 
+    def methods_of(self, teacher: str, student: str) -> list[str]:
+        """Return the methods of one pair: all of the study's but those the pair goes without."""
+        keys = (f"{teacher}--{student}", student)
+        return [
+            method
+            for method in self.methods
+            if any(f"{key}/{method}" in self._cells_by_key for key in keys)
+        ]
+
     def teacher(self, name: str) -> TeacherNode:
         """Return one teacher.
 
@@ -168,7 +177,7 @@ def known_hashes(results: Path, study: str) -> dict[Path, str]:
 
 def sources_digest(sheet: Path) -> str:
     """Hash all that an expansion depends on: the sheet, the code, and the checkpoints it names."""
-    state = hashlib.sha256(sheet.read_bytes())
+    state = hashlib.sha256(b"".join(path.read_bytes() for path in sheet_files(sheet)))
     for package in ("skd", "baselines"):
         for path in sorted((ROOT / package).rglob("*")):
             if path.suffix in (".py", ".yaml"):

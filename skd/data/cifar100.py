@@ -6,10 +6,11 @@ import tarfile
 from pathlib import Path
 
 import torch
-from torchvision.datasets import CIFAR100
 
-from skd.data.images import DataError, Images
+from skd.data.images import DataError, Facts, Images
 from skd.lease import lease
+
+FACTS = Facts(num_classes=100, train_images=50_000, size=32)
 
 
 def load(root: Path) -> Images:
@@ -18,8 +19,13 @@ def load(root: Path) -> Images:
     Raises:
         DataError: not there, and not to be downloaded.
     """
+    from torchvision.datasets import CIFAR100  # seconds to import, and FACTS needs none of it
+
     try:
-        _download_once(root)
+        if not (root / CIFAR100.base_folder / "train").is_file():
+            # One process at a time: torchvision writes straight to the file.
+            with lease(root, wait=True):
+                CIFAR100(root, download=True)
         train, test = CIFAR100(root, train=True), CIFAR100(root, train=False)
     except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
         raise DataError(
@@ -36,10 +42,3 @@ def load(root: Path) -> Images:
         mean=(0.5071, 0.4867, 0.4408),
         std=(0.2675, 0.2565, 0.2761),
     )
-
-
-def _download_once(root: Path) -> None:
-    """Download what is missing. One process at a time: torchvision writes straight to the file."""
-    if not (root / CIFAR100.base_folder / "train").is_file():
-        with lease(root, wait=True):
-            CIFAR100(root, download=True)

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from skd.data.images import Images, stratified_order
+from skd.data.images import Facts, Images, stratified_order
 
 TRAIN_IMAGES = 1000
 SIZE = 16  # from 8: the smallest at which every network of the suite keeps a spatial extent
+FACTS = Facts(num_classes=10, train_images=TRAIN_IMAGES, size=SIZE)
 
 
 def load(root: Path) -> Images:

@@ -19,6 +19,15 @@ class DataError(SkdError):
     """A data set is not at hand, or smaller than asked."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a data set without its files: enough to size networks and losses."""
+
+    num_classes: int
+    train_images: int
+    size: int
+
+
 @dataclass(frozen=True, eq=False)
 class Images:
     """Training and test images of one data set.
@@ -67,10 +76,15 @@ def stratified_order(labels: Tensor, purpose: str) -> Tensor:
     return torch.from_numpy(shuffled[np.argsort(ranks, kind="stable")])
 
 
+def held_out_for_validation(count: int) -> int:
+    """Return how many of so many training images the validation split holds out."""
+    return round(VALIDATION_SHARE * count)
+
+
 def validation_split(images: Images) -> Images:
     """Return the training images alone, a tenth of each class held out as the test images."""
     order = stratified_order(images.train_labels, "validation split")
-    held_out = round(VALIDATION_SHARE * len(order))
+    held_out = held_out_for_validation(len(order))
     test, train = order[:held_out].sort().values, order[held_out:].sort().values
     return replace(
         images,
@@ -87,11 +101,18 @@ def limit(images: Images, count: int) -> Images:
     Raises:
         DataError: there are fewer.
     """
-    if count > len(images.train_labels):
-        raise DataError(
-            f"train_limit: {count} images asked for, there are {len(images.train_labels)}"
-        )
+    check_limit(count, len(images.train_labels))
     kept = stratified_order(images.train_labels, "training limit")[:count].sort().values
     return replace(
         images, train_images=images.train_images[kept], train_labels=images.train_labels[kept]
     )
+
+
+def check_limit(count: int, there: int) -> None:
+    """Refuse to train on more images than there are.
+
+    Raises:
+        DataError: names both numbers.
+    """
+    if count > there:
+        raise DataError(f"train_limit: {count} images asked for, there are {there}")

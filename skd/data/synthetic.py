@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skd.data.images import Images
+from skd.data.images import Facts, Images
 
 NUM_CLASSES, TRAIN_IMAGES, TEST_IMAGES, SIZE = 10, 272, 100, 32
+FACTS = Facts(num_classes=NUM_CLASSES, train_images=TRAIN_IMAGES, size=SIZE)
 
 
 def load(root: Path) -> Images:

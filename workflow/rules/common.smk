@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from skd.sheet import StudyError, find_sheet
+from skd.sheet import StudyError, find_sheet, sheet_files
 from skd.study import load_expansion
 
 # For jobs that make their environment, with `--software-deployment-method conda`; else they run in
@@ -36,8 +36,8 @@ def cells(wildcards):
     return cells_of(wildcards.study)
 
 
-def sheet(wildcards):
-    return find_sheet(wildcards.study)
+def sheets(wildcards):
+    return sheet_files(find_sheet(wildcards.study))
 
 
 def teacher_of(wildcards):

@@ -15,7 +15,7 @@ rule analyse:
 rule report:
     input:
         cells=cells,
-        sheet=sheet,
+        sheets=sheets,
         analysis="results/{study}/analysis.json",
     output:
         html="results/{study}/report/index.html",
