@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
-from skd.terms import Batch, Term, TermContext, TermSettings, UnfitPairError
+from skd.terms import Batch, Term, TermContext, TermSettings, UnfitError
 
 
 def contrast_loss(positive: Tensor, scores: Tensor, drawn: Tensor, noise: float) -> Tensor:
@@ -88,7 +88,7 @@ class CRD(Term):
         labels, width = context.train_labels, settings.width
         fewest = len(labels) - int(torch.bincount(labels).max())
         if fewest == 0:
-            raise UnfitPairError("CRD needs training images of at least two classes")
+            raise UnfitError("CRD needs training images of at least two classes")
         self.draw = (
             draw_with_replacement if fewest < settings.negatives else draw_without_replacement
         )

@@ -1,9 +1,10 @@
 """KD: the student learns the teacher's softened distribution (Hinton et al. 2015, 1503.02531)."""
 
 import torch.nn.functional as F
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from baselines._precision import upcast
 from skd.terms import Batch, Term, TermSettings
 
 
@@ -18,8 +19,8 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) 
         teacher_logits: (B, C).
         temperature: T > 0.
     """
-    student = F.log_softmax(student_logits / temperature, dim=1)
-    teacher = F.log_softmax(teacher_logits / temperature, dim=1)
+    student = F.log_softmax(upcast(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(upcast(teacher_logits) / temperature, dim=1)
     return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
@@ -31,7 +32,7 @@ class KD(Term):
 
         weight: float = 0.9
         cross_entropy: float = 0.1
-        temperature: PositiveFloat = 4.0
+        temperature: PositiveFloat = Field(4.0, description="T, of both sides")
 
     needs = frozenset({"teacher_logits"})
 

@@ -255,9 +255,12 @@ def status(study: Study, results: Results = RESULTS) -> None:
 @app.command()
 def expand(study: Study, results: Results = RESULTS) -> None:
     """Validate a study and write its resolved specs to RESULTS/STUDY/specs.json."""
+    import torch
+
     from skd.expand import expand_study
     from skd.study import write_expansion
 
+    torch.set_num_threads(1)  # one image through each network: two threads would only wait
     expansion = expand_study(study, results)
     path = write_expansion(expansion, results)
     runs = {identity for cell in expansion.cells for identity in cell.runs.values()}

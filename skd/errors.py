@@ -25,6 +25,10 @@ class UnknownNameError(SkdError, ValueError):
         super().__init__(f"unknown {kind} '{name}'{suggest(name, allowed)}")
 
 
+class UnfitError(SkdError, ValueError):
+    """A loss cannot work on these networks or this data set. The message says why."""
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return the tail of an error message: the allowed names, the nearest one first."""
     allowed = list(allowed)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from skd.data.images import Facts
+from skd.errors import UnfitError
 from skd.models import Outputs, build_model
 from skd.objective import Objective
 from skd.randomness import seeded
 from skd.spec import MethodSpec, RunSpec, canonical
-from skd.terms import TermContext, UnfitPairError
+from skd.terms import TermContext
 
 
 def misfit(spec: RunSpec, facts: Facts) -> str | None:
@@ -36,7 +37,7 @@ def _misfit(method: str, teacher: str | None, student: str, facts: Facts) -> str
     try:
         with torch.device("meta"):  # no memory for its modules
             Objective(spec, context)
-    except UnfitPairError as error:
+    except UnfitError as error:
         return str(error)
     return None
 

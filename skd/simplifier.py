@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from skd.errors import UnfitError
 from skd.spec import Frozen
 
 VERSION = 1  # part of a run's identity: raise it when the values change
@@ -79,7 +80,7 @@ class Simplifier(nn.Module):
         super().__init__()
         width = settings.width or num_classes
         if width % settings.heads:
-            raise ValueError(
+            raise UnfitError(
                 f"simplifier: the width {width} is not a multiple of the {settings.heads} heads"
             )
         self.settings = settings

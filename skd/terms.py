@@ -19,7 +19,7 @@ from pydantic import Field, NonNegativeInt, field_validator
 from torch import Tensor, nn
 
 import baselines
-from skd.errors import SkdError, UnknownNameError
+from skd.errors import UnfitError, UnknownNameError
 from skd.models.outputs import Outputs
 from skd.randomness import Draws
 from skd.spec import Frozen, added_later
@@ -27,9 +27,16 @@ from skd.spec import Frozen, added_later
 # What a term reads of the teacher's outputs: `logits`, `pooled`, or the maps as well.
 Need = Literal["teacher_logits", "teacher_pooled", "teacher_features"]
 
-
-class UnfitPairError(SkdError, ValueError):
-    """A term cannot work on this pair of networks. The message says why."""
+__all__ = [  # what a file of baselines/ may use
+    "Batch",
+    "Need",
+    "Term",
+    "TermContext",
+    "TermSettings",
+    "UnfitError",
+    "term_class",
+    "term_classes",
+]
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class TermSettings(Frozen):
 class Term(nn.Module, ABC):
     """One loss term. Its parameters, if it has any, train with the student's.
 
-    Its buffers are part of the checkpoint. Raise `UnfitPairError` in ``__init__`` for a pair of
+    Its buffers are part of the checkpoint. Raise `UnfitError` in ``__init__`` for a pair of
     networks that the term cannot work on: a study with such a cell is refused before it starts.
     """
 

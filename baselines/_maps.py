@@ -1,0 +1,33 @@
+"""What the terms on feature maps share: sizes, and which stages face each other."""
+
+from torch import Tensor
+
+from baselines._pooling import pool_to
+from skd.terms import UnfitError
+
+Maps = tuple[Tensor, ...]
+
+
+def at_smaller_size(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Average-pool the larger of two maps (B, C, H, W) to the smaller's H and W."""
+    height, width = (min(sizes) for sizes in zip(student.shape[2:], teacher.shape[2:], strict=True))
+    return pool_to(student, (height, width)), pool_to(teacher, (height, width))
+
+
+def stages_after_stem(student: Maps, teacher: Maps) -> list[tuple[Tensor, Tensor]]:
+    """Pair the maps of both networks, (student's, teacher's), in order and without the stem.
+
+    Args:
+        student: `Outputs.stages`.
+        teacher: likewise.
+
+    Raises:
+        UnfitError: they have not equally many, or none.
+    """
+    ours, theirs = len(student) - 1, len(teacher) - 1
+    if ours != theirs or ours < 1:
+        raise UnfitError(
+            f"stages are compared one to one, but after the stem the student has {ours} "
+            f"and the teacher {theirs}"
+        )
+    return list(zip(student[1:], teacher[1:], strict=True))

@@ -1,0 +1,83 @@
+"""CTKD: KD whose temperature learns to make it harder (Li et al., AAAI 2023, 2211.16231)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from baselines._precision import upcast
+from skd.terms import Batch, Term, TermContext, TermSettings
+
+
+def ctkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: Tensor) -> Tensor:
+    """Return T²·KL(softmax(teacher/T) ‖ softmax(student/T)), mean over the batch, of a learnt T.
+
+    In float32 at least. Gradients flow to both sides and, through T² too, to the temperature.
+
+    Args:
+        student_logits: (B, C).
+        teacher_logits: (B, C).
+        temperature: T > 0, a scalar.
+    """
+    student, teacher = (
+        F.log_softmax(upcast(logits) / temperature, 1)
+        for logits in (student_logits, teacher_logits)
+    )
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
+
+
+def reversal_strength(epoch: int, curriculum_epochs: int) -> float:
+    """Return λ, which rises from 0 before epoch 1 along a half cosine to 1, and stays there.
+
+    Args:
+        epoch: 1-based.
+        curriculum_epochs: the epoch from which on λ is 1.
+    """
+    return (1 - math.cos(math.pi * min(epoch / curriculum_epochs, 1.0))) / 2
+
+
+def reverse_gradient(value: Tensor, strength: float) -> Tensor:
+    """Return the value itself; its gradient is multiplied by -strength on the way back."""
+    fixed = value.detach()
+    return fixed - strength * (value - fixed)
+
+
+class CTKD(Term):
+    """CTKD with one temperature for all images ("global"): 0.1·CE + 0.9·KD at the learnt T.
+
+    T = T_min + range·sigmoid(θ) with θ = 1 at first: 15.6 by default. θ ascends the loss, by λ
+    times its gradient, in the student's optimiser with its learning rate and weight decay, as in
+    the authors' code. Their instance-wise temperature is not offered.
+    """
+
+    class Settings(TermSettings):
+        """CTKD's settings."""
+
+        # zhengli97/CTKD, scripts/run_cifar_distill.sh, and the defaults of train_student.py.
+        weight: float = 0.9
+        cross_entropy: float = 0.1
+        temperature_min: PositiveFloat = Field(1.0, description="T at a sigmoid of 0")
+        temperature_range: NonNegativeFloat = Field(
+            20.0, description="T at a sigmoid of 1, less the minimum"
+        )
+        curriculum_epochs: PositiveInt = Field(
+            10, description="epochs in which the reversal's strength rises from 0 to 1"
+        )
+
+    needs = frozenset({"teacher_logits"})
+
+    def __init__(self, settings: Settings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        self.theta = nn.Parameter(torch.ones(()))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Return KD's loss at the current temperature."""
+        return ctkd_loss(batch.student.logits, batch.teacher.logits, self.temperature(batch.epoch))
+
+    def temperature(self, epoch: int) -> Tensor:
+        """Return T, a scalar, whose gradient reaches θ reversed as in this epoch (1-based)."""
+        strength = reversal_strength(epoch, self.settings.curriculum_epochs)
+        level = reverse_gradient(self.theta, strength).sigmoid()
+        return self.settings.temperature_min + self.settings.temperature_range * level
