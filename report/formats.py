@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+import pandas as pd
 
 from report.statistics import Difference, Summary
 
@@ -12,8 +13,8 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def absent(value: Any) -> bool:
-    """Whether there is no value: none, or not a number."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    """Whether there is no value: none, not a number, or pandas' own mark of a missing one."""
+    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
 
 
 def number(value: float | None, decimals: int = 2) -> str:

@@ -124,6 +124,7 @@ def cost_table(frames: Frames) -> pd.DataFrame:
         "peak_memory_bytes": "max",
         "parameters": "first",
         "extra_parameters": "max",
+        "extra_memory_bytes": "max",
         "sessions": "max",
     }
     return done.groupby(["pair", "method"], sort=False).agg(columns).reset_index()

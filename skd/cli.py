@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from skd.cli_baselines import check_baseline, new_baseline
 from skd.errors import InterruptedRunError, RunFailedError, SkdError
 from skd.files import write_json
 from skd.sheet import StudyError
@@ -268,6 +269,10 @@ def expand(study: Study, results: Results = RESULTS) -> None:
         f"{expansion.study}: {len(expansion.teachers)} teachers, {len(expansion.cells)} cells, "
         f"{len(runs)} runs: {path}"
     )
+
+
+app.command("new-baseline")(new_baseline)
+app.command("check-baseline")(check_baseline)
 
 
 def _check_unchanged(what: str, identity: str, expected: str | None) -> None:

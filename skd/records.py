@@ -55,6 +55,9 @@ class Cost(Frozen):
     peak_memory_bytes: int = Field(description="of the process, or of the device's allocator")
     parameters: int
     extra_parameters: int = Field(description="trained beside the network, then thrown away")
+    extra_memory_bytes: int | None = Field(
+        None, description="of what is beside the network: parameters and buffers, as memory banks"
+    )
     multiply_adds: int = Field(description="of one forward pass on one image")
     sessions: int = Field(description="1 for a run that was never interrupted")
 

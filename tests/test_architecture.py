@@ -19,11 +19,13 @@ MODULES = sorted(
 LIGHT = (
     "skd",
     "skd.cli",
+    "skd.cli_baselines",
     "skd.collapse",
     "skd.errors",
     "skd.files",
     "skd.lease",
     "skd.records",
+    "skd.scaffold",
     "skd.sheet",
     "skd.spec",
     "skd.status",

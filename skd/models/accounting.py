@@ -1,4 +1,4 @@
-"""What a network costs: its parameters and its multiply-adds."""
+"""What a network costs: its parameters, their memory, and its multiply-adds."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from torch import Tensor, nn
 def count_parameters(module: nn.Module) -> int:
     """Return the number of parameters, trained or frozen; buffers do not count."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def memory_bytes(module: nn.Module) -> int:
+    """Return the bytes of a module's parameters and buffers."""
+    return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from skd.data import load as load_images
 from skd.errors import InterruptedRunError, RunFailedError
 from skd.files import sha256_of, write_atomically
 from skd.lease import Holder, LeaseLostError, lease
-from skd.models.accounting import count_parameters, multiply_adds
+from skd.models.accounting import count_parameters, memory_bytes, multiply_adds
 from skd.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
 from skd.spec import RunSpec
 from skd.store import Entry
@@ -195,6 +195,7 @@ def _finish(
             peak_memory_bytes=peak_memory(logits.device),
             parameters=count_parameters(training.student),
             extra_parameters=count_parameters(training.objective),
+            extra_memory_bytes=memory_bytes(training.objective),
             multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
             sessions=len(sessions),
         ),

@@ -1,0 +1,161 @@
+"""A few steps of a method on a pair of networks: what the contract's checks look at.
+
+The training loop is the real one; the images are few and small, the teacher is made up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from skd.data import load
+from skd.methods import needs_teacher, resolve
+from skd.models import FeatureNetwork, Outputs, build_model
+from skd.randomness import seeded
+from skd.sheet import Method
+from skd.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec
+from skd.training.loop import Training
+
+DATASET = DatasetSpec(name="digits", train_limit=16)
+RECIPE = Recipe(epochs=2, batch_size=8)
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a few steps left behind."""
+
+    training: Training
+    first_weights: dict[str, Tensor]
+    views: list[Tensor]
+    after_first: dict[str, Any]
+    reached: dict[str, bool]
+
+
+class _Stop(Exception):  # noqa: N818  a signal, not an error
+    pass
+
+
+def trial_spec(method: MethodSpec, teacher: str, student: str) -> RunSpec:
+    """Return the run of a method on two networks, given by name."""
+    taught = ImportedTeacher(network=teacher, dataset=DATASET, sha256="made up")
+    return RunSpec(
+        dataset=DATASET,
+        network=student,
+        teacher=taught if needs_teacher(method) else None,
+        method=method,
+        recipe=RECIPE,
+        seed=0,
+    )
+
+
+def make_teacher(spec: RunSpec) -> FeatureNetwork | None:
+    """Return the run's teacher, frozen, or none where the method needs none."""
+    if spec.teacher is None:
+        return None
+    network = copy.deepcopy(_made_up_teacher(spec.teacher.network))
+    return network.eval().requires_grad_(False)
+
+
+@cache
+def _made_up_teacher(name: str) -> FeatureNetwork:
+    """Return a network that says something: at PyTorch's start some families' logits are all 0."""
+    images = load(DATASET)
+    with seeded(1, "teacher"), torch.no_grad():
+        network = build_model(name, images.num_classes)
+        for _ in range(5):
+            network(images.train_images / 255)  # moves the batch norms' statistics
+    return network
+
+
+class GuardedTeacher(nn.Module):
+    """A teacher that shows NaN in place of what no term declares to need."""
+
+    def __init__(self, network: FeatureNetwork, needs: set[str]) -> None:
+        super().__init__()
+        self.network, self.needs = network, needs
+        self.eval()
+
+    def forward_features(self, images: Tensor) -> Outputs:
+        """Return the network's outputs, hidden where they are not needed."""
+        shown = self.network.forward_features(images)
+        hidden: dict[str, Any] = {}
+        if "teacher_logits" not in self.needs:
+            hidden["logits"] = torch.full_like(shown.logits, math.nan)
+        if not self.needs & {"teacher_pooled", "teacher_features"}:
+            hidden["pooled"] = torch.full_like(shown.pooled, math.nan)
+        if "teacher_features" not in self.needs:
+            for name in ("stages", "preactivations"):
+                maps = getattr(shown, name)
+                hidden[name] = tuple(torch.full_like(value, math.nan) for value in maps)
+        return replace(shown, **hidden)
+
+
+def train(
+    spec: RunSpec,
+    teacher: nn.Module | None,
+    state: dict[str, Any] | None = None,
+    steps: int = STEPS,
+) -> Trial:
+    """Train some steps of the first epoch, from a state or from the start."""
+    training = Training(spec, load(DATASET), teacher, torch.device("cpu"))
+    first_weights = copy.deepcopy(training.student.state_dict())
+    if state is not None:
+        training.load_state(copy.deepcopy(state))
+    views: list[Tensor] = []
+    states: list[dict[str, Any]] = []
+    reached = dict.fromkeys(parameters_of(training), False)
+    make_batch = training.views.batch
+
+    def seen_batch(*arguments: Any) -> Tensor:
+        views.append(make_batch(*arguments))
+        return views[-1]
+
+    def after_step(training: Training) -> None:
+        states.append(copy.deepcopy(training.state()))
+        for name, parameter in parameters_of(training).items():
+            reached[name] |= parameter.grad is not None and bool(parameter.grad.any())
+        if len(states) == steps:
+            raise _Stop
+
+    training.views.batch = seen_batch
+    with contextlib.suppress(_Stop):
+        training.run_epoch(after_step)
+    return Trial(training, first_weights, views, states[0], reached)
+
+
+@cache
+def alone(student: str) -> Trial:
+    """Return the trial of a student without a teacher."""
+    return train(trial_spec(resolve(Method(name="student"), {}), student, student), None)
+
+
+def parameters_of(training: Training) -> dict[str, nn.Parameter]:
+    """Return the student's and the losses' parameters, trained or not, by name."""
+    parts = {"student": training.student, "objective": training.objective}
+    return {
+        f"{part}.{name}": parameter
+        for part, module in parts.items()
+        for name, parameter in module.named_parameters()
+    }
+
+
+def same_end(one: Trial, other: Trial) -> bool:
+    """Return whether two trials end with the same bits: weights, buffers, the epoch's losses."""
+    parts = ("student", "objective", "sums")
+    a, b = one.training.state(), other.training.state()
+    return all(same_tensors(a[part], b[part]) for part in parts)
+
+
+def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    """Return whether two states have the same bits; NaN equals NaN."""
+    return one.keys() == other.keys() and all(
+        torch.equal(one[name].nan_to_num(), other[name].nan_to_num()) for name in one
+    )

@@ -1,0 +1,215 @@
+"""Every method on every architecture family; and the contract notices what is broken."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import skd.terms
+from skd.contract import PAIRS, check_baseline, check_method, check_settings
+from skd.data import facts, load
+from skd.methods import _listed, method_names, resolve
+from skd.models import _builders
+from skd.sheet import Method, StudyError
+from skd.spec import DatasetSpec
+from skd.terms import Batch, Term, TermContext, TermSettings, term_classes
+from skd.trial import DATASET, make_teacher, trial_spec
+
+TEN = [
+    "student", "kd", "dkd", "crd", "reviewkd",
+    "skd", "skd+kd", "skd+dkd", "skd+crd", "skd+reviewkd",
+]  # fmt: skip
+SUMS = ["kd+crd", "dkd+reviewkd", "skd+fitnet"]
+METHODS = list(dict.fromkeys([*TEN, *method_names(), *SUMS]))
+# Pairs of PAIRS that a method cannot work on, and a word of the reason.
+NOT_EQUALLY_MANY, NO_PREACTIVATIONS = ("vgg8", "resnet8"), ("MobileNetV2", "ResNet50")
+REFUSED = {
+    "at": {NOT_EQUALLY_MANY: "one to one"},
+    "vid": {NOT_EQUALLY_MANY: "one to one"},
+    "reviewkd": {NOT_EQUALLY_MANY: "one by one", NO_PREACTIVATIONS: "pre-activations"},
+}
+
+
+def test_the_pairs_have_each_family_on_both_sides_and_never_one_twice() -> None:
+    def family(name: str) -> str:
+        return type(build(name)).__module__
+
+    def build(name: str) -> nn.Module:
+        return _builders()[name](10)
+
+    every = {family(name) for name in _builders()}
+    assert len(every) == 7
+    assert {family(teacher) for teacher, _ in PAIRS} == every
+    assert {family(student) for _, student in PAIRS} == every
+    assert all(family(teacher) != family(student) for teacher, student in PAIRS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
+    findings = list(check_method(resolve(Method(name=method), {})))
+    assert [finding for finding in findings if finding.problem] == []
+    refused = {finding.subject: finding.refused for finding in findings if finding.refused}
+    expected = {}
+    for part in method.split("+"):
+        expected |= {f"{t} → {s}": reason for (t, s), reason in REFUSED.get(part, {}).items()}
+    assert refused.keys() == expected.keys()
+    for subject, reason in expected.items():
+        assert reason in refused[subject]
+    checks = {finding.check for finding in findings if not finding.refused}
+    assert checks == {"two steps", "repeats", "resumes", "reads what it needs"}
+
+
+@pytest.mark.parametrize("name", term_classes())
+def test_every_setting_is_described_and_changes_a_run(name: str) -> None:
+    findings = list(check_settings(name))
+    assert [finding for finding in findings if finding.problem] == []
+    own = set(term_classes()[name].Settings.model_fields) - set(TermSettings.model_fields)
+    assert {finding.subject for finding in findings} == {f"setting {field}" for field in own}
+
+
+@pytest.mark.parametrize("name", sorted(set(term_classes()) - {"cross_entropy"}))
+def test_an_unknown_option_is_refused_with_the_allowed_ones(name: str) -> None:
+    with pytest.raises(StudyError, match=r"unknown key 'wieght'.*did you mean 'weight'.*warmup"):
+        resolve(Method(name=name, settings={name: {"wieght": 1}}), {})
+
+
+# What is broken is noticed. The rules below are made for one check each.
+
+
+class Rule(Term):
+    needs = frozenset({"teacher_logits"})
+
+    def forward(self, batch: Batch) -> Tensor:
+        return (batch.student.logits - batch.teacher.logits).square().mean()
+
+
+class DrawsGlobally(Rule):
+    def forward(self, batch: Batch) -> Tensor:
+        return super().forward(batch) * torch.rand(())
+
+
+class ReadsTooMuch(Rule):
+    def forward(self, batch: Batch) -> Tensor:
+        return super().forward(batch) + 0 * batch.teacher.pooled.sum()
+
+
+class ReadsLogits(Rule):
+    needs = frozenset({"teacher_features"})
+
+
+class HasIdleModule(Rule):
+    def __init__(self, settings: TermSettings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        self.idle = nn.Linear(2, 2)
+
+
+class KeepsStateOutsideBuffers(Rule):
+    count = 0
+
+    def forward(self, batch: Batch) -> Tensor:
+        self.count += 1
+        return super().forward(batch) * self.count
+
+
+class IsNotFinite(Rule):
+    def forward(self, batch: Batch) -> Tensor:
+        return super().forward(batch) / 0
+
+
+class Fails(Rule):
+    def forward(self, batch: Batch) -> Tensor:
+        raise RuntimeError("a slip of the pen")
+
+
+class IsLessThanDocumented(Rule):
+    class Settings(TermSettings):
+        idle: float = skd.terms.Field(1.0, description="changes nothing")
+        bare: float = 1.0
+
+    def forward(self, batch: Batch) -> Tensor:
+        return super().forward(batch) * self.settings.bare
+
+
+@pytest.fixture
+def problems(monkeypatch: pytest.MonkeyPatch):
+    def check(rule: type[Term]) -> dict[str, str]:
+        known = {**term_classes(), "rule": rule}
+        for module in MODULES_WITH_TERMS:
+            if hasattr(module, "term_classes"):
+                monkeypatch.setattr(module, "term_classes", lambda: known)
+            if hasattr(module, "term_class"):
+                monkeypatch.setattr(module, "term_class", known.__getitem__)
+        skd.fit._misfit.cache_clear()
+        findings = [*check_method(resolve(Method(name="rule"), {}), PAIRS[:1])]
+        findings += check_settings("rule", PAIRS[:1])
+        skd.fit._misfit.cache_clear()
+        return {f"{f.subject}: {f.check}": f.problem for f in findings if f.problem}
+
+    return check
+
+
+MODULES_WITH_TERMS: list[ModuleType] = [
+    sys.modules[name] for name in ("skd.terms", "skd.methods", "skd.objective", "skd.contract")
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "check", "words"),
+    [
+        (DrawsGlobally, "repeats", "global generator"),
+        (ReadsTooMuch, "reads what it needs", "reads more of the teacher"),
+        (ReadsLogits, "reads what it needs", "reads more of the teacher"),
+        (HasIdleModule, "two steps", "idle.weight: no gradient"),
+        (KeepsStateOutsideBuffers, "resumes", "is all its state in buffers"),
+        (IsNotFinite, "two steps", "not finite"),
+        (Fails, "two steps", "a slip of the pen"),
+    ],
+)
+def test_a_broken_rule_is_found_out(problems, rule: type[Term], check: str, words: str) -> None:
+    found = problems(rule)
+    assert words in found[f"{' → '.join(PAIRS[0])}: {check}"]
+    assert words not in str(problems(Rule))
+
+
+def test_settings_without_description_or_effect_are_found_out(problems) -> None:
+    found = problems(IsLessThanDocumented)
+    assert "no other value of it changes a run" in found["setting idle: documented and used"]
+    assert "it has no description" in found["setting bare: documented and used"]
+    assert problems(Rule) == {}
+
+
+def test_a_changed_teacher_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = trial_spec(resolve(Method(name="kd"), {}), *PAIRS[0])
+    teacher = make_teacher(spec)
+    assert not teacher.training
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    monkeypatch.setattr("skd.contract.make_teacher", lambda spec: make_teacher(spec).train())
+    findings = list(check_method(resolve(Method(name="kd"), {}), PAIRS[:1]))
+    assert "the teacher was changed" in findings[0].problem
+
+
+def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
+    with pytest.raises(StudyError, match=r"unknown method 'dkb'.*did you mean 'dkd'"):
+        list(check_baseline("dkb"))
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic"])
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_facts_are_those_of_the_loaded_images(name: str, split: str) -> None:
+    for count in (None, 60):
+        spec = DatasetSpec(name=name, split=split, train_limit=count)
+        known, images = facts(spec), load(spec)
+        assert known.num_classes == images.num_classes
+        assert known.train_images == len(images.train_images)
+        assert images.train_images.shape[1:] == (3, known.size, known.size)
+
+
+def test_the_ten_and_the_listed_methods_are_among_those_checked() -> None:
+    assert set(_listed()) <= set(METHODS)
+    assert set(term_classes()) - {"cross_entropy"} <= set(METHODS)
+    assert DATASET.name == "digits"
