@@ -9,12 +9,12 @@ import resource
 import subprocess
 import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torchvision
 from pydantic import PositiveInt
 
 import skd
@@ -101,7 +101,7 @@ def environment() -> dict[str, Any]:
         "git_clean": _git("status", "--porcelain") == "",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),  # to import it takes seconds
         "numpy": np.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
