@@ -24,8 +24,9 @@ demo: $(INSTALLED)  ## run the demo study to its report (minutes, CPU, no networ
 	@if [ -t 1 ] && { [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; }; then \
 	  $(BIN)/python -m webbrowser results/demo/report/index.html; fi
 
+# Whole files to a worker: what a file's tests share is made once. Each training has one thread.
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)  ## ruff, snakefmt and snakemake --lint
 	$(BIN)/ruff check .

@@ -42,6 +42,8 @@ COMMANDS = [
     "list",
     "status",
     "expand",
+    "new-baseline",
+    "check-baseline",
 ]
 
 

@@ -9,6 +9,7 @@ import torch
 from skd.data import load as load_images
 from skd.data.views import ViewMaker, epoch_order
 from skd.errors import InterruptedRunError
+from skd.terms import term_classes
 from skd.training.execution import choose
 
 pytestmark = [
@@ -16,6 +17,8 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
 ]
 MOVING = {"settings": {"simplifier": {"learning_rate_multiplier": 1.0}}}
+TERMS = sorted(set(term_classes()) - {"cross_entropy"})
+METHODS = ["student", "skd", *TERMS, *(f"skd+{name}" for name in ("kd", "dkd", "crd", "reviewkd"))]
 
 
 def test_views_are_the_same_on_cpu_and_gpu() -> None:
@@ -28,10 +31,10 @@ def test_views_are_the_same_on_cpu_and_gpu() -> None:
     torch.testing.assert_close(*batches, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["student", "kd", "skd", "skd+kd"])
+@pytest.mark.parametrize("method", METHODS)
 def test_a_run_on_a_gpu_repeats_and_resumes_bit_for_bit(tmp_path: Path, method: str) -> None:
-    gpu, expansion = {"execution": choose("cuda", 1)}, tiny.study(**MOVING)
-    # One teacher for all three: it was trained on the CPU, as `tiny.run` does.
+    gpu, expansion = {"execution": choose("cuda", 1)}, tiny.study(methods=METHODS, **MOVING)
+    # The teacher is trained on the CPU, as `tiny.run` does.
     whole = tiny.run(expansion, tmp_path / "whole", method, **gpu)
     again = tiny.run(expansion, tmp_path / "again", method, **gpu)
     stops = iter([False, False, True])

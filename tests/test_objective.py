@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from handmade import make_outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -95,6 +97,15 @@ def assert_sums(spec: MethodSpec, parts: Sequence[tuple[float, tuple[float, Tens
         # cross-entropy counts once, with the largest weight of the parts
         ("student+kd", [("cross_entropy", 1.0, "raw"), ("kd", 0.9, "raw")], False),
         ("skd+skd", [("cross_entropy", 0.1, "raw"), ("kd", 0.9, "simplified")], True),
+        # a listed sum is itself, in any order and within longer ones
+        ("skd+dkd", [("cross_entropy", 1.0, "raw"), ("dkd", 1.0, "simplified")], True),
+        ("dkd+skd", [("cross_entropy", 1.0, "raw"), ("dkd", 1.0, "simplified")], True),
+        (
+            "dkd+sp+skd",
+            [("cross_entropy", 1.0, "raw"), ("dkd", 1.0, "simplified"), ("sp", 3000.0, "raw")],
+            True,
+        ),
+        ("kd+dkd", [("cross_entropy", 1.0, "raw"), ("kd", 0.9, "raw"), ("dkd", 1.0, "raw")], False),
     ],
 )
 def test_named_methods_have_the_references_terms_and_weights(name, expected, simplified):
@@ -104,7 +115,7 @@ def test_named_methods_have_the_references_terms_and_weights(name, expected, sim
     assert needs_teacher(spec) == (name != "student")
     for term in spec.terms:
         assert "cross_entropy" not in term.settings
-        assert term.settings["warmup_epochs"] == 0
+        assert term.settings["warmup_epochs"] == (20 if term.term == "dkd" else 0)
         assert term.settings.get("temperature", 4.0) == 4.0
     if simplified:
         assert spec.simplifier.settings["learning_rate_multiplier"] == 0.001
@@ -130,6 +141,45 @@ def test_raw_and_simplified_terms_see_their_own_teacher():
     seen = 4.0 * torch.softmax(raw / 4.0, 1)  # zero attention output: z' = T·h
     parts = [(0.1, ce_reference(batch)), (0.9, kd_reference(batch, raw))]
     assert_sums(spec, [*parts, (0.9, kd_reference(batch, seen))])
+
+
+def test_standardised_terms_see_z_scores_of_both_sides():
+    spec = chosen({"like": "skd+kd", "settings": {"kd": {"standardise": True, "temperature": 2.0}}})
+    batch = make_batch()
+
+    def z(logits: Tensor) -> Tensor:
+        rows = logits.detach().numpy()
+        scores = (rows - rows.mean(1, keepdims=True)) / rows.std(1, ddof=1, keepdims=True)
+        return torch.from_numpy(scores)
+
+    student = Outputs(z(batch.student.logits), (), (), batch.student.pooled)
+    seen = replace(batch, student=student)
+    expected, _ = kd_reference(seen, z(batch.teacher.logits), 2.0)
+    losses = make_objective(spec)(batch)
+    assert losses.parts["kd"].item() == pytest.approx(expected, rel=1e-6)
+    # the softened logits, a shift of z/T, have the same z-scores as the raw ones
+    assert losses.parts["kd on simplified"].item() == pytest.approx(expected, rel=1e-6)
+    ce, _ = ce_reference(batch)  # cross-entropy sees the logits themselves
+    assert losses.parts["cross_entropy"].item() == pytest.approx(ce, rel=1e-9)
+
+
+def test_what_reads_no_logits_takes_no_transformation_of_them():
+    for change in ({"standardise": True}, {"teacher": "simplified"}):
+        with pytest.raises(StudyError, match="term crd sees no teacher logits"):
+            chosen({"terms": [{"term": "crd", **change}], "simplifier": {}})
+
+
+def test_a_terms_initial_weights_do_not_depend_on_the_terms_beside_it():
+    outputs = [make_outputs(seed, 4, [(3, 4, 4), (5, 2, 2)], CLASSES) for seed in (1, 2)]
+    context = TermContext(CLASSES, torch.arange(20) % CLASSES, 3, *outputs)
+    alone = Objective(chosen("crd"), context).state_dict()
+    among = chosen({"like": "skd+fitnet+crd", "settings": {"fitnet": {"layer": 1}}})
+    among = Objective(among, context).state_dict()
+    assert alone.keys() < among.keys()
+    weights = [name for name in alone if "log_normalisers" not in name]
+    assert all(torch.equal(among[name], alone[name]) for name in weights)
+    other = Objective(chosen("crd"), replace(context, seed=4)).state_dict()
+    assert not any(torch.equal(alone[name], other[name]) for name in weights)
 
 
 @settings(max_examples=25, deadline=None)

@@ -107,9 +107,13 @@ def test_the_demo_expands_to_its_cells_and_shares_the_student_alone() -> None:
     demo = expand_study("demo")
     first, second = (teacher for teacher, _ in demo.pairs)
     pairs = [f"{first}--resnet8", f"{second}--resnet8"]
-    taught = {f"{pair}/{method}" for pair in pairs for method in ("kd", "skd", "skd+kd")}
+    few = ["kd", "skd", "skd+kd"]  # the second pair goes without the others
+    taught = {f"{pairs[1]}/{method}" for method in few}
+    taught |= {f"{pairs[0]}/{method}" for method in demo.methods if method != "student"}
     assert {cell.key for cell in demo.cells} == {"resnet8/student", *taught}
-    assert len(set(run_ids(demo).values())) == len(run_ids(demo)) == 21
+    assert len(set(run_ids(demo).values())) == len(run_ids(demo)) == 39
+    assert demo.methods_of(first, "resnet8") == list(demo.methods)
+    assert demo.methods_of(second, "resnet8") == ["student", *few]
     alone = demo.cell_of(first, "resnet8", "student")
     assert alone is demo.cell_of(second, "resnet8", "student")
     assert alone.teacher is None

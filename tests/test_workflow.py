@@ -15,6 +15,7 @@ import tiny
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "workflow" / "studies"
 SHEET = {
     **tiny.SHEET,
     "recipe": {"epochs": 2, "milestones": [1]},
@@ -169,20 +170,36 @@ def test_a_bad_sheet_stops_before_any_job_with_the_place_and_the_names(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("profile", "target", "study"),
+    ("profile", "target", "study", "cells"),
     [
-        ("local", "demo", "cifar100"),
-        ("local", "all", "cifar100"),
-        ("local", "all", "cifar100-published-teachers"),
-        ("slurm", "all", "cifar100"),
+        # One student alone, nine methods for one pair and three for the other.
+        ("local", "demo", "cifar100", 1 + 9 + 3),
+        # Nine students alone, 13 pairs.
+        ("local", "all", "cifar100", 9 + 13 * 9),
+        ("local", "all", "cifar100-published-teachers", 9 + 13 * 9),
+        ("slurm", "all", "cifar100", 9 + 13 * 9),
+        ("local", "all", "extended", 9 + 13 * 16),
+        ("local", "all", "ablation", 2 + 2 * 27),
+        ("local", "all", "reviewkd-weights", 3 * 5),
     ],
 )
 def test_the_shipped_studies_dry_run_as_typed(
-    tmp_path: Path, profile: str, target: str, study: str
+    tmp_path: Path, profile: str, target: str, study: str, cells: int
 ) -> None:
     (tmp_path / "studies").mkdir()
     done = snakemake(tmp_path, target, "--dry-run", "--config", f"study={study}", profile=profile)
     assert done.returncode == 0, done.stderr
-    trained = int(re.search(r"^train +(\d+)$", done.stdout, re.MULTILINE)[1])
-    # demo: one student alone, three methods for two pairs. cifar100: nine students, 13 pairs.
-    assert trained == (1 + 3 * 2 if target == "demo" else 9 + 3 * 13)
+    assert int(re.search(r"^train +(\d+)$", done.stdout, re.MULTILINE)[1]) == cells
+
+
+def test_a_study_of_five_thousand_runs_is_planned(tmp_path: Path) -> None:
+    sheet = {**yaml.safe_load((STUDIES / "cifar100.yaml").read_text()), "seeds": 10}
+    sheet["methods"] += [
+        {"name": f"weight-{n}", "like": "skd+crd", "settings": {"crd": {"weight": n}}}
+        for n in range(1, 31)
+    ]
+    write_sheet(tmp_path, sheet)
+    done = everything(tmp_path, "--dry-run", "--quiet")
+    assert done.returncode == 0, done.stderr
+    specs = json.loads((tmp_path / "results" / "tiny" / "specs.json").read_text())
+    assert sum(len(cell["runs"]) for cell in specs["cells"]) == (9 + 13 * 39) * 10

@@ -1,0 +1,165 @@
+"""The sheets that come with the project: their pairs, methods and weights, as published."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from skd.expand import expand_study
+from skd.sheet import study_names
+from skd.study import Cell, Expansion
+from skd.terms import term_classes
+
+# The reference page's tables: DKD's beta and ReviewKD's weight by pair, "ours" included.
+WEIGHTS = {
+    ("resnet56", "resnet20"): (2, 0.6),
+    ("resnet110", "resnet20"): (2, 1),
+    ("resnet110", "resnet32"): (2, 1),
+    ("resnet32x4", "resnet8x4"): (8, 5),
+    ("wrn_40_2", "wrn_16_2"): (6, 5),
+    ("wrn_40_2", "wrn_40_1"): (6, 5),
+    ("vgg13", "vgg8"): (6, 5),
+    ("vgg13", "MobileNetV2"): (6, 8),
+    ("ResNet50", "MobileNetV2"): (8, 30),
+    ("ResNet50", "vgg8"): (8, 5),
+    ("resnet32x4", "ShuffleV1"): (8, 5),
+    ("resnet32x4", "ShuffleV2"): (8, 8),
+    ("wrn_40_2", "ShuffleV1"): (8, 5),
+}
+# Term, weight, teacher; the weight "w" is ReviewKD's of the pair.
+CE, KD = ("cross_entropy", 1.0, "raw"), ("kd", 0.9, "raw")
+LITTLE_CE, SKD = ("cross_entropy", 0.1, "raw"), ("kd", 0.9, "simplified")
+TEN: dict[str, list[tuple[str, Any, str]]] = {
+    "student": [CE],
+    "kd": [LITTLE_CE, KD],
+    "dkd": [CE, ("dkd", 1.0, "raw")],
+    "crd": [CE, ("crd", 0.8, "raw")],
+    "reviewkd": [CE, ("reviewkd", "w", "raw")],
+    "skd": [LITTLE_CE, SKD],
+    "skd+kd": [LITTLE_CE, SKD, KD],
+    "skd+dkd": [CE, ("dkd", 1.0, "simplified")],
+    "skd+crd": [CE, SKD, ("crd", 0.8, "raw")],
+    "skd+reviewkd": [CE, SKD, ("reviewkd", "w", "raw")],
+}
+WARMED_UP = {"dkd": 20, "reviewkd": 20}
+
+expanded = cache(expand_study)
+
+
+def settings_of(cell: Cell, term: str) -> dict[str, Any]:
+    return next(t.settings for t in cell.spec.method.terms if t.term == term)
+
+
+@pytest.mark.parametrize("name", ["cifar100", "cifar100-published-teachers"])
+def test_cifar100_is_thirteen_pairs_ten_methods_and_five_seeds(name: str) -> None:
+    study = expanded(name)
+    assert set(study.pairs) == set(WEIGHTS)
+    assert list(study.methods) == list(TEN)
+    assert study.seeds == (0, 1, 2, 3, 4)
+    students = {student for _, student in study.pairs}
+    runs = {identity for cell in study.cells for identity in cell.runs.values()}
+    assert len(runs) == 13 * 9 * 5 + len(students) * 5 == 630
+
+
+@pytest.mark.parametrize("pair", WEIGHTS, ids="--".join)
+def test_each_cell_has_the_weights_of_its_pair(pair: tuple[str, str]) -> None:
+    study, (beta, weight) = expanded("cifar100"), WEIGHTS[pair]
+    for method, terms in TEN.items():
+        cell = study.cell_of(*pair, method)
+        found = [
+            (term.term, term.settings["weight"], term.settings["teacher"])
+            for term in cell.spec.method.terms
+        ]
+        assert sorted(found) == sorted((t, weight if w == "w" else w, who) for t, w, who in terms)
+        assert (cell.spec.method.simplifier is not None) == method.startswith("skd")
+        for term in cell.spec.method.terms:
+            assert term.settings["warmup_epochs"] == WARMED_UP.get(term.term, 0)
+            if term.term == "dkd":
+                assert (term.settings["alpha"], term.settings["beta"]) == (1, beta)
+            assert term.settings.get("temperature") == {"kd": 4, "dkd": 4, "crd": 0.07}.get(
+                term.term
+            )
+
+
+def test_the_published_teachers_study_differs_in_its_teachers_alone() -> None:
+    ours, theirs = expanded("cifar100"), expanded("cifar100-published-teachers")
+    assert [cell.key for cell in ours.cells] == [cell.key for cell in theirs.cells]
+    for one, other in zip(ours.cells, theirs.cells, strict=True):
+        assert one.spec.method == other.spec.method
+        assert one.spec.recipe == other.spec.recipe
+    assert {node.spec.kind for node in ours.teachers} == {"trained"}
+    assert {node.spec.kind for node in theirs.teachers} == {"imported"}
+    assert "resnet56_vanilla" in theirs.sheet
+    assert "beta: 2" in theirs.sheet  # the report shows what it extends, too
+
+
+def test_extended_has_every_other_rule_with_its_settings_by_pair() -> None:
+    study = expanded("extended")
+    assert set(study.pairs) == set(WEIGHTS)
+    used = {term.term for cell in study.cells for term in cell.spec.method.terms}
+    assert used == set(term_classes()) - {"dkd", "reviewkd"}
+    wttm = settings_of(study.cell_of("resnet32x4", "ShuffleV2", "wttm"), "wttm")
+    assert (wttm["exponent"], wttm["weight"]) == (0.4, 16)
+    both = study.cell_of("vgg13", "vgg8", "crd-with-kd").spec.method
+    assert {t.term: t.settings["weight"] for t in both.terms} == {
+        "cross_entropy": 1,
+        "crd": 0.8,
+        "kd": 1,
+    }
+    lskd = settings_of(study.cell_of("vgg13", "vgg8", "lskd"), "kd")
+    assert (lskd["standardise"], lskd["temperature"], lskd["weight"]) == (True, 2, 9)
+
+
+@pytest.mark.parametrize("name", ["ablation", "reviewkd-weights"])
+def test_what_chooses_settings_never_sees_the_test_set(name: str) -> None:
+    study = expanded(name)
+    assert study.dataset.split == "validation"
+    assert {node.spec.run.dataset.split for node in study.teachers} == {"validation"}
+    assert {cell.spec.dataset.split for cell in study.cells} == {"validation"}
+
+
+def test_the_ablation_has_the_controls_and_sweeps_that_the_reference_asks_for() -> None:
+    study = expanded("ablation")
+    pair = study.pairs[0]
+
+    def simplifier(method: str) -> dict[str, Any]:
+        return study.cell_of(*pair, method).spec.method.simplifier.settings
+
+    default = simplifier("skd")
+
+    def changes(method: str) -> dict[str, Any]:
+        return {k: v for k, v in simplifier(method).items() if v != default[k]}
+
+    assert changes("softening-only") == {"trainable": False}
+    assert changes("simplifier-only") == {"softening": "scaled", "temperature": 1}
+    assert changes("frozen") == {"trainable": False, "output_init": "default"}
+    assert changes("not-zero-initialised") == {"output_init": "default"}
+    assert changes("axis-classes")["axis"] == "classes"
+    assert changes("no-residual")["combination"] == "attention"
+    assert [changes(f"heads-{n}")["heads"] for n in (2, 4)] == [2, 4]
+    for temperature in (1, 2, 8):
+        assert changes(f"T-{temperature}") == {"temperature": temperature}
+        kd = settings_of(study.cell_of(*pair, f"T-{temperature}"), "kd")
+        assert kd["temperature"] == temperature
+    assert default["temperature"] == 4
+    weights = {m: settings_of(study.cell_of(*pair, m), "kd")["weight"] for m in WEIGHT_SWEEP}
+    assert weights == WEIGHT_SWEEP
+    rates = {m: changes(m)["learning_rate_multiplier"] for m in RATE_SWEEP}
+    assert rates == RATE_SWEEP
+
+
+WEIGHT_SWEEP = {"weight-0.5": 0.5, "weight-2": 2, "weights-1-1": 1}
+RATE_SWEEP = {f"rate-{rate:g}": rate for rate in (0.0001, 0.01, 0.1, 1)}
+
+
+def test_the_demo_shows_all_ten_methods() -> None:
+    study: Expansion = expanded("demo")
+    assert study.methods_of(*study.pairs[0]) == list(TEN)
+    assert len(study.pairs) == 2
+
+
+def test_every_shipped_study_is_among_those_tested() -> None:
+    tested = {"cifar100", "cifar100-published-teachers", "extended", "ablation"}
+    assert set(study_names()) == tested | {"reviewkd-weights", "demo"}
