@@ -77,8 +77,13 @@ def headline(frames: Frames) -> list[str]:
     sentences.append(_against_control(best.gain))
     if len(ranked) > 1:
         sentences.append(_against_next(best, ranked[1]))
-    if partial:
-        sentences.append(f"Not ranked, for want of finished runs: {listing(partial)}.")
+    everywhere = frames.runs.groupby("method")["pair"].nunique() == total
+    for want, names in (
+        ("for want of finished runs", [name for name in partial if everywhere[name]]),
+        ("since not every pair has them", [name for name in partial if not everywhere[name]]),
+    ):
+        if names:
+            sentences.append(f"Not ranked, {want}: {listing(names)}.")
     if n := len(collapses(frames)):
         sentences.append(
             f"In {plural(n, 'run')} the simplified teacher collapsed: such a run says what "

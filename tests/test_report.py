@@ -374,6 +374,13 @@ def test_headline_ranks_only_what_has_an_interval_and_says_when_not_separated(fr
     assert "1 run the simplified teacher collapsed" in answer[-1]
 
 
+def test_headline_tells_methods_that_some_pair_goes_without(frames):
+    runs = frames.runs[(frames.runs["teacher"] == PAIRS[0][0]) | (frames.runs["method"] != "kd")]
+    answer = headline(type(frames)(runs, frames.epochs, frames.teachers, frames.readings))
+    assert "Not ranked, since not every pair has them: kd." in answer
+    assert not any("since not every pair" in sentence for sentence in headline(frames))
+
+
 def test_headline_claims_no_gain_where_there_is_none(frames):
     runs = frames.runs.assign(
         last_top1=frames.runs["last_top1"].where(
