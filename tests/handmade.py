@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,20 @@ Shape = tuple[int, int, int]
 def draw(seed: int, shape: Sequence[int], scale: float = 1.0) -> Tensor:
     """Return normal float64 numbers."""
     return torch.from_numpy(np.random.default_rng(seed).normal(0, scale, tuple(shape)))
+
+
+def slopes(function: Callable[[Any], float], at: Any, step: float = 1e-6) -> Any:
+    """Return a function's derivatives by each number of an array or tensor: central differences."""
+    values = np.asarray(at)
+    found = np.zeros_like(values)
+    for place in np.ndindex(values.shape):
+        ends = []
+        for sign in (1, -1):
+            moved = values.copy()
+            moved[place] += sign * step
+            ends.append(function(torch.from_numpy(moved) if torch.is_tensor(at) else moved))
+        found[place] = (ends[0] - ends[1]) / (2 * step)
+    return torch.from_numpy(found) if torch.is_tensor(at) else found
 
 
 def make_outputs(

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from handmade import draw, make_batch, make_outputs, make_term
+from handmade import draw, make_batch, make_outputs, make_term, slopes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -43,19 +43,6 @@ def reference(student: Tensor, teacher: Tensor, t: float, beta: float, gamma: fl
     return t**2 * (beta * inter + gamma * intra)
 
 
-def slopes(of: Tensor, function, step: float = 1e-5) -> Tensor:
-    """Central differences of a function by each number of a tensor."""
-    found = torch.zeros_like(of)
-    for place in range(of.numel()):
-        ends = []
-        for sign in (1, -1):
-            moved = of.clone()
-            moved.view(-1)[place] += sign * step
-            ends.append(function(moved))
-        found.view(-1)[place] = (ends[0] - ends[1]) / (2 * step)
-    return found
-
-
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 4.0])
 @pytest.mark.parametrize("weights", [(1.0, 1.0), (2.0, 0.0), (0.0, 3.0)])
 @pytest.mark.parametrize("shape", [(2, 3), (5, 4), (3, 10)])
@@ -67,8 +54,8 @@ def test_value_and_both_gradients_follow_the_formula(shape, weights, temperature
     assert loss.shape == ()
     value = reference(student, teacher, temperature, *weights)
     assert loss.item() == pytest.approx(value, rel=1e-10)
-    by_student = slopes(student, lambda x: reference(x, teacher, temperature, *weights))
-    by_teacher = slopes(teacher, lambda x: reference(student, x, temperature, *weights))
+    by_student = slopes(lambda x: reference(x, teacher, temperature, *weights), student)
+    by_teacher = slopes(lambda x: reference(student, x, temperature, *weights), teacher)
     torch.testing.assert_close(leaves[0].grad, by_student, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(leaves[1].grad, by_teacher, rtol=1e-5, atol=1e-7)
 

@@ -7,7 +7,7 @@ import statistics
 
 import pytest
 import torch
-from handmade import draw, make_batch, make_outputs, make_term
+from handmade import draw, make_batch, make_outputs, make_term, slopes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -71,19 +71,6 @@ def reference(student: Tensor, teacher: Tensor, temperatures: tuple[float, ...])
     return total
 
 
-def slopes(of: Tensor, function, step: float = 1e-5) -> Tensor:
-    """Central differences of a function by each number of a tensor."""
-    found = torch.zeros_like(of)
-    for place in range(of.numel()):
-        ends = []
-        for sign in (1, -1):
-            moved = of.clone()
-            moved.view(-1)[place] += sign * step
-            ends.append(function(moved))
-        found.view(-1)[place] = (ends[0] - ends[1]) / (2 * step)
-    return found
-
-
 @pytest.mark.parametrize("temperatures", [(1.0,), (4.0,), (2.0, 3.0), (2.0, 2.0)])
 @pytest.mark.parametrize("shape", [(2, 3), (4, 6), (3, 5), (1, 4)])
 def test_value_and_both_gradients_follow_the_formula(shape, temperatures):
@@ -93,8 +80,8 @@ def test_value_and_both_gradients_follow_the_formula(shape, temperatures):
     loss.backward()
     assert loss.shape == ()
     assert loss.item() == pytest.approx(reference(student, teacher, temperatures), rel=1e-10)
-    by_student = slopes(student, lambda x: reference(x, teacher, temperatures))
-    by_teacher = slopes(teacher, lambda x: reference(student, x, temperatures))
+    by_student = slopes(lambda x: reference(x, teacher, temperatures), student)
+    by_teacher = slopes(lambda x: reference(student, x, temperatures), teacher)
     torch.testing.assert_close(leaves[0].grad, by_student, rtol=1e-5, atol=1e-7)
     torch.testing.assert_close(leaves[1].grad, by_teacher, rtol=1e-5, atol=1e-7)
 

@@ -5,22 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from handmade import draw, make_batch, make_outputs, make_term
+from handmade import draw, make_batch, make_outputs, make_term, slopes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.sp import SP, sp_loss
-
-
-def slopes(value, x, step=1e-6):
-    """Central differences of a scalar function of an array."""
-    gradient = np.zeros_like(x)
-    for place in np.ndindex(x.shape):
-        ahead, behind = x.copy(), x.copy()
-        ahead[place] += step
-        behind[place] -= step
-        gradient[place] = (value(ahead) - value(behind)) / (2 * step)
-    return gradient
 
 
 def similarities(features):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from handmade import draw, make_batch, make_outputs, make_term
+from handmade import draw, make_batch, make_outputs, make_term, slopes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,17 +47,6 @@ def stage_reference(student, teacher, alpha, weights):
         mean[b, :, i, j] = weights[2][:, :, 0, 0] @ hidden
     variance = np.array([math.log(1 + math.exp(a)) + 1e-5 for a in alpha])
     return reference(mean, variance, teacher)[0]
-
-
-def slopes(value, x, step=1e-6):
-    """Central differences of a scalar function of an array."""
-    gradient = np.zeros_like(x)
-    for place in np.ndindex(x.shape):
-        ahead, behind = x.copy(), x.copy()
-        ahead[place] += step
-        behind[place] -= step
-        gradient[place] = (value(ahead) - value(behind)) / (2 * step)
-    return gradient
 
 
 @settings(max_examples=25, deadline=None)
