@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from skd.cli_baselines import check_baseline, new_baseline
+from skd.authoring.commands import check_baseline, new_baseline
 from skd.errors import InterruptedRunError, RunFailedError, SkdError
 from skd.files import write_json
 from skd.sheet import StudyError

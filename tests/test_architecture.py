@@ -18,14 +18,15 @@ MODULES = sorted(
 # Read by workflow and report, on login nodes too: no torch, and nothing that imports it.
 LIGHT = (
     "skd",
+    "skd.authoring",
+    "skd.authoring.commands",
+    "skd.authoring.scaffold",
     "skd.cli",
-    "skd.cli_baselines",
     "skd.collapse",
     "skd.errors",
     "skd.files",
     "skd.lease",
     "skd.records",
-    "skd.scaffold",
     "skd.sheet",
     "skd.spec",
     "skd.status",

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import skd.terms
-from skd.contract import PAIRS, check_baseline, check_method, check_settings
+from skd.authoring.contract import PAIRS, check_baseline, check_method, check_settings
+from skd.authoring.trial import DATASET, make_teacher, trial_spec
 from skd.data import facts, load
 from skd.methods import _listed, method_names, resolve
 from skd.models import _builders
 from skd.sheet import Method, StudyError
 from skd.spec import DatasetSpec
 from skd.terms import Batch, Term, TermContext, TermSettings, term_classes
-from skd.trial import DATASET, make_teacher, trial_spec
 
 TEN = [
     "student", "kd", "dkd", "crd", "reviewkd",
@@ -154,7 +154,8 @@ def problems(monkeypatch: pytest.MonkeyPatch):
 
 
 MODULES_WITH_TERMS: list[ModuleType] = [
-    sys.modules[name] for name in ("skd.terms", "skd.methods", "skd.objective", "skd.contract")
+    sys.modules[name]
+    for name in ("skd.terms", "skd.methods", "skd.objective", "skd.authoring.contract")
 ]
 
 
@@ -188,7 +189,9 @@ def test_a_changed_teacher_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None
     teacher = make_teacher(spec)
     assert not teacher.training
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    monkeypatch.setattr("skd.contract.make_teacher", lambda spec: make_teacher(spec).train())
+    monkeypatch.setattr(
+        "skd.authoring.contract.make_teacher", lambda spec: make_teacher(spec).train()
+    )
     findings = list(check_method(resolve(Method(name="kd"), {}), PAIRS[:1]))
     assert "the teacher was changed" in findings[0].problem
 

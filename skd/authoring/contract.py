@@ -15,14 +15,7 @@ from typing import Any, get_args
 import torch
 from pydantic import ValidationError
 
-from skd.data import facts
-from skd.fit import misfit
-from skd.methods import resolve
-from skd.objective import trainable
-from skd.sheet import Method
-from skd.spec import MethodSpec, RunSpec
-from skd.terms import TermSettings, term_class, term_classes
-from skd.trial import (
+from skd.authoring.trial import (
     DATASET,
     STEPS,
     GuardedTeacher,
@@ -34,6 +27,13 @@ from skd.trial import (
     train,
     trial_spec,
 )
+from skd.data import facts
+from skd.fit import misfit
+from skd.methods import resolve
+from skd.objective import trainable
+from skd.sheet import Method
+from skd.spec import MethodSpec, RunSpec
+from skd.terms import TermSettings, term_class, term_classes
 
 Pairs = tuple[tuple[str, str], ...]
 

@@ -12,8 +12,8 @@ def new_baseline(
     name: Annotated[str, typer.Argument(help="of the new file in baselines/, and of the method")],
 ) -> None:
     """Write a working baseline and its test, to be made into a rule."""
+    from skd.authoring.scaffold import new_baseline as write
     from skd.methods import method_names
-    from skd.scaffold import new_baseline as write
 
     for path in write(name, method_names()):
         print(path)
@@ -27,7 +27,7 @@ def check_baseline(
     """Try a baseline on every architecture family: does it keep what every method must keep?"""
     import torch
 
-    from skd.contract import check_baseline as check
+    from skd.authoring.contract import check_baseline as check
 
     torch.set_num_threads(1)
     console, problems = Console(highlight=False), 0
