@@ -5,8 +5,9 @@ replacement, as in the authors' code; with replacement where some class leaves f
 of other classes. Both sides of an image see the same negatives.
 
 Memory: two banks of N × d float32, 51.2 MB for CIFAR-100's 50,000 images at d = 128; and while a
-step runs, some ten matrices of scores, B × N. To score all images, each weighed by how often it was
-drawn, is many times faster than to gather the 2 · B · K bank entries of d numbers.
+step runs, as much again and some ten matrices of B × N numbers (13 MB each). To score all images,
+each weighed by how often it was drawn, is many times faster than to gather the 2 · B · K bank
+entries of d numbers, but not where N is in the millions.
 """
 
 import math
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
+from baselines._precision import upcast
 from skd.terms import Batch, Term, TermContext, TermSettings, UnfitError
 
 
@@ -103,8 +105,8 @@ class CRD(Term):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return both sides' contrast, and move the batch's entries of the banks."""
-        student = F.normalize(self.embed_student(batch.student.pooled), dim=1)
-        teacher = F.normalize(self.embed_teacher(batch.teacher.pooled), dim=1)
+        student = F.normalize(upcast(self.embed_student(batch.student.pooled)), dim=1)
+        teacher = F.normalize(upcast(self.embed_teacher(batch.teacher.pooled)), dim=1)
         own = self.labels == batch.target[:, None]
         generator = batch.draws.generator("CRD's negatives")
         drawn = self.draw(own, self.settings.negatives, generator).to(student.dtype)

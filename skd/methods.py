@@ -97,6 +97,10 @@ def check_settings(settings: Settings, where: str) -> None:
         except ValidationError as error:
             part = name if name == SIMPLIFIER else f"term {name}"
             raise StudyError(explain(f"{where}: {part}", error)) from error
+        if name == CROSS_ENTROPY:
+            for idle in ("cross_entropy", "teacher", "standardise"):
+                if idle in values:
+                    raise StudyError(f"{where}: term {name} has no '{idle}': set its weight")
 
 
 def _term_spec(name: str, settings: TermSettings) -> TermSpec:
@@ -118,7 +122,7 @@ def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, 
         return list(method.terms), method.simplifier
     terms: list[dict[str, Any]] = []
     simplifier: dict[str, Any] | None = None
-    for part in _named_parts(method.like or method.name):
+    for part in _named_parts(method.like or method.name, where):
         if part not in method_names():
             raise StudyError(
                 f"{where}: unknown method '{part}'{suggest(part, method_names())}; "
@@ -133,9 +137,13 @@ def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, 
     return terms, simplifier
 
 
-def _named_parts(name: str) -> list[str]:
+def _named_parts(name: str, where: str) -> list[str]:
     """Return the named methods that a sum is made of; a listed sum counts as one of them."""
     parts = name.split("+")
+    if twice := {part for part in parts if parts.count(part) > 1}:
+        raise StudyError(
+            f"{where}: names {', '.join(sorted(twice))} twice; to change a weight, use 'settings'"
+        )
     for listed in _listed():
         own = listed.split("+")
         if len(own) > 1 and set(own) <= set(parts):

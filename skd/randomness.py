@@ -52,8 +52,8 @@ class Draws:
         self.epoch, self.step = 1, 0
         self._generators: dict[str, Generator] = {}
 
-    def of(self, epoch: int, step: int) -> Draws:
-        """Go to a step (0-based) of an epoch (1-based)."""
+    def go_to(self, epoch: int, step: int) -> Draws:
+        """Go to a step (0-based) of an epoch (1-based), and return itself."""
         self.epoch, self.step = epoch, step
         return self
 

@@ -203,12 +203,10 @@ def read_sheet(path: Path) -> Sheet:
     Raises:
         StudyError: not YAML, a key twice, an unknown key, a missing or ill-typed value.
     """
-    data: Any = {}
+    data: dict[str, Any] = {}
     for source in reversed(sheet_files(path)):
-        own = _load(source)
-        data = {**data, **own} if isinstance(own, dict) else own
-    if isinstance(data, dict):
-        data.pop("extends", None)
+        data |= _load(source)
+    data.pop("extends", None)
     try:
         return Sheet.model_validate(data)
     except ValidationError as error:
@@ -223,16 +221,22 @@ def sheet_files(path: Path) -> list[Path]:
     """
     files = [path]
     while True:
-        data = _load(files[-1])
-        base = data.get("extends") if isinstance(data, dict) else None
+        base = _load(files[-1]).get("extends")
         if base is None:
             return files
         if not isinstance(base, str):
             raise StudyError(f"{files[-1].name}: extends: a study's name, got {base!r}")
-        sibling = files[-1].parent / f"{base}.yaml"
-        files.append(sibling if sibling.is_file() else find_sheet(base))
-        if files.count(files[-1]) > 1:
-            raise StudyError(f"{path.name}: extends itself, by way of {files[-1].name}")
+        folders = [files[-1].parent, *study_folders()]
+        found = [own for folder in folders if (own := folder / f"{base}.yaml").is_file()]
+        if not found:
+            raise StudyError(
+                f"{files[-1].name}: extends: unknown study '{base}'{suggest(base, study_names())}"
+            )
+        # One's own sheet may extend the shipped one of its name.
+        new = [own for own in found if own.resolve() not in [file.resolve() for file in files]]
+        if not new:
+            raise StudyError(f"{path.name}: extends itself, by way of {found[0].name}")
+        files.append(new[0])
 
 
 def sheet_text(path: Path) -> str:
@@ -242,11 +246,14 @@ def sheet_text(path: Path) -> str:
     return "".join([first.read_text(), *parts])
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> dict[str, Any]:
     try:
-        return yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
+        data = yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise StudyError(f"{path.name}: not valid YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise StudyError(f"{path.name}: a sheet is a mapping of keys, such as 'title: …'")
+    return data
 
 
 def explain(where: str, error: ValidationError) -> str:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from skd.errors import UnfitError
 from skd.spec import Frozen
 
-VERSION = 1  # part of a run's identity: raise it when the values change
+VERSION = 2  # part of a run's identity: raise it when the values change, initial weights too
 
 
 class SimplifierSettings(Frozen):

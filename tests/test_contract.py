@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
@@ -10,13 +11,25 @@ import torch
 from torch import Tensor, nn
 
 import skd.terms
-from skd.authoring.contract import PAIRS, check_baseline, check_method, check_settings
-from skd.authoring.trial import DATASET, make_teacher, trial_spec
+import skd.training.loop
+from skd.authoring.contract import (
+    PAIRS,
+    check_baseline,
+    check_method,
+    check_settings,
+    with_simplifier,
+)
+from skd.authoring.trial import (
+    DATASET,
+    alone,
+    make_teacher,
+    trial_spec,
+)
 from skd.data import facts, load
 from skd.methods import _listed, method_names, resolve
 from skd.models import _builders
 from skd.sheet import Method, StudyError
-from skd.spec import DatasetSpec
+from skd.spec import DatasetSpec, Recipe
 from skd.terms import Batch, Term, TermContext, TermSettings, term_classes
 
 TEN = [
@@ -64,6 +77,26 @@ def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
     assert checks == {"two steps", "repeats", "resumes", "reads what it needs"}
 
 
+LOGIT_RULES = [name for name, term in term_classes().items() if "teacher_logits" in term.needs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOGIT_RULES)
+def test_every_rule_on_logits_teaches_the_simplifier_in_front_of_it(name: str) -> None:
+    method = with_simplifier(name)
+    assert method.terms == ({"term": name, "teacher": "simplified"},)
+    findings = list(check_method(resolve(method, {}), PAIRS[:2]))
+    assert findings
+    assert [finding for finding in findings if finding.problem] == []
+
+
+def test_crd_resumes_where_it_draws_without_replacement() -> None:
+    few = Method(name="few", like="crd", settings={"crd": {"negatives": 4}})
+    findings = list(check_method(resolve(few, {}), PAIRS[:1]))
+    assert {finding.check for finding in findings} >= {"repeats", "resumes"}
+    assert [finding for finding in findings if finding.problem] == []
+
+
 @pytest.mark.parametrize("name", term_classes())
 def test_every_setting_is_described_and_changes_a_run(name: str) -> None:
     findings = list(check_settings(name))
@@ -102,6 +135,16 @@ class ReadsLogits(Rule):
     needs = frozenset({"teacher_features"})
 
 
+class DetachesTheStudent(Rule):
+    def forward(self, batch: Batch) -> Tensor:
+        return (batch.student.logits.detach() - batch.teacher.logits).square().mean()
+
+
+class DetachesTheTeacher(Rule):
+    def forward(self, batch: Batch) -> Tensor:
+        return (batch.student.logits - batch.teacher.logits.detach()).square().mean()
+
+
 class HasIdleModule(Rule):
     def __init__(self, settings: TermSettings, context: TermContext) -> None:
         super().__init__(settings, context)
@@ -137,7 +180,7 @@ class IsLessThanDocumented(Rule):
 
 @pytest.fixture
 def problems(monkeypatch: pytest.MonkeyPatch):
-    def check(rule: type[Term]) -> dict[str, str]:
+    def check(rule: type[Term], simplified: bool = False) -> dict[str, str]:
         known = {**term_classes(), "rule": rule}
         for module in MODULES_WITH_TERMS:
             if hasattr(module, "term_classes"):
@@ -145,7 +188,8 @@ def problems(monkeypatch: pytest.MonkeyPatch):
             if hasattr(module, "term_class"):
                 monkeypatch.setattr(module, "term_class", known.__getitem__)
         skd.fit._misfit.cache_clear()
-        findings = [*check_method(resolve(Method(name="rule"), {}), PAIRS[:1])]
+        method = with_simplifier("rule") if simplified else Method(name="rule")
+        findings = [*check_method(resolve(method, {}), PAIRS[:1])]
         findings += check_settings("rule", PAIRS[:1])
         skd.fit._misfit.cache_clear()
         return {f"{f.subject}: {f.check}": f.problem for f in findings if f.problem}
@@ -166,6 +210,7 @@ MODULES_WITH_TERMS: list[ModuleType] = [
         (ReadsTooMuch, "reads what it needs", "reads more of the teacher"),
         (ReadsLogits, "reads what it needs", "reads more of the teacher"),
         (HasIdleModule, "two steps", "idle.weight: no gradient"),
+        (DetachesTheStudent, "two steps", "the loss rule has no gradient for the student"),
         (KeepsStateOutsideBuffers, "resumes", "is all its state in buffers"),
         (IsNotFinite, "two steps", "not finite"),
         (Fails, "two steps", "a slip of the pen"),
@@ -177,9 +222,58 @@ def test_a_broken_rule_is_found_out(problems, rule: type[Term], check: str, word
     assert words not in str(problems(Rule))
 
 
+def test_a_rule_that_detaches_the_teacher_is_found_out_behind_a_simplifier(problems) -> None:
+    found = problems(DetachesTheTeacher, simplified=True)
+    assert "simplifier.output.weight: no gradient" in found[f"{' → '.join(PAIRS[0])}: two steps"]
+    assert problems(Rule, simplified=True) == {}
+
+
+class HasAnOptionalSetting(Rule):
+    class Settings(TermSettings):
+        times: int | None = skd.terms.Field(None, description="a factor, or none")
+        note: str = skd.terms.Field("", description="what no check can guess")
+
+    def forward(self, batch: Batch) -> Tensor:
+        loss = super().forward(batch)
+        return loss if self.settings.times is None else loss * self.settings.times
+
+
+def test_an_optional_setting_is_tried_and_one_that_cannot_be_guessed_is_said(problems) -> None:
+    assert problems(HasAnOptionalSetting) == {}
+
+
+def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make = skd.training.loop.make_optimizer
+    spec = resolve(Method(name="crd"), {})
+
+    def lacking(recipe: Recipe, student: nn.Module, objective: nn.Module) -> torch.optim.SGD:
+        optimizer = make(recipe, student, objective)
+        del optimizer.param_groups[1]
+        return optimizer
+
+    monkeypatch.setattr("skd.training.loop.make_optimizer", lacking)
+    findings = list(check_method(spec, PAIRS[:1]))
+    assert "not in the optimiser exactly once" in findings[0].problem
+
+
+def test_another_start_or_other_views_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = resolve(Method(name="kd"), {})
+    control = alone(PAIRS[0][1])
+    started = replace(control, first_weights={k: v + 1 for k, v in control.first_weights.items()})
+    shown = replace(control, views=[views + 1 for views in control.views])
+    for changed, words in ((started, "does not start as"), (shown, "sees other images")):
+        monkeypatch.setattr("skd.authoring.contract.alone", lambda _, changed=changed: changed)
+        assert words in next(check_method(spec, PAIRS[:1])).problem
+
+
 def test_settings_without_description_or_effect_are_found_out(problems) -> None:
     found = problems(IsLessThanDocumented)
-    assert "no other value of it changes a run" in found["setting idle: documented and used"]
+    assert (
+        "no other value of it changes what the student learns"
+        in found["setting idle: documented and used"]
+    )
     assert "it has no description" in found["setting bare: documented and used"]
     assert problems(Rule) == {}
 

@@ -158,7 +158,7 @@ def make(**changes) -> tuple[CRD, list]:
     for step, places in enumerate((torch.arange(4), torch.arange(8, 12))):
         batch = make_batch(*outputs[2 * step : 2 * step + 2], LABELS[places], indices=places)
         batches.append(batch)
-        batch.draws.of(1, step)
+        batch.draws.go_to(1, step)
     return crd, batches
 
 
@@ -256,7 +256,7 @@ def test_each_step_draws_anew_and_the_same_again_when_repeated():
     draws = Draws(7)
 
     def drawn(epoch: int, step: int) -> Tensor:
-        stream = draws.of(epoch, step).generator("CRD's negatives")
+        stream = draws.go_to(epoch, step).generator("CRD's negatives")
         return draw_without_replacement(own, 12, stream)
 
     assert torch.equal(drawn(1, 0), drawn(1, 0))

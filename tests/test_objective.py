@@ -96,7 +96,6 @@ def assert_sums(spec: MethodSpec, parts: Sequence[tuple[float, tuple[float, Tens
         ),
         # cross-entropy counts once, with the largest weight of the parts
         ("student+kd", [("cross_entropy", 1.0, "raw"), ("kd", 0.9, "raw")], False),
-        ("skd+skd", [("cross_entropy", 0.1, "raw"), ("kd", 0.9, "simplified")], True),
         # a listed sum is itself, in any order and within longer ones
         ("skd+dkd", [("cross_entropy", 1.0, "raw"), ("dkd", 1.0, "simplified")], True),
         ("dkd+skd", [("cross_entropy", 1.0, "raw"), ("dkd", 1.0, "simplified")], True),
@@ -161,6 +160,20 @@ def test_standardised_terms_see_z_scores_of_both_sides():
     assert losses.parts["kd on simplified"].item() == pytest.approx(expected, rel=1e-6)
     ce, _ = ce_reference(batch)  # cross-entropy sees the logits themselves
     assert losses.parts["cross_entropy"].item() == pytest.approx(ce, rel=1e-9)
+
+
+def test_a_name_twice_in_a_sum_is_refused():
+    for name in ("kd+kd", "skd+dkd+skd"):
+        with pytest.raises(StudyError, match=f"names {name[:1]}.* twice; to change a weight"):
+            chosen(name)
+
+
+@pytest.mark.parametrize(
+    "idle", [{"cross_entropy": 3.0}, {"teacher": "raw"}, {"standardise": True}]
+)
+def test_cross_entropy_has_no_settings_of_what_it_does_not_read(idle):
+    with pytest.raises(StudyError, match=f"cross_entropy has no '{next(iter(idle))}'"):
+        chosen({"like": "kd", "settings": {"cross_entropy": idle}})
 
 
 def test_what_reads_no_logits_takes_no_transformation_of_them():

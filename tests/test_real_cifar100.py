@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import tiny
 
+from skd.data import facts
+from skd.data.images import Facts
 from skd.expand import expand
 from skd.sheet import Sheet, find_sheet, read_sheet
+from skd.spec import DatasetSpec
 from skd.store import Store
 from skd.training.execution import choose
 from skd.training.teachers import import_teacher, load_teacher
@@ -29,6 +32,7 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
     }
     del sheet["student_recipes"]
     sheet["pairs"] = [{"teacher": "resnet56", "student": "resnet20"}]
+    assert facts(DatasetSpec(name="cifar100")) == Facts(100, 50_000, 32)
     expansion = expand(Sheet.model_validate(sheet), study="real")
     store = Store(tmp_path)
     node = expansion.teachers[0]
@@ -45,7 +49,7 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
         record = tiny.complete(cell.run(0), run, options, cell.key, loader)
         epoch = record.epochs[0]
         assert 0 < epoch.test_loss < 3 * math.log(100)
-        assert record.num_classes == 100
+        assert record.num_classes == facts(expansion.dataset).num_classes == 100
         if cell.teacher:
             assert epoch.diagnostics["top1_raw"] > 90  # it has seen these images
             # A simplifier that starts as nothing, at a small rate: still the softened teacher.

@@ -30,6 +30,7 @@ Write = Callable[..., Path]
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
     monkeypatch.setenv("SKD_STUDIES", str(tmp_path))
     (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "empty.yaml").write_text("# nothing yet\n")
 
     def write_sheet(text: str, name: str = "mine") -> Path:
         path = tmp_path / f"{name}.yaml"
@@ -76,7 +77,9 @@ def test_an_edit_of_the_extended_sheet_is_noticed(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("extends: bass\n", r"unknown study 'bass' \(did you mean 'base'\?\)"),
+        ("extends: bass\n", r"mine.yaml: extends: unknown study 'bass' \(did you mean 'base'\?\)"),
+        ("extends: empty\n", r"empty.yaml: a sheet is a mapping"),
+        ("- a list\n", r"mine.yaml: a sheet is a mapping"),
         ("extends: mine\n", r"mine.yaml: extends itself, by way of mine.yaml"),
         ("extends: [base]\n", "extends: a study's name, got"),
         ("extends: base\ntitel: T\n", "unknown key 'titel'"),
@@ -86,6 +89,12 @@ def test_a_wrong_extension_is_refused(write: Write, text: str, words: str) -> No
     write(text)
     with pytest.raises(StudyError, match=words):
         expand_study("mine")
+
+
+def test_ones_own_sheet_may_extend_the_shipped_one_of_its_name(write: Write) -> None:
+    own = write("extends: demo\nseeds: 1\n", "demo")
+    assert [path == own for path in sheet_files(own)] == [True, False]
+    assert expand_study("demo").seeds == (0,)
 
 
 def test_two_sheets_that_extend_each_other_are_refused(write: Write) -> None:

@@ -13,9 +13,9 @@ def new_baseline(
 ) -> None:
     """Write a working baseline and its test, to be made into a rule."""
     from skd.authoring.scaffold import new_baseline as write
-    from skd.methods import method_names
+    from skd.methods import CROSS_ENTROPY, SIMPLIFIER, method_names
 
-    for path in write(name, method_names()):
+    for path in write(name, [*method_names(), CROSS_ENTROPY, SIMPLIFIER]):
         print(path)
     print(f"'{name}' is a method in any study sheet now, and in sums: skd+{name}")
     print(f"Then: skd check-baseline {name}, and pytest tests/test_{name}.py")

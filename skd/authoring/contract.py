@@ -23,6 +23,7 @@ from skd.authoring.trial import (
     make_teacher,
     parameters_of,
     same_end,
+    same_student,
     same_tensors,
     train,
     trial_spec,
@@ -68,18 +69,30 @@ class Finding:
 
 
 def check_baseline(name: str) -> Iterator[tuple[str, Finding]]:
-    """Yield (method, finding) for a term, alone and in SKD's sum, or for any method or sum.
+    """Yield (method, finding) for a term, alone and combined with SKD, or for any method or sum.
+
+    A term that reads logits is combined as SKD's own loss, on simplified logits.
 
     Raises:
         StudyError: no such method; names the allowed ones.
     """
-    is_term = name in term_classes()
-    for method in (name, f"skd+{name}") if is_term else (name,):
-        for finding in check_method(resolve(Method(name=method), {})):
-            yield method, finding
-    if is_term:
+    methods = [Method(name=name)]
+    if name in term_classes():
+        methods.append(with_simplifier(name))
+    for method in methods:
+        for finding in check_method(resolve(method, {})):
+            yield method.name, finding
+    if name in term_classes():
         for finding in check_settings(name):
             yield name, finding
+
+
+def with_simplifier(name: str) -> Method:
+    """Return a term combined with SKD: on simplified logits if it reads any, else beside SKD."""
+    if "teacher_logits" not in term_class(name).needs:
+        return Method(name=f"skd+{name}")
+    seen = {"term": name, "teacher": "simplified"}
+    return Method(name=f"skd-{name}", terms=(seen,), simplifier={})
 
 
 def check_method(method: MethodSpec, pairs: Pairs = PAIRS) -> Iterator[Finding]:
@@ -113,14 +126,16 @@ def check_settings(name: str, pairs: Pairs = PAIRS) -> Iterator[Finding]:
     for field, info in term.Settings.model_fields.items():
         if field in TermSettings.model_fields:
             continue  # the objective heeds these
-        problem = ""
+        problem = refused = ""
         if info.is_required():
             problem = "it has no default"
         elif not info.description:
             problem = "it has no description: Field(default, description=…)"
+        elif not list(_other_values(term.Settings, field)):
+            refused = "not tried: no other value of it could be guessed"
         elif not _has_effect(name, field, pairs):
-            problem = "no other value of it changes a run"
-        yield Finding(f"setting {field}", "documented and used", problem=problem)
+            problem = "no other value of it changes what the student learns"
+        yield Finding(f"setting {field}", "documented and used", refused, problem)
 
 
 def _or_error(check: Callable[[RunSpec], str], spec: RunSpec) -> str:
@@ -144,6 +159,10 @@ def _two_steps(spec: RunSpec) -> str:
     for name, parameter in parameters_of(training).items():
         if trial.reached[name] != (id(parameter) in trained):
             problems.append(f"{name}: {'a' if trial.reached[name] else 'no'} gradient")
+    own = training.objective.simplifier is not None and "simplifier"
+    for name, teaches in trial.teaching.items():
+        if not teaches and name != own:  # the simplifier's own loss is not the student's
+            problems.append(f"the loss {name} has no gradient for the student")
     groups = [p for group in training.optimizer.param_groups for p in group["params"]]
     if len(groups) != len(trained) or {id(parameter) for parameter in groups} != trained:
         problems.append("a trainable parameter is not in the optimiser exactly once")
@@ -201,7 +220,7 @@ def _has_effect(name: str, field: str, pairs: Pairs) -> bool:
             spec = trial_spec(changed, teacher, student)
             if misfit(spec, facts(DATASET)):
                 return True  # it decided whether the pair fits
-            if not same_end(expected, train(spec, make_teacher(spec))):
+            if not same_student(expected, train(spec, make_teacher(spec))):
                 return True
     return False
 
@@ -217,8 +236,8 @@ def _other_values(settings: type[TermSettings], field: str) -> Iterator[Any]:
         candidates = [type(default)(value) for value in candidates]
     elif isinstance(default, tuple):
         candidates = [default[:-1], default[1:]]
-    else:
-        candidates = list(get_args(info.annotation))
+    else:  # a choice, or an optional value
+        candidates = [*get_args(info.annotation), 1, 2, 0.5]
     for value in candidates:
         if value == default:
             continue

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from skd.data import load
 from skd.methods import needs_teacher, resolve
 from skd.models import FeatureNetwork, Outputs, build_model
+from skd.objective import Losses, trainable
 from skd.randomness import seeded
 from skd.sheet import Method
 from skd.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec
@@ -30,13 +31,23 @@ STEPS = 2
 
 @dataclass(frozen=True)
 class Trial:
-    """What a few steps left behind."""
+    """What a few steps left behind.
+
+    Attributes:
+        training: the run, where it stopped.
+        first_weights: the student's, before any step.
+        views: the batches it saw.
+        after_first: the run's state after its first step.
+        reached: of each parameter, whether a gradient other than 0 came to it.
+        teaching: of each loss, whether its own gradient reaches the student.
+    """
 
     training: Training
     first_weights: dict[str, Tensor]
     views: list[Tensor]
     after_first: dict[str, Any]
     reached: dict[str, bool]
+    teaching: dict[str, bool]
 
 
 class _Stop(Exception):  # noqa: N818  a signal, not an error
@@ -125,10 +136,20 @@ def train(
         if len(states) == steps:
             raise _Stop
 
+    def after_losses(_objective: nn.Module, _batch: Any, losses: Losses) -> None:
+        weights = trainable(training.student)
+        for name, value in losses.parts.items():
+            found = [None]
+            if value.requires_grad:
+                found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+            teaching[name] = any(slope is not None and bool(slope.any()) for slope in found)
+
     training.views.batch = seen_batch
+    teaching: dict[str, bool] = {}
+    training.objective.register_forward_hook(after_losses)
     with contextlib.suppress(_Stop):
         training.run_epoch(after_step)
-    return Trial(training, first_weights, views, states[0], reached)
+    return Trial(training, first_weights, views, states[0], reached, teaching)
 
 
 @cache
@@ -154,8 +175,14 @@ def same_end(one: Trial, other: Trial) -> bool:
     return all(same_tensors(a[part], b[part]) for part in parts)
 
 
+def same_student(one: Trial, other: Trial) -> bool:
+    """Return whether two trials end with the same bits in the student."""
+    students = (trial.training.student.state_dict() for trial in (one, other))
+    return same_tensors(*students)
+
+
 def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     """Return whether two states have the same bits; NaN equals NaN."""
     return one.keys() == other.keys() and all(
-        torch.equal(one[name].nan_to_num(), other[name].nan_to_num()) for name in one
+        torch.allclose(one[name], other[name], rtol=0, atol=0, equal_nan=True) for name in one
     )

@@ -126,7 +126,7 @@ class Training:
             with torch.no_grad():
                 teacher = self.teacher.forward_features(images)
         student = self.student.forward_features(images)
-        draws = self.draws.of(epoch, self.step)
+        draws = self.draws.go_to(epoch, self.step)
         batch = Batch(student, teacher, self.views.labels[indices], indices, epoch, draws)
         losses = self.objective(batch)
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,72 @@
+"""Every option that all terms share, and every one of the simplifier, changes a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from skd.authoring.contract import PAIRS
+from skd.authoring.trial import Trial, make_teacher, same_student, train, trial_spec
+from skd.methods import resolve
+from skd.sheet import Method
+from skd.simplifier import SimplifierSettings
+from skd.terms import TermSettings
+
+
+def ends(first: dict[str, Any], second: dict[str, Any]) -> tuple[Trial, Trial]:
+    """Train two methods for two steps on the first pair."""
+    specs = [
+        trial_spec(resolve(Method(name="m", **written), {}), *PAIRS[0])
+        for written in (first, second)
+    ]
+    one, other = (train(spec, make_teacher(spec)) for spec in specs)
+    assert specs[0].identity != specs[1].identity
+    return one, other
+
+
+COMMON = {
+    "weight": 0.5,
+    "warmup_epochs": 3,
+    "teacher": "simplified",
+    "standardise": True,
+    "cross_entropy": 0.7,
+}
+
+
+@pytest.mark.parametrize("field", COMMON)
+def test_every_common_setting_changes_a_run(field: str) -> None:
+    assert set(COMMON) == set(TermSettings.model_fields)
+    # From a simplifier that is no identity.
+    extra = {"simplifier": {"output_init": "default"}}
+    plain = {"terms": [{"term": "kd"}, {"term": "mlkd", "teacher": "simplified"}], **extra}
+    changed = {**plain, "settings": {"kd": {field: COMMON[field]}}}
+    assert not same_student(*ends(plain, changed))
+
+
+SIMPLIFIER = {
+    "temperature": 2.0,
+    "softening": "scaled",
+    "axis": "classes",
+    "heads": 2,
+    "width": 4,
+    "layer_norm": False,
+    "values": "rows",
+    "combination": "mean",
+    "output_init": "zero",
+    "trainable": False,
+    "objective": "anchored",
+    "anchor": 5.0,
+    "learning_rate_multiplier": 0.5,
+}
+
+
+@pytest.mark.parametrize("field", SIMPLIFIER)
+def test_every_option_of_the_simplifier_changes_a_run(field: str) -> None:
+    assert set(SIMPLIFIER) == set(SimplifierSettings.model_fields)
+    base: dict[str, Any] = {"output_init": "default", "learning_rate_multiplier": 1.0}
+    if field == "anchor":
+        base["objective"] = "anchored"
+    plain = {"like": "skd", "simplifier": base}
+    changed = {"like": "skd", "simplifier": {**base, field: SIMPLIFIER[field]}}
+    assert not same_student(*ends(plain, changed))
