@@ -33,13 +33,19 @@ def _misfit(method: str, teacher: str | None, student: str, facts: Facts) -> str
         student=_shapes(student, facts),
         teacher=_shapes(teacher, facts) if teacher else None,
     )
-    spec = MethodSpec.restore(json.loads(method))
     try:
-        with torch.device("meta"):  # no memory for its modules
-            Objective(spec, context)
+        _build(MethodSpec.restore(json.loads(method)), context)
     except UnfitError as error:
         return str(error)
     return None
+
+
+def _build(method: MethodSpec, context: TermContext) -> None:
+    try:
+        with torch.device("meta"):  # takes neither memory nor time
+            Objective(method, context)
+    except (NotImplementedError, RuntimeError):  # not everything works there
+        Objective(method, context)
 
 
 @cache

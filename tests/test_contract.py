@@ -242,6 +242,16 @@ def test_an_optional_setting_is_tried_and_one_that_cannot_be_guessed_is_said(pro
     assert problems(HasAnOptionalSetting) == {}
 
 
+class CannotBeMadeWithoutStorage(Rule):
+    def __init__(self, settings: TermSettings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        self.share = torch.eye(context.num_classes)[context.train_labels].mean().item()
+
+
+def test_a_rule_that_reads_values_where_it_is_made_is_no_misfit(problems) -> None:
+    assert problems(CannotBeMadeWithoutStorage) == {}
+
+
 def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
