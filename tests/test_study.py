@@ -482,7 +482,7 @@ def test_an_imported_teacher_is_refused_with_a_validation_split(
     ("text", "fragment"),
     [
         ("title: [", "not valid YAML"),
-        ("", "valid dictionary"),
+        ("", "a sheet is a mapping of keys"),
         ("title: a\ntitle: b\n", "the key 'title' is written twice"),
         ("recipe: {epochs: 1, epochs: 2}\n", "the key 'epochs' is written twice"),
         ("? [a]\n: 1\n", "not valid YAML"),

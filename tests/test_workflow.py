@@ -163,7 +163,9 @@ def test_a_bad_sheet_stops_before_any_job_with_the_place_and_the_names(tmp_path:
     write_sheet(tmp_path, {**SHEET, "methods": ["student", "kdd"]})
     done = everything(tmp_path)
     assert done.returncode != 0
-    assert "unknown method 'kdd' (did you mean 'kd'?); allowed: student, skd, kd" in done.stderr
+    assert (
+        "unknown method 'kdd' (did you mean 'kd'?); allowed: student, skd, skd+dkd, " in done.stderr
+    )
     assert "rule train" not in done.stdout + done.stderr
     unknown = snakemake(tmp_path, "all", "--config", "study=tinny")
     assert "unknown study 'tinny' (did you mean 'tiny'?)" in unknown.stderr
