@@ -30,7 +30,7 @@ from skd.authoring.trial import (
 )
 from skd.data import facts
 from skd.fit import misfit
-from skd.methods import resolve
+from skd.methods import SIMPLIFIER, resolve
 from skd.objective import trainable
 from skd.sheet import Method
 from skd.spec import MethodSpec, RunSpec
@@ -159,9 +159,8 @@ def _two_steps(spec: RunSpec) -> str:
     for name, parameter in parameters_of(training).items():
         if trial.reached[name] != (id(parameter) in trained):
             problems.append(f"{name}: {'a' if trial.reached[name] else 'no'} gradient")
-    own = training.objective.simplifier is not None and "simplifier"
     for name, teaches in trial.teaching.items():
-        if not teaches and name != own:  # the simplifier's own loss is not the student's
+        if not teaches and name != SIMPLIFIER:  # whose own loss is not the student's
             problems.append(f"the loss {name} has no gradient for the student")
     groups = [p for group in training.optimizer.param_groups for p in group["params"]]
     if len(groups) != len(trained) or {id(parameter) for parameter in groups} != trained:
