@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -33,6 +34,26 @@ def slopes(function: Callable[[Any], float], at: Any, step: float = 1e-6) -> Any
             ends.append(function(torch.from_numpy(moved) if torch.is_tensor(at) else moved))
         found[place] = (ends[0] - ends[1]) / (2 * step)
     return torch.from_numpy(found) if torch.is_tensor(at) else found
+
+
+def assert_follows(
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    reference: Callable[[Any, Any], float],
+    student: Tensor,
+    teacher: Tensor,
+) -> None:
+    """Assert that a loss and its gradients by both sides are those of a reference on arrays."""
+    student.requires_grad_()
+    teacher.requires_grad_()
+    loss = loss_of(student, teacher)
+    loss.backward()
+    s, t = student.detach().numpy(), teacher.detach().numpy()
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(reference(s, t), rel=1e-12)
+    by_student = slopes(lambda x: reference(x, t), s)
+    by_teacher = slopes(lambda x: reference(s, x), t)
+    np.testing.assert_allclose(student.grad, by_student, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(teacher.grad, by_teacher, rtol=1e-6, atol=1e-9)
 
 
 def make_outputs(
