@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-from collections.abc import Iterator
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from skd.authoring.commands import check_baseline, new_baseline
-from skd.errors import InterruptedRunError, RunFailedError, SkdError
+from skd.errors import FAILED, INTERRUPTED, USAGE, InterruptedRunError, RunFailedError, SkdError
 from skd.files import write_json
-from skd.sheet import StudyError
+from skd.jobs.commands import cancel, job
 from skd.spec import DatasetSpec
-from skd.status import cell_result, status_table
+from skd.status import status_table
 from skd.store import Store
 from skd.study import load_expansion
-
-if TYPE_CHECKING:
-    from skd.training.runs import Options
+from skd.training.commands import RESULTS, Device, Results, Study, Threads, teacher, train
 
 app = typer.Typer(
     help="Train and compare Student-friendly Knowledge Distillation (SKD) and its baselines.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-# Exit statuses beside 0.
-FAILED, USAGE, INTERRUPTED = 1, 2, 143
-
-
-class IfLeased(StrEnum):
-    """What to do about a run that another process trains."""
-
-    wait = "wait"
-    refuse = "refuse"
 
 
 class Listing(StrEnum):
@@ -50,118 +34,6 @@ class Listing(StrEnum):
     methods = "methods"
     datasets = "datasets"
     studies = "studies"
-
-
-Study = Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")]
-Results = Annotated[Path, typer.Option(help="where runs, teachers and reports are kept")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; by default, as many as torch takes")
-]
-CheckpointSeconds = Annotated[
-    float, typer.Option(min=0, help="at most so long between checkpoints; 0: every epoch")
-]
-Leased = Annotated[IfLeased, typer.Option(help="if another process trains the run")]
-Output = Annotated[Path | None, typer.Option(help="also write the outcome to this file")]
-Expect = Annotated[
-    str | None, typer.Option(help="refuse if the identity is another: the sheet or code changed")
-]
-RESULTS = Path("results")
-
-
-@app.command()
-def teacher(
-    study: Study,
-    name: Annotated[str, typer.Argument(help="the teacher's name in the sheet")],
-    results: Results = RESULTS,
-    device: Device = "auto",
-    threads: Threads = None,
-    checkpoint_seconds: CheckpointSeconds = 60.0,
-    if_leased: Leased = IfLeased.refuse,
-    output: Output = None,
-    expect: Expect = None,
-) -> None:
-    """Make one teacher of a study ready: train it, or import it, as the sheet says."""
-    from skd.training.execution import choose
-    from skd.training.teachers import import_teacher, train_teacher
-
-    expansion = load_expansion(study, results)
-    node = expansion.teacher(name)
-    _check_unchanged(f"teacher {name}", node.id, expect)
-    entry = Store(results).teacher(node.id)
-    if node.spec.kind == "trained":
-        with _options(device, threads, checkpoint_seconds, if_leased) as options:
-            card = train_teacher(node.spec, entry, options, f"teacher {name}")
-    else:
-        place = choose(device, threads).apply()
-        wait = if_leased is IfLeased.wait
-        card = import_teacher(node.spec, node.source, entry, place, wait)
-    measured = f"{card.test_top1:.2f} % on the {expansion.dataset.split} images"
-    print(f"teacher {name}: {measured}, {entry.folder}")
-    if output:
-        write_json(output, card.model_dump(mode="json"))
-
-
-@app.command()
-def train(
-    study: Study,
-    pair: Annotated[
-        str, typer.Argument(help="TEACHER--STUDENT, or STUDENT for a method without a teacher")
-    ],
-    method: Annotated[str, typer.Argument(help="the method's name in the sheet")],
-    seed: Annotated[
-        list[int] | None, typer.Option(help="only this seed; may be repeated [all of the study]")
-    ] = None,
-    results: Results = RESULTS,
-    device: Device = "auto",
-    threads: Threads = None,
-    checkpoint_seconds: CheckpointSeconds = 60.0,
-    if_leased: Leased = IfLeased.refuse,
-    output: Output = None,
-    expect: Expect = None,
-) -> None:
-    """Train the students of one cell (pair, method): every seed that has no record yet.
-
-    One failed run does not keep the others from being trained; the exit status is then 1.
-    """
-    from skd.training.runs import complete
-    from skd.training.teachers import load_teacher
-
-    expansion, store = load_expansion(study, results), Store(results)
-    cell = expansion.cell(pair, method)
-    _check_unchanged(cell.key, cell.digest, expect)
-    for unknown in set(seed or ()) - set(cell.runs):
-        raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*cell.runs]}")
-    loader = None
-    if cell.teacher is not None:
-        teacher_entry = store.teacher(expansion.teacher(cell.teacher).id)
-        if teacher_entry.card() is None:
-            raise StudyError(f"the teacher is not ready; first: skd teacher {study} {cell.teacher}")
-        loader = partial(load_teacher, teacher_entry)
-    failures = []
-    with _options(device, threads, checkpoint_seconds, if_leased) as options:
-        for number, identity in cell.runs.items():
-            if seed and number not in seed:
-                continue
-            label = f"{cell.key} seed {number}"
-            try:
-                record = complete(cell.run(number), store.run(identity), options, label, loader)
-                print(
-                    f"{label}: last {record.last.top1:.2f} %, best {record.best.top1:.2f} % "
-                    f"(epoch {record.best.epoch}), run {identity}",
-                    flush=True,
-                )
-            except InterruptedRunError:
-                raise
-            except SkdError as error:  # of this run alone: the others go on
-                failures.append(number)
-                said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
-                print(f"{said} {error}", file=sys.stderr, flush=True)
-    if output:
-        write_json(output, cell_result(expansion, cell, store).model_dump(mode="json"))
-    if failures:
-        print(f"{len(failures)} of {len(cell.runs)} runs have no record", file=sys.stderr)
-        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -271,44 +143,12 @@ def expand(study: Study, results: Results = RESULTS) -> None:
     )
 
 
+app.command()(teacher)
+app.command()(train)
+app.command()(cancel)
+app.add_typer(job, name="job")
 app.command("new-baseline")(new_baseline)
 app.command("check-baseline")(check_baseline)
-
-
-def _check_unchanged(what: str, identity: str, expected: str | None) -> None:
-    if expected and expected != identity:
-        raise StudyError(
-            f"{what} is now {identity}, not {expected}: the sheet or the code changed after the "
-            "workflow was started; start it again"
-        )
-
-
-@contextlib.contextmanager
-def _options(
-    device: str, threads: int | None, checkpoint_seconds: float, if_leased: IfLeased
-) -> Iterator[Options]:
-    """Yield training options; within, SIGTERM and the first Ctrl-C save and leave."""
-    from skd.training.execution import choose
-    from skd.training.runs import Options
-
-    received: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        if received:  # a second one does not wait for the save
-            raise KeyboardInterrupt
-        received.append(number)
-
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield Options(
-            execution=choose(device, threads),
-            checkpoint_seconds=checkpoint_seconds,
-            wait=if_leased is IfLeased.wait,
-            stopping=lambda: bool(received),
-        )
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def main() -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Exit statuses of the commands, beside 0.
+FAILED, USAGE, INTERRUPTED = 1, 2, 143
+
 
 class SkdError(Exception):
     """Something a user can put right. The message says what to do."""
+
+    repeats = False  # whether a run that failed so would only fail again
 
 
 class InterruptedRunError(SkdError):

@@ -31,6 +31,13 @@ _NAME = re.compile(r"lease-(\d+)\.json")
 class LeaseHeldError(SkdError):
     """Another process trains this run."""
 
+    def __init__(self, folder: Path, holder: Holder) -> None:
+        super().__init__(
+            f"{folder.name} is being trained by {holder}; wait for it (--if-leased wait), or end "
+            "that process: it saves, and this command goes on from there"
+        )
+        self.holder = holder
+
 
 class LeaseLostError(SkdError):
     """This process was taken for dead, and another has taken over: stop without writing."""
@@ -119,10 +126,7 @@ def _acquire(
         current = _read(found[1]) if found else None
         if current is not None and current.alive():
             if not wait:
-                raise LeaseHeldError(
-                    f"{folder.name} is being trained by {current}; wait for it (--if-leased wait), "
-                    "or end that process: it saves, and this command goes on from there"
-                )
+                raise LeaseHeldError(folder, current)
             if not told:
                 on_wait(current)
                 told = True

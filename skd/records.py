@@ -53,6 +53,9 @@ class Cost(Frozen):
     seconds_per_epoch: float
     images_per_second: float
     peak_memory_bytes: int = Field(description="of the process, or of the device's allocator")
+    gpu_utilisation: float | None = Field(
+        None, description="% of the time that a kernel ran, sampled; others on the GPU count too"
+    )
     parameters: int
     extra_parameters: int = Field(description="trained beside the network, then thrown away")
     extra_memory_bytes: int | None = Field(
@@ -102,10 +105,21 @@ class Failure(Frozen):
     id: str
     reason: str
     kind: str = Field(description="the error's class")
+    repeats: bool = Field(False, description="whether another attempt would only fail again")
     details: str = Field(description="the traceback")
     epoch: int = Field(description="finished epochs when it failed")
-    failed_at: str
+    failed_at: str = Field(description="ISO 8601, UTC")
     environment: dict[str, Any]
+
+
+class Progress(Frozen):
+    """How far a run under way is."""
+
+    epoch: int = Field(description="finished epochs")
+    epochs: int
+    images_per_second: float
+    seconds_left: float
+    at: float = Field(description="when this was so, in seconds since 1970")
 
 
 class CellOutcome(Frozen):

@@ -6,6 +6,7 @@
     execution.json        how: fixed at the first step, so that a resume cannot change it
     lease-<n>.json        who trains it now
     checkpoint*.pt        where it stands
+    progress.json         how far it is, every few seconds
     failure.json          why it stopped by itself
     weights.safetensors, test_logits.safetensors, record.json     once it is done
     card.json             of a teacher at hand
@@ -25,7 +26,7 @@ from pydantic import BaseModel, ValidationError
 from skd.errors import SkdError
 from skd.files import write_json
 from skd.lease import holder
-from skd.records import CellOutcome, Failure, Record, TeacherCard
+from skd.records import CellOutcome, Failure, Progress, Record, TeacherCard
 from skd.spec import RunSpec, canonical
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -67,6 +68,11 @@ class Entry:
         return self.folder / "failure.json"
 
     @property
+    def progress_path(self) -> Path:
+        """Where a run under way says how far it is."""
+        return self.folder / "progress.json"
+
+    @property
     def card_path(self) -> Path:
         """Where a teacher's card is."""
         return self.folder / "card.json"
@@ -83,6 +89,13 @@ class Entry:
         """Return the failure note, or none."""
         return _read(Failure, self.failure_path)
 
+    def progress(self) -> Progress | None:
+        """Return how far a run under way is; none where it does not say."""
+        try:
+            return _read(Progress, self.progress_path)
+        except StoreError:  # it is only told, and soon anew
+            return None
+
     def card(self) -> TeacherCard | None:
         """Return the teacher's card, or none while the teacher is not at hand."""
         return _read(TeacherCard, self.card_path)
@@ -91,17 +104,21 @@ class Entry:
         """Leave the resolved spec beside the checkpoints, for people."""
         write_json(self.folder / "spec.json", canonical(spec))
 
-    def write(self, model: Record | Failure | TeacherCard) -> None:
-        """Write a record, failure note or card; a record clears an earlier failure note."""
-        path = {Record: self.record_path, Failure: self.failure_path, TeacherCard: self.card_path}[
-            type(model)
-        ]
+    def write(self, model: Record | Failure | TeacherCard | Progress) -> None:
+        """Write one of the entry's files; a record clears what was said before it."""
+        path = {
+            Record: self.record_path,
+            Failure: self.failure_path,
+            TeacherCard: self.card_path,
+            Progress: self.progress_path,
+        }[type(model)]
         data = model.model_dump(mode="json")
         if isinstance(model, Record):
             data["spec"] = canonical(model.spec)
         write_json(path, data)
         if isinstance(model, Record):
             self.failure_path.unlink(missing_ok=True)
+            self.progress_path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

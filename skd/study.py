@@ -10,6 +10,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
@@ -44,7 +45,7 @@ class Cell(Frozen):
     @property
     def digest(self) -> str:
         """Hash of the cell's runs: another in a file's name means other runs."""
-        return digest(sorted(self.runs.values()))[:8]
+        return digest_of([self])
 
     @property
     def key(self) -> str:
@@ -122,6 +123,24 @@ class Expansion(Frozen):
             raise StudyError(
                 f"study {self.study} has no teacher '{name}'{suggest(name, teachers)}"
             ) from None
+
+
+def digest_of(cells: Iterable[Cell]) -> str:
+    """Hash the runs of some cells: another in a file's name means other runs."""
+    return digest(sorted(run for cell in cells for run in cell.runs.values()))[:8]
+
+
+def check_unchanged(what: str, identity: str, expected: str | None) -> None:
+    """Refuse to go on where something is not what the workflow was started with.
+
+    Raises:
+        StudyError: the sheet or the code has changed since.
+    """
+    if expected is not None and expected != identity:
+        raise StudyError(
+            f"{what} is now {identity}, not {expected}: the sheet or the code changed after the "
+            "workflow was started; start it again"
+        )
 
 
 def expansion_path(results: Path, study: str) -> Path:

@@ -25,6 +25,15 @@ LIGHT = (
     "skd.collapse",
     "skd.errors",
     "skd.files",
+    "skd.jobs",
+    "skd.jobs.batches",
+    "skd.jobs.commands",
+    "skd.jobs.driver",
+    "skd.jobs.errors",
+    "skd.jobs.gpu",
+    "skd.jobs.packing",
+    "skd.jobs.slurm",
+    "skd.jobs.workers",
     "skd.lease",
     "skd.records",
     "skd.sheet",
@@ -32,6 +41,7 @@ LIGHT = (
     "skd.status",
     "skd.store",
     "skd.study",
+    "skd.training.commands",
 )
 
 

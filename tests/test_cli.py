@@ -41,6 +41,7 @@ COMMANDS = [
     "analyse",
     "list",
     "status",
+    "cancel",
     "expand",
     "new-baseline",
     "check-baseline",
@@ -262,7 +263,7 @@ def test_teacher_then_students_then_nothing_left(
     assert record.spec == cell.run(7)
     assert record.teacher.id == teacher.id
     assert "seed 0" not in done.out
-    runs = {run["seed"]: run for run in json.loads(Path("out/cell.json").read_text())["runs"]}
+    runs = {run["seed"]: run for run in json.loads(Path("out/cell.json").read_text())[0]["runs"]}
     assert {seed: run["outcome"] for seed, run in runs.items()} == {0: "missing", 7: "done"}
     assert runs[7]["last_top1"] == record.last.top1
 
@@ -288,13 +289,13 @@ def test_a_failed_run_is_told_noted_and_does_not_stop_the_next(
     assert "FAILED resnet8/student seed 0: it broke" in done.err
     assert "1 of 2 runs have no record" in done.err
     assert "Traceback" not in done.err
-    runs = json.loads(Path("cell.json").read_text())["runs"]
+    runs = json.loads(Path("cell.json").read_text())[0]["runs"]
     assert [run["outcome"] for run in runs] == ["failed", "done"]
     assert "seed 0" in tiny("status", "tiny").out
 
     monkeypatch.setattr("skd.training.runs.Training", Training)
     assert tiny("train", "tiny", "resnet8", "student", "--output", "cell.json").status == 0
-    runs = json.loads(Path("cell.json").read_text())["runs"]
+    runs = json.loads(Path("cell.json").read_text())[0]["runs"]
     assert [run["outcome"] for run in runs] == ["done", "done"]
 
 

@@ -52,7 +52,7 @@ def planned(folder: Path, *arguments: str) -> Counter:
     """Return the jobs a dry run announces, by rule; train jobs by cell."""
     done = everything(folder, "--dry-run", *arguments)
     assert done.returncode == 0, done.stderr
-    jobs = Counter(re.findall(r"^(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
+    jobs = Counter(re.findall(r"^ *(?:local)?rule (\w+):", done.stdout + done.stderr, re.MULTILINE))
     cells = re.findall(r"output: results/tiny/cells/(.+)-[0-9a-f]{8}\.json", done.stdout)
     assert jobs.pop("train", 0) == len(cells)
     return jobs + Counter(cells)
@@ -92,7 +92,7 @@ pytestmark = pytest.mark.slow
 def test_a_study_runs_to_its_report(finished: Path) -> None:
     assert len(records(finished)) == 3
     cell = next((finished / "results/tiny/cells" / tiny.PAIR).glob("skd-*.json"))
-    outcome = json.loads(cell.read_text())
+    (outcome,) = json.loads(cell.read_text())
     assert outcome["cell"] == f"{tiny.PAIR}/skd"
     assert [run["outcome"] for run in outcome["runs"]] == ["done"]
     assert outcome["runs"][0]["id"] in records(finished)

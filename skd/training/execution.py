@@ -20,6 +20,7 @@ from pydantic import PositiveInt
 import skd
 from skd.errors import SkdError
 from skd.files import write_json
+from skd.jobs.gpu import gpu_state
 from skd.sheet import ROOT
 from skd.spec import Frozen
 
@@ -85,9 +86,9 @@ def freeze(folder: Path, asked: Execution) -> Execution:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak of allocated device memory, or of the process's memory on a CPU, in bytes."""
+    """Return the peak of what the device's allocator held, or the process on a CPU, in bytes."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return torch.cuda.max_memory_reserved(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -109,6 +110,8 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
+        "gpu_driver": state.driver if (state := gpu_state()) else None,
+        "host": platform.node(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
 

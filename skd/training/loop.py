@@ -33,6 +33,8 @@ DRY_BATCH = 2
 class NonFiniteLossError(SkdError, ArithmeticError):
     """A loss became NaN or infinite."""
 
+    repeats = True
+
 
 class Training:
     """One run's networks, optimiser and progress, on one device."""

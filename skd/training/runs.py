@@ -25,6 +25,7 @@ from skd.training import checkpoint
 from skd.training.execution import Execution, environment, freeze, peak_memory
 from skd.training.loop import Training
 from skd.training.progress import RunProgress, run_progress, wants_loss
+from skd.training.telling import Telling
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,17 @@ def complete(
             teacher = load_teacher(device, images.num_classes) if load_teacher else None
             training = Training(spec, images, teacher.network if teacher else None, device)
             sessions = _resume(training, entry, device)
+            telling = Telling(
+                entry, spec.recipe.epochs, training.steps_per_epoch, device.type == "cuda"
+            )
             with run_progress(
                 label, spec.recipe.epochs, spec.recipe.epochs * training.steps_per_epoch
             ) as progress:
                 if training.epochs_done or training.step:
                     progress.note(f"goes on after epoch {training.epochs_done}")
-                _train(training, entry, options, sessions, still_mine, progress)
-            return _finish(training, entry, execution, sessions, teacher, still_mine)
+                _train(training, entry, options, sessions, still_mine, progress, telling)
+            busy = telling.gpu_utilisation
+            return _finish(training, entry, execution, sessions, teacher, still_mine, busy)
         except (InterruptedRunError, LeaseLostError):
             raise
         except Exception as error:
@@ -128,6 +133,7 @@ def _train(
     sessions: list[str],
     still_mine: Callable[[], None],
     progress: RunProgress,
+    telling: Telling,
 ) -> None:
     saved = shown = time.monotonic()
 
@@ -150,8 +156,9 @@ def _train(
         if wants_loss(shown):
             shown = time.monotonic()
             loss = (training.sums["loss/total"] / training.sums["images"]).item()
-        seen = training.step * training.spec.recipe.batch_size
-        progress.step(done, loss, seen / training.elapsed)
+        speed = training.step * training.spec.recipe.batch_size / training.elapsed
+        progress.step(done, loss, speed)
+        telling.step(done, speed)
 
     while training.epochs_done < training.spec.recipe.epochs:
         row = training.run_epoch(after_step)
@@ -169,6 +176,7 @@ def _finish(
     sessions: list[str],
     teacher: LoadedTeacher | None,
     still_mine: Callable[[], None],
+    gpu_utilisation: float | None,
 ) -> Record:
     """Leave weights and test logits, then the record, then nothing else."""
     logits = training.test_logits()
@@ -193,6 +201,7 @@ def _finish(
             images_per_second=images
             / sum(len(training.views.labels) / row.images_per_second for row in epochs),
             peak_memory_bytes=peak_memory(logits.device),
+            gpu_utilisation=gpu_utilisation,
             parameters=count_parameters(training.student),
             extra_parameters=count_parameters(training.objective),
             extra_memory_bytes=memory_bytes(training.objective),
@@ -202,7 +211,7 @@ def _finish(
         teacher=teacher.card if teacher else None,
         collapse=judge(epochs, logits.shape[1]),
         files=files,
-        finished_at=_now(),
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     entry.write(record)
     checkpoint.remove(entry.folder)
@@ -226,16 +235,13 @@ def _leave_failure_note(entry: Entry, error: Exception, epochs_done: int) -> Non
         id=entry.id,
         reason=str(error) or type(error).__name__,
         kind=type(error).__name__,
+        repeats=getattr(error, "repeats", False),
         details="".join(traceback.format_exception(error)),
         epoch=epochs_done,
-        failed_at=_now(),
+        failed_at=datetime.now(UTC).isoformat(),
         environment=environment(),
     )
     try:
         entry.write(note)
     except OSError as full:  # say it at least where the log is
         print(f"the failure note could not be written: {full}", flush=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -5,26 +5,43 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from skd.sheet import StudyError, find_sheet, sheet_files
+from skd.errors import SkdError
+from skd.jobs.batches import Shape, load_batches
+from skd.sheet import find_sheet, sheet_files
 from skd.study import load_expansion
 
 # For jobs that make their environment, with `--software-deployment-method conda`; else they run in
 # the one that Snakemake runs in.
 ENVIRONMENT = "../../environment.yml"
-STUDIES = {}  # by name, as they are asked for: each is read once, and these are reported on
+RESULTS = Path("results")
+# By name, as they are asked for: each is read once, and these are driven and reported on.
+STUDIES = {}
+BATCHES = {}
+
+config.setdefault("study", "cifar100")
+config.setdefault("job_minutes", 0)
+config.setdefault("cells_per_job", None)
+config.setdefault("side_by_side", "auto")
 
 
 def study(name):
     if name not in STUDIES:
         try:
-            STUDIES[name] = load_expansion(name, Path("results"))
-        except StudyError as error:
+            STUDIES[name] = load_expansion(name, RESULTS)
+        except SkdError as error:
             raise WorkflowError(str(error))
     return STUDIES[name]
 
 
+def batches(name):
+    if name not in BATCHES:
+        shape = Shape(job_minutes=config["job_minutes"], cells_per_job=config["cells_per_job"])
+        BATCHES[name] = load_batches(study(name), RESULTS, shape, dict)
+    return BATCHES[name]
+
+
 def cells_of(name):
-    return [f"results/{name}/cells/{cell.path}.json" for cell in study(name).cells]
+    return [f"results/{name}/cells/{batch.path}.json" for batch in batches(name).batches]
 
 
 def everything_of(name):
@@ -40,9 +57,27 @@ def sheets(wildcards):
     return sheet_files(find_sheet(wildcards.study))
 
 
+def batch_of(wildcards):
+    batch = batches(wildcards.study).find(wildcards.pair, wildcards.batch, wildcards.digest)
+    if batch is None:
+        raise WorkflowError(
+            f"{wildcards.pair}/{wildcards.batch}-{wildcards.digest} is no job of study "
+            f"{wildcards.study}: its sheet, the code or the size of jobs changed; start again"
+        )
+    return batch
+
+
+def methods_of(wildcards):
+    return list(batch_of(wildcards).methods)
+
+
 def teacher_of(wildcards):
-    expansion = study(wildcards.study)
-    name = expansion.cell(wildcards.pair, wildcards.method).teacher
+    batch = batch_of(wildcards)
+    name = study(wildcards.study).cell(batch.pair, batch.methods[0]).teacher
     if name is None:
         return []
-    return [f"results/{wildcards.study}/teachers/{name}-{expansion.teacher(name).id}.json"]
+    return [f"results/{wildcards.study}/teachers/{name}-{study(wildcards.study).teacher(name).id}.json"]
+
+
+def attempt(wildcards, attempt):
+    return attempt

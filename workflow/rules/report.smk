@@ -5,7 +5,8 @@ rule analyse:
         analysis="results/{study}/analysis.json",
     log:
         "results/{study}/logs/analyse.log",
-    localrule: True
+    group:
+        "report"
     conda:
         ENVIRONMENT
     shell:
@@ -21,7 +22,8 @@ rule report:
         html="results/{study}/report/index.html",
     log:
         "results/{study}/logs/report.log",
-    localrule: True
+    group:
+        "report"
     conda:
         ENVIRONMENT
     shell:

@@ -2,15 +2,20 @@ rule train:
     input:
         teacher=teacher_of,
     output:
-        cell="results/{study}/cells/{pair}/{method}-{digest}.json",
+        cells="results/{study}/cells/{pair}/{batch}-{digest}.json",
     log:
-        "results/{study}/logs/{pair}/{method}-{digest}.log",
+        "results/{study}/logs/{pair}/{batch}-{digest}.log",
     benchmark:
-        "results/{study}/benchmarks/{pair}/{method}-{digest}.tsv"
+        "results/{study}/benchmarks/{pair}/{batch}-{digest}.tsv"
+    params:
+        methods=methods_of,
+        side_by_side=config["side_by_side"],
     conda:
         ENVIRONMENT
     threads: 1
+    resources:
+        attempt=attempt,
     shell:
-        "python -m skd train {wildcards.study:q} {wildcards.pair:q} {wildcards.method:q}"
-        " --expect {wildcards.digest} --threads {threads} --if-leased wait"
-        " --output {output.cell:q} 2>&1 | (trap '' INT TERM; exec tee {log:q})"
+        "exec python -m skd job train {wildcards.study:q} {wildcards.pair:q} {params.methods:q}"
+        " --expect {wildcards.digest} --cores {threads} --attempt {resources.attempt}"
+        " --side-by-side {params.side_by_side:q} --log {log:q} --output {output.cells:q}"

@@ -9,6 +9,5 @@ rule teacher:
         ENVIRONMENT
     threads: 1
     shell:
-        "python -m skd teacher {wildcards.study:q} {wildcards.teacher:q} --expect {wildcards.digest}"
-        " --threads {threads} --if-leased wait --output {output.card:q}"
-        " 2>&1 | (trap '' INT TERM; exec tee {log:q})"
+        "exec python -m skd job teacher {wildcards.study:q} {wildcards.teacher:q}"
+        " --expect {wildcards.digest} --cores {threads} --log {log:q} --output {output.card:q}"

@@ -1,0 +1,239 @@
+"""Worker processes: the trainings of one job, side by side, watched from outside.
+
+A process that is killed cannot say why. Its parent, which imports no torch and so stays small, can:
+it leaves the failure note, has the workers save before the job's time is up, and keeps the log.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from skd.errors import FAILED, INTERRUPTED
+from skd.jobs import slurm
+from skd.lease import Holder, holder
+from skd.records import Failure
+from skd.store import Entry
+
+POLL_SECONDS = 0.2
+# How often SLURM is asked for the job's end, which an administrator may move.
+CLOCK_SECONDS = 60.0
+# Signals by which somebody asks a process to end, and no failure.
+ASKED = ("SIGTERM", "SIGINT", "SIGHUP")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job's workers ended."""
+
+    statuses: tuple[int, ...]
+    stopped: bool  # asked to, by a signal or the job's own clock
+    requeued: bool  # back in SLURM's queue: it goes on later
+
+    @property
+    def status(self) -> int:
+        """The job's exit status."""
+        if self.stopped and any(self.statuses):
+            return INTERRUPTED
+        return FAILED if any(self.statuses) else 0
+
+
+@dataclass
+class _Job:
+    commands: Sequence[Sequence[str]]
+    entries: Mapping[str, Entry]
+    log: Path | None
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+    stopped: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def tell(self, line: str) -> None:
+        """Write a line to the log and to standard output, where either may be gone or full."""
+        with self.lock, contextlib.suppress(OSError):
+            print(line, flush=True)
+        with self.lock, contextlib.suppress(OSError):
+            if self.log is not None:
+                with self.log.open("a") as file:
+                    file.write(f"{line}\n")
+
+    def stop(self, why: str) -> None:
+        """Have the workers save and leave."""
+        if not self.stopped:
+            self.stopped = True
+            self.tell(f"{why}: saving")
+        for process in self.processes:
+            if process.poll() is None:
+                process.terminate()
+
+
+def run_workers(
+    commands: Sequence[Sequence[str]], entries: Mapping[str, Entry], log: Path | None = None
+) -> Outcome:
+    """Run worker commands to their end; what they print goes to the log and on.
+
+    SIGTERM and Ctrl-C are passed on as SIGTERM, at which a worker saves. Shortly before the time
+    limit of the SLURM job around us the workers are stopped in the same way, and the job is put
+    back into the queue. A run whose process is killed gets a failure note.
+
+    Args:
+        commands: one a worker.
+        entries: the runs that they may train, by the name that messages have for them.
+        log: a file to append to.
+    """
+    job = _Job(commands, entries, log)
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+    left = slurm.time_left()
+    margin = saving_margin(left) if left is not None else 0.0
+    if (number := slurm.job_id()) is not None:
+        limit = "" if left is None else f", {left / 60:.0f} minutes left"
+        job.tell(f"SLURM job {number} on {os.uname().nodename}{limit}")
+    before = _progress(entries)
+    late = False
+    with _signals(job):
+        for command in commands:
+            job.processes.append(_start(command))
+        if job.stopped:  # before there was anybody to pass it on to
+            job.stop("")
+        readers = [threading.Thread(target=_pass_on, args=(job, p)) for p in job.processes]
+        for reader in readers:
+            reader.start()
+        seen: set[int] = set()
+        asked = time.monotonic()
+        while any(process.poll() is None for process in job.processes):
+            time.sleep(POLL_SECONDS)
+            _note_deaths(job, seen)
+            if left is None or job.stopped:
+                continue
+            if time.monotonic() - asked > CLOCK_SECONDS and (now := slurm.time_left()) is not None:
+                left, asked = now, time.monotonic()
+            if left - (time.monotonic() - asked) < margin:
+                late = True
+                job.stop(f"the job's time limit is {margin:.0f} s away")
+        _note_deaths(job, seen)
+        for reader in readers:
+            reader.join()
+    statuses = tuple(process.returncode for process in job.processes)
+    requeued = late and any(statuses) and _requeue(job, before)
+    return Outcome(statuses, job.stopped, requeued)
+
+
+def saving_margin(seconds_left: float) -> float:
+    """Return how long before its limit a job begins to save: a tenth, from 15 s to 5 minutes."""
+    return min(max(seconds_left / 10, 15.0), 300.0)
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+
+
+def _pass_on(job: _Job, process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        job.tell(line.rstrip("\n"))
+
+
+@contextlib.contextmanager
+def _signals(job: _Job) -> Iterator[None]:
+    def stop(number: int, frame: object) -> None:
+        # Not told from here: the interrupted frame may hold the lock.
+        threading.Thread(target=job.stop, args=(signal.Signals(number).name,)).start()
+
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _note_deaths(job: _Job, seen: set[int]) -> None:
+    """Leave a failure note for what a killed worker was training."""
+    for process in job.processes:
+        status = process.poll()
+        if status is None or status >= 0 or process.pid in seen:
+            continue
+        seen.add(process.pid)
+        name = signal.Signals(-status).name
+        if name in ASKED:
+            continue
+        hint = " (most often: out of memory)" if name == "SIGKILL" else ""
+        held = [(label, entry) for label, entry in job.entries.items() if _by(entry, process.pid)]
+        for label, entry in held:
+            reason = f"its process was killed by {name}{hint}"
+            job.tell(f"FAILED {label}: {reason}")
+            leave_note(entry, reason, "Killed")
+        if not held:
+            job.tell(f"a worker was killed by {name}{hint} between two runs")
+
+
+def _by(entry: Entry, pid: int) -> bool:
+    found: Holder | None = holder(entry.folder)
+    return found is not None and found.pid == pid and found.host == os.uname().nodename
+
+
+def leave_note(entry: Entry, reason: str, kind: str) -> None:
+    """Say in the store why a run has no record, where nobody else could."""
+    note = Failure(
+        id=entry.id,
+        reason=reason,
+        kind=kind,
+        details="",
+        epoch=progress.epoch if (progress := entry.progress()) else 0,
+        failed_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+        environment={"host": os.uname().nodename, "slurm_job": slurm.job_id()},
+    )
+    with contextlib.suppress(OSError):  # the log has it
+        entry.write(note)
+
+
+def _progress(entries: Mapping[str, Entry]) -> dict[str, object]:
+    """Return what changes where a run gets on: its newest checkpoint, and whether it is done."""
+    return {
+        label: (
+            entry.record_path.exists(),
+            entry.card_path.exists(),
+            max(
+                (path.stat().st_mtime_ns for path in entry.folder.glob("checkpoint*.pt")), default=0
+            ),
+        )
+        for label, entry in entries.items()
+    }
+
+
+def _requeue(job: _Job, before: dict[str, object]) -> bool:
+    """Put the job back into the queue, unless it would only be there for ever."""
+    waited_for = any(
+        found.alive() for e in job.entries.values() if (found := holder(e.folder)) is not None
+    )
+    if _progress(job.entries) == before and not waited_for:
+        reason = "the job's time limit left no time for a single step; ask for more (runtime)"
+        for label, entry in job.entries.items():
+            if not entry.record_path.exists() and not entry.card_path.exists():
+                job.tell(f"FAILED {label}: {reason}")
+                leave_note(entry, reason, "TimeLimit")
+        return False
+    agreed = slurm.requeue()
+    job.tell("back in SLURM's queue" if agreed else "SLURM refuses to requeue: Snakemake retries")
+    return agreed
+
+
+def worker(*arguments: str) -> list[str]:
+    """Return the command line of a `skd` worker, run by this interpreter."""
+    return [sys.executable, "-m", "skd", *arguments]
