@@ -17,6 +17,7 @@ from rich.console import Console
 from skd.authoring.commands import check_baseline, new_baseline
 from skd.errors import InterruptedRunError, RunFailedError, SkdError
 from skd.files import write_json
+from skd.planning.commands import plan
 from skd.sheet import StudyError
 from skd.spec import DatasetSpec
 from skd.status import cell_result, status_table
@@ -273,6 +274,7 @@ def expand(study: Study, results: Results = RESULTS) -> None:
 
 app.command("new-baseline")(new_baseline)
 app.command("check-baseline")(check_baseline)
+app.command("plan")(plan)
 
 
 def _check_unchanged(what: str, identity: str, expected: str | None) -> None:

@@ -44,6 +44,7 @@ COMMANDS = [
     "expand",
     "new-baseline",
     "check-baseline",
+    "plan",
 ]
 
 
