@@ -14,6 +14,7 @@ from report.frame import WHOLE_NUMBERS, Frames, build_frames
 from report.headline import headline
 from report.literature import published_values
 from report.look import looks
+from report.plan import plan_and_reality, plan_markdown, plan_sentence, wall_sentence
 from skd.files import write_atomically
 from skd.spec import Recipe
 from skd.store import Store
@@ -50,6 +51,8 @@ def render(expansion: Expansion, results: Path) -> Path:
         evaluated=expansion.dataset.split,
         published=bool(context["published"]),
     )
+    if context["plan"]:
+        text += f"\n{plan_markdown(context['plan'])}"
     files = {
         "runs.csv": frames.runs.astype(WHOLE_NUMBERS).to_csv(index=False),
         "epochs.csv": frames.epochs.to_csv(index=False),
@@ -65,6 +68,7 @@ def page_context(expansion: Expansion, frames: Frames, results: Path) -> dict[st
     """Return all that the page says, as data."""
     published = published_values(expansion.dataset)
     analysis, analysis_problem = read_analysis(results / expansion.study / "analysis.json")
+    plan, plan_problem = plan_and_reality(expansion, frames, results)
     counts = tables.outcome_counts(frames)
     return {
         "expansion": expansion,
@@ -94,6 +98,8 @@ def page_context(expansion: Expansion, frames: Frames, results: Path) -> dict[st
         "execution": protocol.distinct_values(frames, "execution"),
         "analysis": analysis_table(analysis, frames) if analysis else [],
         "analysis_problem": analysis_problem,
+        "plan": plan,
+        "plan_problem": plan_problem,
         **_figures(expansion, frames),
     }
 
@@ -110,6 +116,8 @@ def html(context: dict[str, Any]) -> str:
     environment.filters |= {name: getattr(formats, name) for name in FILTERS}
     environment.filters |= {
         "published_text": markdown.published_text,
+        "plan_sentence": plan_sentence,
+        "wall_sentence": wall_sentence,
         "records": lambda frame: frame.to_dict("records"),
     }
     return environment.get_template("report.html.j2").render(context)

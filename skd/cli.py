@@ -14,6 +14,7 @@ from skd.authoring.commands import check_baseline, new_baseline
 from skd.errors import FAILED, INTERRUPTED, USAGE, InterruptedRunError, RunFailedError, SkdError
 from skd.files import write_json
 from skd.jobs.commands import cancel, job
+from skd.planning.commands import plan
 from skd.spec import DatasetSpec
 from skd.status import status_table
 from skd.store import Store
@@ -149,6 +150,7 @@ app.command()(cancel)
 app.add_typer(job, name="job")
 app.command("new-baseline")(new_baseline)
 app.command("check-baseline")(check_baseline)
+app.command("plan")(plan)
 
 
 def main() -> None:

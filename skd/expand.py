@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from skd.data import dataset_names, facts
-from skd.data.images import DataError
+from skd.data.images import CHANNELS, DataError
 from skd.errors import suggest
 from skd.files import sha256_of
-from skd.fit import misfit
+from skd.fit import extra_facts, misfit, network_facts
 from skd.methods import check_settings, needs_teacher, resolve
 from skd.models import network_names
 from skd.sheet import (
@@ -35,7 +35,14 @@ from skd.spec import (
     TeacherSpec,
     TrainedTeacher,
 )
-from skd.study import Cell, Expansion, TeacherNode, known_hashes, sources_digest
+from skd.study import (
+    Cell,
+    Expansion,
+    ImageFacts,
+    TeacherNode,
+    known_hashes,
+    sources_digest,
+)
 
 
 def expand_study(name: str, results: Path = Path("results")) -> Expansion:
@@ -127,8 +134,11 @@ def expand(
                 runs={
                     seed: spec.model_copy(update={"seed": seed}).identity for seed in sheet.seeds
                 },
+                extra=extra_facts(spec, known),
             )
             cells.setdefault(cell.key, cell)
+    used = [teachers[name] for name in dict.fromkeys(pair.teacher for pair in sheet.pairs)]
+    networks = [*(node.spec.network for node in used), *(pair.student for pair in sheet.pairs)]
     return Expansion(
         study=study,
         sources=sources,
@@ -140,8 +150,16 @@ def expand(
         methods=tuple(method.name for method in sheet.methods),
         pairs=tuple((pair.teacher, pair.student) for pair in sheet.pairs),
         seeds=sheet.seeds,
-        teachers=tuple(teachers[name] for name in dict.fromkeys(p.teacher for p in sheet.pairs)),
+        teachers=tuple(used),
         cells=tuple(cells.values()),
+        images=ImageFacts(
+            train_images=known.train_images,
+            test_images=known.test_images,
+            size=known.size,
+            channels=CHANNELS,
+            classes=known.num_classes,
+        ),
+        networks={name: network_facts(name, known) for name in dict.fromkeys(networks)},
     )
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from skd.errors import suggest
 from skd.files import write_json
@@ -32,6 +32,37 @@ class TeacherNode(Frozen):
     source: Import | None = None
 
 
+class ImageFacts(Frozen):
+    """How many images a run sees, and how large: the split and the training limit applied."""
+
+    train_images: PositiveInt
+    test_images: PositiveInt
+    size: PositiveInt = Field(description="height and width in pixels")
+    channels: PositiveInt
+    classes: PositiveInt
+
+
+class NetworkFacts(Frozen):
+    """What a network is, for one image of the data set's size."""
+
+    parameters: NonNegativeInt
+    multiply_adds: NonNegativeInt = Field(description="of one forward pass on one image")
+    activations: NonNegativeInt = Field(
+        description="elements of the outputs of its conv, norm and linear layers for one image"
+    )
+    layers: NonNegativeInt = Field(description="conv, norm and linear layers")
+
+
+class ExtraFacts(Frozen):
+    """What an objective brings beside the networks."""
+
+    parameters: NonNegativeInt = 0
+    bytes: NonNegativeInt = Field(0, description="of parameters and buffers, as memory banks")
+    multiply_adds: NonNegativeInt = Field(
+        0, description="of one forward pass on one image; see docs/planning.md for what counts"
+    )
+
+
 class Cell(Frozen):
     """(pair, method) with all its seeds. A method that needs no teacher has one cell a student."""
 
@@ -41,6 +72,7 @@ class Cell(Frozen):
     student: str
     spec: RunSpec = Field(description="of the first seed")
     runs: dict[NonNegativeInt, str] = Field(description="seed to identity")
+    extra: ExtraFacts = Field(default_factory=ExtraFacts, description="no part of an identity")
 
     @property
     def digest(self) -> str:
@@ -77,6 +109,8 @@ class Expansion(Frozen):
     seeds: tuple[int, ...]
     teachers: tuple[TeacherNode, ...]
     cells: tuple[Cell, ...]
+    images: ImageFacts
+    networks: dict[str, NetworkFacts] = Field(description="of every teacher and student")
 
     @cached_property
     def _cells_by_key(self) -> dict[str, Cell]:

@@ -45,6 +45,7 @@ COMMANDS = [
     "expand",
     "new-baseline",
     "check-baseline",
+    "plan",
 ]
 
 

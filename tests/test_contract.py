@@ -187,11 +187,13 @@ def problems(monkeypatch: pytest.MonkeyPatch):
                 monkeypatch.setattr(module, "term_classes", lambda: known)
             if hasattr(module, "term_class"):
                 monkeypatch.setattr(module, "term_class", known.__getitem__)
-        skd.fit._misfit.cache_clear()
+        skd.fit._tried.cache_clear()
+        skd.fit._convolved.cache_clear()
         method = with_simplifier("rule") if simplified else Method(name="rule")
         findings = [*check_method(resolve(method, {}), PAIRS[:1])]
         findings += check_settings("rule", PAIRS[:1])
-        skd.fit._misfit.cache_clear()
+        skd.fit._tried.cache_clear()
+        skd.fit._convolved.cache_clear()
         return {f"{f.subject}: {f.check}": f.problem for f in findings if f.problem}
 
     return check

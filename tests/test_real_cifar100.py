@@ -32,7 +32,7 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
     }
     del sheet["student_recipes"]
     sheet["pairs"] = [{"teacher": "resnet56", "student": "resnet20"}]
-    assert facts(DatasetSpec(name="cifar100")) == Facts(100, 50_000, 32)
+    assert facts(DatasetSpec(name="cifar100")) == Facts(100, 50_000, 10_000, 32)
     expansion = expand(Sheet.model_validate(sheet), study="real")
     store = Store(tmp_path)
     node = expansion.teachers[0]

@@ -30,7 +30,7 @@ from skd.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec, 
 from skd.spec import SimplifierSpec as Simplifier
 from skd.spec import TermSpec as Term
 from skd.store import Store
-from skd.study import Cell, Expansion, TeacherNode
+from skd.study import Cell, Expansion, ImageFacts, NetworkFacts, TeacherNode
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIL = "<script>alert('x')</script> & \"quoted\" | pipe"
@@ -41,6 +41,8 @@ METHODS = {
     "kd": MethodSpec(terms=(CE, KD)),
     "skd": MethodSpec(terms=(CE, KD), simplifier=Simplifier(version=1, settings={"heads": 1})),
 }
+IMAGES = ImageFacts(train_images=50_000, test_images=10_000, size=32, channels=3, classes=100)
+NETWORK = NetworkFacts(parameters=10, multiply_adds=1000, activations=100, layers=5)
 PAIRS = (("resnet56", "resnet20"), ("resnet110", "resnet20"))
 FIRST, SECOND = "resnet56--resnet20", "resnet110--resnet20"
 # Last-epoch top-1 by (cell's pair, method) and seed; what is not here has no record.
@@ -94,6 +96,8 @@ def make_study(dataset: DatasetSpec) -> Expansion:
         seeds=(0, 1, 2),
         teachers=tuple(nodes),
         cells=tuple(cells),
+        images=IMAGES,
+        networks=dict.fromkeys(("resnet56", "resnet110", "resnet20"), NETWORK),
     )
 
 

@@ -60,13 +60,14 @@ def facts(spec: DatasetSpec) -> Facts:
         DataError: more training images are asked for than there are.
     """
     known = _module(spec.name).FACTS
-    count = known.train_images
+    count, evaluated = known.train_images, known.test_images
     if spec.split == "validation":
-        count -= held_out_for_validation(count)
+        evaluated = held_out_for_validation(count)
+        count -= evaluated
     if spec.train_limit:
         check_limit(spec.train_limit, count)
         count = spec.train_limit
-    return replace(known, train_images=count)
+    return replace(known, train_images=count, test_images=evaluated)
 
 
 def _module(name: str) -> ModuleType:

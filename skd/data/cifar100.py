@@ -10,7 +10,7 @@ import torch
 from skd.data.images import DataError, Facts, Images
 from skd.lease import lease
 
-FACTS = Facts(num_classes=100, train_images=50_000, size=32)
+FACTS = Facts(num_classes=100, train_images=50_000, test_images=10_000, size=32)
 
 
 def load(root: Path) -> Images:

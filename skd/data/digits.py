@@ -12,7 +12,7 @@ from skd.data.images import Facts, Images, stratified_order
 
 TRAIN_IMAGES = 1000
 SIZE = 16  # from 8: the smallest at which every network of the suite keeps a spatial extent
-FACTS = Facts(num_classes=10, train_images=TRAIN_IMAGES, size=SIZE)
+FACTS = Facts(num_classes=10, train_images=TRAIN_IMAGES, test_images=797, size=SIZE)
 
 
 def load(root: Path) -> Images:

@@ -13,6 +13,7 @@ from skd.randomness import words
 
 # The field's split of CIFAR-100 for selection: 45,000 / 5,000.
 VALIDATION_SHARE = 0.1
+CHANNELS = 3  # of every data set's images: grey ones are repeated
 
 
 class DataError(SkdError):
@@ -25,6 +26,7 @@ class Facts:
 
     num_classes: int
     train_images: int
+    test_images: int
     size: int
 
 

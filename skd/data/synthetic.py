@@ -10,7 +10,9 @@ import torch
 from skd.data.images import Facts, Images
 
 NUM_CLASSES, TRAIN_IMAGES, TEST_IMAGES, SIZE = 10, 272, 100, 32
-FACTS = Facts(num_classes=NUM_CLASSES, train_images=TRAIN_IMAGES, size=SIZE)
+FACTS = Facts(
+    num_classes=NUM_CLASSES, train_images=TRAIN_IMAGES, test_images=TEST_IMAGES, size=SIZE
+)
 
 
 def load(root: Path) -> Images:

@@ -1,13 +1,31 @@
-"""What a network costs: its parameters, their memory, and its multiply-adds."""
+"""What a network costs: its parameters, their memory, its multiply-adds and activations."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
+
+
+@dataclass
+class Work:
+    """What forward passes did, on all their images together.
+
+    Attributes:
+        multiply_adds: of convolutions and linear layers, their biases not counted.
+        activations: elements of the outputs of convolutions, normalisations and linear layers.
+        layers: calls of such layers.
+    """
+
+    multiply_adds: int = 0
+    activations: int = 0
+    layers: int = 0
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -32,6 +50,28 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def counted(model: nn.Module) -> Iterator[Work]:
+    """Count what the model's layers do while the context is open."""
+    work = Work()
+
+    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        work.layers += 1
+        work.activations += output.numel()
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            # A weight is (outputs, ...inputs of one output): for a conv, in / groups and kernel.
+            work.multiply_adds += output.numel() * math.prod(layer.weight.shape[1:])
+
+    kinds = (nn.Conv2d, nn.Linear, *NORMALISATIONS)
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        yield work
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def multiply_adds(model: nn.Module, input_shape: tuple[int, int, int] = (3, 32, 32)) -> int:
     """Return the multiply-adds of one forward pass on one image, by a dry pass.
 
@@ -42,21 +82,8 @@ def multiply_adds(model: nn.Module, input_shape: tuple[int, int, int] = (3, 32, 
         model: any module that takes a batch of images.
         input_shape: (channels, height, width) of the image.
     """
-    total = 0
-
-    def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal total
-        # A weight is (outputs, ...inputs of one output): for a conv, in / groups and the kernel.
-        total += output.numel() * math.prod(layer.weight.shape[1:])
-
-    counted = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in counted]
     weight = next(model.parameters())
     image = torch.zeros(1, *input_shape, device=weight.device, dtype=weight.dtype)
-    try:
-        with _evaluating(model), torch.no_grad():
-            model(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return total
+    with _evaluating(model), torch.no_grad(), counted(model) as work:
+        model(image)
+    return work.multiply_adds

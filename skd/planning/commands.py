@@ -1,0 +1,100 @@
+"""The command `skd plan`: what a study will take, before it is submitted. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from skd.files import write_json
+from skd.planning import budget as budgets
+from skd.planning import tables
+from skd.planning.model import choose_device
+from skd.planning.plan import keep_plan, make_plan, plan_path
+from skd.planning.simulate import MOST_DEVICES, simulate
+from skd.planning.survey import Survey, survey
+from skd.planning.timings import load
+from skd.sheet import find_sheet, read_sheet
+from skd.store import Store
+from skd.study import load_expansion
+
+DEVICES = (1, 2, 4, 8, 16, 32, 64, 100, 256, 1000)
+
+
+def plan(
+    study: Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")],
+    results: Annotated[Path, typer.Option(help="where runs, teachers and reports are kept")] = Path(
+        "results"
+    ),
+    devices: Annotated[
+        list[int] | None,
+        typer.Option(min=1, max=MOST_DEVICES, help="so many devices too; may be repeated"),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="as records name it [the one with most finished runs]")
+    ] = None,
+    device_model: Annotated[
+        str | None, typer.Option(help="a reference device, where nothing was measured [a100]")
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=0, help="device-hours: propose what to run first")
+    ] = None,
+    side_by_side: Annotated[int, typer.Option(min=1, help="runs that share a device")] = 1,
+    cells_per_job: Annotated[
+        int | None, typer.Option(min=1, help="cells of a pair a job [as --job-minutes allows]")
+    ] = None,
+    job_minutes: Annotated[
+        float, typer.Option(min=1, help="bundle cells of a pair up to so long a job")
+    ] = 120.0,
+    json: Annotated[Path | None, typer.Option(help="also write everything to this file")] = None,
+    renew: Annotated[bool, typer.Option("--renew", help="replace the plan that is kept")] = False,
+) -> None:
+    """Estimate what a study will take: device-hours, time on a cluster, memory, disk."""
+    expansion, store = load_expansion(study, results), Store(results)
+    timings = load(store)
+    place = choose_device(expansion, timings, device, device_model)
+    found = survey(expansion, store, timings, place, side_by_side)
+    jobs = found.jobs(60 * job_minutes, cells_per_job)
+    counts = sorted({*DEVICES, *(devices or ())})
+    schedules = [simulate(jobs, count) for count in counts]
+    made = make_plan(found, schedules)
+    kept = keep_plan(made, results, renew)
+    console = Console(highlight=False)
+    console.print(tables.parts_table(found))
+    console.print(tables.wall_table(schedules, len(jobs)))
+    for line in [*tables.needs(found), *tables.notes(found, kept, plan_path(results, made.study))]:
+        console.print(line, markup=False, soft_wrap=True)
+    proposal = None if budget is None else propose(found, budget)
+    if json:
+        write_json(json, tables.data(found, schedules, jobs, made, proposal))
+    if proposal is not None and budget is not None:
+        _print_proposal(console, proposal, study, budget)
+
+
+def propose(found: Survey, hours: float) -> budgets.Proposal:
+    """Return what fits so many device-hours."""
+    runs = {
+        key: dict.fromkeys(seeds, found.cell_seconds[key] / len(seeds))
+        for key, seeds in found.seeds_left.items()
+        if seeds
+    }
+    return budgets.propose(found.expansion, found.teacher_seconds, runs, 3600 * hours)
+
+
+def _print_proposal(console: Console, proposal: budgets.Proposal, study: str, hours: float) -> None:
+    if proposal.smallest is not None:
+        console.print(
+            f"\nNothing fits {tables.hours(3600 * hours)}: one pair with one seed takes "
+            f"{tables.hours(proposal.smallest)} at least."
+        )
+        return
+    if not proposal.pairs:
+        console.print("\nNothing is left to run.")
+        return
+    console.print(
+        f"\nWithin {tables.hours(3600 * hours)}, run first ({tables.hours(proposal.seconds)}):"
+    )
+    for line in budgets.sheet_lines(proposal, read_sheet(find_sheet(study)).pairs):
+        console.print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,97 @@
+"""A study's plan as it is kept, ``results/<study>/plan.json``, to be compared with what came.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from skd.files import write_json
+from skd.planning.simulate import Schedule
+from skd.planning.survey import Survey
+from skd.spec import Frozen, digest
+from skd.study import Expansion
+
+
+class PlannedTraining(Frozen):
+    """What one training was expected to take, alone on its device."""
+
+    seconds: NonNegativeFloat
+    source: Literal["measured", "scaled", "model"]
+
+
+class Plan(Frozen):
+    """What a study was expected to take when it was planned."""
+
+    schema_version: Literal[1] = 1
+    study: str
+    expansion: str
+    made_at: str
+    done: NonNegativeInt
+    device: str
+    device_model: str
+    side_by_side: PositiveInt
+    teachers: dict[str, PlannedTraining]
+    cells: dict[str, PlannedTraining]
+    wall_seconds: dict[PositiveInt, NonNegativeFloat]
+
+
+def plan_path(results: Path, study: str) -> Path:
+    """Return where a study's plan is kept."""
+    return results / study / "plan.json"
+
+
+def expansion_digest(expansion: Expansion) -> str:
+    """Return the hash of a study's teachers and runs: another one is another study."""
+    runs = sorted({run for cell in expansion.cells for run in cell.runs.values()})
+    return digest([sorted(node.id for node in expansion.teachers), runs])
+
+
+def make_plan(survey: Survey, schedules: list[Schedule]) -> Plan:
+    """Return the plan that a survey and its simulated schedules come to, made now."""
+
+    def planned(estimates: dict) -> dict[str, PlannedTraining]:
+        return {
+            name: PlannedTraining(seconds=found.seconds, source=found.source)
+            for name, found in estimates.items()
+        }
+
+    return Plan(
+        study=survey.expansion.study,
+        expansion=expansion_digest(survey.expansion),
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        done=survey.done,
+        device=survey.device.name,
+        device_model=survey.device.model.name,
+        side_by_side=survey.side_by_side,
+        teachers=planned(survey.teachers),
+        cells=planned(survey.cells),
+        wall_seconds={schedule.devices: schedule.wall_seconds for schedule in schedules},
+    )
+
+
+def keep_plan(plan: Plan, results: Path, renew: bool = False) -> Plan:
+    """Return the plan that is kept: an earlier one of the same runs, made when fewer were done.
+
+    Otherwise the given one is written. ``renew`` writes it in any case.
+    """
+    path = plan_path(results, plan.study)
+    earlier = None if renew else read_plan(path)
+    if earlier and earlier.expansion == plan.expansion and earlier.done < plan.done:
+        return earlier
+    write_json(path, plan.model_dump(mode="json"))
+    return plan
+
+
+def read_plan(path: Path) -> Plan | None:
+    """Return a plan, or none where there is none that can be read."""
+    try:
+        return Plan.model_validate(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,170 @@
+"""A study as it stands: what is done, what is left, and what that takes. Imports no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from skd.planning.devices import Device
+from skd.planning.jobs import Job, bundles, shared_seconds, study_jobs
+from skd.planning.model import Estimate, estimate_run, estimate_teacher
+from skd.planning.timings import Timings
+from skd.store import Store
+from skd.study import Cell, Expansion
+
+
+@dataclass(frozen=True)
+class Part:
+    """A line of the table: trainings counted, and device-seconds of those that are left."""
+
+    name: str
+    trainings: int
+    left: int
+    seconds_left: float
+    sources: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is left of a study, estimated.
+
+    Attributes:
+        expansion: the study.
+        device: what it is planned for.
+        side_by_side: runs that share a device.
+        teachers: estimates by name.
+        cells: estimates of one run by the cell's key.
+        teachers_left: names of those not at hand.
+        seeds: of each cell's runs, by key; a run that two cells share is the first one's.
+        seeds_left: those without a record.
+    """
+
+    expansion: Expansion
+    device: Device
+    side_by_side: int
+    teachers: dict[str, Estimate]
+    cells: dict[str, Estimate]
+    teachers_left: frozenset[str]
+    seeds: dict[str, tuple[int, ...]]
+    seeds_left: dict[str, tuple[int, ...]]
+
+    @property
+    def done(self) -> int:
+        """Finished runs and teachers at hand."""
+        runs = sum(map(len, self.seeds.values())) - sum(map(len, self.seeds_left.values()))
+        return runs + len(self.teachers) - len(self.teachers_left)
+
+    @cached_property
+    def cell_seconds(self) -> dict[str, float]:
+        """Device-seconds of each cell with runs left."""
+        return {
+            key: shared_seconds(self.cells[key], len(seeds), self.side_by_side)
+            for key, seeds in self.seeds_left.items()
+            if seeds
+        }
+
+    @cached_property
+    def teacher_seconds(self) -> dict[str, float]:
+        """Device-seconds of each teacher that is not at hand."""
+        return {name: self.teachers[name].seconds for name in sorted(self.teachers_left)}
+
+    def jobs(self, target_seconds: float, cells_per_job: int | None = None) -> tuple[Job, ...]:
+        """Return the jobs of what is left, bundled as the whole study would be."""
+        whole = {
+            cell.key: shared_seconds(self.cells[cell.key], len(cell.runs), self.side_by_side)
+            for cell in self.expansion.cells
+        }
+        names = bundles(self.expansion, whole, target_seconds, cells_per_job)
+        return study_jobs(self.expansion, self.teacher_seconds, self.cell_seconds, names)
+
+    def parts(self) -> dict[str, list[Part]]:
+        """Return the lines of the table under their headings: teachers, methods, pairs, all."""
+        cells = self.expansion.cells
+        teachers = self._teachers()
+        everything = self._part("in all", cells)
+        return {
+            "teachers": [teachers],
+            "methods": self._grouped(lambda cell: cell.method),
+            "pairs": self._grouped(lambda cell: cell.pair),
+            "all": [
+                Part(
+                    "in all",
+                    everything.trainings + teachers.trainings,
+                    everything.left + teachers.left,
+                    everything.seconds_left + teachers.seconds_left,
+                    dict(Counter(everything.sources) + Counter(teachers.sources)),
+                )
+            ],
+        }
+
+    def _grouped(self, name: Callable[[Cell], str]) -> list[Part]:
+        groups: dict[str, list[Cell]] = {}
+        for cell in self.expansion.cells:
+            groups.setdefault(name(cell), []).append(cell)
+        return [self._part(group, cells) for group, cells in groups.items()]
+
+    def _part(self, name: str, cells: Iterable[Cell]) -> Part:
+        keys = [cell.key for cell in cells]
+        left = {key: len(self.seeds_left[key]) for key in keys}
+        return Part(
+            name,
+            sum(len(self.seeds[key]) for key in keys),
+            sum(left.values()),
+            sum(self.cell_seconds.get(key, 0.0) for key in keys),
+            _sources((self.cells[key], count) for key, count in left.items()),
+        )
+
+    def _teachers(self) -> Part:
+        return Part(
+            "teachers",
+            len(self.teachers),
+            len(self.teachers_left),
+            sum(self.teacher_seconds.values()),
+            _sources((self.teachers[name], 1) for name in sorted(self.teachers_left)),
+        )
+
+
+def survey(
+    expansion: Expansion, store: Store, timings: Timings, device: Device, side_by_side: int = 1
+) -> Survey:
+    """Return what is done and left of a study. A run with a readable record is done.
+
+    Args:
+        expansion: the study.
+        store: where its teachers' cards are.
+        timings: of the store; they know every readable record.
+        device: what to plan for.
+        side_by_side: runs that share a device.
+    """
+    owned: dict[str, tuple[int, ...]] = {}
+    left: dict[str, tuple[int, ...]] = {}
+    seen: set[str] = set()
+    for cell in expansion.cells:
+        own = {seed: run for seed, run in cell.runs.items() if run not in seen}
+        seen.update(own.values())
+        owned[cell.key] = tuple(own)
+        left[cell.key] = tuple(s for s, run in own.items() if f"runs/{run}" not in timings.rows)
+    teachers = {
+        node.name: estimate_teacher(expansion, node, timings, device) for node in expansion.teachers
+    }
+    missing = [n.name for n in expansion.teachers if not store.teacher(n.id).card_path.is_file()]
+    return Survey(
+        expansion=expansion,
+        device=device,
+        side_by_side=side_by_side,
+        teachers=teachers,
+        cells={c.key: estimate_run(expansion, c, timings, device) for c in expansion.cells},
+        teachers_left=frozenset(missing),
+        seeds=owned,
+        seeds_left=left,
+    )
+
+
+def _sources(counted: Iterable[tuple[Estimate, int]]) -> dict[str, int]:
+    """Return how many of the trainings left have which kind of estimate."""
+    found: Counter[str] = Counter()
+    for estimate, count in counted:
+        found[estimate.source] += count
+    return {source: count for source, count in found.items() if count}

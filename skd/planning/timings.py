@@ -1,0 +1,168 @@
+"""What finished runs and teachers of the store took. Imports no torch.
+
+Records are large and do not change: what is read of them is kept in ``results/timings.json``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from pydantic import PositiveFloat, PositiveInt, ValidationError
+
+from skd.files import write_json
+from skd.spec import DatasetSpec, Frozen, MethodSpec, RunSpec, canonical, digest
+from skd.store import Store
+
+FORMAT = 1  # of the cache file: another one is read anew
+
+
+class Timing(Frozen):
+    """What one finished training was, and what it took."""
+
+    network: str
+    teacher: str | None = None
+    method: str
+    batch_size: PositiveInt
+    dataset: DatasetSpec
+    device: str
+    threads: PositiveInt | None = None
+    seconds_per_epoch: PositiveFloat
+    images_per_second: PositiveFloat
+    peak_memory_bytes: int
+    sessions: int
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Seconds of one training step, evaluation not counted."""
+        return self.batch_size / self.images_per_second
+
+    @property
+    def kind(self) -> str:
+        """``cpu`` or ``gpu``: only a CPU's timing has a number of threads."""
+        return "gpu" if self.threads is None else "cpu"
+
+
+@dataclass(frozen=True)
+class Timings:
+    """All timings of a store, by the folder they come from: ``runs/<id>``, ``teachers/<id>``."""
+
+    rows: dict[str, Timing]
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str, str | None, str], list[Timing]]:
+        index: dict[tuple[str, str, str | None, str], list[Timing]] = {}
+        for row in self.rows.values():
+            index.setdefault((row.device, row.network, row.teacher, row.method), []).append(row)
+        return index
+
+    def of(self, spec: RunSpec, device: str) -> list[Timing]:
+        """Return timings of a run's networks, method and kind of images, of any batch size."""
+        teacher = spec.teacher.network if spec.teacher else None
+        rows = self._index.get((device, spec.network, teacher, method_digest(spec.method)), [])
+        return [row for row in rows if row.dataset.name == spec.dataset.name]
+
+    def alike(self, spec: RunSpec, device: str) -> list[Timing]:
+        """Return timings of runs that differ from this one in seed, epochs or rates at most."""
+        return [
+            row
+            for row in self.of(spec, device)
+            if row.batch_size == spec.recipe.batch_size and row.dataset == spec.dataset
+        ]
+
+    def devices(self, dataset: str | None = None) -> dict[str, int]:
+        """Return the devices with their numbers of timings (of one data set), most first."""
+        counts: dict[str, int] = {}
+        for row in self.rows.values():
+            if dataset in (None, row.dataset.name):
+                counts[row.device] = counts.get(row.device, 0) + 1
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def threads(self, device: str) -> int | None:
+        """Return the number of threads of a CPU, none of a GPU or an unknown device."""
+        return next((row.threads for row in self.rows.values() if row.device == device), None)
+
+
+def method_digest(method: MethodSpec) -> str:
+    """Return the hash of a resolved method, whatever its name."""
+    return digest(canonical(method))
+
+
+def mean_seconds_per_epoch(rows: list[Timing]) -> float:
+    """Return the mean over timings, in seconds; training and evaluation."""
+    return fmean(row.seconds_per_epoch for row in rows)
+
+
+def load(store: Store) -> Timings:
+    """Return the timings of a store; its cache file is brought up to date.
+
+    A record that cannot be read is passed over. Where the cache cannot be written, the records
+    are read anew each time.
+    """
+    path = store.root / "timings.json"
+    known = _read_cache(path)
+    rows: dict[str, Timing] = {}
+    for folder in ("runs", "teachers"):
+        for record in sorted((store.root / folder).glob("*/record.json")):
+            key = f"{folder}/{record.parent.name}"
+            row = known.get(key) or _read_record(record)
+            if row is not None:
+                rows[key] = row
+    if rows != known:
+        data = {"format": FORMAT, "rows": {key: canonical(row) for key, row in rows.items()}}
+        try:
+            write_json(path, data)
+        except OSError:
+            return Timings(rows)
+    return Timings(rows)
+
+
+def timing(record: dict[str, Any]) -> Timing:
+    """Return what a record, as plain data, tells.
+
+    Raises:
+        KeyError, TypeError, ValueError: the data are no record.
+    """
+    spec = RunSpec.restore(record["spec"])
+    environment, execution, cost = record["environment"], record["execution"], record["cost"]
+    on_gpu = execution["device"] != "cpu"
+    threads = None if on_gpu else int(execution.get("threads", 1))
+    name = environment["gpu"] if on_gpu else f"{environment['cpu']}, {_threads(threads)}"
+    return Timing(
+        network=spec.network,
+        teacher=spec.teacher.network if spec.teacher else None,
+        method=method_digest(spec.method),
+        batch_size=spec.recipe.batch_size,
+        dataset=spec.dataset,
+        device=name,
+        threads=threads,
+        seconds_per_epoch=cost["seconds_per_epoch"],
+        images_per_second=cost["images_per_second"],
+        peak_memory_bytes=cost["peak_memory_bytes"],
+        sessions=cost["sessions"],
+    )
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
+def _read_record(path: Path) -> Timing | None:
+    try:
+        return timing(json.loads(path.read_text()))
+    except (OSError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _read_cache(path: Path) -> dict[str, Timing]:
+    try:
+        data = json.loads(path.read_text())
+        if data["format"] != FORMAT:
+            return {}
+        return {key: Timing.restore(row) for key, row in data["rows"].items()}
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, ValidationError):
+        return {}

@@ -1,0 +1,111 @@
+"""The report's comparison of a plan with what finished runs took."""
+
+from pathlib import Path
+
+import pytest
+from test_report import fill, make_record, make_study
+
+from report.frame import build_frames
+from report.plan import compare, plan_and_reality, wall_seconds
+from report.render import render
+from skd.planning.plan import Plan, PlannedTraining, expansion_digest, plan_path
+from skd.spec import DatasetSpec
+from skd.store import Store
+from skd.study import Expansion
+
+STUDY = make_study(DatasetSpec(name="cifar100"))
+
+
+def make_plan(expansion: Expansion, **changes) -> Plan:
+    planned = PlannedTraining(seconds=4.0, source="model")
+    values = {
+        "study": expansion.study,
+        "expansion": expansion_digest(expansion),
+        "made_at": "2025-01-01T00:00:00+00:00",
+        "done": 0,
+        "device": "NVIDIA A100",
+        "device_model": "a100",
+        "side_by_side": 1,
+        "teachers": dict.fromkeys([node.name for node in expansion.teachers], planned),
+        "cells": dict.fromkeys([cell.key for cell in expansion.cells], planned),
+        "wall_seconds": {1: 60.0, 8: 10.0},
+    }
+    return Plan(**{**values, **changes})
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    fill(Store(tmp_path), STUDY)
+    return tmp_path
+
+
+def write(plan: Plan, results: Path) -> None:
+    path = plan_path(results, plan.study)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(plan.model_dump_json())
+
+
+def test_planned_and_measured_by_method_a_shared_run_once(results) -> None:
+    found = compare(make_plan(STUDY), STUDY, build_frames(STUDY, Store(results)), Store(results))
+    rows = [(row.name, row.finished, row.planned, row.measured) for row in found.rows]
+    assert rows == [
+        ("student", 3, 12.0, 18.0),
+        ("kd", 4, 16.0, 24.0),
+        ("skd", 4, 16.0, 24.0),
+        ("in all", 11, 44.0, 66.0),
+    ]
+    assert {row.ratio for row in found.rows} == {1.5}
+    # All finished at one second, and each took six.
+    assert (found.wall_seconds, found.at_once) == (6.0, 11.0)
+
+
+def test_teachers_that_were_trained_count(results) -> None:
+    node = STUDY.teacher("resnet110")
+    record = make_record(STUDY.cells[0], 0, 60.0).model_copy(update={"id": node.id})
+    Store(results).teacher(node.id).write(record)
+    store = Store(results)
+    found = compare(make_plan(STUDY), STUDY, build_frames(STUDY, store), store)
+    assert (found.rows[0].name, found.rows[0].measured) == ("teachers", 6.0)
+
+
+def test_the_wall_time_is_told_where_records_tell() -> None:
+    first = make_record(STUDY.cells[0], 0, 60.0)
+    late = first.model_copy(update={"finished_at": "2025-01-01T01:00:00Z"})
+    assert wall_seconds([first, late]) == 3606.0
+    cut = first.cost.model_copy(update={"sessions": 2})
+    assert wall_seconds([first.model_copy(update={"cost": cut}), late]) == 3600.0
+    assert wall_seconds([first.model_copy(update={"finished_at": "yesterday"})]) is None
+    assert wall_seconds([]) is None
+    naive = first.model_copy(update={"finished_at": "2025-01-01T01:00:00"})
+    assert wall_seconds([first, naive]) is None
+
+
+def test_the_section_is_there_with_a_plan_and_not_without(results) -> None:
+    page = render(STUDY, results)
+    assert "Plan and reality" not in page.read_text()
+    write(make_plan(STUDY), results)
+    page = render(STUDY, results)
+    text, markdown = page.read_text(), (page.parent / "results.md").read_text()
+    assert '<section id="plan">' in text
+    assert "Planned 2025-01-01T00:00:00+00:00 for NVIDIA A100, modelled as a100" in text
+    assert "60 s on 1, 10 s on 8" in text
+    assert "share a device" not in text
+    assert "| in all | 11 | 44 s | 66 s | 1.50 |" in markdown
+    write(make_plan(STUDY, side_by_side=4), results)
+    assert "share a device, 4 at a time" in render(STUDY, results).read_text()
+
+
+def test_a_plan_that_does_not_serve_is_said_to(results) -> None:
+    write(make_plan(STUDY).model_copy(update={"expansion": "other"}), results)
+    assert "was made for other runs" in render(STUDY, results).read_text()
+    plan_path(results, STUDY.study).write_text("{")
+    found, problem = plan_and_reality(STUDY, build_frames(STUDY, Store(results)), results)
+    assert found is None
+    assert "cannot be read" in problem
+
+
+def test_nothing_finished_yet(tmp_path) -> None:
+    write(make_plan(STUDY), tmp_path)
+    text = render(STUDY, tmp_path).read_text()
+    assert '<section id="plan">' in text
+    assert "From the first start" not in text
