@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test test-slurm lint format clean
 help:  ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(INSTALLED)  ## create .venv with the pinned dependencies
 
@@ -27,6 +27,10 @@ demo: $(INSTALLED)  ## run the demo study to its report (minutes, CPU, no networ
 # Whole files to a worker: what a file's tests share is made once. Each training has one thread.
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+test-slurm: $(INSTALLED)  ## run the tests on a real SLURM of their own (root; Debian installs it)
+	tests/slurm/install.sh
+	$(BIN)/python -m pytest -m slurm -rs tests/slurm
 
 lint: $(INSTALLED)  ## ruff, snakefmt and snakemake --lint
 	$(BIN)/ruff check .

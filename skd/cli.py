@@ -13,10 +13,10 @@ from rich.console import Console
 from skd.authoring.commands import check_baseline, new_baseline
 from skd.errors import FAILED, INTERRUPTED, USAGE, InterruptedRunError, RunFailedError, SkdError
 from skd.files import write_json
-from skd.jobs.commands import cancel, job
+from skd.jobs.commands import job
+from skd.jobs.watching import cancel, status
 from skd.planning.commands import plan
 from skd.spec import DatasetSpec
-from skd.status import status_table
 from skd.store import Store
 from skd.study import load_expansion
 from skd.training.commands import RESULTS, Device, Results, Study, Threads, teacher, train
@@ -117,16 +117,6 @@ def list_(what: Annotated[Listing, typer.Argument(help="what to list")]) -> None
 
 
 @app.command()
-def status(study: Study, results: Results = RESULTS) -> None:
-    """Show a study's state: what is done, running, failed, left."""
-    table, lines = status_table(load_expansion(study, results), Store(results))
-    console = Console()
-    console.print(table)
-    for line in lines:
-        console.print(line, markup=False, highlight=False)
-
-
-@app.command()
 def expand(study: Study, results: Results = RESULTS) -> None:
     """Validate a study and write its resolved specs to RESULTS/STUDY/specs.json."""
     import torch
@@ -146,6 +136,7 @@ def expand(study: Study, results: Results = RESULTS) -> None:
 
 app.command()(teacher)
 app.command()(train)
+app.command()(status)
 app.command()(cancel)
 app.add_typer(job, name="job")
 app.command("new-baseline")(new_baseline)

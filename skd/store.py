@@ -17,6 +17,7 @@ No rule of the workflow owns these folders: Snakemake deletes what a rule declar
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -127,13 +128,19 @@ class Store:
 
     root: Path
 
+    @property
+    def teachers(self) -> Path:
+        """Where teachers are: `$SKD_TEACHERS`, which several users or clones may share, or here."""
+        shared = os.environ.get("SKD_TEACHERS")
+        return Path(shared) if shared else self.root / "teachers"
+
     def run(self, identity: str) -> Entry:
         """Return a run's folder, which need not exist yet."""
         return Entry(self.root / "runs" / identity)
 
     def teacher(self, identity: str) -> Entry:
         """Return a teacher's folder, which need not exist yet."""
-        return Entry(self.root / "teachers" / identity)
+        return Entry(self.teachers / identity)
 
 
 def outcome(entry: Entry, seed: int) -> CellOutcome:

@@ -122,10 +122,13 @@ class Expansion(Frozen):
         Raises:
             StudyError: the study has no such cell.
         """
+        return self.cell_by_key(f"{pair}/{method}")
+
+    def cell_by_key(self, key: str) -> Cell:
+        """Return one cell, as `cell` does."""
         try:
-            return self._cells_by_key[f"{pair}/{method}"]
+            return self._cells_by_key[key]
         except KeyError:
-            key = f"{pair}/{method}"
             raise StudyError(
                 f"study {self.study} has no cell '{key}'{suggest(key, self._cells_by_key)}"
             ) from None

@@ -159,7 +159,7 @@ def test_status_of_a_study_with_no_results(tiny: Skd) -> None:
     done = tiny("status", "tiny")
     assert done.status == 0
     words = [line.split() for line in done.out.splitlines()]
-    assert ["all", "runs", "0", "0", "0", "0", "6"] in words
+    assert ["all", "runs", "0", "0", "0", "0", "0", "6"] in words
     assert ["resnet8/student", "2"] in words
     assert ["teacher", "given", "1"] in words
     assert list(RESULTS.iterdir()) == [RESULTS / "tiny"]

@@ -8,6 +8,7 @@ import pytest
 from planned import CPU, GPU, study, timing, timings
 
 from skd import cli
+from skd.jobs.batches import Shape
 from skd.planning.plan import keep_plan, make_plan, plan_path, read_plan
 from skd.planning.survey import survey
 from skd.planning.timings import Timings
@@ -58,7 +59,7 @@ def test_a_finished_study_has_no_job_but_the_report(tmp_path: Path) -> None:
     expansion, store = study(seeds=1), Store(tmp_path)
     store.teacher(expansion.teachers[0].id).write(CARD)
     found = survey(expansion, store, finished(expansion, 3), GPU)
-    assert [job.name for job in found.jobs(1.0)] == ["report"]
+    assert [job.name for job in found.jobs(Shape())] == ["report"]
     assert found.parts()["all"][0].left == 0
 
 

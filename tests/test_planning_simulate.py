@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skd.planning.jobs import Job
+from skd.planning.graph import Job
 from skd.planning.simulate import critical_seconds, simulate
 
 

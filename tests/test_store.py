@@ -6,7 +6,7 @@ import os
 import re
 import socket
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from rich.console import Console
 
 from skd.expand import expand_study
 from skd.files import sha256_of, write_atomically, write_json
+from skd.jobs.overview import overview, shown
 from skd.lease import Holder, lease
 from skd.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
 from skd.spec import Frozen, Recipe, RunSpec
-from skd.status import cell_result, status_table
+from skd.status import cell_result
 from skd.store import Entry, Store, StoreError, outcome
 from skd.study import Expansion
 
@@ -250,14 +251,14 @@ def test_sha256_of_a_file(tmp_path: Path) -> None:
 # A study's state.
 
 
-COLUMNS = ["done", "running", "failed", "begun", "left", "last top-1, %"]
+COLUMNS = ["done", "running", "queued", "failed", "begun", "left", "last top-1, %"]
 
 
 def rows_of(study: Expansion, store: Store) -> tuple[dict[str, list[str]], list[str]]:
     """Return the table's rows as they are printed, by their first column, and the lines."""
-    table, lines = status_table(study, store)
+    found = overview(study, store, store.root)
     text = io.StringIO()
-    Console(file=text, width=200).print(table)
+    Console(file=text, width=200).print(shown(replace(found, lines=[]), None))
     printed = iter(text.getvalue().splitlines())
     header = next(line for line in printed if all(name in line for name in COLUMNS))
     ends = [header.index(name) + len(name) for name in COLUMNS]  # they are flush right
@@ -265,7 +266,7 @@ def rows_of(study: Expansion, store: Store) -> tuple[dict[str, list[str]], list[
     for line in printed:
         if name := line.strip(" ─").partition("  ")[0]:
             rows[name] = [line[:end].rpartition("  ")[2].strip() for end in ends]
-    return rows, lines
+    return rows, found.lines
 
 
 def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) -> None:
@@ -282,15 +283,15 @@ def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) ->
     store.teacher(study.teacher(first).id).write(make_card("x"))
     with lease(store.run(taught.runs[2]).folder, wait=False):
         rows, lines = rows_of(study, store)
-    assert rows[f"teacher {first}"] == ["1", "", "", "", "", "97.25"]
-    assert rows[f"teacher {second}"] == ["", "", "", "", "1", ""]
-    assert rows["resnet8/student"] == ["1", "", "1", "1", "", "80.00"]
-    assert rows[f"{first}--resnet8/kd"] == ["2", "1", "", "", "", "70.50"]
-    assert rows[f"{second}--resnet8/skd"] == ["", "", "", "", "3", ""]
+    assert rows[f"teacher {first}"] == ["1", "", "", "", "", "", "97.25"]
+    assert rows[f"teacher {second}"] == ["", "", "", "", "", "1", ""]
+    assert rows["resnet8/student"] == ["1", "", "", "1", "1", "", "80.00"]
+    assert rows[f"{first}--resnet8/kd"] == ["2", "1", "", "", "", "", "70.50"]
+    assert rows[f"{second}--resnet8/skd"] == ["", "", "", "", "", "3", ""]
     left = sum(len(cell.runs) for cell in study.cells) - 6
-    assert rows["all runs"] == ["3", "1", "1", "1", str(left), ""]
+    assert rows["all runs"] == ["3", "1", "0", "1", "1", str(left), ""]
     assert len(rows) == 2 + len(study.cells) + 1
-    assert f"resnet8/student seed 1 ({failed.id}) failed: it [broke]" in lines
+    assert f"resnet8/student seed 1 ({failed.id}) failed: it [broke]; " in " ".join(lines)
     assert any(line.startswith(f"{taught.key} seed 2") for line in lines)
     assert len(lines) == 2
 
@@ -299,7 +300,7 @@ def test_a_trained_teacher_without_its_card_is_not_done(study: Expansion, tmp_pa
     store, node = Store(tmp_path), study.teachers[0]
     store.teacher(node.id).write(make_record(node.spec.run, node.id))
     rows, _ = rows_of(study, store)
-    assert rows[f"teacher {node.name}"] == ["", "", "", "1", "", ""]
+    assert rows[f"teacher {node.name}"] == ["", "", "", "", "1", "", ""]
 
 
 def test_an_unreadable_record_is_a_failed_run_of_its_cell(study: Expansion, tmp_path: Path) -> None:
@@ -311,6 +312,17 @@ def test_an_unreadable_record_is_a_failed_run_of_its_cell(study: Expansion, tmp_
     assert [run.outcome for run in result.runs] == ["missing", "failed", "missing"]
     assert [run.seed for run in result.runs] == [0, 1, 2]
     assert "record.json cannot be read" in result.runs[1].reason
+
+
+def test_teachers_may_be_shared_by_several_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, yours = Store(tmp_path / "mine"), Store(tmp_path / "yours")
+    assert mine.teacher("x").folder != yours.teacher("x").folder
+    monkeypatch.setenv("SKD_TEACHERS", str(tmp_path / "shared"))
+    mine.teacher("x").write(make_card("x"))
+    assert yours.teacher("x").card() == make_card("x")
+    assert mine.run("x").folder == tmp_path / "mine" / "runs" / "x"
 
 
 def test_records_refuse_unknown_keys_as_specs_do() -> None:

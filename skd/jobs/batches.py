@@ -19,6 +19,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from skd.errors import SkdError
 from skd.files import write_json
 from skd.spec import Frozen
+from skd.store import Entry, Store
 from skd.study import Cell, Expansion, digest_of
 
 
@@ -76,6 +77,32 @@ class Batches(Frozen):
 def batches_path(results: Path, study: str) -> Path:
     """Return where a study's batches are kept."""
     return results / study / "batches.json"
+
+
+def read_batches(expansion: Expansion, results: Path) -> Batches:
+    """Return a study's batches as they were last made; a batch a cell where there are none."""
+    kept = _read(batches_path(results, expansion.study))
+    return make_batches(expansion, kept.shape if kept else Shape(), dict, kept)
+
+
+def entries_by_output(
+    expansion: Expansion, store: Store, results: Path
+) -> dict[str, dict[str, Entry]]:
+    """Return what each job trains: entries by their label, by the output that Snakemake knows."""
+    folder = f"{results.name}/{expansion.study}"
+    outputs = {
+        f"{folder}/teachers/{node.name}-{node.id}.json": {
+            f"teacher {node.name}": store.teacher(node.id)
+        }
+        for node in expansion.teachers
+    }
+    for batch in read_batches(expansion, results).batches:
+        outputs[f"{folder}/cells/{batch.path}.json"] = {
+            f"{batch.pair}/{method} seed {seed}": store.run(run)
+            for method in batch.methods
+            for seed, run in expansion.cell(batch.pair, method).runs.items()
+        }
+    return outputs
 
 
 def load_batches(

@@ -1,4 +1,4 @@
-"""`skd job …`: what the workflow's jobs call; and `skd cancel`. No torch but in the workers."""
+"""`skd job …`: what the workflow calls. Imports no torch, which is the workers'."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Annotated
 
 import typer
 
-from skd.errors import SkdError
 from skd.files import write_json
-from skd.jobs import slurm
-from skd.jobs.driver import orphans_of
-from skd.jobs.errors import keep_errors
+from skd.jobs.batches import entries_by_output
+from skd.jobs.errors import find_errors, note_error
 from skd.jobs.gpu import gpu_state
-from skd.jobs.packing import runs_side_by_side
+from skd.jobs.packing import SideBySide, count, runs_side_by_side
 from skd.jobs.workers import run_workers, worker
-from skd.sheet import StudyError
+from skd.planning.model import choose_device, estimate_run
+from skd.planning.timings import load
 from skd.status import cell_result
 from skd.store import Entry, Store
-from skd.study import check_unchanged, digest_of, load_expansion
+from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
 from skd.training.commands import (
     RESULTS,
     Attempt,
+    CheckpointSeconds,
     Expect,
     Methods,
     Output,
@@ -39,19 +39,8 @@ job = typer.Typer(
     no_args_is_help=True,
 )
 Cores = Annotated[int, typer.Option(min=1, help="CPU cores of the job, shared by its runs")]
-Log = Annotated[Path | None, typer.Option(help="append what is said to this file")]
-
-
-def _count(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdigit() or int(text) < 1:
-        raise SkdError(f"side by side: a number from 1, or auto; got '{text}'")
-    return int(text)
-
-
-SideBySide = Annotated[
-    str, typer.Option(help="runs that share the device: a number; auto: as many as fit a GPU")
+Log = Annotated[
+    Path | None, typer.Option(help="append what is said to this file, and to its .history.log")
 ]
 
 
@@ -63,13 +52,14 @@ def job_train(
     results: Results = RESULTS,
     cores: Cores = 1,
     side_by_side: SideBySide = "auto",
+    checkpoint_seconds: CheckpointSeconds = 60.0,
     attempt: Attempt = 1,
     log: Log = None,
     output: Output = None,
     expect: Expect = None,
 ) -> None:
     """Train every run of some cells of a pair that has no record yet."""
-    asked = _count(side_by_side)
+    asked = count(side_by_side)
     expansion, store = load_expansion(study, results), Store(results)
     cells = [expansion.cell(pair, method) for method in methods]
     check_unchanged(f"{pair}: {', '.join(methods)}", digest_of(cells), expect)
@@ -81,10 +71,11 @@ def job_train(
     left = {label: entry for label, entry in entries.items() if entry.record() is None}
     status = 0
     if left:
-        count = runs_side_by_side(asked, len(left), gpu_state(), 2**32, 0.3, attempt)  # TODO
-        command = ["train", study, pair, *methods, *_options(results, max(1, cores // count))]
+        together = _together(asked, expansion, cells, store, len(left), attempt)
+        options = _options(results, max(1, cores // together), checkpoint_seconds)
+        command = ["train", study, pair, *methods, *options]
         since = ["--attempt", str(attempt), "--since", str(int(time.time()))]
-        status = _run([worker(*command, *since)] * count, left, log)
+        status = _run([worker(*command, *since)] * together, left, log)
     if output:
         outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
         write_json(output, outcomes)
@@ -97,6 +88,7 @@ def job_teacher(
     name: TeacherName,
     results: Results = RESULTS,
     cores: Cores = 1,
+    checkpoint_seconds: CheckpointSeconds = 60.0,
     log: Log = None,
     output: Output = None,
     expect: Expect = None,
@@ -108,7 +100,7 @@ def job_teacher(
     entry = Store(results).teacher(node.id)
     status = 0
     if entry.card() is None:
-        command = ["teacher", study, name, *_options(results, cores)]
+        command = ["teacher", study, name, *_options(results, cores, checkpoint_seconds)]
         status = _run([worker(*command)], {f"teacher {name}": entry}, log)
     card = entry.card()
     if output and card is not None:
@@ -122,24 +114,39 @@ def job_errors(
     log: Annotated[Path, typer.Argument(help="a log of Snakemake's")],
     results: Results = RESULTS,
 ) -> None:
-    """Keep why a study's jobs failed, where only Snakemake's log tells, for status and report."""
-    keep_errors(results, study, log.read_text(errors="replace"))
+    """Leave failure notes for jobs that ended without a word, from what Snakemake's log says."""
+    expansion, store = load_expansion(study, results), Store(results)
+    outputs = entries_by_output(expansion, store, results)
+    for error in find_errors(log.read_text(errors="replace")):
+        for label, entry in outputs.get(error.output, {}).items():
+            if note_error(entry, error):
+                print(f"{label}: {error.message}")
 
 
-def cancel(study: Study, results: Results = RESULTS) -> None:
-    """Cancel a study's SLURM jobs, which save; for jobs whose Snakemake is gone.
+def _together(
+    asked: int | None,
+    expansion: Expansion,
+    cells: Sequence[Cell],
+    store: Store,
+    runs: int,
+    attempt: int,
+) -> int:
+    """Return how many runs to train at once, for the GPU that is here."""
+    state = gpu_state()
+    if asked is not None or state is None:
+        return runs_side_by_side(asked, runs, 0, 0, 1.0, attempt)
+    timings = load(store)
+    device = choose_device(expansion, timings)
+    each = [estimate_run(expansion, cell, timings, device) for cell in cells]
+    need, busy = max(e.device_bytes for e in each), max(e.utilisation for e in each)
+    return runs_side_by_side(None, runs, state.free_bytes, need or 1, busy, attempt)
 
-    A living Snakemake is ended with Ctrl-C, and cancels its jobs itself.
-    """
-    name = load_expansion(study, results).study
-    jobs = orphans_of(name, results)
-    print(f"{len(jobs)} jobs of study {name} in SLURM's queue: cancelled, saving")
-    if left := slurm.cancel(jobs):
-        raise StudyError(f"jobs that do not end: {', '.join(job.id for job in left)}")
 
-
-def _options(results: Path, threads: int) -> list[str]:
-    return ["--results", str(results), "--threads", str(threads), "--if-leased", "wait"]
+def _options(results: Path, threads: int, checkpoint_seconds: float) -> list[str]:
+    return [
+        *("--results", str(results), "--threads", str(threads)),
+        *("--checkpoint-seconds", str(checkpoint_seconds), "--if-leased", "wait"),
+    ]
 
 
 def _run(commands: Sequence[Sequence[str]], entries: dict[str, Entry], log: Path | None) -> int:

@@ -1,93 +1,68 @@
 """Why jobs failed that could not say so themselves: told by Snakemake's log. Imports no torch.
 
 A job that never started, or was killed whole, leaves no failure note. What SLURM said of it is in
-the driver's log alone; it is kept in ``results/<study>/errors.json`` for status and report.
+the driver's log alone; from there the note is written after the fact.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from pydantic import TypeAdapter
+from skd.jobs.workers import leave_note
+from skd.lease import holder
+from skd.store import Entry
 
-from skd.files import write_json
-from skd.spec import Frozen
+_BEGIN = re.compile(r"^\s*Error in rule (train|teacher)")
+_END = re.compile(r"^\s*$|^\[")
+_MESSAGE = re.compile(r"^\s+message: (.*)$")
+_OUTPUT = re.compile(r"^\s+output: (\S+)")
+_LOG = re.compile(r"^\s+log: .*?([^\s,]+) \(check log file")
+# What the plugin adds of its own; the advice is not about this job.
+_NOISE = re.compile(r"(Detailed failure reason unavailable|For further error details).*$")
 
 
-class JobError(Frozen):
+@dataclass(frozen=True)
+class JobError:
     """One failed job, as Snakemake's log has it."""
 
+    output: str
     message: str
-    slurm_job: str | None = None
-    log: str | None = None
+    log: str
 
 
-_ERRORS = TypeAdapter(dict[str, JobError])
-_BEGIN = re.compile(r"^Error in rule (train|teacher):$")
-_FIELD = re.compile(r"^    (message|output|log|external_jobid): ?(.*)$")
-# What the plugin adds of its own; the advice is not about this job.
-_NOISE = (
-    "For further error details see the cluster/cloud log and the log files of the "
-    "involved rule(s).",
-    "Detailed failure reason unavailable (status command is not 'sacct').",
-)
+def find_errors(log: str) -> list[JobError]:
+    """Return the jobs that SLURM, or the submission, failed; the last word on each output."""
+    found = {error.output: error for error in _errors(log.splitlines())}
+    return [*found.values()]
 
 
-def errors_path(results: Path, study: str) -> Path:
-    """Return where a study's job errors are kept."""
-    return results / study / "errors.json"
+def note_error(entry: Entry, error: JobError) -> bool:
+    """Leave a failed job's reason for a run of it that has no word of its own; say whether."""
+    current = holder(entry.folder)
+    if (
+        entry.record() is not None
+        or entry.card() is not None
+        or entry.failure() is not None
+        or (current is not None and current.alive())
+    ):
+        return False
+    leave_note(entry, error.message, "Job", details=f"log: {error.log}" if error.log else "")
+    return True
 
 
-def read_errors(results: Path, study: str) -> dict[str, JobError]:
-    """Return what is known of failed jobs, by the path of their output within the study."""
-    try:
-        return _ERRORS.validate_python(json.loads(errors_path(results, study).read_text()))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def keep_errors(results: Path, study: str, log: str) -> None:
-    """Keep what a driver's log says of a study's failed jobs, the latest word on each."""
-    found = find_errors(log, f"results/{study}/")
-    path = errors_path(results, study)
-    kept = {
-        output: error
-        for output, error in read_errors(results, study).items()
-        if not (path.parent / output).exists()
-    }
-    if found or kept:
-        write_json(path, _ERRORS.dump_python({**kept, **found}, mode="json"))
-
-
-def find_errors(log: str, folder: str) -> dict[str, JobError]:
-    """Return the failed jobs in a log of Snakemake's, by their output's path within a folder."""
-    errors: dict[str, JobError] = {}
+def _errors(lines: list[str]) -> Iterator[JobError]:
     fields: dict[str, str] | None = None
-    for line in [*log.splitlines(), ""]:
-        if fields is not None and (match := _FIELD.match(line)):
-            fields[match[1]] = match[2]
-        elif fields is not None and not line.startswith("    "):
-            _keep(fields, folder, errors)
+    for line in [*lines, ""]:
+        if fields is not None and (_END.match(line) or _BEGIN.match(line)):
+            if fields.get("message") not in (None, "None") and "output" in fields:
+                message = _NOISE.sub("", fields["message"]).strip()
+                yield JobError(fields["output"], message, fields.get("log", ""))
             fields = None
         if _BEGIN.match(line):
             fields = {}
-    return errors
-
-
-def _keep(fields: Mapping[str, str], folder: str, errors: dict[str, JobError]) -> None:
-    output = fields.get("output", "")
-    if not output.startswith(folder):
-        return
-    message = fields.get("message", "")
-    for noise in _NOISE:
-        message = message.replace(noise, "")
-    message = message.strip().removesuffix("None")
-    logs = fields.get("log", "").split(" (check")[0].split(", ")
-    errors[output.removeprefix(folder)] = JobError(
-        message=message or "its command failed",
-        slurm_job=fields.get("external_jobid"),
-        log=logs[-1] or None,
-    )
+        elif fields is not None:
+            for name, pattern in (("message", _MESSAGE), ("output", _OUTPUT), ("log", _LOG)):
+                if match := pattern.match(line):
+                    fields.setdefault(name, match[1])

@@ -1,15 +1,36 @@
-"""How many runs share a device."""
+"""How many runs share a device. Imports no torch."""
 
 from __future__ import annotations
 
-from skd.jobs.gpu import GpuState
+from typing import Annotated
+
+import typer
+
+from skd.errors import SkdError
+
+SideBySide = Annotated[
+    str, typer.Option(help="runs that share the device: a number; auto: as many as fit a GPU")
+]
+
+
+def count(text: str) -> int | None:
+    """Return the number that a user asked for; none for `auto`.
+
+    Raises:
+        SkdError: neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise SkdError(f"side by side: a number from 1, or auto; got '{text}'")
+    return int(text)
 
 
 def runs_side_by_side(
     asked: int | None,
     runs: int,
-    gpu: GpuState | None,
-    memory_each: int,
+    free_bytes: int,
+    bytes_each: int,
     utilisation_each: float,
     attempt: int = 1,
 ) -> int:
@@ -22,15 +43,13 @@ def runs_side_by_side(
     Args:
         asked: the user's choice, or none.
         runs: how many are left to train.
-        gpu: the GPU, or none.
-        memory_each: bytes of device memory that one run needs.
+        free_bytes: of the GPU's memory; 0 without a GPU.
+        bytes_each: of device memory that one run needs.
         utilisation_each: the share of the GPU's time that one run uses alone, in (0, 1].
         attempt: the job's, from 1.
     """
-    if asked is None and gpu is None:
+    if asked is None and not free_bytes:
         return 1
     if asked is None:
-        by_memory = int(0.9 * gpu.free_bytes // memory_each)
-        by_speed = round(1 / utilisation_each)
-        asked = min(by_memory, by_speed)
+        asked = min(int(0.9 * free_bytes / bytes_each), round(1 / utilisation_each))
     return max(1, min(asked, runs) // 2 ** (attempt - 1))

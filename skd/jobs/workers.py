@@ -60,10 +60,9 @@ class _Job:
         """Write a line to the log and to standard output, where either may be gone or full."""
         with self.lock, contextlib.suppress(OSError):
             print(line, flush=True)
-        with self.lock, contextlib.suppress(OSError):
-            if self.log is not None:
-                with self.log.open("a") as file:
-                    file.write(f"{line}\n")
+        for path in (self.log, history(self.log)) if self.log else ():
+            with self.lock, contextlib.suppress(OSError), path.open("a") as file:
+                file.write(f"{line}\n")
 
     def stop(self, why: str) -> None:
         """Have the workers save and leave."""
@@ -73,6 +72,11 @@ class _Job:
         for process in self.processes:
             if process.poll() is None:
                 process.terminate()
+
+
+def history(log: Path) -> Path:
+    """Return the log of all attempts: Snakemake removes a job's log before each."""
+    return log.with_suffix(".history.log")
 
 
 def run_workers(
@@ -87,7 +91,7 @@ def run_workers(
     Args:
         commands: one a worker.
         entries: the runs that they may train, by the name that messages have for them.
-        log: a file to append to.
+        log: a file to append to, beside the log of all attempts.
     """
     job = _Job(commands, entries, log)
     if log is not None:
@@ -95,8 +99,9 @@ def run_workers(
     left = slurm.time_left()
     margin = saving_margin(left) if left is not None else 0.0
     if (number := slurm.job_id()) is not None:
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
         limit = "" if left is None else f", {left / 60:.0f} minutes left"
-        job.tell(f"SLURM job {number} on {os.uname().nodename}{limit}")
+        job.tell(f"SLURM job {number} on {os.uname().nodename}, GPU {gpus}{limit}")
     before = _progress(entries)
     late = False
     with _signals(job):
@@ -188,13 +193,13 @@ def _by(entry: Entry, pid: int) -> bool:
     return found is not None and found.pid == pid and found.host == os.uname().nodename
 
 
-def leave_note(entry: Entry, reason: str, kind: str) -> None:
+def leave_note(entry: Entry, reason: str, kind: str, details: str = "") -> None:
     """Say in the store why a run has no record, where nobody else could."""
     note = Failure(
         id=entry.id,
         reason=reason,
         kind=kind,
-        details="",
+        details=details,
         epoch=progress.epoch if (progress := entry.progress()) else 0,
         failed_at=datetime.now(UTC).isoformat(timespec="microseconds"),
         environment={"host": os.uname().nodename, "slurm_job": slurm.job_id()},

@@ -9,18 +9,18 @@ import typer
 from rich.console import Console
 
 from skd.files import write_json
+from skd.jobs.batches import Shape
+from skd.jobs.packing import SideBySide, count
 from skd.planning import budget as budgets
 from skd.planning import tables
 from skd.planning.model import choose_device
 from skd.planning.plan import keep_plan, make_plan, plan_path
-from skd.planning.simulate import MOST_DEVICES, simulate
+from skd.planning.simulate import DEVICES, MOST_DEVICES, simulate
 from skd.planning.survey import Survey, survey
 from skd.planning.timings import load
 from skd.sheet import find_sheet, read_sheet
 from skd.store import Store
 from skd.study import load_expansion
-
-DEVICES = (1, 2, 4, 8, 16, 32, 64, 100, 256, 1000)
 
 
 def plan(
@@ -41,13 +41,13 @@ def plan(
     budget: Annotated[
         float | None, typer.Option(min=0, help="device-hours: propose what to run first")
     ] = None,
-    side_by_side: Annotated[int, typer.Option(min=1, help="runs that share a device")] = 1,
+    side_by_side: SideBySide = "auto",
     cells_per_job: Annotated[
         int | None, typer.Option(min=1, help="cells of a pair a job [as --job-minutes allows]")
     ] = None,
     job_minutes: Annotated[
-        float, typer.Option(min=1, help="bundle cells of a pair up to so long a job")
-    ] = 120.0,
+        float, typer.Option(min=0, help="put cells of a pair together up to so long a job")
+    ] = 60.0,
     json: Annotated[Path | None, typer.Option(help="also write everything to this file")] = None,
     renew: Annotated[bool, typer.Option("--renew", help="replace the plan that is kept")] = False,
 ) -> None:
@@ -55,8 +55,8 @@ def plan(
     expansion, store = load_expansion(study, results), Store(results)
     timings = load(store)
     place = choose_device(expansion, timings, device, device_model)
-    found = survey(expansion, store, timings, place, side_by_side)
-    jobs = found.jobs(60 * job_minutes, cells_per_job)
+    found = survey(expansion, store, timings, place, count(side_by_side))
+    jobs = found.jobs(Shape(job_minutes=job_minutes, cells_per_job=cells_per_job))
     counts = sorted({*DEVICES, *(devices or ())})
     schedules = [simulate(jobs, count) for count in counts]
     made = make_plan(found, schedules)

@@ -116,6 +116,17 @@ def choose_device(
     return replace(device, scale=median_scale([*_ratios(expansion, timings, device)]))
 
 
+def usual_device(expansion: Expansion, timings: Timings, unmeasured: str | None) -> Device:
+    """Return the device that most was measured on; before anything was, a reference device.
+
+    Raises:
+        UnknownNameError: there is no such reference device.
+    """
+    found = choose_device(expansion, timings)
+    measured = found.name != found.model.name
+    return found if measured else choose_device(expansion, timings, model=unmeasured)
+
+
 def model_training(
     networks: Networks, recipe: Recipe, images: ImageFacts, device: Device
 ) -> Estimate:

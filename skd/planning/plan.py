@@ -13,7 +13,8 @@ from typing import Literal
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from skd.files import write_json
-from skd.planning.simulate import Schedule
+from skd.jobs.batches import Shape
+from skd.planning.simulate import DEVICES, Schedule, simulate
 from skd.planning.survey import Survey
 from skd.spec import Frozen, digest
 from skd.study import Expansion
@@ -36,7 +37,7 @@ class Plan(Frozen):
     done: NonNegativeInt
     device: str
     device_model: str
-    side_by_side: PositiveInt
+    side_by_side: PositiveInt | None  # none: as many as fit
     teachers: dict[str, PlannedTraining]
     cells: dict[str, PlannedTraining]
     wall_seconds: dict[PositiveInt, NonNegativeFloat]
@@ -74,6 +75,12 @@ def make_plan(survey: Survey, schedules: list[Schedule]) -> Plan:
         cells=planned(survey.cells),
         wall_seconds={schedule.devices: schedule.wall_seconds for schedule in schedules},
     )
+
+
+def plan_ahead(survey: Survey, shape: Shape, results: Path) -> Plan:
+    """Keep a plan of what is about to be run, as `skd plan` does; return the one that is kept."""
+    jobs = survey.jobs(shape)
+    return keep_plan(make_plan(survey, [simulate(jobs, count) for count in DEVICES]), results)
 
 
 def keep_plan(plan: Plan, results: Path, renew: bool = False) -> Plan:

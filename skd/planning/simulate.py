@@ -6,9 +6,11 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skd.planning.jobs import Job
+from skd.planning.graph import Job
 
 MOST_DEVICES = 1000
+# What a plan is simulated on.
+DEVICES = (1, 2, 4, 8, 16, 32, 64, 100, 256, MOST_DEVICES)
 
 
 @dataclass(frozen=True)

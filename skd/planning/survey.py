@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from skd.jobs.batches import Shape, make_batches
+from skd.jobs.packing import runs_side_by_side
 from skd.planning.devices import Device
-from skd.planning.jobs import Job, bundles, shared_seconds, study_jobs
+from skd.planning.graph import Job, shared_seconds, study_jobs
 from skd.planning.model import Estimate, estimate_run, estimate_teacher
 from skd.planning.timings import Timings
 from skd.store import Store
@@ -33,7 +35,7 @@ class Survey:
     Attributes:
         expansion: the study.
         device: what it is planned for.
-        side_by_side: runs that share a device.
+        side_by_side: runs that share a device; none: as many as fit.
         teachers: estimates by name.
         cells: estimates of one run by the cell's key.
         teachers_left: names of those not at hand.
@@ -43,7 +45,7 @@ class Survey:
 
     expansion: Expansion
     device: Device
-    side_by_side: int
+    side_by_side: int | None
     teachers: dict[str, Estimate]
     cells: dict[str, Estimate]
     teachers_left: frozenset[str]
@@ -56,27 +58,40 @@ class Survey:
         runs = sum(map(len, self.seeds.values())) - sum(map(len, self.seeds_left.values()))
         return runs + len(self.teachers) - len(self.teachers_left)
 
+    def together(self, key: str, attempt: int = 1) -> int:
+        """Return how many of a cell's runs share the device."""
+        each, memory = self.cells[key], self.device.model.memory_bytes
+        runs = len(self.expansion.cell_by_key(key).runs)
+        return runs_side_by_side(
+            self.side_by_side, runs, memory, each.device_bytes, each.utilisation, attempt
+        )
+
+    def seconds_of(self, key: str, runs: int) -> float:
+        """Return the device-seconds of so many runs of a cell."""
+        return shared_seconds(self.cells[key], runs, self.together(key))
+
+    @cached_property
+    def whole_seconds(self) -> dict[str, float]:
+        """Device-seconds of each cell as if nothing were done."""
+        return {
+            cell.key: self.seconds_of(cell.key, len(cell.runs)) for cell in self.expansion.cells
+        }
+
     @cached_property
     def cell_seconds(self) -> dict[str, float]:
         """Device-seconds of each cell with runs left."""
-        return {
-            key: shared_seconds(self.cells[key], len(seeds), self.side_by_side)
-            for key, seeds in self.seeds_left.items()
-            if seeds
-        }
+        left = {key: len(seeds) for key, seeds in self.seeds_left.items() if seeds}
+        return {key: self.seconds_of(key, runs) for key, runs in left.items()}
 
     @cached_property
     def teacher_seconds(self) -> dict[str, float]:
         """Device-seconds of each teacher that is not at hand."""
         return {name: self.teachers[name].seconds for name in sorted(self.teachers_left)}
 
-    def jobs(self, target_seconds: float, cells_per_job: int | None = None) -> tuple[Job, ...]:
-        """Return the jobs of what is left, bundled as the whole study would be."""
-        whole = {
-            cell.key: shared_seconds(self.cells[cell.key], len(cell.runs), self.side_by_side)
-            for cell in self.expansion.cells
-        }
-        names = bundles(self.expansion, whole, target_seconds, cells_per_job)
+    def jobs(self, shape: Shape) -> tuple[Job, ...]:
+        """Return the jobs of what is left, in the batches of the whole study."""
+        batches = make_batches(self.expansion, shape, lambda: self.whole_seconds).batches
+        names = {f"{batch.pair}/{name}": batch.path for batch in batches for name in batch.methods}
         return study_jobs(self.expansion, self.teacher_seconds, self.cell_seconds, names)
 
     def parts(self) -> dict[str, list[Part]]:
@@ -136,7 +151,7 @@ def survey(
         store: where its teachers' cards are.
         timings: of the store; they know every readable record.
         device: what to plan for.
-        side_by_side: runs that share a device.
+        side_by_side: runs that share a device; none: as many as fit.
     """
     owned: dict[str, tuple[int, ...]] = {}
     left: dict[str, tuple[int, ...]] = {}

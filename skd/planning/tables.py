@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from skd.planning.budget import Proposal
-from skd.planning.jobs import STARTUP_SECONDS, Job
+from skd.planning.graph import STARTUP_SECONDS, Job
 from skd.planning.model import Estimate
 from skd.planning.plan import Plan
 from skd.planning.simulate import Schedule
@@ -87,14 +87,16 @@ def notes(survey: Survey, kept: Plan, path: Path) -> list[str]:
             f"{device.scale:.2g} (the median of measured over modelled)"
         ]
     lines.append(
-        f"assumed: {STARTUP_SECONDS:g} s before a job begins, no queue, runs at a time on a "
-        f"device: {survey.side_by_side}; a run under way counts as not begun. See docs/planning.md"
+        f"assumed: {STARTUP_SECONDS:g} s before a job begins, no queue; runs at a time a device: "
+        f"{survey.side_by_side or 'as many as fit'}; a run under way counts as not begun. "
+        "See docs/planning.md"
     )
     memory = model.memory_bytes
     most = max((estimate.device_bytes for _, estimate, _ in _left(survey)), default=0)
-    if memory and survey.side_by_side * most > memory:
+    asked = survey.side_by_side or 1
+    if memory and asked * most > memory:
         lines.append(
-            f"WARNING: {survey.side_by_side} times {_bytes(most)} is more than the "
+            f"WARNING: {asked} times {_bytes(most)} is more than the "
             f"{_bytes(memory)} of {model.name}"
         )
     lines.append(f"plan of {kept.made_at}, {kept.done} trainings done then: {path}")

@@ -106,9 +106,9 @@ def load(store: Store) -> Timings:
     path = store.root / "timings.json"
     known = _read_cache(path)
     rows: dict[str, Timing] = {}
-    for folder in ("runs", "teachers"):
-        for record in sorted((store.root / folder).glob("*/record.json")):
-            key = f"{folder}/{record.parent.name}"
+    for kind, folder in (("runs", store.root / "runs"), ("teachers", store.teachers)):
+        for record in sorted(folder.glob("*/record.json")):
+            key = f"{kind}/{record.parent.name}"
             row = known.get(key) or _read_record(record)
             if row is not None:
                 rows[key] = row

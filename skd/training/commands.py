@@ -123,10 +123,13 @@ def train(
     for unknown in set(seed or ()) - set(expansion.seeds):
         raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")
     runs = [(cell, number) for cell in cells for number in cell.runs if not seed or number in seed]
-    if since or attempt > 1:
-        runs = [run for run in runs if not _settled(store, *run, attempt, since)]
+    left = [run for run in runs if not _settled(store, *run, attempt, since)]
+    for cell, number in runs:
+        if (cell, number) not in left:
+            print(f"{cell.key} seed {number}: would only fail again", file=sys.stderr, flush=True)
     with _options(device, threads, checkpoint_seconds) as options:
-        failures = _train(expansion, store, runs, options, if_leased is IfLeased.wait)
+        failures = _train(expansion, store, left, options, if_leased is IfLeased.wait)
+    failures += len(runs) - len(left)
     if output:
         outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
         write_json(output, outcomes)

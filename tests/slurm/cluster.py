@@ -3,9 +3,9 @@
     python tests/slurm/cluster.py start FOLDER [--nodes N] [--accounting]
     python tests/slurm/cluster.py stop FOLDER
 
-Needs root and Debian's or Ubuntu's packages slurm-wlm and munge (slurmdbd and mariadb-server too for
-accounting). All its files are in FOLDER, but for links in /etc/slurm: the plugin strips SLURM_CONF
-from a job's environment, so the configuration has to be where SLURM looks for it by itself.
+Needs root and Debian's or Ubuntu's packages slurm-wlm and munge (for accounting: slurmdbd and
+mariadb-server). All its files are in FOLDER, but for links in /etc/slurm: the plugin strips
+SLURM_CONF from a job's environment, so SLURM has to find its configuration by itself.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "sinfo", "scontrol")
@@ -43,6 +44,8 @@ def obstacle(accounting: bool = False) -> str | None:
     for name in CONFIGURATION:
         if (SYSTEM / name).exists() and not (SYSTEM / name).is_symlink():
             return f"this machine has a SLURM of its own: {SYSTEM / name}"
+    if "UP" in subprocess.run(["scontrol", "ping"], capture_output=True, text=True).stdout:
+        return "another SLURM runs here"
     return None
 
 
@@ -52,12 +55,19 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
 
-    def start(self, nodes: int = 1, accounting: bool = False, **settings: str) -> None:
+    def start(
+        self,
+        nodes: int = 1,
+        accounting: bool = False,
+        partitions: Sequence[str] = ("main Default=YES",),
+        **settings: str,
+    ) -> None:
         """Start the daemons and wait until every node is idle.
 
         Args:
             nodes: emulated nodes; the pretend GPUs, two a node, and the memory are divided.
             accounting: with slurmdbd on a MariaDB of its own, so that `sacct` knows the jobs.
+            partitions: each a name and settings.
             settings: more lines of slurm.conf.
 
         Raises:
@@ -70,7 +80,7 @@ class Cluster:
             (self.folder / name).mkdir(exist_ok=True)
         self._start_munge()
         port = self._start_accounting() if accounting else None
-        self._write_configuration(nodes, port, settings)
+        self._write_configuration(nodes, port, partitions, settings)
         SYSTEM.mkdir(exist_ok=True)
         for name in CONFIGURATION:
             (SYSTEM / name).unlink(missing_ok=True)
@@ -205,7 +215,11 @@ class Cluster:
         return self.folder / "run" / "munge.socket"
 
     def _write_configuration(
-        self, nodes: int, accounting: int | None, settings: dict[str, str]
+        self,
+        nodes: int,
+        accounting: int | None,
+        partitions: Sequence[str],
+        settings: dict[str, str],
     ) -> None:
         host, user = socket.gethostname().split(".")[0], getpass.getuser()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
@@ -262,7 +276,7 @@ class Cluster:
                 f"CPUs={max(2, (os.cpu_count() or 2))} RealMemory={memory // nodes} "
                 f"Gres=gpu:{len(gpus[number])} State=UNKNOWN"
             )
-        lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=1-0 State=UP")
+        lines += [f"PartitionName={words} Nodes=ALL MaxTime=1-0 State=UP" for words in partitions]
         (self.folder / "slurm.conf").write_text("\n".join(lines) + "\n")
         gres = [
             f"NodeName={node} Name=gpu File={device}"
@@ -287,7 +301,7 @@ class Cluster:
             )
         (self.folder / "run" / f"{name}{log}.daemon").write_text(f"{process.pid} {name}")
 
-    def _wait_for(self, ready, what: str) -> None:
+    def _wait_for(self, ready: Callable[[], bool], what: str) -> None:
         end = time.monotonic() + START_SECONDS
         while not ready():
             if time.monotonic() > end:

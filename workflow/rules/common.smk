@@ -3,11 +3,19 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
 from snakemake.exceptions import WorkflowError
 
 from skd.errors import SkdError
 from skd.jobs.batches import Shape, load_batches
-from skd.sheet import find_sheet, sheet_files
+from skd.jobs.gpu import gpu_state
+from skd.jobs.packing import count
+from skd.jobs.requests import batch_request, teacher_request
+from skd.planning.model import usual_device
+from skd.planning.survey import survey
+from skd.planning.timings import load
+from skd.sheet import explain, find_sheet, sheet_files
+from skd.store import Store
 from skd.study import load_expansion
 
 # For jobs that make their environment, with `--software-deployment-method conda`; else they run in
@@ -17,11 +25,15 @@ RESULTS = Path("results")
 # By name, as they are asked for: each is read once, and these are driven and reported on.
 STUDIES = {}
 BATCHES = {}
+SURVEYS = {}
 
 config.setdefault("study", "cifar100")
-config.setdefault("job_minutes", 0)
-config.setdefault("cells_per_job", None)
+# The shape of jobs: workflow/profiles/slurm/jobs.yaml says what each means.
+SHAPE = ("job_minutes", "cells_per_job")
 config.setdefault("side_by_side", "auto")
+config.setdefault("checkpoint_seconds", 60)
+config.setdefault("longest_minutes", None)
+config.setdefault("device_model", None if gpu_state() else "cpu")
 
 
 def study(name):
@@ -33,10 +45,31 @@ def study(name):
     return STUDIES[name]
 
 
+def shape():
+    try:
+        return Shape(**{key: config[key] for key in SHAPE if key in config})
+    except ValidationError as error:
+        raise WorkflowError(explain("config", error))
+
+
+def estimated(name):
+    if name not in SURVEYS:
+        store = Store(RESULTS)
+        timings = load(store)
+        try:
+            device = usual_device(study(name), timings, config["device_model"])
+            together = count(str(config["side_by_side"]))
+        except SkdError as error:
+            raise WorkflowError(f"config: {error}")
+        SURVEYS[name] = survey(study(name), store, timings, device, together)
+    return SURVEYS[name]
+
+
 def batches(name):
     if name not in BATCHES:
-        shape = Shape(job_minutes=config["job_minutes"], cells_per_job=config["cells_per_job"])
-        BATCHES[name] = load_batches(study(name), RESULTS, shape, dict)
+        BATCHES[name] = load_batches(
+            study(name), RESULTS, shape(), lambda: estimated(name).whole_seconds
+        )
     return BATCHES[name]
 
 
@@ -76,8 +109,16 @@ def teacher_of(wildcards):
     name = study(wildcards.study).cell(batch.pair, batch.methods[0]).teacher
     if name is None:
         return []
-    return [f"results/{wildcards.study}/teachers/{name}-{study(wildcards.study).teacher(name).id}.json"]
+    return [
+        f"results/{wildcards.study}/teachers/{name}-{study(wildcards.study).teacher(name).id}.json"
+    ]
 
 
-def attempt(wildcards, attempt):
-    return attempt
+def teacher_asks(wildcards, attempt):
+    found = estimated(wildcards.study)
+    return teacher_request(found, wildcards.teacher, attempt, config["longest_minutes"])
+
+
+def batch_asks(wildcards, attempt):
+    found = estimated(wildcards.study)
+    return batch_request(found, batch_of(wildcards), attempt, config["longest_minutes"])

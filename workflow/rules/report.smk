@@ -9,6 +9,9 @@ rule analyse:
         "report"
     conda:
         ENVIRONMENT
+    resources:
+        runtime=60,
+        mem_mb=4000,
     shell:
         "python -m skd analyse {wildcards.study:q} > {log:q} 2>&1"
 
@@ -26,5 +29,8 @@ rule report:
         "report"
     conda:
         ENVIRONMENT
+    resources:
+        runtime=60,
+        mem_mb=4000,
     shell:
         "python -m report {wildcards.study:q} > {log:q} 2>&1"

@@ -7,15 +7,19 @@ rule train:
         "results/{study}/logs/{pair}/{batch}-{digest}.log",
     benchmark:
         "results/{study}/benchmarks/{pair}/{batch}-{digest}.tsv"
-    params:
-        methods=methods_of,
-        side_by_side=config["side_by_side"],
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: lambda wildcards: batch_asks(wildcards, 1).cores
     resources:
-        attempt=attempt,
+        runtime=lambda wildcards, attempt: batch_asks(wildcards, attempt).minutes,
+        mem_mb=lambda wildcards, attempt: batch_asks(wildcards, attempt).memory_mb,
+        attempt=lambda wildcards, attempt: attempt,
+    params:
+        checkpoint_seconds=config["checkpoint_seconds"],
+        methods=methods_of,
+        side_by_side=config["side_by_side"],
     shell:
         "exec python -m skd job train {wildcards.study:q} {wildcards.pair:q} {params.methods:q}"
+        " --checkpoint-seconds {params.checkpoint_seconds}"
         " --expect {wildcards.digest} --cores {threads} --attempt {resources.attempt}"
         " --side-by-side {params.side_by_side:q} --log {log:q} --output {output.cells:q}"

@@ -8,6 +8,12 @@ rule teacher:
     conda:
         ENVIRONMENT
     threads: 1
+    resources:
+        runtime=lambda wildcards, attempt: teacher_asks(wildcards, attempt).minutes,
+        mem_mb=lambda wildcards, attempt: teacher_asks(wildcards, attempt).memory_mb,
+    params:
+        checkpoint_seconds=config["checkpoint_seconds"],
     shell:
         "exec python -m skd job teacher {wildcards.study:q} {wildcards.teacher:q}"
+        " --checkpoint-seconds {params.checkpoint_seconds}"
         " --expect {wildcards.digest} --cores {threads} --log {log:q} --output {output.card:q}"

@@ -1,0 +1,179 @@
+"""What a person sees of a study under way: states, progress, reasons, logs, the projected end.
+
+From the store's files and SLURM's queue alone. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from skd.jobs import slurm
+from skd.jobs.batches import read_batches
+from skd.jobs.driver import comment_of, orphans_of
+from skd.jobs.workers import history
+from skd.planning.survey import Survey
+from skd.records import CellOutcome
+from skd.status import cell_result, teacher_outcome
+from skd.store import Entry, Store
+from skd.study import Expansion
+
+# State by the outcome's name, in the table's order.
+STATES = {
+    "done": "done",
+    "running": "running",
+    "queued": "queued",
+    "failed": "failed",
+    "interrupted": "begun",
+    "missing": "left",
+}
+
+
+@dataclass
+class Overview:
+    """A study at one moment.
+
+    Attributes:
+        rows: of the table: what, how many in which state, accuracy.
+        lines: one for each running, failed and unreadable run, and for what waits and why.
+        seconds_left: of running runs, by their cell's key.
+        running_jobs: devices at work.
+    """
+
+    title: str
+    rows: list[tuple[str, dict[str, int], str]] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    seconds_left: dict[str, list[float]] = field(default_factory=dict)
+    running_jobs: int = 0
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Runs in each state; teachers are not counted."""
+        cells = [counts for what, counts, _ in self.rows if not what.startswith("teacher ")]
+        return {state: sum(counts.get(state, 0) for counts in cells) for state in STATES}
+
+
+def overview(expansion: Expansion, store: Store, results: Path) -> Overview:
+    """Return a study's state."""
+    queue = {job.comment: job for job in orphans_of(expansion.study, results)}
+    found = Overview(f"{expansion.study}: {expansion.title}")
+    logs = results / expansion.study / "logs"
+    holders: set[str] = set()
+    for node in expansion.teachers:
+        job = queue.get(comment_of("teacher", expansion.study, node.name, node.id))
+        run, accuracy = teacher_outcome(store, node.id)
+        state = _state(run, job)
+        found.rows.append((f"teacher {node.name}", {state: 1}, accuracy))
+        log = logs / "teachers" / f"{node.name}-{node.id}.log"
+        entry = store.teacher(node.id)
+        found.lines += _lines(f"teacher {node.name}", run, state, entry, job, log, holders)
+    batches = {
+        f"{batch.pair}/{method}": batch
+        for batch in read_batches(expansion, results).batches
+        for method in batch.methods
+    }
+    for cell in expansion.cells:
+        batch = batches[cell.key]
+        job = queue.get(comment_of("train", expansion.study, batch.pair, batch.name, batch.digest))
+        counts: dict[str, int] = {}
+        accuracies = []
+        for run in cell_result(expansion, cell, store).runs:
+            state = _state(run, job)
+            counts[state] = counts.get(state, 0) + 1
+            if run.last_top1 is not None:
+                accuracies.append(run.last_top1)
+            entry = store.run(run.id)
+            label, log = f"{cell.key} seed {run.seed}", logs / f"{batch.path}.log"
+            found.lines += _lines(label, run, state, entry, job, log, holders)
+            if state == "running" and (progress := entry.progress()) is not None:
+                found.seconds_left.setdefault(cell.key, []).append(progress.seconds_left)
+        mean = f"{statistics.fmean(accuracies):.2f}" if accuracies else ""
+        found.rows.append((cell.key, counts, mean))
+    found.lines += [_waiting(job) for job in queue.values() if job.pending]
+    found.running_jobs = len(holders)
+    return found
+
+
+def projected_seconds(found: Overview, survey: Survey) -> float | None:
+    """Return the seconds to the end, at as many devices as are at work now; none if none is.
+
+    Device-seconds left, by the estimates of `skd plan` and what running runs say of themselves,
+    over the devices; at least what the longest run takes.
+    """
+    if not found.running_jobs:
+        return None
+    total = longest = sum(survey.teacher_seconds.values())
+    for key, seeds in survey.seeds_left.items():
+        told = found.seconds_left.get(key, [])
+        waiting = max(0, len(seeds) - len(told))
+        total += survey.seconds_of(key, waiting) + sum(told)
+        longest = max(longest, *told, survey.cells[key].seconds if waiting else 0.0, 0.0)
+    return max(longest, total / found.running_jobs)
+
+
+def shown(found: Overview, seconds: float | None) -> Group:
+    """Return the overview for a terminal."""
+    table = Table(title=found.title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("cell", no_wrap=True)
+    for title in STATES.values():
+        table.add_column(title, justify="right")
+    table.add_column("last top-1, %", justify="right")
+    for what, counts, accuracy in found.rows:
+        table.add_row(what, *(str(counts.get(state) or "") for state in STATES), accuracy)
+    table.add_section()
+    table.add_row("all runs", *(str(count) for count in found.totals.values()), "")
+    parts = [table, *(Text(line, overflow="fold") for line in found.lines)]
+    if seconds is not None:
+        end = datetime.fromtimestamp(time.time() + seconds)
+        devices = f"{found.running_jobs} device{'s' if found.running_jobs > 1 else ''}"
+        parts.append(
+            Text(f"about {duration(seconds)} to the end on {devices}: {end:%a %d %b, %H:%M}")
+        )
+    return Group(*parts)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as hours and minutes."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"
+
+
+def _state(run: CellOutcome, job: slurm.Job | None) -> str:
+    unfinished = run.outcome in ("missing", "interrupted", "failed")
+    return "queued" if unfinished and job is not None else run.outcome
+
+
+def _lines(
+    label: str,
+    run: CellOutcome,
+    state: str,
+    entry: Entry,
+    job: slurm.Job | None,
+    log: Path,
+    holders: set[str],
+) -> Iterable[str]:
+    if state == "running":
+        holders.add(f"job {job.id}" if job else str(run.reason))
+        progress = entry.progress()
+        how = (
+            f"epoch {progress.epoch + 1}/{progress.epochs}, "
+            f"{progress.images_per_second:.0f} images/s, {duration(progress.seconds_left)} left"
+            if progress
+            else "starting"
+        )
+        yield f"{label}: {how}; {run.reason}; {history(log)}"
+    elif state == "failed":
+        yield f"{label} ({run.id}) failed: {run.reason}; {history(log)}"
+
+
+def _waiting(job: slurm.Job) -> str:
+    return f"SLURM job {job.id} waits ({job.reason}): {job.comment.split('_wildcards_')[-1]}"

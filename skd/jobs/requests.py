@@ -1,0 +1,58 @@
+"""What a job asks SLURM for, from what its trainings take. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from skd.jobs.batches import Batch
+from skd.planning.graph import STARTUP_SECONDS, shared_seconds
+from skd.planning.model import Estimate
+from skd.planning.survey import Survey
+
+# A job that ends at its limit saves and goes on later, so the margin need not cover the worst.
+TIME_MARGIN = 1.5
+LEAST_MINUTES = 10
+# Two Snakemakes round the command, and the process that watches the trainings.
+OVERHEAD_BYTES = 1_000 * 2**20
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job asks for, beside its GPU."""
+
+    minutes: int
+    memory_mb: int  # of the host, in MB of a million bytes, as Snakemake counts
+    cores: int
+
+
+def batch_request(survey: Survey, batch: Batch, attempt: int, longest: int | None) -> Request:
+    """Return what the job of a batch asks for.
+
+    Args:
+        survey: the study, estimated.
+        batch: its cells.
+        attempt: the job's, from 1: each asks for that many times the time and the memory.
+        longest: the most minutes that may be asked for, or none.
+    """
+    keys = [f"{batch.pair}/{method}" for method in batch.methods]
+    seconds = sum(survey.whole_seconds[key] for key in keys)
+    count = max(survey.together(key) for key in keys)
+    host = max(survey.cells[key].host_bytes for key in keys)
+    return _request(seconds, count * host, count, attempt, longest)
+
+
+def teacher_request(survey: Survey, name: str, attempt: int, longest: int | None) -> Request:
+    """Return what the job of a teacher asks for; as `batch_request`."""
+    estimate: Estimate = survey.teachers[name]
+    return _request(shared_seconds(estimate, 1), estimate.host_bytes, 1, attempt, longest)
+
+
+def _request(seconds: float, host: int, cores: int, attempt: int, longest: int | None) -> Request:
+    minutes = math.ceil((STARTUP_SECONDS + TIME_MARGIN * seconds) / 60)
+    wanted = attempt * max(LEAST_MINUTES, minutes)
+    return Request(
+        minutes=min(wanted, longest) if longest else wanted,
+        memory_mb=math.ceil(attempt * (OVERHEAD_BYTES + host) / 1e6),
+        cores=cores,
+    )

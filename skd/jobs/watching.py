@@ -1,0 +1,69 @@
+"""`skd status` and `skd cancel`: a study under way, for the person who waits for it. No torch."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+
+from skd.jobs import slurm
+from skd.jobs.driver import orphans_of
+from skd.jobs.overview import overview, projected_seconds, shown
+from skd.planning.model import choose_device
+from skd.planning.survey import survey
+from skd.planning.timings import load
+from skd.sheet import StudyError
+from skd.store import Store
+from skd.study import Expansion, load_expansion
+from skd.training.commands import RESULTS, Results, Study
+
+WATCH_SECONDS = 5.0
+
+
+def status(
+    study: Study,
+    results: Results = RESULTS,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="keep showing it, until Ctrl-C or until all is done")
+    ] = False,
+) -> None:
+    """Show a study's state: what is done, running, queued, failed and why, and when it will end."""
+    expansion, store = load_expansion(study, results), Store(results)
+    if not watch:
+        Console(highlight=False).print(_look(expansion, store, results)[0])
+        return
+    console, unfinished = Console(highlight=False), True
+    with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
+        while unfinished:
+            now, unfinished = _look(expansion, store, results)
+            live.update(now, refresh=True)
+            time.sleep(WATCH_SECONDS * unfinished)
+
+
+def _look(expansion: Expansion, store: Store, results: Path) -> tuple[Group, bool]:
+    """Return what to show of a study now, and whether there is more to come."""
+    found = overview(expansion, store, results)
+    seconds = None
+    if found.running_jobs:
+        timings = load(store)
+        device = choose_device(expansion, timings)
+        seconds = projected_seconds(found, survey(expansion, store, timings, device))
+    unfinished = sum(found.totals.values()) > found.totals["done"]
+    return shown(found, seconds), unfinished
+
+
+def cancel(study: Study, results: Results = RESULTS) -> None:
+    """Cancel a study's SLURM jobs, which save; for jobs whose Snakemake is gone.
+
+    A living Snakemake is ended with Ctrl-C, and cancels its jobs itself.
+    """
+    name = load_expansion(study, results).study
+    jobs = orphans_of(name, results)
+    print(f"{len(jobs)} jobs of study {name} in SLURM's queue: cancelled, saving")
+    if left := slurm.cancel(jobs):
+        raise StudyError(f"jobs that do not end: {', '.join(job.id for job in left)}")

@@ -1,0 +1,207 @@
+"""What clusters do to jobs, done to ours: each recovers by itself, or ends with its reason told."""
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+from slurm.cluster import Cluster
+from slurm.conftest import Study, numbers, wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
+
+# About half a minute a run, so that there is time to be cruel; the teacher takes a moment.
+LONG = {
+    **tiny.SHEET,
+    "recipe": {"epochs": 100, "milestones": [60]},
+    "methods": ["kd", "skd"],
+    "seeds": [0],
+}
+QUICK = {"checkpoint_seconds": 1, "job_minutes": 0}
+KD = f"{tiny.PAIR}/kd"
+SKD = f"{tiny.PAIR}/skd"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """The numbers of LONG's runs, trained without interruption and without SLURM, by run."""
+    study = Study(tmp_path_factory.mktemp("undisturbed"))
+    study.write(LONG)
+    assert study.run(profile="local") == 0, study.said
+    return {run: numbers(record) for run, record in study.records().items()}
+
+
+def same(study: Study, undisturbed: dict[str, dict]) -> None:
+    assert {run: numbers(record) for run, record in study.records().items()} == undisturbed
+
+
+def test_a_time_limit_shorter_than_the_training(
+    make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
+) -> None:
+    make_cluster()
+    sheet = {**LONG, "recipe": {"epochs": 300, "milestones": [200]}, "methods": ["kd"]}
+    study = make_study("short", sheet, longest_minutes=1, **QUICK)
+    driver = study.start()
+    wait_until(lambda: "back in SLURM's queue" in study.logs(), "the job's own clock", 240)
+    assert "time limit is 15 s away: saving" in study.logs()
+    wait_until(lambda: "(BeginTime)" in study.skd("status", "tiny"), "the wait to be told")
+    # SLURM makes it wait for two minutes: meanwhile the same, undisturbed and without SLURM.
+    plain = make_study("plain", sheet)
+    assert plain.run(profile="local") == 0, plain.said
+    assert driver.wait(timeout=600) == 0, study.said
+    assert "Trying to restart" not in study.said  # a time limit is no failed attempt
+    (record,), (expected,) = study.records().values(), plain.records().values()
+    assert numbers(record) == numbers(expected)
+    assert record["cost"]["sessions"] > 1
+
+
+def test_killed_and_cancelled_jobs_and_a_killed_driver(
+    make_cluster: Callable[..., Cluster],
+    make_study: Callable[..., Study],
+    undisturbed: dict[str, dict],
+) -> None:
+    cluster = make_cluster()
+    study = make_study("cruel", LONG, **QUICK)
+    driver = study.start()
+    wait_until(lambda: study.begun(KD) and study.begun(SKD), "both cells to train", 180)
+
+    # Each job has a GPU of its own.
+    shown = cluster.run("scontrol", "show", "job", "--details")
+    assert {"GRES=gpu:1(IDX:0)", "GRES=gpu:1(IDX:1)"} <= set(shown.split())
+
+    # One job is cancelled: it saves.
+    (held,) = study.holders(KD)
+    cluster.run("scancel", held["job"])
+    wait_until(lambda: not study.holders(KD), "the cancelled job to end")
+    # The other one's training is killed: its job says so.
+    (held,) = study.holders(SKD)
+    os.kill(held["pid"], signal.SIGKILL)
+    wait_until(lambda: "killed by SIGKILL" in study.logs(), "the killed training to be told")
+    # Both are tried again.
+    wait_until(lambda: study.said.count("Trying to restart") == 2, "two retries")
+    wait_until(lambda: study.holders(KD) and study.holders(SKD), "both to train again", 180)
+    jobs = {study.holders(key)[0]["job"] for key in (KD, SKD)}
+
+    # The driver is killed. The next one finds its jobs, has them save and goes on.
+    driver.kill()
+    driver.wait()
+    again = study.start()
+    wait_until(lambda: "2 jobs of an earlier driver" in study.said, "the orphans")
+    second = study.start()  # and there can be only one
+    assert second.wait(timeout=60) != 0
+    assert "another Snakemake works on study tiny" in study.said
+    assert again.wait(timeout=300) == 0, study.said
+    same(study, undisturbed)
+    for record in study.records().values():
+        assert record["environment"]["slurm_job"] not in jobs
+        assert record["cost"]["sessions"] in (3, 4)
+
+
+def test_what_fails_by_itself_leaves_its_reason_and_the_others_alone(
+    make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
+) -> None:
+    make_cluster()
+    bad = {"name": "bad", "like": "kd", "settings": {"kd": {"weight": 1e38}}}
+    sheet = {**tiny.SHEET, "methods": ["student", bad, "kd"], "seeds": [0]}
+    study = make_study("bad", sheet, cells_per_job=2, checkpoint_seconds=1)
+    assert study.run() != 0
+    assert len(study.records()) == 2
+    assert study.logs().count("FAILED") == 1  # a retry would only fail again
+    assert "the loss was not finite in epoch 1" in study.page
+    assert "the loss was not finite" in study.skd("status", "tiny")
+
+
+def test_a_job_that_slurm_refuses_or_never_starts(
+    make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
+) -> None:
+    cluster = make_cluster()
+    sheet = {**tiny.SHEET, "methods": ["student"], "seeds": [0]}
+    refused = make_study("refused", sheet, train={"gpu": 5}, retries=0)
+    assert refused.run() != 0
+    assert "Requested node configuration is not available" in refused.page
+
+    # All GPUs are taken, and the deadline comes first.
+    cluster.run("sbatch", "--gpus=2", "--output=/dev/null", "--wrap", "sleep 600")
+    extra = {"slurm_extra": "'--deadline=now+1minute'", "runtime": 1}
+    waiting = make_study("waiting", sheet, train=extra, retries=0)
+    driver = waiting.start()
+    wait_until(lambda: "waits (Resources)" in waiting.skd("status", "tiny"), "the reason")
+    assert driver.wait(timeout=180) != 0
+    assert "DEADLINE" in waiting.page
+
+
+def test_too_little_memory_is_asked_for_again(
+    make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
+) -> None:
+    make_cluster(JobAcctGatherParams="OverMemoryKill")
+    sheet = {**LONG, "methods": ["student"]}
+    study = make_study("memory", sheet, train={"mem_mb": "300 * 8 ** (attempt - 1)"}, **QUICK)
+    assert study.run() == 0, study.said
+    assert study.said.count("Trying to restart") == 1
+    assert len(study.records()) == 1
+
+
+def test_a_node_that_dies(
+    make_cluster: Callable[..., Cluster],
+    make_study: Callable[..., Study],
+    undisturbed: dict[str, dict],
+) -> None:
+    cluster = make_cluster(nodes=2)
+    study = make_study("node", LONG, **QUICK)
+    driver = study.start()
+    wait_until(lambda: study.begun(KD) and study.begun(SKD), "both cells to train", 180)
+    jobs = {study.holders(key)[0]["job"] for key in (KD, SKD)}
+    cluster.kill_node("node1")
+    wait_until(lambda: "down" in cluster.run("sinfo", "--noheader"), "the node to be down")
+    assert driver.wait(timeout=400) == 0, study.said
+    same(study, undisturbed)
+    assert {r["environment"]["slurm_job"] for r in study.records().values()} == jobs  # requeued
+
+
+def test_preemption(
+    make_cluster: Callable[..., Cluster],
+    make_study: Callable[..., Study],
+    undisturbed: dict[str, dict],
+) -> None:
+    cluster = make_cluster(
+        partitions=("low PriorityTier=1 Default=YES", "high PriorityTier=9"),
+        PreemptType="preempt/partition_prio",
+        PreemptMode="REQUEUE",
+    )
+    study = make_study("preempted", LONG, **QUICK)
+    driver = study.start()
+    wait_until(lambda: study.begun(KD) and study.begun(SKD), "both cells to train", 180)
+    cluster.run("sbatch", "-p", "high", "--gpus=2", "--output=/dev/null", "--wrap", "sleep 5")
+    wait_until(lambda: "SIGTERM: saving" in study.logs(), "the preempted jobs to save")
+    assert driver.wait(timeout=400) == 0, study.said
+    same(study, undisturbed)
+    assert "Trying to restart" not in study.said
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk(tmp_path: Path, undisturbed: dict[str, dict]) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    study = Study(disk / "study")
+
+    if os.system(f"mount -t tmpfs -o size=20m none {disk}") != 0:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        study.write(LONG)
+        assert "teacher teacher:" in study.skd("teacher", "tiny", "teacher")
+        arguments = ["job", "train", "tiny", tiny.PAIR, "kd", "--checkpoint-seconds", "1"]
+        free = shutil.disk_usage(disk).free
+        (disk / "other").write_bytes(bytes(free - 500_000))
+        assert "No space left on device" in study.skd(*arguments)
+        assert not study.records()
+        (disk / "other").unlink()
+        said = study.skd(*arguments)
+        assert "seed 0: last" in said, said
+        (record,) = study.records().values()
+        assert numbers(record) == undisturbed[record["id"]]
+    finally:
+        os.system(f"umount {disk}")
