@@ -25,6 +25,7 @@ HEARTBEAT_SECONDS = 15.0
 # A holder on another machine is taken for dead after this long without a heartbeat.
 STALE_SECONDS = 180.0
 SECOND_LOOK_SECONDS = 0.5
+READS = 5
 _NAME = re.compile(r"lease-(\d+)\.json")
 
 
@@ -156,7 +157,8 @@ def _create(folder: Path, number: int) -> Path | None:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return None
+        if temporary.stat().st_nlink != 2:  # ours after all: NFS lost the first answer
+            return None
     finally:
         temporary.unlink()
     others = [(other, _read(file), file) for other, file in _all(folder) if file != path]
@@ -206,10 +208,14 @@ def _newest(folder: Path) -> tuple[int, Path] | None:
 
 def _read(path: Path) -> Holder | None:
     """Return a lease file's holder; none where it has just been removed or is not readable."""
-    try:
-        return Holder(**json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
+    for _ in range(READS):
+        try:
+            return Holder(**json.loads(path.read_text()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+        except OSError:  # NFS: replaced by a heartbeat while it was opened
+            time.sleep(0.1)
+    return None
 
 
 def _process_start(pid: int) -> str | None:

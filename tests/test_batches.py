@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from planned import study
 from pydantic import ValidationError
 
-from skd.jobs.batches import Batches, Shape, batches_path, load_batches, make_batches
+from skd.jobs.batches import (
+    Batches,
+    Shape,
+    batches_path,
+    keep_batches,
+    make_batches,
+    plan_batches,
+)
 from skd.study import Expansion
 
 PAIRS = (("resnet56", "resnet20"), ("vgg13", "resnet20"), ("vgg13", "MobileNetV2"))
@@ -75,23 +82,25 @@ def test_each_cell_is_in_one_job_that_is_small_enough(seconds, minutes, size) ->
 
 def test_what_was_put_together_stays_together(tmp_path: Path) -> None:
     shape = Shape(job_minutes=20 / 60)
-    first = load_batches(STUDY, tmp_path, shape, lambda: TEN)
+    first = plan_batches(STUDY, tmp_path, shape, lambda: TEN)
+    keep_batches(first, tmp_path, STUDY.study)
     slower = dict.fromkeys(KEYS, 1000.0)
-    assert load_batches(STUDY, tmp_path, shape, lambda: slower) == first
+    assert plan_batches(STUDY, tmp_path, shape, lambda: slower) == first
 
     def nobody_asks() -> dict[str, float]:
         raise AssertionError("measured anew")
 
-    assert load_batches(STUDY, tmp_path, shape, nobody_asks) == first
+    assert plan_batches(STUDY, tmp_path, shape, nobody_asks) == first
 
 
 def test_a_new_shape_is_for_what_is_not_done(tmp_path: Path) -> None:
-    first = load_batches(STUDY, tmp_path, Shape(job_minutes=20 / 60), lambda: TEN)
+    first = plan_batches(STUDY, tmp_path, Shape(job_minutes=20 / 60), lambda: TEN)
+    keep_batches(first, tmp_path, STUDY.study)
     done = first.batches[1]
     file = batches_path(tmp_path, STUDY.study).parent / "cells" / f"{done.path}.json"
     file.parent.mkdir(parents=True)
     file.write_text("[]")
-    second = load_batches(STUDY, tmp_path, Shape(), lambda: TEN)
+    second = plan_batches(STUDY, tmp_path, Shape(), lambda: TEN)
     assert [batch for batch in second.batches if len(batch.methods) > 1] == [done]
     assert sorted(key for group in keys(second) for key in group) == sorted(KEYS)
 

@@ -165,6 +165,28 @@ def test_status_of_a_study_with_no_results(tiny: Skd) -> None:
     assert list(RESULTS.iterdir()) == [RESULTS / "tiny"]
 
 
+def test_a_job_of_the_workflow_trains_and_tells_its_output(tiny: Skd) -> None:
+    cell = load_expansion("tiny", RESULTS).cell("resnet8", "student")
+    job = ["job", "train", "tiny", "resnet8", "student", "--log", "a.log", "--output", "a.json"]
+    for side_by_side in ("2", "auto"):  # at once, and then there is nothing left
+        done = tiny(*job, "--side-by-side", side_by_side, "--expect", cell.digest)
+        assert done.status == 0, done.out
+        (outcome,) = json.loads(Path("a.json").read_text())
+        assert [run["outcome"] for run in outcome["runs"]] == ["done", "done"]
+    said = Path("a.log").read_text()
+    assert all(said.count(f"seed {seed}: last") >= 1 for seed in (0, 7))
+    assert Path("a.history.log").read_text() == said
+    assert tiny(*job, "--side-by-side", "none").status == 2
+    assert tiny(*job, "--expect", "00000000").status == 2
+
+
+@pytest.mark.parametrize("command", ["train", "teacher", "errors"])
+def test_every_command_of_a_job_has_help(command: str) -> None:
+    done = CliRunner().invoke(cli.app, ["job", command, "--help"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0
+    assert f" {command} " in done.output
+
+
 # Errors: one line, what is allowed, status 2.
 
 

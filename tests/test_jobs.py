@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planned import GPU, study, timings
+from planned import GPU, study, timing, timings
 
-from skd.errors import FAILED, INTERRUPTED, SkdError
+from skd.errors import FAILED, INTERRUPTED, SkdError, UnknownNameError
 from skd.jobs import slurm
 from skd.jobs.batches import Shape, entries_by_output, make_batches
 from skd.jobs.driver import comment_of, orphans_of, study_of, take_over
@@ -22,6 +22,7 @@ from skd.jobs.packing import count, runs_side_by_side
 from skd.jobs.requests import batch_request, teacher_request
 from skd.jobs.workers import leave_note, run_workers, saving_margin
 from skd.lease import lease
+from skd.planning.model import estimate_run, usual_device
 from skd.planning.survey import survey
 from skd.records import Progress
 from skd.sheet import StudyError
@@ -193,6 +194,9 @@ def test_orphans_are_the_jobs_of_this_folder_and_study(
     ]
     lines = "\n".join("\x1f".join(map(str, row)) for row in rows)
     (tmp_path / "queue").write_text(lines)
+    fake(tmp_path / "bin", monkeypatch, squeue="exit 1")
+    with pytest.raises(slurm.SlurmError, match="does not answer"):
+        orphans_of("demo", tmp_path / "results")
     fake(tmp_path / "bin", monkeypatch, squeue=f"cat {tmp_path / 'queue'}")
     found = orphans_of("demo", tmp_path / "results")
     assert [(job.id, job.pending) for job in found] == [("1", False), ("2", True)]
@@ -266,6 +270,8 @@ def test_who_has_said_why_keeps_its_word(entry: Entry) -> None:
         assert not note_error(entry, error)  # it runs again
     assert note_error(entry, error)
     assert entry.failure().reason == "SLURM-job '5' failed"
+    assert note_error(entry, JobError("results/x.json", "another word", ""))  # of a later attempt
+    assert entry.failure().reason == "another word"
     leave_note(entry, "my own reason", "Killed")
     assert not note_error(entry, error)
     assert entry.failure().reason == "my own reason"
@@ -294,6 +300,34 @@ def test_no_more_runs_share_a_device_than_fit(asked, runs, free, each, busy, att
         assert found <= 1 / busy + 0.5
     if attempt > 1:
         assert found <= max(1, runs_side_by_side(asked, runs, free, each, busy) // 2)
+
+
+def test_plans_rest_on_timings_of_the_kind_of_device_that_is_expected() -> None:
+    expansion = study()
+    cell = expansion.cells[0]
+    on_cpu = timings(timing(cell.spec, device="a cpu, 1 thread", threads=1))
+    on_both = timings(
+        timing(cell.spec, device="a cpu, 1 thread", threads=1),
+        timing(cell.spec, device="NVIDIA H200"),
+    )
+    assert usual_device(expansion, on_cpu, "a100").name == "a100"
+    assert usual_device(expansion, on_both, "a100").name == "NVIDIA H200"
+    assert usual_device(expansion, on_both, "cpu").name == "a cpu, 1 thread"
+    with pytest.raises(UnknownNameError, match="allowed: a100"):
+        usual_device(expansion, on_cpu, "a1000")
+
+
+def test_what_was_sampled_says_how_many_fit_and_shared_runs_do_not_run_away() -> None:
+    expansion = study()
+    cell = expansion.cells[0]
+    device = usual_device(expansion, timings(), "a100")
+
+    def share(**measured: float) -> float:
+        known = timings(timing(cell.spec, device=device.name, **measured))
+        return estimate_run(expansion, cell, known, device).utilisation
+
+    assert share(gpu_utilisation=30.0) == pytest.approx(0.3)
+    assert share(gpu_utilisation=90.0, sharing=3) == pytest.approx(0.3)
 
 
 def test_a_number_or_auto() -> None:

@@ -105,13 +105,13 @@ def entries_by_output(
     return outputs
 
 
-def load_batches(
+def plan_batches(
     expansion: Expansion,
     results: Path,
     shape: Shape,
     seconds: Callable[[], Mapping[str, float]],
 ) -> Batches:
-    """Return a study's batches, kept from before as far as they still are; writes what is new.
+    """Return a study's batches, kept from before as far as they still are; writes nothing.
 
     Args:
         expansion: the study.
@@ -125,10 +125,12 @@ def load_batches(
     def done(batch: Batch) -> bool:
         return (path.parent / "cells" / f"{batch.path}.json").exists()
 
-    made = make_batches(expansion, shape, seconds, kept, done)
-    if made != kept:
-        write_json(path, made.model_dump(mode="json"))
-    return made
+    return make_batches(expansion, shape, seconds, kept, done)
+
+
+def keep_batches(batches: Batches, results: Path, study: str) -> None:
+    """Write a study's batches, for its jobs to read: the driver's to do, and nobody else's."""
+    write_json(batches_path(results, study), batches.model_dump(mode="json"))
 
 
 def make_batches(
@@ -182,5 +184,5 @@ def _split(cells: list[Cell], shape: Shape, takes: Mapping[str, float]) -> list[
 def _read(path: Path) -> Batches | None:
     try:
         return Batches.model_validate(json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from skd.errors import FAILED, RunFailedError
 from skd.files import write_json
 from skd.jobs.batches import entries_by_output
 from skd.jobs.errors import find_errors, note_error
@@ -19,7 +20,7 @@ from skd.jobs.workers import run_workers, worker
 from skd.planning.model import choose_device, estimate_run
 from skd.planning.timings import load
 from skd.status import cell_result
-from skd.store import Entry, Store
+from skd.store import Entry, Store, StoreError
 from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
 from skd.training.commands import (
     RESULTS,
@@ -68,15 +69,21 @@ def job_train(
         for cell in cells
         for seed, identity in cell.runs.items()
     }
-    left = {label: entry for label, entry in entries.items() if entry.record() is None}
+    left = {label: entry for label, entry in entries.items() if not _finished(entry)}
     status = 0
     if left:
         together = _together(asked, expansion, cells, store, len(left), attempt)
+        together = together if asked else min(together, cores)  # as many as was asked for
         options = _options(results, max(1, cores // together), checkpoint_seconds)
         command = ["train", study, pair, *methods, *options]
         since = ["--attempt", str(attempt), "--since", str(int(time.time()))]
+        since += ["--sharing", str(together)]
         status = _run([worker(*command, *since)] * together, left, log)
-    if output:
+        if all(map(_finished, left.values())):
+            status = 0  # whoever was killed, another one has done it
+        elif not status:
+            status = FAILED
+    if output and not status:
         outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
         write_json(output, outcomes)
     raise typer.Exit(status)
@@ -89,6 +96,7 @@ def job_teacher(
     results: Results = RESULTS,
     cores: Cores = 1,
     checkpoint_seconds: CheckpointSeconds = 60.0,
+    attempt: Attempt = 1,
     log: Log = None,
     output: Output = None,
     expect: Expect = None,
@@ -99,6 +107,9 @@ def job_teacher(
     check_unchanged(f"teacher {name}", node.id, expect)
     entry = Store(results).teacher(node.id)
     status = 0
+    failure = entry.failure()
+    if entry.card() is None and attempt > 1 and failure is not None and failure.repeats:
+        raise RunFailedError(f"teacher {name} would only fail again: {failure.reason}")
     if entry.card() is None:
         command = ["teacher", study, name, *_options(results, cores, checkpoint_seconds)]
         status = _run([worker(*command)], {f"teacher {name}": entry}, log)
@@ -121,6 +132,14 @@ def job_errors(
         for label, entry in outputs.get(error.output, {}).items():
             if note_error(entry, error):
                 print(f"{label}: {error.message}")
+
+
+def _finished(entry: Entry) -> bool:
+    """Whether a run has a record; what cannot be read is for its worker to tell."""
+    try:
+        return entry.record() is not None
+    except StoreError:
+        return False
 
 
 def _together(

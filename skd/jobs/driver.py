@@ -38,7 +38,11 @@ def take_over(studies: Iterable[str], results: Path) -> None:
                 f"another Snakemake works on study {study}: {error.holder}. End it with Ctrl-C "
                 "first; if its machine is gone, it is taken for dead after three minutes"
             ) from error
-        orphans = orphans_of(study, results)
+        try:
+            orphans = orphans_of(study, results)
+        except slurm.SlurmError as error:
+            print(f"{error}: what an earlier driver's jobs train, if any are left, is waited for")
+            continue
         if orphans:
             print(f"{len(orphans)} jobs of an earlier driver: they save and are cancelled")
         for job in slurm.cancel(orphans):

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from skd.jobs.workers import leave_note
 from skd.lease import holder
-from skd.store import Entry
+from skd.store import Entry, StoreError
+
+KIND = "Job"
 
 _BEGIN = re.compile(r"^\s*Error in rule (train|teacher)")
 _END = re.compile(r"^\s*$|^\[")
@@ -41,14 +43,15 @@ def find_errors(log: str) -> list[JobError]:
 def note_error(entry: Entry, error: JobError) -> bool:
     """Leave a failed job's reason for a run of it that has no word of its own; say whether."""
     current = holder(entry.folder)
-    if (
-        entry.record() is not None
-        or entry.card() is not None
-        or entry.failure() is not None
-        or (current is not None and current.alive())
-    ):
+    try:
+        failure = entry.failure()
+        finished = entry.record() is not None or entry.card() is not None
+    except StoreError:  # status and report say so
         return False
-    leave_note(entry, error.message, "Job", details=f"log: {error.log}" if error.log else "")
+    own_word = failure is not None and failure.kind != KIND
+    if finished or own_word or (current is not None and current.alive()):
+        return False
+    leave_note(entry, error.message, KIND, details=f"log: {error.log}" if error.log else "")
     return True
 
 

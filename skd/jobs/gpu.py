@@ -16,7 +16,7 @@ class GpuState:
 
     memory_bytes: int
     free_bytes: int
-    utilisation: float  # percent of the time that a kernel ran, over the driver's last period
+    utilisation: float | None  # % of the driver's last period that a kernel ran
     driver: str
 
 
@@ -28,10 +28,17 @@ def gpu_state() -> GpuState | None:
             return GpuState(
                 memory_bytes=memory.total,
                 free_bytes=memory.free,
-                utilisation=float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+                utilisation=_utilisation(handle),
                 driver=pynvml.nvmlSystemGetDriverVersion(),
             )
     except pynvml.NVMLError:
+        return None
+
+
+def _utilisation(handle: object) -> float | None:
+    try:
+        return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
+    except pynvml.NVMLError:  # a slice of a GPU does not tell
         return None
 
 

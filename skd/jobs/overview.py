@@ -64,8 +64,12 @@ class Overview:
 
 def overview(expansion: Expansion, store: Store, results: Path) -> Overview:
     """Return a study's state."""
-    queue = {job.comment: job for job in orphans_of(expansion.study, results)}
     found = Overview(f"{expansion.study}: {expansion.title}")
+    try:
+        queue = {job.comment: job for job in orphans_of(expansion.study, results)}
+    except slurm.SlurmError as error:
+        queue = {}
+        found.lines.append(str(error))
     logs = results / expansion.study / "logs"
     holders: set[str] = set()
     for node in expansion.teachers:
@@ -115,7 +119,7 @@ def projected_seconds(found: Overview, survey: Survey) -> float | None:
     for key, seeds in survey.seeds_left.items():
         told = found.seconds_left.get(key, [])
         waiting = max(0, len(seeds) - len(told))
-        total += survey.seconds_of(key, waiting) + sum(told)
+        total += survey.seconds_of(key, waiting) + sum(told) / survey.together(key)
         longest = max(longest, *told, survey.cells[key].seconds if waiting else 0.0, 0.0)
     return max(longest, total / found.running_jobs)
 
@@ -149,7 +153,7 @@ def duration(seconds: float) -> str:
 
 def _state(run: CellOutcome, job: slurm.Job | None) -> str:
     unfinished = run.outcome in ("missing", "interrupted", "failed")
-    return "queued" if unfinished and job is not None else run.outcome
+    return "queued" if unfinished and job is not None and job.pending else run.outcome
 
 
 def _lines(

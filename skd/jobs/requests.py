@@ -37,7 +37,7 @@ def batch_request(survey: Survey, batch: Batch, attempt: int, longest: int | Non
     """
     keys = [f"{batch.pair}/{method}" for method in batch.methods]
     seconds = sum(survey.whole_seconds[key] for key in keys)
-    count = max(survey.together(key) for key in keys)
+    count = survey.together(*keys)
     host = max(survey.cells[key].host_bytes for key in keys)
     return _request(seconds, count * host, count, attempt, longest)
 

@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from skd.errors import SkdError
+
 TIMEOUT_SECONDS = 60
 # SLURM's own KillWait is 30 s by default: a cancelled job has so long to save.
 END_SECONDS = 120.0
 ACTIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED")
 _SEPARATOR = "\x1f"
 _FIELDS = ("%i", "%T", "%r", "%k", "%Z")
+
+
+class SlurmError(SkdError):
+    """SLURM is here and does not answer."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +65,23 @@ def requeue() -> bool:
 
 
 def jobs_of(folder: Path) -> list[Job]:
-    """Return this user's jobs submitted from a folder that have not ended."""
-    form = f"--format={_SEPARATOR.join(_FIELDS)}"
-    said = _output("squeue", "--noheader", "--me", form) or ""
+    """Return this user's jobs submitted from a folder that have not ended; none without SLURM.
+
+    Raises:
+        SlurmError: SLURM does not answer.
+    """
+    if shutil.which("squeue") is None:
+        return []
+    said = _output("squeue", "--noheader", "--me", f"--format={_SEPARATOR.join(_FIELDS)}")
+    if said is None:
+        raise SlurmError("SLURM does not answer (squeue fails); try again when it does")
     rows = [line.split(_SEPARATOR) for line in said.splitlines()]
     return [
         Job(id=row[0], state=row[1], reason=row[2], comment=row[3])
         for row in rows
-        if len(row) == len(_FIELDS) and row[1] in ACTIVE and Path(row[4]) == folder.resolve()
+        if len(row) == len(_FIELDS)
+        and row[1] in ACTIVE
+        and Path(row[4]).resolve() == folder.resolve()
     ]
 
 

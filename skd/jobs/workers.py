@@ -113,15 +113,20 @@ def run_workers(
         for reader in readers:
             reader.start()
         seen: set[int] = set()
-        asked = time.monotonic()
+        asked = told = time.monotonic()
         while any(process.poll() is None for process in job.processes):
             time.sleep(POLL_SECONDS)
             _note_deaths(job, seen)
-            if left is None or job.stopped:
+            if job.stopped:
                 continue
-            if time.monotonic() - asked > CLOCK_SECONDS and (now := slurm.time_left()) is not None:
-                left, asked = now, time.monotonic()
-            if left - (time.monotonic() - asked) < margin:
+            if time.monotonic() - asked > CLOCK_SECONDS:
+                now = slurm.time_left()
+                if left is None and now is not None:
+                    margin = saving_margin(now)
+                if now is not None:
+                    left, told = now, time.monotonic()
+                asked = time.monotonic()
+            if left is not None and left - (time.monotonic() - told) < margin:
                 late = True
                 job.stop(f"the job's time limit is {margin:.0f} s away")
         _note_deaths(job, seen)

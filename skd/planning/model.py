@@ -116,15 +116,23 @@ def choose_device(
     return replace(device, scale=median_scale([*_ratios(expansion, timings, device)]))
 
 
-def usual_device(expansion: Expansion, timings: Timings, unmeasured: str | None) -> Device:
+def usual_device(expansion: Expansion, timings: Timings, expected: str) -> Device:
     """Return the device that most was measured on; before anything was, a reference device.
+
+    Args:
+        expansion: the study.
+        timings: of the store.
+        expected: a reference device's name. Timings of a CPU tell nothing of a GPU, nor the
+            other way round.
 
     Raises:
         UnknownNameError: there is no such reference device.
     """
-    found = choose_device(expansion, timings)
-    measured = found.name != found.model.name
-    return found if measured else choose_device(expansion, timings, model=unmeasured)
+    on_cpu = device_model(expected).is_cpu
+    for name in timings.devices(expansion.dataset.name):
+        if (timings.threads(name) is not None) == on_cpu:
+            return choose_device(expansion, timings, name)
+    return Device(expected, device_model(expected))
 
 
 def model_training(
@@ -195,8 +203,15 @@ def _pixels(images: ImageFacts) -> int:
 def _utilisation(networks: Networks, batch_size: int, step: float, device: Device) -> float:
     if device.model.is_cpu:
         return 1.0
-    busy = _step_work(networks, batch_size) / device.rate / step
+    # The rate is assumed: where the device was measured to be slower, it is busier.
+    busy = _step_work(networks, batch_size) / device.rate / step * max(1.0, device.scale or 1.0)
     return min(1.0, max(LEAST_UTILISATION, busy))
+
+
+def _measured_utilisation(rows: list[Timing]) -> float | None:
+    """Return one training's share of the device, as sampled while it ran, or none."""
+    shares = [row.gpu_utilisation / row.sharing / 100 for row in rows if row.gpu_utilisation]
+    return min(1.0, max(LEAST_UTILISATION, sum(shares) / len(shares))) if shares else None
 
 
 def _networks(expansion: Expansion, spec: RunSpec, extra: ExtraFacts) -> Networks:
@@ -212,6 +227,7 @@ def _estimate(
     rows = timings.alike(spec, device.name)
     if not rows:
         return modelled
+    rows = [row for row in rows if row.sharing == 1] or rows
     step = sum(row.seconds_per_step for row in rows) / len(rows)
     peak = round(MEASURED_MARGIN * max(row.peak_memory_bytes for row in rows))
     on_cpu = device.model.is_cpu
@@ -222,7 +238,8 @@ def _estimate(
         # A GPU's peak is its allocator's: the context comes on top.
         device_bytes=0 if on_cpu else CONTEXT_BYTES + peak,
         host_bytes=peak if on_cpu else modelled.host_bytes,
-        utilisation=_utilisation(networks, spec.recipe.batch_size, step, device),
+        utilisation=_measured_utilisation(rows)
+        or _utilisation(networks, spec.recipe.batch_size, step, device),
         source="measured",
     )
 

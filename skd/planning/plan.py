@@ -50,8 +50,8 @@ def plan_path(results: Path, study: str) -> Path:
 
 def expansion_digest(expansion: Expansion) -> str:
     """Return the hash of a study's teachers and runs: another one is another study."""
-    runs = sorted({run for cell in expansion.cells for run in cell.runs.values()})
-    return digest([sorted(node.id for node in expansion.teachers), runs])
+    runs = sorted((cell.key, *cell.runs.values()) for cell in expansion.cells)
+    return digest([sorted((node.name, node.id) for node in expansion.teachers), runs])
 
 
 def make_plan(survey: Survey, schedules: list[Schedule]) -> Plan:

@@ -58,12 +58,14 @@ class Survey:
         runs = sum(map(len, self.seeds.values())) - sum(map(len, self.seeds_left.values()))
         return runs + len(self.teachers) - len(self.teachers_left)
 
-    def together(self, key: str, attempt: int = 1) -> int:
-        """Return how many of a cell's runs share the device."""
-        each, memory = self.cells[key], self.device.model.memory_bytes
-        runs = len(self.expansion.cell_by_key(key).runs)
+    def together(self, *keys: str) -> int:
+        """Return how many of some cells' runs share the device."""
         return runs_side_by_side(
-            self.side_by_side, runs, memory, each.device_bytes, each.utilisation, attempt
+            self.side_by_side,
+            sum(len(self.expansion.cell_by_key(key).runs) for key in keys),
+            self.device.model.memory_bytes,
+            max(self.cells[key].device_bytes for key in keys),
+            max(self.cells[key].utilisation for key in keys),
         )
 
     def seconds_of(self, key: str, runs: int) -> float:

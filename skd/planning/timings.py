@@ -18,7 +18,7 @@ from skd.files import write_json
 from skd.spec import DatasetSpec, Frozen, MethodSpec, RunSpec, canonical, digest
 from skd.store import Store
 
-FORMAT = 1  # of the cache file: another one is read anew
+FORMAT = 2  # of the cache file: another one is read anew
 
 
 class Timing(Frozen):
@@ -35,6 +35,8 @@ class Timing(Frozen):
     images_per_second: PositiveFloat
     peak_memory_bytes: int
     sessions: int
+    sharing: PositiveInt = 1  # trainings that had the device together
+    gpu_utilisation: float | None = None  # % of the device, by all of them
 
     @property
     def seconds_per_step(self) -> float:
@@ -144,6 +146,8 @@ def timing(record: dict[str, Any]) -> Timing:
         images_per_second=cost["images_per_second"],
         peak_memory_bytes=cost["peak_memory_bytes"],
         sessions=cost["sessions"],
+        sharing=execution.get("sharing", 1),
+        gpu_utilisation=cost.get("gpu_utilisation"),
     )
 
 

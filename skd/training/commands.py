@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
@@ -17,7 +17,7 @@ import typer
 
 from skd.errors import FAILED, InterruptedRunError, RunFailedError, SkdError
 from skd.files import write_json
-from skd.lease import LeaseHeldError
+from skd.lease import LeaseHeldError, LeaseLostError
 from skd.sheet import StudyError
 from skd.status import cell_result
 from skd.store import Store
@@ -61,6 +61,9 @@ Attempt = Annotated[
 Since = Annotated[
     float | None,
     typer.Option(hidden=True, help="runs that failed since are left alone; seconds since 1970"),
+]
+Sharing = Annotated[
+    int, typer.Option(hidden=True, min=1, help="trainings that share the device, for the record")
 ]
 RESULTS = Path("results")
 
@@ -112,6 +115,7 @@ def train(
     expect: Expect = None,
     attempt: Attempt = 1,
     since: Since = None,
+    sharing: Sharing = 1,
 ) -> None:
     """Train the students of a pair's cells: every seed that has no record yet.
 
@@ -123,13 +127,9 @@ def train(
     for unknown in set(seed or ()) - set(expansion.seeds):
         raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")
     runs = [(cell, number) for cell in cells for number in cell.runs if not seed or number in seed]
-    left = [run for run in runs if not _settled(store, *run, attempt, since)]
-    for cell, number in runs:
-        if (cell, number) not in left:
-            print(f"{cell.key} seed {number}: would only fail again", file=sys.stderr, flush=True)
-    with _options(device, threads, checkpoint_seconds) as options:
-        failures = _train(expansion, store, left, options, if_leased is IfLeased.wait)
-    failures += len(runs) - len(left)
+    settled = partial(_settled, store, attempt, since)
+    with _options(device, threads, checkpoint_seconds, sharing) as options:
+        failures = _train(expansion, store, runs, options, settled, if_leased is IfLeased.wait)
     if output:
         outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
         write_json(output, outcomes)
@@ -138,7 +138,7 @@ def train(
         raise typer.Exit(FAILED)
 
 
-def _settled(store: Store, cell: Cell, seed: int, attempt: int, since: float | None) -> bool:
+def _settled(store: Store, attempt: int, since: float | None, cell: Cell, seed: int) -> bool:
     """Whether a run has failed for good, as far as this job goes."""
     failure = store.run(cell.runs[seed]).failure()
     if failure is None:
@@ -152,21 +152,28 @@ def _train(
     store: Store,
     runs: list[tuple[Cell, int]],
     options: Options,
+    settled: Callable[[Cell, int], bool],
     wait: bool,
 ) -> int:
     """Train runs, those that others train last; return how many have no record."""
     failures, held = 0, []
     for cell, seed in runs:
+        if settled(cell, seed):
+            failures += 1
+            print(f"{cell.key} seed {seed}: it would only fail again", file=sys.stderr, flush=True)
+            continue
         try:
             failures += not _train_one(expansion, store, cell, seed, options)
-        except LeaseHeldError as error:
+        except (LeaseHeldError, LeaseLostError) as error:
             held.append((cell, seed, error))
     for cell, seed, error in held:
-        if wait:
-            failures += not _train_one(expansion, store, cell, seed, replace(options, wait=True))
-        else:
+        if not wait:
             failures += 1
             print(f"NOT TRAINED {cell.key} seed {seed}: {error}", file=sys.stderr, flush=True)
+        elif settled(cell, seed):
+            failures += 1
+        else:
+            failures += not _train_one(expansion, store, cell, seed, replace(options, wait=True))
     return failures
 
 
@@ -186,9 +193,9 @@ def _train_one(expansion: Expansion, store: Store, cell: Cell, seed: int, option
         loader = partial(load_teacher, entry)
     try:
         record = complete(cell.run(seed), store.run(identity), options, label, loader)
-    except (InterruptedRunError, LeaseHeldError):
+    except (InterruptedRunError, LeaseHeldError, LeaseLostError):
         raise
-    except SkdError as error:
+    except (SkdError, OSError) as error:
         said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
         print(f"{said} {error}", file=sys.stderr, flush=True)
         return False
@@ -201,7 +208,9 @@ def _train_one(expansion: Expansion, store: Store, cell: Cell, seed: int, option
 
 
 @contextlib.contextmanager
-def _options(device: str, threads: int | None, checkpoint_seconds: float) -> Iterator[Options]:
+def _options(
+    device: str, threads: int | None, checkpoint_seconds: float, sharing: int = 1
+) -> Iterator[Options]:
     """Yield training options; within, SIGTERM and the first Ctrl-C save and leave."""
     from skd.training.execution import choose
     from skd.training.runs import Options
@@ -219,6 +228,7 @@ def _options(device: str, threads: int | None, checkpoint_seconds: float) -> Ite
         yield Options(
             execution=choose(device, threads),
             checkpoint_seconds=checkpoint_seconds,
+            sharing=sharing,
             stopping=lambda: bool(received),
         )
     finally:

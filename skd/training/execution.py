@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -23,6 +24,8 @@ from skd.files import write_json
 from skd.jobs.gpu import gpu_state
 from skd.sheet import ROOT
 from skd.spec import Frozen
+
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class ExecutionError(SkdError):
@@ -60,11 +63,18 @@ def choose(device: str, threads: int | None) -> Execution:
     """Return the execution for what a user asked: `auto` takes a GPU where there is one.
 
     Raises:
-        ExecutionError: an unknown device.
+        ExecutionError: an unknown device, or a GPU that torch cannot use.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ExecutionError(f"unknown device '{device}'; allowed: auto, cpu, cuda")
     if device == "auto":
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+        expected = torch.version.cuda and NVIDIA_DRIVER.exists() and not hidden
+        if expected and not torch.cuda.is_available():
+            raise ExecutionError(
+                "this machine has an NVIDIA GPU that torch cannot use (see nvidia-smi): mend that, "
+                "or ask for the CPU (--device cpu, or CUDA_VISIBLE_DEVICES= )"
+            )
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return Execution(device=device, threads=threads or torch.get_num_threads())
 
@@ -85,10 +95,23 @@ def freeze(folder: Path, asked: Execution) -> Execution:
         raise ExecutionError(f"{path} cannot be read: {error}; remove the run's folder") from error
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Count the peak from now on: a process may train several runs."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):  # where the kernel has no such thing, of all runs so far
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory(device: torch.device) -> int:
     """Return the peak of what the device's allocator held, or the process on a CPU, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    with contextlib.suppress(OSError):
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

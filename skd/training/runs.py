@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import torch
 from safetensors.torch import save
@@ -22,7 +23,13 @@ from skd.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
 from skd.spec import RunSpec
 from skd.store import Entry
 from skd.training import checkpoint
-from skd.training.execution import Execution, environment, freeze, peak_memory
+from skd.training.execution import (
+    Execution,
+    environment,
+    freeze,
+    peak_memory,
+    reset_peak_memory,
+)
 from skd.training.loop import Training
 from skd.training.progress import RunProgress, run_progress, wants_loss
 from skd.training.telling import Telling
@@ -35,12 +42,14 @@ class Options:
     Attributes:
         execution: for a run that is begun now; one that goes on keeps its own.
         checkpoint_seconds: at most so long between checkpoints, at epoch ends; 0: every epoch.
+        sharing: trainings that share the device, of which this is one.
         wait: wait for another process that trains the same run, instead of refusing.
         stopping: asked after each step; true: save and leave.
     """
 
     execution: Execution
     checkpoint_seconds: float = 60.0
+    sharing: int = 1
     wait: bool = False
     stopping: Callable[[], bool] = lambda: False
 
@@ -90,6 +99,7 @@ def complete(
         entry.write_spec(spec)
         execution = freeze(entry.folder, options.execution)
         device = execution.apply()
+        reset_peak_memory(device)
         training = None
         try:
             images = load_images(spec.dataset)
@@ -106,7 +116,8 @@ def complete(
                     progress.note(f"goes on after epoch {training.epochs_done}")
                 _train(training, entry, options, sessions, still_mine, progress, telling)
             busy = telling.gpu_utilisation
-            return _finish(training, entry, execution, sessions, teacher, still_mine, busy)
+            how = {**execution.model_dump(), "sessions": sessions, "sharing": options.sharing}
+            return _finish(training, entry, how, teacher, still_mine, busy)
         except (InterruptedRunError, LeaseLostError):
             raise
         except Exception as error:
@@ -172,8 +183,7 @@ def _train(
 def _finish(
     training: Training,
     entry: Entry,
-    execution: Execution,
-    sessions: list[str],
+    how: dict[str, Any],
     teacher: LoadedTeacher | None,
     still_mine: Callable[[], None],
     gpu_utilisation: float | None,
@@ -190,7 +200,7 @@ def _finish(
         id=entry.id,
         spec=training.spec,
         environment=environment(),
-        execution={**execution.model_dump(), "sessions": sessions},
+        execution=how,
         num_classes=logits.shape[1],
         epochs=epochs,
         last=_accuracy(epochs[-1]),
@@ -206,7 +216,7 @@ def _finish(
             extra_parameters=count_parameters(training.objective),
             extra_memory_bytes=memory_bytes(training.objective),
             multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
-            sessions=len(sessions),
+            sessions=len(how["sessions"]),
         ),
         teacher=teacher.card if teacher else None,
         collapse=judge(epochs, logits.shape[1]),

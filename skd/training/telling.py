@@ -37,7 +37,8 @@ class Telling:
         if now - self._told < TELL_SECONDS:
             return
         self._told = now
-        if self.on_gpu and (state := gpu_state()) is not None:
+        state = gpu_state() if self.on_gpu else None
+        if state is not None and state.utilisation is not None:
             self._busy.append(state.utilisation)
         per_step = (now - self._begun) / (done - self._first)
         told = Progress(

@@ -58,6 +58,7 @@ class Cluster:
     def start(
         self,
         nodes: int = 1,
+        gpus_per_node: int = 2,
         accounting: bool = False,
         partitions: Sequence[str] = ("main Default=YES",),
         **settings: str,
@@ -65,7 +66,8 @@ class Cluster:
         """Start the daemons and wait until every node is idle.
 
         Args:
-            nodes: emulated nodes; the pretend GPUs, two a node, and the memory are divided.
+            nodes: emulated nodes, each with its part of the memory.
+            gpus_per_node: pretend GPUs, and as many cores.
             accounting: with slurmdbd on a MariaDB of its own, so that `sacct` knows the jobs.
             partitions: each a name and settings.
             settings: more lines of slurm.conf.
@@ -80,7 +82,7 @@ class Cluster:
             (self.folder / name).mkdir(exist_ok=True)
         self._start_munge()
         port = self._start_accounting() if accounting else None
-        self._write_configuration(nodes, port, partitions, settings)
+        self._write_configuration(nodes, gpus_per_node, port, partitions, settings)
         SYSTEM.mkdir(exist_ok=True)
         for name in CONFIGURATION:
             (SYSTEM / name).unlink(missing_ok=True)
@@ -93,6 +95,10 @@ class Cluster:
         for node in node_names(nodes):
             self.start_node(node)
         self._wait_for(lambda: self._idle_nodes() == nodes, "the nodes to be idle")
+
+    def node_of(self, job: str) -> str:
+        """Return the node that a job runs on."""
+        return self.run("squeue", "--noheader", "--jobs", job, "--format=%N").strip()
 
     def start_node(self, node: str) -> None:
         """Start a node's daemon."""
@@ -217,6 +223,7 @@ class Cluster:
     def _write_configuration(
         self,
         nodes: int,
+        gpus_per_node: int,
         accounting: int | None,
         partitions: Sequence[str],
         settings: dict[str, str],
@@ -224,7 +231,7 @@ class Cluster:
         host, user = socket.gethostname().split(".")[0], getpass.getuser()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
         # Emulated nodes share one machine: SLURM counts each one's cores and memory by itself.
-        gpus = [PRETEND_GPUS[number : number + 2] for number in range(0, 2 * nodes, 2)]
+        gpus = [PRETEND_GPUS[n * gpus_per_node :][:gpus_per_node] for n in range(nodes)]
         values = {
             "ClusterName": "pretend",
             "SlurmctldHost": f"{host}(127.0.0.1)",
@@ -273,7 +280,7 @@ class Cluster:
         for number, node in enumerate(node_names(nodes)):
             lines.append(
                 f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free_port()} "
-                f"CPUs={max(2, (os.cpu_count() or 2))} RealMemory={memory // nodes} "
+                f"CPUs={gpus_per_node} RealMemory={memory // nodes} "
                 f"Gres=gpu:{len(gpus[number])} State=UNKNOWN"
             )
         lines += [f"PartitionName={words} Nodes=ALL MaxTime=1-0 State=UP" for words in partitions]
@@ -286,8 +293,8 @@ class Cluster:
         (self.folder / "gres.conf").write_text("\n".join(gres) + "\n")
 
     def _idle_nodes(self) -> int:
-        states = self.run("sinfo", "--noheader", "--Node", "--format=%T", check=False).split()
-        return states.count("idle")
+        lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", check=False).split("\n")
+        return sum(line.endswith(" idle") for line in {*lines})  # a line a partition
 
     def _daemon(self, name: str, *arguments: str, log: str = "") -> None:
         out = self.folder / "log" / f"{name}{log}.out"

@@ -17,7 +17,7 @@ def test_the_demo_to_its_report(
     make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
 ) -> None:
     cluster = make_cluster()
-    study = make_study("demo", tiny.SHEET)
+    study = make_study("demo", tiny.SHEET, precommand="touch prepared")
     seen: set[frozenset[str]] = set()
     done = threading.Event()
 
@@ -36,6 +36,7 @@ def test_the_demo_to_its_report(
     watcher.join()
     assert status == 0, study.said
     assert len(study.records()) == 39
+    assert (study.folder / "prepared").exists()  # so are modules loaded, and conda activated
     assert (study.results / "demo" / "report" / "index.html").exists()
     assert frozenset("01") in seen  # two at once, each on its own
     logs = "\n".join(p.read_text() for p in (study.results / "demo" / "logs").rglob("*.log"))
@@ -57,13 +58,3 @@ def test_accounting_as_the_source_of_states(
     (record,) = study.records().values()
     known = cluster.run("sacct", "--noheader", "--format=JobIDRaw,State", "--parsable2", "-X")
     assert f"{record['environment']['slurm_job']}|COMPLETED" in known
-
-
-def test_a_job_makes_its_environment_by_a_precommand(
-    make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
-) -> None:
-    make_cluster()
-    sheet = {**tiny.SHEET, "methods": ["student"], "seeds": [0]}
-    study = make_study("prepared", sheet, precommand="export PREPARED=yes && touch prepared")
-    assert study.run() == 0, study.said
-    assert (study.folder / "prepared").exists()

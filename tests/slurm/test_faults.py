@@ -39,24 +39,45 @@ def same(study: Study, undisturbed: dict[str, dict]) -> None:
     assert {run: numbers(record) for run, record in study.records().items()} == undisturbed
 
 
-def test_a_time_limit_shorter_than_the_training(
+def test_preemption_a_dead_node_and_the_time_limit(
     make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
 ) -> None:
-    make_cluster()
-    sheet = {**LONG, "recipe": {"epochs": 300, "milestones": [200]}, "methods": ["kd"]}
-    study = make_study("short", sheet, longest_minutes=1, **QUICK)
+    cluster = make_cluster(
+        nodes=2,
+        gpus_per_node=1,
+        partitions=("low PriorityTier=1 Default=YES", "high PriorityTier=9"),
+        PreemptType="preempt/partition_prio",
+        PreemptMode="REQUEUE",
+    )
+    sheet = {**LONG, "recipe": {"epochs": 200, "milestones": [120]}}
+    study = make_study("requeued", sheet, longest_minutes=1, **QUICK)
     driver = study.start()
-    wait_until(lambda: "back in SLURM's queue" in study.logs(), "the job's own clock", 240)
-    assert "time limit is 15 s away: saving" in study.logs()
+    wait_until(lambda: study.begun(KD) and study.begun(SKD), "both cells to train", 180)
+    jobs = {study.holders(key)[0]["job"]: key for key in (KD, SKD)}
+    on = {cluster.node_of(job): job for job in jobs}
+    assert set(on) == {"node1", "node2"}
+
+    # Who has precedence takes a GPU, and the other node loses power.
+    command = ["-p", "high", "-w", "node1", "--gpus=1", "--output=/dev/null", "--wrap", "sleep 5"]
+    cluster.run("sbatch", *command)
+    cluster.kill_node("node2")
+    wait_until(lambda: "SIGTERM: saving" in study.logs(), "the preempted job to save")
+    wait_until(lambda: "down" in cluster.run("sinfo", "--noheader"), "the node to be down")
     wait_until(lambda: "(BeginTime)" in study.skd("status", "tiny"), "the wait to be told")
-    # SLURM makes it wait for two minutes: meanwhile the same, undisturbed and without SLURM.
+    cluster.start_node("node2")
+    # SLURM makes what it requeues wait two minutes: meanwhile the same, undisturbed, without SLURM.
     plain = make_study("plain", sheet)
     assert plain.run(profile="local") == 0, plain.said
+    # The next sessions are too short for what is left.
+    wait_until(lambda: "back in SLURM's queue" in study.logs(), "the job's own clock", 240)
+    assert "time limit is 15 s away: saving" in study.logs()
     assert driver.wait(timeout=600) == 0, study.said
-    assert "Trying to restart" not in study.said  # a time limit is no failed attempt
-    (record,), (expected,) = study.records().values(), plain.records().values()
-    assert numbers(record) == numbers(expected)
-    assert record["cost"]["sessions"] > 1
+    assert "Trying to restart" not in study.said  # none of it is a failed attempt
+    expected = {run: numbers(record) for run, record in plain.records().items()}
+    same(study, expected)
+    records = study.records().values()
+    assert {record["environment"]["slurm_job"] for record in records} == set(jobs)
+    assert max(record["cost"]["sessions"] for record in records) > 2
 
 
 def test_killed_and_cancelled_jobs_and_a_killed_driver(
@@ -126,7 +147,7 @@ def test_a_job_that_slurm_refuses_or_never_starts(
 
     # All GPUs are taken, and the deadline comes first.
     cluster.run("sbatch", "--gpus=2", "--output=/dev/null", "--wrap", "sleep 600")
-    extra = {"slurm_extra": "'--deadline=now+1minute'", "runtime": 1}
+    extra = {"slurm_extra": "'--deadline=now+2minutes'", "runtime": 1}
     waiting = make_study("waiting", sheet, train=extra, retries=0)
     driver = waiting.start()
     wait_until(lambda: "waits (Resources)" in waiting.skd("status", "tiny"), "the reason")
@@ -143,43 +164,6 @@ def test_too_little_memory_is_asked_for_again(
     assert study.run() == 0, study.said
     assert study.said.count("Trying to restart") == 1
     assert len(study.records()) == 1
-
-
-def test_a_node_that_dies(
-    make_cluster: Callable[..., Cluster],
-    make_study: Callable[..., Study],
-    undisturbed: dict[str, dict],
-) -> None:
-    cluster = make_cluster(nodes=2)
-    study = make_study("node", LONG, **QUICK)
-    driver = study.start()
-    wait_until(lambda: study.begun(KD) and study.begun(SKD), "both cells to train", 180)
-    jobs = {study.holders(key)[0]["job"] for key in (KD, SKD)}
-    cluster.kill_node("node1")
-    wait_until(lambda: "down" in cluster.run("sinfo", "--noheader"), "the node to be down")
-    assert driver.wait(timeout=400) == 0, study.said
-    same(study, undisturbed)
-    assert {r["environment"]["slurm_job"] for r in study.records().values()} == jobs  # requeued
-
-
-def test_preemption(
-    make_cluster: Callable[..., Cluster],
-    make_study: Callable[..., Study],
-    undisturbed: dict[str, dict],
-) -> None:
-    cluster = make_cluster(
-        partitions=("low PriorityTier=1 Default=YES", "high PriorityTier=9"),
-        PreemptType="preempt/partition_prio",
-        PreemptMode="REQUEUE",
-    )
-    study = make_study("preempted", LONG, **QUICK)
-    driver = study.start()
-    wait_until(lambda: study.begun(KD) and study.begun(SKD), "both cells to train", 180)
-    cluster.run("sbatch", "-p", "high", "--gpus=2", "--output=/dev/null", "--wrap", "sleep 5")
-    wait_until(lambda: "SIGTERM: saving" in study.logs(), "the preempted jobs to save")
-    assert driver.wait(timeout=400) == 0, study.said
-    same(study, undisturbed)
-    assert "Trying to restart" not in study.said
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")

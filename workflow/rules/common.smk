@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from snakemake.exceptions import WorkflowError
 
 from skd.errors import SkdError
-from skd.jobs.batches import Shape, load_batches
+from skd.jobs.batches import Shape, keep_batches, plan_batches, read_batches
 from skd.jobs.gpu import gpu_state
 from skd.jobs.packing import count
 from skd.jobs.requests import batch_request, teacher_request
@@ -33,7 +33,7 @@ SHAPE = ("job_minutes", "cells_per_job")
 config.setdefault("side_by_side", "auto")
 config.setdefault("checkpoint_seconds", 60)
 config.setdefault("longest_minutes", None)
-config.setdefault("device_model", None if gpu_state() else "cpu")
+config.setdefault("device_model", "a100" if gpu_state() else "cpu")
 
 
 def study(name):
@@ -67,9 +67,12 @@ def estimated(name):
 
 def batches(name):
     if name not in BATCHES:
-        BATCHES[name] = load_batches(
-            study(name), RESULTS, shape(), lambda: estimated(name).whole_seconds
-        )
+        if workflow.is_main_process:
+            BATCHES[name] = plan_batches(
+                study(name), RESULTS, shape(), lambda: estimated(name).whole_seconds
+            )
+        else:  # a job: as its driver has them
+            BATCHES[name] = read_batches(study(name), RESULTS)
     return BATCHES[name]
 
 
