@@ -30,7 +30,7 @@ test: $(INSTALLED)  ## run the tests
 
 test-slurm: $(INSTALLED)  ## run the tests on a real SLURM of their own (root; Debian installs it)
 	tests/slurm/install.sh
-	$(BIN)/python -m pytest -m slurm -rs tests/slurm
+	$(BIN)/python -m pytest -m slurm -rs --durations=0 tests/slurm
 
 lint: $(INSTALLED)  ## ruff, snakefmt and snakemake --lint
 	$(BIN)/ruff check .

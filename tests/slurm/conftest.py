@@ -46,6 +46,7 @@ class Study:
 
     folder: Path
     drivers: list[subprocess.Popen] = field(default_factory=list)
+    shared: Path | None = None  # teachers of another store
 
     def write(self, sheet: dict[str, Any], **profile: Any) -> None:
         """Write the sheet, and the profile as a user would edit it: looks often, waits shortly."""
@@ -71,8 +72,10 @@ class Study:
 
     @property
     def environment(self) -> dict[str, str]:
+        shared = {"SKD_TEACHERS": str(self.shared)} if self.shared else {}
         return {
             **os.environ,
+            **shared,
             "SKD_STUDIES": str(self.folder / "studies"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
