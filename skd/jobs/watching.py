@@ -29,7 +29,7 @@ def status(
     study: Study,
     results: Results = RESULTS,
     watch: Annotated[
-        bool, typer.Option("--watch", help="keep showing it, until Ctrl-C or until all is done")
+        bool, typer.Option("--watch", help="keep showing it, until Ctrl-C or the end")
     ] = False,
 ) -> None:
     """Show a study's state: what is done, running, queued, failed and why, and when it will end."""
@@ -46,14 +46,15 @@ def status(
 
 
 def _look(expansion: Expansion, store: Store, results: Path) -> tuple[Group, bool]:
-    """Return what to show of a study now, and whether there is more to come."""
+    """Return what to show of a study now, and whether there may be more to come."""
     found = overview(expansion, store, results)
     seconds = None
     if found.running_jobs:
         timings = load(store)
         device = choose_device(expansion, timings)
         seconds = projected_seconds(found, survey(expansion, store, timings, device))
-    unfinished = sum(found.totals.values()) > found.totals["done"]
+    ended = found.totals["done"] + found.totals["failed"]
+    unfinished = sum(found.totals.values()) > ended or found.running_jobs > 0
     return shown(found, seconds), unfinished
 
 

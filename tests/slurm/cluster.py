@@ -57,6 +57,7 @@ class Cluster:
 
     def start(
         self,
+        *,
         nodes: int = 1,
         gpus_per_node: int = 2,
         accounting: bool = False,
@@ -372,5 +373,5 @@ if __name__ == "__main__":
     if given.action == "stop":
         cluster.stop()
     else:
-        cluster.start(given.nodes, given.accounting)
+        cluster.start(nodes=given.nodes, accounting=given.accounting)
         print(cluster.run("sinfo").strip())

@@ -53,8 +53,10 @@ def test_accounting_as_the_source_of_states(
 ) -> None:
     cluster = make_cluster(accounting=True)
     sheet = {**tiny.SHEET, "methods": ["student"], "seeds": [0]}
-    study = make_study("accounted", sheet, slurm_status_command="sacct")
+    gres = {"gpu": 0, "gres": "'gpu:1'"}  # as on clusters that take only --gres
+    study = make_study("accounted", sheet, train=gres, slurm_status_command="sacct")
     assert study.run() == 0, study.said
     (record,) = study.records().values()
     known = cluster.run("sacct", "--noheader", "--format=JobIDRaw,State", "--parsable2", "-X")
+    assert ", GPU 0, " in study.logs()
     assert f"{record['environment']['slurm_job']}|COMPLETED" in known
