@@ -105,6 +105,10 @@ def test_a_study_runs_to_its_report(finished: Path) -> None:
     )
 
 
+def test_the_driver_leaves_its_study_to_the_next(finished: Path) -> None:
+    assert [*(finished / "results" / "tiny" / "driver").iterdir()] == []
+
+
 def test_a_second_invocation_does_nothing(finished: Path) -> None:
     assert planned(finished) == {}
 

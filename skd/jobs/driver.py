@@ -31,8 +31,9 @@ def take_over(studies: Iterable[str], results: Path) -> None:
     held = contextlib.ExitStack()
     atexit.register(held.close)
     for study in studies:
+        folder = results.resolve() / study / "driver"  # Snakemake ends in another directory
         try:
-            held.enter_context(lease(results / study / "driver", wait=False))
+            held.enter_context(lease(folder, wait=False))
         except LeaseHeldError as error:
             raise StudyError(
                 f"another Snakemake works on study {study}: {error.holder}. End it with Ctrl-C "
