@@ -254,6 +254,11 @@ def test_sha256_of_a_file(tmp_path: Path) -> None:
 COLUMNS = ["done", "running", "queued", "failed", "begun", "left", "last top-1, %"]
 
 
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skd.jobs.slurm.shutil.which", lambda _: None)
+
+
 def rows_of(study: Expansion, store: Store) -> tuple[dict[str, list[str]], list[str]]:
     """Return the table's rows as they are printed, by their first column, and the lines."""
     found = overview(study, store, store.root)
