@@ -157,7 +157,7 @@ def _together(
     timings = load(store)
     device = choose_device(expansion, timings)
     each = [estimate_run(expansion, cell, timings, device) for cell in cells]
-    need, busy = max(e.device_bytes for e in each), max(e.utilisation for e in each)
+    need, busy = max(e.device_bytes for e in each), max(e.known_utilisation for e in each)
     return runs_side_by_side(None, runs, state.free_bytes, need or 1, busy, attempt)
 
 

@@ -26,6 +26,10 @@ def count(text: str) -> int | None:
     return int(text)
 
 
+# More would ask for more cores than clusters give with a GPU.
+MOST = 8
+
+
 def runs_side_by_side(
     asked: int | None,
     runs: int,
@@ -37,19 +41,20 @@ def runs_side_by_side(
     """Return how many runs of a job are trained at once.
 
     As many as the GPU's free memory holds, and no more than keep it busy: beyond that each would
-    only be slower. On a CPU, whose cores one run uses, one at a time. Each further attempt has half
-    as many, in case the one before ran out of memory.
+    only be slower; 8 at most. On a CPU, whose cores one run uses, one at a time. Each further
+    attempt has half as many, in case the one before ran out of memory.
 
     Args:
         asked: the user's choice, or none.
         runs: how many are left to train.
         free_bytes: of the GPU's memory; 0 without a GPU.
         bytes_each: of device memory that one run needs.
-        utilisation_each: the share of the GPU's time that one run uses alone, in (0, 1].
+        utilisation_each: the share of the GPU's time that one run uses alone, in (0, 1]; 1 where
+            that was not measured.
         attempt: the job's, from 1.
     """
     if asked is None and not free_bytes:
         return 1
     if asked is None:
-        asked = min(int(0.9 * free_bytes / bytes_each), round(1 / utilisation_each))
+        asked = min(int(0.9 * free_bytes / bytes_each), round(1 / utilisation_each), MOST)
     return max(1, min(asked, runs) // 2 ** (attempt - 1))

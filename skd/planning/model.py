@@ -56,6 +56,11 @@ class Estimate:
     utilisation: float
     source: Source
 
+    @property
+    def known_utilisation(self) -> float:
+        """The utilisation where it was measured, else 1: no device is shared on a guess."""
+        return self.utilisation if self.source == "measured" else 1.0
+
 
 @dataclass(frozen=True)
 class Networks:

@@ -65,7 +65,7 @@ class Survey:
             sum(len(self.expansion.cell_by_key(key).runs) for key in keys),
             self.device.model.memory_bytes,
             max(self.cells[key].device_bytes for key in keys),
-            max(self.cells[key].utilisation for key in keys),
+            max(self.cells[key].known_utilisation for key in keys),
         )
 
     def seconds_of(self, key: str, runs: int) -> float:
