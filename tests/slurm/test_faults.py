@@ -66,7 +66,7 @@ def test_preemption_a_dead_node_and_the_time_limit(
 
     # SLURM makes what it requeues wait for two minutes: meanwhile another study, whose jobs may
     # take a minute and whose training takes longer. It has the first one's teacher.
-    sheet = {**LONG, "recipe": {"epochs": 200, "milestones": [120]}, "methods": ["kd"]}
+    sheet = {**LONG, "recipe": {"epochs": 160, "milestones": [100]}, "methods": ["kd"]}
     short = make_study("short", sheet, longest_minutes=1, **QUICK)
     short.shared = study.results / "teachers"
     short_driver = short.start()
