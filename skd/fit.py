@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skd.data.images import CHANNELS, Facts
 from skd.errors import UnfitError
-from skd.models import Outputs, build_model
+from skd.models import Outputs, build_model, network_family
 from skd.models.accounting import count_parameters, counted, memory_bytes
 from skd.objective import Objective
 from skd.randomness import Draws, seeded
@@ -146,4 +146,5 @@ def _dry_pass(network: str, facts: Facts) -> tuple[Outputs, NetworkFacts]:
         multiply_adds=work.multiply_adds,
         activations=work.activations,
         layers=work.layers,
+        family=network_family(network),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -49,14 +50,12 @@ class Frozen(BaseModel):
     def _check_keys(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict):
             return data
-        names = [field.alias or name for name, field in cls.model_fields.items()]
-        for key in data:
+        names = _names(cls)
+        for key, value in data.items():
             if key not in names:
-                raise ValueError(f"unknown key '{key}'{suggest(str(key), names)}")
-        for name, field in cls.model_fields.items():
-            value = data.get(field.alias or name)
-            if isinstance(value, bool) and field.annotation is not bool:
-                raise ValueError(f"{name}: {str(value).lower()} is no value for it")
+                raise ValueError(f"unknown key '{key}'{suggest(str(key), list(names))}")
+            if isinstance(value, bool) and cls.model_fields[names[key]].annotation is not bool:
+                raise ValueError(f"{names[key]}: {str(value).lower()} is no value for it")
         if info.context == "stored":
             missing = {n: v for n, v in _neutral_values(cls).items() if n not in data}
             return {**data, **missing}
@@ -72,6 +71,13 @@ class Frozen(BaseModel):
         return cls.model_validate(data, context="stored")
 
 
+@cache
+def _names(model: type[BaseModel]) -> dict[str, str]:
+    """Return the fields' names by what they are called in data. A record has many models."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
+@cache
 def _neutral_values(model: type[BaseModel]) -> dict[str, Any]:
     extras = {name: field.json_schema_extra for name, field in model.model_fields.items()}
     return {

@@ -51,6 +51,7 @@ class NetworkFacts(Frozen):
         description="elements of the outputs of its conv, norm and linear layers for one image"
     )
     layers: NonNegativeInt = Field(description="conv, norm and linear layers")
+    family: str = Field(description="pairs within one are of the same style")
 
 
 class ExtraFacts(Frozen):

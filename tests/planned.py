@@ -25,7 +25,11 @@ CRD = ExtraFacts(parameters=16_640, bytes=51_666_568, multiply_adds=12_816_384)
 def network(name: str) -> NetworkFacts:
     parameters, multiply_adds, activations, layers = FACTS[name]
     return NetworkFacts(
-        parameters=parameters, multiply_adds=multiply_adds, activations=activations, layers=layers
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        activations=activations,
+        layers=layers,
+        family=name[:3],
     )
 
 

@@ -39,8 +39,10 @@ def test_the_cpu_model_is_near_what_was_measured(student, teacher, seconds) -> N
 
 
 def test_a_step_by_hand() -> None:
-    student = NetworkFacts(parameters=1, multiply_adds=10**9, activations=1, layers=10)
-    teacher = NetworkFacts(parameters=1, multiply_adds=2 * 10**9, activations=1, layers=20)
+    student = NetworkFacts(parameters=1, multiply_adds=10**9, activations=1, layers=10, family="")
+    teacher = NetworkFacts(
+        parameters=1, multiply_adds=2 * 10**9, activations=1, layers=20, family=""
+    )
     networks = Networks(student, teacher, CRD)
     work = 64 * (3 * (10**9 + CRD.multiply_adds) + 2 * 10**9)
     assert step_seconds(networks, 64, GPU) == pytest.approx(work / 3e12)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from skd.errors import UnknownNameError
 from skd.models.outputs import FeatureNetwork, Outputs
 
-__all__ = ["FeatureNetwork", "Outputs", "build_model", "network_names"]
+__all__ = ["FeatureNetwork", "Outputs", "build_model", "network_family", "network_names"]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -27,15 +27,34 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 @cache
-def _builders() -> Mapping[str, Callable[[int], FeatureNetwork]]:
+def _families() -> Mapping[str, Mapping[str, Callable[[int], FeatureNetwork]]]:
     """Import every module of this package and gather the networks that they define."""
-    found: dict[str, Callable[[int], FeatureNetwork]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        family = getattr(import_module(f"{__name__}.{module.name}"), "NETWORKS", {})
-        if twice := found.keys() & family.keys():
-            raise RuntimeError(f"{module.name} defines again: {', '.join(sorted(twice))}")
-        found |= family
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    found = {name: getattr(import_module(f"{__name__}.{name}"), "NETWORKS", {}) for name in names}
+    seen: dict[str, str] = {}
+    for family, networks in found.items():
+        if twice := seen.keys() & networks.keys():
+            raise RuntimeError(f"{family} defines again: {', '.join(sorted(twice))}")
+        seen |= dict.fromkeys(networks, family)
+    return MappingProxyType(found)
+
+
+@cache
+def _builders() -> Mapping[str, Callable[[int], FeatureNetwork]]:
+    found = {name: make for networks in _families().values() for name, make in networks.items()}
     return MappingProxyType({name: found[name] for name in sorted(found, key=_natural)})
+
+
+def network_family(name: str) -> str:
+    """Return a network's architecture family, which is the name of its file.
+
+    Raises:
+        UnknownNameError: there is no such network.
+    """
+    for family, networks in _families().items():
+        if name in networks:
+            return family
+    raise UnknownNameError("network", name, _builders())
 
 
 def network_names() -> tuple[str, ...]:
