@@ -50,6 +50,13 @@ class Objective(nn.Module):
         if self.simplifier is not None and (parameters := trainable(self.simplifier)):
             yield parameters, self.simplifier.settings.learning_rate_multiplier
 
+    def kept(self) -> dict[str, Tensor]:
+        """Return what is worth a look after the training: the simplifier's state dict, or nothing.
+
+        Not the terms' modules and banks: they are large, and nothing is asked of them afterwards.
+        """
+        return self.simplifier.state_dict() if self.simplifier is not None else {}
+
     def forward(self, batch: Batch) -> Losses:
         """Return the losses of one step. ``batch.teacher`` carries the raw teacher's logits."""
         seen, own_loss, diagnostics = self._simplify(batch)

@@ -9,6 +9,7 @@
     progress.json         how far it is, every few seconds
     failure.json          why it stopped by itself
     weights.safetensors, test_logits.safetensors, record.json     once it is done
+    objective.safetensors what its method keeps, if anything (SKD its simplifier), likewise
     card.json             of a teacher at hand
 
 No rule of the workflow owns these folders: Snakemake deletes what a rule declares.
@@ -62,6 +63,11 @@ class Entry:
     def logits_path(self) -> Path:
         """Where the test-set logits are (fp16, in the test set's order)."""
         return self.folder / "test_logits.safetensors"
+
+    @property
+    def kept_path(self) -> Path:
+        """Where what the run's objective keeps is, if it keeps anything."""
+        return self.folder / "objective.safetensors"
 
     @property
     def failure_path(self) -> Path:

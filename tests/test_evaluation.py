@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from skd.analysis import analyse, expected_calibration_error, measures
-from skd.data import load as load_images
 from skd.data.images import Images
 from skd.data.views import ViewMaker
-from skd.store import Store
 from skd.training.evaluation import BATCH, Evaluator
 
 CPU = torch.device("cpu")
@@ -120,83 +113,3 @@ def test_logits_are_in_order_in_evaluation_mode_and_leave_the_model_alone(traini
     x = (x - per_channel(norm.running_mean)) / per_channel(spread)
     expected = x.flatten(1) @ last.weight.double().T + last.bias.double()
     torch.testing.assert_close(logits.double(), expected, rtol=1e-4, atol=1e-5)
-
-
-# Analyses of stored logits.
-
-
-def ece_reference(rows: list[list[float]], labels: list[int]) -> float:
-    """Guo et al. 2017: sum over bins of |B|/n · |accuracy - confidence|, in percent."""
-    total = 0.0
-    probabilities = [[math.exp(x) for x in log_softmax(row)] for row in rows]
-    for m in range(1, 16):
-        inside = [
-            (max(p), p.index(max(p)) == y)
-            for p, y in zip(probabilities, labels, strict=True)
-            if (m - 1) / 15 < max(p) <= m / 15
-        ]
-        if inside:
-            accuracy = sum(hit for _, hit in inside) / len(inside)
-            confidence = sum(c for c, _ in inside) / len(inside)
-            total += len(inside) / len(rows) * abs(accuracy - confidence)
-    return 100 * total
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 8), st.floats(0.1, 10))
-def test_measures_are_the_loops(seed, count, classes, scale):
-    random = np.random.default_rng(seed)
-    logits, teacher = random.normal(0, scale, (2, count, classes))
-    labels = random.integers(0, classes, count)
-    seen = measures(logits, labels, teacher)
-    rows, truth = logits.tolist(), labels.tolist()
-    said = [row.index(max(row)) for row in rows]
-    by_teacher = [row.index(max(row)) for row in teacher.tolist()]
-    hits = [a == y for a, y in zip(said, truth, strict=True)]
-    assert set(seen) == {"top1", "nll", "ece", "agreement", "per_class_top1"}
-    assert seen["top1"] == pytest.approx(100 * sum(hits) / count)
-    assert seen["nll"] == pytest.approx(nll(rows, truth), rel=1e-9)
-    assert seen["ece"] == pytest.approx(ece_reference(rows, truth), rel=1e-9, abs=1e-9)
-    same = sum(a == b for a, b in zip(said, by_teacher, strict=True))
-    assert seen["agreement"] == pytest.approx(100 * same / count)
-    for c in range(classes):
-        of_class = [hit for hit, y in zip(hits, truth, strict=True) if y == c]
-        if of_class:
-            assert seen["per_class_top1"][c] == pytest.approx(100 * sum(of_class) / len(of_class))
-        else:
-            assert seen["per_class_top1"][c] is None
-    json.dumps(seen, allow_nan=False)
-
-
-def test_an_empty_class_and_a_missing_teacher_are_none():
-    logits = np.array([[3.0, 0, 0], [3.0, 0, 0], [0, 0, 3.0]])
-    seen = measures(logits, np.array([0, 2, 2]), None)
-    assert seen["per_class_top1"] == [100, None, 50]
-    assert seen["agreement"] is None
-    assert seen["top1"] == pytest.approx(200 / 3)
-
-
-def test_calibration_error_by_hand():
-    certain = np.array([[1.0, 0.0], [1.0, 0.0]])
-    assert expected_calibration_error(certain, np.array([0, 0])) == 0
-    assert expected_calibration_error(certain, np.array([1, 1])) == 100
-    assert expected_calibration_error(certain, np.array([0, 1])) == 50
-    # Bins are closed on the right: 0.2 = 3/15 is in the third, 0.21 in the fourth.
-    spread = np.array([[0.2] * 5, [0.21, 0.2, 0.2, 0.2, 0.19]])
-    error = expected_calibration_error(spread, np.array([0, 1]))
-    assert error == pytest.approx(100 * (0.8 + 0.21) / 2)
-    # Within one bin a hit and a miss cancel.
-    close = np.array([[0.55, 0.45], [0.58, 0.42]])
-    assert expected_calibration_error(close, np.array([0, 1])) == pytest.approx(100 * 0.13 / 2)
-
-
-def test_analysis_skips_and_names_a_run_whose_logits_cannot_be_read(tmp_path):
-    expansion = tiny.study(methods=["student"])
-    records = [tiny.run(expansion, tmp_path, "student", seed=seed) for seed in (0, 1)]
-    store = Store(tmp_path)
-    store.run(records[1].id).logits_path.write_bytes(b"damaged")
-    labels = load_images(expansion.dataset).test_labels.numpy()
-    found = analyse(expansion, store, labels)
-    assert found["skipped"] == [records[1].id]
-    assert found["runs"].keys() == {records[0].id}
-    assert found["runs"][records[0].id]["top1"] == pytest.approx(records[0].last.top1)

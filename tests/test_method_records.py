@@ -75,7 +75,8 @@ def test_the_record_is_complete(results: Path, method: str) -> None:
     assert (record.collapse is not None) == method.startswith("skd")
     assert bool(epoch.diagnostics) == method.startswith("skd")
     assert (record.teacher is not None) == (method != "student")
-    assert set(record.files) == {"weights.safetensors", "test_logits.safetensors"}
+    kept = {"objective.safetensors"} if method.startswith("skd") else set()
+    assert set(record.files) == {"weights.safetensors", "test_logits.safetensors", *kept}
 
 
 def test_the_report_has_every_method(results: Path) -> None:

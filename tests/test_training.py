@@ -21,7 +21,9 @@ from safetensors.torch import load_file
 
 from skd.data import load as load_images
 from skd.errors import InterruptedRunError
+from skd.files import sha256_of
 from skd.models import build_model
+from skd.simplifier import Simplifier, SimplifierSettings
 from skd.store import Store, outcome
 from skd.training import checkpoint
 from skd.training.execution import choose
@@ -170,7 +172,11 @@ def test_a_finished_run_leaves_a_full_record_and_nothing_to_resume(tmp_path: Pat
         "record.json",
         "weights.safetensors",
         "test_logits.safetensors",
+        "objective.safetensors",
     }
+    for path in (entry.weights_path, entry.logits_path, entry.kept_path):
+        assert record.files[path.name] == sha256_of(path)
+    assert len(record.files) == 3
     assert entry.record() == record
     assert [epoch.epoch for epoch in record.epochs] == [1, 2, 3]
     assert [epoch.learning_rate for epoch in record.epochs] == pytest.approx([0.05, 0.05, 0.005])
@@ -188,6 +194,23 @@ def test_a_finished_run_leaves_a_full_record_and_nothing_to_resume(tmp_path: Pat
     logits = training.evaluator.logits(student)
     assert torch.equal(logits.half(), load_file(entry.logits_path)["logits"])
     assert training.evaluator.scores(logits).top1 == record.last.top1
+
+
+def test_what_the_objective_learned_is_kept_where_there_is_something(tmp_path: Path) -> None:
+    recipe = {"epochs": 1, "milestones": []}
+    expansion = tiny.study(methods=["kd", "skd+crd"], recipe=recipe)
+    store = Store(tmp_path)
+    record = tiny.run(expansion, tmp_path, "kd")
+    assert not store.run(record.id).kept_path.exists()
+    assert "objective.safetensors" not in record.files
+    # The simplifier alone, not CRD's embeddings and banks.
+    kept = load_file(store.run(tiny.run(expansion, tmp_path, "skd+crd").id).kept_path)
+    spec = expansion.cell(tiny.PAIR, "skd+crd").spec.method.simplifier
+    fresh = Simplifier(SimplifierSettings.restore(spec.settings), 10).state_dict()
+    assert {name: value.shape for name, value in kept.items()} == {
+        name: value.shape for name, value in fresh.items()
+    }
+    assert kept["output.weight"].any()  # it starts at 0, and has learned
 
 
 def test_a_run_without_an_end_of_its_own_is_never_trained_twice(tmp_path: Path) -> None:

@@ -131,11 +131,20 @@ def test_an_edited_recipe_retrains_what_depends_on_it(copy: Path) -> None:
 
 def test_an_added_seed_trains_that_seed_alone(copy: Path) -> None:
     before = records(copy)
+    # What an analysis found is kept too: Snakemake must not delete it before the rule runs.
+    path = copy / "results" / "tiny" / "analysis.json"
+    analysis = json.loads(path.read_text())
+    for run in analysis["runs"].values():
+        run["ece"] = 12.5
+    path.write_text(json.dumps(analysis))
     write_sheet(copy, {**SHEET, "methods": ["student"], "seeds": [0, 1]})
     assert everything(copy).returncode == 0
     after = records(copy)
     assert len(after) == len(before) + 1
     assert {run: after[run] for run in before} == before
+    analysis = json.loads(path.read_text())
+    assert [run["ece"] == 12.5 for run in analysis["runs"].values()] == [True, False]
+    assert path.with_suffix(".npz").is_file()
 
 
 def test_no_trigger_retrains_or_loses_a_finished_run(copy: Path) -> None:

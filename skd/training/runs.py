@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -188,10 +189,12 @@ def _finish(
     still_mine: Callable[[], None],
     gpu_utilisation: float | None,
 ) -> Record:
-    """Leave weights and test logits, then the record, then nothing else."""
+    """Leave weights, test logits and what the objective keeps, then the record."""
     logits = training.test_logits()
     still_mine()
     files = leave_weights(entry, training.student, logits)
+    if kept := training.objective.kept():
+        files |= _leave(entry.kept_path, kept)
     epochs = tuple(Epoch(**row) for row in training.history)
     best = max(epochs, key=lambda row: row.test_top1)  # the first of equals
     seconds = sum(row.seconds for row in epochs)
@@ -230,10 +233,14 @@ def _finish(
 
 def leave_weights(entry: Entry, network: nn.Module, logits: Tensor) -> dict[str, str]:
     """Store a network's weights and its test-set logits (M, C); return the files' SHA-256."""
-    weights = {name: value.cpu() for name, value in network.state_dict().items()}
-    write_atomically(entry.weights_path, save(weights))
-    write_atomically(entry.logits_path, save({"logits": logits.cpu().half()}))
-    return {path.name: sha256_of(path) for path in (entry.weights_path, entry.logits_path)}
+    weights = _leave(entry.weights_path, network.state_dict())
+    return weights | _leave(entry.logits_path, {"logits": logits.cpu().half()})
+
+
+def _leave(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Store tensors; return the file's SHA-256 by its name."""
+    write_atomically(path, save({name: value.cpu() for name, value in tensors.items()}))
+    return {path.name: sha256_of(path)}
 
 
 def _accuracy(row: Epoch) -> Accuracy:

@@ -2,7 +2,9 @@ rule analyse:
     input:
         cells=cells,
     output:
-        analysis="results/{study}/analysis.json",
+        # Kept while the rule runs, which takes from them what is known already.
+        analysis=update("results/{study}/analysis.json"),
+        arrays=update("results/{study}/analysis.npz"),
     log:
         "results/{study}/logs/analyse.log",
     group:
@@ -21,6 +23,7 @@ rule report:
         cells=cells,
         sheets=sheets,
         analysis="results/{study}/analysis.json",
+        arrays="results/{study}/analysis.npz",
     output:
         html="results/{study}/report/index.html",
     log:

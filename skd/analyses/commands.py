@@ -1,0 +1,50 @@
+"""The command `skd analyse`. Imports no torch: what has to be made does."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from skd.analyses.records import analysis_path
+from skd.analyses.study import FEATURES
+from skd.analyses.study import analyse as analyse_study
+from skd.errors import suggest
+from skd.sheet import StudyError
+from skd.study import load_expansion
+from skd.training.commands import RESULTS, Results, Study
+
+
+def analyse(
+    study: Study,
+    results: Results = RESULTS,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="t-SNE of this method's features beside the teacher's; may be repeated "
+            f"(default: {', '.join(FEATURES)})"
+        ),
+    ] = None,
+) -> None:
+    """Look into a study's finished runs: calibration, agreement, correlations, features, …
+
+    From stored weights and logits, without training. What the last analysis holds is kept.
+    """
+    expansion = load_expansion(study, results)
+    for method in features or ():
+        if method not in expansion.methods:
+            raise StudyError(f"unknown method '{method}'{suggest(method, expansion.methods)}")
+    shown = sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as progress:
+        analysis = analyse_study(
+            expansion,
+            results,
+            features or FEATURES,
+            lambda items, title: progress.track(items, description=title),
+        )
+    print(f"{len(analysis.runs)} runs analysed: {analysis_path(results, analysis.study)}")
+    for identity, reason in analysis.skipped.items():
+        print(f"skipped {identity}: {reason}", file=sys.stderr)

@@ -1,0 +1,129 @@
+"""Which findings make up a study's analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from skd.analyses import findings
+from skd.analyses.cache import Cache, write
+from skd.analyses.records import Analysis, Embedding, Example, Panel, RunMeasures
+from skd.analyses.sources import UnusableError
+from skd.analyses.stock import Stock
+from skd.store import Store
+from skd.study import Cell, Expansion
+
+FEATURES = ("student", "kd", "skd")  # the methods whose features are shown
+Track = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+def analyse(
+    expansion: Expansion,
+    results: Path,
+    features: Collection[str] = FEATURES,
+    track: Track = lambda items, _: items,
+) -> Analysis:
+    """Analyse a study's finished runs, write what was found, and return it.
+
+    Nothing is made anew that the study's last analysis holds. What cannot be used (weights or
+    logits that are missing, damaged or of other images) is named in `skipped`; the rest goes on.
+
+    Args:
+        expansion: the study.
+        results: where its runs are, and the analysis will be.
+        features: the methods whose features are shown beside the teacher's.
+        track: shows how far it is; is given what is gone through, and its name.
+
+    Raises:
+        DataError: the data set is needed, and not at hand.
+    """
+    cache = Cache.read(results, expansion.study, expansion.dataset)
+    stock = Stock(expansion, Store(results))
+    ids = {name: stock.teachers[name].id for name in stock.teacher_logits}
+    analysis = Analysis(
+        study=expansion.study,
+        dataset=expansion.dataset,
+        teachers={ids[name]: findings.teacher_measures(stock, cache, name) for name in ids},
+        runs=_runs(stock, cache, track),
+        correlations=_correlations(stock, cache, track),
+        embeddings=_embeddings(stock, cache, features, track),
+        examples=_examples(stock, cache, track),
+        classes=cache.earlier.classes if cache.earlier else stock.images.classes,
+        skipped=stock.skipped,
+    )
+    write(analysis, cache.arrays, results)
+    return analysis
+
+
+def _runs(stock: Stock, cache: Cache, track: Track) -> dict[str, RunMeasures]:
+    found = {}
+    for cell in track(stock.expansion.cells, "test logits"):
+        for _, run in stock.finished(cell):
+            try:
+                found[run.id] = findings.run_measures(stock, cache, run, cell.teacher)
+            except UnusableError as error:
+                stock.skip(run.id, error)
+    return found
+
+
+def _correlations(stock: Stock, cache: Cache, track: Track) -> dict[str, str]:
+    teachers = [stock.teachers[name] for name in stock.teacher_logits]
+    found = {teacher.id: findings.correlation(stock, cache, teacher) for teacher in teachers}
+    for cell in track(stock.expansion.cells, "correlations"):
+        first = stock.first(cell, lambda _, run: findings.correlation(stock, cache, run))
+        if first is not None:
+            found[first.run.id] = first.found
+    return found
+
+
+def _embeddings(
+    stock: Stock, cache: Cache, features: Collection[str], track: Track
+) -> dict[str, Embedding]:
+    found = {}
+    for teacher, student in track(stock.expansion.pairs, "features"):
+        panels = _teacher_panel(stock, cache, teacher)
+        for method in stock.expansion.methods_of(teacher, student):
+            if method in features:
+                panels += _panel(stock, cache, stock.expansion.cell_of(teacher, student, method))
+        if panels:
+            labels = findings.shown_labels(stock, cache)
+            found[f"{teacher}--{student}"] = Embedding(labels=labels, panels=tuple(panels))
+    return found
+
+
+def _teacher_panel(stock: Stock, cache: Cache, name: str) -> list[Panel]:
+    if name not in stock.teachers:
+        return []
+    teacher = stock.teachers[name]
+    network = stock.expansion.teacher(name).spec.network
+    try:
+        key = findings.embedding(stock, cache, teacher, network)
+    except UnusableError as error:
+        stock.skip_teacher(name, error)
+        return []
+    return [Panel(what="teacher", id=teacher.id, seed=None, key=key)]
+
+
+def _panel(stock: Stock, cache: Cache, cell: Cell) -> list[Panel]:
+    first = stock.first(
+        cell, lambda _, run: findings.embedding(stock, cache, run, cell.spec.network)
+    )
+    if first is None:
+        return []
+    return [Panel(what=cell.method, id=first.run.id, seed=first.seed, key=first.found)]
+
+
+def _examples(stock: Stock, cache: Cache, track: Track) -> tuple[Example, ...]:
+    cells = [cell for cell in stock.expansion.cells if cell.spec.method.simplifier is not None]
+    found = [
+        _example(stock, cache, cell)
+        for cell in track(cells, "examples")
+        if cell.teacher in stock.teacher_logits
+    ]
+    return tuple(example for example in found if example is not None)
+
+
+def _example(stock: Stock, cache: Cache, cell: Cell) -> Example | None:
+    first = stock.first(cell, lambda seed, run: findings.example(stock, cache, run, seed, cell))
+    return first.found if first is not None else None
