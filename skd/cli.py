@@ -10,15 +10,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from report.commands import diff
+from skd.analyses.commands import analyse
 from skd.authoring.commands import check_baseline, new_baseline
 from skd.errors import FAILED, INTERRUPTED, USAGE, InterruptedRunError, RunFailedError, SkdError
-from skd.files import write_json
 from skd.jobs.commands import job
 from skd.jobs.watching import cancel, status
 from skd.planning.commands import plan
+from skd.provenance.commands import merge, show
 from skd.spec import DatasetSpec
 from skd.store import Store
-from skd.study import load_expansion
 from skd.training.commands import RESULTS, Device, Results, Study, Threads, teacher, train
 
 app = typer.Typer(
@@ -92,22 +93,6 @@ def import_teacher_command(
     print(f"  {network}: {{import: {{file: {checkpoint}, sha256: {sha256}}}}}")
 
 
-@app.command()
-def analyse(study: Study, results: Results = RESULTS) -> None:
-    """Measure a study's finished runs from their stored logits: calibration, agreement, …"""
-    from skd.analysis import analyse as analyse_runs
-    from skd.data import load as load_images
-
-    expansion = load_expansion(study, results)
-    labels = load_images(expansion.dataset).test_labels.numpy()
-    analysis = analyse_runs(expansion, Store(results), labels)
-    path = results / expansion.study / "analysis.json"
-    write_json(path, analysis)
-    print(f"{len(analysis['runs'])} runs analysed: {path}")
-    for identity in analysis["skipped"]:
-        print(f"skipped run {identity}: its test logits cannot be read", file=sys.stderr)
-
-
 @app.command("list")
 def list_(what: Annotated[Listing, typer.Argument(help="what to list")]) -> None:
     """List what a study sheet may name."""
@@ -136,12 +121,16 @@ def expand(study: Study, results: Results = RESULTS) -> None:
 
 app.command()(teacher)
 app.command()(train)
+app.command()(analyse)
 app.command()(status)
 app.command()(cancel)
 app.add_typer(job, name="job")
 app.command("new-baseline")(new_baseline)
 app.command("check-baseline")(check_baseline)
 app.command("plan")(plan)
+app.command()(show)
+app.command()(merge)
+app.command()(diff)
 
 
 def main() -> None:

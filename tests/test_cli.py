@@ -46,6 +46,9 @@ COMMANDS = [
     "new-baseline",
     "check-baseline",
     "plan",
+    "show",
+    "merge",
+    "diff",
 ]
 
 

@@ -1,0 +1,1 @@
+"""Where a number comes from, and bringing numbers together: `skd show`, `skd merge`. No torch."""
