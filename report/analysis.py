@@ -1,69 +1,138 @@
-"""Analyses of finished runs that need no training: ``results/<study>/analysis.json``."""
+"""What `skd analyse` left of a study, arranged by pair: ``analysis.json`` and ``analysis.npz``."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+import numpy as np
+import pandas as pd
 
 from report.frame import Frames
-from report.statistics import Summary, summarise
+from skd.analyses.records import (
+    Analysis,
+    RunMeasures,
+    analysis_path,
+    arrays_path,
+    read_analysis,
+    read_arrays,
+)
 
-
-class RunAnalysis(BaseModel):
-    """One run's test-set outputs, looked at again."""
-
-    model_config = ConfigDict(frozen=True)
-
-    top1: FiniteFloat
-    nll: FiniteFloat
-    ece: FiniteFloat
-    agreement: FiniteFloat | None = None
-
-
-class Analysis(BaseModel):
-    """The file: a study's runs by identity."""
-
-    model_config = ConfigDict(frozen=True)
-
-    study: str
-    runs: dict[str, RunAnalysis]
+MEASURES = ("nll", "ece", "agreement", "teacher_kl")
 
 
 @dataclass(frozen=True)
-class AnalysisRow:
-    """One method: mean over seeds and pairs."""
+class Example:
+    """What a simplifier makes of some images of one batch: probabilities, (E, C) each."""
 
     method: str
-    nll: Summary
-    ece: Summary
-    agreement: Summary
+    seed: int
+    temperature: float
+    labels: tuple[int, ...]
+    images: np.ndarray
+    raw: np.ndarray
+    softened: np.ndarray
+    simplified: np.ndarray
+    student: np.ndarray
 
 
-def read_analysis(path: Path) -> tuple[Analysis | None, str | None]:
-    """Return the analysis, or none and, where the file is there but damaged, why."""
-    try:
-        return Analysis.model_validate_json(path.read_bytes()), None
-    except FileNotFoundError:
+@dataclass(frozen=True)
+class PairAnalysis:
+    """One pair's analyses.
+
+    Attributes:
+        runs: measures of the finished runs, by method.
+        correlations: (C, C) by method, of one seed.
+        embeddings: (P, 2) by network, the teacher first.
+        embedding_labels: (P,).
+    """
+
+    pair: str
+    classes: tuple[str, ...]
+    runs: Mapping[str, list[RunMeasures]]
+    teacher_correlation: np.ndarray | None
+    correlations: Mapping[str, np.ndarray]
+    embeddings: Mapping[str, np.ndarray]
+    embedding_labels: np.ndarray
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Analyses:
+    """All of a study's analyses."""
+
+    found: Analysis
+    arrays: Mapping[str, np.ndarray]
+
+    def of_pair(self, runs: pd.DataFrame, teacher_id: str) -> PairAnalysis:
+        """Return one pair's part, given its rows of the frame of runs."""
+        first = runs.iloc[0]
+        key = f"{first['teacher']}--{first['student']}"
+        by_method = {
+            method: [self.found.runs[i] for i in own["id"] if i in self.found.runs]
+            for method, own in runs.groupby("method", sort=False)
+        }
+        correlations = {
+            method: array
+            for method, own in runs.groupby("method", sort=False)
+            for array in [self._first(self.found.correlations.get(i) for i in own["id"])]
+            if array is not None
+        }
+        embedded = self.found.embeddings.get(key)
+        points: dict[str, np.ndarray] = {}
+        for panel in embedded.panels if embedded else ():
+            if (array := self._array(panel.key)) is not None:
+                points[panel.what] = array
+        labels = self._array(embedded.labels) if embedded else None
+        return PairAnalysis(
+            pair=first["pair"],
+            classes=self.found.classes,
+            runs={method: found for method, found in by_method.items() if found},
+            teacher_correlation=self._array(self.found.correlations.get(teacher_id)),
+            correlations=correlations,
+            embeddings=points if labels is not None else {},
+            embedding_labels=np.array([]) if labels is None else labels,
+            examples=self._examples(key),
+        )
+
+    def _examples(self, pair: str) -> tuple[Example, ...]:
+        found = []
+        for example in self.found.examples:
+            names = ("images", "raw", "softened", "simplified", "student")
+            arrays = {name: self._array(getattr(example, name)) for name in names}
+            if example.pair == pair and all(array is not None for array in arrays.values()):
+                about = example.model_dump(include={"method", "seed", "temperature"})
+                found.append(Example(labels=tuple(example.labels), **about, **arrays))
+        return tuple(found)
+
+    def _array(self, key: str | None) -> np.ndarray | None:
+        return None if key is None else self.arrays.get(key)
+
+    def _first(self, keys: object) -> np.ndarray | None:
+        return next((a for key in keys if (a := self._array(key)) is not None), None)
+
+
+def read_analyses(results: Path, study: str) -> tuple[Analyses | None, str | None]:
+    """Return the analyses, or none; and where some are damaged, which."""
+    path, arrays_file = analysis_path(results, study), arrays_path(results, study)
+    if not path.is_file():
         return None, None
-    except (OSError, ValidationError) as error:
-        return None, f"{path.name} cannot be read: {str(error).splitlines()[0]}"
+    found = read_analysis(path)
+    if found is None:
+        return None, f"{path.name} cannot be read; skd analyse {study} makes it anew"
+    arrays = read_arrays(arrays_file)
+    damaged = arrays_file.is_file() and not arrays
+    problem = f"{arrays_file.name} cannot be read; skd analyse {study} makes it anew"
+    return Analyses(found, arrays), problem if damaged else None
 
 
-def analysis_table(analysis: Analysis, frames: Frames) -> list[AnalysisRow]:
-    """Return the analysed runs of each method. A run shared by pairs counts once."""
-    rows = []
-    for method, runs in frames.runs.groupby("method", sort=False):
-        found = [analysis.runs[i] for i in runs["id"].unique() if i in analysis.runs]
-        if found:
-            agreements = [run.agreement for run in found if run.agreement is not None]
-            rows.append(
-                AnalysisRow(
-                    method,
-                    summarise(run.nll for run in found),
-                    summarise(run.ece for run in found),
-                    summarise(agreements),
-                )
-            )
-    return rows
+def measures_frame(analyses: Analyses, frames: Frames) -> pd.DataFrame:
+    """Return the analysed runs' measures beside pair, method and seed, a row a run."""
+    keys = frames.runs[["pair", "method", "seed", "id"]].drop_duplicates("id")
+    rows = [
+        {**key, **analyses.found.runs[key["id"]].model_dump(include=set(MEASURES))}
+        for key in keys.to_dict("records")
+        if key["id"] in analyses.found.runs
+    ]
+    return pd.DataFrame(rows, columns=[*keys.columns, *MEASURES])

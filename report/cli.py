@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from report.render import render
+from report.verdicts import MARGIN
 from skd.errors import SkdError
 from skd.study import load_expansion
 
@@ -20,9 +21,12 @@ RESULTS = Path("results")
 def report(
     study: Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")],
     results: Annotated[Path, typer.Option(help="the folder that holds the results")] = RESULTS,
+    margin: Annotated[
+        float, typer.Option(min=0, help="of equivalence, in points: within it is reproduced")
+    ] = MARGIN,
 ) -> None:
     """Write a study's report, whatever has been run so far, and print its path."""
-    typer.echo(render(load_expansion(study, results), results))
+    typer.echo(render(load_expansion(study, results), results, margin))
 
 
 def main() -> None:

@@ -6,10 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from report.statistics import Difference, Summary
+from report.literature import PublishedValue
+from report.statistics import CONFIDENCE, Difference, Summary
 
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+ONE_SEED = "one seed, no interval"
+VERDICT_SYMBOLS = {
+    "reproduced": "=", "higher": "↑", "lower": "↓", "inconclusive": "?", "not run": "·",
+}  # fmt: skip
 
 
 def absent(value: Any) -> bool:
@@ -36,11 +41,47 @@ def spread(summary: Summary, decimals: int = 2) -> str:
     return mean if summary.sd is None else f"{mean} ± {number(summary.sd, decimals)}"
 
 
-def interval(difference: Difference) -> str:
+def interval(difference: Difference, confidence: float = CONFIDENCE) -> str:
     """Return the interval of a difference, or why there is none."""
-    if difference.low is None:
-        return "one seed, no interval"
-    return f"{signed(difference.low)} to {signed(difference.high)}"
+    bounds = difference.interval(confidence)
+    return ONE_SEED if bounds is None else signed_range(bounds)
+
+
+def signed_range(bounds: tuple[float, float]) -> str:
+    """Return an interval of differences."""
+    return f"{signed(bounds[0])} to {signed(bounds[1])}"
+
+
+def number_range(bounds: tuple[float, float] | None) -> str:
+    """Return an interval of values, or why there is none."""
+    return ONE_SEED if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value as it is usually written."""
+    if absent(p):
+        return ABSENT
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def p_equals(p: float | None) -> str:
+    """Return a p-value as part of a sentence."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def published_text(value: PublishedValue | None) -> str:
+    """Return a published value with its protocol."""
+    if value is None:
+        return "not available"
+    runs = f", {value.n_runs} runs" if value.n_runs else ""
+    epoch = "epoch unstated" if value.reported_epoch == "unstated" else value.reported_epoch
+    return f"{number(value.top1)} ({epoch}{runs})"
+
+
+def verdict_symbol(kind: str) -> str:
+    """Return a verdict as one character, for narrow tables."""
+    return VERDICT_SYMBOLS[kind]
 
 
 def count(value: float | None) -> str:

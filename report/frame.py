@@ -35,13 +35,19 @@ RUN_COLUMNS = [
     "collapse_epoch",
     "seconds",
     "seconds_per_epoch",
+    "seconds_per_step",
     "images_per_second",
+    "gpu_utilisation",
     "peak_memory_bytes",
     "parameters",
     "extra_parameters",
     "extra_memory_bytes",
     "multiply_adds",
     "sessions",
+    "teacher_sha256",
+    "device",
+    "torch",
+    "git_commit",
     "finished_at",
 ]
 EPOCH_COLUMNS = [
@@ -168,8 +174,24 @@ def _run_values(record: Record) -> dict[str, Any]:
         "collapse_epoch": collapse.first_epoch if collapse else None,
         "seconds": cost.train_seconds,
         **cost.model_dump(exclude={"train_seconds"}),
+        "seconds_per_step": _seconds_per_step(record),
+        "teacher_sha256": record.teacher.sha256 if record.teacher else None,
+        "device": device_of(record),
+        "torch": record.environment.get("torch"),
+        "git_commit": record.environment.get("git_commit"),
         "finished_at": record.finished_at,
     }
+
+
+def device_of(record: Record) -> str:
+    """Return what a run was trained on: the GPU's name, or the CPU's."""
+    kind = "gpu" if record.execution.get("device") == "cuda" else "cpu"
+    return str(record.environment.get(kind) or kind)
+
+
+def _seconds_per_step(record: Record) -> float | None:
+    speed = record.cost.images_per_second
+    return record.spec.recipe.batch_size / speed if speed > 0 else None
 
 
 def _epoch_values(record: Record) -> list[dict[str, Any]]:

@@ -2,57 +2,108 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
-from report.formats import interval, listing, plural, signed
+from report.cells import CONTROL, CellFinding, PairFinding
+from report.formats import ONE_SEED, interval, listing, plural, signed
 from report.frame import Frames
+from report.outcomes import collapses
 from report.statistics import Difference, mean_difference
-from report.tables import CONTROL, accuracy_by_seed, collapses
+from report.tables.comparisons import SKD, with_skd
+from report.verdicts import KINDS
 
 
 @dataclass(frozen=True)
 class Average:
-    """A method's gain over the student alone, averaged over pairs at each seed."""
+    """Method a minus method b, averaged over pairs at each seed."""
 
-    method: str
+    a: str
+    b: str
     pairs: tuple[str, ...]
     by_seed: dict[int, float]
-    gain: Difference
+    difference: Difference
 
 
-def average_gains(frames: Frames) -> list[Average]:
-    """Return each method's average gain, largest first.
+def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> Average | None:
+    """Return a minus b over the pairs that have both, or none without a common seed.
 
-    At each seed that all the method's pairs have, the gain is averaged over the pairs; the
-    interval is over seeds. So a student's runs that several pairs share count once.
+    At each seed that all those pairs have, the difference is averaged over the pairs; the interval
+    is over seeds. So a student's runs that several pairs share count once.
     """
-    averages = []
-    for method in frames.runs["method"].unique():
-        if method == CONTROL:
+    by_pair: dict[str, dict[int, float]] = {}
+    for pair in pairs:
+        one, other = pair.cell(a), pair.cell(b)
+        if one is None or other is None:
             continue
-        by_pair = {
-            pair: gains
-            for pair, runs in frames.runs.groupby("pair", sort=False)
-            if (gains := _gains(runs, method))
-        }
-        common = set.intersection(*map(set, by_pair.values())) if by_pair else set()
-        by_seed = {
-            seed: sum(gains[seed] for gains in by_pair.values()) / len(by_pair)
-            for seed in sorted(common)
-        }
-        gain = mean_difference(by_seed.values())
-        if gain is not None:
-            averages.append(Average(method, tuple(by_pair), by_seed, gain))
-    return sorted(averages, key=lambda average: -average.gain.mean)
+        common = one.last_by_seed.keys() & other.last_by_seed.keys()
+        if common:
+            by_pair[pair.pair] = {s: one.last_by_seed[s] - other.last_by_seed[s] for s in common}
+    seeds = set.intersection(*map(set, by_pair.values())) if by_pair else set()
+    by_seed = {
+        seed: sum(found[seed] for found in by_pair.values()) / len(by_pair)
+        for seed in sorted(seeds)
+    }
+    difference = mean_difference(by_seed.values())
+    return Average(a, b, tuple(by_pair), by_seed, difference) if difference else None
 
 
-def headline(frames: Frames) -> list[str]:
-    """Return the answer as sentences: which method is best on average, and how sure that is."""
+def average_gains(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[Average]:
+    """Return each method's average gain over the student alone, largest first."""
+    found = (average_difference(pairs, method, CONTROL) for method in methods if method != CONTROL)
+    return sorted((gain for gain in found if gain), key=lambda gain: -gain.difference.mean)
+
+
+def headline(
+    pairs: Sequence[PairFinding], methods: Sequence[str], frames: Frames, margin: float
+) -> list[str]:
+    """Return the answer as paragraphs, the lead first.
+
+    How many published cells hold, which method is best and how sure that is, what SKD adds to each
+    baseline, and what is not known.
+    """
     if not any(reading.outcome == "done" for reading in frames.readings.values()):
-        return ["No run has finished yet, so there is nothing to answer."]
-    averages = average_gains(frames)
+        return ["No run has finished yet, so there is nothing to answer.", *_unknown(pairs)]
+    return [
+        *_verdicts(pairs, margin),
+        *_best(pairs, methods),
+        *_additions(pairs, methods),
+        *_unknown(pairs),
+        *_collapsed(frames),
+    ]
+
+
+def verdict_counts(pairs: Sequence[PairFinding]) -> dict[str, int]:
+    """Return how many published cells came to each verdict; a cell shared by pairs counts once."""
+    judged = _judged(pairs)
+    return {kind: sum(cell.verdict.kind == kind for cell in judged) for kind in KINDS}
+
+
+def _judged(pairs: Sequence[PairFinding]) -> list[CellFinding]:
+    """Return the cells with a verdict; one shared by pairs, and published alike, once."""
+    once: dict[tuple, CellFinding] = {}
+    for pair in pairs:
+        for cell in pair.cells:
+            if cell.verdict is not None:
+                key = (tuple(cell.ids.values()), cell.published.top1, cell.published.reported_epoch)
+                once.setdefault(key, cell)
+    return list(once.values())
+
+
+def _verdicts(pairs: Sequence[PairFinding], margin: float) -> list[str]:
+    counts = verdict_counts(pairs)
+    total = sum(counts.values())
+    if not total:
+        return []
+    said = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
+    return [
+        f"Of {plural(total, 'published accuracy', 'published accuracies')} of students: "
+        f"{listing(said)}, at a margin of {margin:g} points."
+    ]
+
+
+def _best(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
+    averages = average_gains(pairs, methods)
     if not averages:
         return [
             "No method can be compared with the student alone yet: "
@@ -60,48 +111,78 @@ def headline(frames: Frames) -> list[str]:
         ]
     covered = {pair for average in averages for pair in average.pairs}
     ranked = _rankable(averages, covered)
-    partial = [average.method for average in averages if average not in ranked]
     if not ranked:
         return ["No method has finished in all pairs yet, so none is ranked; see the table."]
-    best, total = ranked[0], frames.runs["pair"].nunique()
+    best, gain, total = ranked[0], ranked[0].difference, len(pairs)
     if len(ranked) == 1:
-        claim = f"{best.method}, the only method ranked, differs from the student alone by"
-    elif best.gain.mean > 0:
-        claim = f"{best.method} has the largest mean gain over the student alone:"
+        claim = f"{best.a}, the only method ranked, differs from the student alone by"
+    elif gain.mean > 0:
+        claim = f"{best.a} has the largest mean gain over the student alone:"
     else:
-        claim = f"no method ranked gains over the student alone; {best.method} comes closest:"
-    sentences = [
-        f"Averaged over {_pairs(len(covered), total)}, {claim} {signed(best.gain.mean)} points "
-        f"of top-1 accuracy at the last epoch ({_interval(best.gain)})."
-    ]
-    sentences.append(_against_control(best.gain))
+        claim = f"no method ranked gains over the student alone; {best.a} comes closest:"
+    lead = (
+        f"Averaged over {_pairs(len(covered), total)}, {claim} {signed(gain.mean)} points "
+        f"of top-1 accuracy at the last epoch ({_interval(gain)})."
+    )
+    sentences = [_against_control(gain)]
     if len(ranked) > 1:
         sentences.append(_against_next(best, ranked[1]))
-    everywhere = frames.runs.groupby("method")["pair"].nunique() == total
+    everywhere = {m for m in methods if all(pair.cell(m) is not None for pair in pairs)}
+    left_out = {average.a for average in averages if average not in ranked}
+    partial = [method for method in methods if method in left_out]
     for want, names in (
-        ("for want of finished runs", [name for name in partial if everywhere[name]]),
-        ("since not every pair has them", [name for name in partial if not everywhere[name]]),
+        ("for want of finished runs", [name for name in partial if name in everywhere]),
+        ("since not every pair has them", [name for name in partial if name not in everywhere]),
     ):
         if names:
             sentences.append(f"Not ranked, {want}: {listing(names)}.")
-    if n := len(collapses(frames)):
+    return [lead, " ".join(sentences)]
+
+
+def _additions(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
+    said = []
+    for baseline in methods:
+        summed = with_skd(baseline, methods)
+        found = average_difference(pairs, summed, baseline) if summed else None
+        if found:
+            said.append(
+                f"to {baseline} {signed(found.difference.mean)} ({_interval(found.difference)})"
+            )
+    instead = average_difference(pairs, SKD, "kd") if {SKD, "kd"} <= set(methods) else None
+    sentences = [f"SKD added to a baseline, in points: {listing(said)}."] if said else []
+    if instead:
         sentences.append(
-            f"In {plural(n, 'run')} the simplified teacher collapsed: such a run says what "
-            "collapse costs, not what the method can do."
+            f"SKD in KD's place: {signed(instead.difference.mean)} "
+            f"({_interval(instead.difference)})."
         )
-    return sentences
+    return [" ".join(sentences)] if sentences else []
+
+
+def _unknown(pairs: Sequence[PairFinding]) -> list[str]:
+    own = [cell for pair in pairs for cell in pair.cells if SKD in cell.method.split("+")]
+    published = any(cell.published for pair in pairs for cell in pair.cells)
+    if own and published and not any(cell.published for cell in own):
+        return [
+            "Not known: the SKD paper's own numbers, which are not available here; so nothing of "
+            "SKD is judged against the paper."
+        ]
+    return []
+
+
+def _collapsed(frames: Frames) -> list[str]:
+    if not (n := len(collapses(frames))):
+        return []
+    return [
+        f"In {plural(n, 'run')} the simplified teacher collapsed: such a run says what "
+        "collapse costs, not what the method can do."
+    ]
 
 
 def _rankable(averages: list[Average], covered: set[str]) -> list[Average]:
     """Leave out a method that lacks pairs, or that has one seed where others have an interval."""
     full = [average for average in averages if set(average.pairs) == covered]
-    with_interval = [average for average in full if average.gain.low is not None]
+    with_interval = [average for average in full if average.difference.se is not None]
     return with_interval or full
-
-
-def _gains(runs: pd.DataFrame, method: str) -> dict[int, float]:
-    treated, control = accuracy_by_seed(runs, method), accuracy_by_seed(runs, CONTROL)
-    return {seed: treated[seed] - control[seed] for seed in treated.keys() & control.keys()}
 
 
 def _pairs(covered: int, total: int) -> str:
@@ -109,8 +190,8 @@ def _pairs(covered: int, total: int) -> str:
 
 
 def _interval(gain: Difference) -> str:
-    if gain.low is None:
-        return "one common seed, so no interval"
+    if gain.se is None:
+        return f"{ONE_SEED}"
     return f"95 % interval {interval(gain)}, {gain.n} paired seeds"
 
 
@@ -126,9 +207,9 @@ def _against_next(best: Average, second: Average) -> str:
     seeds = best.by_seed.keys() & second.by_seed.keys()
     ahead = mean_difference(best.by_seed[s] - second.by_seed[s] for s in sorted(seeds))
     if ahead is None or ahead.separated is None:
-        return f"Next is {second.method}; there are too few common seeds to tell the two apart."
+        return f"Next is {second.a}; there are too few common seeds to tell the two apart."
     verdict = "separated" if ahead.separated else "the two are not separated"
     return (
-        f"Against the next, {second.method}, the difference is {signed(ahead.mean)} "
+        f"Against the next, {second.a}, the difference is {signed(ahead.mean)} "
         f"({interval(ahead)}): {verdict}."
     )

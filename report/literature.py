@@ -1,20 +1,33 @@
-"""Published accuracies: ``published/<dataset>.csv``, one row a (teacher, student, method).
+"""Published accuracies: ``published/<dataset>.csv`` and, for SKD's own, ``published/skd.csv``.
 
-A reader of a paper adds its numbers there, and nowhere else.
+One row a (teacher, student, method). A reader of a paper adds its numbers there, and nowhere else.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from skd.errors import SkdError
-from skd.spec import DatasetSpec
+from skd.spec import DatasetSpec, Recipe
 
 FOLDER = Path(__file__).with_name("published")
+OWN = "skd.csv"  # the paper's own numbers, of every data set
+OF_OWN = ("cifar100", "imagenet")  # those data sets; another name is a slip of the pen
+# The recipes that published values rest on; a student's learning rate may be its own.
+COMMON_RECIPES = {"cifar100": Recipe()}
 
 Key = tuple[str, str, str]  # (teacher's network, student, method)
 
@@ -26,15 +39,17 @@ class PublishedError(SkdError, ValueError):
 class PublishedValue(BaseModel):
     """One published accuracy, with the protocol under which it was reported."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    teacher: str
-    student: str
-    method: str
-    top1: FiniteFloat
+    teacher: str = Field(min_length=1)
+    student: str = Field(min_length=1)
+    method: str = Field(min_length=1)
+    top1: FiniteFloat = Field(gt=0, le=100)
+    top5: FiniteFloat | None = Field(None, gt=0, le=100)
     reported_epoch: Literal["last", "best", "unstated"]
-    n_runs: PositiveInt | None = None
-    source: str
+    n_runs: PositiveInt | None = Field(None, description="of which it is the mean; none: unstated")
+    sd: NonNegativeFloat | None = Field(None, description="sample standard deviation, in points")
+    source: str = Field(min_length=1)
 
 
 def published_values(dataset: DatasetSpec, folder: Path = FOLDER) -> dict[Key, PublishedValue]:
@@ -44,26 +59,66 @@ def published_values(dataset: DatasetSpec, folder: Path = FOLDER) -> dict[Key, P
     set, so a validation split or fewer training images have none.
 
     Raises:
-        PublishedError: the file has a line that cannot be read, or a value twice.
+        PublishedError: a file has a line that cannot be read, or a value twice.
     """
-    path = folder / f"{dataset.name}.csv"
-    if dataset.split != "test" or dataset.train_limit is not None or not path.is_file():
+    if dataset.split != "test" or dataset.train_limit is not None:
         return {}
     values: dict[Key, PublishedValue] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        for row in reader:
-            value = _value({name: text or None for name, text in row.items()}, path, reader)
-            key = (value.teacher, value.student, value.method)
-            if key in values:
-                raise PublishedError(f"{path.name}, line {reader.line_num}: {key} is there twice")
-            values[key] = value
+    for where, row in _rows(folder, dataset.name):
+        value = _value(row, where)
+        key = (value.teacher, value.student, value.method)
+        if key in values:
+            raise PublishedError(f"{where}: {key} is there twice")
+        values[key] = value
     return values
 
 
-def _value(row: dict[str, str | None], path: Path, reader: csv.DictReader) -> PublishedValue:
+def unlike_published(dataset: DatasetSpec, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return in what a student's recipe differs from the one that published values rest on.
+
+    Setting by setting, (common, here). Empty where they agree, or where no recipe is common.
+    """
+    changes = recipe_changes(COMMON_RECIPES.get(dataset.name, recipe), recipe)
+    return {name: change for name, change in changes.items() if name != "learning_rate"}
+
+
+def recipe_changes(usual: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return in what one recipe differs from another: (usual, other) by setting."""
+    before, after = usual.model_dump(), other.model_dump()
+    return {n: (before[n], after[n]) for n in after if after[n] != before[n]}
+
+
+def _rows(folder: Path, dataset: str) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield where a row stands, and the row; of the paper's own file, this data set's only."""
+    for name in (f"{dataset}.csv", OWN):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        except UnicodeDecodeError as error:
+            raise PublishedError(f"{name}: not UTF-8 text: {error}") from error
+        kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+        reader = csv.DictReader(line for _, line in kept)
+        for place, row in enumerate(reader, 1):
+            where = f"{name}, line {kept[place][0]}"
+            if reader.line_num != place + 1:
+                raise PublishedError(f"{where}: a quotation mark is not closed")
+            if None in row:
+                raise PublishedError(f"{where}: more values than the header has names")
+            clean = {key: (text or "").strip() or None for key, text in row.items()}
+            if name == OWN:
+                of = clean.pop("dataset", None)
+                if of not in OF_OWN:
+                    raise PublishedError(f"{where}: dataset: which? ({', '.join(OF_OWN)})")
+                if of != dataset:
+                    continue
+            yield where, clean
+
+
+def _value(row: dict[str, str | None], where: str) -> PublishedValue:
     try:
         return PublishedValue.model_validate(row)
     except ValidationError as error:
         problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
-        raise PublishedError(f"{path.name}, line {reader.line_num}: {problems}") from error
+        raise PublishedError(f"{where}: {problems}") from error

@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from report.formats import listing, plural, value_text
+from report.findings import Findings
+from report.formats import interval, listing, plural, signed, value_text
 from report.frame import Frames
+from report.headline import average_difference
+from report.literature import recipe_changes
+from report.settings import variants
+from report.tables.comparisons import SKD
 from skd.spec import DatasetSpec, MethodSpec, Recipe
 from skd.study import Expansion
+
+# Of this project, not the paper's: docs/assumptions.md.
+ASSUMPTIONS = {
+    "A1": "Softening is the log-softmax of the teacher's logits divided by the temperature.",
+    "A2": "The simplifier is scaled dot-product self-attention over the samples of the batch, with "
+    "the classes as features.",
+    "A3": "One head as wide as the number of classes, with layer normalisation before the "
+    "projections.",
+    "A4": "Residual, its last projection starting at zero, so that training starts from the "
+    "softened teacher.",
+    "A5": "Alone, SKD has the loss of KD on the simplified teacher, with KD's weights and "
+    "temperature.",
+    "A6": "The simplifier is trained by the student's own optimiser, with a learning-rate "
+    "multiplier.",
+    "A7": "An epoch's last, smaller batch is kept, although attention over the batch depends on "
+    "its size.",
+    "A8": "Combined with another method, the cross-entropy counts once, with its largest weight "
+    "among the parts; each distillation term keeps its own weight.",
+}
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """An assumption, and the methods of this study that vary it, with their difference from SKD."""
+
+    label: str
+    text: str
+    varied: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -40,18 +74,16 @@ def recipe_exceptions(expansion: Expansion) -> list[str]:
     """Return which students are trained by another recipe than the study's, and how it differs."""
     found: dict[str, None] = {}
     for cell in expansion.cells:
-        if changes := recipe_changes(expansion.recipe, cell.spec.recipe):
+        if changes := changes_text(recipe_changes(expansion.recipe, cell.spec.recipe)):
             found[f"{cell.student}: {changes}"] = None
     return list(found)
 
 
-def recipe_changes(usual: Recipe, other: Recipe) -> str:
-    """Return in what one recipe differs from another, or nothing."""
-    before, after = usual.model_dump(), other.model_dump()
+def changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """Return changed settings, (usual, here) by name, as a phrase; nothing of none."""
     return ", ".join(
-        f"{name.replace('_', ' ')} {value_text(after[name])} instead of {value_text(before[name])}"
-        for name in after
-        if after[name] != before[name]
+        f"{name.replace('_', ' ')} {value_text(here)} instead of {value_text(usual)}"
+        for name, (usual, here) in changes.items()
     )
 
 
@@ -72,7 +104,7 @@ def method_texts(expansion: Expansion) -> list[MethodText]:
     for method in expansion.methods:
         for cell in expansion.cells:
             if cell.method == method:
-                key = (method, *_texts(cell.spec.method))
+                key = (method, *method_text(cell.spec.method))
                 students.setdefault(key, {})[cell.pair.replace("--", " → ")] = None
     return [MethodText(*key, tuple(names)) for key, names in students.items()]
 
@@ -95,17 +127,30 @@ def distinct_values(frames: Frames, what: str) -> list[tuple[str, list[tuple[str
     ]
 
 
-def number_of_classes(frames: Frames) -> int | None:
-    """Return the number of classes that the records name, or none."""
-    found = {
-        reading.record.num_classes
-        for reading in frames.readings.values()
-        if reading.record is not None
-    }
-    return found.pop() if len(found) == 1 else None
+def assumptions(findings: Findings) -> list[Assumption]:
+    """Return A1 to A8 with what this study's ablation says of each."""
+    varied: dict[str, dict[str, None]] = {}
+    for pair in findings.pairs:
+        for variant in variants(findings.expansion, pair.teacher.name, pair.student, SKD):
+            for label in variant.assumptions:
+                varied.setdefault(label, {})[variant.method] = None
+    found = []
+    for label, text in ASSUMPTIONS.items():
+        said = []
+        for method in varied.get(label, {}):
+            average = average_difference(findings.pairs, method, SKD)
+            result = (
+                f"{signed(average.difference.mean)} ({interval(average.difference)})"
+                if average
+                else "not run"
+            )
+            said.append(f"{method} {result}")
+        found.append(Assumption(label, text, tuple(said)))
+    return found
 
 
-def _texts(method: MethodSpec) -> tuple[tuple[str, ...], str | None]:
+def method_text(method: MethodSpec) -> tuple[tuple[str, ...], str | None]:
+    """Return a method's terms with their settings, and its simplifier's settings or none."""
     terms = tuple(f"{term.term} ({value_text(term.settings)})" for term in method.terms)
     simplifier = value_text(method.simplifier.settings) if method.simplifier else None
     return terms, simplifier

@@ -1,14 +1,16 @@
-"""The statistics of the report: means, spreads, and differences paired by seed.
+"""The elementary statistics of the report: means, spreads, differences and their intervals.
 
-Seeds are paired across methods (same initial weights, order and views), so a method is compared
-with the student alone by the difference at each common seed, with Student's t interval.
+Everything rests on Student's t, since a cell has a handful of seeds. Seeds are paired across
+methods (same initial weights, order and views), so two methods are compared by their difference at
+each common seed. What is done with these, to judge a published value: `report.verdicts`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from scipy import stats
 
@@ -17,28 +19,70 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """Values of one quantity over seeds. One value has no standard deviation."""
+    """Values of one quantity over seeds. One value has no standard deviation.
+
+    Attributes:
+        n: how many.
+        mean: none of no value.
+        sd: sample standard deviation (ddof 1), or none.
+    """
 
     n: int
     mean: float | None
     sd: float | None
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % t interval of the mean: mean ± t(0.975; n − 1)·sd/√n; none below two values."""
+        if self.mean is None or self.sd is None:
+            return None
+        half = t_quantile(CONFIDENCE, self.n - 1) * self.sd / math.sqrt(self.n)
+        return self.mean - half, self.mean + half
+
 
 @dataclass(frozen=True)
 class Difference:
-    """A mean difference over ``n`` common seeds. One seed has no interval."""
+    """A mean difference with its standard error.
+
+    Attributes:
+        n: common seeds, or runs on this side.
+        mean: the difference.
+        se: its standard error; none where one run is all there is.
+        df: degrees of freedom of ``se``.
+    """
 
     n: int
     mean: float
-    low: float | None
-    high: float | None
+    se: float | None
+    df: float | None
+
+    def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+        """Return mean ± t·se, or none without a standard error."""
+        if self.se is None or self.df is None:
+            return None
+        half = t_quantile(confidence, self.df) * self.se
+        return self.mean - half, self.mean + half
 
     @property
     def separated(self) -> bool | None:
-        """Whether the interval excludes zero; none where there is no interval."""
-        if self.low is None or self.high is None:
+        """Whether the 95 % interval excludes zero; none where there is no interval."""
+        bounds = self.interval()
+        return None if bounds is None else bounds[0] > 0 or bounds[1] < 0
+
+    @property
+    def p(self) -> float | None:
+        """The two-sided p-value of no difference; none where there is no interval."""
+        if self.se is None or self.df is None:
             return None
-        return self.low > 0 or self.high < 0
+        if self.se == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return float(2 * stats.t.sf(abs(self.mean) / self.se, self.df))
+
+
+@cache
+def t_quantile(confidence: float, df: float) -> float:
+    """Return the t quantile of a two-sided interval of this confidence."""
+    return float(stats.t.ppf((1 + confidence) / 2, df))
 
 
 def summarise(values: Iterable[float]) -> Summary:
@@ -52,25 +96,23 @@ def summarise(values: Iterable[float]) -> Summary:
     if n == 0:
         return Summary(0, None, None)
     mean = math.fsum(numbers) / n
-    return Summary(n, mean, _sd(numbers, mean) if n > 1 else None)
+    if n == 1:
+        return Summary(1, mean, None)
+    return Summary(n, mean, math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (n - 1)))
 
 
 def mean_difference(differences: Iterable[float]) -> Difference | None:
-    """Return the mean of differences with its t interval, or none where there are none.
+    """Return the mean of differences, se = sd/√n with n − 1 degrees, or none where there are none.
 
     Raises:
         ValueError: a difference is not finite.
     """
-    numbers = _finite(differences)
-    n = len(numbers)
-    if n == 0:
+    found = summarise(differences)
+    if found.mean is None:
         return None
-    mean = math.fsum(numbers) / n
-    if n == 1:
-        return Difference(1, mean, None, None)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, df=n - 1))
-    half = quantile * _sd(numbers, mean) / math.sqrt(n)
-    return Difference(n, mean, mean - half, mean + half)
+    if found.sd is None:
+        return Difference(1, found.mean, None, None)
+    return Difference(found.n, found.mean, found.sd / math.sqrt(found.n), found.n - 1)
 
 
 def paired_difference(
@@ -81,12 +123,22 @@ def paired_difference(
     return mean_difference(treated[seed] - control[seed] for seed in common)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted by Holm's step-down method (Holm 1979), in the order given.
+
+    The i-th smallest of m is multiplied by m − i + 1; a later one is never below an earlier one.
+    """
+    m = len(p_values)
+    adjusted = [0.0] * m
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (m - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
 def _finite(values: Iterable[float]) -> list[float]:
     numbers = [float(value) for value in values]
     if not all(map(math.isfinite, numbers)):
         raise ValueError(f"statistics of values that are not finite: {numbers}")
     return numbers
-
-
-def _sd(numbers: list[float], mean: float) -> float:
-    return math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (len(numbers) - 1))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_report import fill, make_record, make_study
+from reported import fill, make_record, make_study
 
 from report.frame import build_frames
 from report.plan import compare, plan_and_reality, wall_seconds
@@ -49,14 +49,17 @@ def test_planned_and_measured_by_method_a_shared_run_once(results) -> None:
     found = compare(make_plan(STUDY), STUDY, build_frames(STUDY, Store(results)), Store(results))
     rows = [(row.name, row.finished, row.planned, row.measured) for row in found.rows]
     assert rows == [
-        ("student", 3, 12.0, 18.0),
-        ("kd", 4, 16.0, 24.0),
+        ("student", 6, 24.0, 36.0),
+        ("kd", 7, 28.0, 42.0),
+        ("dkd", 3, 12.0, 18.0),
         ("skd", 4, 16.0, 24.0),
-        ("in all", 11, 44.0, 66.0),
+        ("skd+kd", 3, 12.0, 18.0),
+        ("T-8", 3, 12.0, 18.0),
+        ("in all", 26, 104.0, 156.0),
     ]
     assert {row.ratio for row in found.rows} == {1.5}
     # All finished at one second, and each took six.
-    assert (found.wall_seconds, found.at_once) == (6.0, 11.0)
+    assert (found.wall_seconds, found.at_once) == (6.0, 26.0)
 
 
 def test_teachers_that_were_trained_count(results) -> None:
@@ -86,11 +89,11 @@ def test_the_section_is_there_with_a_plan_and_not_without(results) -> None:
     write(make_plan(STUDY), results)
     page = render(STUDY, results)
     text, markdown = page.read_text(), (page.parent / "results.md").read_text()
-    assert '<section id="plan">' in text
+    assert '<h3 id="plan">' in text
     assert "Planned 2025-01-01T00:00:00+00:00 for NVIDIA A100, modelled as a100" in text
     assert "60 s on 1, 10 s on 8" in text
     assert "share a device" not in text
-    assert "| in all | 11 | 44 s | 66 s | 1.50 |" in markdown
+    assert "| in all | 26 | 104 s | 2.6 min | 1.50 |" in markdown
     write(make_plan(STUDY, side_by_side=4), results)
     assert "share a device, 4 at a time" in render(STUDY, results).read_text()
 
@@ -107,5 +110,5 @@ def test_a_plan_that_does_not_serve_is_said_to(results) -> None:
 def test_nothing_finished_yet(tmp_path) -> None:
     write(make_plan(STUDY), tmp_path)
     text = render(STUDY, tmp_path).read_text()
-    assert '<section id="plan">' in text
+    assert '<h3 id="plan">' in text
     assert "From the first start" not in text

@@ -1,4 +1,4 @@
-"""One look for all figures, and their form: SVG that stands inside a page."""
+"""One look for all figures, and their forms: inline SVG for the page, SVG and PDF files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
-from matplotlib.axes import Axes
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 # Stand-ins for the page's own colours, so that a figure follows its light or dark scheme.
@@ -37,6 +38,7 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "figure.facecolor": "none",
     "legend.frameon": False,
+    "path.simplify_threshold": 0.5,  # points; a curve has more epochs than a page has dots
     "lines.linewidth": 1.6,
     "text.color": INK,
     "xtick.color": GRID,
@@ -47,6 +49,11 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "path",  # the same on machines without the font
 }
 CONTROL_COLOUR = "#8c959f"
+VERDICT_COLOURS = {
+    "reproduced": "#029e73", "higher": "#0173b2", "lower": "#d55e00", "inconclusive": "#8c959f",
+    "not run": "#d0d7de",
+}  # fmt: skip
+COLUMN = 6.0  # inches: a figure that is wider takes both columns of a page
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 
 
@@ -70,38 +77,75 @@ def looks(methods: Sequence[str], control: str) -> dict[str, Look]:
     return {method: found.get(method, Look(CONTROL_COLOUR, "-")) for method in methods}
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: inline for the page, and as files for a paper.
+
+    Attributes:
+        name: its files' name, and unique within the page.
+        inline: an accessible SVG element that follows the page's colours.
+        svg: a file of its own.
+        pdf: likewise.
+        wide: whether it needs a page's whole width.
+    """
+
+    name: str
+    title: str
+    inline: str
+    svg: str
+    pdf: bytes
+    wide: bool
+
+
 def draw(
     name: str,
     title: str,
     description: str,
-    plot: Callable[[Axes], None],
+    plot: Callable[[Any], None],
     size: tuple[float, float] = (4.6, 3.3),
-) -> str:
-    """Return a figure of one panel as inline SVG; the same data give the same text.
+    panels: tuple[int, int] = (1, 1),
+) -> Drawing:
+    """Return a figure; the same data give the same bytes.
 
     Args:
-        name: makes the figure's ids its own within the page.
-        title: stands above the panel.
+        name: of its files; makes the figure's ids its own within the page.
+        title: stands above it.
         description: what a reader who cannot see the figure is told.
-        plot: draws into the panel.
+        plot: draws into the axes, or an array (rows, columns) of axes where there are several.
         size: width and height in inches.
+        panels: rows and columns.
     """
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        axes = figure.subplots(*panels)
         plot(axes)
-        axes.set_title(title)
-        axes.tick_params(length=0)
-        buffer = io.StringIO()
-        empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=empty)
-    return inline(buffer.getvalue(), name, title, description)
+        if panels == (1, 1):
+            axes.set_title(title)
+        else:
+            figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+        for part in figure.axes:
+            part.tick_params(length=0)
+        # The layout is found once, not once more by each `savefig`, which takes as long as drawing.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        svg, pdf = io.StringIO(), io.BytesIO()
+        unstamped = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        FigureCanvasSVG(figure).print_svg(svg, metadata=unstamped)
+        unstamped = dict.fromkeys(("CreationDate", "Creator", "Producer"))
+        FigureCanvasPdf(figure).print_pdf(pdf, metadata=unstamped)
+    text = svg.getvalue()
+    shown = inline(text, name, title, description)
+    return Drawing(name, title, shown, text, pdf.getvalue(), wide=size[0] > COLUMN)
 
 
 def inline(svg: str, name: str, title: str, description: str) -> str:
     """Return a whole SVG file as an accessible element whose ids are its own."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # An image's id is its content's hash: two panels that are equal would have one id.
+    svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", svg)
+    # A tenth of a point cannot be seen; six decimals are half of the page.
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     for stand_in, colour in PAGE_COLOURS.items():
         svg = svg.replace(stand_in, colour)

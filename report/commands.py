@@ -1,0 +1,104 @@
+"""`skd diff`: two result sets of a study compared. What it needs is imported once it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from skd.errors import SkdError, suggest
+
+if TYPE_CHECKING:
+    from report.differences import CellDifference, SetDifference
+
+Folder = Annotated[Path, typer.Argument(help="a results folder, with runs/ and STUDY/specs.json")]
+
+
+class DiffError(SkdError):
+    """Two result sets cannot be compared. Says what to do."""
+
+
+def diff(
+    a: Folder,
+    b: Folder,
+    study: Annotated[
+        str | None, typer.Option(help="only this study [all that both folders have]")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(min=0, help="of the verdicts, in points [the report's]")
+    ] = None,
+) -> None:
+    """Compare two result sets: versions and devices, runs, cells; list the verdicts that flip."""
+    from report.differences import compare_sets
+    from report.findings import find
+    from report.verdicts import MARGIN
+    from skd.provenance.finding import Studies
+
+    sides = []
+    for folder in (a, b):
+        if not folder.is_dir():
+            raise DiffError(f"{folder} is no folder; give two results folders")
+        sides.append(Studies.of(folder))
+    common = [name for name in sides[0].expansions if name in sides[1].expansions]
+    unreadable = sorted({name for side in sides for name in side.unreadable})
+    if not common:
+        why = f" ({', '.join(unreadable)}: of another release)" if unreadable else ""
+        raise DiffError(
+            f"{a} and {b} have no study in common{why}; skd expand STUDY --results FOLDER makes a "
+            "study's specs.json anew"
+        )
+    if study is not None and study not in common:
+        raise DiffError(f"study '{study}' is not in both folders{suggest(study, common)}")
+    console = Console(highlight=False)
+    for name in [study] if study else common:
+        found = [
+            find(side.expansions[name], folder, MARGIN if margin is None else margin)
+            for side, folder in zip(sides, (a, b), strict=True)
+        ]
+        _show(compare_sets(*found), console)
+
+
+def _show(found: SetDifference, console: Console) -> None:
+    flipped = [cell for cell in found.cells if cell.flipped]
+    separated = [cell for cell in found.cells if cell.separated]
+    console.print(f"[bold]{found.study}[/]: A and B have {len(found.cells)} cells in common")
+    console.print(
+        f"  runs of one identity: {found.equal} equal at every epoch, {found.unequal} not; "
+        f"finished only in A: {found.only_a}, only in B: {found.only_b}"
+    )
+    if found.environments:
+        table = Table("", "A", "B", box=None, title="What they were run with", title_justify="left")
+        for name, sides in found.environments.items():
+            table.add_row(name, *("\n".join(f"{v} ({n})" for v, n in s.items()) for s in sides))
+        console.print(table)
+    console.print(f"[bold]Flipped verdicts: {len(flipped)}[/]")
+    if flipped:
+        console.print(_cells(flipped))
+    console.print(
+        f"[bold]Cells that differ: {len(separated)}[/] (paired t test, Holm's p < 0.05 over all)"
+    )
+    if separated:
+        console.print(_cells(separated))
+
+
+def _cells(cells: list[CellDifference]) -> Table:
+    from report.formats import ABSENT, p_value, signed, spread
+
+    table = Table("pair", "method", "A", "B", "B − A", "p, Holm", "verdict", "", box=None)  # noqa: RUF001
+    for cell in cells:
+        difference = cell.difference
+        verdicts = " → ".join(kind or ABSENT for kind in cell.verdicts) if cell.flipped else ""
+        table.add_row(
+            cell.a.pair,
+            cell.a.method,
+            spread(cell.a.last),
+            spread(cell.b.last),
+            signed(difference.mean) if difference else ABSENT,
+            p_value(cell.p_holm),
+            verdicts,
+            "other teacher" if cell.teachers is False else "",
+        )
+    return table

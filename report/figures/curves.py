@@ -1,0 +1,67 @@
+"""One pair's accuracies: learning curves, and every seed at the last epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from report.figures.look import INK, Drawing, Look, draw
+from report.figures.parts import label_epochs, legend_below, line, pair_and_methods
+from report.formats import listing, number, plural
+
+BAND = "Lines are means over seeds; bands are one sample standard deviation to either side."
+
+
+def learning_curves(
+    epochs: pd.DataFrame, looks: Mapping[str, Look], name: str, split: str
+) -> Drawing:
+    """Return one pair's top-1 accuracy against the epoch, a line a method."""
+    pair, methods = pair_and_methods(epochs)
+
+    def plot(axes: Axes) -> None:
+        for method in methods:
+            line(axes, epochs[epochs["method"] == method], "test_top1", looks[method], method)
+        label_epochs(axes, f"top-1 accuracy, {split} images (%)")
+        legend_below(axes, len(methods))
+
+    ends = epochs[epochs["epoch"] == epochs["epoch"].max()].groupby("method", sort=False)
+    finals = [f"{method} {number(value)} %" for method, value in ends["test_top1"].mean().items()]
+    description = (
+        f"Learning curves of {listing(methods)} for {pair}. {BAND} "
+        f"Means at the last epoch: {listing(finals)}."
+    )
+    return draw(name, pair, description, plot)
+
+
+def last_epoch_dots(
+    runs: pd.DataFrame, looks: Mapping[str, Look], name: str, split: str
+) -> Drawing:
+    """Return one pair's last-epoch accuracies: a dot a seed, and a bar at each method's mean."""
+    done = runs[runs["outcome"] == "done"]
+    pair, methods = pair_and_methods(done)
+    colours = {method: looks[method].colour for method in methods}
+
+    def plot(axes: Axes) -> None:
+        sns.stripplot(
+            done, x="last_top1", y="method", order=methods, hue="method", palette=colours,
+            size=6.5, alpha=0.75, jitter=False, legend=False, ax=axes,
+        )  # fmt: skip
+        for place, method in enumerate(methods):
+            mean = done.loc[done["method"] == method, "last_top1"].mean()
+            axes.plot([mean, mean], [place - 0.3, place + 0.3], color=INK, linewidth=1.8)
+        axes.set(xlabel=f"top-1 accuracy at the last epoch, {split} images (%)", ylabel="")
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+
+    means = done.groupby("method", sort=False)["last_top1"].agg(["mean", "count"])
+    said = [
+        f"{method} {number(row['mean'])} % ({plural(int(row['count']), 'seed')})"
+        for method, row in means.iterrows()
+    ]
+    description = (
+        f"Last-epoch accuracy for {pair}: a dot is a seed, a bar the mean. Means: {listing(said)}."
+    )
+    return draw(name, pair, description, plot, size=(4.6, 1.0 + 0.32 * len(methods)))

@@ -1,0 +1,80 @@
+"""What SKD's simplifier does over the epochs: entropies, accuracy, divergences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from report.figures.look import CONTROL_COLOUR, INK, Drawing, Look, draw
+from report.figures.parts import each_run, label_epochs, legend_below, line, pair_and_methods
+from report.formats import listing
+
+TEACHER_LOOKS = {
+    "raw": Look(CONTROL_COLOUR, (0, (1, 1))),
+    "softened": Look(CONTROL_COLOUR, (0, (4, 2))),
+}
+# What is watched: the title of its panel, and its axis.
+PANELS = {
+    "entropy_simplified": ("How much does the teacher still say?", "entropy (nats)"),
+    "top1_simplified": ("Is it still right?", "top-1, training images (%)"),
+    "kl_softened_simplified": ("How far from the softened teacher?", "KL(softened ‖ simplified)"),
+    "kl_simplified_student": ("How far from the student?", "KL(simplified ‖ student)"),
+}
+
+
+def diagnostics(
+    epochs: pd.DataFrame, looks: Mapping[str, Look], name: str, classes: int
+) -> Drawing | None:
+    """Return one pair's panels of what the simplifier does; none where nothing was watched."""
+    columns = [column for column in epochs.columns if column.startswith("diagnostic_")]
+    watched = epochs.dropna(subset=columns, how="all") if columns else epochs.iloc[:0]
+    if watched.empty:
+        return None
+    pair, methods = pair_and_methods(watched)
+    by_method = {method: watched[watched["method"] == method] for method in methods}
+    shown = [key for key in PANELS if f"diagnostic_{key}" in watched]
+
+    def plot(panels: Any) -> None:
+        for axes, key in zip(panels.flat, shown, strict=False):
+            column = f"diagnostic_{key}"
+            for stage, look in TEACHER_LOOKS.items():
+                teacher = f"diagnostic_{key.replace('simplified', stage)}"
+                if key in ("entropy_simplified", "top1_simplified") and teacher in watched:
+                    line(axes, watched, teacher, look, f"{stage} teacher")
+            for method, data in by_method.items():
+                each_run(axes, data, column, looks[method], method)
+            title, label = PANELS[key]
+            axes.set_title(title, fontsize=9, weight="normal")
+            label_epochs(axes, label)
+            _limit(axes, key, classes)
+        for axes in list(panels.flat)[len(shown) :]:
+            axes.axis("off")
+        legend_below(panels.flat[0], len(methods) + len(TEACHER_LOOKS))
+
+    description = (
+        f"Entropy of the raw, softened and simplified teacher, accuracy of the simplified one on "
+        f"its training images, and divergences in nats, for {pair}: {listing(methods)}. The upper "
+        f"limit of the entropy is log C = {math.log(classes):.2f}. Every coloured line is one run, "
+        "grey ones are the teacher before the simplifier."
+    )
+    return draw(name, "Inside the simplifier", description, plot, (7.6, 5.6), (2, 2))
+
+
+def _limit(axes: Axes, key: str, classes: int) -> None:
+    if key == "entropy_simplified":
+        limit = math.log(classes)
+        axes.axhline(limit, color=INK, linewidth=1)
+        axes.annotate(
+            f"log C = {limit:.2f}: no information left",
+            (0.99, limit), xycoords=("axes fraction", "data"),
+            xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7,
+        )  # fmt: skip
+        axes.set_ylim(0, 1.14 * limit)
+    elif key == "top1_simplified":
+        axes.set_ylim(0, 105)
+    else:  # a divergence of rounding errors must not fill the panel
+        axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))

@@ -1,0 +1,145 @@
+"""All figures of a report: those over all pairs, and those of each pair."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from joblib import Parallel, delayed
+
+from report.analysis import Analyses, measures_frame
+from report.cells import CONTROL, PairFinding, anchor
+from report.figures import curves, diagnostics, outputs, overview, tradeoffs
+from report.figures.look import Drawing, Look, looks
+from report.frame import Frames
+from report.ranks import Ranking
+from report.tables.comparisons import SKD
+from report.tables.sensitivity import groups
+from skd.study import Expansion
+
+# The methods that a figure with a panel or line each shows, where the study has them.
+FEATURED = (CONTROL, "kd", SKD)
+Made = Drawing | None
+Job = Callable[[], Made]
+MANY = 40  # figures: for fewer, starting processes takes longer than drawing
+
+
+@dataclass(frozen=True)
+class PairGallery:
+    """One pair's figures."""
+
+    pair: str
+    anchor: str
+    collapsed: bool
+    drawings: tuple[Drawing, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """All figures, by place in the page."""
+
+    verdicts: tuple[Drawing, ...]
+    ranks: tuple[Drawing, ...]
+    overview: tuple[Drawing, ...]
+    pairs: tuple[PairGallery, ...]
+
+    @property
+    def drawings(self) -> list[Drawing]:
+        """Every figure."""
+        own = [drawing for pair in self.pairs for drawing in pair.drawings]
+        return [*self.verdicts, *self.ranks, *self.overview, *own]
+
+
+def make_gallery(
+    expansion: Expansion,
+    frames: Frames,
+    pairs: Sequence[PairFinding],
+    analyses: Analyses | None,
+    ranked: Ranking | None,
+    margin: float,
+    workers: int | None = None,
+) -> Gallery:
+    """Return every figure that there are data for.
+
+    Args:
+        expansion: the study.
+        frames: its tidy frames.
+        pairs: its findings.
+        analyses: what `skd analyse` left, or none.
+        ranked: methods' mean ranks, or none.
+        margin: of the verdicts, in points.
+        workers: processes; none: one a CPU, for many figures.
+    """
+    look = looks(expansion.methods, CONTROL)
+    plan: dict[str, list[Job]] = {
+        "verdicts": [partial(overview.forest, pairs, margin)],
+        "ranks": [partial(overview.critical_differences, ranked)],
+        "overview": [partial(overview.best_minus_last, frames.runs, look)],
+    }
+    if analyses:
+        measured = measures_frame(analyses, frames)
+        plan["overview"].append(partial(overview.agreement, measured, look))
+    for pair in pairs:
+        plan[pair.pair] = _pair_jobs(expansion, frames, pair, analyses, look)
+    made = _make(plan, workers)
+    collapsed = set(frames.runs.loc[frames.runs["collapsed"].eq(True), "pair"])
+    galleries = (
+        PairGallery(
+            pair.pair,
+            anchor("figures", pair.teacher.name, pair.student),
+            pair.pair in collapsed,
+            made[pair.pair],
+        )
+        for pair in pairs
+    )
+    return Gallery(
+        made["verdicts"],
+        made["ranks"],
+        made["overview"],
+        tuple(gallery for gallery in galleries if gallery.drawings),
+    )
+
+
+def _pair_jobs(
+    expansion: Expansion,
+    frames: Frames,
+    pair: PairFinding,
+    analyses: Analyses | None,
+    look: Mapping[str, Look],
+) -> list[Job]:
+    name = re.sub(r"[^A-Za-z0-9-]", "_", f"{pair.teacher.name}--{pair.student}")
+    runs = frames.runs[frames.runs["pair"] == pair.pair]
+    if not (runs["outcome"] == "done").any():
+        return []
+    epochs = frames.epochs[frames.epochs["pair"] == pair.pair]
+    split = expansion.dataset.split
+    jobs: list[Job] = [
+        partial(curves.last_epoch_dots, runs, look, f"{name}-seeds", split),
+        partial(curves.learning_curves, epochs, look, f"{name}-curves", split),
+        partial(tradeoffs.accuracy_against_cost, runs, look, f"{name}-cost"),
+        partial(tradeoffs.temperature, pair, groups(expansion, pair), f"{name}-temperature"),
+        partial(diagnostics.diagnostics, epochs, look, f"{name}-watch", expansion.images.classes),
+    ]
+    if analyses:
+        teacher = expansion.teacher(pair.teacher.name)
+        found = analyses.of_pair(runs, teacher.id)
+        featured = [method for method in FEATURED if method in found.runs] or list(found.runs)
+        jobs += [
+            partial(outputs.calibration, found, look, f"{name}-calibration"),
+            partial(outputs.per_class_gain, found, look, f"{name}-classes", featured),
+            partial(outputs.correlations, found, f"{name}-correlations", featured),
+            partial(outputs.embeddings, found, f"{name}-features"),
+            partial(outputs.examples, found, f"{name}-examples"),
+        ]
+    return jobs
+
+
+def _make(plan: Mapping[str, list[Job]], workers: int | None) -> dict[str, tuple[Drawing, ...]]:
+    """Run all jobs, side by side where they are many."""
+    jobs = [job for own in plan.values() for job in own]
+    many = workers or (-1 if len(jobs) > MANY else 1)
+    results = iter(Parallel(many)(delayed(job)() for job in jobs))
+    made = {name: [next(results) for _ in own] for name, own in plan.items()}
+    return {name: tuple(d for d in drawings if d is not None) for name, drawings in made.items()}

@@ -1,0 +1,160 @@
+"""Figures over all pairs: verdicts, ranks, what the choice of the epoch does, agreement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from report.cells import PairFinding
+from report.figures.look import GRID, INK, VERDICT_COLOURS, Drawing, Look, draw
+from report.formats import listing, number, plural
+from report.ranks import Ranking
+from report.verdicts import EQUIVALENCE, KINDS
+
+
+def forest(pairs: Sequence[PairFinding], margin: float) -> Drawing | None:
+    """Return every verdict: ours minus published with its 90 and 95 % intervals, or none."""
+    rows = [
+        (f"{cell.pair}, {cell.method}", comparison, cell.verdict.kind)
+        for pair in pairs
+        for cell in pair.cells
+        if cell.verdict is not None
+        for comparison in cell.verdict.comparisons
+        if comparison.difference is not None
+    ]
+    if not rows:
+        return None
+    two = {name for name, _, _ in rows if sum(name == other for other, _, _ in rows) > 1}
+    names = [f"{name} ({row.epoch})" if name in two else name for name, row, _ in rows]
+
+    def plot(axes: Axes) -> None:
+        axes.axvspan(-margin, margin, color=GRID, alpha=0.5, linewidth=0)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for place, (_, comparison, kind) in enumerate(rows):
+            found, colour = comparison.difference, VERDICT_COLOURS[kind]
+            for confidence, width in ((0.95, 1.0), (EQUIVALENCE, 3.0)):
+                if bounds := found.interval(confidence):
+                    axes.plot(bounds, (place, place), color=colour, linewidth=width)
+            hollow = "none" if found.se is None else colour
+            axes.plot(found.mean, place, "o", color=colour, markerfacecolor=hollow, markersize=5)
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlabel("ours minus published (points of top-1)")
+        axes.grid(axis="y", visible=False)
+        kinds = [kind for kind in KINDS if any(kind == found for _, _, found in rows)]
+        handles = [
+            Line2D([], [], color=VERDICT_COLOURS[kind], marker="o", label=kind) for kind in kinds
+        ]
+        axes.figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=8)
+
+    counted = [f"{sum(k == kind for _, _, k in rows)} {kind}" for kind in KINDS]
+    description = (
+        "A row a published value: ours minus published; the thick line is the 90 % interval, the "
+        f"thin one the 95 % interval, the grey band the margin of {margin:g} points; hollow: one "
+        f"seed. Of {plural(len(rows), 'comparison')}: {listing(counted)}."
+    )
+    size = (7.2, 1.3 + 0.21 * len(rows))
+    return draw("forest", "Every published value", description, plot, size)
+
+
+def critical_differences(ranking: Ranking | None) -> Drawing | None:
+    """Return the mean ranks on a line, groups that are not told apart joined (Demšar 2006)."""
+    if ranking is None:
+        return None
+    groups = ranking.cliques()
+    k = len(ranking.ranks)
+    half = (k + 1) // 2
+
+    def plot(axes: Axes) -> None:
+        axes.set_xlim(0.5, k + 0.5)
+        axes.set_ylim(-(len(groups) * 0.35 + half + 1.2), 2.2)
+        axes.plot((1, k), (0, 0), color=INK, linewidth=1)
+        for tick in range(1, k + 1):
+            axes.plot((tick, tick), (0, 0.18), color=INK, linewidth=1)
+            axes.annotate(str(tick), (tick, 0.3), ha="center", fontsize=8)
+        width = min(ranking.critical_difference, k - 1)
+        axes.plot((1, 1 + width), (1.4, 1.4), color=INK, linewidth=1.5)
+        axes.annotate(
+            f"critical difference {number(ranking.critical_difference)}", (1, 1.6), fontsize=8
+        )
+        bottom = -(len(groups) * 0.35)
+        for place, (method, rank) in enumerate(ranking.ranks.items()):
+            left = place < half
+            level = bottom - 0.7 - (place if left else k - 1 - place)
+            edge = 0.7 if left else k + 0.3
+            axes.plot((rank, rank, edge), (0, level, level), color=INK, linewidth=0.7)
+            axes.annotate(
+                f"{method} ({number(rank)})", (edge, level + 0.1),
+                ha="left" if left else "right", fontsize=8,
+            )  # fmt: skip
+        for place, group in enumerate(groups, start=1):
+            ends = [ranking.ranks[group[0]] - 0.05, ranking.ranks[group[-1]] + 0.05]
+            axes.plot(ends, (-0.35 * place, -0.35 * place), color=INK, linewidth=3)
+        axes.axis("off")
+
+    ranks = [f"{method} {number(rank)}" for method, rank in ranking.ranks.items()]
+    description = (
+        f"Mean ranks over {plural(ranking.pairs, 'pair')}, 1 is best: {listing(ranks)}. Methods "
+        f"joined by a bar differ by less than {number(ranking.critical_difference)} and are not "
+        "told apart."
+    )
+    size = (7.2, 1.4 + 0.28 * half)
+    return draw("ranks", "Mean ranks over pairs", description, plot, size)
+
+
+def best_minus_last(runs: pd.DataFrame, looks: Mapping[str, Look]) -> Drawing | None:
+    """Return how much the best epoch flatters, a dot a run, by method."""
+    done = runs[runs["outcome"] == "done"].drop_duplicates("id")
+    if done.empty:
+        return None
+    done = done.assign(gap=done["best_top1"] - done["last_top1"])
+    means = done.groupby("method", sort=False)["gap"].mean()
+    said = [f"{method} {number(value)}" for method, value in means.items()]
+    return _strip(
+        done, "gap", looks, "best-minus-last", "What choosing the best epoch adds",
+        "best minus last epoch (points of top-1)",
+        f"Top-1 at the best epoch minus the last, a dot a run, a bar the mean. {listing(said)}.",
+    )  # fmt: skip
+
+
+def agreement(measured: pd.DataFrame, looks: Mapping[str, Look]) -> Drawing | None:
+    """Return how often students predict what their teacher predicts, a dot a run, by method."""
+    known = measured.dropna(subset=["agreement"])
+    if known.empty:
+        return None
+    means = known.groupby("method", sort=False)["agreement"].mean()
+    said = [f"{method} {number(value)} %" for method, value in means.items()]
+    return _strip(
+        known, "agreement", looks, "agreement", "Agreement with the teacher",
+        "same prediction as the teacher (%)",
+        "Share of evaluated images on which student and teacher predict the same class, a dot a "
+        f"run, a bar the mean. {listing(said)}.",
+    )  # fmt: skip
+
+
+def _strip(
+    data: pd.DataFrame, column: str, looks: Mapping[str, Look], name: str, title: str, label: str,
+    description: str,
+) -> Drawing:  # fmt: skip
+    methods = list(data["method"].unique())
+    colours = {method: looks[method].colour for method in methods}
+
+    def plot(axes: Axes) -> None:
+        sns.stripplot(
+            data, x=column, y="method", order=methods, hue="method", palette=colours, size=5,
+            alpha=0.7, jitter=False, legend=False, ax=axes,
+        )  # fmt: skip
+        for place, method in enumerate(methods):
+            mean = data.loc[data["method"] == method, column].mean()
+            axes.plot([mean, mean], [place - 0.3, place + 0.3], color=INK, linewidth=1.8)
+        axes.set(xlabel=label, ylabel="")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+
+    return draw(name, title, description, plot, (4.6, 1.0 + 0.3 * len(methods)))

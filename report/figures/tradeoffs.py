@@ -1,0 +1,79 @@
+"""One pair's accuracy against what it cost, and against the temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from report.cells import PairFinding
+from report.figures.look import CONTROL_COLOUR, INK, Drawing, Look, draw
+from report.figures.parts import legend_below
+from report.formats import listing, number
+from report.statistics import summarise
+
+
+def accuracy_against_cost(runs: pd.DataFrame, looks: Mapping[str, Look], name: str) -> Drawing:
+    """Return one pair's mean accuracy against the mean time of a step, a point a method."""
+    done = runs[runs["outcome"] == "done"].dropna(subset=["seconds_per_step"])
+    pair = runs["pair"].iloc[0]
+    points = {
+        method: (1000 * own["seconds_per_step"].mean(), summarise(own["last_top1"]))
+        for method, own in done.groupby("method", sort=False)
+    }
+
+    def plot(axes: Axes) -> None:
+        for method, (cost, accuracy) in points.items():
+            axes.errorbar(
+                cost, accuracy.mean, yerr=accuracy.sd or 0, fmt="o", color=looks[method].colour,
+                markersize=5, elinewidth=1, label=method,
+            )  # fmt: skip
+        axes.set(xlabel="time of a training step (ms)", ylabel="top-1 accuracy, last epoch (%)")
+        axes.set_xlim(left=0)
+        legend_below(axes, len(points))
+
+    said = [f"{m} {number(a.mean)} % at {c:.3g} ms" for m, (c, a) in points.items()]
+    description = (
+        f"Accuracy of {pair} against the time of a training step, as run here; bars are one sample "
+        f"standard deviation. {listing(said)}."
+    )
+    return draw(name, "Accuracy against cost", description, plot)
+
+
+def temperature(
+    pair: PairFinding, groups: Sequence[Mapping[float, str]], name: str
+) -> Drawing | None:
+    """Return one pair's accuracy against the temperature, a line a group of methods."""
+    lines = {}
+    for group in groups:
+        cells = {T: pair.cell(method) for T, method in group.items()}
+        known = {T: cell.last for T, cell in cells.items() if cell is not None and cell.done}
+        if len(known) > 1:
+            lines[min(group.values(), key=len)] = known
+    if not lines:
+        return None
+
+    def plot(axes: Axes) -> None:
+        for place, (label, known) in enumerate(lines.items()):
+            axes.errorbar(
+                list(known), [found.mean for found in known.values()],
+                yerr=[found.sd or 0 for found in known.values()], marker="o", markersize=4,
+                color=(INK, CONTROL_COLOUR)[place % 2], elinewidth=1, label=label,
+            )  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({T for known in lines.values() for T in known}))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set(xlabel="temperature T", ylabel="top-1 accuracy, last epoch (%)")
+        legend_below(axes, len(lines))
+
+    said = [
+        f"{label}: "
+        + ", ".join(f"{number(found.mean)} % at T = {T:g}" for T, found in known.items())
+        for label, known in lines.items()
+    ]
+    description = (
+        f"Accuracy of {pair.pair} against the temperature of softening and loss; bars are one "
+        f"sample standard deviation. {'; '.join(said)}."
+    )
+    return draw(name, "Sensitivity to the temperature", description, plot)

@@ -1,0 +1,128 @@
+"""Everything that a report says of a study, as data: read once, then written in all its forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from report.analysis import Analyses, read_analyses
+from report.cells import PairFinding, find_pairs
+from report.frame import Frames, build_frames
+from report.headline import headline
+from report.literature import Key, PublishedValue, published_values
+from report.plan import PlanAndReality, plan_and_reality
+from report.ranks import Ranking, ranking
+from report.tables.comparisons import (
+    combinations_table,
+    comparisons_table,
+    ranks_table,
+    variance_table,
+)
+from report.tables.cost import cost_table
+from report.tables.imagenet import imagenet_table
+from report.tables.model import Table
+from report.tables.outputs import outputs_table
+from report.tables.results import cells_table, paper_tables, teachers_table
+from report.tables.sensitivity import ablation_table, temperature_table
+from report.variance import VarianceSplit, variance_split
+from report.verdicts import MARGIN
+from skd.spec import DatasetSpec
+from skd.store import Store
+from skd.study import Expansion, expansion_path
+
+IMAGENET = "imagenet"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study's results, judged.
+
+    Attributes:
+        results: the folder that all was read from.
+        margin: of the verdicts, in points.
+        problems: what lies in the study's folder and cannot be used, and why.
+        tables: by key, in the order of the report; only those that have rows.
+    """
+
+    expansion: Expansion
+    results: Path
+    margin: float
+    frames: Frames
+    published: Mapping[Key, PublishedValue]
+    pairs: tuple[PairFinding, ...]
+    ranking: Ranking | None
+    variances: Mapping[str, VarianceSplit]
+    analyses: Analyses | None
+    plan: PlanAndReality | None
+    problems: tuple[str, ...]
+    headline: tuple[str, ...]
+    tables: Mapping[str, Table]
+
+
+def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Findings:
+    """Read what the store holds of a study now, and judge it.
+
+    Raises:
+        PublishedError: a file of published values cannot be read.
+    """
+    frames = build_frames(expansion, Store(results))
+    published = published_values(expansion.dataset)
+    pairs = tuple(find_pairs(expansion, frames, published, margin))
+    ranked = _ranking(expansion, pairs)
+    variances = {
+        pair.pair: split
+        for pair in pairs
+        if (split := variance_split({c.method: c.last_by_seed for c in pair.cells if c.done}))
+    }
+    analyses, analysis_problem = read_analyses(results, expansion.study)
+    plan, plan_problem = plan_and_reality(expansion, frames, results)
+    methods = expansion.methods
+    tables = (
+        teachers_table(frames, pairs),
+        *paper_tables(pairs, methods, margin),
+        cells_table(pairs, margin),
+        combinations_table(pairs, methods),
+        ablation_table(expansion, pairs),
+        temperature_table(expansion, pairs),
+        ranks_table(ranked),
+        comparisons_table(pairs),
+        variance_table(variances),
+        outputs_table(analyses, frames) if analyses else None,
+        cost_table(expansion, frames),
+        _imagenet(results) if published else None,
+    )
+    return Findings(
+        expansion=expansion,
+        results=results,
+        margin=margin,
+        frames=frames,
+        published=published,
+        pairs=pairs,
+        ranking=ranked,
+        variances=variances,
+        analyses=analyses,
+        plan=plan,
+        problems=tuple(problem for problem in (analysis_problem, plan_problem) if problem),
+        headline=tuple(headline(pairs, methods, frames, margin)),
+        tables={table.key: table for table in tables if table is not None},
+    )
+
+
+def _ranking(expansion: Expansion, pairs: tuple[PairFinding, ...]) -> Ranking | None:
+    """Rank the methods that every pair with results has finished runs of."""
+    begun = [pair for pair in pairs if any(cell.done for cell in pair.cells)]
+    means = {
+        method: {
+            pair.pair: cell.last.mean
+            for pair in begun
+            if (cell := pair.cell(method)) is not None and cell.last.mean is not None
+        }
+        for method in expansion.methods
+    }
+    return ranking({method: found for method, found in means.items() if len(found) == len(begun)})
+
+
+def _imagenet(results: Path) -> Table:
+    here = IMAGENET if expansion_path(results, IMAGENET).is_file() else None
+    return imagenet_table(published_values(DatasetSpec(name=IMAGENET)), here)

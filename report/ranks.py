@@ -1,0 +1,78 @@
+"""Mean ranks of methods over pairs: Friedman's test and Nemenyi's critical difference.
+
+Demšar 2006, "Statistical Comparisons of Classifiers over Multiple Data Sets". Rank 1 is the best;
+ties share their mean rank. Two methods whose mean ranks differ by less than the critical difference
+CD = q(α; k, ∞)/√2 · √(k(k + 1)/(6N)), k methods on N pairs, are not told apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+ALPHA = 0.05
+DECIMALS = 9  # means that are alike but for rounding are a tie
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Mean ranks over the pairs that all the methods have.
+
+    Attributes:
+        pairs: N, how many.
+        ranks: mean rank by method, best first.
+        p: of Friedman's test that all methods are alike; none below three methods or two pairs.
+        critical_difference: Nemenyi's, at 5 %.
+    """
+
+    pairs: int
+    ranks: dict[str, float]
+    p: float | None
+    critical_difference: float
+
+    def cliques(self) -> list[tuple[str, ...]]:
+        """Return the largest groups of methods that are not told apart, best first."""
+        methods = list(self.ranks)
+        groups: list[tuple[str, ...]] = []
+        for place, first in enumerate(methods):
+            near = [
+                m
+                for m in methods[place:]
+                if self.ranks[m] - self.ranks[first] < self.critical_difference
+            ]
+            if len(near) > 1 and not any(set(near) <= set(group) for group in groups):
+                groups.append(tuple(near))
+        return groups
+
+
+def ranking(accuracy: Mapping[str, Mapping[str, float]]) -> Ranking | None:
+    """Return the mean ranks of methods, or none below two methods or two common pairs.
+
+    Args:
+        accuracy: mean accuracy by method, then pair. Pairs that some method lacks are left out.
+    """
+    methods = list(accuracy)
+    if len(methods) < 2:
+        return None
+    pairs = sorted(set.intersection(*(set(found) for found in accuracy.values())))
+    if len(pairs) < 2:
+        return None
+    values = np.array([[accuracy[method][pair] for method in methods] for pair in pairs])
+    values = values.round(DECIMALS)
+    means = stats.rankdata(-values, axis=1).mean(axis=0)
+    k = len(methods)
+    quantile = float(stats.studentized_range.ppf(1 - ALPHA, k, math.inf)) / math.sqrt(2)
+    p = None
+    if k > 2 and not (values == values[:, :1]).all():
+        p = float(stats.friedmanchisquare(*values.T).pvalue)
+    order = sorted(range(k), key=lambda i: means[i])
+    return Ranking(
+        pairs=len(pairs),
+        ranks={methods[i]: float(means[i]) for i in order},
+        p=p,
+        critical_difference=quantile * math.sqrt(k * (k + 1) / (6 * len(pairs))),
+    )

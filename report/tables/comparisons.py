@@ -1,0 +1,171 @@
+"""Methods against each other: what SKD adds to each baseline, all comparisons, variances, ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from report.cells import PairFinding
+from report.comparisons import MethodComparison
+from report.formats import ABSENT, interval, number, p_equals, p_value, signed, spread
+from report.ranks import Ranking
+from report.tables.model import Column, Entry, Table
+from report.variance import VarianceSplit
+
+SKD = "skd"
+
+
+def with_skd(baseline: str, methods: Sequence[str]) -> str | None:
+    """Return the study's sum of SKD and a baseline, or none."""
+    name = f"{SKD}+{baseline}"
+    return name if name in methods and baseline in methods else None
+
+
+def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> Table | None:
+    """Return a row a (pair, baseline X that has a sum with SKD), or none without such sums."""
+    rows = []
+    for pair in pairs:
+        skd = pair.cell(SKD)
+        for baseline in methods:
+            both = with_skd(baseline, methods)
+            alone, summed = pair.cell(baseline), pair.cell(both) if both else None
+            if alone is None or summed is None:
+                continue
+            rows.append(
+                (
+                    Entry(pair.pair),
+                    Entry(baseline, link=alone.anchor),
+                    Entry(spread(alone.last), sort=alone.last.mean),
+                    Entry(spread(skd.last) if skd else ABSENT, sort=skd.last.mean if skd else None),
+                    Entry(spread(summed.last), sort=summed.last.mean, link=summed.anchor),
+                    _difference(pair.compared(summed.method, baseline)),
+                    _difference(pair.compared(summed.method, SKD)),
+                )
+            )
+    if not rows:
+        return None
+    return Table(
+        key="combinations",
+        title="Combinations with SKD",
+        caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
+        "over seeds: a baseline X, SKD, both together, and what each adds, paired by seed, with "
+        "its 95 % interval and Holm's corrected p-value.",
+        columns=(
+            Column("Pair", number=False, filter=True),
+            Column("X", number=False, filter=True),
+            Column("X alone"),
+            Column("SKD alone"),
+            Column("SKD+X"),
+            Column("SKD+X\nminus X"),
+            Column("SKD+X\nminus SKD"),
+        ),
+        rows=tuple(rows),
+        interactive=True,
+    )
+
+
+def comparisons_table(pairs: Sequence[PairFinding]) -> Table | None:
+    """Return every comparison of two methods that has an interval, or none."""
+    rows = tuple(
+        (
+            Entry(found.pair),
+            Entry(found.a),
+            Entry(found.b),
+            Entry(str(found.difference.n), sort=found.difference.n),
+            Entry(signed(found.difference.mean), sort=found.difference.mean),
+            Entry(interval(found.difference)),
+            Entry(p_value(found.p), sort=found.p),
+            Entry(
+                p_value(found.p_holm), sort=found.p_holm, tone="best" if found.significant else ""
+            ),
+        )
+        for pair in pairs
+        for found in pair.comparisons
+        if found.p is not None
+    )
+    if not rows:
+        return None
+    return Table(
+        key="comparisons",
+        title="Methods against each other",
+        caption="A minus B at the last epoch, in points of top-1 accuracy, paired by seed: mean, "
+        "95 % interval, p-value of the paired t test, and the same corrected by Holm for all "
+        "comparisons of the pair. Bold: below 0.05.",
+        columns=(
+            Column("Pair", number=False, filter=True),
+            Column("A", number=False, filter=True),
+            Column("B", number=False, filter=True),
+            Column("Seeds"),
+            Column("A minus B"),
+            Column("95 % interval"),
+            Column("p"),
+            Column("p, Holm"),
+        ),
+        rows=rows,
+        interactive=True,
+    )
+
+
+def variance_table(splits: dict[str, VarianceSplit]) -> Table | None:
+    """Return where each pair's spread comes from, as standard deviations, or none."""
+    if not splits:
+        return None
+    return Table(
+        key="variance",
+        title="Where the spread comes from",
+        caption="Standard deviations of last-epoch top-1 in points, by a two-way layout of method "
+        "and seed. A seed's part is shared by all its methods, so pairing removes it; the last "
+        "column is how many unpaired runs one paired run is worth.",
+        columns=(
+            Column("Pair", number=False),
+            Column("Methods"),
+            Column("Seeds"),
+            Column("Between methods"),
+            Column("Shared by a seed"),
+            Column("The rest, a run"),
+            Column("Worth of pairing"),
+        ),
+        rows=tuple(
+            (
+                Entry(pair),
+                Entry(str(split.methods)),
+                Entry(str(split.seeds)),
+                Entry(number(split.method**0.5)),
+                Entry(number(split.seed**0.5)),
+                Entry(number(split.rest**0.5)),
+                Entry(number(split.gain_of_pairing, 1)),
+            )
+            for pair, split in splits.items()
+        ),
+    )
+
+
+def ranks_table(ranking: Ranking | None) -> Table | None:
+    """Return the mean ranks, or none."""
+    if ranking is None:
+        return None
+    test = f" Friedman's test that all are alike: {p_equals(ranking.p)}." if ranking.p else ""
+    return Table(
+        key="ranks",
+        title="Mean ranks",
+        caption="Rank of the mean last-epoch accuracy within a pair, averaged over the "
+        f"{ranking.pairs} pairs that have all these methods; 1 is the best. Two methods closer "
+        f"than the critical difference of {number(ranking.critical_difference)} are not told "
+        f"apart (Nemenyi, 5 %).{test}",
+        columns=(Column("Method", number=False), Column("Mean rank")),
+        rows=tuple(
+            (Entry(method), Entry(number(rank), sort=rank))
+            for method, rank in ranking.ranks.items()
+        ),
+    )
+
+
+def _difference(found: MethodComparison | None) -> Entry:
+    if found is None:
+        return Entry(ABSENT)
+    p = "" if found.p_holm is None else f", {p_equals(found.p_holm)}"
+    return Entry(
+        signed(found.difference.mean),
+        detail=interval(found.difference) + p,
+        sort=found.difference.mean,
+        tone="best" if found.significant else "",
+    )

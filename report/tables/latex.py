@@ -1,0 +1,137 @@
+"""Tables as LaTeX with booktabs: fragments to include, and a document that compiles as it is."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+from report.tables.model import Entry, Table
+
+LONG = 30  # rows: more go over pages
+PREAMBLE = r"""\documentclass[10pt]{article}
+\usepackage[landscape,margin=1cm]{geometry}
+\usepackage{amssymb,booktabs,graphicx,longtable}
+\setlength{\LTcapwidth}{\linewidth}
+"""
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    '"': "''",
+    "[": "{[}",
+    "]": "{]}",
+    "*": r"{*}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "—": "---",
+    "→": r"$\rightarrow$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "≈": r"$\approx$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "√": r"$\surd$",
+    "σ": r"$\sigma$",
+    "²": r"$^2$",
+    "‖": r"$\Vert$",
+    "“": "``",
+    "”": "''",
+    "’": "'",
+    "…": r"\dots{}",
+    "\u202f": r"\,",
+    "\u00a0": "~",
+}
+
+
+def escaped(text: str) -> str:
+    """Return text as LaTeX; a letter that T1 fonts lack loses its accent or becomes ``?``."""
+    return "".join(_character(character) for character in " ".join(text.split()))
+
+
+def table_latex(table: Table) -> str:
+    """Return a table as a fragment; it needs booktabs, graphicx, and for long ones longtable."""
+    align = "".join("r" if column.number else "l" for column in table.columns)
+    head = " & ".join(_header(column.title) for column in table.columns) + r" \\"
+    body = [line for row in table.rows for line in _row(row, table.detailed)]
+    caption = rf"\caption{{{escaped(table.title)}. {escaped(table.caption)}}}"
+    label = rf"\label{{tab:{table.key}}}"
+    notes = [rf"\par\smallskip {escaped(note)}" for note in table.notes]
+    if len(table.rows) > LONG:
+        lines = [
+            r"{\scriptsize\setlength{\tabcolsep}{2.5pt}",
+            rf"\begin{{longtable}}{{{align}}}",
+            rf"{caption}{label}\\",
+            r"\toprule", head, r"\midrule", r"\endfirsthead",
+            r"\toprule", head, r"\midrule", r"\endhead",
+            r"\bottomrule", r"\endlastfoot",
+            *body,
+            r"\end{longtable}", *notes, "}",
+        ]  # fmt: skip
+    else:
+        # No wider than the page, and never blown up.
+        width = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
+        lines = [
+            r"\begin{table}[tbp]", r"\centering\small", caption, label,
+            rf"\resizebox{{{width}}}{{!}}{{%",
+            rf"\begin{{tabular}}{{{align}}}",
+            r"\toprule", head, r"\midrule",
+            *body,
+            r"\bottomrule", r"\end{tabular}}", *notes, r"\end{table}",
+        ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def document(title: str, sentences: Sequence[str], tables: Sequence[Table]) -> str:
+    """Return a whole document with the answer and all tables."""
+    parts = [
+        PREAMBLE,
+        rf"\title{{{escaped(title)}}}\date{{}}",
+        r"\begin{document}\maketitle",
+        "\n".join(escaped(sentence) for sentence in sentences),
+        *(table_latex(table) + r"\clearpage" for table in tables),
+        r"\end{document}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(row: Sequence[Entry], detailed: bool) -> list[str]:
+    lines = [" & ".join(_entry(entry) for entry in row) + r" \\"]
+    if detailed and any(entry.detail for entry in row):
+        small = [
+            rf"{{\scriptsize {escaped(entry.detail)}}}" if entry.detail else "" for entry in row
+        ]
+        lines.append(" & ".join(small) + r" \\[2pt]")
+    return lines
+
+
+def _entry(entry: Entry) -> str:
+    text = escaped(entry.flat)
+    return rf"\textbf{{{text}}}" if "best" in entry.tone.split() else text
+
+
+def _header(title: str) -> str:
+    lines = [escaped(line) for line in title.split("\n")]
+    stacked = r"\\".join(lines)
+    return rf"\shortstack{{{stacked}}}" if len(lines) > 1 else stacked
+
+
+def _character(character: str) -> str:
+    if character in SPECIAL:
+        return SPECIAL[character]
+    if ord(character) < 0x7F or 0xC0 <= ord(character) < 0x100:
+        return character
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    return "".join(SPECIAL.get(letter, letter) for letter in plain) or "?"

@@ -1,0 +1,31 @@
+"""Tables as Markdown (GitHub's)."""
+
+from __future__ import annotations
+
+from report.tables.model import Entry, Table
+
+
+def table_markdown(table: Table) -> str:
+    """Return a table with its title and caption as a section of a Markdown page."""
+    head = [plain(column.title).replace("\n", "<br>") for column in table.columns]
+    align = ["---:" if column.number else "---" for column in table.columns]
+    rows = [head, align, *([_entry(entry) for entry in row] for row in table.rows)]
+    parts = [f"## {plain(table.title)}", plain(table.caption)]
+    parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+    parts += [plain(note) for note in table.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def plain(text: str) -> str:
+    """Return text that cannot break out of its place, nor become HTML or markup."""
+    flat = "\n".join(" ".join(line.split()) for line in text.split("\n"))
+    for mark in "\\|*_`[":
+        flat = flat.replace(mark, f"\\{mark}")
+    return flat.replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _entry(entry: Entry) -> str:
+    text = plain(entry.flat).replace("\n", " ")
+    if "best" in entry.tone.split():
+        text = f"**{text}**"
+    return f"{text}<br>{plain(entry.detail)}" if entry.detail else text

@@ -1,0 +1,248 @@
+"""The results: in the papers' layout, cell by cell with verdicts, and the teachers they rest on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from report.cells import CellFinding, PairFinding
+from report.formats import (
+    ABSENT,
+    interval,
+    number,
+    number_range,
+    published_text,
+    signed,
+    spread,
+    verdict_symbol,
+)
+from report.frame import Frames
+from report.tables.model import Column, Entry, Table
+from report.verdicts import EQUIVALENCE, Verdict
+
+LEGEND = (
+    "Below a value the published one, the epoch it reports, our mean at that epoch minus it and "
+    "the verdict: = reproduced, ↑ higher, ↓ lower, ? inconclusive, · not run. "
+)
+
+
+def paper_tables(
+    pairs: Sequence[PairFinding], methods: Sequence[str], margin: float
+) -> list[Table]:
+    """Return the tables in the papers' layout: methods down, pairs across, one a style."""
+    published = any(cell.published for pair in pairs for cell in pair.cells)
+    tables = []
+    for style, title in (
+        ("same", "Pairs of the same style"),
+        ("different", "Pairs of different style"),
+    ):
+        across = [pair for pair in pairs if pair.style == style]
+        if not across:
+            continue
+        down = [m for m in methods if any(pair.cell(m) for pair in across)]
+        rows = [(Entry("teacher"), *(_teacher(pair) for pair in across))]
+        rows += [(Entry(method), *(_cell(pair, method) for pair in across)) for method in down]
+        legend = f"{LEGEND}The margin is {margin:g} points." if published else ""
+        tables.append(
+            Table(
+                key=f"{style}-style",
+                title=title,
+                caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard "
+                f"deviation over seeds. {legend} Bold: its lead over every other method of the "
+                "pair is significant (paired t tests, Holm's correction over all comparisons of "
+                "the pair).",
+                columns=(
+                    Column("", number=False),
+                    *(Column(f"{pair.teacher.name}\n{pair.student}") for pair in across),
+                ),
+                rows=tuple(rows),
+            )
+        )
+    return tables
+
+
+def cells_table(pairs: Sequence[PairFinding], margin: float) -> Table:
+    """Return a row a (pair, method), with everything that a verdict rests on."""
+    published = any(cell.published for pair in pairs for cell in pair.cells)
+    columns = [
+        Column("Pair", number=False, filter=True),
+        Column("Method", number=False, filter=True),
+        Column("Last epoch"),
+        Column("95 % interval"),
+        Column("Best epoch"),
+    ]
+    if published:
+        columns += [
+            Column("Published"),
+            Column("Ours minus\npublished"),
+            Column("Verdict", number=False, filter=True),
+            Column("Least\nmargin"),
+        ]
+    columns += [Column("Gain over\nstudent alone"), Column("Runs", number=False)]
+    rows = []
+    for pair in pairs:
+        for cell in pair.cells:
+            best = "best" if pair.best == cell.method else ""
+            row = [
+                Entry(cell.pair),
+                Entry(cell.method, link=cell.anchor),
+                Entry(spread(cell.last), sort=cell.last.mean, tone=best),
+                Entry(
+                    number_range(cell.last.interval) if cell.last.n else ABSENT,
+                    sort=_width(cell.last.interval),
+                ),
+                Entry(spread(cell.best), sort=cell.best.mean),
+            ]
+            row += _against_published(cell) if published else []
+            rows.append((*row, _gain(cell), _runs(cell)))
+    judged = (
+        f" Verdicts at a margin of {margin:g} points: reproduced where the 90 % interval of the "
+        "difference lies within it, else higher or lower where the 95 % interval excludes zero, "
+        "else inconclusive. Every verdict on a student holds for the teacher it had."
+        if published
+        else ""
+    )
+    return Table(
+        key="cells",
+        title="Every cell",
+        caption="Top-1 accuracy in percent, mean ± sample standard deviation over seeds. Best is "
+        "the epoch chosen on the evaluated images afterwards, which flatters. Gain is at the "
+        f"last epoch, paired by seed, with its 95 % interval.{judged}",
+        columns=tuple(columns),
+        rows=tuple(rows),
+        interactive=True,
+    )
+
+
+def teachers_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table:
+    """Return the teachers, beside their published accuracies where there are any."""
+    published = {pair.teacher.name: pair.teacher.published for pair in pairs}
+    any_published = any(published.values())
+    columns = [Column("Teacher", number=False), Column("Top-1"), Column("Top-5")]
+    if any_published:
+        columns += [Column("Published"), Column("Ours minus\npublished")]
+    rows = []
+    for teacher in frames.teachers.to_dict("records"):
+        value, here = published.get(teacher["name"]), teacher["at_hand"]
+        row = [Entry(teacher["name"], detail=_network(teacher))]
+        if here:
+            row += [Entry(number(teacher["test_top1"])), Entry(number(teacher["test_top5"]))]
+        else:
+            missing = (("missing", "not at hand"),)
+            row += [Entry("", marks=missing, detail=teacher["why"]), Entry(ABSENT)]
+        if any_published:
+            gap = teacher["test_top1"] - value.top1 if here and value else None
+            row += [
+                Entry(published_text(value), hint=value.source if value else ""),
+                Entry(signed(gap)),
+            ]
+        origin = Entry(teacher["origin"], detail=str(teacher["sha256"])[:16] if here else "")
+        rows.append((*row, origin))
+    return Table(
+        key="teachers",
+        title="Teachers",
+        caption="A teacher is a checkpoint, measured again here before it teaches (top-1 and top-5 "
+        "in percent). It is one value without a spread, so it has no verdict; a retrained teacher "
+        "is another experiment than the published one, and every verdict on a student holds for "
+        "the teacher it had. Below the origin, the head of the weights' SHA-256.",
+        columns=(*columns, Column("Origin", number=False)),
+        rows=tuple(rows),
+    )
+
+
+def difference_text(verdict: Verdict) -> tuple[str, str]:
+    """Return ours minus published, and its 90 % intervals: two where both epochs are compared."""
+    means, ranges = [], []
+    for comparison in verdict.comparisons:
+        if comparison.difference is None:
+            return ABSENT, ""
+        which = f" ({comparison.epoch})" if len(verdict.comparisons) > 1 else ""
+        means.append(f"{signed(comparison.difference.mean)}{which}")
+        ranges.append(interval(comparison.difference, EQUIVALENCE))
+    return ", ".join(means), "; ".join(dict.fromkeys(ranges))
+
+
+def verdict_entry(verdict: Verdict) -> Entry:
+    """Return a verdict, and what would decide it."""
+    more = verdict.more_seeds
+    if verdict.kind != "inconclusive" or any(
+        c.difference is None or c.difference.se is None for c in verdict.comparisons
+    ):
+        detail = ""
+    elif more is not None:
+        detail = f"{more} more {'seed' if more == 1 else 'seeds'} would decide"
+    elif all(c.kind != "inconclusive" for c in verdict.comparisons):
+        detail = "depends on the epoch"
+    else:
+        detail = "more seeds would not decide"
+    hint = "; ".join(verdict.remarks)
+    return Entry(verdict.kind, detail=detail, tone=verdict.kind, hint=hint)
+
+
+def _teacher(pair: PairFinding) -> Entry:
+    teacher, value = pair.teacher, pair.teacher.published
+    detail = f"{number(value.top1)} {value.reported_epoch}" if value else ""
+    if teacher.top1 is None:
+        return Entry("", detail=detail, marks=(("missing", "not at hand"),), link="teachers")
+    gap = f", {signed(teacher.difference)}" if value else ""
+    return Entry(number(teacher.top1), detail=detail + gap, sort=teacher.top1, link="teachers")
+
+
+def _cell(pair: PairFinding, method: str) -> Entry:
+    cell = pair.cell(method)
+    if cell is None:
+        return Entry(ABSENT, hint="this pair goes without the method")
+    value, detail = cell.published, ""
+    if value is not None:
+        epoch = {"last": "last", "best": "best", "unstated": "epoch?"}[value.reported_epoch]
+        detail = f"{number(value.top1)} {epoch}"
+        if cell.verdict is not None:
+            gap = cell.verdict.comparisons[0].difference
+            detail += f", {signed(gap.mean)}" if gap else ""
+            detail += f" {verdict_symbol(cell.verdict.kind)}"
+    tones = ["best"] * (pair.best == method) + ([cell.verdict.kind] if cell.verdict else [])
+    return Entry(
+        spread(cell.last) if cell.done else "",
+        detail=detail,
+        sort=cell.last.mean,
+        tone=" ".join(tones),
+        link=cell.anchor,
+        marks=tuple((mark.kind, mark.text) for mark in cell.marks),
+    )
+
+
+def _runs(cell: CellFinding) -> Entry:
+    marks = tuple((mark.kind, mark.text) for mark in cell.marks)
+    return Entry(f"{cell.done} of {cell.expected}", sort=cell.done, marks=marks)
+
+
+def _gain(cell: CellFinding) -> Entry:
+    if cell.is_control:
+        return Entry("reference", sort=0.0)
+    if cell.gain is None:
+        return Entry(ABSENT)
+    return Entry(signed(cell.gain.mean), detail=interval(cell.gain), sort=cell.gain.mean)
+
+
+def _against_published(cell: CellFinding) -> list[Entry]:
+    value, verdict = cell.published, cell.verdict
+    if value is None:
+        return [Entry("not available"), Entry(ABSENT), Entry(ABSENT), Entry(ABSENT)]
+    stated = Entry(published_text(value), sort=value.top1, hint=value.source)
+    if verdict is None:
+        return [stated, Entry(ABSENT), Entry("not compared", hint="another recipe"), Entry(ABSENT)]
+    text, ranges = difference_text(verdict)
+    gap = verdict.comparisons[0].difference
+    return [
+        stated,
+        Entry(text, detail=ranges, sort=gap.mean if gap else None),
+        verdict_entry(verdict),
+        Entry(number(verdict.least_margin), sort=verdict.least_margin),
+    ]
+
+
+def _network(teacher: dict) -> str:
+    return teacher["network"] if teacher["network"] != teacher["name"] else ""
+
+
+def _width(bounds: tuple[float, float] | None) -> float | None:
+    return None if bounds is None else bounds[1] - bounds[0]

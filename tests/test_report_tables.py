@@ -1,0 +1,192 @@
+"""Findings and tables, against numbers computed by hand; the three formats say the same."""
+
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from reported import filled
+from scipy import stats
+
+from report import formats
+from report.findings import Findings, find
+from report.headline import average_difference, average_gains, headline
+from report.outcomes import outcome_counts
+from report.render import markdown
+from report.tables.latex import document, escaped, table_latex
+from report.tables.markdown import plain, table_markdown
+from report.tables.model import Column, Entry, Table
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory) -> Findings:
+    folder = tmp_path_factory.mktemp("results")
+    return find(filled(folder), folder)
+
+
+@pytest.fixture(scope="module")
+def cells(findings) -> dict:
+    return {(pair.teacher.name, c.method): c for pair in findings.pairs for c in pair.cells}
+
+
+def test_formats():
+    assert formats.signed(-0.004) == "0.00"
+    assert formats.signed(-1.5) == "\N{MINUS SIGN}1.50"
+    assert formats.number(math.nan) == formats.number(None) == formats.ABSENT
+    assert formats.listing(["a", "b", "c"]) == "a, b and c"
+    assert formats.plural(1, "run") == "1 run"
+    assert [formats.duration(s) for s in (6.0, 600.0, 36000.0)] == ["6 s", "10 min", "10.0 h"]
+    assert [formats.p_equals(p) for p in (0.0001, 0.04)] == ["p < 0.001", "p = 0.040"]
+
+
+def test_frame_has_every_expected_run_and_shares_the_student_alone(findings):
+    frames = findings.frames
+    assert len(frames.runs) == 3 * 6 * 3
+    alone = frames.runs[frames.runs["method"] == "student"]
+    assert alone["shared"].all()
+    means = alone.groupby("pair", sort=False)["last_top1"].mean()
+    assert list(means) == pytest.approx([69.0, 69.0, 64.6])
+    assert outcome_counts(frames) == {"done": 26, "failed": 1, "missing": 23, "unreadable": 1}
+    assert len(frames.epochs) == (26 + 3) * 3
+
+
+def test_cells_have_the_numbers_computed_by_hand(cells):
+    kd = cells["resnet56", "kd"]
+    assert kd.last.mean == pytest.approx(212.5 / 3)
+    assert kd.last.sd == pytest.approx(math.sqrt(13 / 12))
+    assert kd.best.mean == pytest.approx(212.5 / 3 + 0.5)
+    assert kd.gain.mean == pytest.approx((2 + 1.5 + 2) / 3)
+    expected = stats.t.interval(0.95, 2, loc=5.5 / 3, scale=stats.sem([2, 1.5, 2]))
+    assert kd.gain.interval() == pytest.approx(expected)
+    assert (kd.done, kd.expected, kd.marks) == (3, 3, ())
+    single = cells["resnet110", "kd"]
+    assert (single.last.mean, single.last.sd) == (70.2, None)
+    assert (single.gain.n, single.gain.interval()) == (1, None)
+    assert cells["resnet110", "student"].gain is None
+
+
+def test_outcomes_are_marked(cells):
+    def texts(key):
+        return [mark.text for mark in cells[key].marks]
+
+    assert texts(("resnet56", "skd")) == ["1 collapsed"]
+    assert texts(("resnet110", "kd")) == ["1 failed", "1 not run"]
+    assert texts(("resnet110", "skd")) == ["1 unreadable", "1 not run"]
+    assert texts(("vgg13", "skd")) == ["not run"]
+
+
+def test_verdicts_compare_like_with_like(cells):
+    kinds = {key: cell.verdict.kind for key, cell in cells.items() if cell.verdict}
+    assert kinds == {
+        ("resnet56", "student"): "inconclusive",
+        ("resnet56", "kd"): "inconclusive",
+        ("resnet56", "dkd"): "not run",
+        ("resnet110", "student"): "inconclusive",
+        ("resnet110", "kd"): "inconclusive",
+        ("resnet110", "dkd"): "not run",
+        ("vgg13", "student"): "reproduced",
+        ("vgg13", "kd"): "lower",
+        ("vgg13", "dkd"): "higher",
+    }
+    best = cells["vgg13", "dkd"].verdict.comparisons[0]
+    assert best.epoch == "best"
+    assert best.difference.mean == pytest.approx((70.9 + 71.0 + 71.2) / 3 + 0.5 - 69.71)
+    assert [c.epoch for c in cells["resnet110", "dkd"].verdict.comparisons] == ["last", "best"]
+
+
+def test_styles_are_told_by_family_and_teachers_stand_first(findings):
+    assert [pair.style for pair in findings.pairs] == ["same", "same", "different"]
+    assert list(findings.tables)[:3] == ["teachers", "same-style", "different-style"]
+    assert findings.pairs[0].teacher.difference == pytest.approx(72.63 - 72.34)
+    assert findings.pairs[1].teacher.difference is None
+
+
+def test_the_best_is_marked_only_where_it_leads_significantly(findings):
+    assert [pair.best for pair in findings.pairs] == [None, None, "dkd"]
+    bold = [
+        e.text for row in findings.tables["different-style"].rows for e in row if "best" in e.tone
+    ]
+    assert bold == ["71.03 ± 0.15"]
+
+
+def test_combinations_ablation_and_temperature_are_found_in_the_settings(findings):
+    (row,) = (r for r in findings.tables["combinations"].rows if r[0].text.startswith("resnet56"))
+    assert (row[1].text, row[4].text) == ("kd", "72.77 ± 1.00")
+    assert row[5].text == formats.signed((2 + 1.9 + 1.9) / 3)
+    ablation = findings.tables["ablation"].rows
+    assert [r[1].text for r in ablation[:2]] == ["skd", "T-8"]
+    assert ablation[1][2].text == "A1, A5"
+    assert "temperature 8 instead of 4" in ablation[1][1].detail
+    columns = [column.title for column in findings.tables["temperature"].columns]
+    assert columns == ["Pair", "Methods", "T = 4", "T = 8"]
+
+
+def test_answer_says_no_more_than_the_data(findings):
+    averages = {found.a: found for found in average_gains(findings.pairs, ["student", "kd", "skd"])}
+    assert averages["kd"].by_seed == pytest.approx({0: (2.0 + 2.2 + 1.5) / 3})
+    assert average_difference(findings.pairs, "dkd", "T-8") is None
+    first = headline(findings.pairs[:1], ["student", "kd", "skd", "T-8"], findings.frames, 0.5)
+    assert first[0].startswith(
+        "Of 3 published accuracies of students: 2 inconclusive and 1 not run"
+    )
+    assert first[1].startswith("Averaged over 1 pair, T-8 has the largest mean gain")
+    assert "+2.53 points" in first[1]
+    assert "Against the next, kd, the difference is +0.70 (+0.27 to +1.13): separated." in first[2]
+    worse = headline(findings.pairs[2:], ["student", "kd"], findings.frames, 0.5)
+    assert "kd, the only method ranked, differs from the student alone by +1.40" in worse[1]
+    assert "excludes zero" in worse[2]
+
+
+TRICKY = Table(
+    key="tricky",
+    title="Under_score & 100 %",
+    caption='a|b <i>c</i> $x$ \\y {z} [w] *v* ~u ^t "s" é 漢',
+    columns=(Column("One\ntwo", number=False), Column("n")),
+    rows=((Entry("a_b|c", detail="x & y", marks=(("failed", "1 failed"),)), Entry("±1")),) * 2,
+)
+
+
+def test_a_table_refuses_a_row_of_another_length():
+    with pytest.raises(ValueError, match="tricky: 1 entries in 2 columns"):
+        Table("tricky", "", "", TRICKY.columns, ((Entry("a"),),))
+
+
+def test_markdown_cannot_be_broken_out_of():
+    text = table_markdown(TRICKY)
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1
+    assert "<i>" not in text
+    assert "a\\_b\\|c; 1 failed<br>x & y" in text
+    assert rows[0].startswith("| One<br>two | n |")
+
+
+def test_latex_is_escaped():
+    assert escaped("a_b & 5 % → {x}") == r"a\_b \& 5 \% $\rightarrow$ \{x\}"
+    assert escaped("漢é") == "?é"
+    fragment = table_latex(TRICKY)
+    assert fragment.count(r"\begin{tabular}{lr}") == 1
+    assert r"\shortstack{One\\two}" in fragment
+
+
+def test_all_formats_have_the_same_entries(findings):
+    text = markdown(findings)
+    tex = document("t", findings.headline, list(findings.tables.values()))
+    for table in findings.tables.values():
+        for entry in (entry for row in table.rows for entry in row if entry.text):
+            assert escaped(entry.text) in tex
+            assert plain(entry.text) in text
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no TeX is installed")
+def test_latex_compiles_as_it_is(findings, tmp_path: Path):
+    tables = [TRICKY, *findings.tables.values()]
+    tables.append(Table("long", "Long", "Long.", TRICKY.columns, TRICKY.rows * 40))
+    (tmp_path / "results.tex").write_text(document('A_"title" é', findings.headline, tables))
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "results.tex"],
+        cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "results.pdf").stat().st_size > 10_000
