@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test test-slurm lint format clean
+.PHONY: help setup demo test test-slurm lint format readme goldens clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -29,7 +29,7 @@ test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 test-slurm: $(INSTALLED)  ## run the tests on a real SLURM of their own (root; Debian installs it)
-	tests/slurm/install.sh
+	tests/install.sh slurm
 	$(BIN)/python -m pytest -m slurm -rs --durations=0 tests/slurm
 
 lint: $(INSTALLED)  ## ruff, snakefmt and snakemake --lint
@@ -42,6 +42,12 @@ format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt workflow
+
+readme: $(INSTALLED)  ## README's results and picture, from the records in results/reference/
+	$(BIN)/python tools/readme.py
+
+goldens: $(INSTALLED)  ## what the tests expect of the report, anew: read the diff
+	$(BIN)/python tools/goldens.py
 
 clean:  ## remove the environment (never results/)
 	rm -rf $(VENV)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from report.formats import plural
 from report.frame import Frames
 from skd.analyses.records import (
     Analysis,
@@ -125,6 +127,17 @@ def read_analyses(results: Path, study: str) -> tuple[Analyses | None, str | Non
     damaged = arrays_file.is_file() and not arrays
     problem = f"{arrays_file.name} cannot be read; skd analyse {study} makes it anew"
     return Analyses(found, arrays), problem if damaged else None
+
+
+def skipped_text(analyses: Analyses | None) -> str | None:
+    """Return how many runs and teachers were not analysed in full, and why, or none."""
+    skipped = analyses.found.skipped if analyses else {}
+    if not skipped:
+        return None
+    reasons = Counter(skipped.values()).most_common()
+    said = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
+    more = f"; and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
+    return f"Not analysed in full: {plural(len(skipped), 'run')}: {said}{more}"
 
 
 def measures_frame(analyses: Analyses, frames: Frames) -> pd.DataFrame:

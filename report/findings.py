@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from report.analysis import Analyses, read_analyses
+from report.analysis import Analyses, read_analyses, skipped_text
 from report.cells import PairFinding, find_pairs
 from report.frame import Frames, build_frames
 from report.headline import headline
@@ -103,7 +103,11 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
         variances=variances,
         analyses=analyses,
         plan=plan,
-        problems=tuple(problem for problem in (analysis_problem, plan_problem) if problem),
+        problems=tuple(
+            problem
+            for problem in (analysis_problem, plan_problem, skipped_text(analyses))
+            if problem
+        ),
         headline=tuple(headline(pairs, methods, frames, margin)),
         tables={table.key: table for table in tables if table is not None},
     )

@@ -48,6 +48,7 @@ RUN_COLUMNS = [
     "device",
     "torch",
     "git_commit",
+    "git_clean",
     "finished_at",
 ]
 EPOCH_COLUMNS = [
@@ -179,6 +180,7 @@ def _run_values(record: Record) -> dict[str, Any]:
         "device": device_of(record),
         "torch": record.environment.get("torch"),
         "git_commit": record.environment.get("git_commit"),
+        "git_clean": record.environment.get("git_clean"),
         "finished_at": record.finished_at,
     }
 

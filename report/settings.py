@@ -80,7 +80,7 @@ def by_temperature(expansion: Expansion, teacher: str, student: str) -> list[dic
     """Return the groups of a pair's methods that differ in temperature alone: T to method.
 
     Every temperature of a method must be the same, softening's and loss's; a group has two
-    temperatures at least.
+    temperatures at least. Of methods that differ in nothing, the sheet's first stands for all.
     """
     groups: dict[str, dict[float, str]] = {}
     for method, spec in method_specs(expansion, teacher, student).items():
@@ -89,7 +89,8 @@ def by_temperature(expansion: Expansion, teacher: str, student: str) -> list[dic
         if len(temperatures) != 1:
             continue
         rest = {key: value for key, value in flat.items() if key[1] != TEMPERATURE}
-        groups.setdefault(repr(sorted(rest.items(), key=repr)), {})[temperatures.pop()] = method
+        group = groups.setdefault(repr(sorted(rest.items(), key=repr)), {})
+        group.setdefault(temperatures.pop(), method)
     return [dict(sorted(group.items())) for group in groups.values() if len(group) > 1]
 
 

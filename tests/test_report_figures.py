@@ -17,7 +17,7 @@ from skd.analyses.records import Analysis, Embedding, Example, Panel, RunMeasure
 CLASSES = ("ant", "bee", "cat", "dog")
 
 
-def write_analyses(folder: Path, study) -> None:
+def write_analyses(folder: Path, study, skipped: dict | None = None) -> None:
     """Write measures of every finished run of the first pair, and arrays of its first seeds."""
     arrays, runs, correlations = {}, {}, {}
     for key in ("resnet20/student", f"{FIRST}/kd", f"{FIRST}/skd"):
@@ -53,7 +53,7 @@ def write_analyses(folder: Path, study) -> None:
         correlations=correlations,
         embeddings={FIRST: Embedding(labels="labels", panels=panels)},
         examples=(example,),
-        skipped={},
+        skipped=skipped or {},
     )
     path = analysis_path(folder, study.study)
     path.parent.mkdir(exist_ok=True)
@@ -131,6 +131,13 @@ def test_figures_are_files_of_their_own_and_the_same_twice(findings, drawings):
 def test_looks_are_distinct_for_many_methods():
     found = looks(["student", *(f"m{i}" for i in range(30))], "student")
     assert len({(look.colour, str(look.dash)) for look in found.values()}) == 31
+
+
+def test_what_could_not_be_analysed_is_told(tmp_path):
+    study = filled(tmp_path)
+    write_analyses(tmp_path, study, {"a": "no test logits at hand", "b": "no test logits at hand"})
+    said = "Not analysed in full: 2 runs: no test logits at hand (2)"
+    assert find(study, tmp_path).problems == (said,)
 
 
 def test_damaged_analyses_are_told_and_the_rest_is_shown(tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from reported import filled
+from reported import FIRST, filled, make_study
 from scipy import stats
 
 from report import formats
@@ -137,6 +137,18 @@ def test_answer_says_no_more_than_the_data(findings):
     worse = headline(findings.pairs[2:], ["student", "kd"], findings.frames, 0.5)
     assert "kd, the only method ranked, differs from the student alone by +1.40" in worse[1]
     assert "excludes zero" in worse[2]
+
+
+def test_a_run_that_two_methods_share_counts_once_and_differs_in_nothing(tmp_path):
+    study = filled(tmp_path)
+    kd = study.cell(FIRST, "kd")
+    twin = kd.model_copy(update={"method": "kd-again"})
+    changes = {"cells": (*study.cells, twin), "methods": (*study.methods, "kd-again")}
+    found = find(make_study().model_copy(update=changes), tmp_path)
+    assert outcome_counts(found.frames)["done"] == 26
+    compared = found.pairs[0].compared("kd", "kd-again")
+    assert (compared.difference.mean, compared.p) == (0.0, 1.0)
+    assert "26 runs" in found.tables["cost"].caption
 
 
 TRICKY = Table(

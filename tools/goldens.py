@@ -1,0 +1,29 @@
+"""Writes the report's goldens anew, on purpose: make goldens. Then their diff is read."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDENS = ROOT / "tests" / "golden"
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from reported import filled  # noqa: E402
+
+from report.render import render  # noqa: E402
+from tools.readme import without_drawings  # noqa: E402
+
+
+def rendered(folder: Path) -> dict[str, str]:
+    """Return the small made-up study's report in all three formats, without its drawings."""
+    page = render(filled(folder), folder)
+    texts = {name: (page.parent / name).read_text() for name in ("results.md", "results.tex")}
+    return {**texts, page.name: without_drawings(page.read_text())}
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, text in rendered(Path(scratch)).items():
+            (GOLDENS / name).write_text(text)
