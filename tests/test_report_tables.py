@@ -4,8 +4,10 @@ import math
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from reported import FIRST, filled, make_study
 from scipy import stats
@@ -13,6 +15,7 @@ from scipy import stats
 from report import formats
 from report.findings import Findings, find
 from report.headline import average_difference, average_gains, headline
+from report.literature import FOLDER, published_values
 from report.outcomes import outcome_counts
 from report.render import markdown
 from report.tables.latex import document, escaped, table_latex
@@ -149,6 +152,24 @@ def test_a_run_that_two_methods_share_counts_once_and_differs_in_nothing(tmp_pat
     compared = found.pairs[0].compared("kd", "kd-again")
     assert (compared.difference.mean, compared.p) == (0.0, 1.0)
     assert "26 runs" in found.tables["cost"].caption
+
+
+def test_skds_own_numbers_once_typed_in_are_judged_like_the_others(tmp_path, monkeypatch):
+    folder = tmp_path / "published"
+    shutil.copytree(FOLDER, folder)
+    with (folder / "skd.csv").open("a") as file:
+        file.write('cifar100,resnet56,resnet20,skd+kd,72.60,,last,3,0.9,"made up, Table 0"\n')
+    typed_in = partial(published_values, folder=folder)
+    monkeypatch.setattr("report.findings.published_values", typed_in)
+    found = find(filled(tmp_path / "results"), tmp_path / "results")
+    verdict = found.pairs[0].cell("skd+kd").verdict
+    ours = [72.0, 72.4, 73.9]
+    welch = stats.ttest_ind_from_stats(
+        np.mean(ours), np.std(ours, ddof=1), 3, 72.60, 0.9, 3, equal_var=False
+    )
+    assert verdict.comparisons[0].difference.p == pytest.approx(welch.pvalue)
+    assert not any(sentence.startswith("Not known") for sentence in found.headline)
+    assert "72.60 (last, 3 runs)" in markdown(found)
 
 
 TRICKY = Table(

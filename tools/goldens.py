@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+SOURCES = re.compile(r"(?<=<style>).*?(?=</style>)|(?<=<script>).*?(?=</script>)", re.DOTALL)
 GOLDENS = ROOT / "tests" / "golden"
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
@@ -17,10 +19,10 @@ from tools.readme import without_drawings  # noqa: E402
 
 
 def rendered(folder: Path) -> dict[str, str]:
-    """Return the small made-up study's report in all three formats, without its drawings."""
+    """Return the small made-up study's report in all formats, without drawings, styles and scripts."""
     page = render(filled(folder), folder)
     texts = {name: (page.parent / name).read_text() for name in ("results.md", "results.tex")}
-    return {**texts, page.name: without_drawings(page.read_text())}
+    return {**texts, page.name: SOURCES.sub("", without_drawings(page.read_text()))}
 
 
 if __name__ == "__main__":
