@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -95,6 +95,8 @@ class PairFinding:
         style: same where teacher and student are of one architecture family.
         comparisons: of every two methods with common seeds, Holm-corrected within the pair.
         best: the method whose lead over each other one is significant, or none.
+        teachers: how many different weights taught its runs.
+        resolution: the step between possible accuracies, in points: 100 over the test images.
     """
 
     pair: str
@@ -104,6 +106,13 @@ class PairFinding:
     cells: tuple[CellFinding, ...]
     comparisons: tuple[MethodComparison, ...]
     best: str | None
+    teachers: int
+    resolution: float
+
+    @property
+    def mixed(self) -> bool:
+        """Whether runs of the pair had different teachers: its comparisons then mix them."""
+        return self.teachers > 1
 
     def cell(self, method: str) -> CellFinding | None:
         """Return one method's cell, or none where the pair goes without it."""
@@ -127,16 +136,18 @@ def find_pairs(
 ) -> list[PairFinding]:
     """Return every pair's findings, in the order of the study's sheet."""
     teachers = frames.teachers.set_index("name")
+    resolution = 100 / expansion.images.test_images
     pairs = []
     for (teacher, student), runs in frames.runs.groupby(["teacher", "student"], sort=False):
         network = teachers.at[teacher, "network"]
         control = accuracy_by_seed(runs, CONTROL)
+        taught_by = set(runs["teacher_sha256"].dropna())
         families = {expansion.networks[name].family for name in (network, student)}
         cells = []
         for method, cell in runs.groupby("method", sort=False):
             spec = expansion.cell_of(teacher, student, method).spec
             value = published.get((network, student, method))
-            unlike = bool(unlike_published(expansion.dataset, spec.recipe))
+            unlike = bool(unlike_published(expansion.dataset, spec.recipe, student))
             cells.append(
                 _finding(
                     cell,
@@ -144,11 +155,12 @@ def find_pairs(
                     value,
                     None if unlike else margin,
                     spec.method.simplifier is not None,
-                    teachers.at[teacher, "sha256"],
+                    marks_of(cell, taught_by, teachers.at[teacher, "sha256"]),
+                    resolution,
                 )
             )
         comparisons = compare_methods(
-            runs["pair"].iloc[0], {c.method: c.last_by_seed for c in cells}
+            runs["pair"].iloc[0], {c.method: c.last_by_seed for c in cells}, resolution
         )
         pairs.append(
             PairFinding(
@@ -162,7 +174,11 @@ def find_pairs(
                 ),
                 cells=tuple(cells),
                 comparisons=comparisons,
-                best=best_method({c.method: c.last.mean for c in cells}, comparisons),
+                teachers=len(taught_by),
+                resolution=resolution,
+                best=None
+                if len(taught_by) > 1
+                else best_method({c.method: c.last.mean for c in cells}, comparisons),
             )
         )
     return pairs
@@ -174,16 +190,26 @@ def accuracy_by_seed(runs: pd.DataFrame, method: str) -> dict[int, float]:
     return {int(s): float(a) for s, a in zip(done["seed"], done["last_top1"], strict=True)}
 
 
-def marks_of(cell: pd.DataFrame, teacher_sha256: str | None) -> tuple[Mark, ...]:
-    """Return what must be said of a cell's runs, the gravest first."""
+def marks_of(
+    cell: pd.DataFrame, taught_by: Collection[str], teacher_sha256: str | None
+) -> tuple[Mark, ...]:
+    """Return what must be said of a cell's runs, the gravest first.
+
+    Args:
+        cell: its rows of the frame of runs.
+        taught_by: the hashes of all weights that taught the pair's runs.
+        teacher_sha256: of the teacher at hand, or none.
+    """
     collapsed = int(cell["collapsed"].eq(True).sum())
     counts = cell["outcome"].value_counts()
     marks = [Mark("collapsed", f"{collapsed} collapsed")] if collapsed else []
-    taught_by = set(cell["teacher_sha256"].dropna())
-    if len(taught_by) > 1:
-        marks.append(Mark("mixed", f"mixes {len(taught_by)} teachers"))
-    elif taught_by and isinstance(teacher_sha256, str) and taught_by != {teacher_sha256}:
+    own = set(cell["teacher_sha256"].dropna())
+    if len(own) > 1:
+        marks.append(Mark("mixed", f"mixes {len(own)} teachers"))
+    elif own and isinstance(teacher_sha256, str) and own != {teacher_sha256}:
         marks.append(Mark("mixed", "another teacher than at hand"))
+    elif own and len(taught_by) > 1:
+        marks.append(Mark("mixed", f"1 of the pair's {len(taught_by)} teachers"))
     for kind in ("failed", "unreadable", "interrupted", "running"):
         if n := int(counts.get(kind, 0)):
             marks.append(Mark(kind, f"{n} {kind}"))
@@ -204,14 +230,17 @@ def _finding(
     published: PublishedValue | None,
     margin: float | None,
     has_simplifier: bool,
-    teacher_sha256: str | None,
+    marks: tuple[Mark, ...],
+    resolution: float,
 ) -> CellFinding:
     first = cell.iloc[0]
     done = cell[cell["outcome"] == "done"]
     by_seed = accuracy_by_seed(done, first["method"])
     verdict = None
     if published is not None and margin is not None:
-        verdict = judge(list(done["last_top1"]), list(done["best_top1"]), published, margin)
+        verdict = judge(
+            list(done["last_top1"]), list(done["best_top1"]), published, margin, resolution
+        )
     return CellFinding(
         pair=first["pair"],
         teacher=first["teacher"],
@@ -220,14 +249,16 @@ def _finding(
         has_simplifier=has_simplifier,
         done=len(done),
         expected=len(cell),
-        last=summarise(done["last_top1"]),
-        best=summarise(done["best_top1"]),
+        last=summarise(done["last_top1"], resolution),
+        best=summarise(done["best_top1"], resolution),
         last_by_seed=by_seed,
         ids={int(seed): identity for seed, identity in zip(cell["seed"], cell["id"], strict=True)},
-        gain=None if first["method"] == CONTROL else paired_difference(by_seed, control),
+        gain=None
+        if first["method"] == CONTROL
+        else paired_difference(by_seed, control, resolution),
         published=published,
         verdict=verdict,
-        marks=marks_of(cell, teacher_sha256),
+        marks=marks,
     )
 
 

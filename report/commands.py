@@ -64,9 +64,10 @@ def diff(
 def _show(found: SetDifference, console: Console) -> None:
     flipped = [cell for cell in found.cells if cell.flipped]
     separated = [cell for cell in found.cells if cell.separated]
-    console.print(f"[bold]{found.study}[/]: A and B have {len(found.cells)} cells in common")
+    both = sum(cell.difference is not None for cell in found.cells)
+    console.print(f"[bold]{found.study}[/]: {both} cells with finished runs in both A and B")
     console.print(
-        f"  runs of one identity: {found.equal} equal at every epoch, {found.unequal} not; "
+        f"  runs of one identity: {found.equal} equal in all numbers, {found.unequal} not; "
         f"finished only in A: {found.only_a}, only in B: {found.only_b}"
     )
     if found.environments:

@@ -43,18 +43,19 @@ class MethodComparison:
 
 
 def compare_methods(
-    pair: str, accuracy: Mapping[str, Mapping[int, float]]
+    pair: str, accuracy: Mapping[str, Mapping[int, float]], resolution: float = 0.0
 ) -> tuple[MethodComparison, ...]:
     """Return every two methods' comparison over their common seeds, Holm-corrected together.
 
     Args:
         pair: how it is written.
         accuracy: last-epoch top-1 by method, then seed.
+        resolution: the step between possible accuracies, 100 over the number of images.
     """
     found = [
         (a, b, difference)
         for a, b in combinations(accuracy, 2)
-        if (difference := paired_difference(accuracy[a], accuracy[b])) is not None
+        if (difference := paired_difference(accuracy[a], accuracy[b], resolution)) is not None
     ]
     tested = [place for place, (_, _, difference) in enumerate(found) if difference.p is not None]
     adjusted = dict(zip(tested, holm([found[place][2].p for place in tested]), strict=True))

@@ -9,6 +9,8 @@ from report.cells import CellFinding
 from report.findings import Findings
 from report.formats import value_text
 from report.statistics import Difference, holm, paired_difference
+from skd.provenance.comparing import differences
+from skd.records import Record
 
 # What two result sets may differ in, and a number may depend on; of the records' environment.
 FACTS = ("skd", "git_commit", "torch", "torchvision", "numpy", "python", "cuda", "cudnn",
@@ -50,10 +52,10 @@ class SetDifference:
 
     Attributes:
         environments: facts with other values: by name, those of a and of b with their run counts.
-        equal: runs with the same identity and the same accuracy at every epoch.
-        unequal: runs with the same identity and other accuracies.
+        equal: runs of one identity with the same numbers: all epochs, weights, collapse.
+        unequal: runs of one identity with other numbers.
         only_a, only_b: finished (pair, method, seed) that the other lacks.
-        cells: those with finished runs in both.
+        cells: those of both sheets with finished runs in either.
     """
 
     study: str
@@ -67,17 +69,17 @@ class SetDifference:
 
 def compare_sets(a: Findings, b: Findings) -> SetDifference:
     """Return how two result sets of one study differ; cells are matched by pair and method."""
+    records_a, records_b = _records(a), _records(b)
+    common = records_a.keys() & records_b.keys()
+    equal = sum(not differences(records_a[run], records_b[run]) for run in common)
     runs_a, runs_b = _finished(a), _finished(b)
-    common = runs_a.keys() & runs_b.keys()
-    same = [key for key in common if runs_a[key] == runs_b[key]]
-    equal = sum(_curve(a, runs_a[key]) == _curve(b, runs_b[key]) for key in same)
     return SetDifference(
         study=a.expansion.study,
         environments=_environments(a, b),
         equal=equal,
-        unequal=len(same) - equal,
-        only_a=len(runs_a.keys() - common),
-        only_b=len(runs_b.keys() - common),
+        unequal=len(common) - equal,
+        only_a=len(runs_a - runs_b),
+        only_b=len(runs_b - runs_a),
         cells=_cells(a, b),
     )
 
@@ -85,12 +87,14 @@ def compare_sets(a: Findings, b: Findings) -> SetDifference:
 def _cells(a: Findings, b: Findings) -> tuple[CellDifference, ...]:
     others = {(cell.pair, cell.method): cell for pair in b.pairs for cell in pair.cells}
     found = [
-        (cell, other, paired_difference(other.last_by_seed, cell.last_by_seed))
+        (cell, other, paired_difference(other.last_by_seed, cell.last_by_seed, pair.resolution))
         for pair in a.pairs
         for cell in pair.cells
-        if (other := others.get((cell.pair, cell.method))) and cell.done and other.done
+        if (other := others.get((cell.pair, cell.method))) and (cell.done or other.done)
     ]
-    tested = [n for n, (_, _, difference) in enumerate(found) if difference and difference.se]
+    tested = [
+        n for n, (_, _, difference) in enumerate(found) if difference and difference.p is not None
+    ]
     adjusted = dict(zip(tested, holm([found[n][2].p for n in tested]), strict=True))
     return tuple(
         CellDifference(
@@ -109,15 +113,16 @@ def _kind(cell: CellFinding) -> str | None:
     return cell.verdict.kind if cell.verdict else None
 
 
-def _finished(findings: Findings) -> dict[tuple[str, str, int], str]:
+def _records(findings: Findings) -> dict[str, Record]:
+    readings = findings.frames.readings.items()
+    return {identity: found.record for identity, found in readings if found.record is not None}
+
+
+def _finished(findings: Findings) -> set[tuple[str, str, int]]:
+    """Return (pair or student, method, seed) of what is finished; a shared run stands once."""
     done = findings.frames.runs[findings.frames.runs["outcome"] == "done"]
-    keys = zip(done["pair"], done["method"], done["seed"], done["id"], strict=True)
-    return {(pair, method, int(seed)): identity for pair, method, seed, identity in keys}
-
-
-def _curve(findings: Findings, identity: str) -> list[float]:
-    record = findings.frames.readings[identity].record
-    return [epoch.test_top1 for epoch in record.epochs] if record else []
+    place = done["student"].where(done["shared"].astype(bool), done["pair"])
+    return set(zip(place, done["method"], done["seed"].astype(int), strict=True))
 
 
 def _teachers(findings: Findings, cell: CellFinding) -> set[str]:

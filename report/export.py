@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ from report.analysis import measures_frame
 from report.cells import CellFinding, PairFinding
 from report.findings import Findings
 from report.frame import WHOLE_NUMBERS
+from report.variance import VarianceSplit
 from report.verdicts import EQUIVALENCE
 
 
@@ -24,7 +25,8 @@ def data_files(findings: Findings) -> dict[str, bytes]:
         "cells": cells_frame(findings.pairs),
         "comparisons": comparisons_frame(findings.pairs),
         "variances": pd.DataFrame(
-            [{"pair": pair, **asdict(split)} for pair, split in findings.variances.items()]
+            [{"pair": pair, **asdict(split)} for pair, split in findings.variances.items()],
+            columns=["pair", *(field.name for field in fields(VarianceSplit))],
         ),
     }
     if findings.analyses:
@@ -32,10 +34,9 @@ def data_files(findings: Findings) -> dict[str, bytes]:
     files = {}
     for name, frame in frames.items():
         files[f"{name}.csv"] = frame.to_csv(index=False).encode()
-        if len(frame.columns):
-            buffer = io.BytesIO()
-            frame.to_parquet(buffer, index=False)
-            files[f"{name}.parquet"] = buffer.getvalue()
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        files[f"{name}.parquet"] = buffer.getvalue()
     return files
 
 

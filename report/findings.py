@@ -11,7 +11,7 @@ from report.cells import PairFinding, find_pairs
 from report.frame import Frames, build_frames
 from report.headline import headline
 from report.literature import Key, PublishedValue, published_values
-from report.plan import PlanAndReality, plan_and_reality
+from report.plan import plan_and_reality, plan_table
 from report.ranks import Ranking, ranking
 from report.tables.comparisons import (
     combinations_table,
@@ -54,7 +54,6 @@ class Findings:
     ranking: Ranking | None
     variances: Mapping[str, VarianceSplit]
     analyses: Analyses | None
-    plan: PlanAndReality | None
     problems: tuple[str, ...]
     headline: tuple[str, ...]
     tables: Mapping[str, Table]
@@ -71,9 +70,7 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
     pairs = tuple(find_pairs(expansion, frames, published, margin))
     ranked = _ranking(expansion, pairs)
     variances = {
-        pair.pair: split
-        for pair in pairs
-        if (split := variance_split({c.method: c.last_by_seed for c in pair.cells if c.done}))
+        pair.pair: split for pair in pairs if (split := variance_split(_at_most_seeds(pair)))
     }
     analyses, analysis_problem = read_analyses(results, expansion.study)
     plan, plan_problem = plan_and_reality(expansion, frames, results)
@@ -90,6 +87,7 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
         variance_table(variances),
         outputs_table(analyses, frames) if analyses else None,
         cost_table(expansion, frames),
+        plan_table(plan) if plan else None,
         _imagenet(results) if published else None,
     )
     return Findings(
@@ -102,7 +100,6 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
         ranking=ranked,
         variances=variances,
         analyses=analyses,
-        plan=plan,
         problems=tuple(
             problem
             for problem in (analysis_problem, plan_problem, skipped_text(analyses))
@@ -111,6 +108,12 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
         headline=tuple(headline(pairs, methods, frames, margin)),
         tables={table.key: table for table in tables if table is not None},
     )
+
+
+def _at_most_seeds(pair: PairFinding) -> dict[str, Mapping[int, float]]:
+    """Return the accuracies of the methods that are furthest: one just begun must not hide them."""
+    most = max((cell.done for cell in pair.cells), default=0)
+    return {cell.method: cell.last_by_seed for cell in pair.cells if cell.done == most > 1}
 
 
 def _ranking(expansion: Expansion, pairs: tuple[PairFinding, ...]) -> Ranking | None:

@@ -11,6 +11,7 @@ from report.statistics import CONFIDENCE, Difference, Summary
 
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+EXACT = "\N{DAGGER}"  # of a published value whose runs are unstated
 ONE_SEED = "one seed, no interval"
 VERDICT_SYMBOLS = {
     "reproduced": "=", "higher": "↑", "lower": "↓", "inconclusive": "?", "not run": "·",
@@ -74,7 +75,7 @@ def published_text(value: PublishedValue | None) -> str:
     """Return a published value with its protocol."""
     if value is None:
         return "not available"
-    runs = f", {value.n_runs} runs" if value.n_runs else ""
+    runs = f", {plural(value.n_runs, 'run')}" if value.n_runs else EXACT
     epoch = "epoch unstated" if value.reported_epoch == "unstated" else value.reported_epoch
     return f"{number(value.top1)} ({epoch}{runs})"
 
@@ -109,8 +110,10 @@ def plural(n: int, noun: str, many: str | None = None) -> str:
 
 
 def listing(names: list[str]) -> str:
-    """Return names as a phrase: a, b and c."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    """Return names as a phrase: a, b and c; none of none."""
+    if len(names) < 2:
+        return names[0] if names else "none"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def value_text(value: Any) -> str:

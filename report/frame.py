@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -220,11 +219,9 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
         card = entry.card()
     except (StoreError, OSError) as error:
         return row | {"why": described(error, store)}
-    if card is not None and math.isfinite(card.test_top1):
+    if card is not None:
         values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
         return row | values | {"at_hand": True}
-    if card is not None:
-        return row | {"why": "the card's accuracy is not a number"}
     if node.spec.kind == "imported":
         return row | {"why": "not imported yet"}
     reading = read_run(store, entry, node.spec.run.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,15 @@ class Average:
     by_seed: dict[int, float]
     difference: Difference
 
+    @property
+    def basis(self) -> str:
+        """On what the average rests: its interval, seeds and pairs."""
+        found = self.difference
+        over = plural(len(self.pairs), "pair")
+        if found.se is None:
+            return f"{over}, {ONE_SEED}"
+        return f"{over}, 95 % interval {interval(found)}, {found.n} paired seeds"
+
 
 def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> Average | None:
     """Return a minus b over the pairs that have both, or none without a common seed.
@@ -44,7 +54,9 @@ def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> Average 
         seed: sum(found[seed] for found in by_pair.values()) / len(by_pair)
         for seed in sorted(seeds)
     }
-    difference = mean_difference(by_seed.values())
+    # A mean over pairs has a finer step than one pair's accuracy.
+    step = pairs[0].resolution / math.sqrt(len(by_pair)) if by_pair else 0.0
+    difference = mean_difference(by_seed.values(), step)
     return Average(a, b, tuple(by_pair), by_seed, difference) if difference else None
 
 
@@ -69,6 +81,7 @@ def headline(
         *_best(pairs, methods),
         *_additions(pairs, methods),
         *_unknown(pairs),
+        *_mixed(pairs),
         *_collapsed(frames),
     ]
 
@@ -96,18 +109,28 @@ def _verdicts(pairs: Sequence[PairFinding], margin: float) -> list[str]:
     if not total:
         return []
     said = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
-    return [
+    lead = (
         f"Of {plural(total, 'published accuracy', 'published accuracies')} of students: "
         f"{listing(said)}, at a margin of {margin:g} points."
+    )
+    exact = sum(cell.verdict.taken_as_exact for cell in _judged(pairs))
+    if not exact:
+        return [lead]
+    return [
+        lead,
+        f"Of how many runs the published value is a mean is not stated for {exact} of those that "
+        "were run: it is taken as exact, and higher or lower is then said too readily.",
     ]
 
 
 def _best(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
     averages = average_gains(pairs, methods)
+    if CONTROL not in methods:
+        return ["The study has no student alone to compare its methods with."]
     if not averages:
         return [
-            "No method can be compared with the student alone yet: "
-            "that needs finished runs of both at the same seed."
+            "No method can be compared with the student alone yet: that needs finished runs of "
+            "both at a seed that all pairs begun have in common."
         ]
     covered = {pair for average in averages for pair in average.pairs}
     ranked = _rankable(averages, covered)
@@ -145,16 +168,11 @@ def _additions(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str
         summed = with_skd(baseline, methods)
         found = average_difference(pairs, summed, baseline) if summed else None
         if found:
-            said.append(
-                f"to {baseline} {signed(found.difference.mean)} ({_interval(found.difference)})"
-            )
+            said.append(f"to {baseline} {signed(found.difference.mean)} ({found.basis})")
     instead = average_difference(pairs, SKD, "kd") if {SKD, "kd"} <= set(methods) else None
     sentences = [f"SKD added to a baseline, in points: {listing(said)}."] if said else []
     if instead:
-        sentences.append(
-            f"SKD in KD's place: {signed(instead.difference.mean)} "
-            f"({_interval(instead.difference)})."
-        )
+        sentences.append(f"SKD in KD's place: {signed(instead.difference.mean)} ({instead.basis}).")
     return [" ".join(sentences)] if sentences else []
 
 
@@ -167,6 +185,16 @@ def _unknown(pairs: Sequence[PairFinding]) -> list[str]:
             "SKD is judged against the paper."
         ]
     return []
+
+
+def _mixed(pairs: Sequence[PairFinding]) -> list[str]:
+    mixed = [pair.pair for pair in pairs if pair.mixed]
+    if not mixed:
+        return []
+    return [
+        f"Runs of {listing(mixed)} were taught by different teachers' weights: what is compared "
+        "there differs in more than the method."
+    ]
 
 
 def _collapsed(frames: Frames) -> list[str]:
@@ -208,8 +236,9 @@ def _against_next(best: Average, second: Average) -> str:
     ahead = mean_difference(best.by_seed[s] - second.by_seed[s] for s in sorted(seeds))
     if ahead is None or ahead.separated is None:
         return f"Next is {second.a}; there are too few common seeds to tell the two apart."
-    verdict = "separated" if ahead.separated else "the two are not separated"
+    verdict = "separated" if ahead.separated else "not separated"
     return (
         f"Against the next, {second.a}, the difference is {signed(ahead.mean)} "
-        f"({interval(ahead)}): {verdict}."
+        f"({interval(ahead)}): {verdict} on these pairs, before any correction for choosing the "
+        "two."
     )

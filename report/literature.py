@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     NonNegativeFloat,
     PositiveInt,
     ValidationError,
+    model_validator,
 )
 
 from skd.errors import SkdError
@@ -26,8 +27,9 @@ from skd.spec import DatasetSpec, Recipe
 FOLDER = Path(__file__).with_name("published")
 OWN = "skd.csv"  # the paper's own numbers, of every data set
 OF_OWN = ("cifar100", "imagenet")  # those data sets; another name is a slip of the pen
-# The recipes that published values rest on; a student's learning rate may be its own.
+# The recipes that published values rest on; some students have a learning rate of their own.
 COMMON_RECIPES = {"cifar100": Recipe()}
+LEARNING_RATES = {"MobileNetV2": 0.01, "ShuffleV1": 0.01, "ShuffleV2": 0.01}
 
 Key = tuple[str, str, str]  # (teacher's network, student, method)
 
@@ -44,12 +46,18 @@ class PublishedValue(BaseModel):
     teacher: str = Field(min_length=1)
     student: str = Field(min_length=1)
     method: str = Field(min_length=1)
-    top1: FiniteFloat = Field(gt=0, le=100)
+    top1: FiniteFloat = Field(gt=1, le=100, description="in percent")
     top5: FiniteFloat | None = Field(None, gt=0, le=100)
     reported_epoch: Literal["last", "best", "unstated"]
     n_runs: PositiveInt | None = Field(None, description="of which it is the mean; none: unstated")
     sd: NonNegativeFloat | None = Field(None, description="sample standard deviation, in points")
     source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_spread(self) -> Self:
+        if self.sd is not None and self.n_runs is None:
+            raise ValueError("sd: of how many runs? give n_runs too")
+        return self
 
 
 def published_values(dataset: DatasetSpec, folder: Path = FOLDER) -> dict[Key, PublishedValue]:
@@ -73,13 +81,17 @@ def published_values(dataset: DatasetSpec, folder: Path = FOLDER) -> dict[Key, P
     return values
 
 
-def unlike_published(dataset: DatasetSpec, recipe: Recipe) -> dict[str, tuple[Any, Any]]:
+def unlike_published(
+    dataset: DatasetSpec, recipe: Recipe, student: str
+) -> dict[str, tuple[Any, Any]]:
     """Return in what a student's recipe differs from the one that published values rest on.
 
     Setting by setting, (common, here). Empty where they agree, or where no recipe is common.
     """
-    changes = recipe_changes(COMMON_RECIPES.get(dataset.name, recipe), recipe)
-    return {name: change for name, change in changes.items() if name != "learning_rate"}
+    common = COMMON_RECIPES.get(dataset.name, recipe)
+    rate = LEARNING_RATES.get(student, common.learning_rate)
+    own = common.model_copy(update={"learning_rate": rate})
+    return recipe_changes(recipe if common is recipe else own, recipe)
 
 
 def recipe_changes(usual: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
@@ -120,5 +132,5 @@ def _value(row: dict[str, str | None], where: str) -> PublishedValue:
     try:
         return PublishedValue.model_validate(row)
     except ValidationError as error:
-        problems = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        problems = "; ".join(": ".join([*e["loc"], e["msg"]]) for e in error.errors())
         raise PublishedError(f"{where}: {problems}") from error

@@ -12,7 +12,6 @@ from report.figures.gallery import Gallery
 from report.findings import Findings
 from report.literature import unlike_published
 from report.outcomes import collapses, failures, outcome_counts, outcome_phrase
-from report.plan import plan_sentence, wall_sentence
 from report.runs import cell_details
 
 FILTERS = ["number", "count", "duration", "plural", "absent", "value_text"]
@@ -29,8 +28,6 @@ def page(findings: Findings, gallery: Gallery) -> str:
     )
     environment.filters |= {name: getattr(formats, name) for name in FILTERS}
     environment.filters |= {
-        "plan_sentence": plan_sentence,
-        "wall_sentence": wall_sentence,
         "records": lambda frame: frame.to_dict("records"),
         "inline": lambda drawing: Markup(drawing.inline),
     }
@@ -41,10 +38,9 @@ def context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
     """Return all that the page says, as data."""
     expansion, frames = findings.expansion, findings.frames
     counts = outcome_counts(frames)
-    common = unlike_published(expansion.dataset, expansion.recipe)
+    common = unlike_published(expansion.dataset, expansion.recipe, student="")
     return {
         "expansion": expansion,
-        "split": expansion.dataset.split,
         "findings": findings,
         "tables": findings.tables,
         "gallery": gallery,
@@ -63,6 +59,6 @@ def context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "assumptions": protocol.assumptions(findings),
         "environment": protocol.distinct_values(frames, "environment"),
         "execution": protocol.distinct_values(frames, "execution"),
-        "plan": findings.plan,
-        "problems": findings.problems,
+        "problems": (*findings.problems, *gallery.problems),
+        "with_simplifier": any(cell.has_simplifier for p in findings.pairs for cell in p.cells),
     }

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from report.formats import duration, number
 from report.frame import Frames
+from report.tables.model import Column, Entry, Table
 from skd.planning.plan import Plan, expansion_digest, plan_path, read_plan
 from skd.records import Record
 from skd.store import Store, StoreError
 from skd.study import Expansion
-
-HEADER = ("", "Finished", "Planned", "Measured", "Measured / planned")
 
 
 @dataclass(frozen=True)
@@ -136,18 +135,47 @@ def wall_sentence(found: PlanAndReality) -> str | None:
     )
 
 
-def plan_markdown(found: PlanAndReality) -> str:
-    """Return the comparison as a section of the Markdown page."""
-    rows = [HEADER, tuple("---" for _ in HEADER), *map(_cells, found.rows)]
-    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    sentences = [plan_sentence(found), wall_sentence(found)]
-    text = " ".join(sentence for sentence in sentences if sentence)
-    return f"## Plan and reality\n\n{text}\n\n{table}\n"
+def sharing_sentence(found: PlanAndReality) -> str | None:
+    """Return that runs were to share a device, or none where they were not."""
+    together = found.plan.side_by_side
+    if together == 1:
+        return None
+    return (
+        f"Runs were to share a device, {together or 'as many as fit'} at a time: each may then "
+        "take longer than alone."
+    )
 
 
-def _cells(row: PlanRow) -> tuple[str, ...]:
-    times = (duration(row.planned), duration(row.measured))
-    return (row.name.replace("|", "\\|"), str(row.finished), *times, number(row.ratio))
+def plan_table(found: PlanAndReality) -> Table:
+    """Return the comparison as a table."""
+    sentences = (
+        plan_sentence(found),
+        "Device-time of what is finished; a run shared by pairs counts once.",
+        sharing_sentence(found),
+        wall_sentence(found),
+    )
+    return Table(
+        key="plan",
+        title="Plan and reality",
+        caption=" ".join(sentence for sentence in sentences if sentence),
+        columns=(
+            Column("Method", number=False),
+            Column("Finished"),
+            Column("Planned"),
+            Column("Measured"),
+            Column("Measured / planned"),
+        ),
+        rows=tuple(
+            (
+                Entry(row.name),
+                Entry(str(row.finished)),
+                Entry(duration(row.planned)),
+                Entry(duration(row.measured)),
+                Entry(number(row.ratio)),
+            )
+            for row in found.rows
+        ),
+    )
 
 
 def _row(name: str, finished: Iterable[tuple[float, Record]]) -> PlanRow:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from skd.records import CellOutcome, Failure, Record
@@ -39,8 +38,10 @@ def read_run(store: Store, entry: Entry, seed: int) -> Reading:
     if record.id != entry.id:
         return Reading(UNREADABLE, f"the record names another run: {record.id}")
     accuracies = (record.last.top1, record.last.top5, record.best.top1, record.best.top5)
-    if not all(map(math.isfinite, accuracies)):
-        return Reading(UNREADABLE, "the record's accuracy is not a number")
+    if not all(0 <= accuracy <= 100 for accuracy in accuracies):
+        return Reading(UNREADABLE, "the record's accuracy is no percentage")
+    if max(value for _, value in record.cost if isinstance(value, int)) >= 2**63:
+        return Reading(UNREADABLE, "the record's cost is no number that a machine can have")
     return Reading("done", record=record)
 
 

@@ -13,7 +13,6 @@ from report.export import data_files
 from report.figures.gallery import Gallery, make_gallery
 from report.findings import Findings, find
 from report.page import page
-from report.plan import plan_markdown
 from report.tables import latex
 from report.tables.markdown import plain, table_markdown
 from report.verdicts import MARGIN
@@ -39,7 +38,7 @@ def render(expansion: Expansion, results: Path, margin: float = MARGIN) -> Path:
         write_atomically(folder / name, content)
         written.add(folder / name)
     for path in (path for name in FOLDERS for path in (folder / name).glob("*")):
-        if path not in written:  # of an earlier report, which had it
+        if path.is_file() and path not in written:  # of an earlier report, which had it
             path.unlink()
     return folder / "index.html"
 
@@ -61,8 +60,6 @@ def _files(findings: Findings, gallery: Gallery) -> Iterator[tuple[str, bytes]]:
 
 def markdown(findings: Findings) -> str:
     """Return title, answer and all tables as one Markdown page."""
-    parts = [f"# {plain(findings.expansion.title)}\n", plain(" ".join(findings.headline)) + "\n"]
-    parts += [table_markdown(table) for table in findings.tables.values()]
-    if findings.plan:
-        parts.append(plan_markdown(findings.plan))
-    return "\n".join(parts)
+    parts = [f"# {plain(findings.expansion.title)}\n"]
+    parts += [f"{plain(paragraph)}\n" for paragraph in findings.headline]
+    return "\n".join([*parts, *map(table_markdown, findings.tables.values())])

@@ -46,7 +46,7 @@ class Variant:
     def assumptions(self) -> tuple[str, ...]:
         """The assumptions that are varied; a control's own name comes first."""
         found = {
-            OF_SIMPLIFIER.get(setting, "A2") if part == "simplifier" else OF_TERMS
+            OF_SIMPLIFIER[setting] if part == "simplifier" else OF_TERMS
             for part, setting, _, _ in self.changes
         }
         return tuple(sorted(found, key=lambda name: (name != "control", name)))

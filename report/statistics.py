@@ -25,18 +25,31 @@ class Summary:
         n: how many.
         mean: none of no value.
         sd: sample standard deviation (ddof 1), or none.
+        resolution: the step between possible values. An accuracy over M images is a multiple of
+            100/M: a few equal ones do not show that there is no spread.
     """
 
     n: int
     mean: float | None
     sd: float | None
+    resolution: float = 0.0
+
+    @property
+    def se(self) -> float | None:
+        """The mean's standard error, √((sd² + resolution²/12)/n); none below two values.
+
+        A value that is rounded to a step has that step squared over twelve as its own variance.
+        """
+        if self.sd is None:
+            return None
+        return math.sqrt((self.sd**2 + self.resolution**2 / 12) / self.n)
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % t interval of the mean: mean ± t(0.975; n − 1)·sd/√n; none below two values."""
-        if self.mean is None or self.sd is None:
+        """The 95 % t interval of the mean: mean ± t(0.975; n − 1)·se; none below two values."""
+        if self.mean is None or self.se is None:
             return None
-        half = t_quantile(CONFIDENCE, self.n - 1) * self.sd / math.sqrt(self.n)
+        half = t_quantile(CONFIDENCE, self.n - 1) * self.se
         return self.mean - half, self.mean + half
 
 
@@ -85,8 +98,10 @@ def t_quantile(confidence: float, df: float) -> float:
     return float(stats.t.ppf((1 + confidence) / 2, df))
 
 
-def summarise(values: Iterable[float]) -> Summary:
+def summarise(values: Iterable[float], resolution: float = 0.0) -> Summary:
     """Return the mean and the sample standard deviation (ddof 1) of finite values.
+
+    ``resolution`` is the step between possible values.
 
     Raises:
         ValueError: a value is not finite; leaving it out in silence would make a wrong number.
@@ -94,33 +109,36 @@ def summarise(values: Iterable[float]) -> Summary:
     numbers = _finite(values)
     n = len(numbers)
     if n == 0:
-        return Summary(0, None, None)
+        return Summary(0, None, None, resolution)
     mean = math.fsum(numbers) / n
     if n == 1:
-        return Summary(1, mean, None)
-    return Summary(n, mean, math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (n - 1)))
+        return Summary(1, mean, None, resolution)
+    sd = math.sqrt(math.fsum((x - mean) ** 2 for x in numbers) / (n - 1))
+    return Summary(n, mean, sd, resolution)
 
 
-def mean_difference(differences: Iterable[float]) -> Difference | None:
-    """Return the mean of differences, se = sd/√n with n − 1 degrees, or none where there are none.
+def mean_difference(differences: Iterable[float], resolution: float = 0.0) -> Difference | None:
+    """Return the mean of differences with n − 1 degrees of freedom, or none where there are none.
+
+    Args:
+        differences: of two values each.
+        resolution: the step of those values; a difference of two has twice its variance.
 
     Raises:
         ValueError: a difference is not finite.
     """
-    found = summarise(differences)
+    found = summarise(differences, math.sqrt(2) * resolution)
     if found.mean is None:
         return None
-    if found.sd is None:
-        return Difference(1, found.mean, None, None)
-    return Difference(found.n, found.mean, found.sd / math.sqrt(found.n), found.n - 1)
+    return Difference(found.n, found.mean, found.se, found.n - 1 if found.se is not None else None)
 
 
 def paired_difference(
-    treated: Mapping[int, float], control: Mapping[int, float]
+    treated: Mapping[int, float], control: Mapping[int, float], resolution: float = 0.0
 ) -> Difference | None:
     """Return the mean of ``treated`` minus ``control`` over the seeds that both have."""
     common = sorted(treated.keys() & control.keys())
-    return mean_difference(treated[seed] - control[seed] for seed in common)
+    return mean_difference((treated[seed] - control[seed] for seed in common), resolution)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

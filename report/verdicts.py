@@ -13,6 +13,8 @@ A published value is itself the mean of some runs. As far as that is known, its 
   the two sides vary alike;
 - neither: the value is taken as exact, √(s²/n), and the verdict says so. Were it one run, a gap of
   two standard deviations would be chance.
+
+s² is the sample variance and that of the accuracies' own step (`Summary.se`).
 """
 
 from __future__ import annotations
@@ -70,6 +72,11 @@ class Verdict:
     remarks: tuple[str, ...]
 
     @property
+    def taken_as_exact(self) -> bool:
+        """Whether the published value's own uncertainty is not known, and so left out."""
+        return self.kind != "not run" and self.published.n_runs is None
+
+    @property
     def least_margin(self) -> float | None:
         """The smallest margin at which the value counts as reproduced at every epoch compared."""
         margins = [comparison.least_margin for comparison in self.comparisons]
@@ -78,7 +85,11 @@ class Verdict:
 
 
 def judge(
-    last: Sequence[float], best: Sequence[float], published: PublishedValue, margin: float = MARGIN
+    last: Sequence[float],
+    best: Sequence[float],
+    published: PublishedValue,
+    margin: float = MARGIN,
+    resolution: float = 0.0,
 ) -> Verdict:
     """Return the verdict on a published value.
 
@@ -87,8 +98,9 @@ def judge(
         best: the same at the best epoch.
         published: the value and its protocol.
         margin: of equivalence, in points.
+        resolution: the step between possible accuracies, in points.
     """
-    values = {"last": summarise(last), "best": summarise(best)}
+    values = {"last": summarise(last, resolution), "best": summarise(best, resolution)}
     epochs = ("last", "best") if published.reported_epoch == "unstated" else None
     comparisons = tuple(
         compare(epoch, values[epoch], published, margin)
@@ -121,13 +133,13 @@ def against(ours: Summary, published: PublishedValue) -> Difference | None:
     if ours.mean is None:
         return None
     mean = ours.mean - published.top1
-    if ours.sd is None:
+    if ours.se is None:
         return Difference(1, mean, None, None)
-    own = ours.sd**2 / ours.n
+    own = ours.se**2
     if published.n_runs is None:
-        return Difference(ours.n, mean, math.sqrt(own), ours.n - 1)
+        return Difference(ours.n, mean, ours.se, ours.n - 1)
     if published.sd is None or published.n_runs == 1:
-        se = math.sqrt(own + ours.sd**2 / published.n_runs)
+        se = math.sqrt(own + own * ours.n / published.n_runs)
         return Difference(ours.n, mean, se, ours.n - 1)
     theirs = published.sd**2 / published.n_runs
     total = own + theirs
@@ -180,4 +192,6 @@ def _remarks(comparisons: Sequence[Comparison], published: PublishedValue) -> tu
         elif published.sd is None or published.n_runs == 1:
             runs = "one run" if published.n_runs == 1 else f"a mean of {published.n_runs} runs"
             remarks.append(f"published value is {runs}, spread unstated; ours is used for both")
+        elif min(published.n_runs, comparisons[0].difference.n) == 2:
+            remarks.append("two runs on a side: Welch's interval is a little too narrow")
     return tuple(remarks)

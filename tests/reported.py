@@ -74,6 +74,8 @@ def make_study(dataset: DatasetSpec | None = None, recipe: Recipe | None = None)
         nodes.append(node)
     cells: dict[str, Cell] = {}
     for (teacher, student), node in zip(PAIRS, nodes, strict=True):
+        rate = 0.01 if student == "MobileNetV2" else recipe.learning_rate
+        own = recipe.model_copy(update={"learning_rate": rate})
         for method, spec in METHODS.items():
             taught = method != "student"
             run = RunSpec(
@@ -81,7 +83,7 @@ def make_study(dataset: DatasetSpec | None = None, recipe: Recipe | None = None)
                 network=student,
                 teacher=node.spec if taught else None,
                 method=spec,
-                recipe=recipe,
+                recipe=own,
                 seed=0,
             )
             cell = Cell(

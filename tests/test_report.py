@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from reported import FIRST, PAIRS, fill, filled, make_card, make_record, make_study
+from reported import FIRST, PAIRS, THIRD, fill, filled, make_card, make_record, make_study
 
 import report.cli
 from report.frame import build_frames
 from report.render import render
-from skd.records import Failure
+from skd.records import Accuracy, Failure
 from skd.sheet import StudyError
 from skd.spec import DatasetSpec, Recipe, TrainedTeacher
 from skd.store import Store
@@ -123,7 +123,7 @@ def test_page_says_what_it_must(page):
         "title: A small study",
         "one seed, no interval",
         "cpu 0",
-        "13 more seeds would decide",
+        "about 13 more seeds would decide",
         "Every verdict on a student holds for the teacher it had",
         "published runs unstated; the value is taken as exact",
     ):
@@ -228,6 +228,49 @@ def test_a_cell_that_mixes_teachers_is_flagged(tmp_path):
     text = words(render(study, tmp_path).read_text())
     assert "mixes 2 teachers" in text
     assert "another teacher than at hand" in text
+
+
+def test_methods_of_a_pair_with_different_teachers_are_told(tmp_path):
+    study = filled(tmp_path)
+    for method, sha in (("kd", "ab"), ("skd", "cd")):
+        cell = study.cell(FIRST, method)
+        for seed in cell.runs:
+            card = make_card(study, "resnet56", sha256=sha * 32)
+            record = make_record(cell, seed, 70.0 + seed, teacher=card)
+            Store(tmp_path).run(record.id).write(record)
+    Store(tmp_path).teacher(study.teacher("resnet56").id).card_path.unlink()
+    text = words(render(study, tmp_path).read_text())
+    assert text.count("1 of the pair's 2 teachers") >= 2
+    assert "Runs of resnet56 → resnet20 were taught by different teachers' weights" in text
+
+
+def test_absurd_and_empty_values_cost_a_cell_or_a_figure_not_the_report(tmp_path):
+    study = filled(tmp_path)
+    cell = study.cell(THIRD, "kd")
+    usual = make_record(cell, 0, 66.0)
+    for seed, changes in enumerate(
+        (
+            {"last": Accuracy(epoch=3, top1=1e200, top5=1.0)},
+            {"cost": usual.cost.model_copy(update={"peak_memory_bytes": 2**70})},
+            {"epochs": (), "cost": usual.cost.model_copy(update={"images_per_second": 0.0})},
+        )
+    ):
+        record = make_record(cell, seed, 66.0, **changes)
+        Store(tmp_path).run(record.id).write(record)
+    text = words(render(study, tmp_path).read_text())
+    assert "the record's accuracy is no percentage" in text
+    assert "the record's cost is no number that a machine can have" in text
+    assert "66.00 (n = 1)" in text
+
+
+def test_a_figure_that_cannot_be_drawn_is_told(tmp_path, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("no")
+
+    broken.__name__ = "forest"
+    monkeypatch.setattr("report.figures.overview.forest", broken)
+    text = words(render(filled(tmp_path), tmp_path).read_text())
+    assert "The figure forest cannot be drawn: ZeroDivisionError: no" in text
 
 
 def test_report_never_imports_torch(results, tmp_path):

@@ -89,7 +89,7 @@ def test_the_section_is_there_with_a_plan_and_not_without(results) -> None:
     write(make_plan(STUDY), results)
     page = render(STUDY, results)
     text, markdown = page.read_text(), (page.parent / "results.md").read_text()
-    assert '<h3 id="plan">' in text
+    assert '<div class="table" id="plan">' in text
     assert "Planned 2025-01-01T00:00:00+00:00 for NVIDIA A100, modelled as a100" in text
     assert "60 s on 1, 10 s on 8" in text
     assert "share a device" not in text
@@ -110,5 +110,5 @@ def test_a_plan_that_does_not_serve_is_said_to(results) -> None:
 def test_nothing_finished_yet(tmp_path) -> None:
     write(make_plan(STUDY), tmp_path)
     text = render(STUDY, tmp_path).read_text()
-    assert '<h3 id="plan">' in text
+    assert '<div class="table" id="plan">' in text
     assert "From the first start" not in text

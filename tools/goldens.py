@@ -19,7 +19,7 @@ from tools.readme import without_drawings  # noqa: E402
 
 
 def rendered(folder: Path) -> dict[str, str]:
-    """Return the small made-up study's report in all formats, without drawings, styles and scripts."""
+    """Return the small made-up study's report in all formats, without drawings and styles."""
     page = render(filled(folder), folder)
     texts = {name: (page.parent / name).read_text() for name in ("results.md", "results.tex")}
     return {**texts, page.name: SOURCES.sub("", without_drawings(page.read_text()))}

@@ -17,8 +17,10 @@ BAND = "Lines are means over seeds; bands are one sample standard deviation to e
 
 def learning_curves(
     epochs: pd.DataFrame, looks: Mapping[str, Look], name: str, split: str
-) -> Drawing:
+) -> Drawing | None:
     """Return one pair's top-1 accuracy against the epoch, a line a method."""
+    if epochs.empty:
+        return None
     pair, methods = pair_and_methods(epochs)
 
     def plot(axes: Axes) -> None:

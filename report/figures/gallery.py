@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,14 +14,12 @@ from report.figures import curves, diagnostics, outputs, overview, tradeoffs
 from report.figures.look import Drawing, Look, looks
 from report.frame import Frames
 from report.ranks import Ranking
-from report.tables.comparisons import SKD
 from report.tables.sensitivity import groups
+from skd.analyses.records import FEATURES
 from skd.study import Expansion
 
-# The methods that a figure with a panel or line each shows, where the study has them.
-FEATURED = (CONTROL, "kd", SKD)
-Made = Drawing | None
-Job = Callable[[], Made]
+Made = Drawing | str | None  # a text says why there is none
+Job = partial
 MANY = 40  # figures: for fewer, starting processes takes longer than drawing
 
 
@@ -44,6 +41,7 @@ class Gallery:
     ranks: tuple[Drawing, ...]
     overview: tuple[Drawing, ...]
     pairs: tuple[PairGallery, ...]
+    problems: tuple[str, ...]
 
     @property
     def drawings(self) -> list[Drawing]:
@@ -83,7 +81,7 @@ def make_gallery(
         plan["overview"].append(partial(overview.agreement, measured, look))
     for pair in pairs:
         plan[pair.pair] = _pair_jobs(expansion, frames, pair, analyses, look)
-    made = _make(plan, workers)
+    made, problems = _make(plan, workers)
     collapsed = set(frames.runs.loc[frames.runs["collapsed"].eq(True), "pair"])
     galleries = (
         PairGallery(
@@ -99,6 +97,7 @@ def make_gallery(
         made["ranks"],
         made["overview"],
         tuple(gallery for gallery in galleries if gallery.drawings),
+        problems,
     )
 
 
@@ -109,7 +108,7 @@ def _pair_jobs(
     analyses: Analyses | None,
     look: Mapping[str, Look],
 ) -> list[Job]:
-    name = re.sub(r"[^A-Za-z0-9-]", "_", f"{pair.teacher.name}--{pair.student}")
+    name = f"{pair.teacher.name}--{pair.student}"
     runs = frames.runs[frames.runs["pair"] == pair.pair]
     if not (runs["outcome"] == "done").any():
         return []
@@ -125,7 +124,7 @@ def _pair_jobs(
     if analyses:
         teacher = expansion.teacher(pair.teacher.name)
         found = analyses.of_pair(runs, teacher.id)
-        featured = [method for method in FEATURED if method in found.runs] or list(found.runs)
+        featured = [method for method in FEATURES if method in found.runs] or list(found.runs)
         jobs += [
             partial(outputs.calibration, found, look, f"{name}-calibration"),
             partial(outputs.per_class_gain, found, look, f"{name}-classes", featured),
@@ -136,10 +135,24 @@ def _pair_jobs(
     return jobs
 
 
-def _make(plan: Mapping[str, list[Job]], workers: int | None) -> dict[str, tuple[Drawing, ...]]:
-    """Run all jobs, side by side where they are many."""
+def _make(
+    plan: Mapping[str, list[Job]], workers: int | None
+) -> tuple[dict[str, tuple[Drawing, ...]], tuple[str, ...]]:
+    """Run all jobs, side by side where they are many; return the drawings, and what went wrong."""
     jobs = [job for own in plan.values() for job in own]
     many = workers or (-1 if len(jobs) > MANY else 1)
-    results = iter(Parallel(many)(delayed(job)() for job in jobs))
-    made = {name: [next(results) for _ in own] for name, own in plan.items()}
-    return {name: tuple(d for d in drawings if d is not None) for name, drawings in made.items()}
+    results = list(Parallel(many)(delayed(_attempt)(job) for job in jobs))
+    places = iter(results)
+    made = {name: [next(places) for _ in own] for name, own in plan.items()}
+    return (
+        {name: tuple(d for d in own if isinstance(d, Drawing)) for name, own in made.items()},
+        tuple(found for found in results if isinstance(found, str)),
+    )
+
+
+def _attempt(job: Job) -> Made:
+    """Draw a figure, or say why not: one figure that cannot be drawn must not cost the report."""
+    try:
+        return job()
+    except Exception as error:
+        return f"The figure {job.func.__name__} cannot be drawn: {type(error).__name__}: {error}"

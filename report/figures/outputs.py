@@ -13,7 +13,7 @@ from report.analysis import PairAnalysis
 from report.cells import CONTROL
 from report.figures.look import GRID, INK, Drawing, Look, draw
 from report.figures.parts import legend_below
-from report.formats import listing, number
+from report.formats import listing, number, plural
 
 COLUMNS = 4  # of panels
 SHARE = 0.01  # of the images: a bin with fewer is too noisy to draw
@@ -156,11 +156,14 @@ def examples(found: PairAnalysis, name: str) -> Drawing | None:
     if not found.examples:
         return None
     example = found.examples[0]
+    count = len(example.labels)
     stages = {"raw": example.raw, "softened": example.softened, "simplified": example.simplified}
     stages["student"] = example.student
     shades = ("#24292f", "#8c959f", "#de8f05", "#0173b2")
 
-    def plot(panels: Any) -> None:
+    def plot(grid: Any) -> None:
+        panels = np.atleast_2d(grid)
+        panels[0][0].get_gridspec().set_width_ratios((1, 3))
         for row, (picture, label) in enumerate(zip(example.images, example.labels, strict=True)):
             axes = panels[row][0]
             axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
@@ -182,18 +185,12 @@ def examples(found: PairAnalysis, name: str) -> Drawing | None:
 
     title = f"What the simplifier does, {example.method}"
     description = (
-        f"{title} on {found.pair}, seed {example.seed}: four test images, probabilities in "
-        "percent of the five likeliest classes of the simplified teacher; softening and the "
-        f"student's at T = {example.temperature:g}. Attention runs over the batch, so the other "
-        "images count too."
+        f"{title} on {found.pair}, seed {example.seed}: {plural(count, 'image')} that were not "
+        "trained on, probabilities in percent of the five likeliest classes of the simplified "
+        f"teacher; softened and simplified at T = {example.temperature:g}, raw and student at 1. "
+        "Attention runs over the batch, so the other images count too."
     )
-    count = len(example.labels)
-
-    def ratio(panels: Any) -> None:
-        panels[0][0].figure.axes[0].get_gridspec().set_width_ratios((1, 3))
-        plot(panels)
-
-    return draw(name, title, description, ratio, (5.4, 0.9 + 1.25 * count), (count, 2))
+    return draw(name, title, description, plot, (5.4, 0.9 + 1.25 * count), (count, 2))
 
 
 def _per_class(found: PairAnalysis, method: str) -> np.ndarray | None:

@@ -54,9 +54,10 @@ def forest(pairs: Sequence[PairFinding], margin: float) -> Drawing | None:
 
     counted = [f"{sum(k == kind for _, _, k in rows)} {kind}" for kind in KINDS]
     description = (
-        "A row a published value: ours minus published; the thick line is the 90 % interval, the "
-        f"thin one the 95 % interval, the grey band the margin of {margin:g} points; hollow: one "
-        f"seed. Of {plural(len(rows), 'comparison')}: {listing(counted)}."
+        "A row a comparison (two where the published epoch is unstated): ours minus published; "
+        "the thick line is the 90 % interval, the thin one the 95 % interval, the grey band the "
+        f"margin of {margin:g} points; hollow: one seed. Of {plural(len(rows), 'comparison')}: "
+        f"{listing(counted)}."
     )
     size = (7.2, 1.3 + 0.21 * len(rows))
     return draw("forest", "Every published value", description, plot, size)

@@ -14,7 +14,9 @@ from report.formats import listing, number
 from report.statistics import summarise
 
 
-def accuracy_against_cost(runs: pd.DataFrame, looks: Mapping[str, Look], name: str) -> Drawing:
+def accuracy_against_cost(
+    runs: pd.DataFrame, looks: Mapping[str, Look], name: str
+) -> Drawing | None:
     """Return one pair's mean accuracy against the mean time of a step, a point a method."""
     done = runs[runs["outcome"] == "done"].dropna(subset=["seconds_per_step"])
     pair = runs["pair"].iloc[0]
@@ -23,6 +25,9 @@ def accuracy_against_cost(runs: pd.DataFrame, looks: Mapping[str, Look], name: s
         for method, own in done.groupby("method", sort=False)
     }
 
+    if not points:
+        return None
+
     def plot(axes: Axes) -> None:
         for method, (cost, accuracy) in points.items():
             axes.errorbar(
@@ -30,7 +35,6 @@ def accuracy_against_cost(runs: pd.DataFrame, looks: Mapping[str, Look], name: s
                 markersize=5, elinewidth=1, label=method,
             )  # fmt: skip
         axes.set(xlabel="time of a training step (ms)", ylabel="top-1 accuracy, last epoch (%)")
-        axes.set_xlim(left=0)
         legend_below(axes, len(points))
 
     said = [f"{m} {number(a.mean)} % at {c:.3g} ms" for m, (c, a) in points.items()]

@@ -32,7 +32,7 @@ def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> 
                 continue
             rows.append(
                 (
-                    Entry(pair.pair),
+                    Entry(pair.pair, marks=mixed_mark(pair)),
                     Entry(baseline, link=alone.anchor),
                     Entry(spread(alone.last), sort=alone.last.mean),
                     Entry(spread(skd.last) if skd else ABSENT, sort=skd.last.mean if skd else None),
@@ -48,7 +48,8 @@ def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> 
         title="Combinations with SKD",
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
         "over seeds: a baseline X, SKD, both together, and what each adds, paired by seed, with "
-        "its 95 % interval and Holm's corrected p-value.",
+        "its 95 % interval and p-value, by Holm's correction for all comparisons of the pair. "
+        "Bold: p below 0.05, for better or worse.",
         columns=(
             Column("Pair", number=False, filter=True),
             Column("X", number=False, filter=True),
@@ -67,7 +68,7 @@ def comparisons_table(pairs: Sequence[PairFinding]) -> Table | None:
     """Return every comparison of two methods that has an interval, or none."""
     rows = tuple(
         (
-            Entry(found.pair),
+            Entry(found.pair, marks=mixed_mark(pair)),
             Entry(found.a),
             Entry(found.b),
             Entry(str(found.difference.n), sort=found.difference.n),
@@ -103,6 +104,11 @@ def comparisons_table(pairs: Sequence[PairFinding]) -> Table | None:
         rows=rows,
         interactive=True,
     )
+
+
+def mixed_mark(pair: PairFinding) -> tuple[tuple[str, str], ...]:
+    """Return the mark of a pair whose methods may have had different teachers, or none."""
+    return (("mixed", f"{pair.teachers} teachers"),) if pair.mixed else ()
 
 
 def variance_table(splits: dict[str, VarianceSplit]) -> Table | None:
@@ -150,7 +156,8 @@ def ranks_table(ranking: Ranking | None) -> Table | None:
         caption="Rank of the mean last-epoch accuracy within a pair, averaged over the "
         f"{ranking.pairs} pairs that have all these methods; 1 is the best. Two methods closer "
         f"than the critical difference of {number(ranking.critical_difference)} are not told "
-        f"apart (Nemenyi, 5 %).{test}",
+        f"apart (Nemenyi, 5 %).{test} Both take pairs to be independent; those that share a "
+        "teacher or a student are not, so both are somewhat too sure.",
         columns=(Column("Method", number=False), Column("Mean rank")),
         rows=tuple(
             (Entry(method), Entry(number(rank), sort=rank))

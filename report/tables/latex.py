@@ -10,7 +10,7 @@ from report.tables.model import Entry, Table
 LONG = 30  # rows: more go over pages
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[landscape,margin=1cm]{geometry}
-\usepackage{amssymb,booktabs,graphicx,longtable}
+\usepackage{booktabs,graphicx,longtable}
 \setlength{\LTcapwidth}{\linewidth}
 """
 SPECIAL = {
@@ -51,13 +51,18 @@ SPECIAL = {
     "”": "''",
     "’": "'",
     "…": r"\dots{}",
+    "†": r"\dag{}",
+    "°": r"$^\circ$",
+    "µ": r"$\mu$",
+    "½": "1/2",
+    "÷": r"$\div$",
     "\u202f": r"\,",
     "\u00a0": "~",
 }
 
 
 def escaped(text: str) -> str:
-    """Return text as LaTeX; a letter that T1 fonts lack loses its accent or becomes ``?``."""
+    """Return text as LaTeX; a letter that its old fonts lack loses its accent or becomes ``?``."""
     return "".join(_character(character) for character in " ".join(text.split()))
 
 
@@ -68,17 +73,16 @@ def table_latex(table: Table) -> str:
     body = [line for row in table.rows for line in _row(row, table.detailed)]
     caption = rf"\caption{{{escaped(table.title)}. {escaped(table.caption)}}}"
     label = rf"\label{{tab:{table.key}}}"
-    notes = [rf"\par\smallskip {escaped(note)}" for note in table.notes]
     if len(table.rows) > LONG:
         lines = [
-            r"{\scriptsize\setlength{\tabcolsep}{2.5pt}",
+            r"{\scriptsize\setlength{\tabcolsep}{2pt}",
             rf"\begin{{longtable}}{{{align}}}",
             rf"{caption}{label}\\",
             r"\toprule", head, r"\midrule", r"\endfirsthead",
             r"\toprule", head, r"\midrule", r"\endhead",
             r"\bottomrule", r"\endlastfoot",
             *body,
-            r"\end{longtable}", *notes, "}",
+            r"\end{longtable}", "}",
         ]  # fmt: skip
     else:
         # No wider than the page, and never blown up.
@@ -89,7 +93,7 @@ def table_latex(table: Table) -> str:
             rf"\begin{{tabular}}{{{align}}}",
             r"\toprule", head, r"\midrule",
             *body,
-            r"\bottomrule", r"\end{tabular}}", *notes, r"\end{table}",
+            r"\bottomrule", r"\end{tabular}}", r"\end{table}",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -100,7 +104,7 @@ def document(title: str, sentences: Sequence[str], tables: Sequence[Table]) -> s
         PREAMBLE,
         rf"\title{{{escaped(title)}}}\date{{}}",
         r"\begin{document}\maketitle",
-        "\n".join(escaped(sentence) for sentence in sentences),
+        "\n\n".join(escaped(sentence) for sentence in sentences),
         *(table_latex(table) + r"\clearpage" for table in tables),
         r"\end{document}",
     ]
@@ -131,7 +135,9 @@ def _header(title: str) -> str:
 def _character(character: str) -> str:
     if character in SPECIAL:
         return SPECIAL[character]
-    if ord(character) < 0x7F or 0xC0 <= ord(character) < 0x100:
+    if 0x20 <= ord(character) < 0x7F or (
+        0xC0 <= ord(character) < 0x100 and character not in "ÐÞðþ"
+    ):
         return character
-    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    plain = unicodedata.normalize("NFD", character).encode("ascii", "ignore").decode()
     return "".join(SPECIAL.get(letter, letter) for letter in plain) or "?"

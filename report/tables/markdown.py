@@ -12,7 +12,6 @@ def table_markdown(table: Table) -> str:
     rows = [head, align, *([_entry(entry) for entry in row] for row in table.rows)]
     parts = [f"## {plain(table.title)}", plain(table.caption)]
     parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
-    parts += [plain(note) for note in table.notes]
     return "\n\n".join(parts) + "\n"
 
 

@@ -53,7 +53,6 @@ class Table:
         caption: what the numbers are, in a sentence or more.
         rows: the first entry of each is the row's head.
         interactive: whether the page lets it be sorted and filtered.
-        notes: below it.
     """
 
     key: str
@@ -62,7 +61,6 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[tuple[Entry, ...], ...]
     interactive: bool = False
-    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from report.cells import CellFinding, PairFinding
 from report.formats import (
     ABSENT,
+    EXACT,
     interval,
     number,
     number_range,
+    plural,
     published_text,
     signed,
     spread,
@@ -17,11 +19,13 @@ from report.formats import (
 )
 from report.frame import Frames
 from report.tables.model import Column, Entry, Table
-from report.verdicts import EQUIVALENCE, Verdict
+from report.verdicts import EQUIVALENCE, MOST_SEEDS, Verdict
 
 LEGEND = (
     "Below a value the published one, the epoch it reports, our mean at that epoch minus it and "
-    "the verdict: = reproduced, ↑ higher, ↓ lower, ? inconclusive, · not run. "
+    "the verdict: = reproduced, ↑ higher, ↓ lower, ? inconclusive, · not run; for an unstated "
+    "epoch (epoch?) the mean is the last one's and the verdict that of both. "
+    f"{EXACT}: of how many runs is not stated, so the value is taken as exact. "
 )
 
 
@@ -41,15 +45,16 @@ def paper_tables(
         down = [m for m in methods if any(pair.cell(m) for pair in across)]
         rows = [(Entry("teacher"), *(_teacher(pair) for pair in across))]
         rows += [(Entry(method), *(_cell(pair, method) for pair in across)) for method in down]
-        legend = f"{LEGEND}The margin is {margin:g} points." if published else ""
+        legend = f"{LEGEND}The margin is {margin:g} points. " if published else ""
+        seeds = max(cell.expected for pair in across for cell in pair.cells)
         tables.append(
             Table(
                 key=f"{style}-style",
                 title=title,
                 caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard "
-                f"deviation over seeds. {legend} Bold: its lead over every other method of the "
-                "pair is significant (paired t tests, Holm's correction over all comparisons of "
-                "the pair).",
+                f"deviation over {plural(seeds, 'seed')}, or n. {legend}Bold: its lead over every "
+                "other method of the pair is significant (paired t tests, Holm's correction over "
+                "all comparisons of the pair).",
                 columns=(
                     Column("", number=False),
                     *(Column(f"{pair.teacher.name}\n{pair.student}") for pair in across),
@@ -97,7 +102,9 @@ def cells_table(pairs: Sequence[PairFinding], margin: float) -> Table:
     judged = (
         f" Verdicts at a margin of {margin:g} points: reproduced where the 90 % interval of the "
         "difference lies within it, else higher or lower where the 95 % interval excludes zero, "
-        "else inconclusive. Every verdict on a student holds for the teacher it had."
+        "else inconclusive. Every verdict on a student holds for the teacher it had. "
+        f"{EXACT}: of how many runs the published value is a mean is not stated; it is taken as "
+        "exact, so higher or lower is said too readily."
         if published
         else ""
     )
@@ -115,14 +122,14 @@ def cells_table(pairs: Sequence[PairFinding], margin: float) -> Table:
 
 def teachers_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table:
     """Return the teachers, beside their published accuracies where there are any."""
-    published = {pair.teacher.name: pair.teacher.published for pair in pairs}
-    any_published = any(published.values())
+    found = {pair.teacher.name: pair.teacher for pair in pairs}
+    any_published = any(finding.published for finding in found.values())
     columns = [Column("Teacher", number=False), Column("Top-1"), Column("Top-5")]
     if any_published:
         columns += [Column("Published"), Column("Ours minus\npublished")]
     rows = []
     for teacher in frames.teachers.to_dict("records"):
-        value, here = published.get(teacher["name"]), teacher["at_hand"]
+        finding, here = found[teacher["name"]], teacher["at_hand"]
         row = [Entry(teacher["name"], detail=_network(teacher))]
         if here:
             row += [Entry(number(teacher["test_top1"])), Entry(number(teacher["test_top5"]))]
@@ -130,10 +137,10 @@ def teachers_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table:
             missing = (("missing", "not at hand"),)
             row += [Entry("", marks=missing, detail=teacher["why"]), Entry(ABSENT)]
         if any_published:
-            gap = teacher["test_top1"] - value.top1 if here and value else None
+            value = finding.published
             row += [
                 Entry(published_text(value), hint=value.source if value else ""),
-                Entry(signed(gap)),
+                Entry(signed(finding.difference)),
             ]
         origin = Entry(teacher["origin"], detail=str(teacher["sha256"])[:16] if here else "")
         rows.append((*row, origin))
@@ -169,11 +176,11 @@ def verdict_entry(verdict: Verdict) -> Entry:
     ):
         detail = ""
     elif more is not None:
-        detail = f"{more} more {'seed' if more == 1 else 'seeds'} would decide"
+        detail = f"about {plural(more, 'more seed')} would decide"
     elif all(c.kind != "inconclusive" for c in verdict.comparisons):
         detail = "depends on the epoch"
     else:
-        detail = "more seeds would not decide"
+        detail = f"undecided by {MOST_SEEDS:,} seeds"
     hint = "; ".join(verdict.remarks)
     return Entry(verdict.kind, detail=detail, tone=verdict.kind, hint=hint)
 
@@ -194,14 +201,15 @@ def _cell(pair: PairFinding, method: str) -> Entry:
     value, detail = cell.published, ""
     if value is not None:
         epoch = {"last": "last", "best": "best", "unstated": "epoch?"}[value.reported_epoch]
-        detail = f"{number(value.top1)} {epoch}"
+        detail = f"{number(value.top1)}{'' if value.n_runs else EXACT} {epoch}"
         if cell.verdict is not None:
             gap = cell.verdict.comparisons[0].difference
             detail += f", {signed(gap.mean)}" if gap else ""
             detail += f" {verdict_symbol(cell.verdict.kind)}"
     tones = ["best"] * (pair.best == method) + ([cell.verdict.kind] if cell.verdict else [])
+    n = f" (n = {cell.done})" if cell.done < cell.expected else ""
     return Entry(
-        spread(cell.last) if cell.done else "",
+        spread(cell.last) + n if cell.done else "",
         detail=detail,
         sort=cell.last.mean,
         tone=" ".join(tones),

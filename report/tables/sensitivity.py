@@ -39,7 +39,8 @@ def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Table 
         title="SKD's open choices",
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
         "over seeds; difference from SKD with its defaults, paired by seed, with its 95 % "
-        "interval and Holm's corrected p-value. A1 to A8 are this project's assumptions, not the "
+        "interval and p-value, by Holm's correction for all comparisons of the pair (bold: below "
+        "0.05, for better or worse). A1 to A8 are this project's assumptions, not the "
         "paper's.",
         columns=(
             Column("Pair", number=False, filter=True),

@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from skd.analyses.records import analysis_path
-from skd.analyses.study import FEATURES
+from skd.analyses.records import FEATURES, analysis_path
 from skd.analyses.study import analyse as analyse_study
 from skd.errors import suggest
 from skd.sheet import StudyError

@@ -12,6 +12,8 @@ from pydantic import Field, ValidationError
 
 from skd.spec import DatasetSpec, Frozen
 
+# The methods that are shown side by side, each with a panel or a line, where the study has them.
+FEATURES = ("student", "kd", "skd")
 Bin = tuple[int, float | None, float | None]
 
 

@@ -8,13 +8,19 @@ from typing import Any
 
 from skd.analyses import findings
 from skd.analyses.cache import Cache, write
-from skd.analyses.records import Analysis, Embedding, Example, Panel, RunMeasures
+from skd.analyses.records import (
+    FEATURES,
+    Analysis,
+    Embedding,
+    Example,
+    Panel,
+    RunMeasures,
+)
 from skd.analyses.sources import UnusableError
 from skd.analyses.stock import Stock
 from skd.store import Store
 from skd.study import Cell, Expansion
 
-FEATURES = ("student", "kd", "skd")  # the methods whose features are shown
 Track = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
