@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +17,7 @@ from report.verdicts import MARGIN, Verdict, judge
 from skd.study import Expansion
 
 CONTROL = "student"  # the method that every gain is measured against: the student alone
+SKD = "skd"
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,12 @@ def find_pairs(
             )
         )
     return pairs
+
+
+def with_skd(baseline: str, methods: Sequence[str]) -> str | None:
+    """Return the study's sum of SKD and a baseline, or none."""
+    name = f"{SKD}+{baseline}"
+    return name if name in methods and baseline in methods else None
 
 
 def accuracy_by_seed(runs: pd.DataFrame, method: str) -> dict[int, float]:

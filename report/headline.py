@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from report.cells import CONTROL, CellFinding, PairFinding
+from report.cells import CONTROL, SKD, CellFinding, PairFinding, with_skd
 from report.formats import ONE_SEED, interval, listing, plural, signed
 from report.frame import Frames
 from report.outcomes import collapses
 from report.statistics import Difference, mean_difference
-from report.tables.comparisons import SKD, with_skd
 from report.verdicts import KINDS
 
 

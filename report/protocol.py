@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from report.cells import SKD
 from report.findings import Findings
 from report.formats import interval, listing, plural, signed, value_text
 from report.frame import Frames
 from report.headline import average_difference
 from report.literature import recipe_changes
 from report.settings import variants
-from report.tables.comparisons import SKD
 from skd.spec import DatasetSpec, MethodSpec, Recipe
 from skd.study import Expansion
 

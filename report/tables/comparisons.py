@@ -4,20 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report.cells import PairFinding
+from report.cells import SKD, PairFinding, with_skd
 from report.comparisons import MethodComparison
 from report.formats import ABSENT, interval, number, p_equals, p_value, signed, spread
 from report.ranks import Ranking
 from report.tables.model import Column, Entry, Table
 from report.variance import VarianceSplit
-
-SKD = "skd"
-
-
-def with_skd(baseline: str, methods: Sequence[str]) -> str | None:
-    """Return the study's sum of SKD and a baseline, or none."""
-    name = f"{SKD}+{baseline}"
-    return name if name in methods and baseline in methods else None
 
 
 def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> Table | None:

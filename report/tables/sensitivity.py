@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report.cells import PairFinding
+from report.cells import SKD, PairFinding
 from report.comparisons import MethodComparison
 from report.formats import ABSENT, interval, p_value, signed, spread, value_text
 from report.settings import Variant, by_temperature, variants
-from report.tables.comparisons import SKD
 from report.tables.model import Column, Entry, Table
 from skd.study import Expansion
 
