@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 
 from report.analysis import Analyses, measures_frame
 from report.cells import CONTROL, PairFinding, anchor
@@ -20,6 +20,7 @@ from skd.study import Expansion
 
 Made = Drawing | str | None  # a text says why there is none
 Job = partial
+MOST = 8  # processes: each takes a quarter of a GB
 MANY = 40  # figures: for fewer, starting processes takes longer than drawing
 
 
@@ -140,7 +141,7 @@ def _make(
 ) -> tuple[dict[str, tuple[Drawing, ...]], tuple[str, ...]]:
     """Run all jobs, side by side where they are many; return the drawings, and what went wrong."""
     jobs = [job for own in plan.values() for job in own]
-    many = workers or (-1 if len(jobs) > MANY else 1)
+    many = workers or (min(MOST, cpu_count()) if len(jobs) > MANY else 1)
     results = list(Parallel(many)(delayed(_attempt)(job) for job in jobs))
     places = iter(results)
     made = {name: [next(places) for _ in own] for name, own in plan.items()}
