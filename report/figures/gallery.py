@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from joblib import Parallel, cpu_count, delayed
+from rich.console import Console
+from rich.progress import track
 
 from report.analysis import Analyses, measures_frame
 from report.cells import CONTROL, PairFinding, anchor
@@ -142,7 +144,10 @@ def _make(
     """Run all jobs, side by side where they are many; return the drawings, and what went wrong."""
     jobs = [job for own in plan.values() for job in own]
     many = workers or (min(MOST, cpu_count()) if len(jobs) > MANY else 1)
-    results = list(Parallel(many)(delayed(_attempt)(job) for job in jobs))
+    drawn = Parallel(many, return_as="generator")(delayed(_attempt)(job) for job in jobs)
+    screen = Console(stderr=True)
+    bar = {"console": screen, "disable": not screen.is_terminal, "transient": True}
+    results = list(track(drawn, "figures", total=len(jobs), **bar))
     places = iter(results)
     made = {name: [next(places) for _ in own] for name, own in plan.items()}
     return (
