@@ -88,10 +88,11 @@ def unlike_published(
 
     Setting by setting, (common, here). Empty where they agree, or where no recipe is common.
     """
-    common = COMMON_RECIPES.get(dataset.name, recipe)
+    common = COMMON_RECIPES.get(dataset.name)
+    if common is None:
+        return {}
     rate = LEARNING_RATES.get(student, common.learning_rate)
-    own = common.model_copy(update={"learning_rate": rate})
-    return recipe_changes(recipe if common is recipe else own, recipe)
+    return recipe_changes(common.model_copy(update={"learning_rate": rate}), recipe)
 
 
 def recipe_changes(usual: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:

@@ -71,7 +71,7 @@ def make_gallery(
         analyses: what `skd analyse` left, or none.
         ranked: methods' mean ranks, or none.
         margin: of the verdicts, in points.
-        workers: processes; none: one a CPU, for many figures.
+        workers: processes; none: one a CPU where there are many figures, else one.
     """
     look = looks(expansion.methods, CONTROL)
     plan: dict[str, list[Job]] = {
