@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 import tiny
 from test_store import leave_dead_lease, make_card, make_failure, make_record
 
-from skd import cli
 from skd.lease import holder, lease
 from skd.provenance import merging
 from skd.provenance.comparing import differences
@@ -32,24 +30,10 @@ def study() -> Expansion:
     return tiny.study()
 
 
-@pytest.fixture
-def skd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Skd:
-    """Run the command as `skd` does, where `theirs` and `results` are."""
+@pytest.fixture(autouse=True)
+def beside_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("SKD_TEACHERS", raising=False)
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["skd", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            status = left.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

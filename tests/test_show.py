@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ import tiny
 from rich.console import Console
 from test_store import leave_dead_lease, make_card, make_failure, make_record
 
-from skd import cli
 from skd.jobs.batches import Shape, keep_batches, make_batches
 from skd.lease import lease
 from skd.provenance.facts import Facts
@@ -27,6 +25,7 @@ from skd.store import Entry, Store
 from skd.study import Expansion, expansion_path, write_expansion
 
 Skd = Callable[..., tuple[int, str, str]]
+pytestmark = pytest.mark.usefixtures("store")
 ENVIRONMENT = {
     "skd": "0.1.0",
     "git_commit": "c0ffee",
@@ -52,24 +51,6 @@ def store(tmp_path: Path, study: Expansion, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("SKD_TEACHERS", raising=False)
     write_expansion(study, Path("results"))
     return Store(Path("results"))
-
-
-@pytest.fixture
-def skd(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Skd:
-    """Run the command as `skd` does."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: Any) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["skd", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            status = left.code or 0
-        return status, *capsys.readouterr()
-
-    return run
 
 
 def said(skd: Skd, *arguments: str) -> dict[str, str]:
