@@ -27,11 +27,7 @@ class Average:
     @property
     def basis(self) -> str:
         """On what the average rests: its interval, seeds and pairs."""
-        found = self.difference
-        over = plural(len(self.pairs), "pair")
-        if found.se is None:
-            return f"{over}, {ONE_SEED}"
-        return f"{over}, 95 % interval {interval(found)}, {found.n} paired seeds"
+        return f"{plural(len(self.pairs), 'pair')}, {_interval(self.difference)}"
 
 
 def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> Average | None:
@@ -218,7 +214,7 @@ def _pairs(covered: int, total: int) -> str:
 
 def _interval(gain: Difference) -> str:
     if gain.se is None:
-        return f"{ONE_SEED}"
+        return ONE_SEED
     return f"95 % interval {interval(gain)}, {gain.n} paired seeds"
 
 

@@ -1,7 +1,6 @@
 """The `skd` command, in this process: what it prints, writes and returns."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,27 +69,15 @@ Skd = Callable[..., Done]
 
 
 @pytest.fixture
-def skd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Skd:
+def skd(skd: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Skd:
     """Run the command as `skd` does, in a folder with one study, `tiny`."""
     (tmp_path / "sheets").mkdir()
     (tmp_path / "sheets" / "tiny.yaml").write_text(SHEET)
     torch.save({}, tmp_path / "empty.pth")
     monkeypatch.setenv("SKD_STUDIES", str(tmp_path / "sheets"))
     monkeypatch.setenv("SKD_T", str(tmp_path))
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: Any) -> Done:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["skd", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            status = left.code or 0
-        return Done(status, *capsys.readouterr())
-
-    return run
+    return lambda *arguments: Done(*skd(*arguments))
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """Surveys, kept plans, and `skd plan` itself on studies made by hand."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from planned import CPU, GPU, study, timing, timings
 
-from skd import cli
 from skd.jobs.batches import Shape
 from skd.planning.plan import keep_plan, make_plan, plan_path, read_plan
 from skd.planning.survey import survey
@@ -105,20 +103,13 @@ def test_a_damaged_plan_is_no_plan(tmp_path: Path, text: str) -> None:
 
 
 @pytest.fixture
-def skd_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def skd_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skd):
     """Run `skd plan planned` on a study made by hand."""
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
 
     def run(expansion, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr("skd.planning.commands.load_expansion", lambda *_: expansion)
-        monkeypatch.setattr(sys, "argv", ["skd", "plan", "planned", *map(str, arguments)])
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            status = left.code or 0
-        return status, *capsys.readouterr()
+        return skd("plan", "planned", *arguments)
 
     return run
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 
-from report.figures.look import INK, Drawing, Look, draw
-from report.figures.parts import label_epochs, legend_below, line, pair_and_methods
+from report.figures.look import Drawing, Look, draw
+from report.figures.parts import dots, label_epochs, legend_below, line, pair_and_methods
 from report.formats import listing, number, plural
 
 BAND = "Lines are means over seeds; bands are one sample standard deviation to either side."
@@ -44,19 +43,10 @@ def last_epoch_dots(
     """Return one pair's last-epoch accuracies: a dot a seed, and a bar at each method's mean."""
     done = runs[runs["outcome"] == "done"]
     pair, methods = pair_and_methods(done)
-    colours = {method: looks[method].colour for method in methods}
 
     def plot(axes: Axes) -> None:
-        sns.stripplot(
-            done, x="last_top1", y="method", order=methods, hue="method", palette=colours,
-            size=6.5, alpha=0.75, jitter=False, legend=False, ax=axes,
-        )  # fmt: skip
-        for place, method in enumerate(methods):
-            mean = done.loc[done["method"] == method, "last_top1"].mean()
-            axes.plot([mean, mean], [place - 0.3, place + 0.3], color=INK, linewidth=1.8)
+        dots(axes, done, "last_top1", looks, size=6.5)
         axes.set(xlabel=f"top-1 accuracy at the last epoch, {split} images (%)", ylabel="")
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
 
     means = done.groupby("method", sort=False)["last_top1"].agg(["mean", "count"])
     said = [

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from report.cells import PairFinding
 from report.figures.look import GRID, INK, VERDICT_COLOURS, Drawing, Look, draw
+from report.figures.parts import dots
 from report.formats import listing, number, plural
 from report.ranks import Ranking
 from report.verdicts import EQUIVALENCE, KINDS
@@ -142,20 +142,9 @@ def _strip(
     data: pd.DataFrame, column: str, looks: Mapping[str, Look], name: str, title: str, label: str,
     description: str,
 ) -> Drawing:  # fmt: skip
-    methods = list(data["method"].unique())
-    colours = {method: looks[method].colour for method in methods}
-
     def plot(axes: Axes) -> None:
-        sns.stripplot(
-            data, x=column, y="method", order=methods, hue="method", palette=colours, size=5,
-            alpha=0.7, jitter=False, legend=False, ax=axes,
-        )  # fmt: skip
-        for place, method in enumerate(methods):
-            mean = data.loc[data["method"] == method, column].mean()
-            axes.plot([mean, mean], [place - 0.3, place + 0.3], color=INK, linewidth=1.8)
+        dots(axes, data, column, looks, size=5)
         axes.set(xlabel=label, ylabel="")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
 
-    return draw(name, title, description, plot, (4.6, 1.0 + 0.3 * len(methods)))
+    return draw(name, title, description, plot, (4.6, 1.0 + 0.3 * data["method"].nunique()))

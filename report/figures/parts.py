@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from report.figures.look import Look
+from report.figures.look import INK, Look
 
 
 def line(axes: Axes, data: pd.DataFrame, column: str, look: Look, label: str) -> None:
@@ -24,6 +27,23 @@ def each_run(axes: Axes, data: pd.DataFrame, column: str, look: Look, label: str
             run["epoch"], run[column], color=look.colour, linestyle=look.dash, alpha=0.85,
             linewidth=1.2, label="_" if place else label,
         )  # fmt: skip
+
+
+def dots(
+    axes: Axes, data: pd.DataFrame, column: str, looks: Mapping[str, Look], size: float
+) -> None:
+    """Draw a dot a run and a bar at the mean, a row a method."""
+    methods = list(data["method"].unique())
+    sns.stripplot(
+        data, x=column, y="method", order=methods, hue="method",
+        palette={method: looks[method].colour for method in methods}, size=size, alpha=0.75,
+        jitter=False, legend=False, ax=axes,
+    )  # fmt: skip
+    for place, method in enumerate(methods):
+        mean = data.loc[data["method"] == method, column].mean()
+        axes.plot([mean, mean], [place - 0.3, place + 0.3], color=INK, linewidth=1.8)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
 
 
 def label_epochs(axes: Axes, label: str) -> None:
