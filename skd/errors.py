@@ -23,6 +23,10 @@ class RunFailedError(SkdError):
     """A run failed by itself; a failure note says why."""
 
 
+class DeviceFailedError(RunFailedError):
+    """A run's device failed under it: nothing more can be done in this process."""
+
+
 class UnknownNameError(SkdError, ValueError):
     """A name that is not among the allowed ones, which the message lists."""
 

@@ -13,7 +13,7 @@ from skd.data.images import CHANNELS, DataError
 from skd.errors import suggest
 from skd.files import sha256_of
 from skd.fit import extra_facts, misfit, network_facts
-from skd.methods import check_settings, needs_teacher, resolve
+from skd.methods import check_settings, needs_of, resolve
 from skd.models import network_names
 from skd.sheet import (
     Import,
@@ -102,7 +102,7 @@ def expand(
         )
         for method in sheet.methods:
             resolved = resolve(method, sheet.settings)
-            taught = needs_teacher(resolved)
+            taught = bool(needs_of(resolved))
             if method.name in pair.without:
                 if not taught:
                     raise StudyError(
@@ -135,6 +135,7 @@ def expand(
                     seed: spec.model_copy(update={"seed": seed}).identity for seed in sheet.seeds
                 },
                 extra=extra_facts(spec, known),
+                needs=tuple(sorted(needs_of(resolved))),
             )
             cells.setdefault(cell.key, cell)
     used = [teachers[name] for name in dict.fromkeys(pair.teacher for pair in sheet.pairs)]
@@ -158,6 +159,7 @@ def expand(
             size=known.size,
             channels=CHANNELS,
             classes=known.num_classes,
+            views=known.views,
         ),
         networks={name: network_facts(name, known) for name in dict.fromkeys(networks)},
     )

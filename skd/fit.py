@@ -147,4 +147,5 @@ def _dry_pass(network: str, facts: Facts) -> tuple[Outputs, NetworkFacts]:
         activations=work.activations,
         layers=work.layers,
         family=network_family(network),
+        pooled=outputs.pooled.shape[1],
     )

@@ -18,7 +18,7 @@ from skd.errors import suggest
 from skd.sheet import Method, StudyError, explain
 from skd.simplifier import VERSION, SimplifierSettings
 from skd.spec import MethodSpec, SimplifierSpec, TermSpec, canonical
-from skd.terms import TermSettings, term_class, term_classes
+from skd.terms import Need, TermSettings, term_class, term_classes
 
 CROSS_ENTROPY = "cross_entropy"
 SIMPLIFIER = "simplifier"
@@ -109,9 +109,14 @@ def _term_spec(name: str, settings: TermSettings) -> TermSpec:
     return TermSpec(term=name, version=term_class(name).version, settings=values)
 
 
+def needs_of(method: MethodSpec) -> frozenset[Need]:
+    """Return all that a method's terms read of the teacher; a simplifier's are among them."""
+    return frozenset().union(*(term_class(term.term).needs for term in method.terms))
+
+
 def needs_teacher(method: MethodSpec) -> bool:
     """Return whether any term needs a teacher."""
-    return any(term_class(term.term).needs for term in method.terms)
+    return bool(needs_of(method))
 
 
 def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:

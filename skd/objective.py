@@ -57,6 +57,13 @@ class Objective(nn.Module):
         """
         return self.simplifier.state_dict() if self.simplifier is not None else {}
 
+    def phase(self, epoch: int) -> tuple:
+        """Return all that an epoch (1-based) changes in the losses: equal phases, equal losses."""
+        return tuple(
+            (term.weight(epoch), epoch if term.reads_epoch else None)
+            for term in self.terms.values()
+        )
+
     def forward(self, batch: Batch) -> Losses:
         """Return the losses of one step. ``batch.teacher`` carries the raw teacher's logits."""
         seen, own_loss, diagnostics = self._simplify(batch)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -28,13 +29,16 @@ def words(seed: int, purpose: str, epoch: int, count: int) -> np.ndarray:
     return np.random.Philox(key=derive(seed, purpose, epoch)).random_raw(count)
 
 
+_SEEDING = threading.Lock()  # the generator that `seeded` borrows is the process's
+
+
 @contextlib.contextmanager
 def seeded(seed: int, purpose: str) -> Iterator[None]:
     """Seed torch's CPU generator within the block, for code that draws from it (initial weights).
 
-    The global generator is as before afterwards.
+    The global generator is as before afterwards. Threads take turns.
     """
-    with torch.random.fork_rng(devices=[]):
+    with _SEEDING, torch.random.fork_rng(devices=[]):
         # Not `torch.manual_seed`, which notes a stack trace for each GPU: milliseconds.
         torch.default_generator.manual_seed(derive(seed, purpose) >> 1)
         yield
@@ -52,14 +56,28 @@ class Draws:
         self.epoch, self.step = 1, 0
         self._generators: dict[str, Generator] = {}
 
+    @property
+    def generators(self) -> tuple[Generator, ...]:
+        """Those that steps have asked for."""
+        return tuple(self._generators.values())
+
     def go_to(self, epoch: int, step: int) -> Draws:
         """Go to a step (0-based) of an epoch (1-based), and return itself."""
         self.epoch, self.step = epoch, step
+        for purpose in self._generators:
+            self._seed(purpose)
         return self
 
     def generator(self, purpose: str) -> Generator:
-        """Return a generator on the device, at the start of this step's stream for the purpose."""
+        """Return the generator on the device of this step's stream for the purpose.
+
+        A step that is recorded as a CUDA graph must not seed: `go_to` does that beforehand.
+        """
         if purpose not in self._generators:
             self._generators[purpose] = Generator(self.device)
+            self._seed(purpose)
+        return self._generators[purpose]
+
+    def _seed(self, purpose: str) -> None:
         seed = derive(self.seed, f"{purpose}, step {self.step}", self.epoch)
-        return self._generators[purpose].manual_seed(seed >> 1)
+        self._generators[purpose].manual_seed(seed >> 1)

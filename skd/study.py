@@ -40,6 +40,7 @@ class ImageFacts(Frozen):
     size: PositiveInt = Field(description="height and width in pixels")
     channels: PositiveInt
     classes: PositiveInt
+    views: PositiveInt = Field(1, description="what augmentation can make of an image")
 
 
 class NetworkFacts(Frozen):
@@ -52,6 +53,7 @@ class NetworkFacts(Frozen):
     )
     layers: NonNegativeInt = Field(description="conv, norm and linear layers")
     family: str = Field(description="pairs within one are of the same style")
+    pooled: NonNegativeInt = Field(0, description="width of the globally pooled feature")
 
 
 class ExtraFacts(Frozen):
@@ -74,6 +76,7 @@ class Cell(Frozen):
     spec: RunSpec = Field(description="of the first seed")
     runs: dict[NonNegativeInt, str] = Field(description="seed to identity")
     extra: ExtraFacts = Field(default_factory=ExtraFacts, description="no part of an identity")
+    needs: tuple[str, ...] = Field((), description="what its terms read of the teacher, likewise")
 
     @property
     def digest(self) -> str:

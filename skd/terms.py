@@ -50,7 +50,7 @@ class Batch:
             ones carry the simplifier's gradient.
         target: class indices, (B,).
         indices: places of the images in the training set, (B,).
-        epoch: 1-based.
+        epoch: 1-based. A term whose forward pass reads it says so: `Term.reads_epoch`.
         draws: what the step may draw from; nothing else is random.
     """
 
@@ -120,6 +120,7 @@ class Term(nn.Module, ABC):
     Settings: ClassVar[type[TermSettings]] = TermSettings
     needs: ClassVar[frozenset[Need]] = frozenset()
     version: ClassVar[int] = 1  # part of a run's identity: raise it when the values change
+    reads_epoch: ClassVar[bool] = False  # whether `forward` reads the batch's epoch
 
     def __init__(self, settings: TermSettings, context: TermContext) -> None:
         super().__init__()

@@ -74,7 +74,8 @@ def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
     for subject, reason in expected.items():
         assert reason in refused[subject]
     checks = {finding.check for finding in findings if not finding.refused}
-    assert checks == {"two steps", "repeats", "resumes", "reads what it needs"}
+    thorough = {"repeats", "resumes", "reads what it needs", "says if it reads the epoch"}
+    assert checks == {"two steps", *thorough}
 
 
 LOGIT_RULES = [name for name, term in term_classes().items() if "teacher_logits" in term.needs]
@@ -129,6 +130,13 @@ class DrawsGlobally(Rule):
 class ReadsTooMuch(Rule):
     def forward(self, batch: Batch) -> Tensor:
         return super().forward(batch) + 0 * batch.teacher.pooled.sum()
+
+
+class ReadsEpoch(Term):
+    needs = frozenset({"teacher_logits"})
+
+    def forward(self, batch: Batch) -> Tensor:
+        return (batch.student.logits - batch.teacher.logits).square().mean() * batch.epoch
 
 
 class ReadsLogits(Rule):
@@ -210,6 +218,7 @@ MODULES_WITH_TERMS: list[ModuleType] = [
     [
         (DrawsGlobally, "repeats", "global generator"),
         (ReadsTooMuch, "reads what it needs", "reads more of the teacher"),
+        (ReadsEpoch, "says if it reads the epoch", "reads_epoch = True"),
         (ReadsLogits, "reads what it needs", "reads more of the teacher"),
         (HasIdleModule, "two steps", "idle.weight: no gradient"),
         (DetachesTheStudent, "two steps", "the loss rule has no gradient for the student"),
@@ -260,8 +269,10 @@ def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
     make = skd.training.loop.make_optimizer
     spec = resolve(Method(name="crd"), {})
 
-    def lacking(recipe: Recipe, student: nn.Module, objective: nn.Module) -> torch.optim.SGD:
-        optimizer = make(recipe, student, objective)
+    def lacking(
+        recipe: Recipe, student: nn.Module, objective: nn.Module, **how: bool
+    ) -> torch.optim.SGD:
+        optimizer = make(recipe, student, objective, **how)
         del optimizer.param_groups[1]
         return optimizer
 

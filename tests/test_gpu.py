@@ -9,8 +9,14 @@ import torch
 from skd.data import load as load_images
 from skd.data.views import ViewMaker, epoch_order
 from skd.errors import InterruptedRunError
+from skd.store import Store
 from skd.terms import term_classes
 from skd.training.execution import choose
+from skd.training.lanes import in_lanes
+from skd.training.materials import Materials
+from skd.training.runs import complete
+from skd.training.teacher_views import make_teacher_views
+from skd.training.teachers import train_teacher
 
 pytestmark = [
     pytest.mark.gpu,
@@ -29,7 +35,8 @@ def test_views_are_the_same_on_cpu_and_gpu() -> None:
     batches = []
     for device in (torch.device("cpu"), torch.device("cuda")):
         maker = ViewMaker(images, device)
-        batches.append(maker.batch(maker.draw(3, 2), order.to(device)).cpu())
+        numbers = maker.draw(3, 2)[order.to(device)]
+        batches.append(maker.batch(order.to(device), numbers).cpu())
     torch.testing.assert_close(*batches, rtol=0, atol=1e-6)
 
 
@@ -53,3 +60,78 @@ def test_a_run_begun_on_a_gpu_is_near_the_same_run_on_a_cpu(tmp_path: Path) -> N
     cpu = tiny.run(expansion, tmp_path / "cpu", "kd")
     gpu = tiny.run(expansion, tmp_path / "gpu", "kd", execution=choose("cuda", 1))
     assert gpu.epochs[0].train_losses == pytest.approx(cpu.epochs[0].train_losses, rel=0.02)
+
+
+def test_a_step_is_recorded_and_the_same_as_eager_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is recorded: a method whose weights rise, one that draws, one with maps."""
+    settings = {**MOVING["settings"], "dkd": {"warmup_epochs": 2}}
+    methods = ["student", "dkd", "skd+crd", "reviewkd"]
+    expansion = tiny.study(methods=methods, settings=settings)
+    gpu = {"execution": choose("cuda", 1)}
+    recorded = {name: tiny.run(expansion, tmp_path / "recorded", name, **gpu) for name in methods}
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("not today")
+
+    monkeypatch.setattr("skd.training.loop.record", refused)
+    for name, record in recorded.items():
+        assert record.execution["recording"] == "recorded as a CUDA graph", name
+        eager = tiny.run(expansion, tmp_path / "eager", name, **gpu)
+        assert eager.execution["recording"] == "not recorded: not today"
+        assert tiny.numbers(eager) == tiny.numbers(record), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_recorded(tmp_path: Path, method: str) -> None:
+    expansion = tiny.study(methods=METHODS, recipe={"epochs": 1, "milestones": []})
+    record = tiny.run(expansion, tmp_path, method, execution=choose("cuda", 1))
+    assert record.execution["recording"] == "recorded as a CUDA graph"
+
+
+@pytest.mark.parametrize("method", ["student", "kd", "skd+dkd", "reviewkd"])
+def test_fast_steps_are_near_plain_ones(tmp_path: Path, method: str) -> None:
+    recipe = {"epochs": 1, "milestones": [], "learning_rate": 0.01}
+    expansion = tiny.study(methods=["student", "kd", "skd+dkd", "reviewkd"], recipe=recipe)
+    fast, plain = (
+        tiny.run(expansion, tmp_path / step, method, execution=choose("cuda", 1, step))
+        for step in ("fast", "plain")
+    )
+    assert fast.epochs[0].train_losses == pytest.approx(plain.epochs[0].train_losses, rel=0.02)
+
+
+def test_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
+    expansion = tiny.study(seeds=4)
+    store, materials, gpu = Store(tmp_path / "lanes"), Materials(), choose("cuda", 1)
+    alone = {
+        seed: tiny.run(expansion, tmp_path / "alone", "skd", seed, execution=gpu)
+        for seed in expansion.seeds
+    }
+    node, cell = expansion.teachers[0], expansion.cell(tiny.PAIR, "skd")
+    teacher = store.teacher(node.id)
+    train_teacher(node.spec, teacher, tiny.options(), "teacher")
+    found = {}
+
+    def work(seed: int) -> None:
+        entry, how = store.run(cell.runs[seed]), tiny.options(execution=gpu, sharing=4)
+        found[seed] = complete(cell.run(seed), entry, how, f"{seed}", teacher, materials)
+
+    in_lanes(work, expansion.seeds, 4)
+    assert {k: tiny.numbers(v) for k, v in found.items()} == {
+        k: tiny.numbers(v) for k, v in alone.items()
+    }
+
+
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_stored_views_are_the_live_teachers(tmp_path: Path, precision: str) -> None:
+    expansion = tiny.study(methods=["student", "skd+crd"], recipe={"epochs": 1, "milestones": []})
+    gpu = choose("cuda", 1)
+    live = tiny.run(expansion, tmp_path, "skd+crd", execution=gpu)
+    entry = Store(tmp_path).teacher(expansion.teachers[0].id)
+    make_teacher_views(entry, expansion.dataset, ("logits", "pooled"), precision, gpu)
+    for path in Store(tmp_path).run(live.id).folder.iterdir():
+        path.unlink()
+    stored = tiny.run(expansion, tmp_path, "skd+crd", execution=gpu)
+    assert stored.execution["teacher"] == precision
+    assert stored.epochs[0].train_losses == pytest.approx(live.epochs[0].train_losses, rel=0.02)

@@ -40,13 +40,14 @@ def test_facts_are_what_is_loaded(name: str, split: str) -> None:
 def test_an_expansion_knows_its_networks_and_images(tmp_path) -> None:
     expansion = study()
     assert expansion.images == ImageFacts(
-        train_images=80, test_images=797, size=16, channels=3, classes=10
+        train_images=80, test_images=797, size=16, channels=3, classes=10, views=25
     )
     model = build_model("resnet8", 10)
     (known,) = expansion.networks.values()
     assert [*expansion.networks] == ["resnet8"]
     assert known.parameters == count_parameters(model)
     assert known.multiply_adds == multiply_adds(model, (3, 16, 16))
+    assert known.pooled == model.fc.in_features
     assert known.layers == 9 + 9 + 1  # with a projection in two of the three stages
     assert Expansion.restore(json.loads(write_expansion(expansion, tmp_path).read_text())) == (
         expansion

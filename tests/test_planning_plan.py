@@ -71,7 +71,8 @@ def test_a_run_that_two_cells_share_counts_once(tmp_path: Path) -> None:
 
 
 def test_side_by_side_shares_a_device(tmp_path: Path) -> None:
-    expansion, store = study(), Store(tmp_path)
+    store = Store(tmp_path)
+    expansion = study((("vgg13", "MobileNetV2"),), ("student",))  # many small layers
     one, three = (survey(expansion, store, timings(), GPU, k) for k in (1, 3))
     assert sum(three.cell_seconds.values()) < sum(one.cell_seconds.values())
     busy = (survey(expansion, store, timings(), CPU, k) for k in (1, 3))

@@ -1,7 +1,6 @@
 """The smallest pieces of the CIFAR-100 study, on the real images with a real teacher."""
 
 import math
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from skd.sheet import Sheet, find_sheet, read_sheet
 from skd.spec import DatasetSpec
 from skd.store import Store
 from skd.training.execution import choose
-from skd.training.teachers import import_teacher, load_teacher
+from skd.training.teachers import import_teacher
 
 pytestmark = pytest.mark.slow
 IMAGES = 144  # three steps, the last of 16
@@ -44,9 +43,9 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
     assert card.test_top1 == pytest.approx(72.63, abs=0.1)
     for method in ("student", "skd+kd", "skd+crd", "skd+reviewkd"):
         cell = expansion.cell_of("resnet56", "resnet20", method)
-        loader = partial(load_teacher, entry) if cell.teacher else None
+        teacher = entry if cell.teacher else None
         run = store.run(cell.runs[0])
-        record = tiny.complete(cell.run(0), run, options, cell.key, loader)
+        record = tiny.complete(cell.run(0), run, options, cell.key, teacher)
         epoch = record.epochs[0]
         assert 0 < epoch.test_loss < 3 * math.log(100)
         assert record.num_classes == facts(expansion.dataset).num_classes == 100

@@ -21,13 +21,8 @@ from skd.sheet import Import
 from skd.spec import DatasetSpec, ImportedTeacher
 from skd.store import Entry, Store
 from skd.training import teachers
-from skd.training.teachers import (
-    TeacherError,
-    build_loaded,
-    import_teacher,
-    load_teacher,
-    read_state_dict,
-)
+from skd.training.teachers import import_teacher
+from skd.training.weights import TeacherError, build_loaded, load_teacher, read_state_dict
 
 CPU = torch.device("cpu")
 SYNTHETIC = DatasetSpec(name="synthetic")
@@ -247,7 +242,7 @@ def test_an_import_is_done_once(
 ) -> None:
     card = import_teacher(spec, Import(file=file), entry, CPU)
     file.unlink()
-    monkeypatch.setattr(teachers, "build_model", None)
+    monkeypatch.setattr(teachers, "build_loaded", None)
     assert import_teacher(spec, Import(file=file), entry, CPU) == card
 
 

@@ -28,9 +28,12 @@ from skd.store import Store, outcome
 from skd.training import checkpoint
 from skd.training.execution import choose
 from skd.training.loop import Training
+from skd.training.materials import Material
 from skd.training.runs import RunFailedError
-from skd.training.teachers import load_teacher
+from skd.training.teaching import LiveTeacher
+from skd.training.weights import load_teacher
 
+CPU = torch.device("cpu")
 METHODS = ("student", "kd", "skd", "skd+kd")
 # A simplifier at work: at the default rate it hardly moves in so few steps.
 MOVING = {"settings": {"simplifier": {"learning_rate_multiplier": 1.0}}}
@@ -115,19 +118,22 @@ def test_seeds_are_paired_across_methods(tmp_path: Path) -> None:
     images = load_images(expansion.dataset)
     tiny.run(expansion, tmp_path, "kd")
     entry = Store(tmp_path).teacher(expansion.teachers[0].id)
-    teacher = load_teacher(entry, torch.device("cpu"), images.num_classes).network
+    teacher = load_teacher(entry, CPU, images.num_classes).network
     seen = {}
     for cell in expansion.cells:
         for seed in cell.runs:
             training = Training(
-                cell.run(seed), images, teacher if cell.teacher else None, torch.device("cpu")
+                cell.run(seed),
+                Material(images, CPU),
+                LiveTeacher(teacher) if cell.teacher else None,
+                choose("cpu", 1),
             )
             seen[cell.method, seed] = torch.cat(
                 [value.flatten().double() for value in training.student.state_dict().values()]
             )
             batches = []
             make = training.views.batch
-            training.views.batch = lambda v, i, make=make, b=batches: b.append(make(v, i)) or b[-1]
+            training.views.batch = lambda i, n, make=make, b=batches: b.append(make(i, n)) or b[-1]
             training.run_epoch(lambda _: None)
             seen[cell.method, seed, "batches"] = torch.cat(batches)
     for method in METHODS:
@@ -150,10 +156,13 @@ def test_the_teacher_is_untouched_and_in_evaluation_mode(tmp_path: Path) -> None
     tiny.run(expansion, tmp_path, "kd")
     images = load_images(expansion.dataset)
     entry = Store(tmp_path).teacher(expansion.teachers[0].id)
-    teacher = load_teacher(entry, torch.device("cpu"), images.num_classes).network
+    teacher = load_teacher(entry, CPU, images.num_classes).network
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     training = Training(
-        expansion.cell(tiny.PAIR, "skd+kd").run(0), images, teacher, torch.device("cpu")
+        expansion.cell(tiny.PAIR, "skd+kd").run(0),
+        Material(images, CPU),
+        LiveTeacher(teacher),
+        choose("cpu", 1),
     )
     training.run_epoch(lambda _: None)
     assert not any(module.training for module in teacher.modules())
@@ -189,11 +198,12 @@ def test_a_finished_run_leaves_a_full_record_and_nothing_to_resume(tmp_path: Pat
     student.load_state_dict(load_file(entry.weights_path))
     images = load_images(expansion.dataset)
     training = Training(
-        expansion.cell("resnet8", "student").run(0), images, None, torch.device("cpu")
+        expansion.cell("resnet8", "student").run(0), Material(images, CPU), None, choose("cpu", 1)
     )
-    logits = training.evaluator.logits(student)
+    student.to(memory_format=training.execution.memory_format)
+    logits = training.material.tests.logits(student)
     assert torch.equal(logits.half(), load_file(entry.logits_path)["logits"])
-    assert training.evaluator.scores(logits).top1 == record.last.top1
+    assert training.material.tests.scores(logits).top1 == record.last.top1
 
 
 def test_what_the_objective_learned_is_kept_where_there_is_something(tmp_path: Path) -> None:

@@ -17,22 +17,14 @@ from torchvision.datasets import CIFAR100
 from torchvision.transforms import functional as vision
 
 from skd.data import digits, synthetic
-from skd.data.images import Images, limit, validation_split
-from skd.data.views import ViewMaker, Views, epoch_order, epoch_views
+from skd.data.images import Images, limit, validation_split, view_count
+from skd.data.views import ViewMaker, epoch_order, epoch_views, parts_of
 from skd.randomness import derive, seeded, words
 
 CPU = torch.device("cpu")
 LIKELY = 1e-3  # the seeds are fixed: of the 20 or so p-values here none may fall below
 SEEDS = st.integers(0, 2**31)
 EPOCHS = st.integers(1, 500)
-
-
-def parts(views: Views) -> tuple[Tensor, Tensor, Tensor]:
-    return views.rows, views.columns, views.mirrored
-
-
-def same(a: Views, b: Views) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(parts(a), parts(b), strict=True))
 
 
 def make_images(pixels: np.ndarray, pad: int = 4, flip: bool = True) -> Images:
@@ -47,13 +39,14 @@ def random_images(count: int, size: int, **options) -> Images:
     return make_images(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), **options)
 
 
-def by_torchvision(images: Images, views: Views, index: int) -> Tensor:
+def by_torchvision(images: Images, number: Tensor, index: int) -> Tensor:
     """Pad, crop and mirror a PIL image, then to_tensor and normalize."""
     pixels = images.train_images[index].permute(1, 2, 0).numpy()
     size = pixels.shape[0]
     padded = vision.pad(Image.fromarray(pixels), images.pad, fill=0)
-    view = vision.crop(padded, views.rows[index].item(), views.columns[index].item(), size, size)
-    if views.mirrored[index]:
+    row, column, mirrored = (part.item() for part in parts_of(number, images.pad, images.flip))
+    view = vision.crop(padded, row, column, size, size)
+    if mirrored:
         view = vision.hflip(view)
     return vision.normalize(vision.to_tensor(view), images.mean, images.std)
 
@@ -75,14 +68,17 @@ def test_order_is_a_permutation_and_pure_in_seed_and_epoch(seed, epoch, count):
 @given(SEEDS, EPOCHS, st.integers(0, 5), st.booleans())
 def test_views_are_in_range_and_pure_in_seed_and_epoch(seed, epoch, pad, flip):
     views = epoch_views(seed, epoch, 100, pad, flip)
-    for part, limits in zip(parts(views), (2 * pad, 2 * pad, int(flip)), strict=True):
+    assert views.dtype == torch.int64
+    assert 0 <= views.min() <= views.max() < view_count(pad, flip)
+    limit_of = (2 * pad, 2 * pad, int(flip))
+    for part, limits in zip(parts_of(views, pad, flip), limit_of, strict=True):
         assert part.shape == (100,)
         assert part.dtype == torch.int64
         assert 0 <= part.min() <= part.max() <= limits
-    assert same(views, epoch_views(seed, epoch, 100, pad, flip))
+    assert torch.equal(views, epoch_views(seed, epoch, 100, pad, flip))
     if pad:
-        assert not same(views, epoch_views(seed + 1, epoch, 100, pad, flip))
-        assert not same(views, epoch_views(seed, epoch + 1, 100, pad, flip))
+        assert not torch.equal(views, epoch_views(seed + 1, epoch, 100, pad, flip))
+        assert not torch.equal(views, epoch_views(seed, epoch + 1, 100, pad, flip))
 
 
 def test_order_is_uniform_over_permutations():
@@ -96,8 +92,7 @@ def test_order_is_uniform_over_permutations():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_all_162_views_are_equally_likely_over_the_images(seed):
-    rows, columns, mirrored = parts(epoch_views(seed, 3, 50_000, 4, True))
-    seen = torch.bincount((rows * 9 + columns) * 2 + mirrored, minlength=162)
+    seen = torch.bincount(epoch_views(seed, 3, 50_000, 4, True), minlength=162)
     assert len(seen) == 162
     assert chisquare(seen).pvalue > LIKELY
     assert chisquare(seen.view(81, 2).sum(1)).pvalue > LIKELY
@@ -105,8 +100,7 @@ def test_all_162_views_are_equally_likely_over_the_images(seed):
 
 
 def test_one_images_views_are_uniform_over_epochs_and_independent_of_the_last():
-    drawn = [parts(epoch_views(5, epoch, 3, 1, True)) for epoch in range(1, 3002)]
-    cells = np.array([(2 * (3 * r[1] + c[1]) + m[1]).item() for r, c, m in drawn])
+    cells = np.array([epoch_views(5, epoch, 3, 1, True)[1].item() for epoch in range(1, 3002)])
     assert chisquare(np.bincount(cells, minlength=18)).pvalue > LIKELY
     pairs = np.bincount(cells[:-1] * 18 + cells[1:], minlength=324)
     assert chisquare(pairs).pvalue > LIKELY
@@ -116,14 +110,14 @@ def test_drawn_numbers_are_pinned():
     # Stored runs depend on them: other numbers here mean that no run can be resumed or repeated.
     assert derive(0, "views", 1) == 18278441976167918774  # SHA-256 of "0/views/1", its head
     assert epoch_order(0, 1, 8).tolist() == [2, 7, 5, 1, 3, 4, 6, 0]
-    views = epoch_views(0, 1, 8, 4, True)
-    assert views.rows.tolist() == [2, 1, 2, 8, 7, 3, 5, 5]
-    assert views.columns.tolist() == [2, 5, 0, 7, 5, 4, 6, 2]
-    assert views.mirrored.tolist() == [1, 0, 1, 0, 0, 1, 0, 0]
+    rows, columns, mirrored = parts_of(epoch_views(0, 1, 8, 4, True), 4, True)
+    assert rows.tolist() == [2, 1, 2, 8, 7, 3, 5, 5]
+    assert columns.tolist() == [2, 5, 0, 7, 5, 4, 6, 2]
+    assert mirrored.tolist() == [1, 0, 1, 0, 0, 1, 0, 0]
 
 
 def test_without_flip_offsets_stay_uniform_and_nothing_is_mirrored():
-    rows, columns, mirrored = parts(epoch_views(0, 1, 20_000, 2, False))
+    rows, columns, mirrored = parts_of(epoch_views(0, 1, 20_000, 2, False), 2, False)
     assert not mirrored.any()
     assert chisquare(torch.bincount(rows * 5 + columns, minlength=25)).pvalue > LIKELY
 
@@ -137,11 +131,11 @@ def test_seed_purpose_and_epoch_each_draw_apart():
 def test_a_view_does_not_depend_on_batch_size_or_order():
     maker = ViewMaker(random_images(20, 8), CPU)
     views = maker.draw(1, 2)
-    whole = maker.batch(views, torch.arange(20))
+    whole = maker.batch(torch.arange(20), views)
     shuffled = epoch_order(1, 2, 20)
-    assert torch.equal(maker.batch(views, shuffled), whole[shuffled])
+    assert torch.equal(maker.batch(shuffled, views[shuffled]), whole[shuffled])
     for size in (1, 6):
-        pieces = [maker.batch(views, chunk) for chunk in torch.arange(20).split(size)]
+        pieces = [maker.batch(chunk, views[chunk]) for chunk in torch.arange(20).split(size)]
         assert torch.equal(torch.cat(pieces), whole)
 
 
@@ -152,21 +146,23 @@ def test_pixels_are_torchvisions_bit_for_bit(size, pad, flip):
     images = random_images(40, size, pad=pad, flip=flip)
     maker = ViewMaker(images, CPU)
     views = maker.draw(3, 4)
-    assert bool(views.mirrored.any()) == flip
+    assert bool(parts_of(views, pad, flip)[2].any()) == flip
     indices = epoch_order(3, 4, 40)
-    made = maker.batch(views, indices)
+    made = maker.batch(indices, views[indices])
     assert made.dtype == torch.float32
+    assert made.is_contiguous(memory_format=torch.channels_last)
     for place, index in enumerate(indices.tolist()):
-        assert torch.equal(made[place], by_torchvision(images, views, index))
+        assert torch.equal(made[place], by_torchvision(images, views[index], index))
 
 
 def test_every_offset_and_orientation_is_torchvisions():
     images = make_images(np.repeat(random_images(1, 8).train_images.numpy(), 162, axis=0))
     every = torch.arange(162)
-    views = Views(every // 18, every // 2 % 9, every % 2)
-    made = ViewMaker(images, CPU).batch(views, every)
+    made = ViewMaker(images, CPU).batch(every, every)
     for index in range(162):
-        assert torch.equal(made[index], by_torchvision(images, views, index))
+        assert torch.equal(made[index], by_torchvision(images, every[index], index))
+    rows, columns, mirrored = parts_of(every, 4, True)
+    assert len({*zip(rows.tolist(), columns.tolist(), mirrored.tolist(), strict=True)}) == 162
 
 
 def test_real_images_are_torchvisions_bit_for_bit(cifar_root: Path):
@@ -174,9 +170,9 @@ def test_real_images_are_torchvisions_bit_for_bit(cifar_root: Path):
     images = make_images(np.ascontiguousarray(data.transpose(0, 3, 1, 2)))
     maker = ViewMaker(images, CPU)
     views = maker.draw(0, 1)
-    made = maker.batch(views, torch.arange(32))
+    made = maker.batch(torch.arange(32), views[:32])
     for index in range(32):
-        assert torch.equal(made[index], by_torchvision(images, views, index))
+        assert torch.equal(made[index], by_torchvision(images, views[index], index))
         plain = vision.normalize(vision.to_tensor(data[index]), images.mean, images.std)
         assert torch.equal(maker.normalise(images.train_images[index, None])[0], plain)
 
@@ -184,9 +180,11 @@ def test_real_images_are_torchvisions_bit_for_bit(cifar_root: Path):
 def test_digits_are_never_mirrored_and_padded_by_two():
     maker = ViewMaker(digits.load(Path()), CPU)
     views = maker.draw(0, 1)
-    assert not views.mirrored.any()
-    assert (views.rows.max(), views.columns.max()) == (4, 4)
-    assert maker.batch(views, torch.arange(3)).shape == (3, 3, 16, 16)
+    rows, columns, mirrored = parts_of(views, maker.pad, maker.flip)
+    assert not mirrored.any()
+    assert (rows.max(), columns.max()) == (4, 4)
+    assert maker.count == 25
+    assert maker.batch(torch.arange(3), views[:3]).shape == (3, 3, 16, 16)
 
 
 def test_global_generators_are_neither_read_nor_moved():
@@ -198,7 +196,8 @@ def test_global_generators_are_neither_read_nor_moved():
         images = limit(validation_split(synthetic.load(Path())), 50)
         digits.load(Path())
         maker = ViewMaker(images, CPU)
-        results.append(maker.batch(maker.draw(0, 1), epoch_order(0, 1, 50)))
+        order = epoch_order(0, 1, 50)
+        results.append(maker.batch(order, maker.draw(0, 1)[order]))
         assert torch.equal(torch.get_rng_state(), before)
         after = np.random.get_state()
         assert np.array_equal(after[1], numpy_before[1])

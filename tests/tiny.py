@@ -1,6 +1,5 @@
 """Studies so small that a run takes a second, and ways to run them."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from skd.store import Store
 from skd.study import Expansion
 from skd.training.execution import choose
 from skd.training.runs import Options, complete
-from skd.training.teachers import load_teacher, train_teacher
+from skd.training.teachers import train_teacher
 
 PAIR = "teacher--resnet8"
 SHEET = {
@@ -40,14 +39,13 @@ def run(expansion: Expansion, results: Path, method: str, seed: int = 0, **chang
     store = Store(results)
     pair = "resnet8" if method == "student" else PAIR
     cell = expansion.cell(pair, method)
-    loader = None
+    teacher = None
     if cell.teacher:
         node = expansion.teacher(cell.teacher)
         teacher = store.teacher(node.id)
         train_teacher(node.spec, teacher, options(), "teacher")
-        loader = partial(load_teacher, teacher)
     entry = store.run(cell.runs[seed])
-    return complete(cell.run(seed), entry, options(**changes), cell.key, loader)
+    return complete(cell.run(seed), entry, options(**changes), cell.key, teacher)
 
 
 def numbers(record: Record) -> dict[str, Any]:

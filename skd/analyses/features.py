@@ -15,7 +15,7 @@ from skd.analyses.sources import UnusableError
 from skd.data.images import Images
 from skd.data.views import ViewMaker
 from skd.models import FeatureNetwork
-from skd.training.teachers import TeacherError, build_loaded
+from skd.training.weights import TeacherError, build_loaded
 
 CLASSES = 10
 IMAGES_PER_CLASS = 50

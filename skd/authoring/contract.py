@@ -101,7 +101,7 @@ def check_method(method: MethodSpec, pairs: Pairs = PAIRS) -> Iterator[Finding]:
     On each: finite losses, gradients in exactly the modules that train, an untouched teacher, the
     initial student, order and views that every method of the seed has. On the first that fits:
     repeats bit for bit whatever the global generator, resumes bit for bit, reads no more of the
-    teacher than it declares.
+    teacher than it declares, nor the epoch unless it says so.
     """
     thorough = False
     for teacher, student in pairs:
@@ -113,6 +113,7 @@ def check_method(method: MethodSpec, pairs: Pairs = PAIRS) -> Iterator[Finding]:
         checks = {"two steps": _two_steps}
         if not thorough:
             checks |= {"repeats": _repeats, "resumes": _resumes, "reads what it needs": _reads}
+            checks |= {"says if it reads the epoch": _reads_epoch}
             thorough = True
         for what, check in checks.items():
             yield Finding(subject, what, problem=_or_error(check, spec))
@@ -194,6 +195,16 @@ def _resumes(spec: RunSpec) -> str:
     resumed = train(spec, make_teacher(spec), plain.after_first, steps=STEPS - 1)
     said = "resumed after the first step, it ends with other bits: is all its state in buffers?"
     return "" if same_end(plain, resumed) else said
+
+
+def _reads_epoch(spec: RunSpec) -> str:
+    """A step recorded in one epoch is replayed in those of the same phase."""
+    plain = train(spec, make_teacher(spec))
+    phase = plain.training.objective.phase
+    later = next((epoch for epoch in range(2, 1000) if phase(epoch) == phase(1)), None)
+    if later is None or same_end(plain, train(spec, make_teacher(spec), shown_epoch=later)):
+        return ""
+    return "its loss depends on the batch's epoch: say so by `reads_epoch = True` in the class"
 
 
 def _reads(spec: RunSpec) -> str:

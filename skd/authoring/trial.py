@@ -22,7 +22,10 @@ from skd.objective import Losses, trainable
 from skd.randomness import seeded
 from skd.sheet import Method
 from skd.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec
+from skd.training.execution import Execution
 from skd.training.loop import Training
+from skd.training.materials import Material
+from skd.training.teaching import LiveTeacher
 
 DATASET = DatasetSpec(name="digits", train_limit=16)
 RECIPE = Recipe(epochs=2, batch_size=8)
@@ -114,9 +117,18 @@ def train(
     teacher: nn.Module | None,
     state: dict[str, Any] | None = None,
     steps: int = STEPS,
+    shown_epoch: int | None = None,
 ) -> Trial:
-    """Train some steps of the first epoch, from a state or from the start."""
-    training = Training(spec, load(DATASET), teacher, torch.device("cpu"))
+    """Train some steps of the first epoch, from a state or from the start.
+
+    The losses see another epoch's number, if one is given.
+    """
+    training = Training(
+        spec,
+        Material(load(DATASET), torch.device("cpu")),
+        None if teacher is None else LiveTeacher(teacher),
+        Execution(device="cpu", threads=torch.get_num_threads()),
+    )
     first_weights = copy.deepcopy(training.student.state_dict())
     if state is not None:
         training.load_state(copy.deepcopy(state))
@@ -144,6 +156,10 @@ def train(
                 found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
             teaching[name] = any(slope is not None and bool(slope.any()) for slope in found)
 
+    if shown_epoch is not None:
+        training.objective.register_forward_pre_hook(
+            lambda _, given: (replace(given[0], epoch=shown_epoch),)
+        )
     training.views.batch = seen_batch
     teaching: dict[str, bool] = {}
     training.objective.register_forward_hook(after_losses)

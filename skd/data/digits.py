@@ -12,7 +12,10 @@ from skd.data.images import Facts, Images, stratified_order
 
 TRAIN_IMAGES = 1000
 SIZE = 16  # from 8: the smallest at which every network of the suite keeps a spatial extent
-FACTS = Facts(num_classes=10, train_images=TRAIN_IMAGES, test_images=797, size=SIZE)
+PAD = 2
+FACTS = Facts(
+    num_classes=10, train_images=TRAIN_IMAGES, test_images=797, size=SIZE, pad=PAD, flip=False
+)
 
 
 def load(root: Path) -> Images:
@@ -35,6 +38,6 @@ def load(root: Path) -> Images:
         classes=tuple(str(name) for name in digits.target_names),
         mean=(0.306,) * 3,
         std=(0.319,) * 3,
-        pad=2,
+        pad=PAD,
         flip=False,
     )

@@ -20,6 +20,11 @@ class DataError(SkdError):
     """A data set is not at hand, or smaller than asked."""
 
 
+def view_count(pad: int, flip: bool) -> int:
+    """Return how many views augmentation makes of an image: crop offsets, times orientations."""
+    return (2 * pad + 1) ** 2 * (2 if flip else 1)
+
+
 @dataclass(frozen=True)
 class Facts:
     """What is known of a data set without its files: enough to size networks and losses."""
@@ -28,6 +33,13 @@ class Facts:
     train_images: int
     test_images: int
     size: int
+    pad: int = 4
+    flip: bool = True
+
+    @property
+    def views(self) -> int:
+        """How many views of an image there are."""
+        return view_count(self.pad, self.flip)
 
 
 @dataclass(frozen=True, eq=False)

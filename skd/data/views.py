@@ -1,30 +1,20 @@
 """Views: what augmentation makes of an image, in whole-batch tensor operations.
 
 A view is a pure function of (seed, epoch, image): zero-pad, crop at an offset, mirror or not. With
-a pad of 4 there are 9 × 9 offsets and 2 orientations, 162 views of an image. Which one is drawn
-comes from `skd.randomness`, so it is the same on CPU and GPU, for every method and batch size.
+a pad of 4 there are 9 × 9 offsets and 2 orientations, 162 views of an image, which are numbered:
+(row · 9 + column) · 2 + mirrored. Which one is drawn comes from `skd.randomness`, so it is the same
+on CPU and GPU, for every method and batch size.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skd.data.images import Images
+from skd.data.images import Images, view_count
 from skd.randomness import words
-
-
-@dataclass(frozen=True, eq=False)
-class Views:
-    """Which view of each image an epoch shows: (N,) int64 each, by place in the training set."""
-
-    rows: Tensor
-    columns: Tensor
-    mirrored: Tensor
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
@@ -32,17 +22,28 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.from_numpy(np.argsort(words(seed, "order", epoch, count), kind="stable"))
 
 
-def epoch_views(seed: int, epoch: int, count: int, pad: int, flip: bool) -> Views:
+def epoch_views(seed: int, epoch: int, count: int, pad: int, flip: bool) -> Tensor:
     """Draw every image's view for an epoch: uniform offsets in 0…2·pad, mirrored half the time.
 
     One 64-bit word an image; the bias of its remainder is below 2⁻⁵⁰.
+
+    Returns:
+        (count,) int64: the views' numbers, by place in the training set.
     """
     drawn = words(seed, "views", epoch, count)
-    offsets = 2 * pad + 1
-    drawn, mirrored = np.divmod(drawn, np.uint64(2 if flip else 1))
+    offsets, sides = 2 * pad + 1, 2 if flip else 1
+    drawn, mirrored = np.divmod(drawn, np.uint64(sides))
     drawn, rows = np.divmod(drawn, np.uint64(offsets))
     columns = drawn % np.uint64(offsets)
-    return Views(*(torch.from_numpy(part.astype(np.int64)) for part in (rows, columns, mirrored)))
+    numbers = (rows * np.uint64(offsets) + columns) * np.uint64(sides) + mirrored
+    return torch.from_numpy(numbers.astype(np.int64))
+
+
+def parts_of(numbers: Tensor, pad: int, flip: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what views' numbers stand for: the crop's row and column, and mirrored (0 or 1)."""
+    offsets, sides = 2 * pad + 1, 2 if flip else 1
+    places = numbers // sides
+    return places // offsets, places % offsets, numbers % sides
 
 
 class ViewMaker:
@@ -51,31 +52,36 @@ class ViewMaker:
     def __init__(self, images: Images, device: torch.device) -> None:
         self.pad, self.flip = images.pad, images.flip
         self.size = images.train_images.shape[-1]
-        self.padded = F.pad(images.train_images, [images.pad] * 4).to(device)
+        padded = F.pad(images.train_images, [images.pad] * 4)
+        self._pixels = padded.permute(0, 2, 3, 1).contiguous().to(device)  # (N, H, W, 3)
         self.labels = images.train_labels.to(device)
         self.mean = torch.tensor(images.mean, device=device).view(1, 3, 1, 1)
         self.std = torch.tensor(images.std, device=device).view(1, 3, 1, 1)
         self._range = torch.arange(self.size, device=device)
-        self._channels = torch.arange(3, device=device).view(1, 3, 1, 1)
 
-    def draw(self, seed: int, epoch: int) -> Views:
-        """Return an epoch's views, on the device."""
+    @property
+    def count(self) -> int:
+        """How many views an image has."""
+        return view_count(self.pad, self.flip)
+
+    def draw(self, seed: int, epoch: int) -> Tensor:
+        """Return the numbers of an epoch's views, (N,), on the device."""
         drawn = epoch_views(seed, epoch, len(self.labels), self.pad, self.flip)
-        device = self.labels.device
-        return Views(drawn.rows.to(device), drawn.columns.to(device), drawn.mirrored.to(device))
+        return drawn.to(self.labels.device)
 
-    def batch(self, views: Views, indices: Tensor) -> Tensor:
-        """Return the views of some images, (B, 3, H, W) float32, normalised."""
-        rows = views.rows[indices, None] + self._range
-        mirrored = views.mirrored[indices, None] * (self.size - 1)
-        columns = views.columns[indices, None] + (self._range - mirrored).abs()
-        pixels = self.padded[
-            indices.view(-1, 1, 1, 1),
-            self._channels,
-            rows[:, None, :, None],
-            columns[:, None, None],
-        ]
-        return self.normalise(pixels)
+    def batch(self, indices: Tensor, numbers: Tensor) -> Tensor:
+        """Return views of some images, (B, 3, H, W) float32, normalised, in channels-last order.
+
+        Args:
+            indices: places in the training set, (B,).
+            numbers: of each image's view, (B,).
+        """
+        first_rows, first_columns, mirrored = parts_of(numbers, self.pad, self.flip)
+        rows = first_rows[:, None] + self._range
+        within = (self._range - mirrored[:, None] * (self.size - 1)).abs()
+        columns = first_columns[:, None] + within
+        pixels = self._pixels[indices[:, None, None], rows[:, :, None], columns[:, None]]
+        return self.normalise(pixels.permute(0, 3, 1, 2))
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""

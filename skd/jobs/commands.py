@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from skd.errors import FAILED, RunFailedError
+from skd.errors import FAILED, USAGE, RunFailedError
 from skd.files import write_json
 from skd.jobs.batches import entries_by_output
 from skd.jobs.errors import find_errors, note_error
@@ -22,6 +22,7 @@ from skd.planning.timings import load
 from skd.status import cell_result
 from skd.store import Entry, Store, StoreError
 from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
+from skd.teacher_views import ViewsFile
 from skd.training.commands import (
     RESULTS,
     Attempt,
@@ -32,8 +33,11 @@ from skd.training.commands import (
     PairName,
     Results,
     Study,
+    TeacherFrom,
+    TeacherKind,
     TeacherName,
 )
+from skd.training.views_command import Outputs, Stored, StoredPrecision, ViewsOutput
 
 job = typer.Typer(
     help="Trainings as a job of the workflow: watched, logged, within SLURM's time limit.",
@@ -54,6 +58,7 @@ def job_train(
     cores: Cores = 1,
     side_by_side: SideBySide = "auto",
     checkpoint_seconds: CheckpointSeconds = 60.0,
+    teacher_views: TeacherFrom = TeacherKind.auto,
     attempt: Attempt = 1,
     log: Log = None,
     output: Output = None,
@@ -73,12 +78,14 @@ def job_train(
     status = 0
     if left:
         together = _together(asked, expansion, cells, store, len(left), attempt)
-        together = together if asked else min(together, cores)  # as many as was asked for
-        options = _options(results, max(1, cores // together), checkpoint_seconds)
-        command = ["train", study, pair, *methods, *options]
+        # On a GPU they are lanes of one process, which share images and teachers.
+        lanes, workers = (together, 1) if gpu_state() else (1, together)
+        options = _options(results, max(1, cores // workers), checkpoint_seconds)
+        command = ["train", study, pair, *methods, *options, "--lanes", str(lanes)]
+        command += ["--teacher-views", teacher_views.value]
         since = ["--attempt", str(attempt), "--since", str(int(time.time()))]
         since += ["--sharing", str(together)]
-        status = _run([worker(*command, *since)] * together, left, log)
+        status = _run([worker(*command, *since)] * workers, left, log)
         if all(map(_finished, left.values())):
             status = 0  # whoever was killed, another one has done it
         elif not status:
@@ -116,6 +123,37 @@ def job_teacher(
     card = entry.card()
     if output and card is not None:
         write_json(output, card.model_dump(mode="json"))
+    raise typer.Exit(status)
+
+
+@job.command("teacher-views")
+def job_teacher_views(
+    study: Study,
+    name: TeacherName,
+    outputs: Outputs = None,
+    precision: Stored = StoredPrecision.float16,
+    results: Results = RESULTS,
+    cores: Cores = 1,
+    log: Log = None,
+    output: Output = None,
+) -> None:
+    """Store a teacher's outputs on every view; where that cannot be, its runs ask it live."""
+    expansion = load_expansion(study, results)
+    entry = Store(results).teacher(expansion.teacher(name).id)
+    wanted = [chosen.value for chosen in outputs or [ViewsOutput.logits]]
+    files = [ViewsFile(entry, expansion.dataset, kind, precision.value) for kind in wanted]
+    options = [*("--results", str(results), "--threads", str(cores), "--if-leased", "wait")]
+    options += [option for kind in wanted for option in ("--outputs", kind)]
+    command = worker("teacher-views", study, name, *options, "--precision", precision.value)
+    status = 0
+    if any(file.card() is None for file in files):
+        status = _run([command], {f"views of {name}": Entry(files[0].folder)}, log)
+    cards = [card.model_dump(mode="json") for file in files if (card := file.card()) is not None]
+    if status == USAGE:  # refused with a reason, which the log has
+        print(f"{name}'s views are not stored: its runs will ask it live", file=sys.stderr)
+        status = 0
+    if output and not status:
+        write_json(output, {"files": cards})
     raise typer.Exit(status)
 
 

@@ -16,7 +16,7 @@ from skd.jobs import slurm
 from skd.lease import LeaseHeldError, lease
 from skd.sheet import StudyError
 
-RULES = ("train", "teacher")
+RULES = ("train", "teacher", "teacher_views")
 
 
 def take_over(studies: Iterable[str], results: Path) -> None:

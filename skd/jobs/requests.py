@@ -48,6 +48,12 @@ def teacher_request(survey: Survey, name: str, attempt: int, longest: int | None
     return _request(shared_seconds(estimate, 1), estimate.host_bytes, 1, attempt, longest)
 
 
+def views_request(survey: Survey, name: str, attempt: int, longest: int | None) -> Request:
+    """Return what the job that stores a teacher's views asks for; as `batch_request`."""
+    seconds = survey.views_left.get(name, 0.0)
+    return _request(seconds, survey.teachers[name].host_bytes, 1, attempt, longest)
+
+
 def _request(seconds: float, host: int, cores: int, attempt: int, longest: int | None) -> Request:
     minutes = math.ceil((STARTUP_SECONDS + TIME_MARGIN * seconds) / 60)
     wanted = attempt * max(LEAST_MINUTES, minutes)

@@ -220,7 +220,12 @@ def _progress(entries: Mapping[str, Entry]) -> dict[str, object]:
             entry.record_path.exists(),
             entry.card_path.exists(),
             max(
-                (path.stat().st_mtime_ns for path in entry.folder.glob("checkpoint*.pt")), default=0
+                (
+                    path.stat().st_mtime_ns
+                    for pattern in ("checkpoint*.pt", "*.progress.json")  # of runs, of views
+                    for path in entry.folder.glob(pattern)
+                ),
+                default=0,
             ),
         )
         for label, entry in entries.items()

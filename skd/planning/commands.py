@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +18,19 @@ from skd.planning.model import choose_device
 from skd.planning.plan import keep_plan, make_plan, plan_path
 from skd.planning.simulate import DEVICES, MOST_DEVICES, simulate
 from skd.planning.survey import Survey, survey
+from skd.planning.teacher_views import ViewsWish
 from skd.planning.timings import load
 from skd.sheet import find_sheet, read_sheet
 from skd.store import Store
 from skd.study import load_expansion
+
+
+class TeacherViewsMode(StrEnum):
+    """Whether teachers' views are stored, as in the workflow's configuration."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
 
 
 def plan(
@@ -48,6 +58,9 @@ def plan(
     job_minutes: Annotated[
         float, typer.Option(min=0, help="put cells of a pair together up to so long a job")
     ] = 60.0,
+    teacher_views: Annotated[
+        TeacherViewsMode, typer.Option(help="store teachers' outputs on all views: where it pays")
+    ] = TeacherViewsMode.auto,
     json: Annotated[Path | None, typer.Option(help="also write everything to this file")] = None,
     renew: Annotated[bool, typer.Option("--renew", help="replace the plan that is kept")] = False,
 ) -> None:
@@ -55,7 +68,8 @@ def plan(
     expansion, store = load_expansion(study, results), Store(results)
     timings = load(store)
     place = choose_device(expansion, timings, device, device_model)
-    found = survey(expansion, store, timings, place, count(side_by_side))
+    wish = ViewsWish(teacher_views=teacher_views.value)
+    found = survey(expansion, store, timings, place, count(side_by_side), wish)
     jobs = found.jobs(Shape(job_minutes=job_minutes, cells_per_job=cells_per_job))
     counts = sorted({*DEVICES, *(devices or ())})
     schedules = [simulate(jobs, count) for count in counts]
@@ -80,7 +94,10 @@ def propose(found: Survey, hours: float) -> budgets.Proposal:
         for key, seeds in found.seeds_left.items()
         if seeds
     }
-    return budgets.propose(found.expansion, found.teacher_seconds, runs, 3600 * hours)
+    teachers = dict(found.teacher_seconds)
+    for name, seconds in found.views_left.items():
+        teachers[name] = teachers.get(name, 0.0) + seconds
+    return budgets.propose(found.expansion, teachers, runs, 3600 * hours)
 
 
 def _print_proposal(console: Console, proposal: budgets.Proposal, study: str, hours: float) -> None:

@@ -23,8 +23,8 @@ class DeviceModel:
         name: as `--device-model` takes it.
         rate: multiply-adds a second in effect, on a CPU of one thread: what is left of the peak
             at these networks' sizes, normalisations and activations included.
-        launch_seconds: of one layer's forward or backward call, whatever its size; with it go
-            the elementwise operations round the layer, and Python. 0 on a CPU.
+        launch_seconds: of one layer's forward or backward kernels, replayed from a recorded step,
+            whatever their size; with it go the elementwise operations round the layer. 0 on a CPU.
         memory_bytes: of the device; 0 where it is the machine's own.
     """
 
@@ -42,11 +42,11 @@ class DeviceModel:
 DEVICE_MODELS = {
     model.name: model
     for model in (
-        DeviceModel("a100", rate=3e12, launch_seconds=30e-6, memory_bytes=40 * GIB),
-        DeviceModel("h100", rate=6e12, launch_seconds=25e-6, memory_bytes=80 * GIB),
-        DeviceModel("h200", rate=6.5e12, launch_seconds=25e-6, memory_bytes=141 * GIB),
-        DeviceModel("v100", rate=1.5e12, launch_seconds=35e-6, memory_bytes=16 * GIB),
-        DeviceModel("rtx3090", rate=1.5e12, launch_seconds=30e-6, memory_bytes=24 * GIB),
+        DeviceModel("a100", rate=3e12, launch_seconds=7e-6, memory_bytes=40 * GIB),
+        DeviceModel("h100", rate=6e12, launch_seconds=6e-6, memory_bytes=80 * GIB),
+        DeviceModel("h200", rate=6.5e12, launch_seconds=6e-6, memory_bytes=141 * GIB),
+        DeviceModel("v100", rate=1.5e12, launch_seconds=9e-6, memory_bytes=16 * GIB),
+        DeviceModel("rtx3090", rate=1.5e12, launch_seconds=8e-6, memory_bytes=24 * GIB),
         # Against four measured steps on one thread of an AMD EPYC: tests/test_planning_model.py.
         DeviceModel("cpu", rate=12e9, launch_seconds=0.0, memory_bytes=0),
     )

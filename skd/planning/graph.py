@@ -49,6 +49,7 @@ def study_jobs(
     teacher_seconds: Mapping[str, float],
     cell_seconds: Mapping[str, float],
     batch_of: Mapping[str, str],
+    views: Mapping[str, tuple[float, frozenset[str]]] | None = None,
 ) -> tuple[Job, ...]:
     """Return the jobs of what is left of a study, in an order in which each comes after its needs.
 
@@ -57,19 +58,25 @@ def study_jobs(
         teacher_seconds: of each teacher that is not at hand, by its name.
         cell_seconds: of each cell with runs left, by its key.
         batch_of: the job of each of these cells.
+        views: seconds of the teacher views to be stored, and the cells that wait for them, by the
+            teacher's name.
     """
+    views = views or {}
     jobs = [
         Job(_teacher_job(node.name), STARTUP_SECONDS + teacher_seconds[node.name], (), (node.name,))
         for node in expansion.teachers
         if node.name in teacher_seconds
     ]
+    for name, (seconds, _) in views.items():
+        needs = (_teacher_job(name),) if name in teacher_seconds else ()
+        jobs.append(Job(_views_job(name), STARTUP_SECONDS + seconds, needs))
     batched: dict[str, list[Cell]] = {}
     for cell in expansion.cells:
         if cell.key in cell_seconds:
             batched.setdefault(batch_of[cell.key], []).append(cell)
     for name, cells in batched.items():
         seconds = STARTUP_SECONDS + sum(cell_seconds[cell.key] for cell in cells)
-        jobs.append(Job(name, seconds, _needs(cells, teacher_seconds), _keys(cells)))
+        jobs.append(Job(name, seconds, _needs(cells, teacher_seconds, views), _keys(cells)))
     return (*jobs, Job(REPORT, 0.0, tuple(job.name for job in jobs)))
 
 
@@ -77,9 +84,23 @@ def _teacher_job(name: str) -> str:
     return f"teacher {name}"  # the space keeps it apart from any batch's path
 
 
-def _needs(cells: Iterable[Cell], teachers: Mapping[str, float]) -> tuple[str, ...]:
-    names = dict.fromkeys(cell.teacher for cell in cells if cell.teacher in teachers)
-    return tuple(_teacher_job(name) for name in names if name is not None)
+def _views_job(name: str) -> str:
+    return f"views of {name}"
+
+
+def _needs(
+    cells: Iterable[Cell],
+    teachers: Mapping[str, float],
+    views: Mapping[str, tuple[float, frozenset[str]]],
+) -> tuple[str, ...]:
+    needed: dict[str, None] = {}
+    for cell in cells:
+        name = cell.teacher
+        if name in views and cell.key in views[name][1]:
+            needed[_views_job(name)] = None  # which has waited for the teacher
+        elif name in teachers:
+            needed[_teacher_job(name)] = None
+    return tuple(needed)
 
 
 def _keys(cells: Iterable[Cell]) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ from typing import Literal
 
 from skd.errors import UnknownNameError
 from skd.planning.devices import USUAL, Device, device_model, median_scale, model_of
+from skd.planning.teacher_views import ViewsPlan
 from skd.planning.timings import Timing, Timings, mean_seconds_per_epoch
 from skd.spec import ImportedTeacher, Recipe, RunSpec
 from skd.study import Cell, Expansion, ExtraFacts, ImageFacts, NetworkFacts, TeacherNode
 
 FORWARD_AND_BACKWARD = 3  # the backward pass costs about two forward ones
 STEP_LAUNCHES = 50  # optimiser, losses, views and metrics of one step
-EVALUATION_BATCH = 500  # as skd.training.evaluation's
+EVALUATION_BATCH = 1000  # as on a GPU in skd.training.evaluation
 FLOAT_BYTES, HALF_BYTES = 4, 2
 MIB = 2**20
 CONTEXT_BYTES = 500 * MIB  # of a process on a GPU: context, kernels, workspaces
@@ -71,9 +72,22 @@ class Networks:
     extra: ExtraFacts = field(default_factory=ExtraFacts)
 
 
-def estimate_run(expansion: Expansion, cell: Cell, timings: Timings, device: Device) -> Estimate:
-    """Return what any one of a cell's runs takes."""
-    return _estimate(expansion, cell.spec, cell.extra, timings, device)
+def estimate_run(
+    expansion: Expansion,
+    cell: Cell,
+    timings: Timings,
+    device: Device,
+    stored_teacher: bool = False,
+) -> Estimate:
+    """Return what any one of a cell's runs takes, with a live or a stored teacher."""
+    return _estimate(expansion, cell.spec, cell.extra, timings, device, stored_teacher)
+
+
+def views_seconds(expansion: Expansion, plan: ViewsPlan, device: Device) -> float:
+    """Return what storing a teacher's views takes: forward passes on all views of all images."""
+    network = expansion.networks[expansion.teacher(plan.teacher).spec.network]
+    images = expansion.images.train_images * plan.view_epochs
+    return (device.scale or 1.0) * images * network.multiply_adds / device.rate
 
 
 def estimate_teacher(
@@ -219,17 +233,25 @@ def _measured_utilisation(rows: list[Timing]) -> float | None:
     return min(1.0, max(LEAST_UTILISATION, sum(shares) / len(shares))) if shares else None
 
 
-def _networks(expansion: Expansion, spec: RunSpec, extra: ExtraFacts) -> Networks:
-    teacher = expansion.networks[spec.teacher.network] if spec.teacher else None
+def _networks(
+    expansion: Expansion, spec: RunSpec, extra: ExtraFacts, stored_teacher: bool
+) -> Networks:
+    live = spec.teacher is not None and not stored_teacher
+    teacher = expansion.networks[spec.teacher.network] if live else None
     return Networks(expansion.networks[spec.network], teacher, extra)
 
 
 def _estimate(
-    expansion: Expansion, spec: RunSpec, extra: ExtraFacts, timings: Timings, device: Device
+    expansion: Expansion,
+    spec: RunSpec,
+    extra: ExtraFacts,
+    timings: Timings,
+    device: Device,
+    stored_teacher: bool = False,
 ) -> Estimate:
-    networks = _networks(expansion, spec, extra)
+    networks = _networks(expansion, spec, extra, stored_teacher)
     modelled = model_training(networks, spec.recipe, expansion.images, device)
-    rows = timings.alike(spec, device.name)
+    rows = timings.alike(spec, device.name, stored_teacher)
     if not rows:
         return modelled
     rows = [row for row in rows if row.sharing == 1] or rows
@@ -257,7 +279,8 @@ def _ratios(expansion: Expansion, timings: Timings, device: Device) -> Iterator[
     for spec, extra in [*parts, *((run, ExtraFacts()) for run in trained)]:
         rows = [row for row in timings.of(spec, device.name) if id(row) not in seen]
         seen.update(map(id, rows))
-        yield from (_ratio(row, _networks(expansion, spec, extra), device) for row in rows)
+        for row in rows:
+            yield _ratio(row, _networks(expansion, spec, extra, row.stored_teacher), device)
 
 
 def _ratio(row: Timing, networks: Networks, device: Device) -> float:

@@ -11,7 +11,8 @@ from skd.jobs.batches import Shape, make_batches
 from skd.jobs.packing import runs_side_by_side
 from skd.planning.devices import Device
 from skd.planning.graph import Job, shared_seconds, study_jobs
-from skd.planning.model import Estimate, estimate_run, estimate_teacher
+from skd.planning.model import Estimate, estimate_run, estimate_teacher, views_seconds
+from skd.planning.teacher_views import ViewsPlan, ViewsWish, plan_views
 from skd.planning.timings import Timings
 from skd.store import Store
 from skd.study import Cell, Expansion
@@ -41,6 +42,8 @@ class Survey:
         teachers_left: names of those not at hand.
         seeds: of each cell's runs, by key; a run that two cells share is the first one's.
         seeds_left: those without a record.
+        views: of teachers that are stored, by the teacher's name.
+        views_left: seconds of those that are not there yet.
     """
 
     expansion: Expansion
@@ -51,6 +54,8 @@ class Survey:
     teachers_left: frozenset[str]
     seeds: dict[str, tuple[int, ...]]
     seeds_left: dict[str, tuple[int, ...]]
+    views: dict[str, ViewsPlan]
+    views_left: dict[str, float]
 
     @property
     def done(self) -> int:
@@ -94,15 +99,17 @@ class Survey:
         """Return the jobs of what is left, in the batches of the whole study."""
         batches = make_batches(self.expansion, shape, lambda: self.whole_seconds).batches
         names = {f"{batch.pair}/{name}": batch.path for batch in batches for name in batch.methods}
-        return study_jobs(self.expansion, self.teacher_seconds, self.cell_seconds, names)
+        views = {name: (self.views_left[name], self.views[name].cells) for name in self.views_left}
+        return study_jobs(self.expansion, self.teacher_seconds, self.cell_seconds, names, views)
 
     def parts(self) -> dict[str, list[Part]]:
         """Return the lines of the table under their headings: teachers, methods, pairs, all."""
         cells = self.expansion.cells
         teachers = self._teachers()
+        views = self._views()
         everything = self._part("in all", cells)
         return {
-            "teachers": [teachers],
+            "teachers": [teachers, views] if self.views else [teachers],
             "methods": self._grouped(lambda cell: cell.method),
             "pairs": self._grouped(lambda cell: cell.pair),
             "all": [
@@ -110,7 +117,7 @@ class Survey:
                     "in all",
                     everything.trainings + teachers.trainings,
                     everything.left + teachers.left,
-                    everything.seconds_left + teachers.seconds_left,
+                    everything.seconds_left + teachers.seconds_left + views.seconds_left,
                     dict(Counter(everything.sources) + Counter(teachers.sources)),
                 )
             ],
@@ -142,9 +149,21 @@ class Survey:
             _sources((self.teachers[name], 1) for name in sorted(self.teachers_left)),
         )
 
+    def _views(self) -> Part:
+        left = len(self.views_left)
+        seconds = sum(self.views_left.values())
+        return Part(
+            "teacher views", len(self.views), left, seconds, {"model": left} if left else {}
+        )
+
 
 def survey(
-    expansion: Expansion, store: Store, timings: Timings, device: Device, side_by_side: int = 1
+    expansion: Expansion,
+    store: Store,
+    timings: Timings,
+    device: Device,
+    side_by_side: int | None = 1,
+    wish: ViewsWish | None = None,
 ) -> Survey:
     """Return what is done and left of a study. A run with a readable record is done.
 
@@ -154,7 +173,11 @@ def survey(
         timings: of the store; they know every readable record.
         device: what to plan for.
         side_by_side: runs that share a device; none: as many as fit.
+        wish: which teachers' views are to be stored; none: those that are worth it.
     """
+    entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
+    views = plan_views(expansion, entries, wish or ViewsWish())
+    looked_up = frozenset().union(*(plan.cells for plan in views.values()))
     owned: dict[str, tuple[int, ...]] = {}
     left: dict[str, tuple[int, ...]] = {}
     seen: set[str] = set()
@@ -172,10 +195,19 @@ def survey(
         device=device,
         side_by_side=side_by_side,
         teachers=teachers,
-        cells={c.key: estimate_run(expansion, c, timings, device) for c in expansion.cells},
+        cells={
+            c.key: estimate_run(expansion, c, timings, device, c.key in looked_up)
+            for c in expansion.cells
+        },
         teachers_left=frozenset(missing),
         seeds=owned,
         seeds_left=left,
+        views=views,
+        views_left={
+            name: views_seconds(expansion, plan, device)
+            for name, plan in views.items()
+            if not plan.done
+        },
     )
 
 

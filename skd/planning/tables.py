@@ -66,6 +66,9 @@ def needs(survey: Survey) -> list[str]:
         f"disk: {_bytes(stays)} more in the end; up to "
         f"{_bytes(max(e.checkpoint_bytes for _, e, _ in estimates))} for each run under way"
     ]
+    stored = sum(plan.bytes for name, plan in survey.views.items() if name in survey.views_left)
+    if stored:
+        lines.append(f"teacher views: {_bytes(stored)} more on disk, for all methods and seeds")
     for place in ("device", "host"):
         name, most, _ = max(estimates, key=lambda item: getattr(item[1], f"{place}_bytes"))
         size = getattr(most, f"{place}_bytes")

@@ -18,7 +18,7 @@ from skd.files import write_json
 from skd.spec import DatasetSpec, Frozen, MethodSpec, RunSpec, canonical, digest
 from skd.store import Store
 
-FORMAT = 2  # of the cache file: another one is read anew
+FORMAT = 3  # of the cache file: another one is read anew
 
 
 class Timing(Frozen):
@@ -37,6 +37,7 @@ class Timing(Frozen):
     sessions: int
     sharing: PositiveInt = 1  # trainings that had the device together
     gpu_utilisation: float | None = None  # % of the device, by all of them
+    stored_teacher: bool = False  # whether the teacher's outputs were looked up
 
     @property
     def seconds_per_step(self) -> float:
@@ -68,12 +69,14 @@ class Timings:
         rows = self._index.get((device, spec.network, teacher, method_digest(spec.method)), [])
         return [row for row in rows if row.dataset.name == spec.dataset.name]
 
-    def alike(self, spec: RunSpec, device: str) -> list[Timing]:
+    def alike(self, spec: RunSpec, device: str, stored_teacher: bool = False) -> list[Timing]:
         """Return timings of runs that differ from this one in seed, epochs or rates at most."""
         return [
             row
             for row in self.of(spec, device)
-            if row.batch_size == spec.recipe.batch_size and row.dataset == spec.dataset
+            if row.stored_teacher == stored_teacher
+            and row.batch_size == spec.recipe.batch_size
+            and row.dataset == spec.dataset
         ]
 
     def devices(self, dataset: str | None = None) -> dict[str, int]:
@@ -148,6 +151,7 @@ def timing(record: dict[str, Any]) -> Timing:
         sessions=cost["sessions"],
         sharing=execution.get("sharing", 1),
         gpu_utilisation=cost.get("gpu_utilisation"),
+        stored_teacher=execution.get("teacher", "live") not in ("live", None),
     )
 
 

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skd.errors import FAILED, InterruptedRunError, RunFailedError, SkdError
+from skd.errors import (
+    FAILED,
+    DeviceFailedError,
+    InterruptedRunError,
+    RunFailedError,
+    SkdError,
+)
 from skd.files import write_json
 from skd.lease import LeaseHeldError, LeaseLostError
 from skd.sheet import StudyError
@@ -24,6 +30,7 @@ from skd.store import Store
 from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
 
 if TYPE_CHECKING:
+    from skd.training.materials import Materials
     from skd.training.runs import Options
 
 
@@ -32,6 +39,29 @@ class IfLeased(StrEnum):
 
     wait = "wait"
     refuse = "refuse"
+
+
+class Step(StrEnum):
+    """How a step is computed: `skd.training.execution`."""
+
+    fast = "fast"
+    plain = "plain"
+
+
+class Precision(StrEnum):
+    """Of forward passes and losses."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+class TeacherKind(StrEnum):
+    """Where a teacher's outputs come from."""
+
+    auto = "auto"
+    live = "live"
+    float16 = "float16"
+    float32 = "float32"
 
 
 Study = Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")]
@@ -65,6 +95,17 @@ Since = Annotated[
 Sharing = Annotated[
     int, typer.Option(hidden=True, min=1, help="trainings that share the device, for the record")
 ]
+Lanes = Annotated[
+    int, typer.Option(min=1, help="runs side by side in this process; of use on a GPU")
+]
+StepKind = Annotated[
+    Step, typer.Option(help="fast, or the plain loop; of runs that are begun now, as the next two")
+]
+PrecisionKind = Annotated[Precision, typer.Option(help="bfloat16: autocast, not validated yet")]
+TeacherFrom = Annotated[
+    TeacherKind,
+    typer.Option(help="the teacher's outputs; auto: its stored views, if there are any"),
+]
 RESULTS = Path("results")
 
 
@@ -76,11 +117,14 @@ def teacher(
     threads: Threads = None,
     checkpoint_seconds: CheckpointSeconds = 60.0,
     if_leased: Leased = IfLeased.refuse,
+    step: StepKind = Step.fast,
+    precision: PrecisionKind = Precision.float32,
     output: Output = None,
     expect: Expect = None,
 ) -> None:
     """Make one teacher of a study ready: train it, or import it, as the sheet says."""
     from skd.training.execution import choose
+    from skd.training.runs import Options
     from skd.training.teachers import import_teacher, train_teacher
 
     expansion = load_expansion(study, results)
@@ -88,8 +132,12 @@ def teacher(
     check_unchanged(f"teacher {name}", node.id, expect)
     entry, wait = Store(results).teacher(node.id), if_leased is IfLeased.wait
     if node.spec.kind == "trained":
-        with _options(device, threads, checkpoint_seconds) as options:
-            card = train_teacher(node.spec, entry, replace(options, wait=wait), f"teacher {name}")
+        execution = choose(device, threads, step.value, precision.value)
+        with stoppable() as stopping:
+            options = Options(
+                execution, checkpoint_seconds=checkpoint_seconds, wait=wait, stopping=stopping
+            )
+            card = train_teacher(node.spec, entry, options, f"teacher {name}")
     else:
         place = choose(device, threads).apply()
         card = import_teacher(node.spec, node.source, entry, place, wait)
@@ -111,6 +159,10 @@ def train(
     threads: Threads = None,
     checkpoint_seconds: CheckpointSeconds = 60.0,
     if_leased: Leased = IfLeased.refuse,
+    lanes: Lanes = 1,
+    step: StepKind = Step.fast,
+    precision: PrecisionKind = Precision.float32,
+    teacher_views: TeacherFrom = TeacherKind.auto,
     output: Output = None,
     expect: Expect = None,
     attempt: Attempt = 1,
@@ -121,6 +173,10 @@ def train(
 
     One failed run does not keep the others from being trained; the exit status is then 1.
     """
+    from skd.training.execution import choose
+    from skd.training.materials import Materials
+    from skd.training.runs import Options
+
     expansion, store = load_expansion(study, results), Store(results)
     cells = [expansion.cell(pair, method) for method in methods]
     check_unchanged(f"{pair}/{'+'.join(methods)}", digest_of(cells), expect)
@@ -128,8 +184,17 @@ def train(
         raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")
     runs = [(cell, number) for cell in cells for number in cell.runs if not seed or number in seed]
     settled = partial(_settled, store, attempt, since)
-    with _options(device, threads, checkpoint_seconds, sharing) as options:
-        failures = _train(expansion, store, runs, options, settled, if_leased is IfLeased.wait)
+    lanes = min(lanes, len(runs))
+    with stoppable() as stopping:
+        options = Options(
+            execution=choose(device, threads, step.value, precision.value),
+            teacher=None if teacher_views is TeacherKind.auto else teacher_views.value,
+            checkpoint_seconds=checkpoint_seconds,
+            sharing=max(sharing, lanes),
+            stopping=stopping,
+        )
+        train_one = partial(_train_one, expansion, store, Materials())
+        failures = _train(runs, train_one, options, settled, if_leased is IfLeased.wait, lanes)
     if output:
         outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
         write_json(output, outcomes)
@@ -148,52 +213,63 @@ def _settled(store: Store, attempt: int, since: float | None, cell: Cell, seed: 
 
 
 def _train(
-    expansion: Expansion,
-    store: Store,
     runs: list[tuple[Cell, int]],
+    train_one: Callable[[Cell, int, Options], bool],
     options: Options,
     settled: Callable[[Cell, int], bool],
     wait: bool,
+    lanes: int,
 ) -> int:
     """Train runs, those that others train last; return how many have no record."""
-    failures, held = 0, []
-    for cell, seed in runs:
+    from skd.training.lanes import in_lanes
+
+    failures: list[tuple[Cell, int]] = []
+    held: list[tuple[Cell, int, Exception]] = []
+
+    def work(run: tuple[Cell, int]) -> None:
+        cell, seed = run
         if settled(cell, seed):
-            failures += 1
+            failures.append(run)
             print(f"{cell.key} seed {seed}: it would only fail again", file=sys.stderr, flush=True)
-            continue
+            return
         try:
-            failures += not _train_one(expansion, store, cell, seed, options)
+            if not train_one(cell, seed, options):
+                failures.append(run)
         except (LeaseHeldError, LeaseLostError) as error:
             held.append((cell, seed, error))
+
+    in_lanes(work, runs, lanes)
     for cell, seed, error in held:
         if not wait:
-            failures += 1
+            failures.append((cell, seed))
             print(f"NOT TRAINED {cell.key} seed {seed}: {error}", file=sys.stderr, flush=True)
-        elif settled(cell, seed):
-            failures += 1
-        else:
-            failures += not _train_one(expansion, store, cell, seed, replace(options, wait=True))
-    return failures
+        elif settled(cell, seed) or not train_one(cell, seed, replace(options, wait=True)):
+            failures.append((cell, seed))
+    return len(failures)
 
 
-def _train_one(expansion: Expansion, store: Store, cell: Cell, seed: int, options: Options) -> bool:
+def _train_one(
+    expansion: Expansion,
+    store: Store,
+    materials: Materials,
+    cell: Cell,
+    seed: int,
+    options: Options,
+) -> bool:
     """Train one run; return whether it has a record. What fails is told, and is of it alone."""
     from skd.training.runs import complete
-    from skd.training.teachers import load_teacher
 
     label, identity = f"{cell.key} seed {seed}", cell.runs[seed]
-    loader = None
+    teacher = None
     if cell.teacher is not None:
-        entry = store.teacher(expansion.teacher(cell.teacher).id)
-        if entry.card() is None:
+        teacher = store.teacher(expansion.teacher(cell.teacher).id)
+        if teacher.card() is None:
             raise StudyError(
                 f"the teacher is not ready; first: skd teacher {expansion.study} {cell.teacher}"
             )
-        loader = partial(load_teacher, entry)
     try:
-        record = complete(cell.run(seed), store.run(identity), options, label, loader)
-    except (InterruptedRunError, LeaseHeldError, LeaseLostError):
+        record = complete(cell.run(seed), store.run(identity), options, label, teacher, materials)
+    except (InterruptedRunError, DeviceFailedError, LeaseHeldError, LeaseLostError):
         raise
     except (SkdError, OSError) as error:
         said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
@@ -208,13 +284,8 @@ def _train_one(expansion: Expansion, store: Store, cell: Cell, seed: int, option
 
 
 @contextlib.contextmanager
-def _options(
-    device: str, threads: int | None, checkpoint_seconds: float, sharing: int = 1
-) -> Iterator[Options]:
-    """Yield training options; within, SIGTERM and the first Ctrl-C save and leave."""
-    from skd.training.execution import choose
-    from skd.training.runs import Options
-
+def stoppable() -> Iterator[Callable[[], bool]]:
+    """Within, SIGTERM and the first Ctrl-C ask to stop; yields what says whether they did."""
     received: list[int] = []
 
     def stop(number: int, frame: object) -> None:
@@ -225,12 +296,7 @@ def _options(
 
     handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield Options(
-            execution=choose(device, threads),
-            checkpoint_seconds=checkpoint_seconds,
-            sharing=sharing,
-            stopping=lambda: bool(received),
-        )
+        yield lambda: bool(received)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +24,11 @@ from skd.errors import SkdError
 from skd.files import write_json
 from skd.jobs.gpu import gpu_state
 from skd.sheet import ROOT
-from skd.spec import Frozen
+from skd.spec import Frozen, added_later
+from skd.teacher_views import TeacherOutputs
 
+Step = Literal["fast", "plain"]
+Precision = Literal["float32", "bfloat16"]
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -33,10 +37,34 @@ class ExecutionError(SkdError):
 
 
 class Execution(Frozen):
-    """How a run is executed. Fixed at its first step: a resume goes on in the same way."""
+    """How a run is executed. Fixed at its first step: a resume goes on in the same way.
+
+    What a run was begun with before a field existed is the field's neutral value.
+    """
 
     device: Literal["cpu", "cuda"]
     threads: PositiveInt
+    step: Step = added_later(
+        "fast",
+        neutral="plain",
+        description="fast: channels-last, fused SGD, on a GPU a CUDA graph. plain: none of these",
+    )
+    precision: Precision = added_later(
+        "float32",
+        neutral="float32",
+        description="bfloat16: forward passes and losses under autocast; evaluation never is",
+    )
+    teacher: TeacherOutputs | None = added_later(
+        None,
+        neutral="live",
+        description="the teacher's outputs: of a forward pass each step, or read from its stored "
+        "views; none without a teacher",
+    )
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of the networks' weights and maps."""
+        return torch.channels_last if self.step == "fast" else torch.contiguous_format
 
     def apply(self) -> torch.device:
         """Set the process up for this execution and return its device.
@@ -59,7 +87,9 @@ class Execution(Frozen):
         return torch.device("cuda")
 
 
-def choose(device: str, threads: int | None) -> Execution:
+def choose(
+    device: str, threads: int | None, step: Step = "fast", precision: Precision = "float32"
+) -> Execution:
     """Return the execution for what a user asked: `auto` takes a GPU where there is one.
 
     Raises:
@@ -76,19 +106,21 @@ def choose(device: str, threads: int | None) -> Execution:
                 "or ask for the CPU (--device cpu, or CUDA_VISIBLE_DEVICES= )"
             )
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Execution(device=device, threads=threads or torch.get_num_threads())
+    threads = threads or torch.get_num_threads()
+    return Execution(device=device, threads=threads, step=step, precision=precision)
 
 
-def freeze(folder: Path, asked: Execution) -> Execution:
-    """Return the execution a run was begun with, or fix the asked one for it.
+def freeze(folder: Path, ask: Callable[[], Execution]) -> Execution:
+    """Return the execution a run was begun with, or fix the one now asked for.
 
     Raises:
         ExecutionError: what was fixed cannot be read.
     """
     path = folder / "execution.json"
     try:
-        return Execution.model_validate(json.loads(path.read_text()))
+        return Execution.restore(json.loads(path.read_text()))
     except FileNotFoundError:
+        asked = ask()
         write_json(path, asked.model_dump())
         return asked
     except ValueError as error:
@@ -114,6 +146,11 @@ def peak_memory(device: torch.device) -> int:
         return 1024 * int(status.partition("VmHWM:")[2].split()[0])
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def device_failed(error: BaseException) -> bool:
+    """Whether an error is the GPU's own: after one, CUDA refuses all work of the process."""
+    return isinstance(error, torch.AcceleratorError)
 
 
 @cache

@@ -1,7 +1,9 @@
 """The training loop. It knows loss terms by their contract and never names a method.
 
 Everything random comes from (seed, epoch), and all that a step leaves is in `Training.state`:
-killed anywhere and started again from any checkpoint, a run ends with the same bits.
+killed anywhere and started again from any checkpoint, a run ends with the same bits. What differs
+from step to step lies in tensors on the device, so that a step can be recorded and replayed, and
+nothing is read back before the epoch's end.
 """
 
 from __future__ import annotations
@@ -14,8 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skd.data.images import Images
-from skd.data.views import ViewMaker, epoch_order
+from skd.data.views import epoch_order
 from skd.errors import SkdError
 from skd.models import build_model
 from skd.models.outputs import Outputs
@@ -24,8 +25,11 @@ from skd.randomness import Draws, seeded
 from skd.records import Epoch
 from skd.spec import RunSpec
 from skd.terms import Batch, TermContext
-from skd.training.evaluation import Evaluator
+from skd.training.execution import Execution
+from skd.training.graphs import record
+from skd.training.materials import Material
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
+from skd.training.teaching import Teaching
 
 DRY_BATCH = 2
 
@@ -40,28 +44,44 @@ class Training:
     """One run's networks, optimiser and progress, on one device."""
 
     def __init__(
-        self, spec: RunSpec, images: Images, teacher: nn.Module | None, device: torch.device
+        self, spec: RunSpec, material: Material, teacher: Teaching | None, execution: Execution
     ) -> None:
-        self.spec, self.teacher = spec, teacher
-        self.views = ViewMaker(images, device)
-        self.evaluator = Evaluator(images, self.views)
+        self.spec, self.material, self.teacher = spec, material, teacher
+        self.execution, self.device = execution, material.device
+        self.views, images = material.views, material.images
         with seeded(spec.seed, "weights"):
-            self.student = build_model(spec.network, images.num_classes).to(device)
-        example = self.views.normalise(images.train_images[:DRY_BATCH].to(device))
+            self.student = build_model(spec.network, images.num_classes)
+        self.student.to(self.device, memory_format=execution.memory_format)
+        first = torch.arange(DRY_BATCH, device=self.device)
+        example = self.views.batch(first, torch.zeros_like(first))
         context = TermContext(
             num_classes=images.num_classes,
             train_labels=images.train_labels,
             seed=spec.seed,
             student=_dry_pass(self.student, example),
-            teacher=None if teacher is None else _dry_pass(teacher, example),
+            teacher=teacher and teacher.outputs(example, first, torch.zeros_like(first)),
         )
-        self.objective = Objective(spec.method, context).to(device)
-        self.draws = Draws(spec.seed, device)
-        self.optimizer = make_optimizer(spec.recipe, self.student, self.objective)
+        self.objective = Objective(spec.method, context)
+        self.objective.to(self.device, memory_format=execution.memory_format)
+        self.draws = Draws(spec.seed, self.device)
+        fast = execution.step == "fast"
+        self.optimizer = make_optimizer(spec.recipe, self.student, self.objective, fused=fast)
         self.history: list[dict[str, Any]] = []
         self.step = 0  # within the epoch under way
         self.elapsed = 0.0  # seconds of it
         self.sums: dict[str, Tensor] = {}
+        self.recording = "not recorded"
+        # The epoch's order, its views by image, and the step on the device.
+        self._order = torch.zeros_like(self.views.labels)
+        self._numbers = torch.zeros_like(self.views.labels)
+        self._cursor = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._places = torch.arange(spec.recipe.batch_size, device=self.device)
+        self._epoch = 0  # that order and views are of
+        enough = len(self._order) >= spec.recipe.batch_size  # for one full batch
+        self._records = fast and enough and self.device.type == "cuda"
+        self._replay: Callable[[], None] | None = None
+        self._phase: object = None  # of the objective, when the step was recorded
+        self._replay_test: Callable[[], None] | None = None
         self._logits: Tensor | None = None  # of the last evaluation
 
     @property
@@ -94,10 +114,11 @@ class Training:
         self.history = list(state["history"])
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.sums = dict(state["sums"])
+        self._epoch, self._replay = 0, None
 
     def test_logits(self) -> Tensor:
         """Return the student's logits on the test images after the last epoch, (M, C)."""
-        return self.evaluator.logits(self.student) if self._logits is None else self._logits
+        return self.evaluate() if self._logits is None else self._logits
 
     def run_epoch(self, after_step: Callable[[Training], None]) -> Epoch:
         """Finish the epoch under way: train the steps that are left, evaluate, read the metrics.
@@ -108,42 +129,96 @@ class Training:
         Raises:
             NonFiniteLossError: a loss became NaN or infinite during the epoch.
         """
-        epoch, recipe = self.epochs_done + 1, self.spec.recipe
-        device = self.views.labels.device
-        set_learning_rate(self.optimizer, learning_rate(recipe, epoch))
-        order = epoch_order(self.spec.seed, epoch, len(self.views.labels)).to(device)
-        views = self.views.draw(self.spec.seed, epoch)
         begun = time.perf_counter() - self.elapsed
-        for indices in order.split(recipe.batch_size)[self.step :]:
-            losses, student = self._train_step(self.views.batch(views, indices), indices, epoch)
-            self._count(losses, student, indices)
-            self.step += 1
+        while self.step < self.steps_per_epoch:
+            self.advance()
             self.elapsed = time.perf_counter() - begun
             after_step(self)
-        return self._finish_epoch(epoch, begun)
+        return self._finish_epoch(self.epochs_done + 1, begun)
 
-    def _train_step(self, images: Tensor, indices: Tensor, epoch: int) -> tuple[Losses, Outputs]:
-        teacher = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                teacher = self.teacher.forward_features(images)
-        student = self.student.forward_features(images)
-        draws = self.draws.go_to(epoch, self.step)
-        batch = Batch(student, teacher, self.views.labels[indices], indices, epoch, draws)
-        losses = self.objective(batch)
+    def advance(self) -> None:
+        """Train the next step of the epoch under way, whether the device is done with it or not."""
+        epoch, size = self.epochs_done + 1, self.spec.recipe.batch_size
+        if self.step == 0 or self._epoch != epoch:
+            self._begin_epoch(epoch)
+        self.draws.go_to(epoch, self.step)
+        size = min(size, len(self.views.labels) - self.step * size)
+        if self._replay is not None and size == self.spec.recipe.batch_size:
+            self._replay()
+        else:
+            self._train_step(size)
+        self.step += 1
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+        set_learning_rate(self.optimizer, learning_rate(self.spec.recipe, epoch))
+        self._order.copy_(epoch_order(self.spec.seed, epoch, len(self.views.labels)))
+        self._numbers.copy_(self.views.draw(self.spec.seed, epoch))
+        self._cursor.fill_(self.step)
+        phase = self.objective.phase(epoch)
+        if self._records and (self._replay is None or phase != self._phase):
+            self._record(phase)
+
+    def _record(self, phase: object) -> None:
+        """Record the step, which does not depend on the epoch while the phase is the same."""
+        self._replay = None  # frees its memory
+        self.draws.go_to(self._epoch, self.step)
+        try:
+            self._replay = record(
+                lambda: self._train_step(self.spec.recipe.batch_size),
+                self._moving,
+                lambda: self.draws.generators,
+            )
+            self.recording, self._phase = "recorded as a CUDA graph", phase
+        except RuntimeError as error:
+            self._records, self.recording = False, f"not recorded: {str(error).splitlines()[0]}"
+
+    def _moving(self) -> dict[str, Tensor]:
+        """Return all tensors that a step moves, by name."""
+        momenta = {
+            f"momentum {place}": values["momentum_buffer"]
+            for place, values in enumerate(self.optimizer.state.values())
+            if values.get("momentum_buffer") is not None
+        }
+        parts = {"student": self.student, "objective": self.objective}
+        weights = {
+            f"{part} {name}": tensor
+            for part, module in parts.items()
+            for name, tensor in [*module.named_parameters(), *module.named_buffers()]
+        }
+        sums = {f"sum {name}": value for name, value in self.sums.items()}
+        return {**weights, **momenta, **sums, "cursor": self._cursor}
+
+    def _train_step(self, size: int) -> None:
+        """Train one step of so many images: only work for the device, nothing asked of it."""
+        # Tried before it is recorded, a step may go past the end of the epoch: over to its start.
+        places = (self._cursor * len(self._places) + self._places[:size]) % len(self._order)
+        indices = self._order[places]
+        numbers = self._numbers[indices]
+        images = self.views.batch(indices, numbers)
+        if self.execution.memory_format == torch.contiguous_format:
+            images = images.contiguous()
+        target = self.views.labels[indices]
+        half = self.execution.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            teacher = self.teacher and self.teacher.outputs(images, indices, numbers)
+            student = self.student.forward_features(images)
+            losses = self.objective(
+                Batch(student, teacher, target, indices, self._epoch, self.draws)
+            )
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self.optimizer.step()
-        return losses, student
+        self._count(losses, student, target)
+        self._cursor += 1
 
     @torch.no_grad()
-    def _count(self, losses: Losses, student: Outputs, indices: Tensor) -> None:
+    def _count(self, losses: Losses, student: Outputs, target: Tensor) -> None:
         """Add a step's metrics on the device; they are read once an epoch."""
-        size = len(indices)
-        hits = (student.logits.argmax(dim=1) == self.views.labels[indices]).sum()
-        steps = self.sums.get("finite_steps", torch.zeros_like(hits))
-        finite = torch.isfinite(losses.total) & (steps == self.step)
-        self.sums["finite_steps"] = steps + finite
+        size = len(target)
+        hits = (student.logits.argmax(dim=1) == target).sum()
+        steps = self.sums.setdefault("finite_steps", torch.zeros_like(hits))
+        steps += torch.isfinite(losses.total) & (steps == self._cursor)
         self._add("images", torch.full_like(hits, size))
         self._add("hits", hits)
         self._add("loss/total", losses.total * size)
@@ -153,8 +228,22 @@ class Training:
             self._add(f"diagnostic/{name}", value * size)
 
     def _add(self, name: str, value: Tensor) -> None:
-        value = value.double()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        zero = torch.zeros((), dtype=torch.float64, device=value.device)
+        self.sums.setdefault(name, zero).add_(value)
+
+    def evaluate(self) -> Tensor:
+        """Return the student's logits on the test images, (M, C): overwritten by the next ones."""
+
+        def evaluate() -> None:
+            self._logits = self.material.tests.logits(self.student)
+
+        if self._records and self._replay_test is None:
+            try:
+                self._replay_test = record(evaluate, dict)
+            except RuntimeError:
+                self._replay_test = evaluate
+        (self._replay_test or evaluate)()
+        return self._logits
 
     def _finish_epoch(self, epoch: int, begun: float) -> Epoch:
         sums = {name: value.item() for name, value in self.sums.items()}
@@ -167,8 +256,7 @@ class Training:
                 f"the loss was not finite in epoch {epoch}, step {int(sums['finite_steps']) + 1} "
                 f"(the epoch's means: {values}); a smaller learning rate or weight may help"
             )
-        self._logits = self.evaluator.logits(self.student)
-        scores = self.evaluator.scores(self._logits)
+        scores = self.material.tests.scores(self.evaluate())
         if not all(map(math.isfinite, [scores.loss, *losses.values(), *diagnostics.values()])):
             raise NonFiniteLossError(
                 f"after epoch {epoch} the test loss is {scores.loss:.4g} and the diagnostics "
@@ -188,7 +276,9 @@ class Training:
             images_per_second=sums["images"] / trained,
         )
         self.history.append(row.model_dump())
-        self.step, self.elapsed, self.sums = 0, 0.0, {}
+        self.step, self.elapsed = 0, 0.0
+        for value in self.sums.values():
+            value.zero_()
         return row
 
 

@@ -35,15 +35,16 @@ class RunProgress(Protocol):
         """Something to tell, as a line."""
 
 
-def run_progress(label: str, epochs: int, steps: int) -> RunProgress:
-    """Return a bar if standard error is a terminal, else lines.
+def run_progress(label: str, epochs: int, steps: int, alone: bool = True) -> RunProgress:
+    """Return a bar if standard error is a terminal and no other run's, else lines.
 
     Args:
         label: the run, as a person names it.
         epochs: of the whole run.
         steps: of the whole run.
+        alone: whether no other run of the process is under way.
     """
-    kind = Bar if sys.stderr.isatty() else Lines
+    kind = Bar if alone and sys.stderr.isatty() else Lines
     return kind(label, epochs, steps)
 
 

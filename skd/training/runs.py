@@ -7,33 +7,32 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
-from torch import Tensor, nn
 
 from skd.collapse import judge
-from skd.data import load as load_images
-from skd.errors import InterruptedRunError, RunFailedError
-from skd.files import sha256_of, write_atomically
+from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
 from skd.lease import Holder, LeaseLostError, lease
 from skd.models.accounting import count_parameters, memory_bytes, multiply_adds
 from skd.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
 from skd.spec import RunSpec
 from skd.store import Entry
+from skd.teacher_views import TeacherOutputs
 from skd.training import checkpoint
 from skd.training.execution import (
     Execution,
+    device_failed,
     environment,
     freeze,
     peak_memory,
     reset_peak_memory,
 )
 from skd.training.loop import Training
+from skd.training.materials import Materials, choose_teacher
 from skd.training.progress import RunProgress, run_progress, wants_loss
 from skd.training.telling import Telling
+from skd.training.weights import leave, leave_weights
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,8 @@ class Options:
 
     Attributes:
         execution: for a run that is begun now; one that goes on keeps its own.
+        teacher: where its teacher's outputs come from, likewise; none: stored views, where there
+            are some.
         checkpoint_seconds: at most so long between checkpoints, at epoch ends; 0: every epoch.
         sharing: trainings that share the device, of which this is one.
         wait: wait for another process that trains the same run, instead of refusing.
@@ -49,18 +50,11 @@ class Options:
     """
 
     execution: Execution
+    teacher: TeacherOutputs | None = None
     checkpoint_seconds: float = 60.0
     sharing: int = 1
     wait: bool = False
     stopping: Callable[[], bool] = lambda: False
-
-
-@dataclass(frozen=True)
-class LoadedTeacher:
-    """A frozen teacher in evaluation mode, and its card."""
-
-    network: nn.Module
-    card: TeacherCard
 
 
 def complete(
@@ -68,7 +62,8 @@ def complete(
     entry: Entry,
     options: Options,
     label: str,
-    load_teacher: Callable[[torch.device, int], LoadedTeacher] | None = None,
+    teacher: Entry | None = None,
+    materials: Materials | None = None,
 ) -> Record:
     """Return a run's record, training what is left of it.
 
@@ -77,11 +72,12 @@ def complete(
         entry: its folder in the store.
         options: how to go about it.
         label: how messages name it.
-        load_teacher: returns the teacher on a device, given the number of classes; none for a run
-            without one.
+        teacher: its teacher's folder; none for a run without one.
+        materials: what the process's runs share; none: nothing.
 
     Raises:
         RunFailedError: it failed, now; a failure note has been left.
+        DeviceFailedError: its device did: no run of this process can go on.
         InterruptedRunError: it was asked to stop, and has saved.
         LeaseHeldError: another process trains it, and it shall not be waited for.
         ExecutionError: it cannot be executed here.
@@ -92,39 +88,51 @@ def complete(
     def on_wait(holder: Holder) -> None:
         print(f"{label}: waiting for {holder}, which trains this run", flush=True)
 
+    def execution_asked_for() -> Execution:
+        how = choose_teacher(options.teacher, spec, teacher) if teacher else None
+        return options.execution.model_copy(update={"teacher": how})
+
     with lease(
         entry.folder, wait=options.wait, on_wait=on_wait, stopping=options.stopping
     ) as still_mine:
         if (record := entry.record()) is not None:  # finished while we waited
             return record
         entry.write_spec(spec)
-        execution = freeze(entry.folder, options.execution)
+        execution = freeze(entry.folder, execution_asked_for)
         device = execution.apply()
-        reset_peak_memory(device)
+        if options.sharing == 1:
+            reset_peak_memory(device)
         training = None
         try:
-            images = load_images(spec.dataset)
-            teacher = load_teacher(device, images.num_classes) if load_teacher else None
-            training = Training(spec, images, teacher.network if teacher else None, device)
+            materials = materials or Materials()
+            material = materials.data(spec.dataset, device)
+            at_hand = materials.teacher(spec, teacher, execution, device) if teacher else None
+            training = Training(spec, material, at_hand and at_hand.outputs, execution)
             sessions = _resume(training, entry, device)
             telling = Telling(
                 entry, spec.recipe.epochs, training.steps_per_epoch, device.type == "cuda"
             )
-            with run_progress(
-                label, spec.recipe.epochs, spec.recipe.epochs * training.steps_per_epoch
-            ) as progress:
+            steps = spec.recipe.epochs * training.steps_per_epoch
+            alone = options.sharing == 1
+            with run_progress(label, spec.recipe.epochs, steps, alone) as progress:
                 if training.epochs_done or training.step:
                     progress.note(f"goes on after epoch {training.epochs_done}")
                 _train(training, entry, options, sessions, still_mine, progress, telling)
-            busy = telling.gpu_utilisation
-            how = {**execution.model_dump(), "sessions": sessions, "sharing": options.sharing}
-            return _finish(training, entry, how, teacher, still_mine, busy)
+            how = {
+                **execution.model_dump(),
+                "recording": training.recording,
+                "sessions": sessions,
+                "sharing": options.sharing,
+            }
+            card = at_hand and at_hand.card
+            return _finish(training, entry, how, card, still_mine, telling.gpu_utilisation)
         except (InterruptedRunError, LeaseLostError):
             raise
         except Exception as error:
             still_mine()
             _leave_failure_note(entry, error, training.epochs_done if training else 0)
-            raise RunFailedError(f"{label}: {error}") from error
+            failed = DeviceFailedError if device_failed(error) else RunFailedError
+            raise failed(f"{label}: {error}") from error
 
 
 def _resume(training: Training, entry: Entry, device: torch.device) -> list[str]:
@@ -148,6 +156,7 @@ def _train(
     telling: Telling,
 ) -> None:
     saved = shown = time.monotonic()
+    on_cpu = training.device.type == "cpu"
 
     def save_checkpoint() -> None:
         nonlocal saved
@@ -165,7 +174,7 @@ def _train(
             )
         done = training.epochs_done * training.steps_per_epoch + training.step
         loss = None
-        if wants_loss(shown):
+        if on_cpu and wants_loss(shown):  # elsewhere it would wait for the device
             shown = time.monotonic()
             loss = (training.sums["loss/total"] / training.sums["images"]).item()
         speed = training.step * training.spec.recipe.batch_size / training.elapsed
@@ -185,7 +194,7 @@ def _finish(
     training: Training,
     entry: Entry,
     how: dict[str, Any],
-    teacher: LoadedTeacher | None,
+    teacher: TeacherCard | None,
     still_mine: Callable[[], None],
     gpu_utilisation: float | None,
 ) -> Record:
@@ -194,7 +203,7 @@ def _finish(
     still_mine()
     files = leave_weights(entry, training.student, logits)
     if kept := training.objective.kept():
-        files |= _leave(entry.kept_path, kept)
+        files |= leave(entry.kept_path, kept)
     epochs = tuple(Epoch(**row) for row in training.history)
     best = max(epochs, key=lambda row: row.test_top1)  # the first of equals
     seconds = sum(row.seconds for row in epochs)
@@ -221,7 +230,7 @@ def _finish(
             multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
             sessions=len(how["sessions"]),
         ),
-        teacher=teacher.card if teacher else None,
+        teacher=teacher,
         collapse=judge(epochs, logits.shape[1]),
         files=files,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -229,18 +238,6 @@ def _finish(
     entry.write(record)
     checkpoint.remove(entry.folder)
     return record
-
-
-def leave_weights(entry: Entry, network: nn.Module, logits: Tensor) -> dict[str, str]:
-    """Store a network's weights and its test-set logits (M, C); return the files' SHA-256."""
-    weights = _leave(entry.weights_path, network.state_dict())
-    return weights | _leave(entry.logits_path, {"logits": logits.cpu().half()})
-
-
-def _leave(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
-    """Store tensors; return the file's SHA-256 by its name."""
-    write_atomically(path, save({name: value.cpu() for name, value in tensors.items()}))
-    return {path.name: sha256_of(path)}
 
 
 def _accuracy(row: Epoch) -> Accuracy:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from skd.objective import Objective, trainable
@@ -15,19 +16,40 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
     return recipe.learning_rate * recipe.learning_rate_decay**passed
 
 
-def make_optimizer(recipe: Recipe, student: nn.Module, objective: Objective) -> SGD:
-    """Return SGD over the student's and the objective's parameters, weight decay on all of them."""
+def make_optimizer(
+    recipe: Recipe, student: nn.Module, objective: Objective, fused: bool = False
+) -> SGD:
+    """Return SGD over the student's and the objective's parameters, weight decay on all of them.
+
+    Fused, a step is one kernel and the learning rate a tensor on the device: a recorded step reads
+    it anew each time.
+    """
     groups = [(trainable(student), 1.0), *objective.parameter_groups()]
-    return SGD(
+    device = next(student.parameters()).device
+    rate = torch.tensor(recipe.learning_rate, device=device) if fused else recipe.learning_rate
+    optimizer = SGD(
         [{"params": parameters, "multiplier": multiplier} for parameters, multiplier in groups],
-        lr=recipe.learning_rate,
+        lr=rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
         weight_decay=recipe.weight_decay,
+        fused=fused,
     )
+    for group in optimizer.param_groups:
+        if fused:  # groups of one optimiser would share the tensor
+            group["lr"] = rate.clone()
+        if recipe.momentum:  # from zero it becomes the first gradient, as it would without
+            for parameter in group["params"]:
+                momentum = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+                optimizer.state[parameter]["momentum_buffer"] = momentum
+    return optimizer
 
 
 def set_learning_rate(optimizer: SGD, rate: float) -> None:
     """Set an epoch's learning rate, each group's by its own multiplier."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["multiplier"]
+        own = rate * group["multiplier"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(own)
+        else:
+            group["lr"] = own

@@ -10,9 +10,10 @@ from skd.errors import SkdError
 from skd.jobs.batches import Shape, keep_batches, plan_batches, read_batches
 from skd.jobs.gpu import gpu_state
 from skd.jobs.packing import count
-from skd.jobs.requests import batch_request, teacher_request
+from skd.jobs.requests import batch_request, teacher_request, views_request
 from skd.planning.model import usual_device
 from skd.planning.survey import survey
+from skd.planning.teacher_views import ViewsWish
 from skd.planning.timings import load
 from skd.sheet import explain, find_sheet, sheet_files
 from skd.store import Store
@@ -30,6 +31,8 @@ SURVEYS = {}
 config.setdefault("study", "cifar100")
 # The shape of jobs: workflow/profiles/slurm/jobs.yaml says what each means.
 SHAPE = ("job_minutes", "cells_per_job")
+# Which teachers' outputs are stored, likewise.
+VIEWS = ("teacher_views", "teacher_views_precision", "teacher_views_gigabytes")
 config.setdefault("side_by_side", "auto")
 config.setdefault("checkpoint_seconds", 60)
 config.setdefault("longest_minutes", None)
@@ -52,6 +55,13 @@ def shape():
         raise WorkflowError(explain("config", error))
 
 
+def wish():
+    try:
+        return ViewsWish(**{key: config[key] for key in VIEWS if key in config})
+    except ValidationError as error:
+        raise WorkflowError(explain("config", error))
+
+
 def estimated(name):
     if name not in SURVEYS:
         store = Store(RESULTS)
@@ -61,7 +71,7 @@ def estimated(name):
             together = count(str(config["side_by_side"]))
         except SkdError as error:
             raise WorkflowError(f"config: {error}")
-        SURVEYS[name] = survey(study(name), store, timings, device, together)
+        SURVEYS[name] = survey(study(name), store, timings, device, together, wish())
     return SURVEYS[name]
 
 
@@ -107,14 +117,33 @@ def methods_of(wildcards):
     return list(batch_of(wildcards).methods)
 
 
+def teacher_card(name, teacher):
+    return f"results/{name}/teachers/{teacher}-{study(name).teacher(teacher).id}.json"
+
+
 def teacher_of(wildcards):
     batch = batch_of(wildcards)
     name = study(wildcards.study).cell(batch.pair, batch.methods[0]).teacher
-    if name is None:
-        return []
+    return [] if name is None else [teacher_card(wildcards.study, name)]
+
+
+def views_of(name, teacher):
+    return estimated(name).views[teacher]
+
+
+def teacher_views_of(wildcards):
+    batch = batch_of(wildcards)
+    cells = {f"{batch.pair}/{method}" for method in batch.methods}
     return [
-        f"results/{wildcards.study}/teachers/{name}-{study(wildcards.study).teacher(name).id}.json"
+        f"results/{wildcards.study}/teacher-views/{teacher}-{plan.digest}.json"
+        for teacher, plan in estimated(wildcards.study).views.items()
+        if plan.cells & cells
     ]
+
+
+def views_ask(wildcards, attempt):
+    found = estimated(wildcards.study)
+    return views_request(found, wildcards.teacher, attempt, config["longest_minutes"])
 
 
 def teacher_asks(wildcards, attempt):

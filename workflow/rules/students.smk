@@ -1,6 +1,7 @@
 rule train:
     input:
         teacher=teacher_of,
+        teacher_views=teacher_views_of,
     output:
         cells="results/{study}/cells/{pair}/{batch}-{digest}.json",
     log:
@@ -18,8 +19,9 @@ rule train:
         checkpoint_seconds=config["checkpoint_seconds"],
         methods=methods_of,
         side_by_side=config["side_by_side"],
+        teacher_views="live" if wish().teacher_views == "never" else "auto",
     shell:
         "exec python -m skd job train {wildcards.study:q} {wildcards.pair:q} {params.methods:q}"
         " --checkpoint-seconds {params.checkpoint_seconds}"
         " --expect {wildcards.digest} --cores {threads} --attempt {resources.attempt}"
-        " --side-by-side {params.side_by_side:q} --log {log:q} --output {output.cells:q}"
+        " --side-by-side {params.side_by_side:q} --teacher-views {params.teacher_views} --log {log:q} --output {output.cells:q}"

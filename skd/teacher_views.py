@@ -1,0 +1,104 @@
+"""Teacher views: a teacher's outputs on every view of every training image, as files.
+
+Imports no torch. Beside the teacher's weights in the store::
+
+    teachers/<id>/views-<data set's digest>/logits-float16.npy    (N, V, C), numbered as in skd.data
+                                            logits-float16.json   the card, written last
+                                            pooled-float16.npy    (N, V, D), with its own card
+
+A card says which teacher, images and file it is of; without it there is no file to be used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeFloat, PositiveInt, ValidationError
+
+from skd.spec import DatasetSpec, Frozen, canonical, digest
+from skd.store import Entry, StoreError
+
+Output = Literal["logits", "pooled"]
+ViewsPrecision = Literal["float16", "float32"]
+PRECISIONS: tuple[ViewsPrecision, ...] = ("float16", "float32")
+# Where a run has its teacher's outputs from, each step: a forward pass, or stored views.
+TeacherOutputs = Literal["live", "float16", "float32"]
+BYTES = {"float16": 2, "float32": 4}
+# Which output each thing that a term may need is, if it is stored at all.
+_STORED: dict[str, Output] = {"teacher_logits": "logits", "teacher_pooled": "pooled"}
+
+
+class ViewsCard(Frozen):
+    """What one file of teacher views holds, and what it took."""
+
+    schema_version: Literal[1] = 1
+    teacher: str
+    teacher_sha256: str
+    dataset: DatasetSpec
+    output: Output
+    precision: ViewsPrecision
+    shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # images, views, width
+    sha256: str
+    seconds: NonNegativeFloat  # of forward passes, for all outputs that were made together
+    device: str
+    largest_difference: NonNegativeFloat  # from the live teacher, on a sample of views
+    made_at: str
+
+
+@dataclass(frozen=True)
+class ViewsFile:
+    """One output of one teacher on one data set, in one precision; it need not exist yet."""
+
+    teacher: Entry
+    dataset: DatasetSpec
+    output: Output
+    precision: ViewsPrecision
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, with the other outputs on the same images."""
+        return self.teacher.folder / f"views-{digest(canonical(self.dataset))[:8]}"
+
+    @property
+    def path(self) -> Path:
+        """The array, as NumPy's .npy."""
+        return self.folder / f"{self.output}-{self.precision}.npy"
+
+    @property
+    def card_path(self) -> Path:
+        """The card."""
+        return self.path.with_suffix(".json")
+
+    def card(self) -> ViewsCard | None:
+        """Return the card, or none while the file is not made.
+
+        Raises:
+            StoreError: the card cannot be read.
+        """
+        try:
+            return ViewsCard.model_validate(json.loads(self.card_path.read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, ValidationError) as error:
+            raise StoreError(
+                f"{self.card_path} cannot be read: {error}. Remove its folder, then: "
+                "skd teacher-views"
+            ) from error
+
+
+def stored_outputs(needs: Iterable[str]) -> tuple[Output, ...] | None:
+    """Return the outputs that terms read, or none where one needs what is not stored: maps."""
+    needs = set(needs)
+    if not needs <= _STORED.keys():
+        return None
+    return tuple(output for need, output in _STORED.items() if need in needs)
+
+
+def views_bytes(images: int, views: int, width: int, precision: ViewsPrecision) -> int:
+    """Return the bytes of one file's array."""
+    return prod((images, views, width, BYTES[precision]))

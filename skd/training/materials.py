@@ -1,0 +1,121 @@
+"""What runs of one process share on their device: images, and teachers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from skd.data import load as load_images
+from skd.data.images import Images
+from skd.data.views import ViewMaker
+from skd.methods import needs_of
+from skd.records import TeacherCard
+from skd.spec import DatasetSpec, RunSpec, canonical, digest
+from skd.store import Entry
+from skd.teacher_views import PRECISIONS, TeacherOutputs, ViewsFile, stored_outputs
+from skd.training.evaluation import Evaluator
+from skd.training.execution import Execution
+from skd.training.teacher_views import TeacherViewsError, open_views
+from skd.training.teaching import LiveTeacher, TeacherViews, Teaching
+from skd.training.weights import load_teacher
+
+
+class Material:
+    """A data set on a device."""
+
+    def __init__(self, images: Images, device: torch.device) -> None:
+        self.images, self.device = images, device
+        self.views = ViewMaker(images, device)
+        self.tests = Evaluator(images, self.views)
+
+
+@dataclass(frozen=True)
+class TeacherAtHand:
+    """A teacher, ready to be asked, and its card."""
+
+    outputs: Teaching
+    card: TeacherCard
+
+
+class Materials:
+    """Loads each data set, network and file of views once, for all threads of the process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[Hashable, Any] = {}
+
+    def data(self, dataset: DatasetSpec, device: torch.device) -> Material:
+        """Return a data set on a device.
+
+        Raises:
+            DataError: its files are not to be had.
+        """
+        key = (digest(canonical(dataset)), device)
+        return self._once(key, lambda: Material(load_images(dataset), device))
+
+    def teacher(
+        self, spec: RunSpec, entry: Entry, execution: Execution, device: torch.device
+    ) -> TeacherAtHand:
+        """Return a run's teacher in the way that its execution has fixed.
+
+        Raises:
+            TeacherError: it is not at hand, or its weights are not those on its card.
+            TeacherViewsError: its views are not at hand or damaged.
+        """
+        card, how = entry.card(), execution.teacher
+        if how == "live" or card is None:
+            classes = self.data(spec.dataset, device).images.num_classes
+            key = (entry, execution.memory_format, device)
+            loaded = self._once(key, lambda: load_teacher(entry, device, classes))
+            return TeacherAtHand(
+                LiveTeacher(loaded.network.to(memory_format=execution.memory_format)), loaded.card
+            )
+        files = {
+            output: ViewsFile(entry, spec.dataset, output, how)
+            for output in stored_outputs(needs_of(spec.method)) or ()
+        }
+        opened = {
+            output: self._once((file, device), partial(open_views, file, device))
+            for output, file in files.items()
+        }
+        return TeacherAtHand(TeacherViews(opened.get("logits"), opened.get("pooled")), card)
+
+    def _once(self, key: Hashable, load: Callable[[], Any]) -> Any:
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = load()
+                if torch.cuda.is_initialized():  # other threads' streams do not wait for ours
+                    torch.cuda.current_stream().synchronize()
+            return self._kept[key]
+
+
+def choose_teacher(asked: TeacherOutputs | None, spec: RunSpec, entry: Entry) -> TeacherOutputs:
+    """Return where a run that is begun now has its teacher's outputs from.
+
+    Args:
+        asked: the user's wish, or none: stored views where they are at hand. A method that reads
+            maps has a live teacher in any case.
+        spec: the run.
+        entry: its teacher's folder.
+
+    Raises:
+        TeacherViewsError: the views that were asked for are not at hand.
+    """
+    outputs = stored_outputs(needs_of(spec.method))
+    if outputs is None or asked == "live":
+        return "live"
+    for precision in PRECISIONS if asked is None else (asked,):
+        files = [ViewsFile(entry, spec.dataset, output, precision) for output in outputs]
+        if all(file.card() is not None for file in files):
+            return precision
+        if asked is not None:
+            names = ", ".join(file.path.name for file in files)
+            raise TeacherViewsError(
+                f"{files[0].folder} lacks {names}; make them first: skd teacher-views"
+            )
+    return "live"

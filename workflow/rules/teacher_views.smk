@@ -1,0 +1,25 @@
+rule teacher_views:
+    input:
+        card=lambda wildcards: teacher_card(wildcards.study, wildcards.teacher),
+    output:
+        "results/{study}/teacher-views/{teacher}-{digest}.json",
+    log:
+        "results/{study}/logs/teacher-views/{teacher}-{digest}.log",
+    benchmark:
+        "results/{study}/benchmarks/teacher-views/{teacher}-{digest}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        runtime=lambda wildcards, attempt: views_ask(wildcards, attempt).minutes,
+        mem_mb=lambda wildcards, attempt: views_ask(wildcards, attempt).memory_mb,
+        attempt=lambda wildcards, attempt: attempt,
+    params:
+        outputs=lambda wildcards: [
+            f"--outputs {name}" for name in views_of(wildcards.study, wildcards.teacher).outputs
+        ],
+        precision=lambda wildcards: views_of(wildcards.study, wildcards.teacher).precision,
+    shell:
+        "exec python -m skd job teacher-views {wildcards.study:q} {wildcards.teacher:q}"
+        " {params.outputs} --precision {params.precision} --cores {threads}"
+        " --log {log:q} --output {output:q}"
