@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,12 +18,16 @@ from torch import Tensor
 
 from baselines.crd import (
     CRD,
+    Negatives,
     contrast_loss,
+    draw_by_partition,
+    draw_by_topk,
     draw_with_replacement,
     draw_without_replacement,
 )
+from skd.models.outputs import Outputs
 from skd.randomness import Draws
-from skd.terms import UnfitError
+from skd.terms import Batch, UnfitError
 
 IMAGES, CLASSES, WIDTH = 40, 5, 6
 LABELS = torch.arange(IMAGES) % CLASSES
@@ -34,40 +40,45 @@ def generator(seed: int = 0) -> torch.Generator:
 # The loss.
 
 
-def reference(positive: Tensor, scores: Tensor, drawn: Tensor, noise: float) -> float:
+def reference(positive: Tensor, scores: Tensor, drawn: Tensor, noise: float) -> list[float]:
     """The NCE objective of the reference page, from probabilities, in loops."""
-    total = 0.0
+    losses = []
     for row, own in enumerate(positive.tolist()):
         p = math.exp(own)
-        total -= math.log(p / (p + noise))
+        loss = -math.log(p / (p + noise))
         for image, score in enumerate(scores[row].tolist()):
             q = math.exp(score)
-            total -= drawn[row, image].item() * math.log(noise / (q + noise))
-    return total / len(positive)
+            loss -= drawn[row, image].item() * math.log(noise / (q + noise))
+        losses.append(loss)
+    return losses
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(1, 9), st.floats(0.01, 20))
-def test_the_loss_and_its_gradients_follow_the_formula(seed, batch, images, noise):
+def test_the_loss_and_its_derivatives_follow_the_formula(seed, batch, images, noise):
     positive, scores = draw(seed, (batch,), 4), draw(seed + 1, (batch, images), 4)
-    drawn = torch.from_numpy(np.random.default_rng(seed).integers(0, 3, (batch, images)))
-    ours = [value.clone().requires_grad_() for value in (positive, scores)]
-    loss = contrast_loss(*ours, drawn, noise)
-    loss.backward()
-    assert loss.item() == pytest.approx(reference(positive, scores, drawn, noise), rel=1e-9)
-    # d/dx of -log P/(P+c) is -c/(P+c), and of -log c/(P+c) is P/(P+c), with P = exp(x)
-    p, q = positive.exp(), scores.exp()
-    torch.testing.assert_close(ours[0].grad, -noise / (p + noise) / batch)
-    torch.testing.assert_close(ours[1].grad, drawn * q / (q + noise) / batch)
+    counts = torch.from_numpy(np.random.default_rng(seed).integers(0, 3, (batch, images)))
+    for times in (None, counts):
+        drawn = torch.ones_like(counts) if times is None else times
+        ratios = positive - math.log(noise), scores - math.log(noise)
+        losses, by_positive, by_scores = contrast_loss(*ratios, times)
+        np.testing.assert_allclose(losses, reference(positive, scores, drawn, noise), rtol=1e-9)
+        x, y = positive.clone().requires_grad_(), scores.clone().requires_grad_()
+        p, q = x.exp(), y.exp()
+        kept = (p / (p + noise)).log() + (drawn * (noise / (q + noise)).log()).sum(dim=1)
+        (-kept.sum()).backward()
+        torch.testing.assert_close(by_positive, x.grad)
+        torch.testing.assert_close(by_scores, y.grad)
 
 
 def test_the_loss_is_finite_for_extreme_scores():
     for value in (100.0, -100.0):
-        scores = torch.full((2, 3), value, requires_grad=True)
-        loss = contrast_loss(-scores[:, 0], scores, torch.ones(2, 3), 0.3)
-        loss.backward()
-        assert torch.isfinite(loss)
-        assert torch.isfinite(scores.grad).all()
+        scores = torch.full((2, 3), value)
+        losses, by_positive, by_scores = contrast_loss(-scores[:, 0], scores)
+        steep = max(value, 0)  # log(1 + exp(x)) is x or 0
+        torch.testing.assert_close(losses, torch.full((2,), 4.0 * steep))
+        torch.testing.assert_close(by_positive, torch.full((2,), -steep / 100))
+        torch.testing.assert_close(by_scores, torch.full((2, 3), steep / 100))
 
 
 # The sampling law.
@@ -77,14 +88,30 @@ def own_class(anchors: list[int]) -> Tensor:
     return torch.tensor(anchors)[:, None] == LABELS
 
 
-def test_without_replacement_every_other_image_is_equally_likely_and_none_of_the_own_class():
+def coarse_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the keys of `draw_by_partition` four bits, so that most draws meet a tie."""
+    real = np.random.PCG64DXSM
+
+    def source(seed: int) -> SimpleNamespace:
+        return SimpleNamespace(random_raw=lambda n: real(seed).random_raw(n) & 0x0000000F0000000F)
+
+    monkeypatch.setattr(np.random, "PCG64DXSM", source)
+
+
+@pytest.mark.parametrize("case", ["topk", "partition", "partition with ties"])
+def test_without_replacement_every_other_image_is_equally_likely_and_none_of_the_own_class(
+    case, monkeypatch
+):
+    law = draw_by_topk if case == "topk" else draw_by_partition
+    if case == "partition with ties":
+        coarse_keys(monkeypatch)
     own, rounds, count = own_class([0, 3]), 4000, 10
     stream = generator()
     hits = torch.zeros(own.shape)
     together = torch.zeros(IMAGES, IMAGES)
     both = 0.0
     for _ in range(rounds):
-        drawn = draw_without_replacement(own, count, stream)
+        drawn = law(own, count, stream)
         assert drawn.dtype == torch.bool
         assert drawn.sum(dim=1).tolist() == [count, count]
         assert not (drawn & own).any()
@@ -109,6 +136,43 @@ def test_without_replacement_every_other_image_is_equally_likely_and_none_of_the
     common = (~own[0] & ~own[1]).sum().item()
     mean, deviation = common * share**2, math.sqrt(common * share**2 / rounds)
     assert both / rounds == pytest.approx(mean, abs=5 * deviation)
+
+
+@pytest.mark.parametrize("law", [draw_by_topk, draw_by_partition])
+def test_sets_are_of_k_images_for_any_sizes_and_all_others_if_there_are_but_k(law):
+    for images in (2, 41, 1000):  # a row, and all rows, of odd length too
+        own = torch.arange(images) % 2 == torch.tensor([0, 1, 0])[:, None]
+        for count in {1, images // 2}:
+            drawn = law(own, count, generator())
+            assert drawn.sum(dim=1).tolist() == [count] * 3
+            assert not (drawn & own).any()
+    assert torch.equal(law(own[:2], 500, generator()), ~own[:2])
+
+
+def test_tied_keys_do_not_change_the_number_drawn(monkeypatch):
+    own = own_class([0, 1, 2])
+    monkeypatch.setattr(torch, "randint", lambda high, shape, **_: torch.zeros(shape).long())
+    drawn = draw_by_topk(own, 12, generator())
+    assert drawn.sum(dim=1).tolist() == [12, 12, 12]
+    assert not (drawn & own).any()
+
+
+def test_the_partition_is_for_the_cpu_and_topk_for_the_rest():
+    own = own_class([0, 3])
+    ours = draw_without_replacement(own, 10, generator())
+    assert torch.equal(ours, draw_by_partition(own, 10, generator()))
+    assert not torch.equal(ours, draw_by_topk(own, 10, generator()))
+    elsewhere = draw_without_replacement(own.to("meta"), 10, generator())
+    assert (elsewhere.device.type, elsewhere.shape) == ("meta", own.shape)
+
+
+def test_negatives_are_listed_where_they_are_a_set_on_the_cpu():
+    drawn = draw_without_replacement(own_class([0, 3, 1]), 10, generator())
+    images, times = Negatives.of(drawn)
+    assert times is None
+    assert torch.equal(torch.zeros_like(drawn).scatter(1, images, True), drawn)
+    for other in (drawn.float(), drawn.to("meta")):
+        assert Negatives.of(other) == (None, other)
 
 
 def test_with_replacement_counts_are_multinomial_over_the_other_classes():
@@ -162,14 +226,30 @@ def make(**changes) -> tuple[CRD, list]:
     return crd, batches
 
 
+def again(batch: Batch) -> Batch:
+    """Return the batch at the start of its step's draws."""
+    batch.draws.go_to(batch.draws.epoch, batch.draws.step)
+    return batch
+
+
+def drawn_in(crd: CRD, batch: Batch) -> Tensor:
+    """What the term draws in a step, (B, N)."""
+    own = batch.target[:, None] == LABELS
+    stream = again(batch).draws.generator("CRD's negatives")
+    return crd.draw(own, crd.settings.negatives, stream)
+
+
 def embedded(layer: torch.nn.Linear, pooled: Tensor) -> np.ndarray:
     vectors = pooled.detach().numpy() @ layer.weight.detach().numpy().T
     vectors = vectors + layer.bias.detach().numpy()
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def test_two_steps_follow_the_rule_written_out():
+@pytest.mark.parametrize("device", ["cpu", "another"])
+def test_two_steps_follow_the_rule_written_out(device, monkeypatch):
     """Scores against the other side's bank, Z of the first batch, both sides, moved entries."""
+    if device == "another":  # goes the way of a GPU
+        monkeypatch.setattr(Tensor, "is_cpu", False)
     crd, batches = make(temperature=0.2, momentum=0.25)
     banks = {side: getattr(crd, f"{side}_bank").numpy().copy() for side in ("student", "teacher")}
     for bank in banks.values():
@@ -181,8 +261,7 @@ def test_two_steps_follow_the_rule_written_out():
             "student": embedded(crd.embed_student, batch.student.pooled),
             "teacher": embedded(crd.embed_teacher, batch.teacher.pooled),
         }
-        own = batch.target[:, None] == LABELS
-        drawn = draw_without_replacement(own, 12, batch.draws.generator("CRD's negatives"))
+        drawn = drawn_in(crd, batch)
         expected = 0.0
         for side, other in (("student", "teacher"), ("teacher", "student")):
             scores = np.exp(anchors[side] @ banks[other].T / 0.2)
@@ -195,7 +274,7 @@ def test_two_steps_follow_the_rule_written_out():
             p = np.array(rows) / normalisers[side]
             c = 12 / IMAGES
             expected -= (np.log(p[:, 0] / (p[:, 0] + c)) + np.log(c / (p[:, 1:] + c)).sum(1)).mean()
-        assert crd(batch).item() == pytest.approx(expected, rel=1e-9)
+        assert crd(again(batch)).item() == pytest.approx(expected, rel=1e-9)
         for side, bank in banks.items():
             moved = 0.25 * bank[batch.indices] + 0.75 * anchors[side]
             bank[batch.indices] = moved / np.linalg.norm(moved, axis=1, keepdims=True)
@@ -204,34 +283,114 @@ def test_two_steps_follow_the_rule_written_out():
     torch.testing.assert_close(crd.log_normalisers, torch.tensor(fixed, dtype=torch.float64))
 
 
-def test_the_gradient_is_that_of_fixed_banks_and_reaches_both_embeddings_and_the_student():
-    crd, (batch, _) = make(temperature=0.3)
-    banks = crd.student_bank.clone(), crd.teacher_bank.clone()
-    crd(batch).backward()
-    found = batch.student.pooled.grad.clone()
-    assert all(parameter.grad.abs().sum() > 0 for parameter in crd.parameters())
-    assert len(list(crd.parameters())) == 4
+def plain_loss(crd: CRD, batch: Batch, drawn: Tensor) -> Tensor:
+    """The term's value by autograd, from probabilities; before the term has moved its banks."""
+    rows, count = torch.arange(len(batch.indices)), crd.settings.negatives
+    noise, total = count / IMAGES, 0.0
+    sides = (
+        (crd.embed_student(batch.student.pooled), crd.teacher_bank.clone()),
+        (crd.embed_teacher(batch.teacher.pooled), crd.student_bank.clone()),
+    )
+    for vectors, bank in sides:
+        anchors = vectors / vectors.norm(dim=1, keepdim=True)
+        scores = (anchors @ bank.T / crd.settings.temperature).exp()
+        positive = scores[rows, batch.indices]
+        seen = (positive.sum() + (drawn * scores).sum()).detach()
+        z = seen / (len(rows) * (count + 1)) * IMAGES
+        p, q = positive / z, scores / z
+        negative = (drawn * (noise / (q + noise)).log()).sum(dim=1)
+        total = total - ((p / (p + noise)).log() + negative).mean()
+    return total
 
-    # The student's side alone depends on its features: by central differences, Z held fixed.
-    own = batch.target[:, None] == LABELS
-    drawn = draw_without_replacement(own, 12, batch.draws.generator("CRD's negatives")).numpy()
-    z = math.exp(crd.log_normalisers[0])
 
-    def loss(pooled: Tensor) -> float:
-        scores = np.exp(embedded(crd.embed_student, pooled) @ banks[1].numpy().T / 0.3) / z
-        c, total = 12 / IMAGES, 0.0
-        for row, place in enumerate(batch.indices.tolist()):
-            p = scores[row, place]
-            total -= math.log(p / (p + c)) + np.log(c / (scores[row][drawn[row]] + c)).sum()
-        return total / len(pooled)
+def gradients(crd: CRD, batch: Batch, loss: Tensor) -> list[Tensor]:
+    """By the parameters and both sides' features."""
+    inputs = [*crd.parameters(), batch.student.pooled, batch.teacher.pooled]
+    return torch.autograd.grad(loss, inputs)
 
-    step = 1e-6
-    for place in [(0, 0), (1, 3), (3, 5)]:
-        above, below = batch.student.pooled.detach().clone(), batch.student.pooled.detach().clone()
-        above[place] += step
-        below[place] -= step
-        slope = (loss(above) - loss(below)) / (2 * step)
-        assert found[place].item() == pytest.approx(slope, rel=1e-6)
+
+@pytest.mark.parametrize("device", ["cpu", "another"])
+@pytest.mark.parametrize("negatives", [12, 50])
+def test_value_and_gradients_are_those_of_the_formula_with_banks_and_z_held_fixed(
+    device, negatives, monkeypatch
+):
+    if device == "another":  # goes the way of a GPU
+        monkeypatch.setattr(Tensor, "is_cpu", False)
+    crd, (batch, _) = make(temperature=0.3, negatives=negatives)
+    drawn = drawn_in(crd, batch)
+    expected = plain_loss(crd, batch, drawn)
+    by_formula = gradients(crd, batch, expected)
+    loss = crd(again(batch))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-12)
+    ours = gradients(crd, batch, 3 * loss)
+    assert len(ours) == 6
+    for one, other in zip(ours, by_formula, strict=True):
+        assert other.abs().sum() > 0
+        torch.testing.assert_close(one, 3 * other, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gradient_is_that_of_the_loss_by_differences():
+    crd, (first, batch) = make(temperature=0.3)
+    crd(first)  # fixes Z
+    negatives = Negatives.of(drawn_in(crd, batch))
+    bank = crd.teacher_bank.clone()
+    anchors = draw(5, (4, 7), 0.4).requires_grad_()
+
+    def loss(anchors: Tensor) -> Tensor:
+        return crd._contrast(0, anchors, bank, batch.indices, negatives)
+
+    assert torch.autograd.gradcheck(loss, anchors)
+    slopes = torch.autograd.grad(loss(anchors).square(), anchors, create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="once_differentiable"):  # not silently 0
+        slopes.sum().backward()
+
+
+def test_float32_agrees_with_float64_and_autocast_changes_nothing():
+    values, slopes = {}, {}
+    for case in ("float64", "float32", "autocast"):
+        crd, (batch, _) = make(width=WIDTH)
+        crd.embed_student = crd.embed_teacher = torch.nn.Identity()
+        crd.to(torch.float64 if case == "float64" else torch.float32)
+        for side in (batch.student, batch.teacher):
+            side.pooled.data = side.pooled.data.to(crd.student_bank.dtype)
+        with torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"):
+            values[case] = crd(again(batch))
+        values[case].backward()
+        slopes[case] = batch.student.pooled.grad
+    assert values["float32"].dtype == torch.float32
+    assert torch.equal(values["autocast"], values["float32"])
+    assert torch.equal(slopes["autocast"], slopes["float32"])
+    for found in (values, slopes):
+        torch.testing.assert_close(
+            found["float32"].double(), found["float64"], rtol=1e-5, atol=1e-5
+        )
+
+
+def test_a_step_repeats_bit_for_bit():
+    found = []
+    for _ in range(2):
+        crd, batches = make()
+        losses = [crd(again(batch)) for batch in batches]
+        slopes = gradients(crd, batches[1], losses[1])
+        found.append([*losses, *slopes, *crd.buffers()])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("negatives", [12, 50])
+def test_away_from_the_cpu_a_step_asks_the_device_for_nothing(negatives, monkeypatch):
+    """On meta tensors, which have no values: shapes and branches cannot depend on any."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta has none
+    crd, (batch, _) = make(negatives=negatives)
+    crd.to("meta")
+    student, teacher = (
+        Outputs(side.logits, (), (), side.pooled.detach().to("meta").requires_grad_())
+        for side in (batch.student, batch.teacher)
+    )
+    target, indices = batch.target.to("meta"), batch.indices.to("meta")
+    loss = crd(make_batch(student, teacher, target, indices=indices))
+    loss.backward()
+    assert (loss.device.type, loss.shape) == ("meta", ())
+    assert student.pooled.grad.shape == student.pooled.shape
 
 
 def test_the_banks_and_normalisers_are_the_terms_state():
@@ -240,12 +399,12 @@ def test_the_banks_and_normalisers_are_the_terms_state():
     state = {name: value.clone() for name, value in crd.state_dict().items()}
     buffers = {"student_bank", "teacher_bank", "log_normalisers"}
     assert set(state) == buffers | {f"embed_{s}.{p}" for s in TWO for p in ("weight", "bias")}
-    expected = crd(second)
-    again, _ = make()
-    again.load_state_dict(state)
-    assert torch.equal(again(second), expected)
+    expected = crd(again(second))
+    resumed, _ = make()
+    resumed.load_state_dict(state)
+    assert torch.equal(resumed(again(second)), expected)
     fresh, _ = make()
-    assert not torch.equal(fresh(second), expected)
+    assert not torch.equal(fresh(again(second)), expected)
 
 
 TWO = ("student", "teacher")
