@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test test-slurm lint format readme goldens clean
+.PHONY: help setup demo test test-gpu test-slurm bench lint format readme goldens clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -27,6 +27,12 @@ demo: $(INSTALLED)  ## run the demo study to its report (minutes, CPU, no networ
 # Whole files to a worker: what a file's tests share is made once. Each training has one thread.
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+test-gpu: $(INSTALLED)  ## run the tests that need a CUDA GPU
+	$(BIN)/python -m pytest -m gpu -rs tests
+
+bench: $(INSTALLED)  ## time the training loop against the field's common one (CIFAR-100; two pairs)
+	$(BIN)/python -m skd bench cifar100 --pair resnet56--resnet20 --pair resnet32x4--resnet8x4
 
 test-slurm: $(INSTALLED)  ## run the tests on a real SLURM of their own (root; Debian installs it)
 	tests/install.sh slurm

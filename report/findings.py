@@ -25,6 +25,7 @@ from report.tables.model import Table
 from report.tables.outputs import outputs_table
 from report.tables.results import cells_table, paper_tables, teachers_table
 from report.tables.sensitivity import ablation_table, temperature_table
+from report.tables.speed import read_comparisons, speed_table
 from report.variance import VarianceSplit, variance_split
 from report.verdicts import MARGIN
 from skd.spec import DatasetSpec
@@ -74,6 +75,7 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
     }
     analyses, analysis_problem = read_analyses(results, expansion.study)
     plan, plan_problem = plan_and_reality(expansion, frames, results)
+    comparisons, bench_problems = read_comparisons(results, expansion)
     methods = expansion.methods
     tables = (
         teachers_table(frames, pairs),
@@ -87,6 +89,7 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
         variance_table(variances),
         outputs_table(analyses, frames) if analyses else None,
         cost_table(expansion, frames),
+        speed_table(comparisons, expansion),
         plan_table(plan) if plan else None,
         _imagenet(results) if published else None,
     )
@@ -102,7 +105,12 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
         analyses=analyses,
         problems=tuple(
             problem
-            for problem in (analysis_problem, plan_problem, skipped_text(analyses))
+            for problem in (
+                analysis_problem,
+                plan_problem,
+                skipped_text(analyses),
+                *bench_problems,
+            )
             if problem
         ),
         headline=tuple(headline(pairs, methods, frames, margin)),

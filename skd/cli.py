@@ -13,6 +13,7 @@ from rich.console import Console
 from report.commands import diff
 from skd.analyses.commands import analyse
 from skd.authoring.commands import check_baseline, new_baseline
+from skd.bench.commands import bench
 from skd.errors import FAILED, INTERRUPTED, USAGE, InterruptedRunError, RunFailedError, SkdError
 from skd.jobs.commands import job
 from skd.jobs.watching import cancel, status
@@ -21,6 +22,7 @@ from skd.provenance.commands import merge, show
 from skd.spec import DatasetSpec
 from skd.store import Store
 from skd.training.commands import RESULTS, Device, Results, Study, Threads, teacher, train
+from skd.training.views_command import teacher_views
 
 app = typer.Typer(
     help="Train and compare Student-friendly Knowledge Distillation (SKD) and its baselines.",
@@ -51,7 +53,7 @@ def evaluate(
     from skd.data.views import ViewMaker
     from skd.training.evaluation import Evaluator
     from skd.training.execution import choose
-    from skd.training.teachers import build_loaded, read_state_dict
+    from skd.training.weights import build_loaded, read_state_dict
 
     place = choose(device, threads).apply()
     images = load_images(DatasetSpec(name=dataset))
@@ -79,7 +81,8 @@ def import_teacher_command(
     from skd.sheet import Import
     from skd.spec import ImportedTeacher
     from skd.training.execution import choose
-    from skd.training.teachers import TeacherError, import_teacher
+    from skd.training.teachers import import_teacher
+    from skd.training.weights import TeacherError
 
     if not checkpoint.is_file():
         raise TeacherError(f"the checkpoint {checkpoint} is not there")
@@ -121,6 +124,7 @@ def expand(study: Study, results: Results = RESULTS) -> None:
 
 app.command()(teacher)
 app.command()(train)
+app.command("teacher-views")(teacher_views)
 app.command()(analyse)
 app.command()(status)
 app.command()(cancel)
@@ -131,6 +135,7 @@ app.command("plan")(plan)
 app.command()(show)
 app.command()(merge)
 app.command()(diff)
+app.command()(bench)
 
 
 def main() -> None:
@@ -139,5 +144,5 @@ def main() -> None:
         app()
     except SkdError as error:
         print(f"skd: {error}", file=sys.stderr)
-        statuses = {InterruptedRunError: INTERRUPTED, RunFailedError: FAILED}
-        sys.exit(statuses.get(type(error), USAGE))
+        failed = FAILED if isinstance(error, RunFailedError) else USAGE
+        sys.exit(INTERRUPTED if isinstance(error, InterruptedRunError) else failed)

@@ -34,7 +34,9 @@ seeds: [0, 7]
 """
 COMMANDS = [
     "teacher",
+    "teacher-views",
     "train",
+    "bench",
     "evaluate",
     "import-teacher",
     "analyse",
@@ -284,6 +286,29 @@ def test_teacher_then_students_then_nothing_left(
     assert tiny(*train, "--seed", 7).out == done.out
     words = [line.split() for line in tiny("status", "tiny").out.splitlines()]
     assert ["big--resnet8/kd", "1", "1", f"{record.last.top1:.2f}"] in words
+
+
+def test_views_are_stored_and_looked_up_by_runs_side_by_side(tiny: Skd) -> None:
+    assert "is not in the store" in tiny("teacher-views", "tiny", "big").error()
+    tiny("teacher", "tiny", "big")
+    train = ["train", "tiny", "big--resnet8", "kd"]
+    asked = tiny(*train, "--teacher-views", "float16")
+    assert asked.status == 1
+    assert "make them first: skd teacher-views" in asked.err
+    done = tiny("teacher-views", "tiny", "big", "--output", "out/views.json")
+    assert done.status == 0, done.err
+    assert "views of big: logits of" in done.out
+    (card,) = json.loads(Path("out/views.json").read_text())["files"]
+    assert (card["output"], card["precision"]) == ("logits", "float16")
+    done = tiny(*train, "--lanes", "2")
+    assert done.status == 0, done.err
+    cell = load_expansion("tiny", RESULTS).cell("big--resnet8", "kd")
+    for seed in cell.runs:
+        execution = Store(RESULTS).run(cell.runs[seed]).record().execution
+        assert (execution["teacher"], execution["sharing"]) == ("float16", 2)
+    again = ["job", "teacher-views", "tiny", "big", "--output", "out/again.json"]
+    assert tiny(*again).status == 0  # nothing is started
+    assert json.loads(Path("out/again.json").read_text()) == {"files": [card]}
 
 
 def test_a_failed_run_is_told_noted_and_does_not_stop_the_next(

@@ -1,0 +1,1 @@
+"""Our training step beside the field's common practice, measured."""

@@ -1,0 +1,169 @@
+"""The command `skd bench`. Torch is imported once it runs, and in the sides' processes."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from skd.bench import tables
+from skd.bench.cases import Options, cases_of
+from skd.bench.comparing import with_case, with_views
+from skd.bench.progress import progress
+from skd.bench.results import Comparison, write
+from skd.bench.running import Plan, run_case
+from skd.bench.sides import LIVE, MDISTILLER, OURS, PLAIN, SIDES
+from skd.errors import FAILED, UnknownNameError
+from skd.study import load_expansion
+
+if TYPE_CHECKING:
+    from skd.training.execution import Execution
+
+STEPS = {"cpu": 10, "cuda": 200}
+EVALUATIONS = {"cpu": 1, "cuda": 3}
+
+
+def bench(
+    study: Annotated[
+        str, typer.Argument(help="a study's name, or the path of its sheet")
+    ] = "cifar100",
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(help="TEACHER--STUDENT; may be repeated (default: the study's first)"),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="may be repeated (default: all of the study)")
+    ] = None,
+    side: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{', '.join(SIDES)}; may be repeated (default: all, {MDISTILLER} if it is "
+            f"given, {LIVE} where {OURS} has replaced the teacher's forward pass)"
+        ),
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="in each of which every side has a turn, A B, B A, …")
+    ] = 6,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="timed in a turn (default: 10 on a CPU, 200 on a GPU)")
+    ] = None,
+    warmup: Annotated[int, typer.Option(min=1, help="steps of each side before the first")] = 5,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="of the test images (default: 1 on a CPU, 3 on a GPU)")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads a side (default: torch's)")
+    ] = None,
+    lanes: Annotated[
+        int | None, typer.Option(min=1, help="runs side by side, of ours (default: its choice)")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="of the others' loaders (default: one a core, 8 at most; mdistiller 2)",
+        ),
+    ] = None,
+    mdistiller: Annotated[
+        Path | None, typer.Option(help="compare with a checkout of mdistiller in this folder")
+    ] = None,
+    mdistiller_site: Annotated[
+        Path | None,
+        typer.Option(help="folder with the packages that mdistiller needs and are not here"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file (default: RESULTS/bench/DEVICE-DATE.json)")
+    ] = None,
+    results: Annotated[Path, typer.Option(help="where runs, teachers and reports are kept")] = Path(
+        "results"
+    ),
+) -> None:
+    """Compare the speed of our training step with the field's common practice, in turns.
+
+    Each side has a process of its own; while one is timed the others are stopped. A side that
+    fails is a row with its reason; the exit status is then 1.
+    """
+    from skd.training.execution import choose
+
+    place = choose(device, threads)
+    expansion = load_expansion(study, results)
+    cases = cases_of(expansion, pair or (), method or ())
+    options = Options(
+        device=place.device,
+        threads=place.threads,
+        lanes=lanes,
+        workers=workers,
+        results=results,
+        mdistiller=mdistiller,
+        mdistiller_site=mdistiller_site,
+    )
+    sides = sides_for(side or (), options)
+    plan = Plan(
+        rounds=rounds,
+        steps=steps or STEPS[place.device],
+        warmup=warmup,
+        evaluations=evaluations or EVALUATIONS[place.device],
+    )
+    made = Comparison(
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        study=expansion.study,
+        dataset=expansion.dataset,
+        round_steps=plan.steps,
+        epochs=expansion.recipe.epochs,
+        threads=place.threads,
+        **_machine(place),
+    )
+    path = output or default_path(results, made)
+    console = Console(highlight=False)
+    with progress(len(cases) * plan.turns(len(sides))) as bar:
+        for number, case in enumerate(cases):
+            bar.begin_case(number * plan.turns(len(sides)))
+            made = with_case(made, case, run_case(case, sides, plan, bar.tell), options, bar)
+            write(made, path)  # what is measured stays, whatever comes next
+        made = with_views(made, cases, options, bar)
+    write(made, path)
+    console.print(tables.rows_table(made.rows))
+    if made.teacher_views:
+        console.print(tables.views_table(made.teacher_views))
+    for line in [*tables.notes(made), f"written to {path}"]:
+        console.print(line, markup=False, soft_wrap=True)
+    if made.failures:
+        Console(stderr=True).print(f"failed: {'; '.join(made.failures)}", markup=False)
+        raise typer.Exit(FAILED)
+
+
+def sides_for(asked: list[str] | tuple[str, ...], options: Options) -> dict[str, Options]:
+    """Return the sides with their options, in the order of the first round.
+
+    Raises:
+        UnknownNameError: no such side; names those there are.
+    """
+    for name in asked:
+        if name not in SIDES:
+            raise UnknownNameError("side", name, SIDES)
+    usual = [OURS, LIVE, PLAIN, *([MDISTILLER] if options.mdistiller else [])]
+    chosen = [name for name in SIDES if name in (asked or usual)]
+    live = options.model_copy(update={"teacher": "live"})
+    return {name: live if name == LIVE else options for name in chosen}
+
+
+def default_path(results: Path, made: Comparison) -> Path:
+    """Return where a comparison is written: by device and time."""
+    name = made.device_name
+    if made.device == "cpu":
+        name += f" {made.threads} threads"
+    stamp = re.sub(r"[^0-9T]", "", made.made_at.split("+")[0])
+    return results / "bench" / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{stamp}.json"
+
+
+def _machine(place: Execution) -> dict[str, Any]:
+    from skd.training.execution import environment
+
+    known = environment()
+    name = known["cpu"] if place.device == "cpu" else known["gpu"]
+    return {"environment": known, "device": place.device, "device_name": name or "unknown"}

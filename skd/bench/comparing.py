@@ -1,0 +1,53 @@
+"""A comparison, grown case by case. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from skd.bench import tables
+from skd.bench.cases import Case, Options
+from skd.bench.process import SideError, SideProcess
+from skd.bench.progress import Bar
+from skd.bench.results import Comparison, Peak, TeacherViews
+from skd.bench.rows import precision_of, rows_of, teacher_views, uses_views
+from skd.bench.running import Measured
+from skd.bench.sides import MEASURE_PEAK, MEASURE_VIEWS
+
+
+def with_case(
+    made: Comparison, case: Case, measured: Sequence[Measured], options: Options, bar: Bar
+) -> Comparison:
+    """Return the comparison with a case's rows, and told of them; peaks are measured as needed."""
+    peaks = dict(made.peaks)
+    for found in measured:
+        if found.traceback:
+            bar.print(found.traceback)
+        name = precision_of(found.how)
+        if found.failure is None and name not in peaks:
+            with SideProcess(MEASURE_PEAK, case, options, precision=name) as process:
+                try:
+                    peaks[name] = Peak(**process.measure())
+                except SideError as error:  # the shares stay open
+                    bar.print(f"the peak in {name} could not be measured: {error}")
+    rows = rows_of(case, measured, peaks)
+    for row in rows:
+        bar.print(tables.line(row))
+    return made.model_copy(update={"rows": (*made.rows, *rows), "peaks": peaks})
+
+
+def with_views(made: Comparison, cases: Sequence[Case], options: Options, bar: Bar) -> Comparison:
+    """Return the comparison with what the views take, of each teacher that was seen by them."""
+    by_key = {(case.pair, case.method): case for case in cases}
+    found: dict[str, TeacherViews] = {}
+    for row in filter(uses_views, made.rows):
+        if row.teacher in found:
+            continue
+        bar.tell(f"{row.teacher}: building views")
+        with SideProcess(MEASURE_VIEWS, by_key[row.pair, row.method], options) as process:
+            try:
+                measured: dict[str, Any] = process.measure()
+            except SideError as error:
+                measured = {"failure": str(error)}
+        found[row.teacher] = teacher_views(row.teacher, measured, made.rows, made.epochs)
+    return made.model_copy(update={"teacher_views": tuple(found.values())})

@@ -1,0 +1,42 @@
+"""How far a comparison is: a bar on standard error. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class Bar:
+    """The turns that are done, as a rich bar on standard error; lines go above it."""
+
+    def __init__(self, progress: Progress, turns: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("starting", total=turns)
+
+    def begin_case(self, turns: int) -> None:
+        """So many turns are behind us: sides that failed had fewer."""
+        self._progress.update(self._task, completed=turns)
+
+    def tell(self, what: str) -> None:
+        """Say what is done now."""
+        self._progress.update(self._task, description=what, advance=1)
+
+    def print(self, text: str) -> None:
+        """Write a line."""
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(turns: int) -> Iterator[Bar]:
+    """Show a bar of so many turns within the block."""
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield Bar(progress, turns)

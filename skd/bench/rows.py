@@ -1,0 +1,123 @@
+"""From what was measured to the rows of the result. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+from skd.bench import measure
+from skd.bench.cases import Case
+from skd.bench.results import Peak, Row, SpeedUp, TeacherViews
+from skd.bench.running import Measured
+from skd.bench.sides import LIVE, OURS, PLAIN
+
+PRECISION = "float32"  # of a side that does not say
+
+
+def precision_of(how: Mapping[str, Any]) -> str:
+    """Return the precision that a side computes in."""
+    return how.get("precision", PRECISION)
+
+
+def lanes_of(how: Mapping[str, Any]) -> int:
+    """Return how many runs a side trains together."""
+    return how.get("lanes", 1)
+
+
+def rows_of(case: Case, measured: Sequence[Measured], peaks: Mapping[str, Peak]) -> list[Row]:
+    """Return a case's rows, one a side.
+
+    Args:
+        case: what was trained.
+        measured: its sides.
+        peaks: by precision; the share of one that is not here stays open.
+    """
+    plain = next((found for found in measured if found.side == PLAIN and not found.failure), None)
+    return [_row(case, found, plain, peaks) for found in measured]
+
+
+def _row(case: Case, found: Measured, plain: Measured | None, peaks: Mapping[str, Peak]) -> Row:
+    row = {
+        "pair": case.pair,
+        "method": case.method,
+        "teacher": case.teacher,
+        "student": case.spec.network,
+        "side": found.side,
+        "how": found.how,
+        "batch_size": case.batch_size,
+        "steps_per_epoch": case.steps_per_epoch,
+    }
+    if found.failure is not None:
+        return Row(**row, failure=found.failure, unfit=found.unfit)
+    lanes, steps = lanes_of(found.how), case.steps_per_epoch
+    seconds, evaluation = median(found.rounds), median(found.evaluations)
+    work = lanes * _multiply_adds(case, found.how)
+    peak = peaks.get(precision_of(found.how))
+    return Row(
+        **row,
+        lanes=lanes,
+        rounds=tuple(found.rounds),
+        evaluations=tuple(found.evaluations),
+        seconds_per_step=seconds,
+        images_per_second=measure.images_per_second(case.batch_size, lanes, seconds),
+        evaluation_seconds=evaluation,
+        evaluation_share=measure.evaluation_share(steps, seconds, evaluation),
+        seconds_per_epoch=measure.seconds_per_epoch(steps, seconds, evaluation, lanes),
+        peak_memory_bytes=found.peak_memory_bytes,
+        multiply_adds=work,
+        share_of_peak=(
+            measure.share_of_peak(work, seconds, peak.multiply_adds_per_second) if peak else None
+        ),
+        speed_up=_speed_up(found, plain),
+    )
+
+
+def _multiply_adds(case: Case, how: Mapping[str, Any]) -> int:
+    live = case.teacher_facts is not None and how.get("teacher") == "live"
+    return measure.step_multiply_adds(
+        student=case.student_facts.multiply_adds,
+        extra=case.extra.multiply_adds,
+        live_teacher=case.teacher_facts.multiply_adds if live else 0,
+        batch_size=case.batch_size,
+    )
+
+
+def _speed_up(found: Measured, plain: Measured | None) -> SpeedUp | None:
+    if plain is None:
+        return None
+    # Seconds a step of one run.
+    reference = [seconds / lanes_of(plain.how) for seconds in plain.rounds]
+    own = [seconds / lanes_of(found.how) for seconds in found.rounds]
+    return SpeedUp(**asdict(measure.paired_ratio(reference, own)))
+
+
+def uses_views(row: Row) -> bool:
+    """Whether a row is ours, with the teacher's forward pass replaced by a look-up."""
+    return row.side == OURS and not row.failure and row.how.get("teacher") == "views"
+
+
+def teacher_views(
+    teacher: str, found: Mapping[str, Any], rows: Sequence[Row], epochs: int
+) -> TeacherViews:
+    """Return what building a teacher's views takes, and after how many runs it pays.
+
+    Args:
+        teacher: its name in the sheet.
+        found: what `skd.bench.ours.measure_views` returned, or a ``failure``.
+        rows: of all cases: what a run saves is the difference of our rows with a live teacher
+            and without.
+        epochs: of a run.
+    """
+    built = TeacherViews(teacher=teacher, **found)
+    if built.seconds is None:
+        return built
+    live = {(row.pair, row.method): row for row in rows if row.side == LIVE and not row.failure}
+    pays = {}
+    for row in rows:
+        other = live.get((row.pair, row.method))
+        if row.teacher == teacher and uses_views(row) and other is not None:
+            saved = other.seconds_per_epoch - row.seconds_per_epoch
+            pays[f"{row.pair}/{row.method}"] = measure.runs_until_paid(built.seconds, saved, epochs)
+    return built.model_copy(update={"pays_after_runs": pays})

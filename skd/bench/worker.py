@@ -1,0 +1,93 @@
+"""A side's process: builds it, then does what it is told, a line of JSON each way.
+
+Started by `skd.bench.process`. Ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import IO, Any
+
+import torch
+
+from skd.bench.cases import Case, Options
+from skd.bench.sides import Side
+from skd.errors import SkdError, UnfitError
+from skd.training.execution import reset_peak_memory
+
+
+def main() -> None:
+    """Serve one side, or answer one question, over standard input and output."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print must not come between the answers
+    try:
+        _serve(sys.stdin, answers)
+    except Exception as error:
+        _answer(answers, **_reason(error))
+        sys.exit(1)
+
+
+def _serve(requests: IO[str], answers: IO[str]) -> None:
+    asked = json.loads(requests.readline())
+    case = Case.model_validate(asked["case"])
+    options = Options.model_validate(asked["options"])
+    torch.set_num_threads(options.threads)
+    made = _function(asked["builder"])(case, options, **asked["arguments"])
+    if isinstance(made, dict):
+        _answer(answers, found=made)
+        return
+    made.synchronise()
+    reset_peak_memory(torch.device(options.device))  # what building it took is not of its steps
+    _answer(answers, how=made.describe())
+    for line in requests:
+        _answer(answers, **_do(made, **json.loads(line)))
+
+
+def _function(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _do(side: Side, do: str, steps: int = 0, lead: int = 0) -> dict[str, Any]:
+    """Return the answer to one request. Untimed steps lead: they fetch what was swapped out."""
+    if do == "steps":
+        for _ in range(lead):
+            side.step()
+        return {"seconds": _timed(side, side.step, steps)}
+    if do == "evaluate":
+        return {"seconds": _timed(side, side.evaluate)}
+    if do == "finish":
+        return {"peak_memory_bytes": side.peak_memory(), "how": side.describe()}
+    raise ValueError(f"unknown request '{do}'")
+
+
+def _timed(side: Side, work: Callable[[], None], times: int = 1) -> float:
+    side.synchronise()
+    begun = time.perf_counter()
+    for _ in range(times):
+        work()
+    side.synchronise()
+    return time.perf_counter() - begun
+
+
+def _reason(error: Exception) -> dict[str, Any]:
+    expected = isinstance(error, SkdError)
+    return {
+        "failure": str(error) if expected else f"{type(error).__name__}: {error}",
+        "unfit": isinstance(error, UnfitError),
+        "traceback": None if expected else traceback.format_exc(),
+    }
+
+
+def _answer(answers: IO[str], **data: Any) -> None:
+    print(json.dumps(data), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Sides that do nothing, for `test_bench_sides`: built in the sides' processes, so kept light."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from skd.bench.cases import Case, Options
+from skd.errors import UnfitError
+
+
+class Fake:
+    """A side that does nothing, but what it is told to."""
+
+    def __init__(self, options: Options, **how: Any) -> None:
+        self.how = {"teacher": options.teacher, "lanes": 2, **how}
+        self.steps, self.evaluations = 0, 0
+
+    def step(self) -> None:
+        self.steps += 1
+        time.sleep(0.001)
+
+    def evaluate(self) -> None:
+        self.evaluations += 1
+        time.sleep(0.001)
+
+    def synchronise(self) -> None:
+        pass
+
+    def peak_memory(self) -> int:
+        return 1000
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.how, "steps": self.steps, "evaluations": self.evaluations}
+
+
+def build(case: Case, options: Options) -> Fake:
+    print("what a library prints is no answer")
+    return Fake(options, teacher="live" if options.teacher == "live" else "views")
+
+
+def build_unfit(case: Case, options: Options) -> Fake:
+    raise UnfitError("there is no such method")
+
+
+def build_broken(case: Case, options: Options) -> Fake:
+    side = build(case, options)
+
+    def step() -> None:
+        side.steps += 1
+        if side.steps > 5:
+            raise ArithmeticError("the sixth step")
+
+    side.step = step
+    return side
+
+
+def build_dying(case: Case, options: Options) -> Fake:
+    side = build(case, options)
+    side.evaluate = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    return side
+
+
+def measure_views(case: Case, options: Options) -> dict[str, Any]:
+    return {"views": 25, "images": 80, "seconds": 5.0, "measured_share": 0.5, "bytes": 1000}

@@ -1,0 +1,242 @@
+"""The arithmetic of `skd bench`, against values worked out by hand; its rows, tables and JSON."""
+
+import json
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import tiny
+from pydantic import ValidationError
+from rich.console import Console
+
+from skd.bench import measure, tables
+from skd.bench.cases import Case, Options, cases_of
+from skd.bench.results import BenchError, Comparison, Peak, Row, TeacherViews, read, write
+from skd.bench.rows import rows_of, teacher_views
+from skd.bench.running import Measured
+from skd.errors import UnknownNameError
+from skd.spec import DatasetSpec
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return cases_of(tiny.study())
+
+
+def case_of(cases: list[Case], method: str) -> Case:
+    return next(case for case in cases if case.method == method)
+
+
+# The arithmetic.
+
+
+def test_sides_take_turns_forward_and_backward() -> None:
+    assert measure.alternation(["a", "b"], 3) == [("a", "b"), ("b", "a"), ("a", "b")]
+    assert measure.alternation(["a", "b", "c"], 2) == [("a", "b", "c"), ("c", "b", "a")]
+    with pytest.raises(ValueError, match="1 or more"):
+        measure.alternation(["a"], 0)
+
+
+def test_rates_epochs_and_shares() -> None:
+    assert measure.images_per_second(64, 1, 0.25) == 256
+    assert measure.images_per_second(64, 4, 0.25) == 1024
+    assert measure.seconds_per_epoch(782, 0.1, 21.8) == pytest.approx(100)
+    assert measure.seconds_per_epoch(782, 0.1, 21.8, lanes=4) == pytest.approx(25)
+    assert measure.evaluation_share(782, 0.1, 21.8) == pytest.approx(0.218)
+    # 64 images: three passes of the student and what trains beside it, one of the teacher.
+    assert measure.step_multiply_adds(10, 1, 100, 64) == 64 * (33 + 100)
+    assert measure.share_of_peak(10**9, 0.5, 4e9) == 0.5
+
+
+def test_the_ratio_is_paired_by_rounds() -> None:
+    one = measure.paired_ratio([2.0], [0.5])
+    assert (one.value, one.low, one.high) == (4, None, None)
+    # Twice as fast in every round, however the rounds differ: nothing is uncertain.
+    rounds = [1.0, 4.0, 9.0, 2.0, 3.0, 8.0]
+    same = measure.paired_ratio(rounds, [seconds / 2 for seconds in rounds])
+    assert (same.value, same.low, same.high) == (2, 2, 2)
+    # One disturbed round of six widens the interval and moves the median little.
+    six = measure.paired_ratio([2.0, 2.2, 2.4, 2.6, 2.8, 30.0], [1.0] * 6)
+    assert (six.value, six.low, six.high) == pytest.approx((2.5, 2.0, 30.0))
+    assert measure.paired_ratio([1.0] * 5, [1.0] * 5).low is None  # 94 % at the most
+    # Of nine, one at each end is left out: 2 · (1 + 9) / 2⁹ = 3.9 % lie beyond.
+    nine = measure.paired_ratio([1.0, 2, 3, 4, 5, 6, 7, 8, 9], [1.0] * 9)
+    assert (nine.value, nine.low, nine.high) == (5, 2, 8)
+    for reference, own in (([], []), ([1.0], [1.0, 2.0])):
+        with pytest.raises(ValueError, match="paired"):
+            measure.paired_ratio(reference, own)
+
+
+def test_when_the_views_have_paid() -> None:
+    assert measure.runs_until_paid(600, saved_per_epoch=5, epochs=240) == 0.5
+    assert measure.runs_until_paid(600, saved_per_epoch=0, epochs=240) is None
+    assert measure.runs_until_paid(600, saved_per_epoch=-1, epochs=240) is None
+
+
+# The cases.
+
+
+def test_cases_are_the_studys_cells(cases: list[Case]) -> None:
+    assert [case.key for case in cases] == [
+        "resnet8/student",
+        f"{tiny.PAIR}/kd",
+        f"{tiny.PAIR}/skd",
+        f"{tiny.PAIR}/skd+kd",
+    ]
+    alone, taught = cases[:2]
+    assert (alone.teacher, alone.teacher_id, alone.teacher_facts) == (None, None, None)
+    assert taught.teacher == "teacher"
+    assert taught.teacher_facts == taught.student_facts
+    assert (taught.batch_size, taught.steps_per_epoch) == (64, 2)  # 80 images
+    assert all(Case.model_validate_json(case.model_dump_json()) == case for case in cases)
+    chosen = cases_of(tiny.study(), methods=["skd", "kd"])
+    assert [case.method for case in chosen] == ["kd", "skd"]
+
+
+def test_wrong_names_are_told_the_allowed_ones() -> None:
+    study = tiny.study()
+    with pytest.raises(UnknownNameError, match=f"unknown pair 'a--b'.*allowed: {tiny.PAIR}"):
+        cases_of(study, pairs=["a--b"])
+    with pytest.raises(UnknownNameError, match=r"'sdk'.*did you mean 'skd'.*student, kd, skd"):
+        cases_of(study, methods=["sdk"])
+
+
+# The rows.
+
+
+def measured(side: str, rounds: list[float], **how: object) -> Measured:
+    return Measured(side, how, rounds, evaluations=[3.0, 1.0, 2.0], peak_memory_bytes=2**20)
+
+
+def test_rows_hold_what_was_measured(cases: list[Case]) -> None:
+    case = case_of(cases, "kd")
+    peak = Peak(precision="float32", multiply_adds_per_second=1e9, measured_by="hand")
+    broken = Measured("mdistiller", failure="no such thing", unfit=True)
+    sides = [
+        measured("skd", [0.2, 0.4, 0.3], teacher="views", lanes=4),
+        measured("skd-live", [0.4, 0.4, 0.4], teacher="live"),
+        measured("plain", [0.4, 0.8, 0.6], teacher="live"),
+        broken,
+    ]
+    ours, live, plain, none = rows_of(case, sides, {"float32": peak})
+    assert (ours.lanes, ours.seconds_per_step, ours.evaluation_seconds) == (4, 0.3, 2.0)
+    assert ours.images_per_second == pytest.approx(4 * 64 / 0.3)
+    assert ours.seconds_per_epoch == pytest.approx((2 * 0.3 + 2) / 4)
+    assert ours.speed_up.value == pytest.approx(8)  # half the time, four runs
+    assert ours.speed_up.low is None  # three rounds
+    assert plain.speed_up.value == 1
+    student = case.student_facts.multiply_adds
+    assert ours.multiply_adds == 4 * 64 * 3 * student  # the teacher does not run
+    assert live.multiply_adds == plain.multiply_adds == 64 * 4 * student  # teacher = student
+    assert live.share_of_peak == pytest.approx(64 * 4 * student / 0.4 / 1e9)
+    assert (none.failure, none.unfit, none.rounds) == ("no such thing", True, ())
+    assert none.seconds_per_step is none.speed_up is None
+    without = rows_of(case, sides[:2], {})
+    assert [row.speed_up for row in without] == [row.share_of_peak for row in without] == [None] * 2
+
+
+def test_what_the_views_cost_is_set_against_what_they_save(cases: list[Case]) -> None:
+    case = case_of(cases, "kd")
+    sides = [
+        measured("skd", [0.2], teacher="views"),
+        measured("skd-live", [0.5], teacher="live"),
+    ]
+    rows = rows_of(case, sides, {})
+    found = {"views": 25, "images": 80, "seconds": 9.0, "measured_share": 0.1, "bytes": 4000}
+    built = teacher_views("teacher", found, rows, epochs=3)
+    assert built.extrapolated
+    assert built.pays_after_runs == {case.key: pytest.approx(9 / (2 * 0.3 * 3))}
+    assert teacher_views("another", found, rows, epochs=3).pays_after_runs == {}
+    failed = teacher_views("teacher", {"failure": "no room"}, rows, epochs=3)
+    assert (failed.failure, failed.pays_after_runs) == ("no room", {})
+
+
+# The JSON and the tables.
+
+
+def comparison(rows: list[Row], **changes: object) -> Comparison:
+    return Comparison(
+        made_at="2026-01-02T03:04:05+00:00",
+        environment={"torch": "2.15.0", "gpu": None},
+        study="tiny",
+        dataset=DatasetSpec(name="digits"),
+        device="cpu",
+        device_name="a CPU",
+        threads=2,
+        round_steps=10,
+        epochs=3,
+        rows=rows,
+        **changes,
+    )
+
+
+def test_a_comparison_survives_json(cases: list[Case], tmp_path: Path) -> None:
+    case, path = case_of(cases, "kd"), tmp_path / "bench" / "cpu.json"
+    rows = rows_of(
+        case, [measured("plain", [0.4, 0.5], workers=2), Measured("skd", failure="x")], {}
+    )
+    views = TeacherViews(teacher="teacher", failure="no room")
+    made = comparison(rows, teacher_views=(views,))
+    write(made, path)
+    assert read(path) == made
+    assert made.schema_version == json.loads(path.read_text())["schema_version"] == 1
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    for damaged in (path, tmp_path / "none.json"):
+        with pytest.raises(BenchError, match=damaged.name):
+            read(damaged)
+    with pytest.raises(ValidationError, match="unknown key 'wrong'"):
+        Row.model_validate({**rows[0].model_dump(), "wrong": 1})
+
+
+def test_failures_are_what_went_wrong_not_what_is_not_there(cases: list[Case]) -> None:
+    sides = [
+        measured("plain", [0.4]),
+        Measured("skd", failure="broken"),
+        Measured("mdistiller", failure="no such method", unfit=True),
+    ]
+    rows = rows_of(case_of(cases, "kd"), sides, {})
+    views = TeacherViews(teacher="teacher", failure="no room")
+    assert comparison(rows).failures == [f"{tiny.PAIR}/kd, skd"]
+    assert comparison([], teacher_views=(views,)).failures == ["views of teacher"]
+
+
+def test_tables_tell_numbers_and_reasons(cases: list[Case]) -> None:
+    sides = [
+        measured("skd", [0.2, 0.25] * 3, teacher="views", lanes=2),
+        measured("plain", [0.4, 0.5] * 3, teacher="live", workers=3, teacher_weights="random"),
+        Measured("mdistiller", failure="the disk is full"),
+    ]
+    peak = Peak(precision="float32", multiply_adds_per_second=5e10, measured_by="by hand")
+    rows = rows_of(case_of(cases, "kd"), sides, {"float32": peak})
+    views = TeacherViews(
+        teacher="teacher",
+        views=25,
+        images=80,
+        seconds=9.0,
+        measured_share=0.1,
+        bytes=2**21,
+        pays_after_runs={"a/kd": 0.5, "a/dkd": None},
+    )
+    made = comparison(rows, peaks={"float32": peak}, teacher_views=(views,))
+    console = Console(width=200, file=StringIO())
+    console.print(tables.rows_table(made.rows))
+    console.print(tables.views_table(made.teacher_views))
+    text = console.file.getvalue() + "\n".join([*tables.notes(made), *map(tables.line, made.rows)])
+    for told in (
+        "4.00 [4.00, 4.00] times",
+        "the disk is full",
+        "workers 3",
+        "random weights",
+        "100 GFLOP/s, measured here",
+        "about 9 s",
+        "a/kd: 0.5, a/dkd: never",
+        "2 threads a side",
+    ):
+        assert told in text, told
+
+
+def test_options_go_to_other_processes_as_json(tmp_path: Path) -> None:
+    options = Options(device="cpu", threads=2, workers=0, results=tmp_path, mdistiller=tmp_path)
+    assert Options.model_validate_json(options.model_dump_json()) == options
+    with pytest.raises(ValidationError, match="threads"):
+        Options(device="cpu", threads=0, results=tmp_path)

@@ -1,0 +1,229 @@
+"""Sides in processes of their own: their turns, failures and end; and the whole command."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import typer
+import yaml
+from typer.testing import CliRunner
+
+from skd.bench import commands, comparing, mdistiller, mdistiller_checkout
+from skd.bench.cases import Case, Options, cases_of
+from skd.bench.process import SideProcess
+from skd.bench.results import BenchError, read
+from skd.bench.running import Plan, run_case
+from skd.bench.sides import BUILDERS, SIDES
+from skd.errors import UnfitError, UnknownNameError
+
+PLAN = Plan(rounds=3, steps=4, warmup=2, evaluations=2)
+
+
+FAKES = "test_bench_fakes"
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the sides' processes find the fakes."""
+    there = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), there]))
+
+
+@pytest.fixture(scope="module")
+def case() -> Case:
+    return cases_of(tiny.study(), methods=["kd"])[0]
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    return Options(device="cpu", threads=1, workers=0, results=tmp_path)
+
+
+def test_the_sides_have_builders() -> None:
+    assert set(BUILDERS) == set(SIDES)
+
+
+def test_a_failing_side_says_why_and_the_others_go_on(case: Case, options: Options) -> None:
+    builders = {
+        "good": f"{FAKES}:build",
+        "unfit": f"{FAKES}:build_unfit",
+        "broken": f"{FAKES}:build_broken",
+        "dying": f"{FAKES}:build_dying",
+    }
+    told: list[str] = []
+    found = run_case(case, dict.fromkeys(builders, options), PLAN, told.append, builders)
+    good, unfit, broken, dying = found
+    assert [side.side for side in found] == [*builders]
+    assert good.failure is None
+    assert (len(good.rounds), len(good.evaluations), good.peak_memory_bytes) == (3, 2, 1000)
+    assert all(seconds >= 0.001 for seconds in good.rounds)  # of one step
+    # Two to warm up; three rounds of four, each with one before it.
+    assert good.how["steps"] == 2 + 3 * (1 + 4)
+    assert good.how["evaluations"] == 2
+    assert (unfit.failure, unfit.unfit) == ("there is no such method", True)
+    assert unfit.traceback is None
+    assert broken.failure == "ArithmeticError: the sixth step"
+    assert "in step" in broken.traceback
+    assert not broken.unfit
+    assert "SIGKILL" in dying.failure
+    rounds = [line.partition(": ")[2] for line in told if "round" in line]
+    turns = [line.partition(",")[0] for line in rounds if "broken" not in line]
+    assert turns == ["good", "dying", "dying", "good", "good", "dying"]
+
+
+def test_ours_is_not_measured_twice_without_views(case: Case, options: Options) -> None:
+    live = options.model_copy(update={"teacher": "live"})
+    builders = {"skd": f"{FAKES}:build", "skd-live": f"{FAKES}:build"}
+    plan = Plan(rounds=1, steps=1, warmup=1, evaluations=1)
+    found = run_case(case, {"skd": live, "skd-live": live}, plan, builders=builders)
+    assert [side.side for side in found] == ["skd"]
+
+
+def state_of(process: int) -> str:
+    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def until_stopped(process: int) -> bool:
+    end = time.monotonic() + 10
+    while state_of(process) != "T" and time.monotonic() < end:
+        time.sleep(0.01)
+    return state_of(process) == "T"
+
+
+def test_a_side_is_stopped_between_its_turns_and_gone_in_the_end(
+    case: Case, options: Options
+) -> None:
+    with SideProcess(f"{FAKES}:build", case, options) as side:
+        side.build()
+        pid = side._process.pid
+        assert until_stopped(pid)
+        assert side.steps(3) >= 0.003
+        assert until_stopped(pid)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+# mdistiller's side, without mdistiller.
+
+
+def test_mdistiller_refuses_what_it_cannot_do(case: Case, options: Options, tmp_path: Path) -> None:
+    def with_spec(method: str = "kd", dataset: str = "cifar100") -> Case:
+        spec = case.spec.model_copy(update={"dataset": mdistiller.DATASET})
+        spec = spec if dataset == "cifar100" else case.spec
+        return case.model_copy(update={"method": method, "spec": spec})
+
+    with pytest.raises(UnfitError, match=r"no 'skd\+kd'.*allowed: student, kd, dkd, crd, reviewkd"):
+        mdistiller.build(with_spec("skd+kd"), options)
+    with pytest.raises(UnfitError, match="only CIFAR-100"):
+        mdistiller.build(with_spec(dataset="digits"), options)
+    with pytest.raises(BenchError, match="--mdistiller"):
+        mdistiller.build(with_spec(), options)
+    wrong = options.model_copy(update={"mdistiller": tmp_path})
+    with pytest.raises(BenchError, match=r"no checkout of mdistiller.*trainer\.py"):
+        mdistiller.build(with_spec(), wrong)
+    with pytest.raises(BenchError, match=r"needs the package no_such_thing.*--mdistiller-site"):
+        mdistiller_checkout.module("no_such_thing")
+
+
+def test_mdistillers_own_configuration_is_taken(tmp_path: Path) -> None:
+    def leave(name: str, kind: str, teacher: str, student: str, **solver: str) -> Path:
+        path = tmp_path / "configs" / "cifar100" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        names = {"TYPE": kind, "TEACHER": teacher, "STUDENT": student}
+        path.write_text(yaml.safe_dump({"DISTILLER": names, "SOLVER": solver}))
+        return path
+
+    leave("a.yaml", "DKD", "resnet56", "resnet20", TRAINER="dot")
+    some, fit = leave("b.yaml", "DKD", "vgg13", "vgg8"), leave("dkd/c.yaml", "DKD", "t", "s")
+    assert mdistiller_checkout.config_for(tmp_path, "DKD", "t", "s") == fit
+    assert mdistiller_checkout.config_for(tmp_path, "DKD", "resnet56", "resnet20") == some
+    with pytest.raises(BenchError, match="no file of type KD"):
+        mdistiller_checkout.config_for(tmp_path, "KD", "t", "s")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("SKD_MDISTILLER" not in os.environ, reason="it names no checkout of mdistiller")
+def test_mdistiller_itself(
+    options: Options, cifar_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKD_DATA", str(cifar_root))
+    study = tiny.study(
+        dataset={"name": "cifar100"},
+        recipe={"epochs": 1, "milestones": [1], "batch_size": 16},
+        teachers={"resnet56": {"train": {"seed": 0}}},
+        pairs=[{"teacher": "resnet56", "student": "resnet20"}],
+        methods=[*mdistiller.TYPES],
+    )
+    places = {"mdistiller": os.environ["SKD_MDISTILLER"]}
+    places["mdistiller_site"] = os.environ.get("SKD_MDISTILLER_SITE")
+    options = Options.model_validate({**options.model_dump(), **places})
+    for case in cases_of(study):
+        with SideProcess(BUILDERS["mdistiller"], case, options) as side:
+            how = side.build()
+            assert how["teacher"] == ("none" if case.method == "student" else "live")
+            assert side.steps(2) > 0
+            assert side.finish()["peak_memory_bytes"] > 2**20
+
+
+# The command.
+
+
+def run(*arguments: Any) -> Any:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(commands.bench)
+    return CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200"})
+
+
+def test_wrong_arguments_name_the_allowed_ones(options: Options, tmp_path: Path) -> None:
+    assert [*commands.sides_for((), options)] == ["skd", "skd-live", "plain"]
+    given = options.model_copy(update={"mdistiller": tmp_path})
+    assert [*commands.sides_for([], given)] == [*SIDES]
+    chosen = commands.sides_for(["plain", "skd-live"], options)
+    assert {name: asked.teacher for name, asked in chosen.items()} == {
+        "skd-live": "live",
+        "plain": "auto",
+    }
+    with pytest.raises(UnknownNameError, match=r"side 'plian'.*skd, skd-live, plain, mdistiller"):
+        commands.sides_for(["plian"], options)
+    assert run("--rounds", 0).exit_code == 2
+    assert "--mdistiller" in run("--help").output
+
+
+@pytest.mark.slow
+def test_the_command_measures_writes_and_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sheet = tmp_path / "tiny.yaml"
+    sheet.write_text(json.dumps(tiny.SHEET))  # JSON is YAML
+    fakes = {"skd": "build", "skd-live": "build", "mdistiller": "nowhere"}
+    builders = {**BUILDERS, **{name: f"{FAKES}:{place}" for name, place in fakes.items()}}
+    monkeypatch.setattr(commands, "run_case", partial(run_case, builders=builders))
+    monkeypatch.setattr(comparing, "MEASURE_VIEWS", f"{FAKES}:measure_views")
+    places = [sheet, "--results", tmp_path, "--mdistiller", tmp_path]
+    usual = [*places, "--device", "cpu", "--threads", 1, "--workers", 0, "--method", "kd"]
+    done = run(*usual, "--rounds", 2, "--steps", 1, "--warmup", 1)
+    path = next((tmp_path / "bench").glob("*-1-threads-*.json"))
+    made = read(path)
+    assert [row.side for row in made.rows] == ["skd", "skd-live", "plain", "mdistiller"]
+    ours, live, plain, absent = made.rows
+    assert (ours.how["teacher"], live.how["teacher"]) == ("views", "live")
+    assert plain.how | {"teacher_weights": "random", "workers": 0} == plain.how
+    assert len(plain.rounds) == 2
+    pairs = zip(plain.rounds, ours.rounds, strict=True)
+    ratios = [2 * one / other for one, other in pairs]  # two lanes
+    assert ours.speed_up.value == pytest.approx(sum(ratios) / 2)
+    assert made.peaks["float32"].multiply_adds_per_second > 1e8
+    assert plain.share_of_peak > 0
+    assert [row.teacher for row in made.teacher_views] == ["teacher"]
+    assert [*made.teacher_views[0].pays_after_runs] == [f"{tiny.PAIR}/kd"]
+    assert made.environment["torch"]
+    assert "nowhere" in absent.failure
+    assert done.exit_code == 1  # for that one
+    for told in ("images/s over plain", "random weights", str(path), "failed: "):
+        assert told in done.output

@@ -1,0 +1,97 @@
+"""The report's table of what `skd bench` measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import reported
+
+from report.findings import find
+from report.formats import mebibytes
+from report.tables.markdown import table_markdown
+from report.tables.speed import read_comparisons, speed_table
+from skd.bench.results import Comparison, Row, SpeedUp, TeacherViews, write
+from skd.spec import DatasetSpec
+
+STUDY = reported.make_study()
+
+
+def row(side: str, **changes: Any) -> Row:
+    values = {
+        "pair": reported.FIRST,
+        "method": "kd",
+        "teacher": "resnet56",
+        "student": "resnet20",
+        "side": side,
+        "batch_size": 64,
+        "steps_per_epoch": 782,
+        "seconds_per_step": 0.25,
+        "images_per_second": 256.0,
+        "seconds_per_epoch": 200.0,
+        "evaluation_share": 0.04,
+        "peak_memory_bytes": 2**30,
+        "share_of_peak": 0.5,
+    }
+    return Row(**{**values, **changes})
+
+
+def comparison(*rows: Row, made_at: str = "2026-01-01T00:00:00+00:00", **changes: Any):
+    values = {
+        "made_at": made_at,
+        "environment": {"torch": "2.15.0"},
+        "study": "cifar100",
+        "dataset": DatasetSpec(name="cifar100"),
+        "device": "cpu",
+        "device_name": "AMD EPYC",
+        "threads": 2,
+        "round_steps": 10,
+        "epochs": 240,
+        "rows": rows,
+        "teacher_views": (
+            TeacherViews(teacher="resnet56", pays_after_runs={f"{reported.FIRST}/kd": 0.71}),
+        ),
+    }
+    return Comparison(**{**values, **changes})
+
+
+def test_each_side_has_its_row_and_the_later_measurement_counts() -> None:
+    faster = SpeedUp(value=2.5, low=2.4, high=2.6)
+    first = comparison(row("skd", seconds_per_step=9.0), row("plain"))
+    later = comparison(
+        row("skd", speed_up=faster),
+        row("plain", method="skd"),
+        row("skd", method="dkd", seconds_per_step=None, failure="it broke"),
+        row("skd", pair="another--pair"),
+        made_at="2026-01-02T00:00:00+00:00",
+    )
+    table = speed_table([first, later], STUDY)
+    found = {(r[1].text, r[2].text, r[3].text): r for r in table.rows}
+    pair = reported.FIRST.replace("--", " → ")
+    assert [*found] == [
+        (pair, "kd", "ours"), (pair, "kd", "plain loop"), (pair, "skd", "plain loop"),
+    ]  # fmt: skip
+    ours = [entry.text for entry in found[pair, "kd", "ours"]]
+    assert ours[:1] + ours[4:] == [
+        "AMD EPYC, 2 threads", "1", "250.0", "256", "200.0", "4.0", mebibytes(2**30), "50.0",
+        "2.50x", "0.71",
+    ]  # fmt: skip
+    assert found[pair, "kd", "ours"][11].detail == "2.40 to 2.60"
+    plain = [entry.text for entry in found[pair, "kd", "plain loop"]]
+    assert plain[11:] == ["", ""]
+    assert "torch 2.15.0" in table.caption
+
+
+def test_it_is_in_the_report_of_the_same_data_set(tmp_path: Path) -> None:
+    study = reported.filled(tmp_path)
+    assert "speed" not in find(study, tmp_path).tables
+    write(comparison(row("skd")), tmp_path / "bench" / "cpu.json")
+    other = comparison(row("plain"), dataset=DatasetSpec(name="digits"))
+    write(other, tmp_path / "bench" / "other.json")
+    (tmp_path / "bench" / "torn.json").write_text("{")
+    findings = find(study, tmp_path)
+    assert [r[3].text for r in findings.tables["speed"].rows] == ["ours"]
+    assert "250.0" in table_markdown(findings.tables["speed"])
+    (problem,) = [text for text in findings.problems if "torn.json" in text]
+    assert "no comparison that can be read" in problem
+    assert len(read_comparisons(tmp_path, study)[0]) == 1
