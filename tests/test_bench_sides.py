@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from skd.bench.process import SideProcess
 from skd.bench.results import BenchError, read
 from skd.bench.running import Plan, run_case
 from skd.bench.sides import BUILDERS, SIDES
-from skd.errors import UnfitError, UnknownNameError
+from skd.errors import INTERRUPTED, UnfitError, UnknownNameError
 
 PLAN = Plan(rounds=3, steps=4, warmup=2, evaluations=2)
 
@@ -193,6 +194,14 @@ def test_wrong_arguments_name_the_allowed_ones(options: Options, tmp_path: Path)
         commands.sides_for(["plian"], options)
     assert run("--rounds", 0).exit_code == 2
     assert "--mdistiller" in run("--help").output
+
+
+def test_sigterm_ends_the_command_as_an_error_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left, commands._ending_on_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert left.value.code == INTERRUPTED
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow

@@ -273,7 +273,10 @@ def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
         recipe: Recipe, student: nn.Module, objective: nn.Module, **how: bool
     ) -> torch.optim.SGD:
         optimizer = make(recipe, student, objective, **how)
-        del optimizer.param_groups[1]
+        for group in optimizer.param_groups[1:]:
+            for parameter in group["params"]:
+                del optimizer.state[parameter]
+        del optimizer.param_groups[1:]
         return optimizer
 
     monkeypatch.setattr("skd.training.loop.make_optimizer", lacking)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +20,7 @@ from skd.bench.progress import progress
 from skd.bench.results import Comparison, write
 from skd.bench.running import Plan, run_case
 from skd.bench.sides import LIVE, MDISTILLER, OURS, PLAIN, SIDES
-from skd.errors import FAILED, UnknownNameError
+from skd.errors import FAILED, INTERRUPTED, UnknownNameError
 from skd.study import load_expansion
 
 if TYPE_CHECKING:
@@ -120,7 +123,7 @@ def bench(
     )
     path = output or default_path(results, made)
     console = Console(highlight=False)
-    with progress(len(cases) * plan.turns(len(sides))) as bar:
+    with _ending_on_sigterm(), progress(len(cases) * plan.turns(len(sides))) as bar:
         for number, case in enumerate(cases):
             bar.begin_case(number * plan.turns(len(sides)))
             made = with_case(made, case, run_case(case, sides, plan, bar.tell), options, bar)
@@ -159,6 +162,20 @@ def default_path(results: Path, made: Comparison) -> Path:
         name += f" {made.threads} threads"
     stamp = re.sub(r"[^0-9T]", "", made.made_at.split("+")[0])
     return results / "bench" / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{stamp}.json"
+
+
+@contextmanager
+def _ending_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as an error does: the sides' processes end with it."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(INTERRUPTED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _machine(place: Execution) -> dict[str, Any]:

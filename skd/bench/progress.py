@@ -1,19 +1,22 @@
-"""How far a comparison is: a bar on standard error. Imports no torch."""
+"""How far a comparison is: a bar if a person is watching, lines in a log. Imports no torch."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+LINE_SECONDS = 10.0
+
 
 class Bar:
     """The turns that are done, as a rich bar on standard error; lines go above it."""
 
     def __init__(self, progress: Progress, turns: int) -> None:
-        self._progress = progress
+        self._progress, self._last = progress, time.monotonic()
         self._task = progress.add_task("starting", total=turns)
 
     def begin_case(self, turns: int) -> None:
@@ -21,8 +24,12 @@ class Bar:
         self._progress.update(self._task, completed=turns)
 
     def tell(self, what: str) -> None:
-        """Say what is done now."""
+        """Say what is done now; in a log, if the last line is a while ago."""
         self._progress.update(self._task, description=what, advance=1)
+        watched = self._progress.console.is_terminal
+        if not watched and time.monotonic() - self._last >= LINE_SECONDS:
+            self._last = time.monotonic()
+            self.print(what)
 
     def print(self, text: str) -> None:
         """Write a line."""

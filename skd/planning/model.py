@@ -256,8 +256,10 @@ def _estimate(
         return modelled
     rows = [row for row in rows if row.sharing == 1] or rows
     step = sum(row.seconds_per_step for row in rows) / len(rows)
-    peak = round(MEASURED_MARGIN * max(row.peak_memory_bytes for row in rows))
     on_cpu = device.model.is_cpu
+    # On a GPU those that share it are lanes of one process, whose peak is of all of them.
+    peaks = (row.peak_memory_bytes / (1 if on_cpu else row.sharing) for row in rows)
+    peak = round(MEASURED_MARGIN * max(peaks))
     return replace(
         modelled,
         seconds_per_step=step,
