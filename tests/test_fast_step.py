@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from skd.data import load as load_images
-from skd.errors import InterruptedRunError, RunFailedError
+from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
 from skd.randomness import Draws
 from skd.records import Record
 from skd.store import Store
@@ -306,6 +306,8 @@ def run_lanes(
         taught = None if alone else teacher
         try:
             found[run] = complete(cell.run(seed), entry, how, f"{run}", taught, materials)
+        except DeviceFailedError:
+            raise
         except RunFailedError as error:
             found[run] = error
 
@@ -356,6 +358,24 @@ def test_stopped_lanes_save_and_go_on(tmp_path, alone) -> None:
     found = run_lanes(tmp_path, 4)
     assert {run: tiny.numbers(record) for run, record in found.items()} == alone
     assert max(record.cost.sessions for record in found.values()) == 2
+
+
+def test_a_failing_device_ends_all_lanes_and_they_go_on_later(tmp_path, alone, monkeypatch) -> None:
+    begun: list[str] = []
+
+    def broken(training: Training) -> None:
+        begun.append(training.spec.network)
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "advance", broken)
+        with pytest.raises(DeviceFailedError, match="illegal memory access"):
+            run_lanes(tmp_path, 2)
+    assert len(begun) <= 3  # the others were not begun
+    note = Store(tmp_path).run(FEW.cell("resnet8", "student").runs[0]).failure()
+    assert (note.kind, note.repeats) == ("AcceleratorError", False)
+    found = run_lanes(tmp_path, 2)
+    assert {run: tiny.numbers(record) for run, record in found.items()} == alone
 
 
 def test_after_an_error_no_further_lane_is_begun() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -20,7 +23,7 @@ from skd.training.execution import choose
 from skd.training.materials import choose_teacher
 from skd.training.teacher_views import TeacherViewsError, make_teacher_views, open_views
 from skd.training.teachers import train_teacher
-from skd.training.teaching import LiveTeacher, TeacherViews
+from skd.training.teaching import RELEASE_EVERY, LiveTeacher, StoredOutput, TeacherViews
 from skd.training.weights import TeacherError, load_teacher
 
 CPU = torch.device("cpu")
@@ -51,7 +54,7 @@ def make(entry: Entry, outputs=("logits",), precision="float32", **options):
     return make_teacher_views(entry, DATASET, outputs, precision, choose("cpu", 1), **options)
 
 
-def opened(entry: Entry, output: str = "logits", precision: str = "float32") -> torch.Tensor:
+def opened(entry: Entry, output: str = "logits", precision: str = "float32") -> StoredOutput:
     return open_views(ViewsFile(entry, DATASET, output, precision), CPU)
 
 
@@ -61,7 +64,9 @@ def test_every_stored_output_is_the_live_teachers(bare, precision, tolerance) ->
     images = load_images(DATASET)
     network = load_teacher(bare, CPU, CLASSES).network
     live, maker = LiveTeacher(network), ViewMaker(images, CPU)
-    stored = TeacherViews(opened(bare, "logits", precision), opened(bare, "pooled", precision))
+    stored = TeacherViews(
+        logits=opened(bare, "logits", precision), pooled=opened(bare, "pooled", precision)
+    )
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         indices = torch.randint(IMAGES, (64,), generator=generator)
@@ -198,19 +203,21 @@ def spec_of(method: str):
 
 
 def test_a_run_takes_stored_views_where_they_are(bare) -> None:
-    assert choose_teacher(None, spec_of("kd"), bare) == "live"
+    assert choose_teacher(None, spec_of("kd"), bare, CPU) == "live"
     with pytest.raises(
         TeacherViewsError, match=r"lacks logits-float16.npy; make them first: skd teacher-views"
     ):
-        choose_teacher("float16", spec_of("kd"), bare)
+        choose_teacher("float16", spec_of("kd"), bare, CPU)
     make(bare)
-    assert choose_teacher(None, spec_of("kd"), bare) == "float32"
-    assert choose_teacher("live", spec_of("kd"), bare) == "live"
-    assert choose_teacher(None, spec_of("crd"), bare) == "live"  # it reads pooled features
-    assert choose_teacher(None, spec_of("skd+crd"), bare) == "live"
+    assert choose_teacher(None, spec_of("kd"), bare, CPU) == "float32"
+    assert choose_teacher("live", spec_of("kd"), bare, CPU) == "live"
+    assert choose_teacher(None, spec_of("crd"), bare, CPU) == "live"  # it reads pooled features
+    assert choose_teacher(None, spec_of("skd+crd"), bare, CPU) == "live"
     make(bare, ("pooled",))
-    assert choose_teacher(None, spec_of("skd+crd"), bare) == "float32"
-    assert choose_teacher("float32", spec_of("reviewkd"), bare) == "live"  # maps are not stored
+    assert choose_teacher(None, spec_of("skd+crd"), bare, CPU) == "float32"
+    assert (
+        choose_teacher("float32", spec_of("reviewkd"), bare, CPU) == "live"
+    )  # maps are not stored
 
 
 @pytest.mark.parametrize("method", ["kd", "skd", "skd+crd"])
@@ -247,10 +254,39 @@ def test_what_a_run_was_begun_with_it_goes_on_with(tmp_path) -> None:
     assert tiny.run(expansion, tmp_path, "kd", seed=1).execution["teacher"] == "float16"
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
-def test_on_a_cpu_the_file_is_mapped_and_not_read(bare) -> None:
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
+def test_on_a_cpu_the_file_is_mapped_and_what_was_read_is_let_go(bare) -> None:
     make(bare)
-    array = opened(bare)
-    assert array.shape == (IMAGES, VIEWS, CLASSES)
     path = ViewsFile(bare, DATASET, "logits", "float32").path
-    assert str(path) in Path("/proc/self/maps").read_text()
+    stored, values = opened(bare), torch.from_numpy(np.load(path))
+    every = torch.arange(IMAGES)
+
+    def resident() -> int:
+        """Return the file's bytes in this process's memory."""
+        maps = Path("/proc/self/smaps").read_text().split(str(path))[1]
+        return 1024 * int(maps.partition("Rss:")[2].split()[0])
+
+    for number in range(1, RELEASE_EVERY):
+        rows = stored.rows(every, torch.full_like(every, number % VIEWS))
+        assert torch.equal(rows, values[every, number % VIEWS])
+    assert resident() >= path.stat().st_size - 4096  # all of it was looked up
+    stored.rows(every[:1], every[:1])  # by now it is let go
+    assert resident() < path.stat().st_size
+    assert torch.equal(stored.rows(every, 0 * every), values[:, 0])  # and found again
+
+
+def test_no_room_is_said_before_any_work(bare, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(TeacherViewsError, match=r"room for 0.0 GB, and the views need 0.0 GB more"):
+        make(bare)
+
+
+def test_what_would_fill_half_a_gpu_is_not_loaded_unasked(bare, monkeypatch) -> None:
+    make(bare)
+    memory = SimpleNamespace(total_memory=2 * IMAGES * VIEWS * CLASSES * 4 - 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
+    gpu = torch.device("cuda")
+    assert choose_teacher(None, spec_of("kd"), bare, gpu) == "live"
+    assert choose_teacher("float32", spec_of("kd"), bare, gpu) == "float32"
+    memory.total_memory *= 2
+    assert choose_teacher(None, spec_of("kd"), bare, gpu) == "float32"

@@ -8,13 +8,13 @@ apart, on a part of the images.
 from __future__ import annotations
 
 import math
+import mmap
 import tempfile
 import time
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from skd.bench.cases import Case, Options
 from skd.bench.memory import peak_with_workers
@@ -27,7 +27,7 @@ from skd.training.execution import choose
 from skd.training.loop import Training
 from skd.training.materials import Material
 from skd.training.teacher_views import BATCH, pairs_of
-from skd.training.teaching import LiveTeacher, TeacherViews, Teaching
+from skd.training.teaching import LiveTeacher, StoredOutput, TeacherViews, Teaching
 
 PRECISION = "float16"
 SECONDS = 5.0  # of building views
@@ -145,7 +145,7 @@ def _bytes(case: Case, output: Output) -> int:
 def _stand_in(case: Case, outputs: tuple[Output, ...], device: torch.device) -> TeacherViews:
     """Return stored outputs of the real size, mapped from files that are gone with the process."""
     random = np.random.Generator(np.random.Philox(key=0))
-    found: dict[Output, Tensor] = {}
+    found: dict[Output, StoredOutput] = {}
     for output in outputs:
         shape = (case.images.train_images, case.images.views)
         width = _bytes(case, output) // (BYTES[PRECISION] * math.prod(shape))
@@ -154,6 +154,8 @@ def _stand_in(case: Case, outputs: tuple[Output, ...], device: torch.device) -> 
             for _ in range(case.images.train_images):
                 file.write(block.tobytes())
             file.flush()
-            mapped = np.memmap(file.name, block.dtype, "c", shape=(*shape, width))
-        found[output] = torch.from_numpy(mapped).to(device)
-    return TeacherViews(found.get("logits"), found.get("pooled"))
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        values = torch.from_numpy(np.ndarray((*shape, width), block.dtype, mapped))
+        on_cpu = device.type == "cpu"
+        found[output] = StoredOutput(values, mapped) if on_cpu else StoredOutput(values.to(device))
+    return TeacherViews(**found)

@@ -83,7 +83,7 @@ class Materials:
             output: self._once((file, device), partial(open_views, file, device))
             for output, file in files.items()
         }
-        return TeacherAtHand(TeacherViews(opened.get("logits"), opened.get("pooled")), card)
+        return TeacherAtHand(TeacherViews(**opened), card)
 
     def _once(self, key: Hashable, load: Callable[[], Any]) -> Any:
         with self._lock:
@@ -94,14 +94,17 @@ class Materials:
             return self._kept[key]
 
 
-def choose_teacher(asked: TeacherOutputs | None, spec: RunSpec, entry: Entry) -> TeacherOutputs:
+def choose_teacher(
+    asked: TeacherOutputs | None, spec: RunSpec, entry: Entry, device: torch.device
+) -> TeacherOutputs:
     """Return where a run that is begun now has its teacher's outputs from.
 
     Args:
-        asked: the user's wish, or none: stored views where they are at hand. A method that reads
-            maps has a live teacher in any case.
+        asked: the user's wish, or none: stored views where they are at hand and take no more than
+            half of a GPU's memory. A method that reads maps has a live teacher in any case.
         spec: the run.
         entry: its teacher's folder.
+        device: of the run.
 
     Raises:
         TeacherViewsError: the views that were asked for are not at hand.
@@ -112,10 +115,17 @@ def choose_teacher(asked: TeacherOutputs | None, spec: RunSpec, entry: Entry) ->
     for precision in PRECISIONS if asked is None else (asked,):
         files = [ViewsFile(entry, spec.dataset, output, precision) for output in outputs]
         if all(file.card() is not None for file in files):
-            return precision
+            return precision if asked or _fit(files, device) else "live"
         if asked is not None:
             names = ", ".join(file.path.name for file in files)
             raise TeacherViewsError(
                 f"{files[0].folder} lacks {names}; make them first: skd teacher-views"
             )
     return "live"
+
+
+def _fit(files: list[ViewsFile], device: torch.device) -> bool:
+    if device.type == "cpu":
+        return True  # they are mapped
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return sum(file.path.stat().st_size for file in files) <= memory / 2

@@ -89,7 +89,8 @@ def complete(
         print(f"{label}: waiting for {holder}, which trains this run", flush=True)
 
     def execution_asked_for() -> Execution:
-        how = choose_teacher(options.teacher, spec, teacher) if teacher else None
+        device = torch.device(options.execution.device)
+        how = choose_teacher(options.teacher, spec, teacher, device) if teacher else None
         return options.execution.model_copy(update={"teacher": how})
 
     with lease(

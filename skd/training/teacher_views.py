@@ -7,7 +7,9 @@ A teacher is frozen and in evaluation mode, so that its outputs on a view are a 
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -24,11 +26,12 @@ from skd.data.views import ViewMaker, epoch_order
 from skd.errors import InterruptedRunError, SkdError
 from skd.files import sha256_of, write_json
 from skd.lease import lease
-from skd.models import FeatureNetwork
+from skd.models import FeatureNetwork, Outputs
 from skd.spec import DatasetSpec
 from skd.store import Entry
 from skd.teacher_views import BYTES, Output, ViewsCard, ViewsFile, ViewsPrecision
 from skd.training.execution import Execution, environment
+from skd.training.teaching import StoredOutput
 from skd.training.weights import load_teacher
 
 # Views a forward pass: on a CPU more would leave its cache, on a GPU fewer would leave it idle.
@@ -92,12 +95,11 @@ def make_teacher_views(
     return [card for file in files if (card := file.card()) is not None]
 
 
-def open_views(file: ViewsFile, device: torch.device) -> Tensor:
-    """Return one output on all views, (N, V, width): mapped from its file on a CPU, else loaded.
+def open_views(file: ViewsFile, device: torch.device) -> StoredOutput:
+    """Return one output on all views: mapped from its file on a CPU, else loaded.
 
     Raises:
-        TeacherViewsError: it is not there, damaged, of another teacher, or larger than the
-            device's free memory.
+        TeacherViewsError: it is not there, damaged, or of another teacher.
     """
     card, teacher = file.card(), file.teacher.card()
     if card is None or teacher is None or not file.path.is_file():
@@ -107,13 +109,14 @@ def open_views(file: ViewsFile, device: torch.device) -> Tensor:
             f"{file.path} is damaged or of another teacher; remove its folder, then: "
             "skd teacher-views"
         )
-    if device.type == "cuda" and file.path.stat().st_size > torch.cuda.mem_get_info()[0]:
-        raise TeacherViewsError(
-            f"{file.path} is larger than the GPU's free memory; remove the run's folder, then "
-            "train with --teacher-views live"
-        )
-    # Copy-on-write: torch wants memory that may be written, and nobody writes.
-    return torch.from_numpy(np.load(file.path, mmap_mode="c")).to(device)
+    with file.path.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        # Copy-on-write: torch wants memory that may be written, and nobody writes.
+        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        array = np.ndarray(shape, dtype, mapped, offset=stream.tell())
+    values = torch.from_numpy(array)
+    return StoredOutput(values, mapped) if device.type == "cpu" else StoredOutput(values.to(device))
 
 
 @torch.no_grad()
@@ -132,6 +135,7 @@ def _write(
     device, views = maker.labels.device, maker.count
     rows = len(maker.labels) * views
     example = network.forward_features(maker.batch(*pairs_of(0, 1, views, device)))
+    _check_room(files, rows, example)
     note = files[0].folder / f"{'-'.join(file.path.stem for file in files)}.progress.json"
     done, before = _noted(note)
     with ExitStack() as stack:
@@ -165,6 +169,25 @@ def _write(
             array.partial.replace(array.file.path)
     note.unlink()
     return before + saved - begun
+
+
+def _check_room(files: Sequence[ViewsFile], rows: int, example: Outputs) -> None:
+    """Refuse what the disk has no room for, before days of work.
+
+    Raises:
+        TeacherViewsError: says how much there is.
+    """
+    need = 0
+    for file in files:
+        partial = file.path.with_suffix(".partial")
+        there = partial.stat().st_size if partial.exists() else 0
+        need += rows * getattr(example, file.output).shape[1] * BYTES[file.precision] - there
+    free = shutil.disk_usage(files[0].folder).free
+    if need > free:
+        raise TeacherViewsError(
+            f"{files[0].folder} has room for {free / 1e9:.1f} GB, and the views need "
+            f"{need / 1e9:.1f} GB more; free some, or train with a live teacher"
+        )
 
 
 class _GrowingArray:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from skd.models.outputs import Outputs
+
+RELEASE_EVERY = 64  # look-ups, each of which maps some MB at most
 
 
 class Teaching(Protocol):
@@ -35,16 +38,38 @@ class LiveTeacher:
         return self.network.forward_features(images)
 
 
-class TeacherViews:
-    """A look-up among the outputs for all views, (N, V, width) each, in the images' order."""
+class StoredOutput:
+    """One output for all views, (N, V, width), in the images' order; on a CPU mapped from a file.
 
-    def __init__(self, logits: Tensor | None, pooled: Tensor | None) -> None:
-        self._logits, self._pooled = logits, pooled
+    What was looked up stays in the system's cache, but not for long in this process's share of it:
+    after an epoch that would be the whole file.
+    """
+
+    def __init__(self, values: Tensor, mapped: mmap.mmap | None = None) -> None:
+        self._values, self._mapped = values, mapped
+        self._looked_up = 0
+
+    def rows(self, indices: Tensor, numbers: Tensor) -> Tensor:
+        """Return some images' views, (B, width) float32."""
+        self._looked_up += 1
+        if self._mapped is not None and self._looked_up % RELEASE_EVERY == 0:
+            self._mapped.madvise(mmap.MADV_DONTNEED)
+        return self._values[indices, numbers].float()
+
+
+class TeacherViews:
+    """A look-up among stored outputs."""
+
+    def __init__(self, **outputs: StoredOutput) -> None:
+        self._outputs = outputs
 
     def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
         """Return logits and pooled features as float32, empty ones where they are not stored."""
-        logits, pooled = (
-            images.new_empty(len(indices), 0) if stored is None else stored[indices, numbers]
-            for stored in (self._logits, self._pooled)
+        empty = images.new_empty(len(indices), 0)
+        found = {name: stored.rows(indices, numbers) for name, stored in self._outputs.items()}
+        return Outputs(
+            logits=found.get("logits", empty),
+            stages=(),
+            preactivations=(),
+            pooled=found.get("pooled", empty),
         )
-        return Outputs(logits.float(), stages=(), preactivations=(), pooled=pooled.float())
