@@ -361,6 +361,7 @@ def test_stopped_lanes_save_and_go_on(tmp_path, alone) -> None:
 
 
 def test_a_failing_device_ends_all_lanes_and_they_go_on_later(tmp_path, alone, monkeypatch) -> None:
+    run_lanes(tmp_path, 1, [])  # the teacher
     begun: list[str] = []
 
     def broken(training: Training) -> None:
