@@ -23,7 +23,7 @@ from skd.bench.mdistiller_checkout import (
     make_importable,
     module,
 )
-from skd.bench.memory import peak_with_workers
+from skd.bench.memory import OnDevice
 from skd.bench.teachers import RANDOM, SETTLING_IMAGES, normalised, settle
 from skd.data import data_root, load
 from skd.data.images import Images
@@ -55,7 +55,7 @@ def build(case: Case, options: Options) -> Mdistiller:
     return Mdistiller(case, options, root, images)
 
 
-class Mdistiller:
+class Mdistiller(OnDevice):
     """Its trainer, driven step by step."""
 
     def __init__(self, case: Case, options: Options, root: Path, images: Images) -> None:
@@ -97,15 +97,6 @@ class Mdistiller:
         """Do what its train_epoch does after the steps."""
         self._utils.validate(self._trainer.val_loader, self._trainer.distiller)
         self._trainer.distiller.train()
-
-    def synchronise(self) -> None:
-        """Wait for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def peak_memory(self) -> int:
-        """Return the peak in bytes, the loader's workers included on a CPU."""
-        return peak_with_workers(self.device)
 
     def describe(self) -> dict[str, Any]:
         """Return how it trains, and from which of its files and commits."""

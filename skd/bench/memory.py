@@ -11,6 +11,21 @@ import torch
 from skd.training.execution import peak_memory
 
 
+class OnDevice:
+    """What every side does alike: waiting for its device, and its peak memory."""
+
+    device: torch.device
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def peak_memory(self) -> int:
+        """Return the peak in bytes, a loader's workers included on a CPU."""
+        return peak_with_workers(self.device)
+
+
 def peak_with_workers(device: torch.device) -> int:
     """Return the peak of what the device's allocator held, in bytes.
 

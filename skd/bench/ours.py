@@ -17,11 +17,12 @@ import numpy as np
 import torch
 
 from skd.bench.cases import Case, Options
-from skd.bench.memory import peak_with_workers
+from skd.bench.memory import OnDevice
 from skd.bench.teachers import teacher_for
 from skd.data import load
 from skd.data.views import ViewMaker
 from skd.methods import needs_of
+from skd.planning.teacher_views import ViewsWish
 from skd.teacher_views import BYTES, Output, stored_outputs, views_bytes
 from skd.training.execution import choose
 from skd.training.loop import Training
@@ -29,9 +30,9 @@ from skd.training.materials import Material
 from skd.training.teacher_views import BATCH, pairs_of
 from skd.training.teaching import LiveTeacher, StoredOutput, TeacherViews, Teaching
 
-PRECISION = "float16"
+PRECISION = ViewsWish().teacher_views_precision
 SECONDS = 5.0  # of building views
-GIGABYTES = 10.0  # the largest file, as by default in the workflow
+MOST_BYTES = 1e9 * ViewsWish().teacher_views_gigabytes
 
 
 def build(case: Case, options: Options) -> Lanes:
@@ -46,7 +47,7 @@ def build(case: Case, options: Options) -> Lanes:
     material = Material(load(case.spec.dataset), device)
     outputs = stored_outputs(needs_of(case.spec.method)) or ()
     sizes = [_bytes(case, output) for output in outputs]
-    stored = bool(outputs) and options.teacher == "auto" and max(sizes) <= 1e9 * GIGABYTES
+    stored = bool(outputs) and options.teacher == "auto" and max(sizes) <= MOST_BYTES
     teacher: Teaching | None = None
     weights: str | None = None
     if stored:
@@ -69,13 +70,13 @@ def build(case: Case, options: Options) -> Lanes:
     return Lanes(trainings, how)
 
 
-class Lanes:
+class Lanes(OnDevice):
     """Trainings side by side, at the first epoch's learning rate for ever."""
 
     def __init__(self, trainings: list[Training], how: dict[str, Any]) -> None:
         self.trainings, self._how = trainings, how
-        self._device = trainings[0].device
-        on_gpu = self._device.type == "cuda"
+        self.device = trainings[0].device
+        on_gpu = self.device.type == "cuda"
         self._streams = [torch.cuda.Stream() if on_gpu else None for _ in trainings]
 
     def step(self) -> None:
@@ -91,15 +92,6 @@ class Lanes:
         for training, stream in zip(self.trainings, self._streams, strict=True):
             with torch.cuda.stream(stream):
                 training.material.tests.scores(training.evaluate())
-
-    def synchronise(self) -> None:
-        """Wait for the device."""
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def peak_memory(self) -> int:
-        """Return the most bytes held."""
-        return peak_with_workers(self._device)
 
     def describe(self) -> dict[str, Any]:
         """Return how the lanes train."""

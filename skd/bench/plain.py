@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from skd.bench.cases import Case, Options
 from skd.bench.gathered_crd import GatheredCRD, SampledBatch
-from skd.bench.memory import peak_with_workers
+from skd.bench.memory import OnDevice
 from skd.bench.meters import Meter, measure
 from skd.bench.pictures import test_loader, train_loader
 from skd.bench.teachers import normalised, teacher_for
@@ -29,6 +29,7 @@ from skd.objective import Objective, trainable
 from skd.randomness import Draws, seeded
 from skd.spec import RunSpec
 from skd.terms import Batch, TermContext
+from skd.training.loop import dry_pass
 
 MOST_WORKERS = 8
 CRD = "crd"
@@ -52,7 +53,7 @@ def build(case: Case, options: Options) -> PlainLoop:
     return loop
 
 
-class PlainLoop:
+class PlainLoop(OnDevice):
     """One run's endless training in the common way.
 
     Args:
@@ -130,15 +131,6 @@ class PlainLoop:
             measure(meters, F.cross_entropy(logits, target).item(), logits, target)
         self.tested = {name: meter.mean for name, meter in meters.items()}
 
-    def synchronise(self) -> None:
-        """Wait for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def peak_memory(self) -> int:
-        """Return the peak in bytes, the loader's workers included on a CPU."""
-        return peak_with_workers(self.device)
-
     def describe(self) -> dict[str, Any]:
         """Return how it trains."""
         tf32 = self.device.type == "cuda" and torch.backends.cudnn.allow_tf32
@@ -168,8 +160,8 @@ class PlainLoop:
             num_classes=images.num_classes,
             train_labels=images.train_labels,
             seed=self.spec.seed,
-            student=_dry_pass(self.student, example),
-            teacher=None if self.teacher is None else _dry_pass(self.teacher, example),
+            student=dry_pass(self.student, example),
+            teacher=None if self.teacher is None else dry_pass(self.teacher, example),
         )
         objective, negatives = Objective(self.spec.method, context), None
         labels = [*objective.terms]
@@ -193,13 +185,3 @@ class PlainLoop:
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
         )
-
-
-@torch.no_grad()
-def _dry_pass(network: nn.Module, images: Tensor) -> Any:
-    """Return a network's outputs for their shapes, its state and mode untouched."""
-    training = network.training
-    network.eval()
-    outputs = network.forward_features(images)
-    network.train(training)
-    return outputs

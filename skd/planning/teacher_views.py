@@ -6,7 +6,6 @@ store all V views of every image takes as long as V such epochs, once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +13,7 @@ from pydantic import NonNegativeFloat
 
 from skd.spec import Frozen, digest
 from skd.store import Entry
-from skd.study import Cell, Expansion
+from skd.study import Expansion
 from skd.teacher_views import Output, ViewsFile, ViewsPrecision, stored_outputs, views_bytes
 
 
@@ -97,13 +96,12 @@ def _plan(expansion: Expansion, name: str, entry: Entry, wish: ViewsWish) -> Vie
     }
     small = {output for output, size in sizes.items() if size <= 1e9 * wish.teacher_views_gigabytes}
     read: dict[str, tuple[Output, ...]] = {}
-    for cell in _taught(expansion.cells, name):
+    epochs = 0
+    for cell in expansion.cells:
         outputs = stored_outputs(cell.needs)
-        if outputs and set(outputs) <= small:
+        if cell.teacher == name and outputs and set(outputs) <= small:
             read[cell.key] = outputs
-    epochs = sum(
-        len(cell.runs) * cell.spec.recipe.epochs for cell in expansion.cells if cell.key in read
-    )
+            epochs += len(cell.runs) * cell.spec.recipe.epochs
     if not read or (wish.teacher_views == "auto" and epochs <= images.views):
         return None
     wanted = [output for output in widths if any(output in outputs for outputs in read.values())]
@@ -115,7 +113,3 @@ def _plan(expansion: Expansion, name: str, entry: Entry, wish: ViewsWish) -> Vie
         view_epochs=images.views,
         cells=frozenset(read),
     )
-
-
-def _taught(cells: Iterable[Cell], teacher: str) -> list[Cell]:
-    return [cell for cell in cells if cell.teacher == teacher]

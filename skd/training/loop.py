@@ -58,7 +58,7 @@ class Training:
             num_classes=images.num_classes,
             train_labels=images.train_labels,
             seed=spec.seed,
-            student=_dry_pass(self.student, example),
+            student=dry_pass(self.student, example),
             teacher=teacher and teacher.outputs(example, first, torch.zeros_like(first)),
         )
         self.objective = Objective(spec.method, context)
@@ -291,7 +291,7 @@ def _under(prefix: str, values: dict[str, float]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _dry_pass(network: nn.Module, images: Tensor) -> Outputs:
+def dry_pass(network: nn.Module, images: Tensor) -> Outputs:
     """Return a network's outputs for their shapes, its state and mode untouched."""
     training = network.training
     network.eval()
