@@ -74,6 +74,7 @@ class MLKD(Term):
         )
 
     needs = frozenset({"teacher_logits"})
+    mixes_images = True  # aligns the batch, and classes over it
 
     def forward(self, batch: Batch) -> Tensor:
         """Return MLKD's loss on the teacher logits that the settings chose."""

@@ -34,6 +34,7 @@ class PKT(Term):
         weight: float = 30000.0  # RepDistiller's CIFAR script, beside cross-entropy at 1
 
     needs = frozenset({"teacher_pooled"})
+    mixes_images = True  # by pairs
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss of the pooled features."""

@@ -54,6 +54,7 @@ class RKD(Term):
         )
 
     needs = frozenset({"teacher_pooled"})
+    mixes_images = True  # by pairs and triplets
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the weighted sum of both losses."""

@@ -29,6 +29,7 @@ class SP(Term):
         weight: float = 3000.0  # RepDistiller's CIFAR script, beside cross-entropy at 1
 
     needs = frozenset({"teacher_features"})
+    mixes_images = True  # by pairs
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss of the last stages' maps, before pooling."""

@@ -35,6 +35,7 @@ class CellFinding:
     Attributes:
         last, best: over the finished runs, at the last and at each run's best epoch.
         last_by_seed: of the finished runs.
+        top5: top-5 at the last epoch, over the finished runs.
         ids: identity by seed, of all runs expected.
         gain: over the student alone at the last epoch, paired by seed.
         published: the published value, or none.
@@ -51,6 +52,7 @@ class CellFinding:
     last: Summary
     best: Summary
     last_by_seed: Mapping[int, float]
+    top5: Summary
     ids: Mapping[int, str]
     gain: Difference | None
     published: PublishedValue | None
@@ -78,6 +80,7 @@ class TeacherFinding:
 
     name: str
     top1: float | None
+    top5: float | None
     published: PublishedValue | None
 
     @property
@@ -148,7 +151,7 @@ def find_pairs(
         for method, cell in runs.groupby("method", sort=False):
             spec = expansion.cell_of(teacher, student, method).spec
             value = published.get((network, student, method))
-            unlike = bool(unlike_published(expansion.dataset, spec.recipe, student))
+            unlike = bool(unlike_published(expansion.dataset, spec.recipe, student, method))
             cells.append(
                 _finding(
                     cell,
@@ -171,6 +174,7 @@ def find_pairs(
                 teacher=TeacherFinding(
                     teacher,
                     _or_none(teachers.at[teacher, "test_top1"]),
+                    _or_none(teachers.at[teacher, "test_top5"]),
                     published.get((network, student, "teacher")),
                 ),
                 cells=tuple(cells),
@@ -259,6 +263,7 @@ def _finding(
         last=summarise(done["last_top1"], resolution),
         best=summarise(done["best_top1"], resolution),
         last_by_seed=by_seed,
+        top5=summarise(done["last_top5"], resolution),
         ids={int(seed): identity for seed, identity in zip(cell["seed"], cell["id"], strict=True)},
         gain=None
         if first["method"] == CONTROL

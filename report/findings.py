@@ -20,7 +20,7 @@ from report.tables.comparisons import (
     variance_table,
 )
 from report.tables.cost import cost_table
-from report.tables.imagenet import imagenet_table
+from report.tables.imagenet import imagenet_table, published_imagenet_table
 from report.tables.model import Table
 from report.tables.outputs import outputs_table
 from report.tables.results import cells_table, paper_tables, teachers_table
@@ -91,7 +91,7 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
         cost_table(expansion, frames),
         speed_table(comparisons, expansion),
         plan_table(plan) if plan else None,
-        _imagenet(results) if published else None,
+        _imagenet(expansion, results, pairs, published),
     )
     return Findings(
         expansion=expansion,
@@ -138,6 +138,16 @@ def _ranking(expansion: Expansion, pairs: tuple[PairFinding, ...]) -> Ranking | 
     return ranking({method: found for method, found in means.items() if len(found) == len(begun)})
 
 
-def _imagenet(results: Path) -> Table:
+def _imagenet(
+    expansion: Expansion,
+    results: Path,
+    pairs: tuple[PairFinding, ...],
+    published: Mapping[Key, PublishedValue],
+) -> Table | None:
+    """Return ImageNet's results where they are the study's, or what is published beside others."""
+    if expansion.dataset.name == IMAGENET:
+        return imagenet_table(pairs)
+    if not published:
+        return None
     here = IMAGENET if expansion_path(results, IMAGENET).is_file() else None
-    return imagenet_table(published_values(DatasetSpec(name=IMAGENET)), here)
+    return published_imagenet_table(published_values(DatasetSpec(name=IMAGENET)), here)

@@ -38,7 +38,8 @@ def context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
     """Return all that the page says, as data."""
     expansion, frames = findings.expansion, findings.frames
     counts = outcome_counts(frames)
-    common = unlike_published(expansion.dataset, expansion.recipe, student="")
+    common = unlike_published(expansion.dataset, expansion.recipe)
+    judged = any(cell.verdict for pair in findings.pairs for cell in pair.cells)
     return {
         "expansion": expansion,
         "findings": findings,
@@ -47,7 +48,9 @@ def context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "headline": findings.headline,
         "counts": counts,
         "outcomes": outcome_phrase(counts),
-        "unlike_published": protocol.changes_text(common) if findings.published else "",
+        "unlike_published": ""
+        if judged or not findings.published
+        else protocol.changes_text(common),
         "collapses": collapses(frames),
         "failures": failures(frames),
         "readings": frames.readings,

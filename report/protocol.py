@@ -14,7 +14,7 @@ from report.headline import average_difference
 from report.literature import recipe_changes
 from report.settings import variants
 from skd.spec import DatasetSpec, MethodSpec, Recipe
-from skd.study import Expansion
+from skd.study import Cell, Expansion
 
 # Of this project, not the paper's: docs/assumptions.md.
 ASSUMPTIONS = {
@@ -29,8 +29,8 @@ ASSUMPTIONS = {
     "temperature.",
     "A6": "The simplifier is trained by the student's own optimiser, with a learning-rate "
     "multiplier.",
-    "A7": "An epoch's last, smaller batch is kept, although attention over the batch depends on "
-    "its size.",
+    "A7": "The whole batch attends, an epoch's last, smaller one too where the recipe keeps it; or "
+    "groups of so many of its images, so that several GPUs can share a batch.",
     "A8": "Combined with another method, the cross-entropy counts once, with its largest weight "
     "among the parts; each distillation term keeps its own weight.",
 }
@@ -63,20 +63,38 @@ def recipe_text(recipe: Recipe) -> str:
         noun = "epoch" if len(recipe.milestones) == 1 else "epochs"
         after = f"{noun} {listing([str(epoch) for epoch in recipe.milestones])}"
         steps = f"multiplied by {recipe.learning_rate_decay:g} after {after}"
+    batches = f"batches of {recipe.batch_size}"
+    if recipe.last_batch == "drop":
+        batches += " (an epoch's last images that fill none are left out)"
+    if recipe.bn_batch:
+        batches += f", BatchNorm's statistics over {recipe.bn_batch} images"
     return (
         f"{plural(recipe.epochs, 'epoch')} of SGD with momentum {recipe.momentum:g} ({nesterov}), "
-        f"weight decay {recipe.weight_decay:g}, batches of {recipe.batch_size}; "
+        f"weight decay {recipe.weight_decay:g}, {batches}; "
         f"learning rate {recipe.learning_rate:g}, {steps}"
     )
 
 
 def recipe_exceptions(expansion: Expansion) -> list[str]:
-    """Return which students are trained by another recipe than the study's, and how it differs."""
-    found: dict[str, None] = {}
+    """Return who is trained by another recipe than the study's, and how it differs.
+
+    Said of a student or of methods where it holds for all their cells, else cell by cell.
+    """
+    found: dict[str, list[Cell]] = {}
     for cell in expansion.cells:
         if changes := changes_text(recipe_changes(expansion.recipe, cell.spec.recipe)):
-            found[f"{cell.student}: {changes}"] = None
-    return list(found)
+            found.setdefault(changes, []).append(cell)
+    said = []
+    for changes, cells in found.items():
+        students = list(dict.fromkeys(cell.student for cell in cells))
+        methods = list(dict.fromkeys(cell.method for cell in cells))
+        if len(cells) == sum(cell.student in students for cell in expansion.cells):
+            said += [f"{student}: {changes}" for student in students]
+        elif len(cells) == sum(cell.method in methods for cell in expansion.cells):
+            said.append(f"{', '.join(methods)}: {changes}")
+        else:
+            said.append(f"{', '.join(cell.key for cell in cells)}: {changes}")
+    return said
 
 
 def changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:

@@ -23,6 +23,7 @@ OF_SIMPLIFIER = {
     "learning_rate_multiplier": "A6",
     "objective": "A6",
     "anchor": "A6",
+    "group": "A7",
     "trainable": "control",
 }
 OF_TERMS = "A5"

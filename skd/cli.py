@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
 from report.commands import diff
 from skd.analyses.commands import analyse
 from skd.authoring.commands import check_baseline, new_baseline
 from skd.bench.commands import bench
+from skd.bench.loader_command import bench_loader
 from skd.errors import FAILED, INTERRUPTED, USAGE, InterruptedRunError, RunFailedError, SkdError
 from skd.jobs.commands import job
 from skd.jobs.watching import cancel, status
 from skd.planning.commands import plan
 from skd.provenance.commands import merge, show
+from skd.sheet import StudyError, explain
 from skd.spec import DatasetSpec
 from skd.store import Store
 from skd.training.commands import RESULTS, Device, Results, Study, Threads, teacher, train
@@ -49,22 +52,27 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Measure a checkpoint on a data set's test images."""
-    from skd.data import load as load_images
-    from skd.data.views import ViewMaker
-    from skd.training.evaluation import Evaluator
     from skd.training.execution import choose
+    from skd.training.materials import Materials
     from skd.training.weights import build_loaded, read_state_dict
 
     place = choose(device, threads).apply()
-    images = load_images(DatasetSpec(name=dataset))
+    material = Materials().data(_dataset(dataset), place)
     weights, what = read_state_dict(checkpoint), f"{checkpoint} for {network}"
-    model = build_loaded(network, images.num_classes, weights, what)
-    evaluator = Evaluator(images, ViewMaker(images, place))
+    model = build_loaded(network, material.images.num_classes, weights, what)
+    evaluator = material.tests
     scores = evaluator.scores(evaluator.logits(model.to(place)))
     print(
         f"{network} on {dataset}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
         f"cross-entropy {scores.loss:.4f}, {len(evaluator.labels)} test images"
     )
+
+
+def _dataset(name: str) -> DatasetSpec:
+    try:
+        return DatasetSpec(name=name)
+    except ValidationError as error:
+        raise StudyError(explain("--dataset", error)) from error
 
 
 @app.command("import-teacher")
@@ -87,7 +95,7 @@ def import_teacher_command(
     if not checkpoint.is_file():
         raise TeacherError(f"the checkpoint {checkpoint} is not there")
     sha256 = sha256_of(checkpoint)
-    spec = ImportedTeacher(network=network, dataset=DatasetSpec(name=dataset), sha256=sha256)
+    spec = ImportedTeacher(network=network, dataset=_dataset(dataset), sha256=sha256)
     entry = Store(results).teacher(spec.identity)
     source = Import(file=checkpoint, sha256=sha256)
     card = import_teacher(spec, source, entry, choose(device, threads).apply())
@@ -136,6 +144,7 @@ app.command()(show)
 app.command()(merge)
 app.command()(diff)
 app.command()(bench)
+app.command("bench-loader")(bench_loader)
 
 
 def main() -> None:

@@ -97,10 +97,10 @@ def expand(
     for pair in sheet.pairs:
         _check("pairs: student", pair.student, network_names())
         check_settings(pair.settings, f"pairs: {pair.teacher}--{pair.student}")
-        recipe = _recipe(
-            sheet, sheet.student_recipes.get(pair.student, {}), f"student_recipes.{pair.student}"
-        )
+        changes = sheet.student_recipes.get(pair.student, {})
+        students = _recipe(sheet.recipe, changes, f"student_recipes.{pair.student}")
         for method in sheet.methods:
+            recipe = _recipe(students, method.recipe, f"methods: {method.name}: recipe")
             resolved = resolve(method, sheet.settings)
             taught = bool(needs_of(resolved))
             if method.name in pair.without:
@@ -171,7 +171,7 @@ def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]
     _check(f"{where}: network", network, network_names())
     spec: TeacherSpec
     if entry.train is not None:
-        recipe = _recipe(sheet, entry.train.recipe, f"{where}.train.recipe")
+        recipe = _recipe(sheet.recipe, entry.train.recipe, f"{where}.train.recipe")
         spec = TrainedTeacher(
             run=RunSpec(
                 dataset=sheet.dataset,
@@ -213,9 +213,10 @@ def _alone() -> MethodSpec:
     return resolve(Method(name="student"), {})
 
 
-def _recipe(sheet: Sheet, changes: dict[str, Any], where: str) -> Recipe:
+def _recipe(base: Recipe, changes: dict[str, Any], where: str) -> Recipe:
+    """Return a recipe with some of its settings changed."""
     try:
-        return Recipe.model_validate({**sheet.recipe.model_dump(), **changes})
+        return Recipe.model_validate({**base.model_dump(), **changes})
     except ValidationError as error:
         raise StudyError(explain(where, error)) from error
 

@@ -62,7 +62,8 @@ def _tried(method: str, teacher: str | None, student: str, facts: Facts) -> Extr
         alone = MethodSpec(terms=(term.model_copy(update={"settings": _raw(term.settings)}),))
         text = json.dumps(canonical(alone), sort_keys=True)
         convolved = _convolved(text, teacher, student, facts) if convolves else None
-        work += _multiply_adds(part) if convolved is None else convolved
+        known = part.multiply_adds() or convolved
+        work += _multiply_adds(part) if known is None else known
     if objective.simplifier is not None:
         work += _multiply_adds(objective.simplifier)
     return ExtraFacts(

@@ -37,7 +37,10 @@ class LeaseHeldError(SkdError):
             f"{folder.name} is being trained by {holder}; wait for it (--if-leased wait), or end "
             "that process: it saves, and this command goes on from there"
         )
-        self.holder = holder
+        self.folder, self.holder = folder, holder
+
+    def __reduce__(self) -> tuple[type, tuple[Path, Holder]]:
+        return type(self), (self.folder, self.holder)  # told to other processes
 
 
 class LeaseLostError(SkdError):

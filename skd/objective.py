@@ -13,7 +13,7 @@ from skd.randomness import seeded
 from skd.simplifier import Simplifier, SimplifierSettings
 from skd.spec import MethodSpec
 from skd.standardisation import standardised
-from skd.terms import Batch, TermContext, term_class
+from skd.terms import Batch, Peers, TermContext, term_class
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,31 @@ class Objective(nn.Module):
             for term in self.terms.values()
         )
 
+    def why_undivided(self, part: int) -> str | None:
+        """Return why a batch cannot be divided into parts of so many images, or none.
+
+        It can where the mean of the parts' losses is the batch's loss.
+        """
+        reasons = [
+            f"{label} compares the images of a batch with each other, so that parts of one do not "
+            "add up to it"
+            for label, term in self.terms.items()
+            if term.mixes_images
+        ]
+        if self.simplifier is not None and (reason := self.simplifier.why_undivided(part)):
+            reasons.append(reason)
+        return "; ".join(reasons) or None
+
+    def after_step(self, peers: Peers) -> None:
+        """Let the terms do what is due once a step, after its last part, in every process."""
+        for term in self.terms.values():
+            term.after_step(peers)
+
     def forward(self, batch: Batch) -> Losses:
-        """Return the losses of one step. ``batch.teacher`` carries the raw teacher's logits."""
+        """Return the losses of a step's batch, or of a part of it.
+
+        ``batch.teacher`` carries the raw teacher's logits.
+        """
         seen, own_loss, diagnostics = self._simplify(batch)
         parts: dict[str, Tensor] = {}
         weighted: list[Tensor] = []

@@ -45,7 +45,11 @@ class Import(Frozen):
 
     file: Path | None = None
     url: str | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = Field(
+        None,
+        description="of the file; its first 8 hex digits or more will do, as torchvision's file "
+        "names give them. The teacher's identity is by the digits given here",
+    )
 
     @field_validator("file", mode="before")
     @classmethod
@@ -103,6 +107,11 @@ class Method(Frozen):
     terms: tuple[dict[str, Any], ...] | None = Field(None, min_length=1)
     simplifier: dict[str, Any] | None = None
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what this method trains otherwise, on top of the study's and the student's "
+        "recipe; it is the entry's own: what is 'like' another method does not inherit it",
+    )
 
 
 class Sheet(Frozen):

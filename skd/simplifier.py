@@ -20,13 +20,13 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from torch import Tensor, nn
 
 from skd.errors import UnfitError
-from skd.spec import Frozen
+from skd.spec import Frozen, added_later
 
 VERSION = 2  # part of a run's identity: raise it when the values change, initial weights too
 
 
 class SimplifierSettings(Frozen):
-    """The assumptions A1 to A4 and A6, as options."""
+    """The assumptions A1 to A4, A6 and A7, as options."""
 
     temperature: PositiveFloat = Field(4.0, description="T of the softening")
     softening: Literal["log_softmax", "scaled", "softmax"] = Field(
@@ -34,6 +34,12 @@ class SimplifierSettings(Frozen):
     )
     axis: Literal["batch", "classes"] = Field(
         "batch", description="A2: tokens are the samples of the batch, or each sample's classes"
+    )
+    group: PositiveInt | None = added_later(
+        None,
+        neutral=None,
+        description="A7: images that attend to each other, consecutive ones of the batch, so that "
+        "it can be divided among processes; none: the whole batch",
     )
     heads: PositiveInt = Field(1, description="A3")
     width: PositiveInt | None = Field(
@@ -65,6 +71,15 @@ class SimplifierSettings(Frozen):
     def _check_heads(self) -> Self:
         if self.width is not None and self.width % self.heads:
             raise ValueError(f"the width {self.width} is no multiple of the {self.heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
+        if self.group is not None and self.axis == "classes":
+            raise ValueError(
+                f"group: {self.group} is for axis: batch; along the classes every image is by "
+                "itself already: leave group out"
+            )
         return self
 
 
@@ -107,12 +122,23 @@ class Simplifier(nn.Module):
     def forward(self, teacher_logits: Tensor) -> Tensor:
         """Return the simplified teacher logits z' = T·s, (B, C)."""
         softened = self.soften(teacher_logits)
-        mixed = self._attend(softened)
+        mixed = self._attend_in_groups(softened)
         if self.settings.combination == "residual":
             mixed = softened + mixed
         elif self.settings.combination == "mean":
             mixed = (softened + mixed) / 2
         return self.settings.temperature * mixed
+
+    def why_undivided(self, part: int) -> str | None:
+        """Return why a batch cannot be divided into parts of so many images, or none."""
+        group = self.settings.group
+        if self.settings.axis == "classes" or (group and part % group == 0):
+            return None
+        if group is None:
+            found = "the simplifier lets all images of a batch attend to each other"
+        else:
+            found = f"the simplifier's groups of {group} images do not fill a part of {part}"
+        return f"{found}: set its `group` to {part} or a divisor of it"
 
     def for_student(self, simplified: Tensor) -> Tensor:
         """Return the simplified logits as the student's loss sees them: detached if anchored."""
@@ -144,14 +170,23 @@ class Simplifier(nn.Module):
             "kl_simplified_student": divergence(simplified / t, student_logits / t),
         }
 
-    def _attend(self, softened: Tensor) -> Tensor:
-        """Return the attention's output, (B, C)."""
+    def _attend_in_groups(self, softened: Tensor) -> Tensor:
+        """Return the attention's output, (B, C). The last group may be smaller."""
+        size = self.settings.group or len(softened)
+        whole = len(softened) // size * size  # images in full groups
+        if whole in (0, len(softened)):
+            return self._attend(softened, min(size, len(softened)))
+        rest = softened[whole:]
+        return torch.cat([self._attend(softened[:whole], size), self._attend(rest, len(rest))])
+
+    def _attend(self, softened: Tensor, size: int) -> Tensor:
+        """Return the attention's output, (B, C), within groups of so many images."""
         tokens = self.norm(softened)
         rows = softened
         if self.settings.axis == "classes":  # B sequences of C tokens of one feature
             tokens, rows = tokens.unsqueeze(2), rows.unsqueeze(2)
-        else:  # one sequence of B tokens of C features
-            tokens, rows = tokens.unsqueeze(0), rows.unsqueeze(0)
+        else:  # one sequence a group, of its images: tokens of C features
+            tokens, rows = tokens.unflatten(0, (-1, size)), rows.unflatten(0, (-1, size))
         query, key = self._split(self.query(tokens)), self._split(self.key(tokens))
         scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
         weights = scores.softmax(dim=-1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from functools import cache
+from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,6 +21,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -109,6 +111,29 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_LENGTH]
 
 
+FOLDER_DATASET = "imagefolder"  # the one data set that a sheet describes
+
+
+class FolderSpec(Frozen):
+    """Photos in folders by class, ``train/CLASS/*`` and ``val/CLASS/*``, and what to expect."""
+
+    path: str = Field(description="of the folder with train and val, relative to SKD_DATA")
+    classes: PositiveInt
+    train_images: PositiveInt
+    test_images: PositiveInt = Field(description="photos in val")
+    size: PositiveInt = Field(224, description="height and width of the views, in pixels")
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, path: str) -> str:
+        if not path or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
+            raise ValueError(
+                f"'{path}' is no folder below SKD_DATA; name it relative to that, so that the "
+                "sheet holds on every machine"
+            )
+        return path
+
+
 class DatasetSpec(Frozen):
     """Which images are trained on, and which are evaluated."""
 
@@ -121,6 +146,22 @@ class DatasetSpec(Frozen):
     train_limit: PositiveInt | None = Field(
         None, description="train on a fixed choice of so many images, classes balanced"
     )
+    folder: FolderSpec | None = added_later(
+        None, neutral=None, description=f"where the photos of {FOLDER_DATASET} are; of no other"
+    )
+
+    @model_validator(mode="after")
+    def _check_folder(self) -> Self:
+        if self.name == FOLDER_DATASET and self.folder is None:
+            raise ValueError(
+                f"{FOLDER_DATASET} needs its folder: "
+                "{path: …, classes: …, train_images: …, test_images: …}"
+            )
+        if self.name != FOLDER_DATASET and self.folder is not None:
+            raise ValueError(
+                f"folder: only {FOLDER_DATASET} has one; where {self.name} lies is known"
+            )
+        return self
 
 
 class Recipe(Frozen):
@@ -136,12 +177,44 @@ class Recipe(Frozen):
     momentum: NonNegativeFloat = 0.9
     nesterov: bool = False
     weight_decay: NonNegativeFloat = 5e-4
+    last_batch: Literal["keep", "drop"] = added_later(
+        "keep",
+        neutral="keep",
+        description="what becomes of an epoch's last images, where they do not fill a batch",
+    )
+    bn_batch: PositiveInt | None = added_later(
+        None,
+        neutral=None,
+        description="images whose statistics BatchNorm takes together in training, however a batch "
+        "is divided among processes; none: the whole batch",
+    )
 
     @model_validator(mode="after")
     def _check_milestones(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must rise strictly, got {list(self.milestones)}")
         return self
+
+    def why_undivided(self, parts: int) -> str | None:
+        """Return why a batch cannot be seen in so many equal parts by the same recipe, or none."""
+        size, group = self.batch_size, self.bn_batch
+        if parts == 1:
+            return None
+        if group is None or size % group:
+            return (
+                "the recipe's bn_batch must say how many images BatchNorm takes together, and "
+                f"divide the batch of {size}"
+            )
+        if size % (parts * group):
+            groups = size // group
+            allowed = ", ".join(str(n) for n in range(1, groups + 1) if groups % n == 0)
+            return (
+                f"{groups} groups of {group} (bn_batch) cannot be shared out evenly; "
+                f"processes times parts may be: {allowed}"
+            )
+        if self.last_batch == "keep":
+            return "an epoch's last batch is smaller; set last_batch: drop"
+        return None
 
 
 class TermSpec(Frozen):

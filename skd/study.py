@@ -40,7 +40,14 @@ class ImageFacts(Frozen):
     size: PositiveInt = Field(description="height and width in pixels")
     channels: PositiveInt
     classes: PositiveInt
-    views: PositiveInt = Field(1, description="what augmentation can make of an image")
+    views: NonNegativeInt = Field(
+        1, description="what augmentation can make of an image; 0: photos have endless views"
+    )
+
+    @property
+    def photos(self) -> bool:
+        """Whether the images are photos, decoded as they are needed."""
+        return not self.views
 
 
 class NetworkFacts(Frozen):

@@ -11,9 +11,9 @@ import importlib
 import inspect
 import pkgutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from pydantic import Field, NonNegativeInt, field_validator
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ Need = Literal["teacher_logits", "teacher_pooled", "teacher_features"]
 __all__ = [  # what a file of baselines/ may use
     "Batch",
     "Need",
+    "Peers",
     "Term",
     "TermContext",
     "TermSettings",
@@ -39,9 +40,34 @@ __all__ = [  # what a file of baselines/ may use
 ]
 
 
+class Peers(Protocol):
+    """The processes that train one run together, each on its share of a step's batch."""
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """Return all processes' rows, (B, …), in the batch's order: each has as many, no gradient.
+
+        Every process must ask at the same place.
+        """
+
+    def of_first(self, value: Tensor) -> Tensor:
+        """Return the first process's value: it has the batch's first images. Likewise."""
+
+
+class Alone:
+    """One process: it has the whole batch."""
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """Return the rows."""
+        return rows
+
+    def of_first(self, value: Tensor) -> Tensor:
+        """Return the value."""
+        return value
+
+
 @dataclass(frozen=True)
 class Batch:
-    """One training step, as terms see it.
+    """One training step's batch, or one process's share or part of it, as terms see it.
 
     Attributes:
         student: the student's outputs; gradients flow.
@@ -52,6 +78,8 @@ class Batch:
         indices: places of the images in the training set, (B,).
         epoch: 1-based. A term whose forward pass reads it says so: `Term.reads_epoch`.
         draws: what the step may draw from; nothing else is random.
+        peers: the processes that share the step's batch.
+        first: place of the first image in the step's batch: not 0 in later parts.
     """
 
     student: Outputs
@@ -60,6 +88,8 @@ class Batch:
     indices: Tensor
     epoch: int
     draws: Draws
+    peers: Peers = field(default_factory=Alone)
+    first: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +103,8 @@ class TermContext:
         seed: of the run; the initial weights of the term's modules are drawn from it.
         student: outputs of a dry pass of the student, for shapes only.
         teacher: likewise of the teacher; none where there is none.
+        group: images of a batch that are always seen together, however the batch is divided among
+            processes or parts: the recipe's ``bn_batch``; none: the whole batch.
     """
 
     num_classes: int
@@ -80,6 +112,7 @@ class TermContext:
     seed: int
     student: Outputs
     teacher: Outputs | None
+    group: int | None = None
 
 
 class TermSettings(Frozen):
@@ -121,6 +154,9 @@ class Term(nn.Module, ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     version: ClassVar[int] = 1  # part of a run's identity: raise it when the values change
     reads_epoch: ClassVar[bool] = False  # whether `forward` reads the batch's epoch
+    # Whether the loss is more than the mean of what each image gives alone: such a batch cannot be
+    # divided.
+    mixes_images: ClassVar[bool] = False
 
     def __init__(self, settings: TermSettings, context: TermContext) -> None:
         super().__init__()
@@ -128,7 +164,21 @@ class Term(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
-        """Return the loss before its weight, a scalar: the mean over the batch."""
+        """Return the loss before its weight, a scalar: the mean over the batch.
+
+        Where a step's batch is divided, this is called once for each part.
+        """
+
+    def after_step(self, peers: Peers) -> None:
+        """Do what is due once a step, after its last part: memory banks move here."""
+
+    def multiply_adds(self) -> int | None:
+        """Return the multiply-adds of one image, or none where its modules and buffers say them.
+
+        Each weight of a linear layer counts once then, and each number of a buffer, as of a bank
+        that a batch is scored against; convolutions by their maps' sizes.
+        """
+        return None
 
     def weight(self, epoch: int) -> float:
         """Return the term's factor in an epoch (1-based), warm-up included."""

@@ -27,7 +27,7 @@ from skd.data.images import Images
 from skd.objective import Objective
 from skd.randomness import Draws, seeded
 from skd.store import Store
-from skd.terms import Batch, TermContext
+from skd.terms import Alone, Batch, TermContext
 from skd.training.execution import peak_memory
 from skd.training.teachers import train_teacher
 
@@ -298,6 +298,7 @@ def test_gathered_crd_is_the_products_for_the_same_negatives() -> None:
         drawn = torch.zeros(COUNT, IMAGES, dtype=torch.bool).scatter_(1, batch.negatives, True)
         own.draw = lambda *_, drawn=drawn: drawn
         torch.testing.assert_close(term(batch), own(batch))
+        own.after_step(Alone())
         torch.testing.assert_close(term.student_bank, own.student_bank)
         torch.testing.assert_close(term.teacher_bank, own.teacher_bank)
         student = replace(batch.student, pooled=draw(step, batch.student.pooled.shape))

@@ -37,6 +37,7 @@ COMMANDS = [
     "teacher-views",
     "train",
     "bench",
+    "bench-loader",
     "evaluate",
     "import-teacher",
     "analyse",

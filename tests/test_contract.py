@@ -19,6 +19,7 @@ from skd.authoring.contract import (
     check_settings,
     with_simplifier,
 )
+from skd.authoring.parts import undeclared_mixing
 from skd.authoring.trial import (
     DATASET,
     alone,
@@ -30,7 +31,7 @@ from skd.methods import _listed, method_names, resolve
 from skd.models import _builders
 from skd.sheet import Method, StudyError
 from skd.spec import DatasetSpec, Recipe
-from skd.terms import Batch, Term, TermContext, TermSettings, term_classes
+from skd.terms import Batch, Peers, Term, TermContext, TermSettings, term_classes
 
 TEN = [
     "student", "kd", "dkd", "crd", "reviewkd",
@@ -54,7 +55,9 @@ def test_the_pairs_have_each_family_on_both_sides_and_never_one_twice() -> None:
     def build(name: str) -> nn.Module:
         return _builders()[name](10)
 
-    every = {family(name) for name in _builders()}
+    # ImageNet's are tried by every method on photos: tests/test_imagenette.py.
+    imagenet = {"skd.models.imagenet_resnet", "skd.models.mobilenetv1"}
+    every = {family(name) for name in _builders()} - imagenet
     assert len(every) == 7
     assert {family(teacher) for teacher, _ in PAIRS} == every
     assert {family(student) for _, student in PAIRS} == every
@@ -75,7 +78,7 @@ def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
         assert reason in refused[subject]
     checks = {finding.check for finding in findings if not finding.refused}
     thorough = {"repeats", "resumes", "reads what it needs", "says if it reads the epoch"}
-    assert checks == {"two steps", *thorough}
+    assert checks == {"two steps", "says if it mixes images", *thorough}
 
 
 LOGIT_RULES = [name for name, term in term_classes().items() if "teacher_logits" in term.needs]
@@ -137,6 +140,60 @@ class ReadsEpoch(Term):
 
     def forward(self, batch: Batch) -> Tensor:
         return (batch.student.logits - batch.teacher.logits).square().mean() * batch.epoch
+
+
+class MixesImages(Rule):
+    def forward(self, batch: Batch) -> Tensor:
+        gap = batch.student.logits - batch.teacher.logits
+        return super().forward(batch) + gap.mean(dim=0).square().mean()
+
+
+class SaysThatItMixes(MixesImages):
+    mixes_images = True
+
+
+class SaysItNeedlessly(Rule):
+    mixes_images = True
+
+
+class DrawsForAPart(Rule):
+    def forward(self, batch: Batch) -> Tensor:
+        generator = batch.draws.generator("factors")
+        return super().forward(batch) * torch.rand((), generator=generator)
+
+
+class DrawsForAGroup(Rule):
+    def __init__(self, settings: TermSettings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        self.group = context.group
+
+    def forward(self, batch: Batch) -> Tensor:
+        squares = (batch.student.logits - batch.teacher.logits).square()
+        losses = []
+        size = self.group or len(squares)
+        for group, rows in enumerate(squares.split(size), start=batch.first // size):
+            generator = batch.draws.generator(f"factor {group}")
+            losses.append(rows.mean() * torch.rand((), generator=generator))
+        return torch.stack(losses).mean()
+
+
+class CountsParts(Rule):
+    def __init__(self, settings: TermSettings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, batch: Batch) -> Tensor:
+        self.count += 1
+        return super().forward(batch)
+
+
+class CountsSteps(Rule):
+    def __init__(self, settings: TermSettings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def after_step(self, peers: Peers) -> None:
+        self.count += 1
 
 
 class ReadsLogits(Rule):
@@ -219,6 +276,9 @@ MODULES_WITH_TERMS: list[ModuleType] = [
         (DrawsGlobally, "repeats", "global generator"),
         (ReadsTooMuch, "reads what it needs", "reads more of the teacher"),
         (ReadsEpoch, "says if it reads the epoch", "reads_epoch = True"),
+        (MixesImages, "says if it mixes images", "mixes_images = True"),
+        (DrawsForAPart, "says if it mixes images", "by `TermContext.group`"),
+        (CountsParts, "says if it mixes images", "move them in `after_step`"),
         (ReadsLogits, "reads what it needs", "reads more of the teacher"),
         (HasIdleModule, "two steps", "idle.weight: no gradient"),
         (DetachesTheStudent, "two steps", "the loss rule has no gradient for the student"),
@@ -231,6 +291,37 @@ def test_a_broken_rule_is_found_out(problems, rule: type[Term], check: str, word
     found = problems(rule)
     assert words in found[f"{' → '.join(PAIRS[0])}: {check}"]
     assert words not in str(problems(Rule))
+
+
+MIXING = f"{' → '.join(PAIRS[0])}: says if it mixes images"
+
+
+@pytest.mark.parametrize(
+    "rule", [SaysThatItMixes, SaysItNeedlessly, DrawsForAGroup, CountsSteps, Rule]
+)
+def test_a_rule_may_mix_images_if_it_says_so_and_draw_by_groups(problems, rule) -> None:
+    assert MIXING not in problems(rule)
+
+
+def test_mixing_is_told_for_each_term_and_the_simplifiers_is_none(problems) -> None:
+    found = problems(MixesImages, simplified=True)[MIXING]
+    assert found.startswith("rule on simplified: its loss is ")
+    assert MIXING not in problems(Rule, simplified=True)
+
+
+@pytest.mark.parametrize("name", term_classes())
+def test_the_rules_that_compare_images_say_so_and_no_others(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparing = {"sp", "rkd", "pkt", "dist", "mlkd"}
+    term = term_classes()[name]
+    assert term.mixes_images == (name in comparing)
+    monkeypatch.setattr(term, "mixes_images", False)
+    own = {} if name == "cross_entropy" else {name: {"weight": 1.0}}
+    method = "student" if name == "cross_entropy" else name
+    spec = trial_spec(resolve(Method(name="m", like=method, settings=own), {}), *PAIRS[0])
+    found = undeclared_mixing(spec, make_teacher(spec))
+    assert found.startswith(f"{name}: its loss") if name in comparing else not found
 
 
 def test_a_rule_that_detaches_the_teacher_is_found_out_behind_a_simplifier(problems) -> None:

@@ -16,18 +16,17 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from baselines.crd import (
-    CRD,
-    Negatives,
-    contrast_loss,
+from baselines._contrast import Drawn, contrast_loss
+from baselines._negatives import (
     draw_by_partition,
     draw_by_topk,
     draw_with_replacement,
     draw_without_replacement,
 )
+from baselines.crd import CRD
 from skd.models.outputs import Outputs
 from skd.randomness import Draws
-from skd.terms import Batch, UnfitError
+from skd.terms import Alone, Batch, UnfitError
 
 IMAGES, CLASSES, WIDTH = 40, 5, 6
 LABELS = torch.arange(IMAGES) % CLASSES
@@ -168,11 +167,11 @@ def test_the_partition_is_for_the_cpu_and_topk_for_the_rest():
 
 def test_negatives_are_listed_where_they_are_a_set_on_the_cpu():
     drawn = draw_without_replacement(own_class([0, 3, 1]), 10, generator())
-    images, times = Negatives.of(drawn)
+    images, times = Drawn.of(drawn)
     assert times is None
     assert torch.equal(torch.zeros_like(drawn).scatter(1, images, True), drawn)
     for other in (drawn.float(), drawn.to("meta")):
-        assert Negatives.of(other) == (None, other)
+        assert Drawn.of(other) == (None, other)
 
 
 def test_with_replacement_counts_are_multinomial_over_the_other_classes():
@@ -226,6 +225,13 @@ def make(**changes) -> tuple[CRD, list]:
     return crd, batches
 
 
+def step(crd: CRD, batch: Batch) -> Tensor:
+    """Return the loss of a step, which moves the banks."""
+    loss = crd(batch)
+    crd.after_step(Alone())
+    return loss
+
+
 def again(batch: Batch) -> Batch:
     """Return the batch at the start of its step's draws."""
     batch.draws.go_to(batch.draws.epoch, batch.draws.step)
@@ -274,7 +280,7 @@ def test_two_steps_follow_the_rule_written_out(device, monkeypatch):
             p = np.array(rows) / normalisers[side]
             c = 12 / IMAGES
             expected -= (np.log(p[:, 0] / (p[:, 0] + c)) + np.log(c / (p[:, 1:] + c)).sum(1)).mean()
-        assert crd(again(batch)).item() == pytest.approx(expected, rel=1e-9)
+        assert step(crd, again(batch)).item() == pytest.approx(expected, rel=1e-9)
         for side, bank in banks.items():
             moved = 0.25 * bank[batch.indices] + 0.75 * anchors[side]
             bank[batch.indices] = moved / np.linalg.norm(moved, axis=1, keepdims=True)
@@ -331,13 +337,13 @@ def test_value_and_gradients_are_those_of_the_formula_with_banks_and_z_held_fixe
 
 def test_the_gradient_is_that_of_the_loss_by_differences():
     crd, (first, batch) = make(temperature=0.3)
-    crd(first)  # fixes Z
-    negatives = Negatives.of(drawn_in(crd, batch))
+    step(crd, first)  # fixes Z
+    negatives = Drawn.of(drawn_in(crd, batch))
     bank = crd.teacher_bank.clone()
     anchors = draw(5, (4, 7), 0.4).requires_grad_()
 
     def loss(anchors: Tensor) -> Tensor:
-        return crd._contrast(0, anchors, bank, batch.indices, negatives)
+        return crd._contrast(0, anchors, bank, batch, negatives)
 
     assert torch.autograd.gradcheck(loss, anchors)
     slopes = torch.autograd.grad(loss(anchors).square(), anchors, create_graph=True)[0]
@@ -370,7 +376,7 @@ def test_a_step_repeats_bit_for_bit():
     found = []
     for _ in range(2):
         crd, batches = make()
-        losses = [crd(again(batch)) for batch in batches]
+        losses = [step(crd, again(batch)) for batch in batches]
         slopes = gradients(crd, batches[1], losses[1])
         found.append([*losses, *slopes, *crd.buffers()])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
@@ -389,13 +395,14 @@ def test_away_from_the_cpu_a_step_asks_the_device_for_nothing(negatives, monkeyp
     target, indices = batch.target.to("meta"), batch.indices.to("meta")
     loss = crd(make_batch(student, teacher, target, indices=indices))
     loss.backward()
+    crd.after_step(Alone())
     assert (loss.device.type, loss.shape) == ("meta", ())
     assert student.pooled.grad.shape == student.pooled.shape
 
 
 def test_the_banks_and_normalisers_are_the_terms_state():
     crd, (first, second) = make()
-    crd(first)
+    step(crd, first)
     state = {name: value.clone() for name, value in crd.state_dict().items()}
     buffers = {"student_bank", "teacher_bank", "log_normalisers"}
     assert set(state) == buffers | {f"embed_{s}.{p}" for s in TWO for p in ("weight", "bias")}
@@ -442,7 +449,7 @@ def test_defaults_are_the_authors_and_bad_values_are_refused():
 def test_every_option_changes_the_loss(change):
     def second_loss(**changes) -> float:
         crd, (first, second) = make(**changes)
-        crd(first)
+        step(crd, first)
         return crd(second).item()
 
     assert second_loss(**change) != second_loss()
@@ -451,7 +458,7 @@ def test_every_option_changes_the_loss(change):
 def test_embeddings_lie_on_the_unit_sphere_and_stay_there():
     crd, batches = make()
     for batch in batches:
-        crd(batch)
+        step(crd, batch)
         for bank in (crd.student_bank, crd.teacher_bank):
             rows = bank[batch.indices]
             torch.testing.assert_close(rows, F.normalize(rows, dim=1))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from skd.data.images import Images
-from skd.data.views import ViewMaker
-from skd.training.evaluation import BATCH, Evaluator
+from skd.data.views import TEST_BATCH, ViewMaker
+from skd.training.evaluation import Evaluator
 
 CPU = torch.device("cpu")
 
@@ -91,7 +91,7 @@ def test_loss_of_extreme_logits_is_exact():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_logits_are_in_order_in_evaluation_mode_and_leave_the_model_alone(training):
-    count = BATCH["cpu"] + 3
+    count = TEST_BATCH["cpu"] + 3
     images = make_images([i % 5 for i in range(count)], 5)
     model = make_model(5).train(training)
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -1,16 +1,24 @@
 """What only a GPU can show: `pytest -m gpu`."""
 
+import os
+import subprocess
 from pathlib import Path
 
+import photos
 import pytest
+import team_work
 import tiny
 import torch
 
 from skd.data import load as load_images
 from skd.data.views import ViewMaker, epoch_order
 from skd.errors import InterruptedRunError
+from skd.jobs.launch import together
+from skd.records import Record
 from skd.store import Store
+from skd.study import Expansion
 from skd.terms import term_classes
+from skd.training.division import Division
 from skd.training.execution import choose
 from skd.training.lanes import in_lanes
 from skd.training.materials import Materials
@@ -135,3 +143,86 @@ def test_stored_views_are_the_live_teachers(tmp_path: Path, precision: str) -> N
     stored = tiny.run(expansion, tmp_path, "skd+crd", execution=gpu)
     assert stored.execution["teacher"] == precision
     assert stored.epochs[0].train_losses == pytest.approx(live.epochs[0].train_losses, rel=0.02)
+
+
+DIVISIBLE = {"epochs": 2, "milestones": [], "batch_size": 4, "bn_batch": 2, "last_batch": "drop"}
+
+
+def eager_of(
+    monkeypatch: pytest.MonkeyPatch, expansion: Expansion, folder: Path, method: str
+) -> Record:
+    """Return the record of a run whose steps were not recorded."""
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("not today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("skd.training.loop.record", refused)
+        return tiny.run(expansion, folder, method, execution=choose("cuda", 1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_step_on_photos_is_recorded_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setenv("SKD_DATA", str(tmp_path))
+    monkeypatch.setattr("skd.training.materials.cores_of_one_process", lambda: workers)
+    photos.make_folder(tmp_path / "made-up")
+    settings = {"simplifier": {"group": 2}, "crd": {"negatives": 4}}
+    expansion = tiny.study(
+        dataset=photos.dataset("made-up"), recipe=DIVISIBLE, settings=settings, methods=["skd+crd"]
+    )
+    recorded = tiny.run(expansion, tmp_path / "recorded", "skd+crd", execution=choose("cuda", 1))
+    assert recorded.execution["recording"] == "recorded as a CUDA graph"
+    eager = eager_of(monkeypatch, expansion, tmp_path / "eager", "skd+crd")
+    assert tiny.numbers(eager) == tiny.numbers(recorded)
+
+
+def test_gathered_negatives_are_recorded_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where there are more images than can all be scored."""
+    monkeypatch.setattr("baselines.crd.MOST_SCORED", 10)
+    expansion = tiny.study(methods=["crd"], settings={"crd": {"negatives": 20}})
+    recorded = tiny.run(expansion, tmp_path / "recorded", "crd", execution=choose("cuda", 1))
+    assert recorded.execution["recording"] == "recorded as a CUDA graph"
+    eager = eager_of(monkeypatch, expansion, tmp_path / "eager", "crd")
+    assert tiny.numbers(eager) == tiny.numbers(recorded)
+
+
+def test_parts_of_a_batch_on_a_gpu_are_near_the_whole(tmp_path: Path) -> None:
+    recipe = {**DIVISIBLE, "batch_size": 32, "bn_batch": 8, "learning_rate": 0.01}
+    expansion = tiny.study(methods=["kd"], recipe=recipe)
+    whole, parts = (
+        tiny.run(
+            expansion,
+            tmp_path / str(count),
+            "kd",
+            execution=choose("cuda", 1),
+            division=Division(accumulate=count),
+        )
+        for count in (1, 2)
+    )
+    assert whole.execution["recording"] == "recorded as a CUDA graph"
+    assert parts.epochs[0].train_losses == pytest.approx(whole.epochs[0].train_losses, rel=0.02)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two CUDA devices here")
+def test_two_gpus_train_what_one_does(tmp_path: Path) -> None:
+    study, results = team_work.study_of(), tmp_path / "teachers"
+    node = study.teachers[0]
+    train_teacher(node.spec, Store(results).teacher(node.id), tiny.options(), "teacher")
+    command = together(["--unused"], 2)
+    command = [*command[: command.index("--module")], team_work.__file__, str(tmp_path / "two")]
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
+    subprocess.run(
+        [*command, str(results), "--cuda"], env={**os.environ, "PYTHONPATH": paths}, check=True
+    )
+    for method in team_work.METHODS:
+        team_work.train(
+            study, method, tmp_path / "one", results, Division(), execution=choose("cuda", 1)
+        )
+        cell = study.cell(tiny.PAIR, method)
+        one = Store(tmp_path / "one").run(cell.runs[0]).record()
+        two = Store(tmp_path / "two" / "whole").run(cell.runs[0]).record()
+        assert one.epochs[0].train_losses == pytest.approx(two.epochs[0].train_losses, rel=1e-6)

@@ -228,11 +228,14 @@ def test_a_recipe_is_unlike_by_anything_but_a_students_own_learning_rate(setting
     }
 
 
-def test_the_common_recipe_is_the_fields_and_imagenet_has_none():
+def test_the_common_recipe_is_the_fields():
     assert unlike_published(CIFAR, Recipe(), "resnet20") == {}
     slower = Recipe(learning_rate=0.01)
     assert unlike_published(CIFAR, slower, "resnet20") == {"learning_rate": (0.05, 0.01)}
     assert unlike_published(CIFAR, Recipe(), "MobileNetV2") == {"learning_rate": (0.01, 0.05)}
+    assert unlike_published(CIFAR, Recipe(), "resnet20", "crd") == {}
+    dropped = {"last_batch": ("keep", "drop")}
+    assert unlike_published(CIFAR, Recipe(last_batch="drop"), "resnet20") == dropped
     common = COMMON_RECIPES["cifar100"].model_dump()
     assert common == {
         "epochs": 240,
@@ -243,5 +246,40 @@ def test_the_common_recipe_is_the_fields_and_imagenet_has_none():
         "momentum": 0.9,
         "nesterov": False,
         "weight_decay": 5e-4,
+        "last_batch": "keep",
+        "bn_batch": None,
     }
-    assert unlike_published(IMAGENET, Recipe(epochs=1), "resnet18") == {}
+    assert unlike_published(DatasetSpec(name="digits"), Recipe(epochs=1), "resnet20") == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "batch", "rate"),
+    [
+        ("kd", 512, 0.2),
+        ("dkd", 512, 0.2),
+        ("skd", 512, 0.2),
+        ("skd+dkd", 512, 0.2),
+        ("student", 256, 0.1),
+        ("crd", 256, 0.1),
+        ("reviewkd", 256, 0.1),
+        ("skd+crd", 256, 0.1),
+        ("skd+reviewkd", 256, 0.1),
+    ],
+)
+def test_imagenets_recipe_depends_on_the_method(method, batch, rate):
+    usual = Recipe(
+        epochs=100,
+        batch_size=batch,
+        learning_rate=rate,
+        milestones=(30, 60, 90),
+        weight_decay=1e-4,
+    )
+    assert unlike_published(IMAGENET, usual, "resnet18", method) == {}
+    # Not stated of the published runs, whatever it is here.
+    grouped = usual.model_copy(update={"last_batch": "drop", "bn_batch": 64})
+    assert unlike_published(IMAGENET, grouped, "MobileNetV1", method) == {}
+    halved = usual.model_copy(update={"batch_size": batch // 2})
+    changed = {"batch_size": (batch, batch // 2)}
+    assert unlike_published(IMAGENET, halved, "resnet18", method) == changed
+    shorter = usual.model_copy(update={"epochs": 90})
+    assert unlike_published(IMAGENET, shorter, "resnet18", method) == {"epochs": (100, 90)}

@@ -25,7 +25,7 @@ LISTED = (
     "ResNet50", "wrn_16_2", "wrn_40_1", "wrn_40_2", "vgg8", "vgg13",
     "MobileNetV2", "ShuffleV1", "ShuffleV2",
 )
-UNLISTED = ("resnet8", "resnet14", "wrn_16_1")
+UNLISTED = ("resnet8", "resnet14", "wrn_16_1", "resnet18", "resnet34", "resnet50", "MobileNetV1")
 # One or two small networks a family, for what depth and width do not change.
 SAMPLE = (
     "resnet8", "resnet8x4", "ResNet50", "wrn_16_2", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2",
@@ -52,9 +52,9 @@ def seeded(name: str, seed: int = 0, num_classes: int = 100) -> FeatureNetwork:
         return build_model(name, num_classes)
 
 
-def lived_in(name: str) -> FeatureNetwork:
+def lived_in(name: str, num_classes: int = 100) -> FeatureNetwork:
     """A network whose BatchNorms are no identities, as if it had been trained."""
-    model = seeded(name)
+    model = seeded(name, num_classes=num_classes)
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

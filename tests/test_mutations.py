@@ -48,6 +48,7 @@ SIMPLIFIER = {
     "temperature": 2.0,
     "softening": "scaled",
     "axis": "classes",
+    "group": 3,
     "heads": 2,
     "width": 4,
     "layer_norm": False,

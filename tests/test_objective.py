@@ -22,7 +22,7 @@ from skd.objective import Objective
 from skd.randomness import Draws
 from skd.sheet import Method, StudyError
 from skd.spec import MethodSpec, Recipe, SimplifierSpec, TermSpec
-from skd.terms import Batch, Term, TermContext, TermSettings, term_class
+from skd.terms import Alone, Batch, Term, TermContext, TermSettings, term_class
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
 
 CLASSES = 7
@@ -246,6 +246,78 @@ SEEN = ("raw", "simplified")
 def test_method_names_are_the_listed_ones_and_the_terms():
     assert {"student", "skd", "kd"} <= set(method_names())
     assert "cross_entropy" not in method_names()
+
+
+# Batches that are divided among processes, or seen in parts.
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "words"),
+    [
+        ("student", 3, ()),
+        ("kd+dkd", 3, ()),
+        ("kd+sp", 64, ("sp compares the images",)),
+        ("rkd+sp", 64, ("rkd compares the images", "sp compares the images")),
+        ("skd", 64, ("simplifier lets all images", "set its `group` to 64 or a divisor")),
+        ({"like": "skd", "simplifier": {"axis": "classes"}}, 64, ()),
+        ({"like": "skd", "simplifier": {"group": 64}}, 64, ()),
+        ({"like": "skd", "simplifier": {"group": 64}}, 128, ()),
+        (
+            {"like": "skd", "simplifier": {"group": 64}},
+            32,
+            ("groups of 64 images do not fill a part of 32", "set its `group` to 32"),
+        ),
+        ({"like": "skd", "simplifier": {"group": 48}}, 64, ("groups of 48",)),
+        ("skd+pkt", 64, ("pkt compares the images", "simplifier lets all images")),
+    ],
+)
+def test_what_couples_a_batchs_images_is_named(method, part, words):
+    reason = make_objective(chosen(method)).why_undivided(part)
+    assert bool(reason) == bool(words)
+    for word in words:
+        assert word in reason
+
+
+@pytest.mark.parametrize("objective", ["joint", "anchored"])
+def test_a_batch_in_parts_is_the_whole_one_where_nothing_couples_them(objective):
+    changes = {"group": 2, "objective": objective}
+    spec = chosen({"like": "skd+dkd+kd", "simplifier": changes})
+    found = []
+    for parts in (1, 3):
+        made = make_objective(spec)
+        for place, parameter in enumerate(made.simplifier.parameters()):
+            parameter.data = draw(place, tuple(parameter.shape), 0.5)
+        batch, size = make_batch(count=6), 6 // parts
+        assert made.why_undivided(size) is None
+        total = 0.0
+        for first in range(0, 6, size):
+            rows = slice(first, first + size)
+            part = replace(
+                batch,
+                student=replace(batch.student, logits=batch.student.logits[rows]),
+                teacher=replace(batch.teacher, logits=batch.teacher.logits[rows]),
+                target=batch.target[rows],
+                indices=batch.indices[rows],
+                first=first,
+            )
+            losses = made(part)
+            total = total + losses.total / parts
+        total.backward()
+        slopes = [batch.student.logits.grad, *(p.grad for p in made.simplifier.parameters())]
+        found.append([total.detach(), *slopes])
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+
+
+def test_after_a_step_every_term_does_its_own(monkeypatch):
+    seen = []
+    for name in ("kd", "dkd"):
+        monkeypatch.setattr(
+            term_class(name), "after_step", lambda self, peers: seen.append((type(self), peers))
+        )
+    peers = Alone()
+    make_objective(chosen("skd+kd")).after_step(peers)
+    assert seen == [(term_class("kd"), peers)] * 2
+    assert Term.after_step(make_objective(chosen("student")).terms["cross_entropy"], peers) is None
 
 
 # Methods as a sheet describes them.

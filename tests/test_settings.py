@@ -120,7 +120,7 @@ def test_a_variant_says_what_it_changes_and_nothing_else():
 
 def test_every_setting_of_the_simplifier_belongs_to_an_assumption():
     assert OF_SIMPLIFIER.keys() == SimplifierSettings.model_fields.keys()
-    assert set(OF_SIMPLIFIER.values()) == {"A1", "A2", "A3", "A4", "A6", "control"}
+    assert set(OF_SIMPLIFIER.values()) == {"A1", "A2", "A3", "A4", "A6", "A7", "control"}
 
 
 def test_sums_with_skd_and_other_teachers_logits_are_no_variants(own):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+from torchvision.models import ResNet34_Weights, ResNet50_Weights
 
+from report.literature import unlike_published
 from skd.expand import expand_study
 from skd.sheet import study_names
+from skd.spec import Recipe
 from skd.study import Cell, Expansion
 from skd.terms import term_classes
 
@@ -160,6 +164,85 @@ def test_the_demo_shows_all_ten_methods() -> None:
     assert len(study.pairs) == 2
 
 
+# Of the pairs, by the reference page: DKD's beta, ReviewKD's weight, the widest map that it fuses.
+ON_IMAGENET = {("resnet34", "resnet18"): (0.5, 1, 512), ("resnet50", "MobileNetV1"): (2, 8, 256)}
+HALF, IMAGENET_SKD = ("cross_entropy", 0.5, "raw"), ("kd", 0.5, "simplified")
+IMAGENET_KD = ("kd", 0.5, "raw")
+# Batch size, learning rate, terms.
+TEN_ON_IMAGENET: dict[str, tuple[int, float, list[tuple[str, Any, str]]]] = {
+    "student": (256, 0.1, [CE]),
+    "kd": (512, 0.2, [HALF, IMAGENET_KD]),
+    "dkd": (512, 0.2, TEN["dkd"]),
+    "crd": (256, 0.1, TEN["crd"]),
+    "reviewkd": (256, 0.1, TEN["reviewkd"]),
+    "skd": (512, 0.2, [HALF, IMAGENET_SKD]),
+    "skd+kd": (512, 0.2, [HALF, IMAGENET_SKD, IMAGENET_KD]),
+    "skd+dkd": (512, 0.2, TEN["skd+dkd"]),
+    "skd+crd": (256, 0.1, [CE, IMAGENET_SKD, ("crd", 0.8, "raw")]),
+    "skd+reviewkd": (256, 0.1, [CE, IMAGENET_SKD, ("reviewkd", "w", "raw")]),
+}
+
+
+@pytest.mark.parametrize("pair", ON_IMAGENET, ids="--".join)
+def test_imagenet_has_the_fields_recipes_and_settings(pair: tuple[str, str]) -> None:
+    study, (beta, weight, width) = expanded("imagenet"), ON_IMAGENET[pair]
+    assert set(study.pairs) == set(ON_IMAGENET)
+    assert study.methods_of(*pair) == list(TEN_ON_IMAGENET)
+    for method, (batch, rate, terms) in TEN_ON_IMAGENET.items():
+        spec = study.cell_of(*pair, method).spec
+        assert spec.recipe == Recipe(
+            epochs=100,
+            batch_size=batch,
+            learning_rate=rate,
+            milestones=(30, 60, 90),
+            momentum=0.9,
+            weight_decay=1e-4,
+            last_batch="drop",
+            bn_batch=batch // 8,
+        )
+        assert [spec.recipe.why_undivided(count) for count in (1, 2, 4, 8)] == [None] * 4
+        assert unlike_published(spec.dataset, spec.recipe, pair[1], method) == {}
+        found = [(t.term, t.settings["weight"], t.settings["teacher"]) for t in spec.method.terms]
+        assert sorted(found) == sorted((t, weight if w == "w" else w, who) for t, w, who in terms)
+        own = {t.term: t.settings for t in spec.method.terms}
+        assert {t: s["warmup_epochs"] for t, s in own.items() if s["warmup_epochs"]} == (
+            {t: 1 for t in ("dkd", "reviewkd") if t in own}
+        )
+        assert {own[t]["temperature"] for t in ("kd", "dkd") if t in own} <= {1}
+        if "dkd" in own:
+            assert (own["dkd"]["alpha"], own["dkd"]["beta"]) == (1, beta)
+        if "reviewkd" in own:
+            assert own["reviewkd"]["student_features"] == "preactivated"
+            assert own["reviewkd"]["mid_width"] == width
+        simplifier = spec.method.simplifier
+        assert (simplifier is not None) == method.startswith("skd")
+        if simplifier is not None:
+            own = simplifier.settings
+            assert (own["temperature"], own["group"]) == (1, batch // 8)
+
+
+def test_imagenets_teachers_are_torchvisions_first_weights() -> None:
+    study = expanded("imagenet")
+    weights = {"resnet34": ResNet34_Weights, "resnet50": ResNet50_Weights}
+    assert {node.name for node in study.teachers} == set(weights)
+    for node in study.teachers:
+        url = weights[node.name].IMAGENET1K_V1.url
+        assert node.source.url == url
+        assert url.endswith(f"{node.name}-{node.spec.sha256}.pth")
+        assert node.spec.network == node.name
+
+
+def test_imagenet_is_expanded_without_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKD_DATA", str(tmp_path / "nowhere"))
+    study = expand_study("imagenet")
+    images = study.images
+    assert (images.train_images, images.test_images) == (1_281_167, 50_000)
+    assert (images.classes, images.size) == (1000, 224)
+    assert len({run for cell in study.cells for run in cell.runs.values()}) == 20 * 3
+
+
 def test_every_shipped_study_is_among_those_tested() -> None:
-    tested = {"cifar100", "cifar100-published-teachers", "extended", "ablation"}
+    tested = {"cifar100", "cifar100-published-teachers", "extended", "ablation", "imagenet"}
     assert set(study_names()) == tested | {"reviewkd-weights", "demo"}

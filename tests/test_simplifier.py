@@ -20,7 +20,7 @@ from skd.objective import Objective
 from skd.randomness import Draws
 from skd.records import Epoch
 from skd.simplifier import Simplifier, SimplifierSettings
-from skd.spec import MethodSpec, SimplifierSpec, TermSpec
+from skd.spec import MethodSpec, SimplifierSpec, TermSpec, canonical
 from skd.terms import Batch, TermContext
 
 FORMS = [
@@ -174,6 +174,7 @@ def test_defaults_are_the_reference_form():
         "temperature": 4.0,
         "softening": "log_softmax",
         "axis": "batch",
+        "group": None,
         "heads": 1,
         "width": None,
         "layer_norm": True,
@@ -237,6 +238,77 @@ def test_batch_axis_depends_on_the_batch_and_classes_axis_does_not():
         torch.testing.assert_close(alone(changed)[0], alone(logits)[0], rtol=1e-12, atol=1e-12)
         mixing = build(5, axis="batch", values=values)
         assert not torch.allclose(mixing(changed)[0], mixing(logits)[0], rtol=1e-3)
+
+
+# Groups.
+
+GROUPED = [{}, {"values": "rows"}, {"heads": 2}, {"combination": "attention", "layer_norm": False}]
+
+
+@pytest.mark.parametrize("form", GROUPED, ids=str)
+@pytest.mark.parametrize(("batch", "group"), [(6, 3), (7, 3), (8, 3), (5, 1), (4, 4), (2, 3)])
+def test_in_groups_each_group_follows_the_formula_by_itself(batch, group, form):
+    simplifier, logits = build(6, group=group, **form), draw(3, (batch, 6))
+    parts = [reference(simplifier, rows) for rows in logits.split(group)]
+    expected = np.concatenate(parts)
+    np.testing.assert_allclose(simplifier(logits).detach(), expected, rtol=1e-9, atol=1e-9)
+    if group < batch:
+        ungrouped = build(6, **form)(logits).detach()
+        assert not np.allclose(ungrouped, expected, rtol=1e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 9),
+    st.integers(0, 5),
+    st.sampled_from(["projected", "rows"]),
+)
+def test_a_group_of_the_whole_batch_or_more_is_none(seed, batch, more, values):
+    logits, results = draw(seed, (batch, 6)), []
+    for group in (None, batch + more):
+        simplifier = build(6, seed % 100, group=group, values=values)
+        mixed = simplifier(logits)
+        slopes = torch.autograd.grad(mixed.square().sum(), list(simplifier.parameters()))
+        results.append([mixed, *slopes])
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+def test_a_group_does_not_depend_on_the_others():
+    simplifier, logits = build(5, group=3), draw(0, (8, 5))
+    changed = torch.cat([logits[:3], draw(1, (5, 5))])
+    before, after = simplifier(logits), simplifier(changed)
+    torch.testing.assert_close(after[:3], before[:3], rtol=1e-12, atol=1e-12)
+    assert not torch.isclose(after[3:], before[3:]).any()
+    moved = logits.clone()
+    moved[4] += draw(2, (5,))
+    rows = (simplifier(moved) - before).abs().amax(dim=1) > 1e-6
+    assert rows.tolist() == [False] * 3 + [True] * 3 + [False] * 2
+
+
+def test_the_gradient_of_groups_is_the_sum_of_theirs():
+    simplifier, logits = build(5, group=3), draw(0, (6, 5))
+    whole, halves = (
+        torch.autograd.grad(
+            sum(simplifier(rows).square().sum() for rows in parts), list(simplifier.parameters())
+        )
+        for parts in ([logits], logits.split(3))
+    )
+    torch.testing.assert_close(whole, halves, rtol=1e-10, atol=1e-12)
+
+
+def test_a_group_is_of_the_batchs_images_only_and_of_one_at_least():
+    with pytest.raises(ValueError, match=r"group: 4 is for axis: batch.*leave group out"):
+        SimplifierSettings(axis="classes", group=4)
+    for group in (0, -1, 2.5):
+        with pytest.raises(ValueError, match="group"):
+            SimplifierSettings(group=group)
+
+
+def test_a_group_is_part_of_a_runs_identity_and_none_is_not():
+    assert "group" not in canonical(SimplifierSettings())
+    assert canonical(SimplifierSettings(group=64))["group"] == 64
+    assert SimplifierSettings.restore(canonical(SimplifierSettings())) == SimplifierSettings()
 
 
 @settings(max_examples=25, deadline=None)

@@ -252,6 +252,41 @@ def test_a_students_recipe_changes_that_student_alone(expanded: Callable[..., Ex
     assert teacher_ids(before) == teacher_ids(after)
 
 
+def test_a_methods_recipe_changes_that_method_alone(expanded: Callable[..., Expansion]) -> None:
+    own = {"name": "kd", "recipe": {"batch_size": 32}}
+    before, after = expanded(), expanded(put("methods", 1, own))
+    assert cells_that_differ(before, after) == {
+        "big--resnet8/kd",
+        "wrn_16_2--resnet8/kd",
+        "big--resnet14/kd",
+    }
+    assert teacher_ids(before) == teacher_ids(after)
+    said = expanded(put("methods", 1, {"name": "kd", "recipe": {"batch_size": 64}}))
+    assert run_ids(said) == run_ids(before)  # what the recipe says anyway
+
+
+def test_a_recipe_is_the_studys_then_the_students_then_the_methods(
+    expanded: Callable[..., Expansion],
+) -> None:
+    methods = [
+        {"name": "student", "recipe": {"batch_size": 16}},
+        {"name": "kd", "recipe": {"learning_rate": 0.3, "epochs": 6}},
+        {"name": "kd-too", "like": "kd"},  # inherits the terms, not the entry's recipe
+    ]
+    students = {"resnet14": {"learning_rate": 0.01, "weight_decay": 0.001}}
+    study = expanded(put("methods", methods), put("student_recipes", students))
+
+    def recipe(pair: str, method: str) -> tuple[int, int, float, float]:
+        found = study.cell(pair, method).spec.recipe
+        return found.epochs, found.batch_size, found.learning_rate, found.weight_decay
+
+    assert recipe("resnet8", "student") == (4, 16, 0.05, 5e-4)
+    assert recipe("resnet14", "student") == (4, 16, 0.01, 0.001)
+    assert recipe("big--resnet8", "kd") == (6, 64, 0.3, 5e-4)
+    assert recipe("big--resnet14", "kd") == (6, 64, 0.3, 0.001)
+    assert recipe("big--resnet14", "kd-too") == (4, 64, 0.01, 0.001)
+
+
 def test_a_pairs_settings_change_that_pairs_cells_alone(
     expanded: Callable[..., Expansion],
 ) -> None:
@@ -359,6 +394,15 @@ URL = "https://example.org/x.pth"
             put("student_recipes", {"resnet8": {"epoch": 1}}),
             ["student_recipes.resnet8", "did you mean 'epochs'"],
         ),
+        (
+            put("methods", 1, {"name": "kd", "recipe": {"batch": 1}}),
+            ["methods: kd: recipe: ", "unknown key 'batch'", "batch_size"],
+        ),
+        (
+            put("methods", 1, {"name": "kd", "recipe": {"batch_size": "64 images"}}),
+            ["methods: kd: recipe: batch_size: ", "'64 images'"],
+        ),
+        (put("methods", 1, {"name": "kd", "recipe": 3}), ["methods.1.recipe", "dictionary", "3"]),
         (
             put("settings", {"kd": {"temprature": 2}}),
             ["methods: ", "kd: unknown key 'temprature' (did you mean 'temperature'?)", "weight"],

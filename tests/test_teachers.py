@@ -274,13 +274,63 @@ def test_a_url_is_fetched_checked_and_named_as_the_origin(
     assert import_teacher(spec, source, entry, CPU).origin == file.as_uri()
 
 
-def test_a_url_that_does_not_answer_is_an_error_that_names_it(
-    file: Path, spec: ImportedTeacher, entry: Entry
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch.hub's folder for checkpoints, empty."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_url_that_does_not_answer_is_an_error_that_names_it_and_a_way_round(
+    file: Path, spec: ImportedTeacher, entry: Entry, hub: Path
 ) -> None:
     url = (file.parent / "gone.pth").as_uri()
-    with pytest.raises(TeacherError, match=r"gone\.pth cannot be downloaded"):
+    with pytest.raises(TeacherError, match=r"gone\.pth cannot be downloaded") as error:
         import_teacher(spec, Import(url=url, sha256=spec.sha256), entry, CPU)
+    assert str(error.value).endswith(f"put it at {hub / 'gone.pth'}")
     assert entry.card() is None
+
+
+def test_a_file_in_torch_hubs_folder_is_taken_and_nothing_downloaded(
+    file: Path, spec: ImportedTeacher, entry: Entry, hub: Path
+) -> None:
+    file.rename(hub / "there.pth")
+    url = "https://nowhere.invalid/models/there.pth?download=1"
+    card = import_teacher(spec, Import(url=url, sha256=spec.sha256), entry, CPU)
+    assert (card.origin, card.source_sha256) == (url, spec.sha256)
+    assert (hub / "there.pth").is_file()
+
+
+def test_another_file_in_torch_hubs_folder_is_refused_by_its_name(
+    spec: ImportedTeacher, entry: Entry, hub: Path
+) -> None:
+    (hub / "there.pth").write_bytes(b"half a downl")
+    source = Import(url="https://nowhere.invalid/there.pth", sha256=spec.sha256)
+    with pytest.raises(TeacherError, match=f"{hub / 'there.pth'} has sha256 .* is another file"):
+        import_teacher(spec, source, entry, CPU)
+
+
+def test_the_head_of_a_hash_is_enough_and_the_card_has_the_whole(
+    file: Path, spec: ImportedTeacher, tmp_path: Path
+) -> None:
+    short = spec.model_copy(update={"sha256": spec.sha256[:8]})
+    assert short.identity != spec.identity
+    entry = Store(tmp_path).teacher(short.identity)
+    card = import_teacher(short, Import(file=file, sha256=spec.sha256[:8]), entry, CPU)
+    assert card.source_sha256 == spec.sha256
+    other = f"{(int(spec.sha256[:8], 16) + 1) % 16**8:08x}"
+    wrong = spec.model_copy(update={"sha256": other})
+    entry = Store(tmp_path).teacher(wrong.identity)
+    with pytest.raises(TeacherError, match=f"but {other} was asked for"):
+        import_teacher(wrong, Import(file=file, sha256=other), entry, CPU)
+
+
+@pytest.mark.parametrize("sha256", ["", "0676ba6", "0676BA61", "z" * 8, "0" * 65])
+def test_less_than_eight_digits_or_anything_else_is_no_hash(sha256: str) -> None:
+    with pytest.raises(ValueError, match="sha256"):
+        Import(url="https://nowhere.invalid/x.pth", sha256=sha256)
 
 
 # Loading.

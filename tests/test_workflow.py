@@ -196,6 +196,7 @@ def test_a_bad_sheet_stops_before_any_job_with_the_place_and_the_names(tmp_path:
         ("local", "all", "extended", 9 + 13 * 16),
         ("local", "all", "ablation", 2 + 2 * 27),
         ("local", "all", "reviewkd-weights", 3 * 5),
+        ("local", "all", "imagenet", 2 + 2 * 9),
     ],
 )
 def test_the_shipped_studies_dry_run_as_typed(

@@ -97,7 +97,7 @@ def cells_table(pairs: Sequence[PairFinding], margin: float) -> Table:
                 ),
                 Entry(spread(cell.best), sort=cell.best.mean),
             ]
-            row += _against_published(cell) if published else []
+            row += against_published(cell) if published else []
             rows.append((*row, _gain(cell), _runs(cell)))
     judged = (
         f" Verdicts at a margin of {margin:g} points: reproduced where the 90 % interval of the "
@@ -185,6 +185,24 @@ def verdict_entry(verdict: Verdict) -> Entry:
     return Entry(verdict.kind, detail=detail, tone=verdict.kind, hint=hint)
 
 
+def against_published(cell: CellFinding) -> list[Entry]:
+    """Return the published value, ours minus it, the verdict, and the least margin."""
+    value, verdict = cell.published, cell.verdict
+    if value is None:
+        return [Entry("not available"), Entry(ABSENT), Entry(ABSENT), Entry(ABSENT)]
+    stated = Entry(published_text(value), sort=value.top1, hint=value.source)
+    if verdict is None:
+        return [stated, Entry(ABSENT), Entry("not compared", hint="another recipe"), Entry(ABSENT)]
+    text, ranges = difference_text(verdict)
+    gap = verdict.comparisons[0].difference
+    return [
+        stated,
+        Entry(text, detail=ranges, sort=gap.mean if gap else None),
+        verdict_entry(verdict),
+        Entry(number(verdict.least_margin), sort=verdict.least_margin),
+    ]
+
+
 def _teacher(pair: PairFinding) -> Entry:
     teacher, value = pair.teacher, pair.teacher.published
     detail = f"{number(value.top1)} {value.reported_epoch}" if value else ""
@@ -229,23 +247,6 @@ def _gain(cell: CellFinding) -> Entry:
     if cell.gain is None:
         return Entry(ABSENT)
     return Entry(signed(cell.gain.mean), detail=interval(cell.gain), sort=cell.gain.mean)
-
-
-def _against_published(cell: CellFinding) -> list[Entry]:
-    value, verdict = cell.published, cell.verdict
-    if value is None:
-        return [Entry("not available"), Entry(ABSENT), Entry(ABSENT), Entry(ABSENT)]
-    stated = Entry(published_text(value), sort=value.top1, hint=value.source)
-    if verdict is None:
-        return [stated, Entry(ABSENT), Entry("not compared", hint="another recipe"), Entry(ABSENT)]
-    text, ranges = difference_text(verdict)
-    gap = verdict.comparisons[0].difference
-    return [
-        stated,
-        Entry(text, detail=ranges, sort=gap.mean if gap else None),
-        verdict_entry(verdict),
-        Entry(number(verdict.least_margin), sort=verdict.least_margin),
-    ]
 
 
 def _network(teacher: dict) -> str:

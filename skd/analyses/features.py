@@ -12,8 +12,8 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from skd.analyses.sources import UnusableError
+from skd.data import make_views, test_pixels
 from skd.data.images import Images
-from skd.data.views import ViewMaker
 from skd.models import FeatureNetwork
 from skd.training.weights import TeacherError, build_loaded
 
@@ -50,9 +50,9 @@ def load_network(weights: bytes, name: str, classes: int) -> FeatureNetwork:
 @torch.no_grad()
 def pooled(network: FeatureNetwork, images: Images, places: np.ndarray) -> np.ndarray:
     """Return the pooled features that the classifier reads of some test images, (P, D) float32."""
-    pixels = images.test_images[torch.from_numpy(places)]
+    pixels = test_pixels(images, torch.from_numpy(places))
     # Only for its normalisation: the training images, which it would copy, are not asked for.
-    views = ViewMaker(replace(images, train_images=pixels[:1]), torch.device("cpu"))
+    views = make_views(replace(images, train_images=images.test_images[:1]), torch.device("cpu"))
     found = [network.forward_features(views.normalise(p)).pooled for p in pixels.split(BATCH)]
     return torch.cat(found).numpy()
 

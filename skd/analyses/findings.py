@@ -103,7 +103,7 @@ def example(stock: Stock, cache: Cache, run: Stored, seed: int, cell: Cell) -> E
 
     found = distributions(spec, weights, stock.teacher_logits[cell.teacher][:batch], student)
     places = found.places
-    arrays = {"images": stock.images.test_images.numpy()[places], **found.probabilities}
+    arrays = {"images": stock.pixels(places), **found.probabilities}
     return Example(
         **place,
         temperature=found.temperature,

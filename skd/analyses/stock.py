@@ -70,6 +70,14 @@ class Stock:
         """The test images' classes, (M,)."""
         return self.images.test_labels.numpy()
 
+    def pixels(self, places: np.ndarray) -> np.ndarray:
+        """Return some test images as an evaluation sees them, (P, 3, S, S) uint8."""
+        import torch
+
+        from skd.data import test_pixels
+
+        return test_pixels(self.images, torch.from_numpy(places)).numpy()
+
     def logits(self, stored: Stored) -> np.ndarray:
         """Return test logits of the study's images and classes, (M, C) float64.
 

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import torch
 from pydantic import ValidationError
 
+from skd.authoring.parts import undeclared_mixing
 from skd.authoring.trial import (
     DATASET,
     STEPS,
@@ -101,7 +102,7 @@ def check_method(method: MethodSpec, pairs: Pairs = PAIRS) -> Iterator[Finding]:
     On each: finite losses, gradients in exactly the modules that train, an untouched teacher, the
     initial student, order and views that every method of the seed has. On the first that fits:
     repeats bit for bit whatever the global generator, resumes bit for bit, reads no more of the
-    teacher than it declares, nor the epoch unless it says so.
+    teacher than it declares, nor the epoch unless it says so, nor compares the batch's images.
     """
     thorough = False
     for teacher, student in pairs:
@@ -114,6 +115,7 @@ def check_method(method: MethodSpec, pairs: Pairs = PAIRS) -> Iterator[Finding]:
         if not thorough:
             checks |= {"repeats": _repeats, "resumes": _resumes, "reads what it needs": _reads}
             checks |= {"says if it reads the epoch": _reads_epoch}
+            checks |= {"says if it mixes images": _mixes_images}
             thorough = True
         for what, check in checks.items():
             yield Finding(subject, what, problem=_or_error(check, spec))
@@ -205,6 +207,11 @@ def _reads_epoch(spec: RunSpec) -> str:
     if later is None or same_end(plain, train(spec, make_teacher(spec), shown_epoch=later)):
         return ""
     return "its loss depends on the batch's epoch: say so by `reads_epoch = True` in the class"
+
+
+def _mixes_images(spec: RunSpec) -> str:
+    """A step's batch is divided among processes, and into parts."""
+    return undeclared_mixing(spec, make_teacher(spec))
 
 
 def _reads(spec: RunSpec) -> str:

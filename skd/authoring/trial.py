@@ -74,19 +74,21 @@ def make_teacher(spec: RunSpec) -> FeatureNetwork | None:
     """Return the run's teacher, frozen, or none where the method needs none."""
     if spec.teacher is None:
         return None
-    network = copy.deepcopy(_made_up_teacher(spec.teacher.network))
-    return network.eval().requires_grad_(False)
+    return copy.deepcopy(made_up_network(spec.teacher.network))
 
 
 @cache
-def _made_up_teacher(name: str) -> FeatureNetwork:
-    """Return a network that says something: at PyTorch's start some families' logits are all 0."""
+def made_up_network(name: str) -> FeatureNetwork:
+    """Return a frozen network that says something.
+
+    At PyTorch's start some families' logits are all 0.
+    """
     images = load(DATASET)
     with seeded(1, "teacher"), torch.no_grad():
         network = build_model(name, images.num_classes)
         for _ in range(5):
             network(images.train_images / 255)  # moves the batch norms' statistics
-    return network
+    return network.eval().requires_grad_(False)
 
 
 class GuardedTeacher(nn.Module):

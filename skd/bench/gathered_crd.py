@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from skd.terms import Batch, Term, TermContext, TermSettings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SampledBatch(Batch):
     """A batch whose loader has drawn the negatives: (B, K) places in the training set."""
 

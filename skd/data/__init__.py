@@ -1,7 +1,8 @@
 """Data sets, one file each: `load(spec)` finds the file of the spec's name.
 
 A data set's file has ``FACTS`` and ``load(root) -> Images``. Its training and test images live in
-memory as uint8; views are made from them in whole batches (`skd.data.views`).
+memory as uint8, and views are made from them in whole batches (`skd.data.views`); or they are
+photos, which stay in their files (`skd.data.photo_views`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import torch
+from torch import Tensor
+
+from skd.data import imagefolder
 from skd.data.images import (
     Facts,
     Images,
@@ -21,10 +26,22 @@ from skd.data.images import (
     limit,
     validation_split,
 )
+from skd.data.photo_files import PhotoFiles
+from skd.data.photo_views import PhotoViews, TestPhotos
+from skd.data.views import TestPixels, Tests, ViewMaker, Views
 from skd.errors import UnknownNameError
 from skd.spec import DatasetSpec
 
-_HELPERS = {"images", "views"}
+_HELPERS = {
+    "images",
+    "photo_decoding",
+    "photo_files",
+    "photo_folders",
+    "photo_law",
+    "photo_loader",
+    "photo_views",
+    "views",
+}
 
 
 def dataset_names() -> list[str]:
@@ -46,7 +63,10 @@ def load(spec: DatasetSpec) -> Images:
         UnknownNameError: unknown name; names the allowed ones.
         DataError: the files are neither at hand nor to be had; says where they belong.
     """
-    images = _module(spec.name).load(data_root())
+    if spec.folder:
+        images = imagefolder.load(data_root(), spec.folder)
+    else:
+        images = _module(spec.name).load(data_root())
     if spec.split == "validation":
         images = validation_split(images)
     return limit(images, spec.train_limit) if spec.train_limit else images
@@ -59,7 +79,7 @@ def facts(spec: DatasetSpec) -> Facts:
         UnknownNameError: unknown name; names the allowed ones.
         DataError: more training images are asked for than there are.
     """
-    known = _module(spec.name).FACTS
+    known = imagefolder.facts(spec.folder) if spec.folder else _module(spec.name).FACTS
     count, evaluated = known.train_images, known.test_images
     if spec.split == "validation":
         evaluated = held_out_for_validation(count)
@@ -68,6 +88,33 @@ def facts(spec: DatasetSpec) -> Facts:
         check_limit(spec.train_limit, count)
         count = spec.train_limit
     return replace(known, train_images=count, test_images=evaluated)
+
+
+def make_views(images: Images, device: torch.device, workers: int = 0) -> Views:
+    """Return the views of a data set's training images on a device.
+
+    Args:
+        images: the data set.
+        device: of the training.
+        workers: processes that decode photos for each training; 0: its own process does.
+    """
+    if isinstance(images.train_images, PhotoFiles):
+        return PhotoViews(images, device, workers)
+    return ViewMaker(images, device)
+
+
+def make_tests(images: Images, device: torch.device, workers: int = 0) -> Tests:
+    """Return a data set's test images as an evaluation takes them; arguments as `make_views`."""
+    if isinstance(images.test_images, PhotoFiles):
+        return TestPhotos(images, device, workers)
+    return TestPixels(images, device)
+
+
+def test_pixels(images: Images, places: Tensor) -> Tensor:
+    """Return some test images as an evaluation sees them, (P, 3, S, S) uint8."""
+    chosen = replace(images, test_images=images.test_images[places])
+    tests = make_tests(chosen, torch.device("cpu"))
+    return torch.cat([*tests.batches(0, len(places))])
 
 
 def _module(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""A data set in memory, and fixed, stratified parts of it."""
+"""A data set, in memory or as files of photos, and fixed, stratified parts of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skd.data.photo_files import PhotoFiles
 from skd.errors import SkdError
 from skd.randomness import words
 
@@ -17,7 +18,7 @@ CHANNELS = 3  # of every data set's images: grey ones are repeated
 
 
 class DataError(SkdError):
-    """A data set is not at hand, or smaller than asked."""
+    """A data set is not at hand, smaller than asked, or damaged."""
 
 
 def view_count(pad: int, flip: bool) -> int:
@@ -35,11 +36,12 @@ class Facts:
     size: int
     pad: int = 4
     flip: bool = True
+    photos: bool = False  # files, of which crops of any size and shape are views
 
     @property
     def views(self) -> int:
-        """How many views of an image there are."""
-        return view_count(self.pad, self.flip)
+        """How many views of an image there are; 0: endless."""
+        return 0 if self.photos else view_count(self.pad, self.flip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +49,20 @@ class Images:
     """Training and test images of one data set.
 
     Attributes:
-        train_images: (N, 3, H, W) uint8.
+        train_images: (N, 3, H, W) uint8, or N files.
         train_labels: (N,) int64, class indices from 0.
-        test_images: (M, 3, H, W) uint8.
+        test_images: (M, 3, H, W) uint8, or M files.
         test_labels: (M,) int64.
         classes: names, in the order of the indices.
         mean: of each channel, in [0, 1], subtracted after scaling to [0, 1].
         std: of each channel.
-        pad: zeros put round an image before a random crop of its own size.
+        pad: zeros put round an image before a random crop of its own size; 0 of photos.
         flip: whether a mirrored image is as good (not so for digits).
     """
 
-    train_images: Tensor
+    train_images: Tensor | PhotoFiles
     train_labels: Tensor
-    test_images: Tensor
+    test_images: Tensor | PhotoFiles
     test_labels: Tensor
     classes: tuple[str, ...]
     mean: tuple[float, float, float]

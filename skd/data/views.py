@@ -8,6 +8,9 @@ on CPU and GPU, for every method and batch size.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from typing import Protocol, Self
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,9 @@ from torch import Tensor
 
 from skd.data.images import Images, view_count
 from skd.randomness import words
+
+# Images a forward pass: on a CPU more would leave its cache, on a GPU fewer would leave it idle.
+TEST_BATCH = {"cpu": 100, "cuda": 1000}
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
@@ -46,6 +52,62 @@ def parts_of(numbers: Tensor, pad: int, flip: bool) -> tuple[Tensor, Tensor, Ten
     return places // offsets, places % offsets, numbers % sides
 
 
+class Views(Protocol):
+    """What a training asks of its images. Views are known by numbers, whose law is the data set's.
+
+    A training tells which batches are to come (`begin`), has each made ready in turn (`next`) and
+    then takes it (`batch`), as often as it likes.
+    """
+
+    labels: Tensor  # of the training images, (N,) int64 on the device
+    size: int  # height and width of the views
+
+    @property
+    def count(self) -> int:
+        """How many views an image has; 0: endless."""
+
+    def for_one(self) -> Views:
+        """Return views for one training: what is made ready is made ready for it alone."""
+
+    def draw(self, seed: int, epoch: int) -> Tensor:
+        """Return the numbers of an epoch's views, (N,) int64, on the device."""
+
+    def begin(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Tell the batches to come, in order: indices and numbers, each (B,) int64 on the CPU.
+
+        Forgets those that were told before.
+        """
+
+    def next(self) -> None:
+        """Make the next of these batches ready."""
+
+    def batch(self, indices: Tensor, numbers: Tensor) -> Tensor:
+        """Return views of some images, (B, 3, H, W) float32, normalised, in channels-last order."""
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
+
+    def close(self) -> None:
+        """End what runs beside this process."""
+
+
+class Tests(Protocol):
+    """What an evaluation asks of a data set's test images."""
+
+    on_device: bool  # whether `batches` is work for the device alone
+
+    def batches(self, start: int, stop: int) -> Iterator[Tensor]:
+        """Yield the images from a place on to before another, (B, 3, H, W) uint8 on the device."""
+
+    def close(self) -> None:
+        """End what runs beside this process."""
+
+
+def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
+    return pixels.to(mean.dtype, copy=True).div_(255).sub_(mean).div_(std)
+
+
 class ViewMaker:
     """Makes normalised batches from a data set's images, which it keeps on the device as uint8."""
 
@@ -69,6 +131,19 @@ class ViewMaker:
         drawn = epoch_views(seed, epoch, len(self.labels), self.pad, self.flip)
         return drawn.to(self.labels.device)
 
+    def for_one(self) -> Self:
+        """Return itself: nothing is kept for one training."""
+        return self
+
+    def begin(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Do nothing: everything is on the device."""
+
+    def next(self) -> None:
+        """Do nothing: everything is on the device."""
+
+    def close(self) -> None:
+        """Do nothing: no other process works for this one."""
+
     def batch(self, indices: Tensor, numbers: Tensor) -> Tensor:
         """Return views of some images, (B, 3, H, W) float32, normalised, in channels-last order.
 
@@ -85,4 +160,22 @@ class ViewMaker:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
-        return pixels.float().div(255).sub(self.mean).div(self.std)
+        return normalised(pixels, self.mean, self.std)
+
+
+class TestPixels:
+    """Test images that are kept on the device."""
+
+    on_device = True
+    __test__ = False  # no test of pytest's
+
+    def __init__(self, images: Images, device: torch.device) -> None:
+        self._pixels = images.test_images.to(device)
+
+    def batches(self, start: int, stop: int) -> Iterator[Tensor]:
+        """Yield the images from a place on to before another, (B, 3, H, W) uint8 on the device."""
+        if start < stop:
+            yield from self._pixels[start:stop].split(TEST_BATCH[self._pixels.device.type])
+
+    def close(self) -> None:
+        """Do nothing: no other process works for this one."""

@@ -15,8 +15,9 @@ from skd.files import write_json
 from skd.jobs.batches import entries_by_output
 from skd.jobs.errors import find_errors, note_error
 from skd.jobs.gpu import gpu_state
+from skd.jobs.launch import together
 from skd.jobs.packing import SideBySide, count, runs_side_by_side
-from skd.jobs.workers import run_workers, worker
+from skd.jobs.workers import run_workers
 from skd.planning.model import choose_device, estimate_run
 from skd.planning.timings import load
 from skd.status import cell_result
@@ -25,12 +26,15 @@ from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansio
 from skd.teacher_views import ViewsFile
 from skd.training.commands import (
     RESULTS,
+    Accumulate,
     Attempt,
     CheckpointSeconds,
     Expect,
     Methods,
     Output,
     PairName,
+    Precision,
+    PrecisionKind,
     Results,
     Study,
     TeacherFrom,
@@ -44,6 +48,9 @@ job = typer.Typer(
     no_args_is_help=True,
 )
 Cores = Annotated[int, typer.Option(min=1, help="CPU cores of the job, shared by its runs")]
+Processes = Annotated[
+    int, typer.Option(min=1, help="processes that train each run together, each on its own GPU")
+]
 Log = Annotated[
     Path | None, typer.Option(help="append what is said to this file, and to its .history.log")
 ]
@@ -57,6 +64,9 @@ def job_train(
     results: Results = RESULTS,
     cores: Cores = 1,
     side_by_side: SideBySide = "auto",
+    processes: Processes = 1,
+    accumulate: Accumulate = 1,
+    precision: PrecisionKind = Precision.float32,
     checkpoint_seconds: CheckpointSeconds = 60.0,
     teacher_views: TeacherFrom = TeacherKind.auto,
     attempt: Attempt = 1,
@@ -77,15 +87,18 @@ def job_train(
     left = {label: entry for label, entry in entries.items() if not _finished(entry)}
     status = 0
     if left:
-        together = _together(asked, expansion, cells, store, len(left), attempt)
+        sharing = 1
+        if processes == 1:
+            sharing = _side_by_side(asked, expansion, cells, store, len(left), attempt)
         # On a GPU they are lanes of one process, which share images and teachers.
-        lanes, workers = (together, 1) if gpu_state() else (1, together)
-        options = _options(results, max(1, cores // workers), checkpoint_seconds)
-        command = ["train", study, pair, *methods, *options, "--lanes", str(lanes)]
-        command += ["--teacher-views", teacher_views.value]
-        since = ["--attempt", str(attempt), "--since", str(int(time.time()))]
-        since += ["--sharing", str(together)]
-        status = _run([worker(*command, *since)] * workers, left, log)
+        lanes, workers = (sharing, 1) if gpu_state() else (1, sharing)
+        threads = max(1, cores // (workers * processes))
+        options = [*_options(results, threads, checkpoint_seconds), "--lanes", str(lanes)]
+        options += ["--accumulate", str(accumulate), "--precision", precision.value]
+        options += ["--teacher-views", teacher_views.value]
+        options += ["--attempt", str(attempt), "--since", str(int(time.time()))]
+        command = ["train", study, pair, *methods, *options, "--sharing", str(sharing)]
+        status = _run([together(command, processes)] * workers, left, log)
         if all(map(_finished, left.values())):
             status = 0  # whoever was killed, another one has done it
         elif not status:
@@ -102,6 +115,9 @@ def job_teacher(
     name: TeacherName,
     results: Results = RESULTS,
     cores: Cores = 1,
+    processes: Processes = 1,
+    accumulate: Accumulate = 1,
+    precision: PrecisionKind = Precision.float32,
     checkpoint_seconds: CheckpointSeconds = 60.0,
     attempt: Attempt = 1,
     log: Log = None,
@@ -118,8 +134,12 @@ def job_teacher(
     if entry.card() is None and attempt > 1 and failure is not None and failure.repeats:
         raise RunFailedError(f"teacher {name} would only fail again: {failure.reason}")
     if entry.card() is None:
-        command = ["teacher", study, name, *_options(results, cores, checkpoint_seconds)]
-        status = _run([worker(*command)], {f"teacher {name}": entry}, log)
+        if node.spec.kind == "imported":
+            processes = 1
+        threads = max(1, cores // processes)
+        command = ["teacher", study, name, *_options(results, threads, checkpoint_seconds)]
+        command += ["--accumulate", str(accumulate), "--precision", precision.value]
+        status = _run([together(command, processes)], {f"teacher {name}": entry}, log)
     card = entry.card()
     if output and card is not None:
         write_json(output, card.model_dump(mode="json"))
@@ -144,7 +164,8 @@ def job_teacher_views(
     files = [ViewsFile(entry, expansion.dataset, kind, precision.value) for kind in wanted]
     options = [*("--results", str(results), "--threads", str(cores), "--if-leased", "wait")]
     options += [option for kind in wanted for option in ("--outputs", kind)]
-    command = worker("teacher-views", study, name, *options, "--precision", precision.value)
+    options += ["--precision", precision.value]
+    command = together(["teacher-views", study, name, *options], 1)
     status = 0
     if any(file.card() is None for file in files):
         status = _run([command], {f"views of {name}": Entry(files[0].folder)}, log)
@@ -180,7 +201,7 @@ def _finished(entry: Entry) -> bool:
         return False
 
 
-def _together(
+def _side_by_side(
     asked: int | None,
     expansion: Expansion,
     cells: Sequence[Cell],

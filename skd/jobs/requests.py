@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from skd.jobs.batches import Batch
 from skd.planning.graph import STARTUP_SECONDS, shared_seconds
-from skd.planning.model import Estimate
+from skd.planning.model import DECODING_CORES, Estimate
 from skd.planning.survey import Survey
 
 # A job that ends at its limit saves and goes on later, so the margin need not cover the worst.
@@ -37,21 +37,32 @@ def batch_request(survey: Survey, batch: Batch, attempt: int, longest: int | Non
     """
     keys = [f"{batch.pair}/{method}" for method in batch.methods]
     seconds = sum(survey.whole_seconds[key] for key in keys)
-    count = survey.together(*keys)
+    processes = survey.device.processes
+    count = survey.together(*keys) if processes == 1 else processes
     host = max(survey.cells[key].host_bytes for key in keys)
-    return _request(seconds, count * host, count, attempt, longest)
+    cores = count * _cores(survey)
+    return _request(seconds / processes, count * host, cores, attempt, longest)
 
 
 def teacher_request(survey: Survey, name: str, attempt: int, longest: int | None) -> Request:
     """Return what the job of a teacher asks for; as `batch_request`."""
     estimate: Estimate = survey.teachers[name]
-    return _request(shared_seconds(estimate, 1), estimate.host_bytes, 1, attempt, longest)
+    imported = survey.expansion.teacher(name).spec.kind == "imported"
+    processes = 1 if imported else survey.device.processes
+    seconds, host = shared_seconds(estimate, 1) / processes, processes * estimate.host_bytes
+    return _request(seconds, host, processes * _cores(survey), attempt, longest)
 
 
 def views_request(survey: Survey, name: str, attempt: int, longest: int | None) -> Request:
     """Return what the job that stores a teacher's views asks for; as `batch_request`."""
     seconds = survey.views_left.get(name, 0.0)
     return _request(seconds, survey.teachers[name].host_bytes, 1, attempt, longest)
+
+
+def _cores(survey: Survey) -> int:
+    """Return the cores of one process: a GPU is fed with photos by several."""
+    photos = survey.expansion.images.photos
+    return DECODING_CORES if photos and not survey.device.model.is_cpu else 1
 
 
 def _request(seconds: float, host: int, cores: int, attempt: int, longest: int | None) -> Request:

@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -247,8 +246,3 @@ def _requeue(job: _Job, before: dict[str, object]) -> bool:
     agreed = slurm.requeue()
     job.tell("back in SLURM's queue" if agreed else "SLURM refuses to requeue: Snakemake retries")
     return agreed
-
-
-def worker(*arguments: str) -> list[str]:
-    """Return the command line of a `skd` worker, run by this interpreter."""
-    return [sys.executable, "-m", "skd", *arguments]

@@ -79,10 +79,11 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
 
 def outputs_of_stages(
     stem: Tensor,
-    stages: Iterable[nn.Sequential],
+    stages: Iterable[Iterable[nn.Module]],
     classifier: nn.Module,
     activate: Callable[[Tensor], Tensor] = F.relu,
     head: Callable[[Tensor], Tensor] | None = None,
+    pool: Callable[[Tensor], Tensor] | None = None,
 ) -> Outputs:
     """Run stages whose blocks return pre-activations, and collect what they show.
 
@@ -92,8 +93,9 @@ def outputs_of_stages(
         classifier: from the pooled feature (N, C) to the logits.
         activate: what follows every block.
         head: applied between the last stage and the pooling, where a network has such a layer.
+        pool: applied between the stem and the first stage, likewise; what is shown is not pooled.
     """
-    x = stem
+    x = pool(stem) if pool else stem
     activated, raw = [stem], [stem]
     for stage in stages:
         for block in stage:

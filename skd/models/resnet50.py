@@ -19,8 +19,17 @@ _EXPANSION = 4
 class Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a skip path; returns the sum before its ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        """Build from in_channels to out_channels; `stride` divides the resolution."""
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, skip: str = "shortcut"
+    ) -> None:
+        """Build from in_channels to out_channels.
+
+        Args:
+            in_channels: width of the input.
+            out_channels: width of the output.
+            stride: divides the resolution.
+            skip: the skip path's name among the weights: it differs between the field's networks.
+        """
         super().__init__()
         inner = out_channels // _EXPANSION
         self.conv1 = conv(in_channels, inner, 1)
@@ -29,13 +38,14 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3 = conv(inner, out_channels, 1)
         self.bn3 = nn.BatchNorm2d(out_channels)
-        self.shortcut = projection(in_channels, out_channels, stride)
+        self.skip = skip
+        self.add_module(skip, projection(in_channels, out_channels, stride))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to the pre-activation (N, out, H / stride, W / stride)."""
         residual = F.relu(self.bn1(self.conv1(x)))
         residual = F.relu(self.bn2(self.conv2(residual)))
-        return self.bn3(self.conv3(residual)) + self.shortcut(x)
+        return self.bn3(self.conv3(residual)) + self.get_submodule(self.skip)(x)
 
 
 class ResNet50(FeatureNetwork):

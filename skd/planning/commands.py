@@ -11,12 +11,13 @@ from rich.console import Console
 
 from skd.files import write_json
 from skd.jobs.batches import Shape
+from skd.jobs.launch import Parallel
 from skd.jobs.packing import SideBySide, count
 from skd.planning import budget as budgets
 from skd.planning import tables
 from skd.planning.model import choose_device
-from skd.planning.plan import keep_plan, make_plan, plan_path
-from skd.planning.simulate import DEVICES, MOST_DEVICES, simulate
+from skd.planning.plan import keep_plan, make_plan, plan_path, schedules
+from skd.planning.simulate import DEVICES, MOST_DEVICES
 from skd.planning.survey import Survey, survey
 from skd.planning.teacher_views import ViewsWish
 from skd.planning.timings import load
@@ -52,6 +53,12 @@ def plan(
         float | None, typer.Option(min=0, help="device-hours: propose what to run first")
     ] = None,
     side_by_side: SideBySide = "auto",
+    processes: Annotated[
+        int, typer.Option(min=1, help="devices that train each run together (processes_per_run)")
+    ] = 1,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="parts in which each sees its images of a batch")
+    ] = 1,
     cells_per_job: Annotated[
         int | None, typer.Option(min=1, help="cells of a pair a job [as --job-minutes allows]")
     ] = None,
@@ -68,21 +75,24 @@ def plan(
     expansion, store = load_expansion(study, results), Store(results)
     timings = load(store)
     place = choose_device(expansion, timings, device, device_model)
+    parallel = Parallel(processes_per_run=processes, accumulate=accumulate)
+    parallel.check(expansion)
+    place = parallel.on(place)
     wish = ViewsWish(teacher_views=teacher_views.value)
     found = survey(expansion, store, timings, place, count(side_by_side), wish)
     jobs = found.jobs(Shape(job_minutes=job_minutes, cells_per_job=cells_per_job))
     counts = sorted({*DEVICES, *(devices or ())})
-    schedules = [simulate(jobs, count) for count in counts]
-    made = make_plan(found, schedules)
+    simulated = schedules(found, jobs, counts)
+    made = make_plan(found, simulated)
     kept = keep_plan(made, results, renew)
     console = Console(highlight=False)
     console.print(tables.parts_table(found))
-    console.print(tables.wall_table(schedules, len(jobs)))
+    console.print(tables.wall_table(simulated, len(jobs)))
     for line in [*tables.needs(found), *tables.notes(found, kept, plan_path(results, made.study))]:
         console.print(line, markup=False, soft_wrap=True)
     proposal = None if budget is None else propose(found, budget)
     if json:
-        write_json(json, tables.data(found, schedules, jobs, made, proposal))
+        write_json(json, tables.data(found, simulated, jobs, made, proposal))
     if proposal is not None and budget is not None:
         _print_proposal(console, proposal, study, budget)
 

@@ -5,7 +5,7 @@ Every constant here is an assumption, to be replaced by what finished runs measu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 from skd.errors import UnknownNameError
@@ -23,6 +23,7 @@ class DeviceModel:
         name: as `--device-model` takes it.
         rate: multiply-adds a second in effect, on a CPU of one thread: what is left of the peak
             at these networks' sizes, normalisations and activations included.
+        photo_rate: likewise of networks on photos, which fill a GPU better.
         launch_seconds: of one layer's forward or backward kernels, replayed from a recorded step,
             whatever their size; with it go the elementwise operations round the layer. 0 on a CPU.
         memory_bytes: of the device; 0 where it is the machine's own.
@@ -30,6 +31,7 @@ class DeviceModel:
 
     name: str
     rate: float
+    photo_rate: float
     launch_seconds: float
     memory_bytes: int
 
@@ -42,13 +44,13 @@ class DeviceModel:
 DEVICE_MODELS = {
     model.name: model
     for model in (
-        DeviceModel("a100", rate=3e12, launch_seconds=7e-6, memory_bytes=40 * GIB),
-        DeviceModel("h100", rate=6e12, launch_seconds=6e-6, memory_bytes=80 * GIB),
-        DeviceModel("h200", rate=6.5e12, launch_seconds=6e-6, memory_bytes=141 * GIB),
-        DeviceModel("v100", rate=1.5e12, launch_seconds=9e-6, memory_bytes=16 * GIB),
-        DeviceModel("rtx3090", rate=1.5e12, launch_seconds=8e-6, memory_bytes=24 * GIB),
+        DeviceModel("a100", 3e12, photo_rate=8e12, launch_seconds=7e-6, memory_bytes=40 * GIB),
+        DeviceModel("h100", 6e12, photo_rate=14e12, launch_seconds=6e-6, memory_bytes=80 * GIB),
+        DeviceModel("h200", 6.5e12, photo_rate=15e12, launch_seconds=6e-6, memory_bytes=141 * GIB),
+        DeviceModel("v100", 1.5e12, photo_rate=4e12, launch_seconds=9e-6, memory_bytes=16 * GIB),
+        DeviceModel("rtx3090", 1.5e12, photo_rate=4e12, launch_seconds=8e-6, memory_bytes=24 * GIB),
         # Against four measured steps on one thread of an AMD EPYC: tests/test_planning_model.py.
-        DeviceModel("cpu", rate=12e9, launch_seconds=0.0, memory_bytes=0),
+        DeviceModel("cpu", 12e9, photo_rate=12e9, launch_seconds=0.0, memory_bytes=0),
     )
 }
 
@@ -62,17 +64,31 @@ class Device:
         model: its constants.
         threads: of a CPU; 1 elsewhere.
         scale: median of measured over modelled seconds a step; none where nothing was measured.
+        processes: such devices that train each run together.
+        accumulate: parts in which each of them sees its images of a batch.
     """
 
     name: str
     model: DeviceModel
     threads: int = 1
     scale: float | None = None
+    processes: int = 1
+    accumulate: int = 1
+
+    @property
+    def parts(self) -> int:
+        """Parts in which a batch is seen, over all processes."""
+        return self.processes * self.accumulate
 
     @property
     def rate(self) -> float:
         """Multiply-adds a second in effect."""
         return self.model.rate * self.threads
+
+
+def for_photos(model: DeviceModel) -> DeviceModel:
+    """Return a device's constants as they are for networks on photos."""
+    return replace(model, rate=model.photo_rate)
 
 
 def device_model(name: str) -> DeviceModel:

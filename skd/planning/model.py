@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from skd.errors import UnknownNameError
-from skd.planning.devices import USUAL, Device, device_model, median_scale, model_of
+from skd.planning.devices import (
+    USUAL,
+    Device,
+    DeviceModel,
+    device_model,
+    for_photos,
+    median_scale,
+    model_of,
+)
 from skd.planning.teacher_views import ViewsPlan
 from skd.planning.timings import Timing, Timings, mean_seconds_per_epoch
 from skd.spec import ImportedTeacher, Recipe, RunSpec
@@ -24,6 +32,8 @@ FLOAT_BYTES, HALF_BYTES = 4, 2
 MIB = 2**20
 CONTEXT_BYTES = 500 * MIB  # of a process on a GPU: context, kernels, workspaces
 GPU_HOST_BYTES = 3000 * MIB  # of a process that uses a GPU, on the host
+LOADER_BYTES = 400 * MIB  # of a process that decodes photos, and its batches
+DECODING_CORES = 8  # beside each GPU that trains on photos; docs/data.md has what one decodes
 CPU_HOST_BYTES = 600 * MIB  # of one that does not: Python and torch
 MEASURED_MARGIN = 1.2  # on a measured peak
 RECORD_BYTES, EPOCH_BYTES = 8_000, 900  # a record, and each epoch in it
@@ -118,16 +128,18 @@ def choose_device(
     Raises:
         UnknownNameError: no timing has that device, or there is no such reference device.
     """
-    wanted = device_model(model) if model else None
+    wanted = _constants(expansion, device_model(model)) if model else None
     found = {
-        recorded: model_of(recorded, on_cpu=timings.threads(recorded) is not None)
+        recorded: _constants(
+            expansion, model_of(recorded, on_cpu=timings.threads(recorded) is not None)
+        )
         for recorded in timings.devices()
     }
     if name is None:
         usual = timings.devices(expansion.dataset.name)
         name = next((known for known in usual if wanted in (None, found[known])), None)
         if name is None:
-            constants = wanted or device_model(USUAL)
+            constants = wanted or _constants(expansion, device_model(USUAL))
             return Device(constants.name, constants)
     elif name not in found:
         raise UnknownNameError("device", name, found)
@@ -151,7 +163,11 @@ def usual_device(expansion: Expansion, timings: Timings, expected: str) -> Devic
     for name in timings.devices(expansion.dataset.name):
         if (timings.threads(name) is not None) == on_cpu:
             return choose_device(expansion, timings, name)
-    return Device(expected, device_model(expected))
+    return Device(expected, _constants(expansion, device_model(expected)))
+
+
+def _constants(expansion: Expansion, model: DeviceModel) -> DeviceModel:
+    return for_photos(model) if expansion.images.photos else model
 
 
 def model_training(
@@ -160,18 +176,24 @@ def model_training(
     """Return the model's estimate of one training, scaled where the device has a scale."""
     scale = 1.0 if device.scale is None else device.scale
     step = scale * step_seconds(networks, recipe.batch_size, device)
-    steps = math.ceil(images.train_images / recipe.batch_size)
+    rounded = math.ceil if recipe.last_batch == "keep" else math.floor
+    steps = rounded(images.train_images / recipe.batch_size)
+    at_once = math.ceil(recipe.batch_size / device.parts)
     evaluation = scale * evaluation_seconds(networks.student, images, device)
-    memory = training_bytes(networks, recipe.batch_size, images)
+    memory = training_bytes(networks, at_once, images)
     on_cpu = device.model.is_cpu
     parameters, extra = networks.student.parameters, networks.extra
     kept = FLOAT_BYTES * parameters + HALF_BYTES * images.test_images * images.classes
     moving = 2 * FLOAT_BYTES * parameters + extra.bytes + FLOAT_BYTES * extra.parameters
+    host = CPU_HOST_BYTES + memory if on_cpu else GPU_HOST_BYTES + _pixels(images)
+    if images.photos:  # loader processes of training and evaluation; a checkpoint as it is written
+        host += 0 if on_cpu else 2 * DECODING_CORES * LOADER_BYTES
+        host += 2 * moving
     return Estimate(
         seconds_per_step=step,
         seconds=recipe.epochs * (steps * step + evaluation),
         device_bytes=0 if on_cpu else CONTEXT_BYTES + memory,
-        host_bytes=CPU_HOST_BYTES + memory if on_cpu else GPU_HOST_BYTES + _pixels(images),
+        host_bytes=host,
         disk_bytes=kept + RECORD_BYTES + recipe.epochs * EPOCH_BYTES,
         checkpoint_bytes=GENERATIONS * moving,
         utilisation=_utilisation(networks, recipe.batch_size, step, device),
@@ -215,7 +237,9 @@ def _step_work(networks: Networks, batch_size: int) -> int:
 
 
 def _pixels(images: ImageFacts) -> int:
-    """Return the bytes of the data set as uint8."""
+    """Return the bytes of the data set as uint8; photos stay in their files."""
+    if images.photos:
+        return 0
     return (images.train_images + images.test_images) * images.channels * images.size**2
 
 
@@ -257,16 +281,18 @@ def _estimate(
     rows = [row for row in rows if row.sharing == 1] or rows
     step = sum(row.seconds_per_step for row in rows) / len(rows)
     on_cpu = device.model.is_cpu
-    # On a GPU those that share it are lanes of one process, whose peak is of all of them.
-    peaks = (row.peak_memory_bytes / (1 if on_cpu else row.sharing) for row in rows)
-    peak = round(MEASURED_MARGIN * max(peaks))
+    memory = {}
+    if like := [row for row in rows if row.parts == device.parts]:
+        # On a GPU those that share it are lanes of one process, whose peak is of all of them.
+        peaks = (row.peak_memory_bytes / (1 if on_cpu else row.sharing) for row in like)
+        peak = round(MEASURED_MARGIN * max(peaks))
+        # A GPU's peak is its allocator's: the context comes on top.
+        memory = {"host_bytes": peak} if on_cpu else {"device_bytes": CONTEXT_BYTES + peak}
     return replace(
         modelled,
+        **memory,
         seconds_per_step=step,
         seconds=spec.recipe.epochs * mean_seconds_per_epoch(rows),
-        # A GPU's peak is its allocator's: the context comes on top.
-        device_bytes=0 if on_cpu else CONTEXT_BYTES + peak,
-        host_bytes=peak if on_cpu else modelled.host_bytes,
         utilisation=_measured_utilisation(rows)
         or _utilisation(networks, spec.recipe.batch_size, step, device),
         source="measured",

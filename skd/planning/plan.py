@@ -6,6 +6,8 @@ Imports no torch.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -14,6 +16,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from skd.files import write_json
 from skd.jobs.batches import Shape
+from skd.planning.graph import Job
 from skd.planning.simulate import DEVICES, Schedule, simulate
 from skd.planning.survey import Survey
 from skd.spec import Frozen, digest
@@ -77,10 +80,21 @@ def make_plan(survey: Survey, schedules: list[Schedule]) -> Plan:
     )
 
 
+def schedules(survey: Survey, jobs: Sequence[Job], counts: Iterable[int]) -> list[Schedule]:
+    """Return simulated schedules of jobs on so many devices each; too few for one run: none."""
+    each = survey.device.processes
+    shorter = [replace(job, seconds=job.seconds / each) for job in jobs]
+    found = [(count, simulate(shorter, count // each)) for count in counts if count >= each]
+    return [
+        replace(schedule, devices=count, device_seconds=each * schedule.device_seconds)
+        for count, schedule in found
+    ]
+
+
 def plan_ahead(survey: Survey, shape: Shape, results: Path) -> Plan:
     """Keep a plan of what is about to be run, as `skd plan` does; return the one that is kept."""
     jobs = survey.jobs(shape)
-    return keep_plan(make_plan(survey, [simulate(jobs, count) for count in DEVICES]), results)
+    return keep_plan(make_plan(survey, schedules(survey, jobs, DEVICES)), results)
 
 
 def keep_plan(plan: Plan, results: Path, renew: bool = False) -> Plan:

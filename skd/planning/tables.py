@@ -17,6 +17,8 @@ from skd.planning.plan import Plan
 from skd.planning.simulate import Schedule
 from skd.planning.survey import Part, Survey
 
+PHOTOS_A_CORE = 700  # decoded a second, of 500 × 375: measured, docs/data.md
+
 
 def hours(seconds: float) -> str:
     """Return seconds as hours, with as many digits as make sense."""
@@ -94,6 +96,7 @@ def notes(survey: Survey, kept: Plan, path: Path) -> list[str]:
         f"{survey.side_by_side or 'as many as fit'}; a run under way counts as not begun. "
         "See docs/planning.md"
     )
+    lines += _feeding(survey)
     memory = model.memory_bytes
     most = max((estimate.device_bytes for _, estimate, _ in _left(survey)), default=0)
     asked = survey.side_by_side or 1
@@ -103,6 +106,27 @@ def notes(survey: Survey, kept: Plan, path: Path) -> list[str]:
             f"{_bytes(memory)} of {model.name}"
         )
     lines.append(f"plan of {kept.made_at}, {kept.done} trainings done then: {path}")
+    return lines
+
+
+def _feeding(survey: Survey) -> list[str]:
+    """Return lines on runs that share a batch, and on photos that have to be decoded in time."""
+    device, lines = survey.device, []
+    if device.parts > 1:
+        lines.append(
+            f"each run on {device.processes} devices, a device's images of a batch in "
+            f"{device.accumulate} parts; device memory is of each, and its launches are not counted"
+        )
+    if survey.expansion.images.photos:
+        cells = survey.expansion.cells
+        speeds = [
+            cell.spec.recipe.batch_size / survey.cells[cell.key].seconds_per_step for cell in cells
+        ]
+        cores = max(speeds) / PHOTOS_A_CORE
+        lines.append(
+            f"photos: up to {max(speeds):,.0f} images/s a device are to be decoded, by some "
+            f"{cores:.1f} cores at {PHOTOS_A_CORE} a second each (docs/data.md)"
+        )
     return lines
 
 

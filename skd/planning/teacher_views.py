@@ -87,6 +87,8 @@ def plan_views(
 
 
 def _plan(expansion: Expansion, name: str, entry: Entry, wish: ViewsWish) -> ViewsPlan | None:
+    if not expansion.images.views:  # endless: no file holds them
+        return None
     images, network = expansion.images, expansion.networks[expansion.teacher(name).spec.network]
     widths: dict[Output, int] = {"logits": images.classes, "pooled": network.pooled}
     precision = wish.teacher_views_precision

@@ -18,7 +18,7 @@ from skd.files import write_json
 from skd.spec import DatasetSpec, Frozen, MethodSpec, RunSpec, canonical, digest
 from skd.store import Store
 
-FORMAT = 3  # of the cache file: another one is read anew
+FORMAT = 4  # of the cache file: another one is read anew
 
 
 class Timing(Frozen):
@@ -38,11 +38,18 @@ class Timing(Frozen):
     sharing: PositiveInt = 1  # trainings that had the device together
     gpu_utilisation: float | None = None  # % of the device, by all of them
     stored_teacher: bool = False  # whether the teacher's outputs were looked up
+    processes: PositiveInt = 1  # devices that trained it together
+    accumulate: PositiveInt = 1  # parts in which each of them saw its images of a batch
 
     @property
     def seconds_per_step(self) -> float:
-        """Seconds of one training step, evaluation not counted."""
-        return self.batch_size / self.images_per_second
+        """Device-seconds of one training step, evaluation not counted."""
+        return self.processes * self.batch_size / self.images_per_second
+
+    @property
+    def parts(self) -> int:
+        """Parts in which a batch was seen, over all devices."""
+        return self.processes * self.accumulate
 
     @property
     def kind(self) -> str:
@@ -98,8 +105,8 @@ def method_digest(method: MethodSpec) -> str:
 
 
 def mean_seconds_per_epoch(rows: list[Timing]) -> float:
-    """Return the mean over timings, in seconds; training and evaluation."""
-    return fmean(row.seconds_per_epoch for row in rows)
+    """Return the mean over timings, in device-seconds; training and evaluation."""
+    return fmean(row.processes * row.seconds_per_epoch for row in rows)
 
 
 def load(store: Store) -> Timings:
@@ -152,6 +159,8 @@ def timing(record: dict[str, Any]) -> Timing:
         sharing=execution.get("sharing", 1),
         gpu_utilisation=cost.get("gpu_utilisation"),
         stored_teacher=execution.get("teacher", "live") not in ("live", None),
+        processes=execution.get("processes", 1),
+        accumulate=execution.get("accumulate", 1),
     )
 
 

@@ -102,6 +102,16 @@ StepKind = Annotated[
     Step, typer.Option(help="fast, or the plain loop; of runs that are begun now, as the next two")
 ]
 PrecisionKind = Annotated[Precision, typer.Option(help="bfloat16: autocast, not validated yet")]
+Accumulate = Annotated[
+    int,
+    typer.Option(min=1, help="parts that a process's images of a batch are seen in, one by one"),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=0, help="processes that decode photos; by default one a core on a GPU, else 0"
+    ),
+]
 TeacherFrom = Annotated[
     TeacherKind,
     typer.Option(help="the teacher's outputs; auto: its stored views, if there are any"),
@@ -119,11 +129,19 @@ def teacher(
     if_leased: Leased = IfLeased.refuse,
     step: StepKind = Step.fast,
     precision: PrecisionKind = Precision.float32,
+    accumulate: Accumulate = 1,
+    workers: Workers = None,
     output: Output = None,
     expect: Expect = None,
 ) -> None:
-    """Make one teacher of a study ready: train it, or import it, as the sheet says."""
+    """Make one teacher of a study ready: train it, or import it, as the sheet says.
+
+    Several processes train it together where torchrun starts this.
+    """
+    from skd.training.division import Division
     from skd.training.execution import choose
+    from skd.training.materials import Materials
+    from skd.training.processes import team
     from skd.training.runs import Options
     from skd.training.teachers import import_teacher, train_teacher
 
@@ -131,16 +149,24 @@ def teacher(
     node = expansion.teacher(name)
     check_unchanged(f"teacher {name}", node.id, expect)
     entry, wait = Store(results).teacher(node.id), if_leased is IfLeased.wait
-    if node.spec.kind == "trained":
-        execution = choose(device, threads, step.value, precision.value)
-        with stoppable() as stopping:
+    with team(device) as processes, stoppable() as stopping:
+        materials = Materials(workers)
+        if node.spec.kind == "trained":
             options = Options(
-                execution, checkpoint_seconds=checkpoint_seconds, wait=wait, stopping=stopping
+                execution=choose(device, threads, step.value, precision.value),
+                checkpoint_seconds=checkpoint_seconds,
+                wait=wait,
+                stopping=stopping,
+                division=Division(processes, accumulate),
             )
-            card = train_teacher(node.spec, entry, options, f"teacher {name}")
-    else:
-        place = choose(device, threads).apply()
-        card = import_teacher(node.spec, node.source, entry, place, wait)
+            card = train_teacher(node.spec, entry, options, f"teacher {name}", materials)
+        else:
+            place = choose(device, threads).apply()
+            card = processes.told(
+                lambda: import_teacher(node.spec, node.source, entry, place, wait, materials)
+            )
+        if processes.rank:
+            return
     measured = f"{card.test_top1:.2f} % on the {expansion.dataset.split} images"
     print(f"teacher {name}: {measured}, {entry.folder}")
     if output:
@@ -163,6 +189,8 @@ def train(
     step: StepKind = Step.fast,
     precision: PrecisionKind = Precision.float32,
     teacher_views: TeacherFrom = TeacherKind.auto,
+    accumulate: Accumulate = 1,
+    workers: Workers = None,
     output: Output = None,
     expect: Expect = None,
     attempt: Attempt = 1,
@@ -171,10 +199,14 @@ def train(
 ) -> None:
     """Train the students of a pair's cells: every seed that has no record yet.
 
-    One failed run does not keep the others from being trained; the exit status is then 1.
+    One failed run does not keep the others from being trained; the exit status is then 1. Several
+    processes train each run together where torchrun starts this:
+    torchrun --standalone --nproc-per-node 4 -m skd train …
     """
+    from skd.training.division import Division
     from skd.training.execution import choose
     from skd.training.materials import Materials
+    from skd.training.processes import team
     from skd.training.runs import Options
 
     expansion, store = load_expansion(study, results), Store(results)
@@ -183,23 +215,28 @@ def train(
     for unknown in set(seed or ()) - set(expansion.seeds):
         raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")
     runs = [(cell, number) for cell in cells for number in cell.runs if not seed or number in seed]
-    settled = partial(_settled, store, attempt, since)
-    lanes = min(lanes, len(runs))
-    with stoppable() as stopping:
+    with team(device) as processes, stoppable() as stopping:
+        lanes = min(lanes, len(runs)) if processes.count == 1 else 1
+
+        def settled(cell: Cell, number: int) -> bool:
+            return processes.told(lambda: _settled(store, attempt, since, cell, number))
+
         options = Options(
             execution=choose(device, threads, step.value, precision.value),
             teacher=None if teacher_views is TeacherKind.auto else teacher_views.value,
             checkpoint_seconds=checkpoint_seconds,
             sharing=max(sharing, lanes),
             stopping=stopping,
+            division=Division(processes, accumulate),
         )
-        train_one = partial(_train_one, expansion, store, Materials())
+        train_one = partial(_train_one, expansion, store, Materials(workers, lanes))
         failures = _train(runs, train_one, options, settled, if_leased is IfLeased.wait, lanes)
-    if output:
+    if output and not processes.rank:
         outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
         write_json(output, outcomes)
     if failures:
-        print(f"{failures} of {len(runs)} runs have no record", file=sys.stderr)
+        if not processes.rank:
+            print(f"{failures} of {len(runs)} runs have no record", file=sys.stderr)
         raise typer.Exit(FAILED)
 
 
@@ -272,9 +309,12 @@ def _train_one(
     except (InterruptedRunError, DeviceFailedError, LeaseHeldError, LeaseLostError):
         raise
     except (SkdError, OSError) as error:
-        said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
-        print(f"{said} {error}", file=sys.stderr, flush=True)
+        if options.division.team.rank == 0:
+            said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
+            print(f"{said} {error}", file=sys.stderr, flush=True)
         return False
+    if options.division.team.rank:
+        return True
     print(
         f"{label}: last {record.last.top1:.2f} %, best {record.best.top1:.2f} % "
         f"(epoch {record.best.epoch}), run {identity}",

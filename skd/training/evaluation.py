@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from skd.data import make_tests
 from skd.data.images import Images
-from skd.data.views import ViewMaker
-
-# Images a forward pass: on a CPU more would leave its cache, on a GPU fewer would leave it idle.
-BATCH = {"cpu": 100, "cuda": 1000}
+from skd.data.views import Views
+from skd.training.processes import Single, Team
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,39 @@ class Scores:
 
 
 class Evaluator:
-    """Evaluates networks on a data set's test images, kept on the device, normalised only."""
+    """Evaluates networks on a data set's test images, normalised only."""
 
-    def __init__(self, images: Images, views: ViewMaker) -> None:
-        self._pixels = images.test_images.to(views.labels.device)
-        self.labels = images.test_labels.to(views.labels.device)
+    def __init__(self, images: Images, views: Views, workers: int = 0) -> None:
+        device = views.labels.device
+        self._tests = make_tests(images, device, workers)
+        self.labels = images.test_labels.to(device)
         self._normalise = views.normalise
 
+    @property
+    def on_device(self) -> bool:
+        """Whether an evaluation is work for the device alone."""
+        return self._tests.on_device
+
     @torch.no_grad()
-    def logits(self, model: nn.Module) -> Tensor:
-        """Return the logits of all test images in order, (M, C); the model's mode is restored."""
+    def logits(self, model: nn.Module, team: Team | None = None) -> Tensor:
+        """Return the logits of all test images in order, (M, C); the model's mode is restored.
+
+        Several processes see to a part of the images each.
+        """
+        team, count = team or Single(), len(self.labels)
+        each = math.ceil(count / team.count)
+        start, stop = (min(count, place * each) for place in (team.rank, team.rank + 1))
         training = model.training
         model.eval()
-        parts = self._pixels.split(BATCH[self._pixels.device.type])
-        batches = [model(self._normalise(pixels)) for pixels in parts]
+        batches = [model(self._normalise(pixels)) for pixels in self._tests.batches(start, stop)]
         model.train(training)
-        return torch.cat(batches)
+        if team.count == 1:
+            return torch.cat(batches)
+        width = team.most(batches[0].shape[1] if batches else 0)
+        rows = torch.zeros(each, width, device=self.labels.device)
+        if batches:
+            rows[: stop - start] = torch.cat(batches)
+        return team.gathered(rows)[:count]
 
     def scores(self, logits: Tensor) -> Scores:
         """Return accuracy and loss of logits (M, C) against the test labels."""

@@ -4,13 +4,16 @@ Everything random comes from (seed, epoch), and all that a step leaves is in `Tr
 killed anywhere and started again from any checkpoint, a run ends with the same bits. What differs
 from step to step lies in tensors on the device, so that a step can be recorded and replayed, and
 nothing is read back before the epoch's end.
+
+A batch may be divided among processes, and further into parts that go through the networks one
+after the other (`skd.training.division`): the batch and its gradient are the same.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,15 +23,18 @@ from skd.data.views import epoch_order
 from skd.errors import SkdError
 from skd.models import build_model
 from skd.models.outputs import Outputs
-from skd.objective import Losses, Objective
+from skd.objective import Objective
 from skd.randomness import Draws, seeded
 from skd.records import Epoch
 from skd.spec import RunSpec
 from skd.terms import Batch, TermContext
+from skd.training.batch_norm import group_batch_norms, move_batch_norms
+from skd.training.division import Division, Networks, divided
 from skd.training.execution import Execution
 from skd.training.graphs import record
 from skd.training.materials import Material
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
+from skd.training.sums import FINITE, Sums
 from skd.training.teaching import Teaching
 
 DRY_BATCH = 2
@@ -44,11 +50,17 @@ class Training:
     """One run's networks, optimiser and progress, on one device."""
 
     def __init__(
-        self, spec: RunSpec, material: Material, teacher: Teaching | None, execution: Execution
+        self,
+        spec: RunSpec,
+        material: Material,
+        teacher: Teaching | None,
+        execution: Execution,
+        division: Division | None = None,
     ) -> None:
         self.spec, self.material, self.teacher = spec, material, teacher
         self.execution, self.device = execution, material.device
-        self.views, images = material.views, material.images
+        self.division = division or Division()
+        self.views, images = material.views(), material.images
         with seeded(spec.seed, "weights"):
             self.student = build_model(spec.network, images.num_classes)
         self.student.to(self.device, memory_format=execution.memory_format)
@@ -60,16 +72,21 @@ class Training:
             seed=spec.seed,
             student=dry_pass(self.student, example),
             teacher=teacher and teacher.outputs(example, first, torch.zeros_like(first)),
+            group=spec.recipe.bn_batch,
         )
         self.objective = Objective(spec.method, context)
         self.objective.to(self.device, memory_format=execution.memory_format)
+        self.division.check(spec.recipe, self.objective, len(self.views.labels))
+        both, group = nn.ModuleList([self.student, self.objective]), spec.recipe.bn_batch
+        self._batch_norms = group_batch_norms(both, group) if group else []
+        self._networks = divided(Networks(self.student, self.objective), self.division.team)
         self.draws = Draws(spec.seed, self.device)
         fast = execution.step == "fast"
         self.optimizer = make_optimizer(spec.recipe, self.student, self.objective, fused=fast)
         self.history: list[dict[str, Any]] = []
         self.step = 0  # within the epoch under way
         self.elapsed = 0.0  # seconds of it
-        self.sums: dict[str, Tensor] = {}
+        self.sums = Sums()
         self.recording = "not recorded"
         # The epoch's order, its views by image, and the step on the device.
         self._order = torch.zeros_like(self.views.labels)
@@ -78,7 +95,8 @@ class Training:
         self._places = torch.arange(spec.recipe.batch_size, device=self.device)
         self._epoch = 0  # that order and views are of
         enough = len(self._order) >= spec.recipe.batch_size  # for one full batch
-        self._records = fast and enough and self.device.type == "cuda"
+        whole = self.division.count == 1
+        self._records = fast and enough and whole and self.device.type == "cuda"
         self._replay: Callable[[], None] | None = None
         self._phase: object = None  # of the objective, when the step was recorded
         self._replay_test: Callable[[], None] | None = None
@@ -91,11 +109,21 @@ class Training:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in an epoch; the last one may be smaller and is kept."""
-        return math.ceil(len(self.views.labels) / self.spec.recipe.batch_size)
+        """Batches in an epoch; the last one may be smaller, where it is kept."""
+        images, recipe = len(self.views.labels), self.spec.recipe
+        kept = recipe.last_batch == "keep"
+        return (math.ceil if kept else math.floor)(images / recipe.batch_size)
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Training images that an epoch sees."""
+        return min(len(self.views.labels), self.steps_per_epoch * self.spec.recipe.batch_size)
 
     def state(self) -> dict[str, Any]:
-        """Return everything a resumed run needs, as tensors and plain data."""
+        """Return everything a resumed run needs, as tensors and plain data.
+
+        Every process asks for it; the first one's is the run's.
+        """
         return {
             "student": self.student.state_dict(),
             "objective": self.objective.state_dict(),
@@ -103,7 +131,7 @@ class Training:
             "history": self.history,
             "step": self.step,
             "elapsed": self.elapsed,
-            "sums": self.sums,
+            "sums": self.sums.kept(self.division.team),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -113,7 +141,7 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = list(state["history"])
         self.step, self.elapsed = state["step"], state["elapsed"]
-        self.sums = dict(state["sums"])
+        self.sums.restore(state["sums"], self.division.team)
         self._epoch, self._replay = 0, None
 
     def test_logits(self) -> Tensor:
@@ -141,9 +169,14 @@ class Training:
         epoch, size = self.epochs_done + 1, self.spec.recipe.batch_size
         if self.step == 0 or self._epoch != epoch:
             self._begin_epoch(epoch)
+        self.views.next()
+        whole = len(self.views.labels) - self.step * size >= size
+        phase = self.objective.phase(epoch)
+        if self._records and whole and (self._replay is None or phase != self._phase):
+            self._record(phase)
         self.draws.go_to(epoch, self.step)
         size = min(size, len(self.views.labels) - self.step * size)
-        if self._replay is not None and size == self.spec.recipe.batch_size:
+        if self._replay is not None and whole:
             self._replay()
         else:
             self._train_step(size)
@@ -155,9 +188,17 @@ class Training:
         self._order.copy_(epoch_order(self.spec.seed, epoch, len(self.views.labels)))
         self._numbers.copy_(self.views.draw(self.spec.seed, epoch))
         self._cursor.fill_(self.step)
-        phase = self.objective.phase(epoch)
-        if self._records and (self._replay is None or phase != self._phase):
-            self._record(phase)
+        self.views.begin(self._batches_to_come())
+
+    def _batches_to_come(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this process's images of the rest of the epoch, and their views, part by part."""
+        order, numbers = self._order.cpu(), self._numbers.cpu()
+        size = self.spec.recipe.batch_size
+        for step in range(self.step, self.steps_per_epoch):
+            whole = min(size, len(order) - step * size)
+            for part in self.division.parts(whole):
+                indices = order[step * size + part.start : step * size + part.stop]
+                yield indices, numbers[indices]
 
     def _record(self, phase: object) -> None:
         """Record the step, which does not depend on the epoch while the phase is the same."""
@@ -191,9 +232,26 @@ class Training:
 
     def _train_step(self, size: int) -> None:
         """Train one step of so many images: only work for the device, nothing asked of it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        parts = self.division.parts(size)
+        finite = []
+        for number, part in enumerate(parts):
+            if number:
+                self.views.next()
+            with self.division.exchanging(self._networks, last=part is parts[-1]):
+                finite.append(self._add_gradient(part, len(parts)))
+        self.optimizer.step()
+        self.objective.after_step(self.division.team)
+        if self._batch_norms:
+            move_batch_norms(self._batch_norms, self.division.team)
+        self.sums.add_step(finite, self._cursor)
+        self._cursor += 1
+
+    def _add_gradient(self, part: range, parts: int) -> Tensor:
+        """Add one part's share of the batch's gradient; return whether its loss is finite."""
         # Tried before it is recorded, a step may go past the end of the epoch: over to its start.
-        places = (self._cursor * len(self._places) + self._places[:size]) % len(self._order)
-        indices = self._order[places]
+        places = self._cursor * len(self._places) + self._places[part.start : part.stop]
+        indices = self._order[places % len(self._order)]
         numbers = self._numbers[indices]
         images = self.views.batch(indices, numbers)
         if self.execution.memory_format == torch.contiguous_format:
@@ -202,42 +260,31 @@ class Training:
         half = self.execution.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             teacher = self.teacher and self.teacher.outputs(images, indices, numbers)
-            student = self.student.forward_features(images)
-            losses = self.objective(
-                Batch(student, teacher, target, indices, self._epoch, self.draws)
+            student, losses = self._networks(
+                images,
+                lambda student: Batch(
+                    student,
+                    teacher,
+                    target,
+                    indices,
+                    self._epoch,
+                    self.draws,
+                    peers=self.division.team,
+                    first=part.start,
+                ),
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        self.optimizer.step()
-        self._count(losses, student, target)
-        self._cursor += 1
-
-    @torch.no_grad()
-    def _count(self, losses: Losses, student: Outputs, target: Tensor) -> None:
-        """Add a step's metrics on the device; they are read once an epoch."""
-        size = len(target)
-        hits = (student.logits.argmax(dim=1) == target).sum()
-        steps = self.sums.setdefault("finite_steps", torch.zeros_like(hits))
-        steps += torch.isfinite(losses.total) & (steps == self._cursor)
-        self._add("images", torch.full_like(hits, size))
-        self._add("hits", hits)
-        self._add("loss/total", losses.total * size)
-        for name, value in losses.parts.items():
-            self._add(f"loss/{name}", value * size)
-        for name, value in losses.diagnostics.items():
-            self._add(f"diagnostic/{name}", value * size)
-
-    def _add(self, name: str, value: Tensor) -> None:
-        zero = torch.zeros((), dtype=torch.float64, device=value.device)
-        self.sums.setdefault(name, zero).add_(value)
+        # Exactly itself where the batch is whole.
+        (losses.total / parts).backward()
+        self.sums.add_images(losses, student, target)
+        return torch.isfinite(losses.total.detach())
 
     def evaluate(self) -> Tensor:
         """Return the student's logits on the test images, (M, C): overwritten by the next ones."""
 
         def evaluate() -> None:
-            self._logits = self.material.tests.logits(self.student)
+            self._logits = self.material.tests.logits(self.student, self.division.team)
 
-        if self._records and self._replay_test is None:
+        if self._records and self.material.tests.on_device and self._replay_test is None:
             try:
                 self._replay_test = record(evaluate, dict)
             except RuntimeError:
@@ -246,14 +293,15 @@ class Training:
         return self._logits
 
     def _finish_epoch(self, epoch: int, begun: float) -> Epoch:
-        sums = {name: value.item() for name, value in self.sums.items()}
+        totals = self.sums.totals(self.division.team)
+        sums = {name: value.item() for name, value in totals.items()}
         trained = time.perf_counter() - begun
         means = {name: value / sums["images"] for name, value in sums.items()}
         losses, diagnostics = _under("loss/", means), _under("diagnostic/", means)
-        if sums["finite_steps"] < self.steps_per_epoch:
+        if sums[FINITE] < self.steps_per_epoch:
             values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
             raise NonFiniteLossError(
-                f"the loss was not finite in epoch {epoch}, step {int(sums['finite_steps']) + 1} "
+                f"the loss was not finite in epoch {epoch}, step {int(sums[FINITE]) + 1} "
                 f"(the epoch's means: {values}); a smaller learning rate or weight may help"
             )
         scores = self.material.tests.scores(self.evaluate())
@@ -277,8 +325,7 @@ class Training:
         )
         self.history.append(row.model_dump())
         self.step, self.elapsed = 0, 0.0
-        for value in self.sums.values():
-            value.zero_()
+        self.sums.reset()
         return row
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from skd.data import load as load_images
+from skd.data import make_views
 from skd.data.images import Images
-from skd.data.views import ViewMaker
+from skd.data.views import Views
 from skd.methods import needs_of
 from skd.records import TeacherCard
 from skd.spec import DatasetSpec, RunSpec, canonical, digest
@@ -20,18 +21,23 @@ from skd.store import Entry
 from skd.teacher_views import PRECISIONS, TeacherOutputs, ViewsFile, stored_outputs
 from skd.training.evaluation import Evaluator
 from skd.training.execution import Execution
+from skd.training.processes import cores_of_one_process
 from skd.training.teacher_views import TeacherViewsError, open_views
 from skd.training.teaching import LiveTeacher, TeacherViews, Teaching
 from skd.training.weights import load_teacher
 
 
 class Material:
-    """A data set on a device."""
+    """A data set for a device."""
 
-    def __init__(self, images: Images, device: torch.device) -> None:
+    def __init__(self, images: Images, device: torch.device, workers: int = 0) -> None:
         self.images, self.device = images, device
-        self.views = ViewMaker(images, device)
-        self.tests = Evaluator(images, self.views)
+        self._views = make_views(images, device, workers)
+        self.tests = Evaluator(images, self._views, workers)
+
+    def views(self) -> Views:
+        """Return views for one training: those that look ahead do so for it alone."""
+        return self._views.for_one()
 
 
 @dataclass(frozen=True)
@@ -43,9 +49,16 @@ class TeacherAtHand:
 
 
 class Materials:
-    """Loads each data set, network and file of views once, for all threads of the process."""
+    """Loads each data set, network and file of views once, for all threads of the process.
 
-    def __init__(self) -> None:
+    Args:
+        workers: processes that decode photos for each training; none: its share of the cores where
+            a GPU waits for them, else 0.
+        trainings: at the same time.
+    """
+
+    def __init__(self, workers: int | None = None, trainings: int = 1) -> None:
+        self._workers, self._trainings = workers, trainings
         self._lock = threading.Lock()
         self._kept: dict[Hashable, Any] = {}
 
@@ -55,8 +68,11 @@ class Materials:
         Raises:
             DataError: its files are not to be had.
         """
-        key = (digest(canonical(dataset)), device)
-        return self._once(key, lambda: Material(load_images(dataset), device))
+        key, workers = (digest(canonical(dataset)), device), self._workers
+        if workers is None:
+            cores = max(1, cores_of_one_process() // self._trainings)
+            workers = cores if device.type == "cuda" else 0
+        return self._once(key, lambda: Material(load_images(dataset), device, workers))
 
     def teacher(
         self, spec: RunSpec, entry: Entry, execution: Execution, device: torch.device

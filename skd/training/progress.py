@@ -35,7 +35,9 @@ class RunProgress(Protocol):
         """Something to tell, as a line."""
 
 
-def run_progress(label: str, epochs: int, steps: int, alone: bool = True) -> RunProgress:
+def run_progress(
+    label: str, epochs: int, steps: int, alone: bool = True, shown: bool = True
+) -> RunProgress:
     """Return a bar if standard error is a terminal and no other run's, else lines.
 
     Args:
@@ -43,7 +45,10 @@ def run_progress(label: str, epochs: int, steps: int, alone: bool = True) -> Run
         epochs: of the whole run.
         steps: of the whole run.
         alone: whether no other run of the process is under way.
+        shown: false: nothing is shown, as by all processes of a run but its first.
     """
+    if not shown:
+        return Silence()
     kind = Bar if alone and sys.stderr.isatty() else Lines
     return kind(label, epochs, steps)
 
@@ -51,6 +56,25 @@ def run_progress(label: str, epochs: int, steps: int, alone: bool = True) -> Run
 def wants_loss(last: float) -> bool:
     """Whether it is time to read the running loss, which waits for the device."""
     return time.monotonic() - last >= BAR_SECONDS
+
+
+class Silence:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def step(self, done: int, loss: float | None, images_per_second: float) -> None:
+        """Nothing."""
+
+    def epoch(self, row: Epoch) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
 
 
 class Lines:

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
 
 import torch
 
-from skd.collapse import judge
 from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
-from skd.lease import Holder, LeaseLostError, lease
-from skd.models.accounting import count_parameters, memory_bytes, multiply_adds
-from skd.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
+from skd.lease import Holder, LeaseHeldError, LeaseLostError, lease
+from skd.records import Record
 from skd.spec import RunSpec
 from skd.store import Entry
 from skd.teacher_views import TeacherOutputs
 from skd.training import checkpoint
+from skd.training.division import Division, DivisionError
 from skd.training.execution import (
     Execution,
+    ExecutionError,
     device_failed,
     environment,
     freeze,
-    peak_memory,
     reset_peak_memory,
 )
-from skd.training.loop import Training
+from skd.training.loop import NonFiniteLossError, Training
 from skd.training.materials import Materials, choose_teacher
+from skd.training.outcome import leave_failure, leave_record
+from skd.training.processes import ProcessesError, others_ended
 from skd.training.progress import RunProgress, run_progress, wants_loss
 from skd.training.telling import Telling
-from skd.training.weights import leave, leave_weights
+
+SAVING_SHARE = 20  # training takes at least so many times as long as saving
+LEASE_POLL_SECONDS = 5.0
+SAVE, STOP = 1, 2  # what a process may wish after a step; STOP saves too
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,11 @@ class Options:
         execution: for a run that is begun now; one that goes on keeps its own.
         teacher: where its teacher's outputs come from, likewise; none: stored views, where there
             are some.
-        checkpoint_seconds: at most so long between checkpoints, at epoch ends; 0: every epoch.
+        checkpoint_seconds: at most so long between checkpoints; 0: every epoch.
         sharing: trainings that share the device, of which this is one.
         wait: wait for another process that trains the same run, instead of refusing.
         stopping: asked after each step; true: save and leave.
+        division: of the batches, among the processes of this run.
     """
 
     execution: Execution
@@ -55,6 +61,7 @@ class Options:
     sharing: int = 1
     wait: bool = False
     stopping: Callable[[], bool] = lambda: False
+    division: Division = field(default_factory=Division)
 
 
 def complete(
@@ -82,24 +89,26 @@ def complete(
         LeaseHeldError: another process trains it, and it shall not be waited for.
         ExecutionError: it cannot be executed here.
     """
-    if (record := entry.record()) is not None:
+    team = options.division.team
+    if (record := team.told(entry.record)) is not None:
         return record
-
-    def on_wait(holder: Holder) -> None:
-        print(f"{label}: waiting for {holder}, which trains this run", flush=True)
 
     def execution_asked_for() -> Execution:
         device = torch.device(options.execution.device)
         how = choose_teacher(options.teacher, spec, teacher, device) if teacher else None
         return options.execution.model_copy(update={"teacher": how})
 
-    with lease(
-        entry.folder, wait=options.wait, on_wait=on_wait, stopping=options.stopping
-    ) as still_mine:
-        if (record := entry.record()) is not None:  # finished while we waited
+    with _leased(entry, options, label) as still_mine:
+        if (record := team.told(entry.record)) is not None:  # finished while we waited
             return record
-        entry.write_spec(spec)
-        execution = freeze(entry.folder, execution_asked_for)
+        begun = datetime.now(UTC)
+        team.told(lambda: entry.write_spec(spec))
+        execution = team.told(lambda: freeze(entry.folder, execution_asked_for))
+        if team.device not in (None, execution.device):
+            raise ExecutionError(
+                f"{label} was begun on {execution.device}: start its processes with "
+                f"--device {execution.device}, or remove its folder to begin it anew"
+            )
         device = execution.apply()
         if options.sharing == 1:
             reset_peak_memory(device)
@@ -108,14 +117,18 @@ def complete(
             materials = materials or Materials()
             material = materials.data(spec.dataset, device)
             at_hand = materials.teacher(spec, teacher, execution, device) if teacher else None
-            training = Training(spec, material, at_hand and at_hand.outputs, execution)
+            training = Training(
+                spec, material, at_hand and at_hand.outputs, execution, options.division
+            )
             sessions = _resume(training, entry, device)
             telling = Telling(
                 entry, spec.recipe.epochs, training.steps_per_epoch, device.type == "cuda"
             )
             steps = spec.recipe.epochs * training.steps_per_epoch
             alone = options.sharing == 1
-            with run_progress(label, spec.recipe.epochs, steps, alone) as progress:
+            with run_progress(
+                label, spec.recipe.epochs, steps, alone, shown=team.rank == 0
+            ) as progress:
                 if training.epochs_done or training.step:
                     progress.note(f"goes on after epoch {training.epochs_done}")
                 _train(training, entry, options, sessions, still_mine, progress, telling)
@@ -124,23 +137,82 @@ def complete(
                 "recording": training.recording,
                 "sessions": sessions,
                 "sharing": options.sharing,
+                "processes": team.count,
+                "accumulate": options.division.accumulate,
             }
             card = at_hand and at_hand.card
-            return _finish(training, entry, how, card, still_mine, telling.gpu_utilisation)
+            logits = training.test_logits()
+
+            def finish() -> Record:
+                still_mine()
+                return leave_record(training, entry, how, card, logits, telling.gpu_utilisation)
+
+            return team.told(finish)
         except (InterruptedRunError, LeaseLostError):
             raise
-        except Exception as error:
+        except Exception as raised:
+            error = others_ended(raised) or raised
             still_mine()
-            _leave_failure_note(entry, error, training.epochs_done if training else 0)
-            failed = DeviceFailedError if device_failed(error) else RunFailedError
-            raise failed(f"{label}: {error}") from error
+            # One process's error ends the others: theirs say no more than that.
+            known = entry.failure() if team.count > 1 else None
+            if known is None or datetime.fromisoformat(known.failed_at) < begun:
+                leave_failure(entry, error, training.epochs_done if training else 0)
+            of_all = team.count == 1 or isinstance(error, NonFiniteLossError | DivisionError)
+            failed = RunFailedError if of_all and not device_failed(error) else DeviceFailedError
+            raise failed(f"{label}: {error}") from raised
+        finally:
+            if training is not None:
+                training.views.close()
+
+
+@contextlib.contextmanager
+def _leased(entry: Entry, options: Options, label: str) -> Iterator[Callable[[], None]]:
+    """Hold a run's lease, in its first process; yield what checks that it is still ours."""
+    team, mine = options.division.team, []
+
+    def on_wait(holder: Holder) -> None:
+        print(f"{label}: waiting for {holder}, which trains this run", flush=True)
+
+    with contextlib.ExitStack() as held:
+
+        def take(wait: bool) -> None:
+            taken = lease(entry.folder, wait=wait, on_wait=on_wait, stopping=options.stopping)
+            mine.append(held.enter_context(taken))
+
+        if team.count == 1:
+            take(options.wait)
+        else:
+            _take_together(take, options)
+        yield mine[0] if mine else lambda: None
+
+
+def _take_together(take: Callable[[bool], None], options: Options) -> None:
+    """Have the first process take the lease; they wait in steps, so that none waits too long."""
+    team = options.division.team
+    while True:
+        try:
+            return team.told(partial(take, False))
+        except LeaseHeldError as error:
+            if not options.wait:
+                raise
+            if team.most(int(options.stopping())):
+                raise InterruptedRunError("stopped while another process trains the run") from error
+            time.sleep(LEASE_POLL_SECONDS)
 
 
 def _resume(training: Training, entry: Entry, device: torch.device) -> list[str]:
     """Load the newest checkpoint, if any; return a description of each session, this one last."""
-    here = environment()
+    here, division = environment(), training.division
     session = f"torch {here['torch']}, {here['gpu'] or here['cpu']}"
+    if division.count > 1:
+        session += f", {division.team.count} processes, {division.accumulate} parts each"
     state = checkpoint.load(entry.folder, device)
+    seen = state and (len(state["training"]["history"]), state["training"]["step"])
+    if seen != division.team.told(lambda: seen):
+        raise ProcessesError(
+            f"{entry.folder}: its processes see different checkpoints; does every node have the "
+            "same file system?"
+        )
     if state is None:
         return [session]
     training.load_state(state["training"])
@@ -157,19 +229,32 @@ def _train(
     telling: Telling,
 ) -> None:
     saved = shown = time.monotonic()
+    took = 0.0  # seconds, to save
     on_cpu = training.device.type == "cpu"
+    team = training.division.team
+    every = options.checkpoint_seconds or math.inf
 
     def save_checkpoint() -> None:
-        nonlocal saved
-        still_mine()
-        checkpoint.save(entry.folder, {"training": training.state(), "sessions": sessions})
-        entry.failure_path.unlink(missing_ok=True)  # an earlier attempt's; this one is under way
+        nonlocal saved, took
+        begun = time.monotonic()
+        team.told(still_mine)
+        state = training.state()
+        if team.rank == 0:
+            checkpoint.save(entry.folder, {"training": state, "sessions": sessions})
+            # An earlier attempt's; this one is under way.
+            entry.failure_path.unlink(missing_ok=True)
         saved = time.monotonic()
+        took = saved - begun
 
     def after_step(training: Training) -> None:
         nonlocal shown
-        if options.stopping():
+        stop = options.stopping()
+        # A large state in short intervals would leave little time to train.
+        due = time.monotonic() - saved > max(every, SAVING_SHARE * took)
+        wish = team.most(STOP if stop else SAVE if due and team.rank == 0 else 0)
+        if wish:
             save_checkpoint()
+        if wish == STOP:
             raise InterruptedRunError(
                 f"stopped after epoch {training.epochs_done}, step {training.step}; saved"
             )
@@ -180,83 +265,13 @@ def _train(
             loss = (training.sums["loss/total"] / training.sums["images"]).item()
         speed = training.step * training.spec.recipe.batch_size / training.elapsed
         progress.step(done, loss, speed)
-        telling.step(done, speed)
+        if team.rank == 0:
+            telling.step(done, speed)
 
     while training.epochs_done < training.spec.recipe.epochs:
         row = training.run_epoch(after_step)
         progress.epoch(row)
-        # Before the next epoch's end would be too late.
+        # Rather at an epoch's end than soon within the next one.
         due = time.monotonic() - saved + row.seconds > options.checkpoint_seconds
-        if due or not options.checkpoint_seconds:
+        if team.most(int(due)):
             save_checkpoint()
-
-
-def _finish(
-    training: Training,
-    entry: Entry,
-    how: dict[str, Any],
-    teacher: TeacherCard | None,
-    still_mine: Callable[[], None],
-    gpu_utilisation: float | None,
-) -> Record:
-    """Leave weights, test logits and what the objective keeps, then the record."""
-    logits = training.test_logits()
-    still_mine()
-    files = leave_weights(entry, training.student, logits)
-    if kept := training.objective.kept():
-        files |= leave(entry.kept_path, kept)
-    epochs = tuple(Epoch(**row) for row in training.history)
-    best = max(epochs, key=lambda row: row.test_top1)  # the first of equals
-    seconds = sum(row.seconds for row in epochs)
-    images = len(training.views.labels) * len(epochs)
-    record = Record(
-        id=entry.id,
-        spec=training.spec,
-        environment=environment(),
-        execution=how,
-        num_classes=logits.shape[1],
-        epochs=epochs,
-        last=_accuracy(epochs[-1]),
-        best=_accuracy(best),
-        cost=Cost(
-            train_seconds=seconds,
-            seconds_per_epoch=seconds / len(epochs),
-            images_per_second=images
-            / sum(len(training.views.labels) / row.images_per_second for row in epochs),
-            peak_memory_bytes=peak_memory(logits.device),
-            gpu_utilisation=gpu_utilisation,
-            parameters=count_parameters(training.student),
-            extra_parameters=count_parameters(training.objective),
-            extra_memory_bytes=memory_bytes(training.objective),
-            multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
-            sessions=len(how["sessions"]),
-        ),
-        teacher=teacher,
-        collapse=judge(epochs, logits.shape[1]),
-        files=files,
-        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    entry.write(record)
-    checkpoint.remove(entry.folder)
-    return record
-
-
-def _accuracy(row: Epoch) -> Accuracy:
-    return Accuracy(epoch=row.epoch, top1=row.test_top1, top5=row.test_top5)
-
-
-def _leave_failure_note(entry: Entry, error: Exception, epochs_done: int) -> None:
-    note = Failure(
-        id=entry.id,
-        reason=str(error) or type(error).__name__,
-        kind=type(error).__name__,
-        repeats=getattr(error, "repeats", False),
-        details="".join(traceback.format_exception(error)),
-        epoch=epochs_done,
-        failed_at=datetime.now(UTC).isoformat(),
-        environment=environment(),
-    )
-    try:
-        entry.write(note)
-    except OSError as full:  # say it at least where the log is
-        print(f"the failure note could not be written: {full}", flush=True)

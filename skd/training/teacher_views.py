@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skd.data import facts
 from skd.data import load as load_images
 from skd.data.views import ViewMaker, epoch_order
 from skd.errors import InterruptedRunError, SkdError
@@ -72,13 +73,19 @@ def make_teacher_views(
 
     Raises:
         TeacherError: the teacher is not at hand.
-        TeacherViewsError: an output is too large for the precision, or not what the teacher says.
+        TeacherViewsError: an output is too large for the precision, or not what the teacher says;
+            or the images' views are endless.
         InterruptedRunError: asked to stop, and has saved.
         LeaseHeldError: another process makes them, and it shall not be waited for.
     """
     files = [ViewsFile(entry, dataset, output, precision) for output in outputs]
     if not files:
         raise TeacherViewsError("no output was asked for; allowed: logits, pooled")
+    if not facts(dataset).views:
+        raise TeacherViewsError(
+            f"photos have endless views, and those of {dataset.name} cannot be stored; train with "
+            "a live teacher"
+        )
     with lease(files[0].folder, wait=wait, stopping=stopping) as still_mine:
         missing = [file for file in files if file.card() is None]
         if missing:

@@ -5,30 +5,39 @@ from __future__ import annotations
 import http.client
 import tempfile
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import torch
 
-from skd.data import load as load_images
-from skd.data.views import ViewMaker
 from skd.files import sha256_of
 from skd.lease import lease
 from skd.models.accounting import count_parameters
-from skd.records import TeacherCard
+from skd.records import Record, TeacherCard
 from skd.sheet import Import
 from skd.spec import ImportedTeacher, TrainedTeacher
 from skd.store import Entry
-from skd.training.evaluation import Evaluator
+from skd.training.materials import Materials
 from skd.training.runs import Options, complete
 from skd.training.weights import TeacherError, build_loaded, leave_weights, read_state_dict
 
 
-def train_teacher(spec: TrainedTeacher, entry: Entry, options: Options, label: str) -> TeacherCard:
+def train_teacher(
+    spec: TrainedTeacher,
+    entry: Entry,
+    options: Options,
+    label: str,
+    materials: Materials | None = None,
+) -> TeacherCard:
     """Return the card of a teacher trained here, training what is left of it.
 
     Raises:
         RunFailedError, InterruptedRunError, LeaseHeldError, ExecutionError: as `complete`.
     """
-    record = complete(spec.run, entry, options, label)
+    record = complete(spec.run, entry, options, label, materials=materials)
+    return options.division.team.told(lambda: _card_of(record, spec, entry))
+
+
+def _card_of(record: Record, spec: TrainedTeacher, entry: Entry) -> TeacherCard:
     if (card := entry.card()) is not None:
         return card
     card = TeacherCard(
@@ -47,7 +56,12 @@ def train_teacher(spec: TrainedTeacher, entry: Entry, options: Options, label: s
 
 
 def import_teacher(
-    spec: ImportedTeacher, source: Import, entry: Entry, device: torch.device, wait: bool = True
+    spec: ImportedTeacher,
+    source: Import,
+    entry: Entry,
+    device: torch.device,
+    wait: bool = True,
+    materials: Materials | None = None,
 ) -> TeacherCard:
     """Return the card of an imported teacher, importing and re-evaluating it if it is not there.
 
@@ -61,17 +75,17 @@ def import_teacher(
         if (card := entry.card()) is not None:
             return card
         file = _fetch(source, Path(scratch))
-        if (found := sha256_of(file)) != spec.sha256:
+        if not (found := sha256_of(file)).startswith(spec.sha256):
             raise TeacherError(
                 f"{file} has sha256 {found}, but {spec.sha256} was asked for: it is another file"
             )
-        images = load_images(spec.dataset)
+        material = (materials or Materials()).data(spec.dataset, device)
+        images = material.images
         weights, what = read_state_dict(file), f"{file} for {spec.network}"
         network = build_loaded(spec.network, images.num_classes, weights, what)
         network.to(device)
-        evaluator = Evaluator(images, ViewMaker(images, device))
-        logits = evaluator.logits(network)
-        scores = evaluator.scores(logits)
+        logits = material.tests.logits(network)
+        scores = material.tests.scores(logits)
         files = leave_weights(entry, network, logits)
         card = TeacherCard(
             id=entry.id,
@@ -82,7 +96,7 @@ def import_teacher(
             test_top1=scores.top1,
             test_top5=scores.top5,
             sha256=files[entry.weights_path.name],
-            source_sha256=spec.sha256,
+            source_sha256=found,
             parameters=count_parameters(network),
         )
         entry.write(card)
@@ -90,13 +104,21 @@ def import_teacher(
 
 
 def _fetch(source: Import, scratch: Path) -> Path:
+    """Return the checkpoint's file: the one given, the one in torch.hub's folder, or a download."""
     if source.file is not None:
         if not source.file.is_file():
             raise TeacherError(f"the checkpoint {source.file} is not there; fetch it, or train one")
         return source.file
+    name = Path(urlsplit(source.url).path).name
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if cached.is_file():
+        return cached
     path = scratch / "download.pth"
     try:
         torch.hub.download_url_to_file(source.url, str(path))
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise TeacherError(f"{source.url} cannot be downloaded: {error}") from error
+        raise TeacherError(
+            f"{source.url} cannot be downloaded: {error}. Where there is no network, fetch it "
+            f"elsewhere and put it at {cached}"
+        ) from error
     return path

@@ -1,6 +1,8 @@
 """The whole demo study on SLURM, as typed; and with accounting as the source of states."""
 
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -8,7 +10,7 @@ import pytest
 import tiny
 
 from slurm.cluster import Cluster
-from slurm.conftest import Study
+from slurm.conftest import Study, numbers
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -42,8 +44,8 @@ def test_the_demo_to_its_report(
     logs = "\n".join(p.read_text() for p in (study.results / "demo" / "logs").rglob("*.log"))
     devices = dict(re.findall(r"SLURM job (\d+) on \S+, GPU (\S+),", logs))
     assert set(devices.values()) == {"0", "1"}
-    # 13 small cells in few jobs, and one for the report.
-    assert len(devices) == 2 + 3
+    # Two teachers, their views, and 13 small cells in few jobs.
+    assert len(devices) == 2 + 2 + 3
     plan = study.skd("plan", "demo")
     assert "in all" in plan
 
@@ -60,3 +62,38 @@ def test_accounting_as_the_source_of_states(
     known = cluster.run("sacct", "--noheader", "--format=JobIDRaw,State", "--parsable2", "-X")
     assert ", GPU 0, " in study.logs()
     assert f"{record['environment']['slurm_job']}|COMPLETED" in known
+
+
+def test_a_run_in_two_processes_of_a_job_and_on_two_nodes_by_srun(
+    make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
+) -> None:
+    cluster = make_cluster(nodes=2, gpus_per_node=2)
+    recipe = {"epochs": 3, "milestones": [2], "batch_size": 32, "bn_batch": 16}
+    sheet = {**tiny.SHEET, "methods": ["kd"], "seeds": [0]}
+    sheet |= {"recipe": {**recipe, "last_batch": "drop"}}
+    study = make_study("together", sheet, processes_per_run=2, teacher_views="never")
+    assert study.run() == 0, study.said + study.logs()
+    (by_job,) = study.records().values()
+    assert by_job["execution"]["processes"] == 2
+
+    results = study.results.rename(study.folder / "of-the-job")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    torchrun += ["--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "1"]
+    torchrun += ["--rdzv-endpoint", "localhost:29517", "--module", "skd", "train", "tiny"]
+    torchrun += [tiny.PAIR, "kd", "--threads", "1", "--results", str(study.results)]
+    steps = ["srun", "--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1"]
+    environment = {**study.environment, "SKD_TEACHERS": str(results / "teachers")}
+    environment["OMP_NUM_THREADS"] = "1"
+    assert cluster.run("sinfo", "--noheader")
+    done = subprocess.run(
+        [*steps, *torchrun],
+        cwd=study.folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (by_hand,) = study.records().values()
+    assert by_hand["execution"]["processes"] == 2
+    assert numbers(by_hand) == numbers(by_job)

@@ -9,6 +9,7 @@ from snakemake.exceptions import WorkflowError
 from skd.errors import SkdError
 from skd.jobs.batches import Shape, keep_batches, plan_batches, read_batches
 from skd.jobs.gpu import gpu_state
+from skd.jobs.launch import Parallel
 from skd.jobs.packing import count
 from skd.jobs.requests import batch_request, teacher_request, views_request
 from skd.planning.model import usual_device
@@ -33,6 +34,8 @@ config.setdefault("study", "cifar100")
 SHAPE = ("job_minutes", "cells_per_job")
 # Which teachers' outputs are stored, likewise.
 VIEWS = ("teacher_views", "teacher_views_precision", "teacher_views_gigabytes")
+# In how many processes a run is trained, likewise.
+PARALLEL = ("processes_per_run", "accumulate", "precision")
 config.setdefault("side_by_side", "auto")
 config.setdefault("checkpoint_seconds", 60)
 config.setdefault("longest_minutes", None)
@@ -62,12 +65,21 @@ def wish():
         raise WorkflowError(explain("config", error))
 
 
+def parallel():
+    try:
+        return Parallel(**{key: config[key] for key in PARALLEL if key in config})
+    except ValidationError as error:
+        raise WorkflowError(explain("config", error))
+
+
 def estimated(name):
     if name not in SURVEYS:
         store = Store(RESULTS)
         timings = load(store)
         try:
             device = usual_device(study(name), timings, config["device_model"])
+            device = parallel().on(device)
+            parallel().check(study(name))
             together = count(str(config["side_by_side"]))
         except SkdError as error:
             raise WorkflowError(f"config: {error}")
@@ -125,6 +137,11 @@ def teacher_of(wildcards):
     batch = batch_of(wildcards)
     name = study(wildcards.study).cell(batch.pair, batch.methods[0]).teacher
     return [] if name is None else [teacher_card(wildcards.study, name)]
+
+
+def processes_of_teacher(wildcards):
+    trained = study(wildcards.study).teacher(wildcards.teacher).spec.kind == "trained"
+    return parallel().processes_per_run if trained else 1
 
 
 def views_of(name, teacher):

@@ -15,13 +15,17 @@ rule train:
         runtime=lambda wildcards, attempt: batch_asks(wildcards, attempt).minutes,
         mem_mb=lambda wildcards, attempt: batch_asks(wildcards, attempt).memory_mb,
         attempt=lambda wildcards, attempt: attempt,
+        # For SLURM; another executor heeds neither.
+        gpu=parallel().processes_per_run,
+        cpus_per_gpu=lambda wildcards, threads: max(1, threads // parallel().processes_per_run),
     params:
         checkpoint_seconds=config["checkpoint_seconds"],
+        parallel=parallel().options,
         methods=methods_of,
         side_by_side=config["side_by_side"],
         teacher_views="live" if wish().teacher_views == "never" else "auto",
     shell:
         "exec python -m skd job train {wildcards.study:q} {wildcards.pair:q} {params.methods:q}"
-        " --checkpoint-seconds {params.checkpoint_seconds}"
+        " {params.parallel} --checkpoint-seconds {params.checkpoint_seconds}"
         " --expect {wildcards.digest} --cores {threads} --attempt {resources.attempt}"
         " --side-by-side {params.side_by_side:q} --teacher-views {params.teacher_views} --log {log:q} --output {output.cells:q}"

@@ -7,15 +7,19 @@ rule teacher:
         "results/{study}/benchmarks/teachers/{teacher}-{digest}.tsv"
     conda:
         ENVIRONMENT
-    threads: 1
+    threads: lambda wildcards: teacher_asks(wildcards, 1).cores
     resources:
         runtime=lambda wildcards, attempt: teacher_asks(wildcards, attempt).minutes,
         mem_mb=lambda wildcards, attempt: teacher_asks(wildcards, attempt).memory_mb,
         attempt=lambda wildcards, attempt: attempt,
+        # For SLURM; another executor heeds neither.
+        gpu=processes_of_teacher,
+        cpus_per_gpu=lambda wildcards, threads: max(1, threads // processes_of_teacher(wildcards)),
     params:
         checkpoint_seconds=config["checkpoint_seconds"],
+        parallel=parallel().options,
     shell:
         "exec python -m skd job teacher {wildcards.study:q} {wildcards.teacher:q}"
-        " --checkpoint-seconds {params.checkpoint_seconds}"
+        " {params.parallel} --checkpoint-seconds {params.checkpoint_seconds}"
         " --expect {wildcards.digest} --cores {threads} --attempt {resources.attempt}"
         " --log {log:q} --output {output.card:q}"

@@ -1,0 +1,33 @@
+"""Anyone's photos in folders by class; the sheet says where they are and how many to expect."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from skd.data.images import Facts, Images
+from skd.data.photo_folders import load_folder
+from skd.spec import FolderSpec
+
+
+def facts(folder: FolderSpec) -> Facts:
+    """Return what the sheet says of them."""
+    return Facts(
+        num_classes=folder.classes,
+        train_images=folder.train_images,
+        test_images=folder.test_images,
+        size=folder.size,
+        photos=True,
+    )
+
+
+def load(root: Path, folder: FolderSpec) -> Images:
+    """Return the photos of a folder below the root.
+
+    Raises:
+        DataError: they are not there, or not as many as the sheet says.
+    """
+    advice = (
+        "Put one folder a class into each of train and val, correct the sheet's dataset.folder, "
+        "or point SKD_DATA at the folder that its path starts from"
+    )
+    return load_folder(root / folder.path, facts(folder), "imagefolder", advice)

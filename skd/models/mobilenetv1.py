@@ -1,0 +1,64 @@
+"""MobileNetV1 at full width, for ImageNet (Howard et al. 2017, arXiv:1704.04861, table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skd.models.layers import conv, outputs_of_stages
+from skd.models.outputs import FeatureNetwork, Outputs
+
+_STEM_WIDTH = 32
+# (width, stride) of each depthwise separable block. A stage ends where the next block strides, so
+# that stages have the resolutions of a ResNet's; the very first block keeps the stem's.
+_STAGES = (
+    ((64, 1), (128, 2), (128, 1)),
+    ((256, 2), (256, 1)),
+    ((512, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1)),
+    ((1024, 2), (1024, 1)),
+)
+
+
+def _separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    """Return a depthwise 3x3 and a 1x1 convolution, without the last ReLU: the network does it."""
+    return nn.Sequential(
+        conv(in_channels, in_channels, 3, stride, groups=in_channels),
+        nn.BatchNorm2d(in_channels),
+        nn.ReLU(),
+        conv(in_channels, out_channels, 1),
+        nn.BatchNorm2d(out_channels),
+    )
+
+
+class MobileNetV1(FeatureNetwork):
+    """A stem of stride 2 and thirteen depthwise separable blocks, in four stages."""
+
+    def __init__(self, num_classes: int) -> None:
+        """Build with a classifier of num_classes logits."""
+        super().__init__()
+        # One flat sequence, as in the field's network, whose weights have these names.
+        layers: list[nn.Module] = [
+            nn.Sequential(conv(3, _STEM_WIDTH, 3, stride=2), nn.BatchNorm2d(_STEM_WIDTH))
+        ]
+        before = _STEM_WIDTH
+        for after, stride in (block for stage in _STAGES for block in stage):
+            layers.append(_separable(before, after, stride))
+            before = after
+        self.model = nn.Sequential(*layers)
+        # All weights keep PyTorch's initial draw, as in the field's code.
+        self.fc = nn.Linear(before, num_classes)
+
+    def _stages(self) -> Iterator[list[nn.Module]]:
+        blocks = iter(self.model[1:])
+        for stage in _STAGES:
+            yield [next(blocks) for _ in stage]
+
+    def forward_features(self, images: Tensor) -> Outputs:
+        """Run the network once; pre-activations are the last block's output before its ReLU."""
+        stem = F.relu(self.model[0](images))
+        return outputs_of_stages(stem, self._stages(), self.fc)
+
+
+NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"MobileNetV1": MobileNetV1}

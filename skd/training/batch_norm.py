@@ -1,0 +1,84 @@
+"""BatchNorm over groups of a fixed size, however a batch is divided among processes and parts.
+
+Common practice takes each GPU's share of a batch together: the statistics, and so the numbers,
+depend on how many GPUs there are. Here the group is part of the recipe (`bn_batch`), and a batch of
+512 in groups of 64 is what 8 GPUs would make of it. The running statistics move once a step, by the
+mean of all groups': DistributedDataParallel would follow those of the first GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from skd.training.processes import Team
+
+
+class GroupedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d whose statistics are those of consecutive images, so many at a time.
+
+    Its parameters and its state dict are those of the layer that it takes the place of. In
+    training, call `move` after each step.
+    """
+
+    def __init__(self, layer: nn.BatchNorm2d, group: int) -> None:
+        kind = {"device": layer.running_mean.device, "dtype": layer.running_mean.dtype}
+        super().__init__(layer.num_features, layer.eps, layer.momentum, **kind)
+        self.weight, self.bias, self.group = layer.weight, layer.bias, group
+        self.load_state_dict(layer.state_dict())
+        self.train(layer.training)
+        # Sums over the step's images: of their group's mean, of its variance, of 1.
+        self.register_buffer(
+            "step_sums", torch.zeros(2 * layer.num_features + 1, **kind), persistent=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W); the last group may be smaller."""
+        if not self.training:
+            return super().forward(x)
+        groups = [self._normalised(part) for part in x.split(self.group)]
+        return groups[0] if len(groups) == 1 else torch.cat(groups)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        out = F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+        with torch.no_grad():
+            self.step_sums += len(x) * torch.cat([mean, variance, mean.new_ones(1)])
+        return out
+
+    @torch.no_grad()
+    def move(self) -> None:
+        """Move the running statistics by the step's, and begin the next step's."""
+        images = self.step_sums[-1]
+        mean, variance = (self.step_sums[:-1] / images.clamp(min=1)).chunk(2)
+        share = self.momentum * (images > 0)  # a layer that was not asked stays
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+        self.num_batches_tracked += images > 0
+        self.step_sums.zero_()
+
+
+def group_batch_norms(module: nn.Module, group: int) -> list[GroupedBatchNorm2d]:
+    """Give every BatchNorm2d within a module its grouped form; return these.
+
+    Args:
+        module: changed in place; its parameters stay the same objects.
+        group: images whose statistics are taken together.
+    """
+    made = []
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                made.append(GroupedBatchNorm2d(child, group))
+                setattr(parent, name, made[-1])
+    return made
+
+
+def move_batch_norms(layers: Sequence[GroupedBatchNorm2d], team: Team) -> None:
+    """End a step: the running statistics move by those of all processes' images."""
+    team.add([layer.step_sums for layer in layers])
+    for layer in layers:
+        layer.move()
