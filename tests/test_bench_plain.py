@@ -66,7 +66,7 @@ def test_a_step_of_kd_is_the_formulas(tmp_path: Path) -> None:
     loss.backward()
     loop._batches = iter([(views, target, indices)])
     loop.step()
-    assert loop.meters["loss"].mean == pytest.approx(loss.item(), rel=1e-6)
+    assert loop.meters["loss"].mean == pytest.approx(loss.item(), rel=1e-5)
     hits = (logits.argmax(dim=1) == target).double().mean().item()
     assert loop.meters["top1"].mean == pytest.approx(100 * hits)
     assert loop.meters["top5"].mean >= loop.meters["top1"].mean

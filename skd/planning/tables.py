@@ -114,8 +114,8 @@ def _feeding(survey: Survey) -> list[str]:
     device, lines = survey.device, []
     if device.parts > 1:
         lines.append(
-            f"each run on {device.processes} devices, a device's images of a batch in "
-            f"{device.accumulate} parts; device memory is of each, and its launches are not counted"
+            f"each run on {device.processes} devices, each of which sees its images of a batch in "
+            f"{device.accumulate} part(s); device memory is of one"
         )
     if survey.expansion.images.photos:
         cells = survey.expansion.cells
