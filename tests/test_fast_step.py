@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -386,6 +387,7 @@ def test_after_an_error_no_further_lane_is_begun() -> None:
         begun.append(item)
         if item == 0:
             raise ArithmeticError("the first")
+        time.sleep(0.001)  # else the other lane may be through before this one's error is seen
 
     for lanes in (1, 2):
         begun.clear()

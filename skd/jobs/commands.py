@@ -93,9 +93,8 @@ def job_train(
         # On a GPU they are lanes of one process, which share images and teachers.
         lanes, workers = (sharing, 1) if gpu_state() else (1, sharing)
         threads = max(1, cores // (workers * processes))
-        options = [*_options(results, threads, checkpoint_seconds), "--lanes", str(lanes)]
-        options += ["--accumulate", str(accumulate), "--precision", precision.value]
-        options += ["--teacher-views", teacher_views.value]
+        options = _options(results, threads, checkpoint_seconds, accumulate, precision)
+        options += ["--lanes", str(lanes), "--teacher-views", teacher_views.value]
         options += ["--attempt", str(attempt), "--since", str(int(time.time()))]
         command = ["train", study, pair, *methods, *options, "--sharing", str(sharing)]
         status = _run([together(command, processes)] * workers, left, log)
@@ -137,9 +136,9 @@ def job_teacher(
         if node.spec.kind == "imported":
             processes = 1
         threads = max(1, cores // processes)
-        command = ["teacher", study, name, *_options(results, threads, checkpoint_seconds)]
-        command += ["--accumulate", str(accumulate), "--precision", precision.value]
-        status = _run([together(command, processes)], {f"teacher {name}": entry}, log)
+        options = _options(results, threads, checkpoint_seconds, accumulate, precision)
+        command = together(["teacher", study, name, *options], processes)
+        status = _run([command], {f"teacher {name}": entry}, log)
     card = entry.card()
     if output and card is not None:
         write_json(output, card.model_dump(mode="json"))
@@ -220,10 +219,13 @@ def _side_by_side(
     return runs_side_by_side(None, runs, state.free_bytes, need or 1, busy, attempt)
 
 
-def _options(results: Path, threads: int, checkpoint_seconds: float) -> list[str]:
+def _options(
+    results: Path, threads: int, checkpoint_seconds: float, accumulate: int, precision: Precision
+) -> list[str]:
     return [
         *("--results", str(results), "--threads", str(threads)),
         *("--checkpoint-seconds", str(checkpoint_seconds), "--if-leased", "wait"),
+        *("--accumulate", str(accumulate), "--precision", precision.value),
     ]
 
 

@@ -98,7 +98,7 @@ class Training:
         whole = self.division.count == 1
         self._records = fast and enough and whole and self.device.type == "cuda"
         self._replay: Callable[[], None] | None = None
-        self._phase: object = None  # of the objective, when the step was recorded
+        self._phase: object = None  # of the objective, of which a recorded step is
         self._replay_test: Callable[[], None] | None = None
         self._logits: Tensor | None = None  # of the last evaluation
 
@@ -170,12 +170,11 @@ class Training:
         if self.step == 0 or self._epoch != epoch:
             self._begin_epoch(epoch)
         self.views.next()
-        whole = len(self.views.labels) - self.step * size >= size
-        phase = self.objective.phase(epoch)
-        if self._records and whole and (self._replay is None or phase != self._phase):
-            self._record(phase)
-        self.draws.go_to(epoch, self.step)
         size = min(size, len(self.views.labels) - self.step * size)
+        whole = size == self.spec.recipe.batch_size
+        if self._records and whole and self._replay is None:
+            self._record()
+        self.draws.go_to(epoch, self.step)
         if self._replay is not None and whole:
             self._replay()
         else:
@@ -188,6 +187,8 @@ class Training:
         self._order.copy_(epoch_order(self.spec.seed, epoch, len(self.views.labels)))
         self._numbers.copy_(self.views.draw(self.spec.seed, epoch))
         self._cursor.fill_(self.step)
+        if (phase := self.objective.phase(epoch)) != self._phase:
+            self._replay, self._phase = None, phase
         self.views.begin(self._batches_to_come())
 
     def _batches_to_come(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -200,9 +201,8 @@ class Training:
                 indices = order[step * size + part.start : step * size + part.stop]
                 yield indices, numbers[indices]
 
-    def _record(self, phase: object) -> None:
+    def _record(self) -> None:
         """Record the step, which does not depend on the epoch while the phase is the same."""
-        self._replay = None  # frees its memory
         self.draws.go_to(self._epoch, self.step)
         try:
             self._replay = record(
@@ -210,7 +210,7 @@ class Training:
                 self._moving,
                 lambda: self.draws.generators,
             )
-            self.recording, self._phase = "recorded as a CUDA graph", phase
+            self.recording = "recorded as a CUDA graph"
         except RuntimeError as error:
             self._records, self.recording = False, f"not recorded: {str(error).splitlines()[0]}"
 
