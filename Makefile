@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo test test-gpu test-slurm bench lint format readme goldens clean
+.PHONY: help setup demo first-rows test test-gpu test-slurm bench lint format reference readme goldens clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -23,6 +23,10 @@ demo: $(INSTALLED)  ## run the demo study to its report (minutes, CPU, no networ
 	@echo "The report: results/demo/report/index.html"
 	@if [ -t 1 ] && { [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; }; then \
 	  $(BIN)/python -m webbrowser results/demo/report/index.html; fi
+
+first-rows: $(INSTALLED) test-gpu bench  ## on a CUDA GPU: its tests, the benchmark, then two rows of CIFAR-100 (a day)
+	$(BIN)/snakemake --profile local all --config study=first-rows
+	@echo "Its report: results/first-rows/report/index.html"
 
 # Whole files to a worker: what a file's tests share is made once. Each training has one thread.
 test: $(INSTALLED)  ## run the tests
@@ -48,6 +52,9 @@ format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt workflow
+
+reference: $(INSTALLED)  ## bring a finished study's records into results/reference/: make reference STUDY=NAME
+	$(BIN)/python tools/reference.py $(STUDY)
 
 readme: $(INSTALLED)  ## README's results and picture, from the records in results/reference/
 	$(BIN)/python tools/readme.py

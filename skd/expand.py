@@ -183,10 +183,12 @@ def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]
         )
         origin = f"trained here, seed {entry.train.seed}"
     else:
-        if sheet.dataset.split == "validation":
+        leaks = sheet.dataset.split == "validation"
+        if leaks and not entry.import_.seen_validation:
             raise StudyError(
-                f"{where}: an imported teacher has seen the validation images; "
-                "with 'split: validation' teachers are trained"
+                f"{where}: with 'split: validation' teachers are trained, for an imported one has "
+                "seen the validation images. To use it nevertheless, and have the report say so: "
+                "seen_validation: true"
             )
         spec = ImportedTeacher(
             network=network,
@@ -194,6 +196,8 @@ def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]
             sha256=_sha256(entry.import_, hashes),
         )
         origin = entry.import_.url or f"imported from {entry.import_.file.name}"
+        if leaks:
+            origin += ", trained on the validation images too; top-1 on the test images"
     return TeacherNode(name=name, id=spec.identity, spec=spec, origin=origin, source=entry.import_)
 
 

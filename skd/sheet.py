@@ -50,6 +50,11 @@ class Import(Frozen):
         description="of the file; its first 8 hex digits or more will do, as torchvision's file "
         "names give them. The teacher's identity is by the digits given here",
     )
+    seen_validation: bool = Field(
+        False,
+        description="states that it was trained on the images of the validation split too; without "
+        "that it teaches no study on the split. No part of its identity",
+    )
 
     @field_validator("file", mode="before")
     @classmethod

@@ -67,12 +67,14 @@ def test_the_pairs_have_each_family_on_both_sides_and_never_one_twice() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
-    findings = list(check_method(resolve(Method(name=method), {})))
+    pairs = PAIRS[::3] if "+" in method else PAIRS  # what is summed is tried on all
+    findings = list(check_method(resolve(Method(name=method), {}), pairs))
     assert [finding for finding in findings if finding.problem] == []
     refused = {finding.subject: finding.refused for finding in findings if finding.refused}
     expected = {}
     for part in method.split("+"):
-        expected |= {f"{t} → {s}": reason for (t, s), reason in REFUSED.get(part, {}).items()}
+        reasons = REFUSED.get(part, {}).items()
+        expected |= {f"{t} → {s}": reason for (t, s), reason in reasons if (t, s) in pairs}
     assert refused.keys() == expected.keys()
     for subject, reason in expected.items():
         assert reason in refused[subject]

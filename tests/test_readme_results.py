@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from skd.study import Expansion
-from tools.readme import BLOCK, PICTURE, REFERENCE, ROOT, block, digest, expanded
+from skd.study import Expansion, load_expansion
+from tools.readme import BLOCK, PICTURE, ROOT, block, digest, expanded
+from tools.reference import REFERENCE, STUDIES, entries
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,11 @@ def test_the_picture_is_of_the_page_as_it_is(reference) -> None:
     assert PICTURE.read_bytes().startswith(b"\x89PNG")
 
 
-def test_every_run_of_the_reference_study_is_there(reference) -> None:
-    expansion, _ = reference
-    runs = {run for cell in expansion.cells for run in cell.runs.values()}
-    assert {path.parent.name for path in REFERENCE.glob("runs/*/record.json")} >= runs
+def test_the_committed_records_are_those_of_the_reference_studies(tmp_path: Path) -> None:
+    expected = set()
+    for study in STUDIES:
+        expected |= {entry.folder for entry in entries(load_expansion(study, tmp_path), REFERENCE)}
+    assert {*REFERENCE.glob("runs/*"), *REFERENCE.glob("teachers/*")} == expected
+    finished = ("record.json", "card.json")
+    empty = [f.name for f in expected if not any((f / name).is_file() for name in finished)]
+    assert empty == []

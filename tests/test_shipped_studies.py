@@ -116,6 +116,23 @@ def test_extended_has_every_other_rule_with_its_settings_by_pair() -> None:
     assert (lskd["standardise"], lskd["temperature"], lskd["weight"]) == (True, 2, 9)
 
 
+def test_the_first_rows_are_runs_of_cifar100() -> None:
+    rows, whole = expanded("first-rows"), expanded("cifar100")
+    assert rows.pairs == (("resnet56", "resnet20"), ("resnet32x4", "resnet8x4"))
+    assert rows.methods == whole.methods
+    assert rows.seeds == (0, 1, 2)
+    for cell in rows.cells:
+        theirs = whole.cell_by_key(cell.key)
+        assert cell.runs == {seed: theirs.runs[seed] for seed in rows.seeds}
+    assert {node.id for node in rows.teachers} < {node.id for node in whole.teachers}
+
+
+def test_the_small_ablations_state_that_their_teacher_has_seen_the_validation_images() -> None:
+    study = expanded("ablation-screen")
+    assert (study.dataset.split, study.dataset.train_limit) == ("validation", 5000)
+    assert ["trained on the validation images too" in t.origin for t in study.teachers] == [True]
+
+
 @pytest.mark.parametrize("name", ["ablation", "reviewkd-weights"])
 def test_what_chooses_settings_never_sees_the_test_set(name: str) -> None:
     study = expanded(name)
@@ -245,4 +262,5 @@ def test_imagenet_is_expanded_without_its_files(
 
 def test_every_shipped_study_is_among_those_tested() -> None:
     tested = {"cifar100", "cifar100-published-teachers", "extended", "ablation", "imagenet"}
-    assert set(study_names()) == tested | {"reviewkd-weights", "demo"}
+    tested |= {"reviewkd-weights", "ablation-screen", "first-rows", "demo"}
+    assert set(study_names()) == tested

@@ -517,9 +517,20 @@ def test_a_bad_sheet_is_refused_and_the_place_is_named(
 def test_an_imported_teacher_is_refused_with_a_validation_split(
     expanded: Callable[..., Expansion],
 ) -> None:
-    with pytest.raises(StudyError, match=r"teachers\.big: an imported teacher has seen"):
+    with pytest.raises(StudyError, match=r"teachers\.big: .* seen_validation: true"):
         expanded(IMPORT, put("dataset", "split", "validation"))
     assert expanded(put("dataset", "split", "validation")).dataset.split == "validation"
+
+
+def test_that_an_imported_teacher_has_seen_the_validation_images_is_stated_and_shown(
+    expanded: Callable[..., Expansion],
+) -> None:
+    stated = put("teachers", "big", "import", "seen_validation", True)
+    told = expanded(IMPORT, put("dataset", "split", "validation"), stated).teacher("big")
+    assert "trained on the validation images too" in told.origin
+    plain = expanded(IMPORT).teacher("big")
+    assert "validation" not in plain.origin
+    assert told.id == plain.id  # it is the same teacher
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from report.findings import find  # noqa: E402
 from report.render import render  # noqa: E402
 from report.tables.markdown import plain, table_markdown  # noqa: E402
 from skd.study import Expansion, load_expansion  # noqa: E402
+from tools.reference import REFERENCE  # noqa: E402
 
 STUDY = "demo"
-REFERENCE = ROOT / "results" / "reference"
 PICTURE = ROOT / "docs" / "report.png"
 SIZE = (1280, 1500)
 SHOWN = ("same-style", "different-style", "combinations")

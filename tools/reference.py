@@ -1,0 +1,74 @@
+"""Brings studies' finished records into results/reference/: make reference STUDY=NAME.
+
+What no study of `STUDIES` names any more is removed there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from skd.store import Entry, Store  # noqa: E402
+from skd.study import Expansion, load_expansion  # noqa: E402
+
+REFERENCE = ROOT / "results" / "reference"
+STUDIES = ("demo",)
+KEPT = ("spec.json", "record.json", "card.json")  # of a run's or teacher's folder, where it has it
+ANALYSIS = ("analysis.json", "analysis.npz")
+
+
+def entries(expansion: Expansion, results: Path) -> list[Entry]:
+    """Return the folders of a study's runs and teachers in a results folder."""
+    store = Store(results)
+    runs = {run for cell in expansion.cells for run in cell.runs.values()}
+    return [store.run(run) for run in sorted(runs)] + [
+        store.teacher(node.id) for node in expansion.teachers
+    ]
+
+
+def bring(study: str, results: Path) -> None:
+    """Copy a study's records, cards and analysis."""
+    found = entries(load_expansion(study, results), results)
+    missing = sum(entry.record() is None and entry.card() is None for entry in found)
+    if missing:
+        sys.exit(f"{study}: {missing} of {len(found)} runs and teachers are not finished: run it")
+    for entry in found:
+        _copy(entry.folder, REFERENCE / entry.folder.relative_to(results), KEPT)
+    _copy(results / study, REFERENCE / study, ANALYSIS)
+
+
+def prune(results: Path) -> None:
+    """Remove the runs and teachers that belong to no reference study."""
+    kept = set()
+    for study in STUDIES:
+        kept |= {entry.folder for entry in entries(load_expansion(study, results), REFERENCE)}
+    for folder in [*REFERENCE.glob("runs/*"), *REFERENCE.glob("teachers/*")]:
+        if folder not in kept:
+            shutil.rmtree(folder)
+
+
+def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        if (source / name).is_file():
+            target.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)
+
+
+def main() -> None:
+    """Bring the studies that are named, then prune."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="a study's name")
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where they are")
+    asked = parser.parse_args()
+    for study in asked.studies:
+        bring(study, asked.results)
+    prune(asked.results)
+
+
+if __name__ == "__main__":
+    main()
