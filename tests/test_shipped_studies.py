@@ -127,8 +127,9 @@ def test_the_first_rows_are_runs_of_cifar100() -> None:
     assert {node.id for node in rows.teachers} < {node.id for node in whole.teachers}
 
 
-def test_the_small_ablations_state_that_their_teacher_has_seen_the_validation_images() -> None:
-    study = expanded("ablation-screen")
+@pytest.mark.parametrize("part", ["screen", "confirm", "long"])
+def test_small_ablations_state_that_their_teacher_has_seen_the_validation_images(part: str) -> None:
+    study = expanded(f"ablation-{part}")
     assert (study.dataset.split, study.dataset.train_limit) == ("validation", 5000)
     assert ["trained on the validation images too" in t.origin for t in study.teachers] == [True]
 
@@ -175,10 +176,11 @@ WEIGHT_SWEEP = {"weight-0.5": 0.5, "weight-2": 2, "weights-1-1": 1}
 RATE_SWEEP = {f"rate-{rate:g}": rate for rate in (0.0001, 0.01, 0.1, 1)}
 
 
-def test_the_demo_shows_all_ten_methods() -> None:
-    study: Expansion = expanded("demo")
+@pytest.mark.parametrize(("name", "pairs"), [("demo", 2), ("cifar100-small", 1)])
+def test_what_a_laptop_can_run_shows_all_ten_methods(name: str, pairs: int) -> None:
+    study: Expansion = expanded(name)
     assert study.methods_of(*study.pairs[0]) == list(TEN)
-    assert len(study.pairs) == 2
+    assert (len(study.pairs), study.seeds) == (pairs, (0, 1, 2))
 
 
 # Of the pairs, by the reference page: DKD's beta, ReviewKD's weight, the widest map that it fuses.
@@ -262,5 +264,6 @@ def test_imagenet_is_expanded_without_its_files(
 
 def test_every_shipped_study_is_among_those_tested() -> None:
     tested = {"cifar100", "cifar100-published-teachers", "extended", "ablation", "imagenet"}
-    tested |= {"reviewkd-weights", "ablation-screen", "first-rows", "demo"}
+    tested |= {"reviewkd-weights", "first-rows", "demo", "cifar100-small"}
+    tested |= {f"ablation-{part}" for part in ("screen", "confirm", "long")}
     assert set(study_names()) == tested
