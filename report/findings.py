@@ -25,6 +25,7 @@ from report.tables.model import Table
 from report.tables.outputs import outputs_table
 from report.tables.results import cells_table, paper_tables, teachers_table
 from report.tables.sensitivity import ablation_table, temperature_table
+from report.tables.simplifier import simplifier_table
 from report.tables.speed import read_comparisons, speed_table
 from report.variance import VarianceSplit, variance_split
 from report.verdicts import MARGIN
@@ -82,6 +83,7 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
         *paper_tables(pairs, methods, margin),
         cells_table(pairs, margin),
         combinations_table(pairs, methods),
+        simplifier_table(frames, pairs),
         ablation_table(expansion, pairs),
         temperature_table(expansion, pairs),
         ranks_table(ranked),

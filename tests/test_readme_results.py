@@ -1,32 +1,30 @@
-"""README's results and the report's picture are those of the committed records."""
+"""What the pages say of results, and the report's picture, are those of the committed records."""
 
 from pathlib import Path
 
 import pytest
 
-from skd.study import Expansion, load_expansion
-from tools.readme import BLOCK, PICTURE, ROOT, block, digest, expanded
+from skd.study import load_expansion
+from tools.readme import PAGES, PICTURE, PICTURE_OF, PICTURED, PLACE, ROOT, digest
+from tools.readme import Reference as Records
 from tools.reference import REFERENCE, STUDIES, entries
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Expansion, Path]:
-    results = tmp_path_factory.mktemp("reference") / "results"
-    return expanded(results), results
+def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    return Records(tmp_path_factory.mktemp("reference") / "results")
 
 
-def test_readme_has_the_results_of_the_committed_records(reference) -> None:
-    expansion, results = reference
-    readme = BLOCK.search((ROOT / "README.md").read_text())
-    assert readme[4].strip() == block(expansion, results).strip(), "stale: make readme"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_says_what_the_committed_records_do(page: Path, records: Records) -> None:
+    text = page.read_text()
+    assert text.count("<!-- made by ") == text.count("<!-- end -->") == len(PLACE.findall(text)) > 0
+    assert text == records.filled(text), "stale: make readme"
 
 
-def test_the_picture_is_of_the_page_as_it_is(reference) -> None:
-    from report.render import render
-
-    page = render(*reference)
-    readme = BLOCK.search((ROOT / "README.md").read_text())
-    assert readme[2] == f"page {digest(page)}", "stale: make readme"
+def test_the_picture_is_of_the_page_as_it_is(records: Records) -> None:
+    shown = PICTURE_OF.search((ROOT / "README.md").read_text())
+    assert shown[2] == digest(records.page(PICTURED)), "stale: make readme"
     assert PICTURE.read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,6 +1,10 @@
-"""Writes README's results and the report's picture from the committed records: make readme.
+"""Writes what the pages say of results, and the report's picture: make readme.
 
-The records are in results/reference/; a test renders them again and fails where README is stale.
+All is made from the records in results/reference/; a test makes it again and fails where a page is
+stale. A page says which study's tables (or `answer`) belong between two marks::
+
+    <!-- made by `make readme` from STUDY: answer TABLE … -->
+    <!-- end -->
 """
 
 from __future__ import annotations
@@ -11,42 +15,64 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from report.findings import find  # noqa: E402
+from report.findings import Findings, find  # noqa: E402
 from report.render import render  # noqa: E402
 from report.tables.markdown import plain, table_markdown  # noqa: E402
-from skd.study import Expansion, load_expansion  # noqa: E402
+from skd.study import load_expansion  # noqa: E402
 from tools.reference import REFERENCE  # noqa: E402
 
-STUDY = "demo"
+PAGES = (ROOT / "README.md",)
+PLACE = re.compile(
+    r"(<!-- made by `make readme` from (?P<study>[\w-]+): (?P<parts>[\w -]+) -->\n)"
+    r"(?P<made>.*?)(?=<!-- end -->)",
+    re.DOTALL,
+)
 PICTURE = ROOT / "docs" / "report.png"
+PICTURED = "demo"
 SIZE = (1280, 1500)
-SHOWN = ("same-style", "different-style", "combinations")
-BLOCK = re.compile(r"(<!-- results: made by `make readme` from )([^>]*)( -->\n)(.*?)(<!-- end -->)",
-                   re.DOTALL)  # fmt: skip
+PICTURE_OF = re.compile(r"(<!-- the picture is of the page )(\w*)( -->)")
 DRAWN = re.compile(r"(<svg )[^>]*(>.*?</title><desc[^>]*>.*?</desc>).*?</svg>", re.DOTALL)
 
 
-def expanded(folder: Path) -> Expansion:
-    """Copy the committed records to a folder, and return the study expanded there."""
-    shutil.copytree(REFERENCE, folder, dirs_exist_ok=True)
-    return load_expansion(STUDY, folder)
+class Reference:
+    """The committed records as a results folder of their own, in which studies can be expanded."""
 
+    def __init__(self, results: Path) -> None:
+        shutil.copytree(REFERENCE, results, dirs_exist_ok=True)
+        self._results = results
+        self.findings = cache(self._find)
 
-def block(expansion: Expansion, results: Path) -> str:
-    """Return README's results: the answer, and tables with their captions."""
-    findings = find(expansion, results)
-    tables = [findings.tables[key] for key in SHOWN if key in findings.tables]
-    parts = [
-        f"> {plain(' '.join(findings.headline))}\n",
-        "<details><summary>The tables</summary>\n",
-    ]
-    parts += [table_markdown(table).replace("## ", "#### ", 1) for table in tables]
-    return "\n".join([*parts, "</details>\n"])
+    def _find(self, study: str) -> Findings:
+        return find(load_expansion(study, self._results), self._results)
+
+    def page(self, study: str) -> Path:
+        """Render a study's report, and return its page."""
+        return render(load_expansion(study, self._results), self._results)
+
+    def made(self, study: str, parts: str) -> str:
+        """Return what a page says of a study: its answer, and tables with their captions.
+
+        Raises:
+            KeyError: the study's report has no such table.
+        """
+        findings = self.findings(study)
+        said = [
+            f"> {plain(' '.join(findings.headline))}\n"
+            if part == "answer"
+            else table_markdown(findings.tables[part]).replace("## ", "#### ", 1)
+            for part in parts.split()
+        ]
+        return "\n" + "\n".join(said) + "\n"
+
+    def filled(self, text: str) -> str:
+        """Return a page's text with all its places made anew."""
+        return PLACE.sub(lambda m: m[1] + self.made(m["study"], m["parts"]), text)
 
 
 def without_drawings(page: str) -> str:
@@ -60,19 +86,13 @@ def digest(page: Path) -> str:
 
 
 def main() -> None:
-    """Render, put the results into README, take the picture."""
-    readme = ROOT / "README.md"
+    """Fill the pages' places, take the picture."""
     with tempfile.TemporaryDirectory() as scratch:
-        results = Path(scratch) / "results"
-        expansion = expanded(results)
-        page = render(expansion, results)
-        made = block(expansion, results)
-        text, count = BLOCK.subn(
-            lambda m: f"{m[1]}page {digest(page)}{m[3]}\n{made}\n{m[5]}", readme.read_text()
-        )
-        if count != 1:
-            sys.exit("README.md has no place for results: <!-- results: … --> … <!-- end -->")
-        readme.write_text(text)
+        reference = Reference(Path(scratch) / "results")
+        page = reference.page(PICTURED)
+        for path in PAGES:
+            text = reference.filled(path.read_text())
+            path.write_text(PICTURE_OF.sub(rf"\g<1>{digest(page)}\g<3>", text))
         browser = shutil.which("chromium") or sys.exit("the picture needs chromium")
         subprocess.run(
             [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",

@@ -1,0 +1,81 @@
+"""What SKD's simplifier made of the teacher by the end of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from report.cells import PairFinding
+from report.formats import number, spread
+from report.frame import Frames
+from report.tables.model import Column, Entry, Table
+
+PREFIX = "diagnostic_"
+
+
+def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table | None:
+    """Return a row a (pair, method with a simplifier), or none where none was watched."""
+    seen = last_diagnostics(frames.epochs)
+    rows = [
+        (
+            Entry(pair.pair),
+            Entry(cell.method, link=cell.anchor),
+            Entry(
+                spread(cell.last),
+                sort=cell.last.mean,
+                marks=tuple((m.kind, m.text) for m in cell.marks if m.kind == "collapsed"),
+            ),
+            *_entries(seen.loc[pair.pair, cell.method]),
+        )
+        for pair in pairs
+        for cell in pair.cells
+        if (pair.pair, cell.method) in seen.index
+    ]
+    if not rows:
+        return None
+    return Table(
+        key="simplifier",
+        title="What the simplifier made of the teacher",
+        caption="In the last epoch, on the training views, mean over seeds: entropy (nats) and "
+        "top-1 accuracy (percent) of the softened teacher before and after the simplifier; the KL "
+        "divergences of the softened from the simplified teacher, and of the latter from the "
+        "student (nats). Beside them the student's top-1 accuracy, mean ± sample standard "
+        "deviation. An unchanged teacher has KL 0 and teaches as KD does; one that has collapsed "
+        "teaches nothing.",
+        columns=(
+            Column("Pair", number=False, filter=True),
+            Column("Method", number=False),
+            Column("Student's\ntop-1"),
+            Column("Entropy"),
+            Column("Teacher's\ntop-1"),
+            Column("KL(softened ‖\nsimplified)"),
+            Column("KL(simplified ‖\nstudent)"),
+        ),
+        rows=tuple(rows),
+        interactive=True,
+    )
+
+
+def last_diagnostics(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Return the last epoch's diagnostics, mean over the runs of each (pair, method)."""
+    columns = [name for name in epochs.columns if name.startswith(PREFIX)]
+    watched = epochs.dropna(subset=columns, how="all") if columns else epochs.iloc[:0]
+    last = watched[watched["epoch"] == watched.groupby("id")["epoch"].transform("max")]
+    means = last.groupby(["pair", "method"])[columns].mean()
+    return means.rename(columns=lambda name: name.removeprefix(PREFIX))
+
+
+def _entries(seen: pd.Series) -> tuple[Entry, ...]:
+    def change(before: str, after: str, decimals: int) -> Entry:
+        text = f"{number(seen[before], decimals)} → {number(seen[after], decimals)}"
+        return Entry(text, sort=seen[after])
+
+    return (
+        change("entropy_softened", "entropy_simplified", 2),
+        change("top1_raw", "top1_simplified", 1),
+        *(
+            Entry(number(seen[name], 3), sort=seen[name])
+            for name in ("kl_softened_simplified", "kl_simplified_student")
+        ),
+    )

@@ -1,0 +1,35 @@
+"""The table of what the simplifier made of the teacher, against means computed by hand."""
+
+from pathlib import Path
+
+import pandas as pd
+from reported import filled
+
+from report.findings import find
+from report.tables.simplifier import last_diagnostics
+
+
+def test_the_table_has_the_last_epochs_means_and_marks_a_collapse(tmp_path: Path) -> None:
+    table = find(filled(tmp_path), tmp_path).tables["simplifier"]
+    pair, method, top1, entropy, right, from_softened, to_student = table.rows[0]
+    assert (pair.text, method.text) == ("resnet56 → resnet20", "skd")
+    assert top1.marks == (("collapsed", "1 collapsed"),)
+    assert entropy.text == "3.60 → 4.00"  # of 3.7, 4.6 and 3.7
+    assert right.text == "99.0 → 72.3"  # of 98.5, 20 and 98.5
+    assert from_softened.text == "0.313"  # of 0.02, 0.9 and 0.02
+    assert to_student.text == "0.300"
+    assert {row[1].text for row in table.rows} == {"skd", "skd+kd", "T-8"}  # kd has none
+
+
+def test_of_each_run_the_last_epoch_counts_and_what_was_not_watched_is_left_out() -> None:
+    rows = [
+        ("p", "skd", "a", 1, 9.0),
+        ("p", "skd", "a", 2, 1.0),
+        ("p", "skd", "b", 1, 3.0),
+        ("p", "kd", "c", 1, None),
+    ]
+    names = ["pair", "method", "id", "epoch", "diagnostic_entropy"]
+    means = last_diagnostics(pd.DataFrame(rows, columns=names))
+    assert means.to_dict() == {"entropy": {("p", "skd"): 2.0}}
+    assert last_diagnostics(pd.DataFrame(rows, columns=names).iloc[3:]).empty
+    assert last_diagnostics(pd.DataFrame(columns=names[:-1])).empty
