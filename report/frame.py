@@ -95,6 +95,7 @@ WHOLE_NUMBERS = dict.fromkeys(
     ),
     "Int64",
 )
+LEAK = "trained on the validation images too; its accuracy is on the test images"
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,8 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
         return row | {"why": described(error, store)}
     if card is not None:
         values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
+        if node.leaks:
+            values["origin"] += f", {LEAK}"
         return row | values | {"at_hand": True}
     if node.spec.kind == "imported":
         return row | {"why": "not imported yet"}

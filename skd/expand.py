@@ -168,6 +168,7 @@ def expand(
 def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]) -> TeacherNode:
     where = f"teachers.{name}"
     network = entry.network or name
+    leaks = False
     _check(f"{where}: network", network, network_names())
     spec: TeacherSpec
     if entry.train is not None:
@@ -196,9 +197,9 @@ def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]
             sha256=_sha256(entry.import_, hashes),
         )
         origin = entry.import_.url or f"imported from {entry.import_.file.name}"
-        if leaks:
-            origin += ", trained on the validation images too; top-1 on the test images"
-    return TeacherNode(name=name, id=spec.identity, spec=spec, origin=origin, source=entry.import_)
+    return TeacherNode(
+        name=name, id=spec.identity, spec=spec, origin=origin, source=entry.import_, leaks=leaks
+    )
 
 
 def _sha256(source: Import, hashes: Mapping[Path, str]) -> str:

@@ -30,6 +30,7 @@ class TeacherNode(Frozen):
     spec: TeacherSpec
     origin: str
     source: Import | None = None
+    leaks: bool = Field(False, description="whether it was trained on the validation images, too")
 
 
 class ImageFacts(Frozen):

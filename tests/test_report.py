@@ -14,7 +14,7 @@ import pytest
 from reported import FIRST, PAIRS, THIRD, fill, filled, make_card, make_record, make_study
 
 import report.cli
-from report.frame import build_frames
+from report.frame import LEAK, build_frames
 from report.render import render
 from skd.records import Accuracy, Failure
 from skd.sheet import StudyError
@@ -326,6 +326,17 @@ def test_a_failed_teachers_reason_is_read_from_the_teachers_own_folder(tmp_path)
     Store(tmp_path).teacher(node.id).write(note)
     teachers = build_frames(trained, Store(tmp_path)).teachers.set_index("name")
     assert teachers.loc[node.name, "why"] == "training: failed (out of memory)"
+
+
+def test_a_teacher_that_has_seen_the_validation_images_is_told(tmp_path):
+    study = filled(tmp_path)
+    first, *others = study.teachers
+    leaking = study.model_copy(
+        update={"teachers": (first.model_copy(update={"leaks": True}), *others)}
+    )
+    origin = build_frames(leaking, Store(tmp_path)).teachers.set_index("name")["origin"]
+    assert origin[first.name] == f"{first.origin}, {LEAK}"
+    assert "validation" not in build_frames(study, Store(tmp_path)).teachers["origin"][0]
 
 
 def test_frames_of_an_empty_store_keep_their_columns(tmp_path):
