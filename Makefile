@@ -30,7 +30,7 @@ first-rows: $(INSTALLED) test-gpu bench  ## on a CUDA GPU: its tests, the benchm
 
 # Whole files to a worker: what a file's tests share is made once. Each training has one thread.
 test: $(INSTALLED)  ## run the tests
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-gpu: $(INSTALLED)  ## run the tests that need a CUDA GPU
 	$(BIN)/python -m pytest -m gpu -rs tests
