@@ -95,6 +95,7 @@ WHOLE_NUMBERS = dict.fromkeys(
     ),
     "Int64",
 )
+DIAGNOSTIC = "diagnostic_"  # how the columns of what was watched of a simplifier begin
 LEAK = "trained on the validation images too; its accuracy is on the test images"
 
 
@@ -124,7 +125,7 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
             epochs += [{**keys, **row} for row in _epoch_values(reading.record)]
     teachers = [_teacher_row(node, store) for node in expansion.teachers]
     measured = dict.fromkeys(name for row in epochs for name in row)
-    extra = [name for name in measured if name.startswith(("loss_", "diagnostic_"))]
+    extra = [name for name in measured if name.startswith(("loss_", DIAGNOSTIC))]
     return Frames(
         runs=pd.DataFrame(runs, columns=RUN_COLUMNS),
         epochs=pd.DataFrame(epochs, columns=[*EPOCH_COLUMNS, *extra]),
@@ -154,6 +155,12 @@ def _expected(expansion: Expansion) -> list[dict[str, Any]]:
                 for seed, identity in sorted(cell.runs.items())
             ]
     return rows
+
+
+def watched(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Return the epochs in which a simplifier was watched; none where there was none."""
+    columns = [name for name in epochs.columns if name.startswith(DIAGNOSTIC)]
+    return epochs.dropna(subset=columns, how="all") if columns else epochs.iloc[:0]
 
 
 def pair_label(teacher: str, student: str) -> str:
@@ -201,7 +208,7 @@ def _epoch_values(record: Record) -> list[dict[str, Any]]:
     for epoch in record.epochs:
         values = epoch.model_dump(exclude={"train_losses", "diagnostics"})
         values |= {f"loss_{name}": value for name, value in epoch.train_losses.items()}
-        values |= {f"diagnostic_{name}": value for name, value in epoch.diagnostics.items()}
+        values |= {f"{DIAGNOSTIC}{name}": value for name, value in epoch.diagnostics.items()}
         rows.append(values)
     return rows
 

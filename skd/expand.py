@@ -168,7 +168,7 @@ def expand(
 def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]) -> TeacherNode:
     where = f"teachers.{name}"
     network = entry.network or name
-    leaks = False
+    leaks = entry.import_ is not None and sheet.dataset.split == "validation"
     _check(f"{where}: network", network, network_names())
     spec: TeacherSpec
     if entry.train is not None:
@@ -184,7 +184,6 @@ def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]
         )
         origin = f"trained here, seed {entry.train.seed}"
     else:
-        leaks = sheet.dataset.split == "validation"
         if leaks and not entry.import_.seen_validation:
             raise StudyError(
                 f"{where}: with 'split: validation' teachers are trained, for an imported one has "

@@ -66,7 +66,7 @@ class SimplifierSettings(Frozen):
     learning_rate_multiplier: PositiveFloat = Field(
         0.0001,
         description="A6: of the student's learning rate. It decides when the simplifier collapses: "
-        "at 1 at once, at 0.001 in the first tenth of 240 epochs (docs/reproduction.md)",
+        "see docs/assumptions.md",
     )
 
     @model_validator(mode="after")

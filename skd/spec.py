@@ -265,6 +265,11 @@ class TrainedTeacher(Frozen):
         return self.run.network
 
     @property
+    def dataset(self) -> DatasetSpec:
+        """The images that it is trained and measured on."""
+        return self.run.dataset
+
+    @property
     def identity(self) -> str:
         """The identity of the run that trains it."""
         return self.run.identity

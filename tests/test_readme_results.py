@@ -4,10 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from skd.study import load_expansion
-from tools.readme import PAGES, PICTURE, PICTURE_OF, PICTURED, PLACE, ROOT, digest
-from tools.readme import Reference as Records
-from tools.reference import REFERENCE, STUDIES, entries
+from tools.readme import PAGES, PICTURE, PICTURE_OF, PICTURED, PLACE, ROOT, Records, digest
+from tools.reference import REFERENCE, kept_folders, referenced
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +27,7 @@ def test_the_picture_is_of_the_page_as_it_is(records: Records) -> None:
 
 
 def test_the_committed_records_are_those_of_the_reference_studies(tmp_path: Path) -> None:
-    expected = set()
-    for study in STUDIES:
-        expected |= {entry.folder for entry in entries(load_expansion(study, tmp_path), REFERENCE)}
-    assert {*REFERENCE.glob("runs/*"), *REFERENCE.glob("teachers/*")} == expected
-    finished = ("record.json", "card.json")
-    empty = [f.name for f in expected if not any((f / name).is_file() for name in finished)]
-    assert empty == []
+    assert kept_folders() == referenced(tmp_path)
+    runs = {path.parent for path in REFERENCE.glob("runs/*/record.json")}
+    teachers = {path.parent for path in REFERENCE.glob("teachers/*/card.json")}
+    assert runs | teachers == kept_folders()

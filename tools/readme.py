@@ -40,7 +40,7 @@ PICTURE_OF = re.compile(r"(<!-- the picture is of the page )(\w*)( -->)")
 DRAWN = re.compile(r"(<svg )[^>]*(>.*?</title><desc[^>]*>.*?</desc>).*?</svg>", re.DOTALL)
 
 
-class Reference:
+class Records:
     """The committed records as a results folder of their own, in which studies can be expanded."""
 
     def __init__(self, results: Path) -> None:
@@ -88,10 +88,14 @@ def digest(page: Path) -> str:
 def main() -> None:
     """Fill the pages' places, take the picture."""
     with tempfile.TemporaryDirectory() as scratch:
-        reference = Reference(Path(scratch) / "results")
-        page = reference.page(PICTURED)
+        records = Records(Path(scratch) / "results")
+        page = records.page(PICTURED)
         for path in PAGES:
-            text = reference.filled(path.read_text())
+            text = records.filled(path.read_text())
+            if not PLACE.search(text):
+                sys.exit(
+                    f"{path.name} has no place for results: <!-- made by `make readme` from … -->"
+                )
             path.write_text(PICTURE_OF.sub(rf"\g<1>{digest(page)}\g<3>", text))
         browser = shutil.which("chromium") or sys.exit("the picture needs chromium")
         subprocess.run(

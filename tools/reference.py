@@ -31,11 +31,21 @@ def entries(expansion: Expansion, results: Path) -> list[Entry]:
     ]
 
 
+def finished(entry: Entry) -> bool:
+    """Return whether a run or teacher has its record or card."""
+    return entry.record() is not None or entry.card() is not None
+
+
+def referenced(results: Path) -> set[Path]:
+    """Return the folders of all that the reference studies name; they are expanded in `results`."""
+    studies = (load_expansion(study, results) for study in STUDIES)
+    return {entry.folder for study in studies for entry in entries(study, REFERENCE)}
+
+
 def bring(study: str, results: Path) -> None:
     """Copy a study's records, cards and analysis."""
     found = entries(load_expansion(study, results), results)
-    missing = sum(entry.record() is None and entry.card() is None for entry in found)
-    if missing:
+    if missing := sum(not finished(entry) for entry in found):
         sys.exit(f"{study}: {missing} of {len(found)} runs and teachers are not finished: run it")
     for entry in found:
         _copy(entry.folder, REFERENCE / entry.folder.relative_to(results), KEPT)
@@ -44,12 +54,13 @@ def bring(study: str, results: Path) -> None:
 
 def prune(results: Path) -> None:
     """Remove the runs and teachers that belong to no reference study."""
-    kept = set()
-    for study in STUDIES:
-        kept |= {entry.folder for entry in entries(load_expansion(study, results), REFERENCE)}
-    for folder in [*REFERENCE.glob("runs/*"), *REFERENCE.glob("teachers/*")]:
-        if folder not in kept:
-            shutil.rmtree(folder)
+    for folder in kept_folders() - referenced(results):
+        shutil.rmtree(folder)
+
+
+def kept_folders() -> set[Path]:
+    """Return the folders of runs and teachers that are there."""
+    return {*REFERENCE.glob("runs/*"), *REFERENCE.glob("teachers/*")}
 
 
 def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
@@ -62,7 +73,7 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
 def main() -> None:
     """Bring the studies that are named, then prune."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("studies", nargs="*", choices=[*STUDIES, []], help="a study's name")
+    parser.add_argument("studies", nargs="+", choices=STUDIES, help="a study's name")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="where they are")
     asked = parser.parse_args()
     for study in asked.studies:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from report.figures.look import CONTROL_COLOUR, INK, Drawing, Look, draw
 from report.figures.parts import each_run, label_epochs, legend_below, line, pair_and_methods
 from report.formats import listing
+from report.frame import DIAGNOSTIC, watched
 
 TEACHER_LOOKS = {
     "raw": Look(CONTROL_COLOUR, (0, (1, 1))),
@@ -30,21 +31,20 @@ def diagnostics(
     epochs: pd.DataFrame, looks: Mapping[str, Look], name: str, classes: int
 ) -> Drawing | None:
     """Return one pair's panels of what the simplifier does; none where nothing was watched."""
-    columns = [column for column in epochs.columns if column.startswith("diagnostic_")]
-    watched = epochs.dropna(subset=columns, how="all") if columns else epochs.iloc[:0]
-    if watched.empty:
+    seen = watched(epochs)
+    if seen.empty:
         return None
-    pair, methods = pair_and_methods(watched)
-    by_method = {method: watched[watched["method"] == method] for method in methods}
-    shown = [key for key in PANELS if f"diagnostic_{key}" in watched]
+    pair, methods = pair_and_methods(seen)
+    by_method = {method: seen[seen["method"] == method] for method in methods}
+    shown = [key for key in PANELS if f"{DIAGNOSTIC}{key}" in seen]
 
     def plot(panels: Any) -> None:
         for axes, key in zip(panels.flat, shown, strict=False):
-            column = f"diagnostic_{key}"
+            column = f"{DIAGNOSTIC}{key}"
             for stage, look in TEACHER_LOOKS.items():
-                teacher = f"diagnostic_{key.replace('simplified', stage)}"
-                if key in ("entropy_simplified", "top1_simplified") and teacher in watched:
-                    line(axes, watched, teacher, look, f"{stage} teacher")
+                teacher = f"{DIAGNOSTIC}{key.replace('simplified', stage)}"
+                if key in ("entropy_simplified", "top1_simplified") and teacher in seen:
+                    line(axes, seen, teacher, look, f"{stage} teacher")
             for method, data in by_method.items():
                 each_run(axes, data, column, looks[method], method)
             title, label = PANELS[key]

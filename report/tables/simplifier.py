@@ -8,10 +8,8 @@ import pandas as pd
 
 from report.cells import PairFinding
 from report.formats import number, spread
-from report.frame import Frames
+from report.frame import DIAGNOSTIC, Frames, watched
 from report.tables.model import Column, Entry, Table
-
-PREFIX = "diagnostic_"
 
 
 def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table | None:
@@ -59,11 +57,11 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table | No
 
 def last_diagnostics(epochs: pd.DataFrame) -> pd.DataFrame:
     """Return the last epoch's diagnostics, mean over the runs of each (pair, method)."""
-    columns = [name for name in epochs.columns if name.startswith(PREFIX)]
-    watched = epochs.dropna(subset=columns, how="all") if columns else epochs.iloc[:0]
-    last = watched[watched["epoch"] == watched.groupby("id")["epoch"].transform("max")]
+    seen = watched(epochs)
+    last = seen[seen["epoch"] == seen.groupby("id")["epoch"].transform("max")]
+    columns = [name for name in seen.columns if name.startswith(DIAGNOSTIC)]
     means = last.groupby(["pair", "method"])[columns].mean()
-    return means.rename(columns=lambda name: name.removeprefix(PREFIX))
+    return means.rename(columns=lambda name: name.removeprefix(DIAGNOSTIC))
 
 
 def _entries(seen: pd.Series) -> tuple[Entry, ...]:

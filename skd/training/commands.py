@@ -167,8 +167,7 @@ def teacher(
             )
         if processes.rank:
             return
-    split = (node.spec.run if node.spec.kind == "trained" else node.spec).dataset.split
-    measured = f"{card.test_top1:.2f} % on the {split} images"
+    measured = f"{card.test_top1:.2f} % on the {node.spec.dataset.split} images"
     print(f"teacher {name}: {measured}, {entry.folder}")
     if output:
         write_json(output, card.model_dump(mode="json"))

@@ -44,7 +44,7 @@ def _card_of(record: Record, spec: TrainedTeacher, entry: Entry) -> TeacherCard:
         id=entry.id,
         kind="trained",
         network=spec.network,
-        dataset=spec.run.dataset.name,
+        dataset=spec.dataset.name,
         origin=f"trained here, seed {spec.run.seed}, {spec.run.recipe.epochs} epochs",
         test_top1=record.last.top1,
         test_top5=record.last.top5,
