@@ -163,6 +163,12 @@ def watched(epochs: pd.DataFrame) -> pd.DataFrame:
     return epochs.dropna(subset=columns, how="all") if columns else epochs.iloc[:0]
 
 
+def last_watched(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Return of each run with a simplifier the last epoch in which it was watched."""
+    seen = watched(epochs)
+    return seen[seen["epoch"] == seen.groupby("id")["epoch"].transform("max")]
+
+
 def pair_label(teacher: str, student: str) -> str:
     """Return how a pair is written."""
     return f"{teacher} → {student}"

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from report.cells import CONTROL, SKD, CellFinding, PairFinding, with_skd
 from report.formats import ONE_SEED, interval, listing, plural, signed
-from report.frame import Frames
+from report.frame import DIAGNOSTIC, Frames, last_watched
 from report.outcomes import collapses
 from report.statistics import Difference, mean_difference
 from report.verdicts import KINDS
+
+STILL = 0.001  # nats, of the softened from the simplified teacher: less than that changes nothing
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def headline(
         *_verdicts(pairs, margin),
         *_best(pairs, methods),
         *_additions(pairs, methods),
+        *_still(frames),
         *_unknown(pairs),
         *_mixed(pairs),
         *_collapsed(frames),
@@ -169,6 +172,17 @@ def _additions(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str
     if instead:
         sentences.append(f"SKD in KD's place: {signed(instead.difference.mean)} ({instead.basis}).")
     return [" ".join(sentences)] if sentences else []
+
+
+def _still(frames: Frames) -> list[str]:
+    """Say so where no simplifier has changed its teacher: what SKD gains is then not its own."""
+    last = last_watched(frames.epochs)
+    if last.empty or last[f"{DIAGNOSTIC}kl_softened_simplified"].max() >= STILL:
+        return []
+    return [
+        f"No simplifier has moved by the last epoch (KL from the softened teacher below {STILL:g} "
+        "nats): SKD is KD here, and a sum with SKD is one with the teacher as it is."
+    ]
 
 
 def _unknown(pairs: Sequence[PairFinding]) -> list[str]:

@@ -1,11 +1,13 @@
 """The table of what the simplifier made of the teacher, against means computed by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from reported import filled
 
 from report.findings import find
+from report.headline import headline
 from report.tables.simplifier import last_diagnostics
 
 
@@ -33,3 +35,20 @@ def test_of_each_run_the_last_epoch_counts_and_what_was_not_watched_is_left_out(
     assert means.to_dict() == {"entropy": {("p", "skd"): 2.0}}
     assert last_diagnostics(pd.DataFrame(rows, columns=names).iloc[3:]).empty
     assert last_diagnostics(pd.DataFrame(columns=names[:-1])).empty
+
+
+def test_the_answer_says_so_only_where_no_simplifier_has_moved(tmp_path: Path) -> None:
+    found = find(filled(tmp_path), tmp_path)
+    name = "diagnostic_kl_softened_simplified"
+
+    def answer(epochs: pd.DataFrame) -> list[str]:
+        frames = replace(found.frames, epochs=epochs)
+        said = headline(found.pairs, found.expansion.methods, frames, found.margin)
+        return [paragraph for paragraph in said if "SKD is KD here" in paragraph]
+
+    epochs = found.frames.epochs
+    still = epochs.assign(**{name: epochs[name] * 1e-3})  # of 0.02 and 0.9
+    assert len(answer(still)) == 1
+    assert "below 0.001 nats" in answer(still)[0]
+    assert not answer(epochs)
+    assert not answer(still[still[name].isna()])

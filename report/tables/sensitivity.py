@@ -23,7 +23,7 @@ def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Table 
         rows.append(
             (
                 Entry(pair.pair),
-                Entry(SKD, detail="the defaults", link=base.anchor),
+                Entry(SKD, detail="this study's settings", link=base.anchor),
                 Entry(ABSENT),
                 Entry(spread(base.last), sort=base.last.mean),
                 Entry("reference", sort=0.0),
@@ -37,10 +37,9 @@ def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Table 
         key="ablation",
         title="SKD's open choices",
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
-        "over seeds; difference from SKD with its defaults, paired by seed, with its 95 % "
+        "over seeds; difference from SKD as this study sets it, paired by seed, with its 95 % "
         "interval and p-value, by Holm's correction for all comparisons of the pair (bold: below "
-        "0.05, for better or worse). A1 to A8 are this project's assumptions, not the "
-        "paper's.",
+        "0.05, for better or worse). A1 to A8 are this project's assumptions, not the paper's.",
         columns=(
             Column("Pair", number=False, filter=True),
             Column("Method", number=False),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from report.cells import PairFinding
 from report.formats import number, spread
-from report.frame import DIAGNOSTIC, Frames, watched
+from report.frame import DIAGNOSTIC, Frames, last_watched
 from report.tables.model import Column, Entry, Table
 
 
@@ -57,9 +57,8 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table | No
 
 def last_diagnostics(epochs: pd.DataFrame) -> pd.DataFrame:
     """Return the last epoch's diagnostics, mean over the runs of each (pair, method)."""
-    seen = watched(epochs)
-    last = seen[seen["epoch"] == seen.groupby("id")["epoch"].transform("max")]
-    columns = [name for name in seen.columns if name.startswith(DIAGNOSTIC)]
+    last = last_watched(epochs)
+    columns = [name for name in last.columns if name.startswith(DIAGNOSTIC)]
     means = last.groupby(["pair", "method"])[columns].mean()
     return means.rename(columns=lambda name: name.removeprefix(DIAGNOSTIC))
 
