@@ -181,7 +181,7 @@ def _still(frames: Frames) -> list[str]:
         return []
     return [
         f"No simplifier has moved by the last epoch (KL from the softened teacher below {STILL:g} "
-        "nats): SKD is KD here, and a sum with SKD is one with the teacher as it is."
+        "nats): here the simplified teacher is the teacher, and SKD is KD."
     ]
 
 

@@ -64,7 +64,7 @@ class SimplifierSettings(Frozen):
     )
     anchor: NonNegativeFloat = 1.0
     learning_rate_multiplier: PositiveFloat = Field(
-        0.00003,
+        0.00001,
         description="A6: of the student's learning rate. It decides when the simplifier collapses: "
         "see docs/assumptions.md",
     )

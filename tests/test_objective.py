@@ -117,7 +117,7 @@ def test_named_methods_have_the_references_terms_and_weights(name, expected, sim
         assert term.settings["warmup_epochs"] == (20 if term.term == "dkd" else 0)
         assert term.settings.get("temperature", 4.0) == 4.0
     if simplified:
-        assert spec.simplifier.settings["learning_rate_multiplier"] == 0.00003
+        assert spec.simplifier.settings["learning_rate_multiplier"] == 0.00001
 
 
 def test_totals_are_the_weighted_sums():
@@ -467,7 +467,7 @@ def test_parameter_groups_carry_their_multipliers(monkeypatch):
         (4, 1.0),
         (6, 0.25),
     ]
-    assert next(make_objective(chosen("skd+kd")).parameter_groups())[1] == 0.00003
+    assert next(make_objective(chosen("skd+kd")).parameter_groups())[1] == 0.00001
     assert list(make_objective(chosen("kd")).parameter_groups()) == []
     frozen = {"like": "skd", "simplifier": {"trainable": False}}
     assert list(make_objective(chosen(frozen)).parameter_groups()) == []
@@ -515,7 +515,7 @@ def test_default_schedule_is_the_common_recipes():
         assert learning_rate(recipe, epoch) == pytest.approx(rate, rel=1e-12)
         set_learning_rate(optimizer, learning_rate(recipe, epoch))
         rates = [group["lr"] for group in optimizer.param_groups]
-        assert rates == pytest.approx([rate, rate * 0.00003], rel=1e-12)
+        assert rates == pytest.approx([rate, rate * 0.00001], rel=1e-12)
 
 
 def test_schedule_of_a_recipe_of_its_own():

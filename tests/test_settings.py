@@ -104,7 +104,7 @@ def test_the_ablations_methods_are_skds_variants_each_of_its_assumptions(pair):
 def test_a_variant_says_what_it_changes_and_nothing_else():
     changes = {v.method: v.changes for v in variants(shipped("ablation"), *PAIR, "skd")}
     assert changes["heads-4"] == (("simplifier", "heads", 1, 4),)
-    assert changes["rate-0.1"] == (("simplifier", "learning_rate_multiplier", 0.00003, 0.1),)
+    assert changes["rate-0.1"] == (("simplifier", "learning_rate_multiplier", 0.00001, 0.1),)
     assert set(changes["T-8"]) == {
         ("simplifier", "temperature", 4, 8),
         ("kd on simplified", "temperature", 4, 8),

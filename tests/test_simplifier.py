@@ -184,7 +184,7 @@ def test_defaults_are_the_reference_form():
         "trainable": True,
         "objective": "joint",
         "anchor": 1.0,
-        "learning_rate_multiplier": 0.00003,
+        "learning_rate_multiplier": 0.00001,
     }
     shapes = {name: tuple(p.shape) for name, p in build(7).named_parameters()}
     square = {f"{name}.weight": (7, 7) for name in ("query", "key", "value", "output")}
