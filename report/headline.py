@@ -13,7 +13,7 @@ from report.outcomes import collapses
 from report.statistics import Difference, mean_difference
 from report.verdicts import KINDS
 
-STILL = 0.001  # nats, of the softened from the simplified teacher: less than that changes nothing
+STILL = 0.001  # nats, of the softened from the simplified teacher: less changes next to nothing
 
 
 @dataclass(frozen=True)
@@ -177,11 +177,11 @@ def _additions(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str
 def _still(frames: Frames) -> list[str]:
     """Say so where no simplifier has changed its teacher: what SKD gains is then not its own."""
     last = last_watched(frames.epochs)
-    if last.empty or last[f"{DIAGNOSTIC}kl_softened_simplified"].max() >= STILL:
+    if last.empty or not last[f"{DIAGNOSTIC}kl_softened_simplified"].max() < STILL:
         return []
     return [
         f"No simplifier has moved by the last epoch (KL from the softened teacher below {STILL:g} "
-        "nats): here the simplified teacher is the teacher, and SKD is KD."
+        "nats): what SKD teaches here is the teacher as it is, and skd is KD."
     ]
 
 

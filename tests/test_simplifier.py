@@ -157,6 +157,17 @@ def test_every_softening_follows_the_formula(softening, axis, temperature):
     assert_matches(simplifier, draw(3, (4, 6)))
 
 
+@pytest.mark.parametrize(("values", "combination"), [("projected", "residual"), ("rows", "mean")])
+@pytest.mark.parametrize("layer_norm", [True, False])
+def test_normalised_scaled_softening_teaches_as_log_softmax_does(values, combination, layer_norm):
+    form = {"values": values, "combination": combination, "layer_norm": layer_norm}
+    taught = [
+        build(6, softening=softening, **form)(draw(3, (4, 6))).softmax(1)
+        for softening in ("log_softmax", "scaled")
+    ]
+    assert torch.allclose(*taught, rtol=1e-9) == layer_norm
+
+
 @pytest.mark.parametrize(("width", "heads"), [(4, 1), (4, 4), (10, 2), (9, 3)])
 @pytest.mark.parametrize("axis", ["batch", "classes"])
 def test_a_width_of_its_own_follows_the_formula(axis, width, heads):

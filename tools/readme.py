@@ -27,14 +27,14 @@ from report.tables.markdown import plain, table_markdown  # noqa: E402
 from skd.study import load_expansion  # noqa: E402
 from tools.reference import REFERENCE  # noqa: E402
 
-PAGES = (ROOT / "README.md",)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "reproduction.md")
 PLACE = re.compile(
     r"(<!-- made by `make readme` from (?P<study>[\w-]+): (?P<parts>[\w -]+) -->\n)"
     r"(?P<made>.*?)(?=<!-- end -->)",
     re.DOTALL,
 )
 PICTURE = ROOT / "docs" / "report.png"
-PICTURED = "demo"
+PICTURED = "cifar100-small"
 SIZE = (1280, 1500)
 PICTURE_OF = re.compile(r"(<!-- the picture is of the page )(\w*)( -->)")
 DRAWN = re.compile(r"(<svg )[^>]*(>.*?</title><desc[^>]*>.*?</desc>).*?</svg>", re.DOTALL)

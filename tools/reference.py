@@ -17,7 +17,7 @@ from skd.store import Entry, Store  # noqa: E402
 from skd.study import Expansion, load_expansion  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference"
-STUDIES = ("demo",)
+STUDIES = ("demo", "cifar100-small", "ablation-screen", "ablation-confirm", "ablation-long")
 KEPT = ("spec.json", "record.json", "card.json")  # of a run's or teacher's folder, where it has it
 ANALYSIS = ("analysis.json", "analysis.npz")
 
