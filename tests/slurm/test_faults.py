@@ -27,12 +27,25 @@ SKD = f"{tiny.PAIR}/skd"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    """The numbers of LONG's runs, trained without interruption and without SLURM, by run."""
+def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """The records of LONG's runs, trained without interruption and without SLURM, by run."""
     study = Study(tmp_path_factory.mktemp("undisturbed"))
     study.write(LONG)
     assert study.run(profile="local") == 0, study.said
-    return {run: numbers(record) for run, record in study.records().items()}
+    return study.records()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(calm: dict[str, dict]) -> dict[str, dict]:
+    """Their numbers."""
+    return {run: numbers(record) for run, record in calm.items()}
+
+
+@pytest.fixture(scope="module")
+def epochs_in_75_seconds(calm: dict[str, dict]) -> int:
+    """How many epochs take that long here: more than a job of a minute, less than two of them."""
+    seconds = min(record["cost"]["seconds_per_epoch"] for record in calm.values())
+    return max(2, round(75 / seconds))
 
 
 def same(study: Study, undisturbed: dict[str, dict]) -> None:
@@ -43,6 +56,7 @@ def test_preemption_a_dead_node_and_the_time_limit(
     make_cluster: Callable[..., Cluster],
     make_study: Callable[..., Study],
     undisturbed: dict[str, dict],
+    epochs_in_75_seconds: int,
 ) -> None:
     cluster = make_cluster(
         nodes=2,
@@ -66,7 +80,8 @@ def test_preemption_a_dead_node_and_the_time_limit(
 
     # SLURM makes what it requeues wait for two minutes: meanwhile another study, whose jobs may
     # take a minute and whose training takes longer. It has the first one's teacher.
-    sheet = {**LONG, "recipe": {"epochs": 240, "milestones": [150]}, "methods": ["kd"]}
+    recipe = {"epochs": epochs_in_75_seconds, "milestones": [epochs_in_75_seconds // 2]}
+    sheet = {**LONG, "recipe": recipe, "methods": ["kd"]}
     short = make_study("short", sheet, longest_minutes=1, **QUICK)
     short.shared = study.results / "teachers"
     short_driver = short.start()
