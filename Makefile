@@ -56,7 +56,7 @@ format: $(INSTALLED)  ## format the code
 reference: $(INSTALLED)  ## bring a finished study's records into results/reference/: make reference STUDY=NAME
 	$(BIN)/python tools/reference.py $(STUDY)
 
-readme: $(INSTALLED)  ## README's results and picture, from the records in results/reference/
+readme: $(INSTALLED)  ## the pages' results and the picture, from the records in results/reference/
 	$(BIN)/python tools/readme.py
 
 goldens: $(INSTALLED)  ## what the tests expect of the report, anew: read the diff
