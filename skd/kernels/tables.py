@@ -1,0 +1,195 @@
+"""Which convolutions of which GPU model use these kernels, and with which block sizes.
+
+A table holds what `skd tune-kernels` measured. Imports neither torch nor triton.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+
+from skd.errors import SkdError
+
+Dtype = Literal["float32", "bfloat16"]
+Direction = Literal["forward", "input_gradient", "weight_gradient"]
+DIRECTIONS: tuple[Direction, ...] = ("forward", "input_gradient", "weight_gradient")
+FOLDER = Path(__file__).with_name("tables")
+VERSION = 1  # of the kernels: raise it when the same blocks give other bits
+
+
+class KernelsError(SkdError, ValueError):
+    """The kernels cannot be used as asked. Says what to do."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Blocks(_Frozen):
+    """Block sizes of one kernel, and how it is launched."""
+
+    pixels: PositiveInt
+    """Pixels per block, a power of two of at least 16: input pixels for the input gradient, else
+    output pixels."""
+    patch: PositiveInt
+    """Elements (row, column, channel) of a 3x3 patch per block, a power of two of at least 16."""
+    chunks: PositiveInt = 1
+    """Parts in which the pixels are summed, at most. Used by the weight gradient only."""
+    warps: PositiveInt = 4
+    stages: PositiveInt = 1
+    """Pipeline stages of the loads. With 1, the loop over the patch is unrolled instead."""
+
+    def as_ints(self) -> tuple[int, ...]:
+        """Return the blocks as the operator `skd::conv3x3` expects them."""
+        return self.pixels, self.patch, self.chunks, self.warps, self.stages
+
+
+class ConvShape(_Frozen):
+    """The shape of a 3x3 convolution with padding 1; height and width are the input's."""
+
+    batch: PositiveInt
+    in_channels: PositiveInt
+    out_channels: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+    stride: Literal[1, 2]
+
+
+class Entry(_Frozen):
+    """The fastest blocks found for one direction of a convolution, with our time and cuDNN's."""
+
+    dtype: Dtype
+    direction: Direction
+    shape: ConvShape
+    blocks: Blocks
+    microseconds: PositiveFloat
+    cudnn_microseconds: PositiveFloat
+
+    @property
+    def used(self) -> bool:
+        """Whether our kernel was measured faster than cuDNN."""
+        return self.microseconds < self.cudnn_microseconds
+
+
+class Plan(NamedTuple):
+    """Blocks of the three directions of a convolution; empty where cuDNN is faster."""
+
+    forward: tuple[int, ...] = ()
+    input_gradient: tuple[int, ...] = ()
+    weight_gradient: tuple[int, ...] = ()
+
+
+class PlanKey(NamedTuple):
+    """The properties of a layer's input that select its plan."""
+
+    dtype: str
+    batch: int
+    height: int
+    width: int
+
+
+class Table(_Frozen):
+    """The measurements of one GPU model."""
+
+    gpu: str
+    torch: str
+    triton: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        """Slug of the GPU model and 8 hex digits of a digest of the choices, without the times.
+
+        Entries for which cuDNN is faster are left out: their blocks have no effect.
+        """
+        chosen = [
+            entry.model_dump(include={"dtype", "direction", "shape", "blocks"})
+            for entry in self.entries
+            if entry.used
+        ]
+        lines = sorted(json.dumps(choice, sort_keys=True) for choice in chosen)
+        digest = hashlib.sha256("\n".join([str(VERSION), *lines]).encode()).hexdigest()
+        return f"{slug(self.gpu)}-{digest[:8]}"
+
+    def plans(self, in_channels: int, out_channels: int, stride: int) -> Mapping[PlanKey, Plan]:
+        """Return the plans of a layer. For inputs without a plan, cuDNN computes everything."""
+        found: dict[PlanKey, Plan] = {}
+        for entry in self.entries:
+            of = entry.shape
+            if entry.used and (of.in_channels, of.out_channels, of.stride) == (
+                in_channels,
+                out_channels,
+                stride,
+            ):
+                key = PlanKey(entry.dtype, of.batch, of.height, of.width)
+                plan = found.get(key, Plan())
+                found[key] = plan._replace(**{entry.direction: entry.blocks.as_ints()})
+        return found
+
+
+def slug(gpu_name: str) -> str:
+    """Return a GPU model's name as used in file names: "NVIDIA H200" becomes nvidia-h200."""
+    return re.sub(r"[^a-z0-9]+", "-", gpu_name.lower()).strip("-")
+
+
+def has_triton() -> bool:
+    """Whether triton is installed. Does not import it."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def require_triton() -> None:
+    """Raise a KernelsError where triton is not installed."""
+    if not has_triton():
+        raise KernelsError(
+            "the 3x3 kernels need triton, which is not installed: install a CUDA build of torch, "
+            "or train without the kernels"
+        )
+
+
+def table_for(gpu_name: str, folder: Path = FOLDER) -> Table | None:
+    """Return the table of a GPU model, or None if it has none or triton is not installed.
+
+    Raises:
+        KernelsError: the table cannot be read.
+    """
+    path = folder / f"{slug(gpu_name)}.yaml"
+    return read_table(path) if path.is_file() and has_triton() else None
+
+
+def table_named(name: str, folder: Path = FOLDER) -> Table:
+    """Return the table whose `Table.name` is `name`.
+
+    Raises:
+        KernelsError: there is no such table, or triton is not installed.
+    """
+    require_triton()
+    tables = {table.name: table for table in map(read_table, sorted(folder.glob("*.yaml")))}
+    if name not in tables:
+        raise KernelsError(
+            f"there is no table of kernels '{name}'; there is: {', '.join(tables) or 'none'}. A "
+            "run goes on with the table that it was begun with: put that table's file back into "
+            f"{folder}, or remove the run's folder to begin it anew"
+        )
+    return tables[name]
+
+
+def read_table(path: Path) -> Table:
+    """Read a table's file.
+
+    Raises:
+        KernelsError: it is not a table.
+    """
+    try:
+        return Table.model_validate(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise KernelsError(
+            f"{path} is not a table of kernels: {error}; make it anew: skd tune-kernels"
+        ) from error

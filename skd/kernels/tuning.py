@@ -1,0 +1,236 @@
+"""Measure the kernels against cuDNN on a GPU and make its table."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import product
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor, nn
+
+from skd.kernels import search
+from skd.kernels.conv3x3 import conv3x3, conv3x3_input_gradient, conv3x3_weight_gradient
+from skd.kernels.layers import eligible
+from skd.kernels.tables import (
+    DIRECTIONS,
+    Blocks,
+    ConvShape,
+    Direction,
+    Dtype,
+    Entry,
+    KernelsError,
+    Table,
+    require_triton,
+    slug,
+)
+
+CALLS, ROUNDS, WARM_UPS = 20, 5, 3
+COMPILERS = 16  # threads, at most
+
+
+def shapes_of(network: nn.Module, image_size: int, batch: int) -> list[ConvShape]:
+    """Return the distinct shapes of a network's convolutions that the kernels can compute.
+
+    Nothing is computed: a copy of the network runs on the meta device.
+
+    Args:
+        network: takes (batch, 3, image_size, image_size).
+        image_size: height and width of the images, in pixels.
+        batch: images of a training step.
+    """
+    found: dict[ConvShape, None] = {}
+
+    def note(layer: nn.Conv2d, inputs: tuple[Tensor, ...], _: object) -> None:
+        n, c, h, w = inputs[0].shape
+        shape = ConvShape(
+            batch=n,
+            in_channels=c,
+            out_channels=layer.out_channels,
+            height=h,
+            width=w,
+            stride=layer.stride[0],
+        )
+        found[shape] = None
+
+    dry = copy.deepcopy(network).to("meta")
+    for module in dry.modules():
+        if eligible(module):
+            module.register_forward_hook(note)
+    with torch.no_grad():
+        dry(torch.empty(batch, 3, image_size, image_size, device="meta"))
+    return list(found)
+
+
+def tune(
+    shapes: Iterable[ConvShape],
+    dtypes: Sequence[Dtype],
+    device: torch.device | str,
+    seconds: float,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+) -> Table:
+    """Measure cuDNN and our kernels with the candidates of `skd.kernels.search`.
+
+    Deterministic mode is on meanwhile, as in training. float32 is multiplied as TF32.
+
+    Args:
+        shapes: shapes of the convolutions.
+        dtypes: dtypes to measure each shape with.
+        device: an otherwise idle CUDA device.
+        seconds: time to spend, roughly. Once it is over, only one candidate is tried for each
+            direction that is left.
+        on_progress: called with the number of directions that are done, their total number and a
+            description of the next one.
+
+    Raises:
+        KernelsError: there is no CUDA device, or triton is not installed.
+    """
+    device = torch.device(device)
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise KernelsError("the kernels are measured on a CUDA device, and there is none here")
+    require_triton()
+    import triton
+
+    cases = list(product(dict.fromkeys(shapes), dtypes))
+    total, entries, end = len(cases) * len(DIRECTIONS), [], time.monotonic() + seconds
+    done = 0
+    with torch.cuda.device(device), torch.no_grad(), _as_in_training():
+        for shape, dtype in cases:
+            calls = _Calls(shape, dtype, device)
+            for direction in DIRECTIONS:
+                on_progress(done, total, f"{label(shape)} {dtype} {direction}")
+                now = time.monotonic()
+                deadline = now + max(0.0, end - now) / (total - done)
+                entry = _measured(calls, direction, deadline)
+                entries += [entry] if entry else []
+                done += 1
+            del calls
+        on_progress(done, total, "done")
+        gpu = torch.cuda.get_device_name(device)
+    return Table(
+        gpu=gpu, torch=torch.__version__, triton=triton.__version__, entries=tuple(entries)
+    )
+
+
+def write_table(table: Table, folder: Path) -> Path:
+    """Write a table where `skd.kernels.tables.table_for` finds it; return the file's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{slug(table.gpu)}.yaml"
+    head = "# Made by `skd tune-kernels`; see README.md. Times in microseconds.\n"
+    data = table.model_dump(mode="json")
+    path.write_text(head + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=98))
+    return path
+
+
+def label(shape: ConvShape) -> str:
+    """Return a short description of a shape."""
+    of = f"{shape.in_channels}→{shape.out_channels} at {shape.height}x{shape.width}"
+    return f"{of} by {shape.batch}{' stride 2' if shape.stride == 2 else ''}"
+
+
+class _Calls:
+    """The three directions of one convolution of random data, with float64 references."""
+
+    def __init__(self, shape: ConvShape, dtype: Dtype, device: torch.device) -> None:
+        kind = getattr(torch, dtype)
+        draw = torch.Generator(device).manual_seed(0)
+
+        def normal(*size: int) -> Tensor:
+            drawn = torch.randn(size, generator=draw, device=device).to(kind)
+            return drawn.contiguous(memory_format=torch.channels_last)
+
+        c, k = shape.in_channels, shape.out_channels
+        self.stride, self.dtype, self.shape = shape.stride, dtype, shape
+        self.x = normal(shape.batch, c, shape.height, shape.width)
+        self.weight = normal(k, c, 3, 3)
+        x, weight = (t.double().contiguous().requires_grad_() for t in (self.x, self.weight))
+        with torch.enable_grad():
+            y = nn.functional.conv2d(x, weight, stride=self.stride, padding=1)
+        self.grad = normal(*y.shape)
+        dx, dw = torch.autograd.grad(y, (x, weight), self.grad.double())
+        self._wanted = dict(zip(DIRECTIONS, (y.detach(), dx, dw), strict=True))
+
+    def call(self, direction: Direction, blocks: Blocks | None) -> Tensor:
+        """Compute a direction with our kernel, or with cuDNN if `blocks` is None."""
+        ints = list(blocks.as_ints()) if blocks else []
+        if direction == "forward":
+            return conv3x3(self.x, self.weight, self.stride, "tf32", ints, [], [])
+        of = conv3x3_input_gradient if direction == "input_gradient" else conv3x3_weight_gradient
+        return of(self.grad, self.x, self.weight, self.stride, "tf32", ints)
+
+    def error(self, direction: Direction, blocks: Blocks) -> float:
+        """Return the relative error of our kernel."""
+        wanted = self._wanted[direction]
+        with torch.no_grad():  # the setting is per thread
+            off = self.call(direction, blocks).double() - wanted
+            return (off.norm() / wanted.norm()).item()
+
+
+def _measured(calls: _Calls, direction: Direction, deadline: float) -> Entry | None:
+    cudnn = microseconds(lambda: calls.call(direction, None))
+    found = search.search(
+        search.candidates(direction, calls.shape),
+        lambda blocks: calls.error(direction, blocks),
+        lambda blocks: microseconds(lambda: calls.call(direction, blocks)),
+        deadline,
+        bound=search.BOUNDS[calls.dtype],
+        workers=min(COMPILERS, os.cpu_count() or 1),
+    )
+    return found and Entry(
+        dtype=calls.dtype,
+        direction=direction,
+        shape=calls.shape,
+        blocks=found.blocks,
+        microseconds=round(found.microseconds, 2),
+        cudnn_microseconds=round(cudnn, 2),
+    )
+
+
+def microseconds(call: Callable[[], Tensor]) -> float:
+    """Return the GPU time of a call: the minimum over several replays of a CUDA graph of calls.
+
+    As in a recorded training step, no Python runs between the kernels of a replay.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            call()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(CALLS):
+                call()
+        graph.replay()
+        times = []
+        for _ in range(ROUNDS):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record(stream)
+            graph.replay()
+            end.record(stream)
+            end.synchronize()
+            times.append(1000 * begin.elapsed_time(end) / CALLS)
+    return min(times)
+
+
+@contextmanager
+def _as_in_training() -> Iterator[None]:
+    """Let cuDNN choose its algorithms as in training: deterministic, without autotuning."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+        torch.backends.cudnn.benchmark,
+    )
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        torch.backends.cudnn.benchmark = before[2]
