@@ -12,10 +12,13 @@ from skd.study import Cell, Expansion, ExtraFacts, ImageFacts, NetworkFacts, Tea
 DATASET = DatasetSpec(name="cifar100")
 IMAGES = ImageFacts(train_images=50_000, test_images=10_000, size=32, channels=3, classes=100)
 GPU = Device("a100", DEVICE_MODELS["a100"])
+H200 = Device("h200", DEVICE_MODELS["h200"])
 CPU = Device("cpu", DEVICE_MODELS["cpu"])
 FACTS = {
     "resnet20": (278_324, 40_818_944, 401_508, 43),
     "resnet56": (861_620, 125_753_600, 1_089_636, 115),
+    "resnet8x4": (1_233_540, 177_071_104, 753_764, 21),
+    "resnet32x4": (7_433_860, 1_083_040_768, 2_588_772, 69),
     "vgg13": (9_462_180, 284_936_192, 524_388, 21),
     "MobileNetV2": (812_836, 6_523_648, 423_396, 107),
 }

@@ -11,15 +11,12 @@ from skd.errors import UnknownNameError
 from skd.planning.devices import DEVICE_MODELS, model_of
 from skd.planning.model import (
     CONTEXT_BYTES,
-    Networks,
     choose_device,
     estimate_run,
     estimate_teacher,
-    evaluation_seconds,
     model_training,
-    step_seconds,
-    training_bytes,
 )
+from skd.planning.steps import Networks, evaluation_seconds, step_seconds, training_bytes
 from skd.spec import Recipe
 from skd.study import NetworkFacts
 
@@ -45,10 +42,14 @@ def test_a_step_by_hand() -> None:
     )
     networks = Networks(student, teacher, CRD)
     work = 64 * (3 * (10**8 + CRD.multiply_adds) + 2 * 10**8)
-    assert step_seconds(networks, 64, GPU) == pytest.approx(work / 3e12)
+    assert step_seconds(networks, 64, GPU) == pytest.approx(work / 8e12)
     # One image is so little work that launching it is what takes the time.
-    assert step_seconds(networks, 1, GPU) == pytest.approx((3 * 10 + 20 + 50) * 7e-6)
-    assert evaluation_seconds(student, IMAGES, GPU) == pytest.approx(10_000 * 1e8 / 3e12)
+    assert step_seconds(networks, 1, GPU) == pytest.approx((3 * 10 + 20 + 50 + 100) * 14e-6)
+    assert step_seconds(networks, 1, GPU, lanes=1.5) == pytest.approx(200 * 14e-6 / 1.5)
+    # Lanes overlap, until the device is full; what fills it already takes no less.
+    assert step_seconds(networks, 1, GPU, lanes=16) == pytest.approx(200 * 7e-6)
+    assert step_seconds(networks, 64, GPU, lanes=16) == pytest.approx(work / 8e12)
+    assert evaluation_seconds(student, IMAGES, GPU) == pytest.approx(10_000 * 1e8 / 8e12)
 
 
 def test_memory_by_hand() -> None:

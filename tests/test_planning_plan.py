@@ -120,12 +120,18 @@ def test_the_command(skd_plan) -> None:
     assert status == 0
     assert "vgg13--MobileNetV2" in out
     assert "nothing of it was measured here" in out
+    assert "constants of a100: assumed" in out
     assert "plan.json" in out
     data = json.loads(Path("all.json").read_text())
     assert [s["devices"] for s in data["schedules"]] == [1, 2, 3, 4, 8, 16, 32, 64, 100, 256, 1000]
     assert data["plan"] == json.loads(Path("results/planned/plan.json").read_text())
     assert data["jobs"][-1]["name"] == "report"
     assert set(data["cells"]) == {cell.key for cell in study(PAIRS).cells}
+
+
+def test_measured_constants_are_said_to_be_measured(skd_plan) -> None:
+    out = skd_plan(study(), "--device-model", "h200")[1]
+    assert "constants of h200: measured (one H200, PyTorch 2.11, " in out
 
 
 def test_names_that_are_not_known(skd_plan) -> None:

@@ -93,6 +93,17 @@ def test_new_runs_come_in_and_vanished_ones_go(store) -> None:
     assert set(json.loads((store.root / "timings.json").read_text())["rows"]) == keys
 
 
+def test_how_a_run_was_executed_is_read_with_what_older_records_do_not_say(store) -> None:
+    cell = study().cells[0]
+    left = record(cell, 2)
+    how = {"step": "fast", "precision": "bfloat16", "compiled": True, "kernels": "a table"}
+    store.run(cell.runs[2]).write(left.model_copy(update={"execution": {**left.execution, **how}}))
+    rows = load(store).rows
+    assert rows[f"runs/{cell.runs[2]}"].way == ("fast", "bfloat16", True, "a table")
+    assert rows[f"runs/{cell.runs[0]}"].way == ("plain", "float32", False, None)
+    assert rows[f"runs/{cell.runs[2]}"].finished_at == left.finished_at
+
+
 def test_damage_is_passed_over(store) -> None:
     whole = load(store).rows
     for name, text in {"a": "{", "b": "[]", "c": '{"spec": {}}', "d": "\x00\xff"}.items():

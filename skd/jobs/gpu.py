@@ -18,6 +18,7 @@ class GpuState:
     free_bytes: int
     utilisation: float | None  # % of the driver's last period that a kernel ran
     driver: str
+    name: str  # as records have it
 
 
 def gpu_state() -> GpuState | None:
@@ -30,6 +31,7 @@ def gpu_state() -> GpuState | None:
                 free_bytes=memory.free,
                 utilisation=_utilisation(handle),
                 driver=pynvml.nvmlSystemGetDriverVersion(),
+                name=pynvml.nvmlDeviceGetName(handle),
             )
     except pynvml.NVMLError:
         return None

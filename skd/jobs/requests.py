@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from skd.jobs.batches import Batch
+from skd.jobs.packing import lane_cores
 from skd.planning.graph import STARTUP_SECONDS, shared_seconds
 from skd.planning.model import DECODING_CORES, Estimate
 from skd.planning.survey import Survey
@@ -13,6 +14,8 @@ from skd.planning.survey import Survey
 # A job that ends at its limit saves and goes on later, so the margin need not cover the worst.
 TIME_MARGIN = 1.5
 LEAST_MINUTES = 10
+# Of each further run that a process trains on a GPU; assumed.
+LANE_HOST_BYTES = 500 * 2**20
 # Two Snakemakes round the command, and the process that watches the trainings.
 OVERHEAD_BYTES = 1_000 * 2**20
 
@@ -40,8 +43,12 @@ def batch_request(survey: Survey, batch: Batch, attempt: int, longest: int | Non
     processes = survey.device.processes
     count = survey.together(*keys) if processes == 1 else processes
     host = max(survey.cells[key].host_bytes for key in keys)
-    cores = count * _cores(survey)
-    return _request(seconds / processes, count * host, cores, attempt, longest)
+    photos = survey.expansion.images.photos
+    if processes == 1 and not survey.device.model.is_cpu:  # lanes of one process
+        cores = count * DECODING_CORES if photos else lane_cores(count)
+        memory = count * host if photos else host + (count - 1) * LANE_HOST_BYTES
+        return _request(seconds, memory, cores, attempt, longest)
+    return _request(seconds / processes, count * host, count * _cores(survey), attempt, longest)
 
 
 def teacher_request(survey: Survey, name: str, attempt: int, longest: int | None) -> Request:

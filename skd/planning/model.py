@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from skd.errors import UnknownNameError
@@ -20,15 +21,28 @@ from skd.planning.devices import (
     median_scale,
     model_of,
 )
+from skd.planning.steps import (
+    FLOAT_BYTES,
+    Networks,
+    evaluation_seconds,
+    pixels,
+    step_seconds,
+    training_bytes,
+    utilisation,
+)
 from skd.planning.teacher_views import ViewsPlan
-from skd.planning.timings import Timing, Timings, mean_seconds_per_epoch
+from skd.planning.timings import (
+    Timing,
+    Timings,
+    filled_seconds,
+    latest_way,
+    least_shared,
+    mean_seconds_per_epoch,
+)
 from skd.spec import ImportedTeacher, Recipe, RunSpec
-from skd.study import Cell, Expansion, ExtraFacts, ImageFacts, NetworkFacts, TeacherNode
+from skd.study import Cell, Expansion, ExtraFacts, ImageFacts, TeacherNode
 
-FORWARD_AND_BACKWARD = 3  # the backward pass costs about two forward ones
-STEP_LAUNCHES = 50  # optimiser, losses, views and metrics of one step
-EVALUATION_BATCH = 1000  # as on a GPU in skd.training.evaluation
-FLOAT_BYTES, HALF_BYTES = 4, 2
+HALF_BYTES = 2
 MIB = 2**20
 CONTEXT_BYTES = 500 * MIB  # of a process on a GPU: context, kernels, workspaces
 GPU_HOST_BYTES = 3000 * MIB  # of a process that uses a GPU, on the host
@@ -54,8 +68,10 @@ class Estimate:
         host_bytes: peak of the process on the host.
         disk_bytes: what stays: weights, test logits, record.
         checkpoint_bytes: on disk while it is under way, and then no more.
-        utilisation: share of the device that it keeps busy, in (0, 1].
+        utilisation: share of the device's time that it uses alone, in (0, 1].
         source: the same was measured; the model, scaled by what else was measured; the model.
+        utilisation_known: whether the utilisation rests on a measurement, of like runs or of the
+            device's constants.
     """
 
     seconds_per_step: float
@@ -66,20 +82,12 @@ class Estimate:
     checkpoint_bytes: int
     utilisation: float
     source: Source
+    utilisation_known: bool = False
 
     @property
     def known_utilisation(self) -> float:
         """The utilisation where it was measured, else 1: no device is shared on a guess."""
-        return self.utilisation if self.source == "measured" else 1.0
-
-
-@dataclass(frozen=True)
-class Networks:
-    """What a step has to compute with."""
-
-    student: NetworkFacts
-    teacher: NetworkFacts | None = None
-    extra: ExtraFacts = field(default_factory=ExtraFacts)
+        return self.utilisation if self.utilisation_known else 1.0
 
 
 def estimate_run(
@@ -166,6 +174,13 @@ def usual_device(expansion: Expansion, timings: Timings, expected: str) -> Devic
     return Device(expected, _constants(expansion, device_model(expected)))
 
 
+def device_here(expansion: Expansion, timings: Timings, name: str) -> Device:
+    """Return a GPU that is here, as records name it, whether anything was measured on it or not."""
+    if name in timings.devices():
+        return choose_device(expansion, timings, name)
+    return Device(name, _constants(expansion, model_of(name, on_cpu=False)))
+
+
 def _constants(expansion: Expansion, model: DeviceModel) -> DeviceModel:
     return for_photos(model) if expansion.images.photos else model
 
@@ -185,7 +200,7 @@ def model_training(
     parameters, extra = networks.student.parameters, networks.extra
     kept = FLOAT_BYTES * parameters + HALF_BYTES * images.test_images * images.classes
     moving = 2 * FLOAT_BYTES * parameters + extra.bytes + FLOAT_BYTES * extra.parameters
-    host = CPU_HOST_BYTES + memory if on_cpu else GPU_HOST_BYTES + _pixels(images)
+    host = CPU_HOST_BYTES + memory if on_cpu else GPU_HOST_BYTES + pixels(images)
     if images.photos:  # loader processes of training and evaluation; a checkpoint as it is written
         host += 0 if on_cpu else 2 * DECODING_CORES * LOADER_BYTES
         host += 2 * moving
@@ -196,65 +211,27 @@ def model_training(
         host_bytes=host,
         disk_bytes=kept + RECORD_BYTES + recipe.epochs * EPOCH_BYTES,
         checkpoint_bytes=GENERATIONS * moving,
-        utilisation=_utilisation(networks, recipe.batch_size, step, device),
+        utilisation=utilisation(networks, recipe.batch_size, device),
         source="model" if device.scale is None else "scaled",
+        utilisation_known=bool(device.model.measured),
     )
 
 
-def step_seconds(networks: Networks, batch_size: int, device: Device) -> float:
-    """Return the model's seconds of one training step, unscaled.
+def _measured_utilisation(rows: list[Timing], device: Device) -> float | None:
+    """Return the share of the device's time that one run alone uses, or none.
 
-    The longer of what the device needs to compute and what the host needs to launch it.
+    Lanes tell it. The driver's samples tell no more than that some kernel ran: they count where
+    there is nothing better.
     """
-    student, teacher = networks.student, networks.teacher
-    launches = FORWARD_AND_BACKWARD * student.layers + (teacher.layers if teacher else 0)
-    launching = (launches + STEP_LAUNCHES) * device.model.launch_seconds
-    return max(_step_work(networks, batch_size) / device.rate, launching)
-
-
-def evaluation_seconds(network: NetworkFacts, images: ImageFacts, device: Device) -> float:
-    """Return the model's seconds of one evaluation on the test images, unscaled."""
-    batches = math.ceil(images.test_images / EVALUATION_BATCH)
-    launching = batches * network.layers * device.model.launch_seconds
-    return max(images.test_images * network.multiply_adds / device.rate, launching)
-
-
-def training_bytes(networks: Networks, batch_size: int, images: ImageFacts) -> int:
-    """Return the bytes of a training's images, weights, momenta, gradients and activations."""
-    student, teacher, extra = networks.student, networks.teacher, networks.extra
-    trained = student.parameters + extra.parameters
-    weights = 3 * trained + (teacher.parameters if teacher else 0)
-    buffers = extra.bytes - FLOAT_BYTES * extra.parameters
-    activations = 2 * student.activations + (teacher.activations // 2 if teacher else 0)
-    return _pixels(images) + FLOAT_BYTES * (weights + batch_size * activations) + buffers
-
-
-def _step_work(networks: Networks, batch_size: int) -> int:
-    """Return the multiply-adds of one step."""
-    trained = networks.student.multiply_adds + networks.extra.multiply_adds
-    taught = networks.teacher.multiply_adds if networks.teacher else 0
-    return batch_size * (FORWARD_AND_BACKWARD * trained + taught)
-
-
-def _pixels(images: ImageFacts) -> int:
-    """Return the bytes of the data set as uint8; photos stay in their files."""
-    if images.photos:
-        return 0
-    return (images.train_images + images.test_images) * images.channels * images.size**2
-
-
-def _utilisation(networks: Networks, batch_size: int, step: float, device: Device) -> float:
     if device.model.is_cpu:
-        return 1.0
-    # The rate is assumed: where the device was measured to be slower, it is busier.
-    busy = _step_work(networks, batch_size) / device.rate / step * max(1.0, device.scale or 1.0)
-    return min(1.0, max(LEAST_UTILISATION, busy))
-
-
-def _measured_utilisation(rows: list[Timing]) -> float | None:
-    """Return one training's share of the device, as sampled while it ran, or none."""
-    shares = [row.gpu_utilisation / row.sharing / 100 for row in rows if row.gpu_utilisation]
-    return min(1.0, max(LEAST_UTILISATION, sum(shares) / len(shares))) if shares else None
+        return None
+    if any(row.sharing > 1 for row in rows):
+        alone = fmean(row.seconds_per_step for row in least_shared(rows))
+        return filled_seconds(rows) / alone
+    shares = [row.gpu_utilisation / 100 for row in rows if row.gpu_utilisation]
+    if not shares or device.model.measured:
+        return None
+    return min(1.0, max(LEAST_UTILISATION, fmean(shares)))
 
 
 def _networks(
@@ -275,11 +252,11 @@ def _estimate(
 ) -> Estimate:
     networks = _networks(expansion, spec, extra, stored_teacher)
     modelled = model_training(networks, spec.recipe, expansion.images, device)
-    rows = timings.alike(spec, device.name, stored_teacher)
-    if not rows:
+    alike = latest_way(timings.alike(spec, device.name, stored_teacher))
+    if not alike:
         return modelled
-    rows = [row for row in rows if row.sharing == 1] or rows
-    step = sum(row.seconds_per_step for row in rows) / len(rows)
+    rows = least_shared(alike)
+    share = _measured_utilisation(alike, device)
     on_cpu = device.model.is_cpu
     memory = {}
     if like := [row for row in rows if row.parts == device.parts]:
@@ -291,11 +268,11 @@ def _estimate(
     return replace(
         modelled,
         **memory,
-        seconds_per_step=step,
+        seconds_per_step=fmean(row.seconds_per_step for row in rows),
         seconds=spec.recipe.epochs * mean_seconds_per_epoch(rows),
-        utilisation=_measured_utilisation(rows)
-        or _utilisation(networks, spec.recipe.batch_size, step, device),
+        utilisation=modelled.utilisation if share is None else share,
         source="measured",
+        utilisation_known=modelled.utilisation_known or share is not None,
     )
 
 
@@ -305,11 +282,14 @@ def _ratios(expansion: Expansion, timings: Timings, device: Device) -> Iterator[
     parts = [(cell.spec, cell.extra) for cell in expansion.cells]
     seen: set[int] = set()
     for spec, extra in [*parts, *((run, ExtraFacts()) for run in trained)]:
-        rows = [row for row in timings.of(spec, device.name) if id(row) not in seen]
+        rows = [row for row in latest_way(timings.of(spec, device.name)) if id(row) not in seen]
         seen.update(map(id, rows))
         for row in rows:
             yield _ratio(row, _networks(expansion, spec, extra, row.stored_teacher), device)
 
 
 def _ratio(row: Timing, networks: Networks, device: Device) -> float:
-    return row.seconds_per_step / step_seconds(networks, row.batch_size, device)
+    # A lane's own time is the device's with the others: a step takes a part of it. On a CPU runs
+    # that share it have cores of their own.
+    lanes = 1 if device.model.is_cpu else row.sharing
+    return row.seconds_per_step / lanes / step_seconds(networks, row.batch_size, device, lanes)

@@ -64,7 +64,9 @@ class Survey:
         return runs + len(self.teachers) - len(self.teachers_left)
 
     def together(self, *keys: str) -> int:
-        """Return how many of some cells' runs share the device."""
+        """Return how many of some cells' runs share the device; one where several train it."""
+        if self.device.processes > 1:
+            return 1
         return runs_side_by_side(
             self.side_by_side,
             sum(len(self.expansion.cell_by_key(key).runs) for key in keys),

@@ -83,14 +83,15 @@ def notes(survey: Survey, kept: Plan, path: Path) -> list[str]:
     """Return lines on what the estimates rest on."""
     device, model = survey.device, survey.device.model
     if device.name == model.name:
-        lines = [f"device: {device.name}, by assumed constants; nothing of it was measured here"]
+        lines = [f"device: {device.name}, by its constants; nothing of it was measured here"]
     elif device.scale is None:
-        lines = [f"device: {device.name}, by the assumed constants of {model.name}"]
+        lines = [f"device: {device.name}, by the constants of {model.name}"]
     else:
         lines = [
             f"device: {device.name}; what was not measured is modelled as {model.name}, times "
             f"{device.scale:.2g} (the median of measured over modelled)"
         ]
+    lines.append(f"constants of {model.name}: {model.basis}")
     lines.append(
         f"assumed: {STARTUP_SECONDS:g} s before a job begins, no queue; runs at a time a device: "
         f"{survey.side_by_side or 'as many as fit'}; a run under way counts as not begun. "

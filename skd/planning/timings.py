@@ -18,7 +18,7 @@ from skd.files import write_json
 from skd.spec import DatasetSpec, Frozen, MethodSpec, RunSpec, canonical, digest
 from skd.store import Store
 
-FORMAT = 4  # of the cache file: another one is read anew
+FORMAT = 5  # of the cache file: another one is read anew
 
 
 class Timing(Frozen):
@@ -40,11 +40,24 @@ class Timing(Frozen):
     stored_teacher: bool = False  # whether the teacher's outputs were looked up
     processes: PositiveInt = 1  # devices that trained it together
     accumulate: PositiveInt = 1  # parts in which each of them saw its images of a batch
+    step: str = "fast"
+    precision: str = "float32"
+    compiled: bool = False
+    kernels: str | None = None
+    finished_at: str = ""
 
     @property
     def seconds_per_step(self) -> float:
-        """Device-seconds of one training step, evaluation not counted."""
+        """Device-seconds of one training step, evaluation not counted.
+
+        Where runs share a GPU, each has the device for a part of this time only.
+        """
         return self.processes * self.batch_size / self.images_per_second
+
+    @property
+    def way(self) -> tuple[str, str, bool, str | None]:
+        """How a step was executed, as far as its time depends on it."""
+        return self.step, self.precision, self.compiled, self.kernels
 
     @property
     def parts(self) -> int:
@@ -109,6 +122,37 @@ def mean_seconds_per_epoch(rows: list[Timing]) -> float:
     return fmean(row.processes * row.seconds_per_epoch for row in rows)
 
 
+def latest_way(rows: list[Timing]) -> list[Timing]:
+    """Return the rows that were executed in the same way as the one that finished last."""
+    if not rows:
+        return []
+    way = max(rows, key=lambda row: row.finished_at).way
+    return [row for row in rows if row.way == way]
+
+
+def least_shared(rows: list[Timing]) -> list[Timing]:
+    """Return the rows that shared their device least.
+
+    On a CPU, where runs that share it have cores of their own: those that were alone, or else all.
+    """
+    least = min(row.sharing for row in rows)
+    if least > 1 and rows[0].kind == "cpu":
+        return rows
+    return [row for row in rows if row.sharing == least]
+
+
+def filled_seconds(rows: list[Timing]) -> float:
+    """Return the GPU's seconds a step where lanes fill it, as far as the rows tell.
+
+    Each of k lanes takes s_k seconds a step, so that the device takes s_k / k. The least of these
+    over all k, each from the mean of its rows.
+    """
+    by_sharing: dict[int, list[float]] = {}
+    for row in rows:
+        by_sharing.setdefault(row.sharing, []).append(row.seconds_per_step)
+    return min(fmean(steps) / lanes for lanes, steps in by_sharing.items())
+
+
 def load(store: Store) -> Timings:
     """Return the timings of a store; its cache file is brought up to date.
 
@@ -161,6 +205,11 @@ def timing(record: dict[str, Any]) -> Timing:
         stored_teacher=execution.get("teacher", "live") not in ("live", None),
         processes=execution.get("processes", 1),
         accumulate=execution.get("accumulate", 1),
+        step=execution.get("step", "plain"),
+        precision=execution.get("precision", "float32"),
+        compiled=execution.get("compiled", False),
+        kernels=execution.get("kernels"),
+        finished_at=record.get("finished_at", ""),
     )
 
 

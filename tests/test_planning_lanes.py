@@ -1,0 +1,250 @@
+"""Runs that share a GPU as lanes: the H200's measured constants, records of lanes, packing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from planned import CPU, CRD, GPU, H200, IMAGES, network, study, timing, timings
+
+from skd.jobs import commands
+from skd.jobs.batches import Shape, make_batches
+from skd.jobs.gpu import GpuState
+from skd.jobs.packing import lane_cores, lanes_that_help, runs_side_by_side
+from skd.jobs.requests import batch_request
+from skd.planning.devices import DEVICE_MODELS, Device, for_photos
+from skd.planning.graph import shared_seconds
+from skd.planning.model import choose_device, estimate_run
+from skd.planning.steps import Networks, evaluation_seconds, step_seconds
+from skd.planning.survey import survey
+from skd.planning.timings import latest_way
+from skd.store import Store
+from skd.study import ExtraFacts
+from skd.teacher_views import ViewsFile
+
+REVIEWKD = {
+    "resnet20": ExtraFacts(parameters=114_278, bytes=460_632, multiply_adds=18_735_104),
+    "resnet8x4": ExtraFacts(parameters=1_808_774, bytes=7_248_984, multiply_adds=295_632_896),
+}
+LIVE = {"resnet20": "resnet56", "resnet8x4": "resnet32x4"}
+# Steps a second on one H200, all lanes together, batch 64, TF32, deterministic, recorded. KD, SKD
+# and CRD look their teacher up; ReviewKD asks it live.
+COMPILED = [
+    ("resnet20", "kd", 1, 457),
+    ("resnet20", "kd", 4, 909),
+    ("resnet20", "kd", 8, 1054),
+    ("resnet20", "kd", 16, 1140),
+    ("resnet20", "skd", 8, 1043),
+    ("resnet20", "crd", 8, 722),
+    ("resnet20", "reviewkd", 4, 286),  # its student alone was compiled
+    ("resnet8x4", "kd", 1, 532),
+    ("resnet8x4", "kd", 4, 628),
+]
+NOT_COMPILED = [
+    ("resnet20", "kd", 1, 356),
+    ("resnet20", "kd", 16, 530),
+    ("resnet20", "crd", 1, 278),
+    ("resnet20", "crd", 4, 374),
+    ("resnet20", "reviewkd", 1, 156),
+    ("resnet20", "reviewkd", 4, 203),
+    ("resnet8x4", "kd", 1, 472),
+    ("resnet8x4", "kd", 8, 472),
+    ("resnet8x4", "reviewkd", 1, 121),
+]
+
+
+def modelled_rate(student: str, method: str, lanes: int) -> float:
+    """Return the model's steps a second of all lanes."""
+    live = method == "reviewkd"
+    extra = {"crd": CRD, "reviewkd": REVIEWKD[student]}.get(method, ExtraFacts())
+    networks = Networks(network(student), network(LIVE[student]) if live else None, extra)
+    return 1 / step_seconds(networks, 64, H200, lanes)
+
+
+@pytest.mark.parametrize(("student", "method", "lanes", "rate"), COMPILED)
+def test_the_h200_is_near_what_was_measured(student, method, lanes, rate) -> None:
+    assert rate / 1.5 < modelled_rate(student, method, lanes) < 1.5 * rate
+
+
+@pytest.mark.parametrize(("student", "method", "lanes", "rate"), NOT_COMPILED)
+def test_steps_that_are_not_compiled_are_up_to_about_twice_as_slow(
+    student, method, lanes, rate
+) -> None:
+    assert rate / 1.3 < modelled_rate(student, method, lanes) < 2.1 * rate
+
+
+def test_evaluation_and_views_on_the_h200() -> None:
+    assert 0.034 / 1.5 < evaluation_seconds(network("resnet20"), IMAGES, H200) < 1.5 * 0.034
+    work = 50_000 * 162 * network("resnet56").multiply_adds
+    assert 64 / 1.5 < work / H200.rate < 1.5 * 64
+
+
+def test_which_constants_are_measured() -> None:
+    measured = {name for name, model in DEVICE_MODELS.items() if model.measured}
+    assert measured == {"h200", "cpu"}
+    assert DEVICE_MODELS["h200"].basis.startswith("measured (one H200")
+    assert DEVICE_MODELS["h100"].basis == "assumed"
+    assert for_photos(DEVICE_MODELS["h200"]).basis == "assumed"
+
+
+def estimated(*rows, device: Device = GPU, cell: str = "kd"):
+    expansion = study()
+    found = expansion.cell("resnet56--resnet20", cell)
+    known = timings(*(timing(found.spec, device.name, **row) for row in rows))
+    return estimate_run(expansion, found, known, device)
+
+
+def rate(steps: float) -> float:
+    """Return images a second."""
+    return 64 * steps
+
+
+def test_lanes_tell_the_devices_time_and_runs_alone_their_own() -> None:
+    found = estimated(
+        {"images_per_second": rate(400), "gpu_utilisation": 100.0},
+        {"images_per_second": rate(500), "gpu_utilisation": 100.0},
+        {"images_per_second": rate(1000 / 16), "sharing": 16, "seconds_per_epoch": 60.0},
+        {"images_per_second": rate(900 / 4), "sharing": 4, "seconds_per_epoch": 60.0},
+    )
+    alone = (1 / 400 + 1 / 500) / 2
+    assert found.seconds_per_step == pytest.approx(alone)
+    assert found.seconds == pytest.approx(240 * 6.0)
+    assert found.known_utilisation == pytest.approx(1 / 1000 / alone)
+    sixteen = shared_seconds(found, 16, 16)
+    assert sixteen == pytest.approx(found.seconds * 16 / (1000 * alone))
+
+
+def test_lanes_alone_tell_no_more_than_their_sum() -> None:
+    found = estimated(
+        {"images_per_second": rate(900 / 4), "sharing": 4},
+        {"images_per_second": rate(1000 / 8), "sharing": 8},
+    )
+    assert found.seconds_per_step == pytest.approx(4 / 900)
+    assert found.known_utilisation == pytest.approx(900 / 4 / 1000)
+
+
+def test_lanes_that_do_not_help_leave_the_device_full() -> None:
+    slower = {"images_per_second": rate(90), "sharing": 4}
+    found = estimated({"images_per_second": rate(400)}, slower)
+    assert found.known_utilisation == 1.0
+
+
+def test_no_device_is_shared_on_a_guess() -> None:
+    assert estimated().known_utilisation == 1.0
+    assert estimated({}).known_utilisation == 1.0  # alone, and the driver did not tell
+    assert estimated({"gpu_utilisation": 40.0}).known_utilisation == pytest.approx(0.4)
+    assert estimated().utilisation < 1
+
+
+def test_where_the_sum_over_lanes_is_measured_it_is_no_guess() -> None:
+    for rows in ([], [{}], [{"gpu_utilisation": 100.0}]):
+        assert estimated(*rows, device=H200).known_utilisation == pytest.approx(0.5)
+    lanes = [{"images_per_second": rate(100)}, {"images_per_second": rate(40), "sharing": 10}]
+    assert estimated(*lanes, device=H200).known_utilisation == pytest.approx(0.25)
+
+
+def test_on_a_cpu_those_that_share_have_cores_of_their_own() -> None:
+    shared = {"images_per_second": 100.0, "sharing": 4, "threads": 1}
+    found = estimated(shared, {**shared, "sharing": 2, "images_per_second": 200.0}, device=CPU)
+    assert found.seconds_per_step == pytest.approx((64 / 100 + 64 / 200) / 2)
+    assert found.known_utilisation == 1.0
+    expansion = study()
+    cell = expansion.cell("resnet20", "student")
+    modelled = step_seconds(Networks(network("resnet20")), 64, CPU)
+    row = timing(cell.spec, "a cpu", threads=1, sharing=2, images_per_second=64 / modelled / 3)
+    assert choose_device(expansion, timings(row)).scale == pytest.approx(3)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 16])
+def test_a_lanes_speed_is_not_taken_for_the_devices(lanes) -> None:
+    expansion = study()
+    cell = expansion.cell("resnet20", "student")
+    modelled = step_seconds(Networks(network("resnet20")), 64, H200, lanes)
+    speed = 64 / (1.5 * modelled * lanes)
+    row = timing(cell.spec, "NVIDIA H200", images_per_second=speed, sharing=lanes)
+    assert choose_device(expansion, timings(row)).scale == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    "way", [{"step": "eager"}, {"precision": "bfloat16"}, {"compiled": True}, {"kernels": "h200-1"}]
+)
+def test_only_runs_that_were_executed_alike_are_compared(way) -> None:
+    old = {"images_per_second": rate(100), "finished_at": "2026-01-01T00:00:00+00:00"}
+    new = {"images_per_second": rate(300), "finished_at": "2026-02-01T00:00:00+00:00", **way}
+    for rows in ([old, new], [new, old]):
+        assert estimated(*rows).seconds_per_step == pytest.approx(1 / 300)
+    assert latest_way([]) == []
+
+
+# How many lanes.
+
+
+@given(busy=st.floats(0.01, 1))
+def test_as_many_lanes_as_help(busy) -> None:
+    def speed(lanes: int) -> float:
+        return lanes / (1 + (lanes - 1) * busy)
+
+    found = lanes_that_help(busy)
+    assert 1 <= found <= 16
+    assert found == 16 or speed(found) >= (0.95 - 1e-6) / busy
+    assert found == 1 or speed(found - 1) < 0.95 / busy
+
+
+def test_lanes_by_hand() -> None:
+    assert [lanes_that_help(busy) for busy in (0.4, 0.5, 0.8, 0.95, 1.0)] == [16, 16, 5, 1, 1]
+    assert runs_side_by_side(None, 45, 140 * 2**30, 2**30, 0.5) == 16
+    assert [lane_cores(lanes) for lanes in (1, 3, 16)] == [1, 3, 4]
+
+
+def test_a_run_that_several_devices_train_has_them_alone(tmp_path: Path) -> None:
+    expansion = study()
+    key = expansion.cells[0].key
+    alone = survey(expansion, Store(tmp_path), timings(), H200, None)
+    several = Device("h200", H200.model, processes=2)
+    assert alone.together(key) == 3
+    assert survey(expansion, Store(tmp_path), timings(), several, None).together(key) == 1
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> GpuState:
+    state = GpuState(140 * 2**30, 140 * 2**30, 100.0, "595", "NVIDIA A100")
+    monkeypatch.setattr(commands, "gpu_state", lambda: state)
+    return state
+
+
+def test_lanes_share_a_few_cores_and_the_memory_of_one_process(tmp_path: Path) -> None:
+    expansion, store = study(seeds=20), Store(tmp_path)
+    one, most = (survey(expansion, store, timings(), H200, lanes) for lanes in (1, None))
+    batch = next(b for b in make_batches(expansion, Shape(), dict).batches if b.name == "kd")
+    assert [batch_request(found, batch, 1, None).cores for found in (one, most)] == [1, 4]
+    alone, sixteen = (batch_request(found, batch, 1, None).memory_mb for found in (one, most))
+    assert sixteen < 4 * alone
+
+
+def test_a_gpu_that_was_never_measured_is_known_by_its_name(tmp_path, gpu, monkeypatch) -> None:
+    expansion, store = study(seeds=20), Store(tmp_path)
+    cells = [expansion.cell("resnet56--resnet20", "kd")]
+    assert commands._side_by_side(None, expansion, cells, store, 20, 1) == 1
+    h200 = replace(gpu, name="NVIDIA H200")
+    monkeypatch.setattr(commands, "gpu_state", lambda: h200)
+    assert commands._side_by_side(None, expansion, cells, store, 20, 1) == 16
+
+
+def test_a_job_uses_what_is_known_of_the_runs_with_stored_views(tmp_path, gpu, monkeypatch) -> None:
+    expansion, store = study(seeds=20), Store(tmp_path)
+    cell = expansion.cell("resnet56--resnet20", "kd")
+    cell = cell.model_copy(update={"needs": ("teacher_logits",)})
+    row = timing(cell.spec, "NVIDIA A100", stored_teacher=True, gpu_utilisation=80.0)
+    monkeypatch.setattr(commands, "load", lambda _: timings(row))
+
+    def lanes() -> int:
+        return commands._side_by_side(None, expansion, [cell], store, 20, 1)
+
+    assert lanes() == 1  # a live teacher: nothing was measured
+    entry = store.teacher(expansion.teacher("resnet56").id)
+    file = ViewsFile(entry, expansion.dataset, "logits", "float16")
+    file.folder.mkdir(parents=True)
+    file.path.write_bytes(b"")
+    file.card_path.write_text("{}")
+    assert lanes() == 5
