@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from skd.errors import SkdError, suggest
+from skd.errors import FAILED, SkdError, suggest
 
 if TYPE_CHECKING:
     from report.differences import CellDifference, SetDifference
@@ -30,13 +31,30 @@ def diff(
     margin: Annotated[
         float | None, typer.Option(min=0, help="of the verdicts, in points [the report's]")
     ] = None,
+    equivalence: Annotated[
+        float | None,
+        typer.Option(
+            metavar="POINTS",
+            help="also test, by pairs of runs, whether each cell is equivalent within ± POINTS of "
+            "top-1 accuracy; see the exit status",
+        ),
+    ] = None,
 ) -> None:
-    """Compare two result sets: versions and devices, runs, cells; list the verdicts that flip."""
+    """Compare two result sets: versions and devices, runs, cells; list the verdicts that flip.
+
+    With --equivalence, the exit status is 0 if all cells with finished runs in both folders are
+    equivalent, and 1 otherwise: if a cell is not equivalent or undecided, if there is no such cell,
+    or if a run that is finished in one folder failed or cannot be read in the other.
+    """
     from report.differences import compare_sets
+    from report.equivalence import equivalence_of
+    from report.equivalence_shown import equivalence_shown
     from report.findings import find
     from report.verdicts import MARGIN
     from skd.provenance.finding import Studies
 
+    if equivalence is not None and not 0 < equivalence < math.inf:
+        raise DiffError(f"--equivalence {equivalence:g}: allowed: a number of points above 0")
     sides = []
     for folder in (a, b):
         if not folder.is_dir():
@@ -53,12 +71,19 @@ def diff(
     if study is not None and study not in common:
         raise DiffError(f"study '{study}' is not in both folders{suggest(study, common)}")
     console = Console(highlight=False)
+    equivalent = True
     for name in [study] if study else common:
         found = [
             find(side.expansions[name], folder, MARGIN if margin is None else margin)
             for side, folder in zip(sides, (a, b), strict=True)
         ]
         _show(compare_sets(*found), console)
+        if equivalence is not None:
+            tested = equivalence_of(*found, equivalence)
+            console.print(equivalence_shown(tested))
+            equivalent = equivalent and tested.shown
+    if not equivalent:
+        raise typer.Exit(FAILED)
 
 
 def _show(found: SetDifference, console: Console) -> None:

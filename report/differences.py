@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from report.cells import CellFinding
 from report.findings import Findings
@@ -13,8 +14,12 @@ from skd.provenance.comparing import differences
 from skd.records import Record
 
 # What two result sets may differ in, and a number may depend on; of the records' environment.
-FACTS = ("skd", "git_commit", "torch", "torchvision", "numpy", "python", "cuda", "cudnn",
+FACTS = ("skd", "git_commit", "sources", "torch", "torchvision", "numpy", "python", "cuda", "cudnn",
          "gpu", "gpu_driver", "cpu", "platform")  # fmt: skip
+# What a record says by having no word of it: it is from before that could be chosen.
+UNRECORDED = {"step": "plain", "precision": "float32", "compiled": False, "sharing": 1,
+              "processes": 1, "accumulate": 1}  # fmt: skip
+EXECUTION = "execution."  # how the names of what is of the records' execution begin
 ALPHA = 0.05
 
 
@@ -51,7 +56,8 @@ class SetDifference:
     """What two result sets of one study have in common, and what not.
 
     Attributes:
-        environments: facts with other values: by name, those of a and of b with their run counts.
+        environments: facts of the records' environment and execution with other values: by name,
+            those of a and of b with their run counts.
         equal: runs of one identity with the same numbers: all epochs, weights, collapse.
         unequal: runs of one identity with other numbers.
         only_a, only_b: finished (pair, method, seed) that the other lacks.
@@ -135,17 +141,30 @@ def _same_teacher(a: set[str], b: set[str]) -> bool | None:
 
 
 def _environments(a: Findings, b: Findings) -> dict[str, tuple[dict[str, int], dict[str, int]]]:
-    found = {name: (_values(a, name), _values(b, name)) for name in FACTS}
-    return {name: sides for name, sides in found.items() if sides[0].keys() != sides[1].keys()}
+    sides = [[_facts(record) for record in _records(findings).values()] for findings in (a, b)]
+    names = dict.fromkeys(name for side in sides for facts in side for name in facts)
+    found = {
+        name: tuple(counts(value_text(facts.get(name)) for facts in side) for side in sides)
+        for name in names
+    }
+    return {name: both for name, both in found.items() if both[0].keys() != both[1].keys()}
 
 
-def _values(findings: Findings, name: str) -> dict[str, int]:
-    records = (reading.record for reading in findings.frames.readings.values())
-    return _counts(value_text(r.environment.get(name)) for r in records if r is not None)
+def _facts(record: Record) -> dict[str, Any]:
+    executed = {f"{EXECUTION}{name}": value for name, value in execution_of(record).items()}
+    return {**{name: record.environment.get(name) for name in FACTS}, **executed}
 
 
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
+def execution_of(record: Record) -> dict[str, Any]:
+    """Return how a run was executed, without its sessions; what is not recorded was not chosen."""
+    live = {"teacher": "live"} if record.teacher else {}
+    found = {**UNRECORDED, **live, **record.execution}
+    return {name: value for name, value in found.items() if name != "sessions"}
+
+
+def counts(values: Iterable[str]) -> dict[str, int]:
+    """Return how often each value occurs, in the order of their first."""
+    found: dict[str, int] = {}
     for value in values:
-        counts[value] = counts.get(value, 0) + 1
-    return counts
+        found[value] = found.get(value, 0) + 1
+    return found

@@ -12,8 +12,8 @@ from report.analysis import measures_frame
 from report.cells import CellFinding, PairFinding
 from report.findings import Findings
 from report.frame import WHOLE_NUMBERS
+from report.statistics import EQUIVALENCE
 from report.variance import VarianceSplit
-from report.verdicts import EQUIVALENCE
 
 
 def data_files(findings: Findings) -> dict[str, bytes]:

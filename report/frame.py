@@ -48,6 +48,7 @@ RUN_COLUMNS = [
     "torch",
     "git_commit",
     "git_clean",
+    "sources",
     "finished_at",
 ]
 EPOCH_COLUMNS = [
@@ -194,6 +195,7 @@ def _run_values(record: Record) -> dict[str, Any]:
         "torch": record.environment.get("torch"),
         "git_commit": record.environment.get("git_commit"),
         "git_clean": record.environment.get("git_clean"),
+        "sources": record.environment.get("sources"),
         "finished_at": record.finished_at,
     }
 

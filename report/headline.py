@@ -10,7 +10,7 @@ from report.cells import CONTROL, SKD, CellFinding, PairFinding, with_skd
 from report.formats import ONE_SEED, interval, listing, plural, signed
 from report.frame import DIAGNOSTIC, Frames, last_watched
 from report.outcomes import collapses
-from report.statistics import Difference, mean_difference
+from report.statistics import Difference, averaged, mean_difference
 from report.verdicts import KINDS
 
 STILL = 0.001  # nats, of the softened from the simplified teacher: less changes next to nothing
@@ -46,11 +46,7 @@ def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> Average 
         common = one.last_by_seed.keys() & other.last_by_seed.keys()
         if common:
             by_pair[pair.pair] = {s: one.last_by_seed[s] - other.last_by_seed[s] for s in common}
-    seeds = set.intersection(*map(set, by_pair.values())) if by_pair else set()
-    by_seed = {
-        seed: sum(found[seed] for found in by_pair.values()) / len(by_pair)
-        for seed in sorted(seeds)
-    }
+    by_seed = averaged(by_pair.values())
     # A mean over pairs has a finer step than one pair's accuracy.
     step = pairs[0].resolution / math.sqrt(len(by_pair)) if by_pair else 0.0
     difference = mean_difference(by_seed.values(), step)

@@ -8,13 +8,14 @@ each common seed. What is done with these, to judge a published value: `report.v
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 from scipy import stats
 
 CONFIDENCE = 0.95
+EQUIVALENCE = 0.90  # the interval of two one-sided tests at 5 %
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,20 @@ class Difference:
         bounds = self.interval()
         return None if bounds is None else bounds[0] > 0 or bounds[1] < 0
 
+    def within(self, margin: float) -> bool | None:
+        """Whether it is shown to be smaller than a margin; none where there is no interval.
+
+        By two one-sided t tests at 5 % (TOST, Schuirmann 1987), which is the same as: the 90 %
+        interval lies within ± ``margin``.
+        """
+        bounds = self.interval(EQUIVALENCE)
+        return None if bounds is None else -margin <= bounds[0] and bounds[1] <= margin
+
+    def beyond(self, margin: float) -> bool | None:
+        """Whether the 90 % interval lies wholly outside ± ``margin``; none without an interval."""
+        bounds = self.interval(EQUIVALENCE)
+        return None if bounds is None else bounds[0] > margin or bounds[1] < -margin
+
     @property
     def p(self) -> float | None:
         """The two-sided p-value of no difference; none where there is no interval."""
@@ -90,6 +105,15 @@ class Difference:
         if self.se == 0:
             return 1.0 if self.mean == 0 else 0.0
         return float(2 * stats.t.sf(abs(self.mean) / self.se, self.df))
+
+    def p_within(self, margin: float) -> float | None:
+        """The larger p-value of the two one-sided t tests; none where there is no interval."""
+        if self.se is None or self.df is None:
+            return None
+        nearest = margin - abs(self.mean)
+        if self.se == 0:
+            return 0.0 if nearest >= 0 else 1.0
+        return float(stats.t.sf(nearest / self.se, self.df))
 
 
 @cache
@@ -139,6 +163,12 @@ def paired_difference(
     """Return the mean of ``treated`` minus ``control`` over the seeds that both have."""
     common = sorted(treated.keys() & control.keys())
     return mean_difference((treated[seed] - control[seed] for seed in common), resolution)
+
+
+def averaged(groups: Collection[Mapping[int, float]]) -> dict[int, float]:
+    """Return the mean over groups at each seed that all of them have; of no group, nothing."""
+    seeds = set.intersection(*map(set, groups)) if groups else set()
+    return {seed: sum(group[seed] for group in groups) / len(groups) for seed in sorted(seeds)}
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -25,12 +25,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from report.literature import PublishedValue
-from report.statistics import Difference, Summary, summarise
+from report.statistics import EQUIVALENCE, Difference, Summary, summarise
 
 Kind = Literal["reproduced", "higher", "lower", "inconclusive", "not run"]
 KINDS: tuple[Kind, ...] = ("reproduced", "higher", "lower", "inconclusive", "not run")
 MARGIN = 0.5  # points of top-1 accuracy
-EQUIVALENCE = 0.90  # the interval of two one-sided tests at 5 %
 MOST_SEEDS = 1000
 
 
@@ -153,10 +152,10 @@ def kind_of(difference: Difference | None, margin: float) -> Kind:
     """Return the verdict on one difference; without an interval it is inconclusive."""
     if difference is None:
         return "not run"
-    narrow, wide = difference.interval(EQUIVALENCE), difference.interval()
-    if narrow is None or wide is None:
+    wide = difference.interval()
+    if wide is None:
         return "inconclusive"
-    if -margin <= narrow[0] and narrow[1] <= margin:
+    if difference.within(margin):
         return "reproduced"
     if wide[0] > 0:
         return "higher"

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from skd.code import source_files
 from skd.errors import suggest
 from skd.files import write_json
-from skd.sheet import ROOT, Import, StudyError, find_sheet, read_sheet, sheet_files
+from skd.sheet import Import, StudyError, find_sheet, read_sheet, sheet_files
 from skd.spec import DatasetSpec, Frozen, Recipe, RunSpec, TeacherSpec, canonical, digest
 
 
@@ -246,10 +247,8 @@ def known_hashes(results: Path, study: str) -> dict[Path, str]:
 def sources_digest(sheet: Path) -> str:
     """Hash all that an expansion depends on: the sheet, the code, and the checkpoints it names."""
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sheet_files(sheet)))
-    for package in ("skd", "baselines"):
-        for path in sorted((ROOT / package).rglob("*")):
-            if path.suffix in (".py", ".yaml"):
-                state.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    for name, content in source_files():
+        state.update(name.encode() + content)
     for teacher in read_sheet(sheet).teachers.values():
         file = teacher.import_.file if teacher.import_ else None
         if file is not None and file.is_file():

@@ -450,6 +450,26 @@ def test_other_numbers_are_a_conflict_that_leaves_everything_as_it_was(
     assert there == ["there", "71.50", "%", "72.50", "%", "NVIDIA", "[H100]", "2.99"]
 
 
+def test_a_conflict_says_whether_the_same_code_made_both(
+    skd: Skd, study: Expansion, theirs: Store, ours: Store
+) -> None:
+    cell = study.cell("resnet8", "student")
+    mine, yours = put_run(ours, cell, top1=70.0), put_run(theirs, cell, top1=71.5)
+
+    def made_by(here: dict[str, Any], there: dict[str, Any]) -> str:
+        for entry, environment in ((mine, here), (yours, there)):
+            changes = {"environment": {"torch": "2", **environment}}
+            entry.write(entry.record().model_copy(update=changes))
+        return conflict(skd)[0]
+
+    one = {"git_commit": None, "git_clean": None, "sources": "a" * 16}
+    assert f"made by the same code: sources {'a' * 16}" in made_by(one, one)
+    other = made_by(one, {**one, "sources": "b" * 16})
+    assert "made by different code" in other
+    assert f"sources {'a' * 16} (here), sources {'b' * 16} (there)" in other
+    assert "not known whether the same code made both" in made_by({}, one)
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     {

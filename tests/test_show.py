@@ -14,6 +14,7 @@ import tiny
 from rich.console import Console
 from test_store import leave_dead_lease, make_card, make_failure, make_record
 
+from skd.code import sources_id
 from skd.jobs.batches import Shape, keep_batches, make_batches
 from skd.lease import lease
 from skd.provenance.facts import Facts
@@ -157,6 +158,26 @@ def test_an_unclean_tree_and_other_weights_of_the_teacher_are_said_aloud(
     rows = said(skd, done.id)
     assert rows["Environment/code"].endswith("commit c0ffee, WITH UNCOMMITTED CHANGES")
     assert f"NOW HERE WITH OTHER WEIGHTS: sha256 {'2' * 64}" in rows["What it is/teacher"]
+
+
+def test_the_sources_that_made_it_are_compared_with_this_code(skd: Skd, done: Entry) -> None:
+    def recorded(**changes: object) -> tuple[str, dict[str, Any]]:
+        record = done.record()
+        done.write(record.model_copy(update={"environment": {**ENVIRONMENT, **changes}}))
+        rows, found = said(skd, done.id), data(skd, done.id)
+        assert rows["Environment/code"].startswith("skd 0.1.0, commit ")
+        return rows["Environment/sources"], found["sources"]
+
+    here = sources_id()
+    assert recorded() == ("not recorded", {"recorded": None, "here": here, "same": None})
+    assert recorded(sources=here, git_commit=None, git_clean=None) == (
+        f"{here}, as here",
+        {"recorded": here, "here": here, "same": True},
+    )
+    assert recorded(sources="0" * 16) == (
+        f"{'0' * 16}, NOT AS HERE: this code is {here}",
+        {"recorded": "0" * 16, "here": here, "same": False},
+    )
 
 
 def test_files_are_hashed_only_where_that_is_asked_for(skd: Skd, done: Entry) -> None:

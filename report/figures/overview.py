@@ -14,7 +14,8 @@ from report.figures.look import GRID, INK, VERDICT_COLOURS, Drawing, Look, draw
 from report.figures.parts import dots
 from report.formats import listing, number, plural
 from report.ranks import Ranking
-from report.verdicts import EQUIVALENCE, KINDS
+from report.statistics import EQUIVALENCE
+from report.verdicts import KINDS
 
 
 def forest(pairs: Sequence[PairFinding], margin: float) -> Drawing | None:

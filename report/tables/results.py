@@ -18,8 +18,9 @@ from report.formats import (
     verdict_symbol,
 )
 from report.frame import Frames
+from report.statistics import EQUIVALENCE
 from report.tables.model import Column, Entry, Table
-from report.verdicts import EQUIVALENCE, MOST_SEEDS, Verdict
+from report.verdicts import MOST_SEEDS, Verdict
 
 LEGEND = (
     "Below a value the published one, the epoch it reports, our mean at that epoch minus it and "

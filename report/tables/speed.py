@@ -8,6 +8,8 @@ from pathlib import Path
 from report.formats import mebibytes, number
 from report.tables.model import Column, Entry, Table
 from skd.bench.results import BenchError, Comparison, Row, read
+from skd.bench.sides import OURS, VARIED
+from skd.bench.variants import DEFAULT
 from skd.study import Expansion
 
 FOLDER = "bench"
@@ -34,7 +36,10 @@ def read_comparisons(results: Path, expansion: Expansion) -> tuple[list[Comparis
 
 
 def speed_table(comparisons: Iterable[Comparison], expansion: Expansion) -> Table | None:
-    """Return a row a (machine, pair, method, side) of the study's pairs, or none without any."""
+    """Return the table of the study's pairs, or none where nothing was measured.
+
+    It has a row for each machine, pair, method, side, variant of our side, and number of lanes.
+    """
     pairs = {cell.pair for cell in expansion.cells}
     rows: dict[tuple[str, ...], tuple[Entry, ...]] = {}
     versions = set()
@@ -45,7 +50,7 @@ def speed_table(comparisons: Iterable[Comparison], expansion: Expansion) -> Tabl
         for row in comparison.rows:
             if row.pair in pairs and row.seconds_per_step is not None:
                 # Of two measurements of the same, the later one.
-                key = (machine, row.pair, row.method, row.side, str(row.lanes))
+                key = (machine, row.pair, row.method, row.side, _variant(row), str(row.lanes))
                 rows[key] = _entries(machine, row, _pays(comparison, row))
                 versions.add(f"torch {comparison.environment.get('torch', 'unknown')}")
     if not rows:
@@ -86,7 +91,7 @@ def _entries(machine: str, row: Row, pays: float | None) -> tuple[Entry, ...]:
         Entry(machine),
         Entry(row.pair.replace("--", " → ")),
         Entry(row.method),
-        Entry(SIDES.get(row.side, row.side)),
+        Entry(_side(row)),
         Entry(str(row.lanes), sort=row.lanes),
         _number(row.seconds_per_step, 1, 1000),
         _number(row.images_per_second, 0),
@@ -102,6 +107,18 @@ def _entries(machine: str, row: Row, pays: float | None) -> tuple[Entry, ...]:
     )
 
 
+def _side(row: Row) -> str:
+    """Return the side as a reader knows it, with its variant where the file names one."""
+    side = SIDES.get(row.side, row.side)
+    return f"{side}, {row.variant}" if row.variant else side
+
+
+def _variant(row: Row) -> str:
+    if row.side not in VARIED:
+        return ""
+    return row.variant or DEFAULT  # what there was before there were variants
+
+
 def _number(value: float | None, digits: int, factor: float = 1.0) -> Entry:
     if value is None:
         return Entry("")
@@ -109,9 +126,16 @@ def _number(value: float | None, digits: int, factor: float = 1.0) -> Entry:
 
 
 def _pays(comparison: Comparison, row: Row) -> float | None:
-    if row.side != "skd":
+    if row.side != OURS or not _comparable(comparison, row):
         return None
     for views in comparison.teacher_views:
         if views.teacher == row.teacher:
             return views.pays_after_runs.get(f"{row.pair}/{row.method}")
     return None
+
+
+def _comparable(comparison: Comparison, row: Row) -> bool:
+    """Whether a row is that of ours which the stored views were compared by: the first of ours."""
+    ours = (one for one in comparison.rows if one.side == OURS and not one.failure)
+    first = next(one for one in ours if (one.pair, one.method) == (row.pair, row.method))
+    return (_variant(row), row.lanes) == (_variant(first), first.lanes)

@@ -22,7 +22,7 @@ from skd.provenance.merging import merge as carry_out
 from skd.provenance.planning import MergeError, entries_in, plan_merge
 from skd.provenance.shown import shown
 from skd.store import Store
-from skd.training.commands import RESULTS, Results
+from skd.training.options import RESULTS, Results
 
 
 def show(

@@ -40,6 +40,11 @@ def document(facts: Facts) -> dict[str, Any]:
         "collapse": record.collapse.model_dump() if record and record.collapse else None,
         "cost": record.cost.model_dump() if record else None,
         "environment": dict(facts.environment),
+        "sources": {
+            "recorded": facts.sources,
+            "here": facts.sources_here,
+            "same": facts.same_sources,
+        },
         "execution": dict(facts.execution),
         "finished_at": record.finished_at if record else None,
         "files": [_file(file) for file in facts.files],

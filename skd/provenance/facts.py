@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from skd.code import sources_id
 from skd.files import sha256_of
 from skd.provenance.finding import Kind, Occurrence, Studies
 from skd.provenance.reading import read_card, read_failure, read_record, read_spec
@@ -62,6 +63,7 @@ class Facts:
         reason: why it failed, or who runs it.
         problems: what of it cannot be read, and why.
         failure, environment, execution: of the record, or of the attempt that failed.
+        sources_here: digest of this code's sources, to compare with that in the environment.
         card: a teacher's own.
         unsearched: studies that may ask for it too, but cannot be read.
     """
@@ -79,10 +81,21 @@ class Facts:
     taught: Taught | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     execution: Mapping[str, Any] = field(default_factory=dict)
+    sources_here: str | None = None
     files: tuple[StoredFile, ...] = ()
     occurrences: tuple[Occurrence, ...] = ()
     unsearched: tuple[str, ...] = ()
     logs: tuple[Path, ...] = ()
+
+    @property
+    def sources(self) -> str | None:
+        """The digest of the sources that made it; none where it is not recorded."""
+        return self.environment.get("sources")
+
+    @property
+    def same_sources(self) -> bool | None:
+        """Whether this code made it; none where that is not recorded."""
+        return None if self.sources is None else self.sources == self.sources_here
 
 
 def entries_of(identity: str, store: Store, studies: Studies) -> list[tuple[Kind, Entry]]:
@@ -132,6 +145,7 @@ def gather(
         taught=_taught(spec, record, store),
         environment=record.environment if record else failure.environment if failure else {},
         execution=record.execution if record else _execution(entry),
+        sources_here=sources_id(),
         files=tuple(_files(entry, stated_files(record, card), verify)),
         occurrences=tuple(places),
         unsearched=studies.unreadable,

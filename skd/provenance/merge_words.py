@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from skd.provenance.comparing import Side, code_text
 from skd.provenance.facts import WEIGHTS
 from skd.provenance.finding import Kind, Studies
 from skd.provenance.planning import FOLDERS, Conflict, Plan
@@ -44,6 +45,8 @@ def conflicts_shown(conflicts: Sequence[Conflict], known: Iterable[Studies]) -> 
         parts.append(Padding(Text(conflict.why, overflow="fold"), (0, 0, 0, 2)))
         if conflict.here and conflict.there:
             parts.append(Padding(_sides(conflict), (0, 0, 0, 2)))
+            if words := _code(conflict.here, conflict.there):
+                parts.append(Padding(Text(words, overflow="fold"), (0, 0, 0, 2)))
         parts.append(Text())
     return Group(*parts)
 
@@ -78,6 +81,12 @@ def _counts(plan: Plan, kind: Kind, dry_run: bool) -> str:
     if refused:
         parts.append(f"{refused} refused")
     return f"{FOLDERS[kind]}: {', '.join(parts)}"
+
+
+def _code(here: Side, there: Side) -> str:
+    """Return whether the same code made both sides; nothing of cards, which do not record it."""
+    both = here.environment and there.environment
+    return code_text(here.environment, there.environment) if both else ""
 
 
 def _sides(conflict: Conflict) -> Table:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from skd.jobs.overview import duration
+from skd.provenance.comparing import commit_text
 from skd.provenance.facts import Facts, StoredFile
 from skd.provenance.reading import near
 from skd.records import Accuracy, Collapse, Cost
@@ -171,7 +172,8 @@ def _cost(cost: Cost) -> Rows:
 def _environment(facts: Facts) -> Rows:
     found = facts.environment
     if found:
-        yield "code", f"skd {found.get('skd', '?')}, {_commit(found)}"
+        yield "code", f"skd {found.get('skd', '?')}, {commit_text(found)}"
+        yield "sources", _sources(facts)
     for name, keys in (("versions", SOFTWARE), ("machine", HARDWARE)):
         told = [_setting(key, found[key]) for key in keys if found.get(key) is not None]
         if told:
@@ -185,12 +187,11 @@ def _environment(facts: Facts) -> Rows:
         yield f"session {number}", str(session)
 
 
-def _commit(environment: Mapping[str, Any]) -> str:
-    commit = environment.get("git_commit")
-    if commit is None:
-        return "commit not known"
-    clean = environment.get("git_clean")
-    return f"commit {commit}, {'clean' if clean else 'WITH UNCOMMITTED CHANGES'}"
+def _sources(facts: Facts) -> str:
+    if facts.same_sources is None:
+        return "not recorded"
+    here = "as here" if facts.same_sources else f"NOT AS HERE: this code is {facts.sources_here}"
+    return f"{facts.sources}, {here}"
 
 
 def _files(files: Iterable[StoredFile]) -> Table:

@@ -1,0 +1,79 @@
+"""Which code makes a record: the digest of its sources, and its commit. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from skd.sheet import ROOT
+
+PACKAGES = ("skd", "baselines")
+SUFFIXES = (".py", ".yaml")
+DIGEST_LENGTH = 16
+# By these, git would answer for the repository whose hook has started this process.
+OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
+
+
+def source_files(root: Path = ROOT) -> Iterator[tuple[str, bytes]]:
+    """Yield path and content of the sources that train, in a fixed order.
+
+    These are all Python and YAML files of ``skd`` and ``baselines``.
+
+    Args:
+        root: the folder that holds the packages; paths are relative to it, with ``/``.
+    """
+    for package in PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in SUFFIXES and path.is_file():  # not an editor's dangling lock
+                yield path.relative_to(root).as_posix(), path.read_bytes()
+
+
+def sources_id(root: Path = ROOT) -> str:
+    """Return the head of a digest of the sources: the same in every folder and without git.
+
+    It is what ``sha256sum`` says of its own list of these files, sorted by name as in the C locale:
+    docs/provenance.md has the command.
+    """
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  {name}\n"
+        for name, content in sorted(source_files(root))
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:DIGEST_LENGTH]
+
+
+def code_facts(root: Path = ROOT) -> dict[str, Any]:
+    """Return which code this is, as a record's environment has it.
+
+    ``git_commit`` and ``git_clean`` are none where there is no git, and where ``root`` lies inside
+    another project's repository, whose commit says nothing about this code.
+    """
+    commit, clean = _commit(root)
+    return {"git_commit": commit, "git_clean": clean, "sources": sources_id(root)}
+
+
+def _commit(root: Path) -> tuple[str | None, bool | None]:
+    """Return the commit of the repository whose top level is ``root``, and whether it is clean."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root.resolve():
+        return None, None
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit is None:
+        return None, None
+    status = _git(root, "status", "--porcelain")
+    return commit, None if status is None else status == ""
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    known = {name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY}
+    command = ["git", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=known, capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
