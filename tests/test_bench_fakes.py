@@ -15,7 +15,13 @@ class Fake:
     """A side that does nothing, but what it is told to."""
 
     def __init__(self, options: Options, **how: Any) -> None:
-        self.how = {"teacher": options.teacher, "lanes": 2, **how}
+        self.how = {"teacher": options.teacher, "lanes": options.lanes or 2, **how}
+        self.steps, self.evaluations = 0, 0
+
+    def rebuild(self, options: Options) -> None:
+        if options.variant.startswith("kernels"):
+            raise UnfitError("there is no such table")
+        self.how |= {"process": os.getpid(), "lanes": options.lanes, "variant": options.variant}
         self.steps, self.evaluations = 0, 0
 
     def step(self) -> None:
@@ -38,7 +44,10 @@ class Fake:
 
 def build(case: Case, options: Options) -> Fake:
     print("what a library prints is no answer")
-    return Fake(options, teacher="live" if options.teacher == "live" else "views")
+    side = Fake(options, teacher="live" if options.teacher == "live" else "views")
+    if options.variant.startswith("kernels"):
+        raise UnfitError("there is no such table")
+    return side
 
 
 def build_unfit(case: Case, options: Options) -> Fake:
@@ -54,6 +63,12 @@ def build_broken(case: Case, options: Options) -> Fake:
             raise ArithmeticError("the sixth step")
 
     side.step = step
+    return side
+
+
+def build_sleeping(case: Case, options: Options) -> Fake:
+    side = build(case, options)
+    side.step = lambda: time.sleep(600)
     return side
 
 

@@ -1,20 +1,21 @@
 """The arithmetic of `skd bench`, against values worked out by hand; its rows, tables and JSON."""
 
+import itertools
 import json
-from io import StringIO
 from pathlib import Path
 
 import pytest
 import tiny
 from pydantic import ValidationError
-from rich.console import Console
 
 from skd.bench import measure, tables
 from skd.bench.cases import Case, Options, cases_of
 from skd.bench.results import BenchError, Comparison, Peak, Row, TeacherViews, read, write
 from skd.bench.rows import rows_of, teacher_views
 from skd.bench.running import Measured
+from skd.bench.variants import VARIANTS
 from skd.errors import UnknownNameError
+from skd.sheet import ROOT
 from skd.spec import DatasetSpec
 
 
@@ -104,8 +105,21 @@ def test_wrong_names_are_told_the_allowed_ones() -> None:
 # The rows.
 
 
-def measured(side: str, rounds: list[float], **how: object) -> Measured:
-    return Measured(side, how, rounds, evaluations=[3.0, 1.0, 2.0], peak_memory_bytes=2**20)
+PLAIN_ROUNDS = [0.4, 0.8, 0.6]
+
+
+def measured(
+    side: str, rounds: list[float], plain: list[float] = PLAIN_ROUNDS, **how: object
+) -> Measured:
+    return Measured(
+        side,
+        how,
+        rounds,
+        evaluations=[3.0, 1.0, 2.0],
+        peak_memory_bytes=2**20,
+        variant=how.pop("variant", None),
+        plain_rounds=plain,
+    )
 
 
 def test_rows_hold_what_was_measured(cases: list[Case]) -> None:
@@ -115,10 +129,12 @@ def test_rows_hold_what_was_measured(cases: list[Case]) -> None:
     sides = [
         measured("skd", [0.2, 0.4, 0.3], teacher="views", lanes=4),
         measured("skd-live", [0.4, 0.4, 0.4], teacher="live"),
-        measured("plain", [0.4, 0.8, 0.6], teacher="live"),
+        measured("plain", PLAIN_ROUNDS, teacher="live"),
         broken,
     ]
     ours, live, plain, none = rows_of(case, sides, {"float32": peak})
+    assert ours.steps_per_second == pytest.approx(4 / 0.3)
+    assert ours.plain_rounds == plain.rounds == tuple(PLAIN_ROUNDS)
     assert (ours.lanes, ours.seconds_per_step, ours.evaluation_seconds) == (4, 0.3, 2.0)
     assert ours.images_per_second == pytest.approx(4 * 64 / 0.3)
     assert ours.seconds_per_epoch == pytest.approx((2 * 0.3 + 2) / 4)
@@ -131,8 +147,24 @@ def test_rows_hold_what_was_measured(cases: list[Case]) -> None:
     assert live.share_of_peak == pytest.approx(64 * 4 * student / 0.4 / 1e9)
     assert (none.failure, none.unfit, none.rounds) == ("no such thing", True, ())
     assert none.seconds_per_step is none.speed_up is None
-    without = rows_of(case, sides[:2], {})
+    assert none.steps_per_second is None
+    sides = [measured("skd", [0.2, 0.4], plain) for plain in ([], [0.4])]  # it failed in between
+    without = rows_of(case, sides, {})
     assert [row.speed_up for row in without] == [row.share_of_peak for row in without] == [None] * 2
+
+
+def test_rows_tell_what_time_left_out(cases: list[Case]) -> None:
+    unmeasured = Measured("skd", variant="eager", lanes=4, late=True)
+    unevaluated = Measured("skd", {"lanes": 2}, [0.5, 0.7], variant="eager", lanes=2, late=True)
+    rows = rows_of(case_of(cases, "kd"), [unmeasured, unevaluated], {})
+    first, second = rows
+    assert (first.variant, first.lanes, first.skipped, first.unfit) == ("eager", 4, True, False)
+    assert (first.failure, first.rounds) == ("not measured: time is up", ())
+    assert second.failure is second.seconds_per_epoch is second.evaluation_share is None
+    assert (second.seconds_per_step, second.rounds) == (0.6, (0.5, 0.7))
+    assert comparison(rows).failures == []
+    assert "not measured: time is up" in tables.line(first)
+    assert "an epoch" not in tables.line(second)
 
 
 def test_what_the_views_cost_is_set_against_what_they_save(cases: list[Case]) -> None:
@@ -146,6 +178,9 @@ def test_what_the_views_cost_is_set_against_what_they_save(cases: list[Case]) ->
     built = teacher_views("teacher", found, rows, epochs=3)
     assert built.extrapolated
     assert built.pays_after_runs == {case.key: pytest.approx(9 / (2 * 0.3 * 3))}
+    eager = measured("skd", [0.1], teacher="views", variant="eager")  # no such one is live
+    more = rows_of(case, [*sides, eager], {})
+    assert teacher_views("teacher", found, more, epochs=3) == built
     assert teacher_views("another", found, rows, epochs=3).pays_after_runs == {}
     failed = teacher_views("teacher", {"failure": "no room"}, rows, epochs=3)
     assert (failed.failure, failed.pays_after_runs) == ("no room", {})
@@ -202,7 +237,7 @@ def test_failures_are_what_went_wrong_not_what_is_not_there(cases: list[Case]) -
 
 def test_tables_tell_numbers_and_reasons(cases: list[Case]) -> None:
     sides = [
-        measured("skd", [0.2, 0.25] * 3, teacher="views", lanes=2),
+        measured("skd", [0.2, 0.25] * 3, [0.4, 0.5] * 3, teacher="views", lanes=2),
         measured("plain", [0.4, 0.5] * 3, teacher="live", workers=3, teacher_weights="random"),
         Measured("mdistiller", failure="the disk is full"),
     ]
@@ -218,10 +253,9 @@ def test_tables_tell_numbers_and_reasons(cases: list[Case]) -> None:
         pays_after_runs={"a/kd": 0.5, "a/dkd": None},
     )
     made = comparison(rows, peaks={"float32": peak}, teacher_views=(views,))
-    console = Console(width=200, file=StringIO())
-    console.print(tables.rows_table(made.rows))
-    console.print(tables.views_table(made.teacher_views))
-    text = console.file.getvalue() + "\n".join([*tables.notes(made), *map(tables.line, made.rows)])
+    shown = [*tables.rows_lines(made.rows, long=True), *tables.views_lines(made.teacher_views)]
+    shown += [*tables.notes(made), *map(tables.line, made.rows)]
+    text = " ".join(" ".join(shown).split())  # lines are broken anywhere
     for told in (
         "4.00 [4.00, 4.00] times",
         "the disk is full",
@@ -229,10 +263,59 @@ def test_tables_tell_numbers_and_reasons(cases: list[Case]) -> None:
         "random weights",
         "100 GFLOP/s, measured here",
         "about 9 s",
-        "a/kd: 0.5, a/dkd: never",
+        "a/kd: 0.5; a/dkd: never",
         "2 threads a side",
     ):
         assert told in text, told
+
+
+def test_tables_fit_a_terminal_of_80_columns(cases: list[Case]) -> None:
+    names = ["skd", "skd-live", "plain"]
+    reason = "no table was measured on this GPU: skd tune-kernels " * 3
+    found = [
+        measured(
+            "skd",
+            [seconds] * 6,
+            [12 * seconds] * 6,
+            teacher="views",
+            lanes=lanes,
+            variant=variant,
+            recording="not recorded: an operation that has a very long name " * 2,
+        )
+        for variant, seconds in zip(VARIANTS, itertools.cycle([0.00123, 0.123, 12.3, 1.0]))
+        for lanes in (1, 16)
+    ]
+    found += [measured(name, [0.5], [0.5]) for name in names[1:]]
+    found += [
+        Measured("skd", variant="kernels-bfloat16", lanes=8, failure=reason, unfit=True),
+        Measured("skd", variant="kernels-bfloat16", lanes=16, late=True),
+        Measured("mdistiller", failure="RuntimeError: it broke"),
+    ]
+    for side in found:
+        side.peak_memory_bytes = 70 * 2**30
+    rows = [row for case in cases[:2] for row in rows_of(case, found, {})]
+    made = comparison(rows, teacher_views=(TeacherViews(teacher="a", failure="no " * 60),))
+    for long in (False, True):
+        lines = [*tables.rows_lines(rows, long), *tables.views_lines(made.teacher_views)]
+        lines += tables.notes(made)
+        assert max(map(len, lines)) <= 80
+        for variant in VARIANTS:
+            words = [line.split() for line in lines if line.startswith(f"skd {variant} ")]
+            assert len(words) >= 2 * len(cases[:2])  # unbroken, with each number of lanes
+            assert words[0][2] == "1"
+        text = "\n".join(lines)
+        for told in ("not there", "FAILED", "not measured: time is up", "12.0 [12.0, 12.0]"):
+            assert told in text, told
+        assert ("very long name" in text) == long
+
+
+def test_the_reference_comparisons_can_still_be_read() -> None:
+    paths = sorted((ROOT / "results" / "reference" / "bench").glob("*.json"))
+    assert paths
+    for path in paths:
+        made = read(path)
+        assert {row.variant for row in made.rows} == {None}
+        assert [*tables.rows_lines(made.rows)]
 
 
 def test_options_go_to_other_processes_as_json(tmp_path: Path) -> None:

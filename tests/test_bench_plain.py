@@ -86,6 +86,7 @@ def test_losses_and_gradients_are_our_objectives(method: str, tmp_path: Path) ->
     context = TermContext(images.num_classes, images.train_labels, 0, example, taught)
     objective = Objective(loop.spec.method, context)
     objective.load_state_dict(loop.objective.state_dict())
+    objective.begin_epoch(1)
     outputs = student.forward_features(views)
     total = objective(Batch(outputs, taught, target, indices, 1, Draws(0))).total
     total.backward()

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
+from skd.bench.variants import DEFAULT
 from skd.errors import UnknownNameError
 from skd.spec import Frozen, RunSpec
 from skd.study import Cell, Expansion, ExtraFacts, ImageFacts, NetworkFacts
@@ -44,6 +45,11 @@ class Case(Frozen):
         """Steps in an epoch; the last one may be smaller and counts as one."""
         return -(-self.images.train_images // self.batch_size)
 
+    @property
+    def steps(self) -> int:
+        """Steps of a whole run."""
+        return self.spec.recipe.epochs * self.steps_per_epoch
+
 
 class Options(Frozen):
     """How a side is to be executed.
@@ -51,6 +57,7 @@ class Options(Frozen):
     Attributes:
         device: where.
         threads: torch's CPU threads in the side's own process (a loader's workers come on top).
+        variant: of ours, by its name in `skd.bench.variants`; the other sides have none.
         lanes: runs side by side on one device, where the side can do so; none: its own choice.
         workers: of the loaders, where the side has any; none: its own default.
         teacher: ``live`` forbids a side to replace the teacher's forward pass by anything.
@@ -61,6 +68,7 @@ class Options(Frozen):
 
     device: Literal["cpu", "cuda"]
     threads: PositiveInt
+    variant: str = DEFAULT
     lanes: PositiveInt | None = None
     workers: int | None = None
     teacher: Literal["auto", "live"] = "auto"

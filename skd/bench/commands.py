@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from skd import bounds
 from skd.bench import tables
 from skd.bench.cases import Options, cases_of
 from skd.bench.comparing import with_case, with_views
+from skd.bench.limits import TimeLimit
 from skd.bench.progress import progress
 from skd.bench.results import Comparison, write
-from skd.bench.running import Plan, run_case
+from skd.bench.running import Plan, groups_of, run_case
 from skd.bench.sides import LIVE, MDISTILLER, OURS, PLAIN, SIDES
+from skd.bench.variants import DEFAULT, VARIANTS, product_choice, variant_of
 from skd.errors import FAILED, INTERRUPTED, UnknownNameError
 from skd.study import load_expansion
 
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 
 STEPS = {"cpu": 10, "cuda": 200}
 EVALUATIONS = {"cpu": 1, "cuda": 3}
+TURN_SECONDS = (
+    1.0  # of a turn, where there is a bound on the whole: the plain loop's steps are slow
+)
 
 
 def bench(
@@ -39,7 +45,7 @@ def bench(
         typer.Option(help="TEACHER--STUDENT; may be repeated (default: the study's first)"),
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="may be repeated (default: all of the study)")
+        list[str] | None, typer.Option(help="a method of the study; may be repeated (default: all)")
     ] = None,
     side: Annotated[
         list[str] | None,
@@ -48,28 +54,59 @@ def bench(
             f"given, {LIVE} where {OURS} has replaced the teacher's forward pass)"
         ),
     ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"how {OURS} computes its steps: {', '.join(VARIANTS)}; may be repeated (default: "
+            f"{DEFAULT}, and what skd train would choose on this device)"
+        ),
+    ] = None,
     rounds: Annotated[
-        int, typer.Option(min=1, help="in each of which every side has a turn, A B, B A, …")
+        int, typer.Option(min=1, help="rounds, in each of which every side has a turn: A B, B A, …")
     ] = 6,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="timed in a turn (default: 10 on a CPU, 200 on a GPU)")
+        int | None,
+        typer.Option(min=1, help="steps timed in a turn (default: 10 on a CPU, 200 on a GPU)"),
     ] = None,
-    warmup: Annotated[int, typer.Option(min=1, help="steps of each side before the first")] = 5,
+    warmup: Annotated[
+        int, typer.Option(min=1, help="steps of each side before its first round")
+    ] = 5,
     evaluations: Annotated[
-        int | None, typer.Option(min=1, help="of the test images (default: 1 on a CPU, 3 on a GPU)")
+        int | None,
+        typer.Option(
+            min=1, help="evaluations of the test images (default: 1 on a CPU, 3 on a GPU)"
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads a side (default: torch's)")
+        int | None,
+        typer.Option(
+            min=1, callback=bounds.threads, help="CPU threads of each side (default: torch's)"
+        ),
+    ] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="the whole run takes no longer: turns are shorter and rounds fewer where time is "
+            "short (default: no limit)",
+        ),
     ] = None,
     lanes: Annotated[
-        int | None, typer.Option(min=1, help="runs side by side, of ours (default: its choice)")
+        list[int] | None,
+        typer.Option(
+            min=1,
+            callback=bounds.lanes,
+            help=f"runs side by side of {OURS}; may be repeated (default: 1)",
+        ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="of the others' loaders (default: one a core, 8 at most; mdistiller 2)",
+            callback=bounds.workers,
+            help="worker processes of the other sides' loaders (default: one a core, 8 at most; "
+            "mdistiller 2)",
         ),
     ] = None,
     mdistiller: Annotated[
@@ -79,6 +116,9 @@ def bench(
         Path | None,
         typer.Option(help="folder with the packages that mdistiller needs and are not here"),
     ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="print how each side was trained, and further numbers")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="JSON file (default: RESULTS/bench/DEVICE-DATE.json)")
     ] = None,
@@ -88,52 +128,62 @@ def bench(
 ) -> None:
     """Compare the speed of our training step with the field's common practice, in turns.
 
-    Each side has a process of its own; while one is timed the others are stopped. A side that
-    fails is a row with its reason; the exit status is then 1.
+    Each side has a process of its own; while one is timed the others are stopped.
+    The variants and numbers of lanes of our side are built one after the other in
+    one process, and each takes turns with the plain loop. A side that fails is a
+    row with its reason; the exit status is then 1.
     """
     from skd.training.execution import choose
 
+    limit = TimeLimit.of_minutes(minutes)
+    for name in variant or ():
+        variant_of(name)
     place = choose(device, threads)
     expansion = load_expansion(study, results)
     cases = cases_of(expansion, pair or (), method or ())
     options = Options(
         device=place.device,
         threads=place.threads,
-        lanes=lanes,
         workers=workers,
         results=results,
         mdistiller=mdistiller,
         mdistiller_site=mdistiller_site,
     )
-    sides = sides_for(side or (), options)
+    usual = [DEFAULT, *(product_choice(place, case.steps) for case in cases)]
+    variants, counts = dict.fromkeys(variant or usual), dict.fromkeys(lanes or [None])
+    groups = groups_of(sides_for(side or (), options), [*variants], [*counts])
     plan = Plan(
         rounds=rounds,
         steps=steps or STEPS[place.device],
         warmup=warmup,
         evaluations=evaluations or EVALUATIONS[place.device],
+        turn_seconds=None if minutes is None else TURN_SECONDS,
     )
     made = Comparison(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         study=expansion.study,
         dataset=expansion.dataset,
         round_steps=plan.steps,
+        minutes=minutes,
         epochs=expansion.recipe.epochs,
         threads=place.threads,
         **_machine(place),
     )
     path = output or default_path(results, made)
     console = Console(highlight=False)
-    with _ending_on_sigterm(), progress(len(cases) * plan.turns(len(sides))) as bar:
+    with _ending_on_sigterm(), progress(len(cases) * plan.turns(groups)) as bar:
         for number, case in enumerate(cases):
-            bar.begin_case(number * plan.turns(len(sides)))
-            made = with_case(made, case, run_case(case, sides, plan, bar.tell), options, bar)
+            bar.begin_case(number * plan.turns(groups))
+            share = limit.without_closing.share(len(cases) - number)
+            measured = run_case(case, groups, plan, bar.tell, limit=share)
+            made = with_case(made, case, measured, options, bar, limit)
             write(made, path)  # what is measured stays, whatever comes next
-        made = with_views(made, cases, options, bar)
+        made = with_views(made, cases, options, bar, limit)
     write(made, path)
-    console.print(tables.rows_table(made.rows))
+    shown = [*tables.rows_lines(made.rows, long)]
     if made.teacher_views:
-        console.print(tables.views_table(made.teacher_views))
-    for line in [*tables.notes(made), f"written to {path}"]:
+        shown += tables.views_lines(made.teacher_views)
+    for line in [*shown, "", *tables.notes(made), f"written to {path}"]:
         console.print(line, markup=False, soft_wrap=True)
     if made.failures:
         Console(stderr=True).print(f"failed: {'; '.join(made.failures)}", markup=False)

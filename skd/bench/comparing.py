@@ -7,6 +7,7 @@ from typing import Any
 
 from skd.bench import tables
 from skd.bench.cases import Case, Options
+from skd.bench.limits import UNLIMITED, TimeLimit
 from skd.bench.process import SideError, SideProcess
 from skd.bench.progress import Bar
 from skd.bench.results import Comparison, Peak, TeacherViews
@@ -16,16 +17,21 @@ from skd.bench.sides import MEASURE_PEAK, MEASURE_VIEWS
 
 
 def with_case(
-    made: Comparison, case: Case, measured: Sequence[Measured], options: Options, bar: Bar
+    made: Comparison,
+    case: Case,
+    measured: Sequence[Measured],
+    options: Options,
+    bar: Bar,
+    limit: TimeLimit = UNLIMITED,
 ) -> Comparison:
-    """Return the comparison with a case's rows, and told of them; peaks are measured as needed."""
+    """Return the comparison with a case's rows, after showing them; measure peaks as needed."""
     peaks = dict(made.peaks)
     for found in measured:
         if found.traceback:
             bar.print(found.traceback)
         name = precision_of(found.how)
-        if found.failure is None and name not in peaks:
-            with SideProcess(MEASURE_PEAK, case, options, precision=name) as process:
+        if found.rounds and name not in peaks and not limit.over:
+            with SideProcess(MEASURE_PEAK, case, options, limit, precision=name) as process:
                 try:
                     peaks[name] = Peak(**process.measure())
                 except SideError as error:  # the shares stay open
@@ -36,18 +42,30 @@ def with_case(
     return made.model_copy(update={"rows": (*made.rows, *rows), "peaks": peaks})
 
 
-def with_views(made: Comparison, cases: Sequence[Case], options: Options, bar: Bar) -> Comparison:
-    """Return the comparison with what the views take, of each teacher that was seen by them."""
+def with_views(
+    made: Comparison,
+    cases: Sequence[Case],
+    options: Options,
+    bar: Bar,
+    limit: TimeLimit = UNLIMITED,
+) -> Comparison:
+    """Return the comparison with what the views take, of each teacher that was seen by them.
+
+    Teachers for which there is no time left are left out.
+    """
     by_key = {(case.pair, case.method): case for case in cases}
     found: dict[str, TeacherViews] = {}
     for row in filter(uses_views, made.rows):
-        if row.teacher in found:
+        if row.teacher in found or limit.over:
             continue
         bar.tell(f"{row.teacher}: building views")
-        with SideProcess(MEASURE_VIEWS, by_key[row.pair, row.method], options) as process:
+        case = by_key[row.pair, row.method]
+        with SideProcess(MEASURE_VIEWS, case, options, limit) as process:
             try:
                 measured: dict[str, Any] = process.measure()
             except SideError as error:
+                if error.late:
+                    continue
                 measured = {"failure": str(error)}
         found[row.teacher] = teacher_views(row.teacher, measured, made.rows, made.epochs)
     return made.model_copy(update={"teacher_views": tuple(found.values())})

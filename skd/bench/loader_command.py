@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from skd import bounds
 from skd.bench.loader_results import (
     OURS,
     REFERENCE,
@@ -32,7 +33,12 @@ def bench_loader(
         Path, typer.Option(help="photos in a folder a class, such as SKD_DATA/imagenet/train")
     ],
     workers: Annotated[
-        int | None, typer.Option(min=0, help="loader processes of each side (default: one a core)")
+        int | None,
+        typer.Option(
+            min=0,
+            callback=bounds.workers,
+            help="loader processes of each side (default: one a core)",
+        ),
     ] = None,
     rounds: Annotated[
         int, typer.Option(min=1, help="in each of which both sides have a turn, A B, B A, …")
@@ -43,7 +49,12 @@ def bench_loader(
     ] = 1024,
     device: Annotated[str, typer.Option(help="where batches go: auto, cpu or cuda")] = "auto",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads beside the workers (default: torch's)")
+        int | None,
+        typer.Option(
+            min=1,
+            callback=bounds.threads,
+            help="CPU threads beside the workers (default: torch's)",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="JSON file (default: RESULTS/bench-loader/DATE.json)")

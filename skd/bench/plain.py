@@ -171,6 +171,7 @@ class PlainLoop(OnDevice):
                 with seeded(self.spec.seed, f"weights of {label}"):
                     objective.terms[label] = GatheredCRD(settings, context)
                 negatives = settings.negatives
+        objective.begin_epoch(1, self.device)
         return objective.to(self.device), negatives
 
     def _optimizer(self) -> torch.optim.SGD:

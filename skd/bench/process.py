@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ import tempfile
 from typing import Any, Self
 
 from skd.bench.cases import Case, Options
+from skd.bench.limits import UNLIMITED, TimeLimit
 from skd.errors import SkdError
 
 TAIL_LINES = 5  # of what a process said before it died
@@ -29,11 +32,20 @@ class SideError(SkdError):
     Attributes:
         unfit: the side has no such method or network: no fault.
         traceback: of an unexpected error.
+        serves: its process goes on, and can be asked to build something else.
+        late: its time was up before it answered: no fault either.
     """
 
-    def __init__(self, message: str, unfit: bool = False, traceback: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        unfit: bool = False,
+        traceback: str | None = None,
+        serves: bool = False,
+        late: bool = False,
+    ) -> None:
         super().__init__(message)
-        self.unfit, self.traceback = unfit, traceback
+        self.unfit, self.traceback, self.serves, self.late = unfit, traceback, serves, late
 
 
 class SideProcess:
@@ -43,10 +55,19 @@ class SideProcess:
         builder: ``module:function``, called there with case and options.
         case: what to train.
         options: how.
+        limit: how long it may take to answer.
         **arguments: further ones of the function.
     """
 
-    def __init__(self, builder: str, case: Case, options: Options, **arguments: Any) -> None:
+    def __init__(
+        self,
+        builder: str,
+        case: Case,
+        options: Options,
+        limit: TimeLimit = UNLIMITED,
+        **arguments: Any,
+    ) -> None:
+        self._limit = limit
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         environment = dict(os.environ)
         if options.device == "cpu":
@@ -85,6 +106,14 @@ class SideProcess:
         """
         return self._ask(self._first)["how"]
 
+    def rebuild(self, options: Options) -> dict[str, Any]:
+        """Have the side built in another way, and return what it says of itself.
+
+        Raises:
+            SideError: it cannot be built, or has died.
+        """
+        return self._ask({"do": "rebuild", "options": options.model_dump(mode="json")})["how"]
+
     def measure(self) -> dict[str, Any]:
         """Have a function that measures called, and return what it found.
 
@@ -93,9 +122,16 @@ class SideProcess:
         """
         return self._ask(self._first)["found"]
 
-    def steps(self, steps: int, lead: int = 0) -> float:
-        """Return the seconds of some training steps, after ``lead`` more that are not timed."""
-        return self._ask({"do": "steps", "steps": steps, "lead": lead})["seconds"]
+    def steps(self, steps: int, lead: int = 0, seconds: float | None = None) -> float:
+        """Return the seconds that a training step takes.
+
+        Args:
+            steps: to be timed.
+            lead: more steps before them, which are not timed.
+            seconds: after which the turn may end before all steps are done.
+        """
+        request = {"do": "steps", "steps": steps, "lead": lead, "limit": seconds}
+        return self._ask(request)["seconds"]
 
     def evaluate(self) -> float:
         """Return the seconds of an evaluation."""
@@ -126,17 +162,29 @@ class SideProcess:
             self._signal(signal.SIGCONT)
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
-            line = self._process.stdout.readline()
+            in_time = self._answers_in_time()
+            line = self._process.stdout.readline() if in_time else ""
         except BrokenPipeError:
-            line = ""
+            in_time, line = True, ""
         self._signal(signal.SIGSTOP)
         self._running = False
+        if not in_time:
+            self._signal(signal.SIGKILL)
+            raise SideError("time is up", late=True)
         if not line:
             raise SideError(self._death())
         answer = json.loads(line)
         if "failure" in answer:
-            raise SideError(answer["failure"], answer["unfit"], answer["traceback"])
+            known = ("unfit", "traceback", "serves")
+            raise SideError(answer["failure"], **{name: answer[name] for name in known})
         return answer
+
+    def _answers_in_time(self) -> bool:
+        left = self._limit.left  # what is answered is one line, and nothing before it is left over
+        ready, _, _ = select.select(
+            [self._process.stdout], [], [], None if left == math.inf else left
+        )
+        return bool(ready)
 
     def _signal(self, number: int) -> None:
         if self._process.poll() is None:

@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from skd.errors import SkdError
 from skd.files import write_json
@@ -37,6 +44,11 @@ class Row(Frozen):
     teacher: str | None = Field(description="its name in the sheet; none: the method needs none")
     student: str
     side: str = Field(description="skd, skd-live, plain or mdistiller: see skd.bench.sides")
+    variant: str | None = Field(
+        None,
+        description="of ours, see skd.bench.variants; none of other sides, and where a file is "
+        "older than the variants",
+    )
     how: dict[str, Any] = Field(
         default_factory=dict,
         description="what the side says of itself: teacher (live, views, none), teacher's weights, "
@@ -46,6 +58,9 @@ class Row(Frozen):
     lanes: PositiveInt = Field(1, description="runs that step together")
     steps_per_epoch: PositiveInt
     rounds: tuple[PositiveFloat, ...] = Field((), description="seconds a step, of all lanes")
+    plain_rounds: tuple[PositiveFloat, ...] = Field(
+        (), description="seconds a step of the plain loop in the same rounds"
+    )
     evaluations: tuple[PositiveFloat, ...] = Field((), description="seconds, of all lanes")
     seconds_per_step: PositiveFloat | None = Field(None, description="the rounds' median")
     images_per_second: PositiveFloat | None = Field(None, description="of all lanes, training")
@@ -65,6 +80,18 @@ class Row(Frozen):
     speed_up: SpeedUp | None = Field(None, description="over plain; none where that failed")
     failure: str | None = None
     unfit: bool = Field(False, description="not a fault: the side has no such method or network")
+    skipped: bool = Field(False, description="not a fault: time was up before the first round")
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Training steps a second, summed over the lanes."""
+        return None if self.seconds_per_step is None else self.lanes / self.seconds_per_step
+
+    @property
+    def name(self) -> str:
+        """How a person names the row among those of its case."""
+        variant = f" {self.variant}" if self.variant else ""
+        return f"{self.side}{variant}"
 
 
 class Peak(Frozen):
@@ -111,7 +138,8 @@ class Comparison(Frozen):
     device: Literal["cpu", "cuda"]
     device_name: str
     threads: PositiveInt
-    round_steps: PositiveInt = Field(description="steps timed in a round")
+    round_steps: PositiveInt = Field(description="steps timed in a round, at most")
+    minutes: NonNegativeFloat | None = Field(None, description="that the whole was to take at most")
     epochs: PositiveInt = Field(description="of a run of the study")
     peaks: dict[str, Peak] = Field(default_factory=dict, description="by precision")
     rows: tuple[Row, ...] = ()
@@ -119,13 +147,13 @@ class Comparison(Frozen):
 
     @property
     def failures(self) -> list[str]:
-        """What failed, other than for want of a method."""
-        rows = [f"{row.pair}/{row.method}, {row.side}" for row in self.rows if _failed(row)]
+        """What failed, other than for want of a method or of time."""
+        rows = [f"{row.pair}/{row.method}, {row.name}" for row in self.rows if _failed(row)]
         return rows + [f"views of {row.teacher}" for row in self.teacher_views if row.failure]
 
 
 def _failed(row: Row) -> bool:
-    return row.failure is not None and not row.unfit
+    return row.failure is not None and not (row.unfit or row.skipped)
 
 
 def write(comparison: Comparison, path: Path) -> None:

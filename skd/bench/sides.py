@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from skd.bench.cases import Options
+
 OURS, LIVE, PLAIN, MDISTILLER = "skd", "skd-live", "plain", "mdistiller"
 SIDES = (OURS, LIVE, PLAIN, MDISTILLER)
+VARIED = (OURS, LIVE)  # built by a variant and a number of lanes
 
 # Each side's `build(case: Case, options: Options) -> Side`, in its process, as module:function.
 BUILDERS: Mapping[str, str] = MappingProxyType(
@@ -32,6 +35,13 @@ class Side(Protocol):
     A side that has no such method or network raises `UnfitError` when it is built: that is told,
     and is no fault. Anything else it raises is.
     """
+
+    def rebuild(self, options: Options) -> None:
+        """Let go of what was built, and be built by other options; only asked of `OURS`.
+
+        Raises:
+            UnfitError: these options cannot be had here; others may be asked for afterwards.
+        """
 
     def step(self) -> None:
         """Train one step on each lane: views, losses, gradients, the optimiser, the metrics."""

@@ -1,70 +1,75 @@
-"""A comparison as tables for a terminal. Imports no torch."""
+"""A comparison as text of 80 columns, whatever the terminal. Imports no torch."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
-
-from rich import box
-from rich.table import Table
+from itertools import groupby
 
 from skd.bench.results import Comparison, Row, TeacherViews
 from skd.bench.sides import LIVE, OURS, PLAIN
 
+WIDTH = 80
+INDENT = "    "
+MIB, GIB = 2**20, 2**30
+COLUMNS = ("side", "lanes", "ms/step", "steps/s", "x plain [95 %]", "GiB", "rounds")
 SHOWN_ELSEWHERE = ("lanes",)
-MIB = 2**20
 
 
 def line(row: Row) -> str:
-    """Return a row in a line, as it is told when it is measured."""
-    name = f"{row.pair}/{row.method}, {row.side}"
+    """Return a row in a line, as it is shown when it is measured."""
+    name = f"{row.pair}/{row.method}, {_name(row)}"
+    if row.skipped:
+        return f"{name}: {row.failure}"
     if row.failure:
         return f"{name}: {'not there' if row.unfit else 'FAILED'}: {row.failure}"
+    epoch = "" if row.seconds_per_epoch is None else f", {_seconds(row.seconds_per_epoch)} an epoch"
+    ratio = _ratio(row)
+    times = f", {ratio} times as fast as plain" if ratio else ""
     return (
-        f"{name}: {_seconds(row.seconds_per_step)} a step, {row.images_per_second:.0f} images/s, "
-        f"{_seconds(row.seconds_per_epoch)} an epoch{_times(row)}"
+        f"{name}: {_seconds(row.seconds_per_step)} a step, {row.images_per_second:.0f} images/s"
+        f"{epoch}{times}"
     )
 
 
-def rows_table(rows: Sequence[Row]) -> Table:
-    """Return the table of all rows, a section a case."""
-    table = Table(box=box.SIMPLE_HEAD, title="Training steps, side by side", title_justify="left")
-    for name in ("pair", "method", "side"):
-        table.add_column(name)
-    for name in ("lanes", "s/step", "images/s", "s/epoch", "evaluation", "memory", "of peak"):
-        table.add_column(name, justify="right")
-    table.add_column("images/s over plain", justify="right")
-    table.add_column("how", overflow="fold")
-    last = None
-    for row in rows:
-        if last not in (None, (row.pair, row.method)):
-            table.add_section()
-        case = ("", "") if last == (row.pair, row.method) else (row.pair, row.method)
-        last = (row.pair, row.method)
-        table.add_row(*case, row.side, *_numbers(row), _how(row))
-    return table
+def rows_lines(rows: Sequence[Row], long: bool = False) -> Iterator[str]:
+    """Yield a table for each case under a line that names it.
+
+    Below a table are the reasons of what failed, and with ``long`` the further numbers of each row
+    and how it was trained.
+    """
+    for (pair, method), found in groupby(rows, key=lambda row: (row.pair, row.method)):
+        case = [*found]
+        yield from ("", f"{pair}, {method}", *_table(case))
+        for row in case:
+            if row.failure and not row.skipped:
+                yield from _wrapped(f"{_name(row)}: {row.failure}")
+            elif long and not row.failure:
+                yield from _wrapped(f"{_name(row)}: {', '.join(_details(row))}")
 
 
-def views_table(rows: Sequence[TeacherViews]) -> Table:
-    """Return the table of what the teachers' views take."""
-    title = "Teachers' logits on every view of every training image, once a teacher"
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
-    table.add_column("teacher")
-    for name in ("views", "to build", "size"):
-        table.add_column(name, justify="right")
-    table.add_column("pays after runs", overflow="fold")
+def views_lines(rows: Sequence[TeacherViews]) -> Iterator[str]:
+    """Yield what the teachers' views take, a paragraph a teacher."""
+    yield from ("", "Teachers' logits on every view of every training image, once a teacher")
     for row in rows:
         if row.failure:
-            table.add_row(row.teacher, "", "FAILED", "", row.failure)
+            yield from _wrapped(f"{row.teacher}: FAILED: {row.failure}")
             continue
-        pays = [f"{key}: {_runs(runs)}" for key, runs in row.pays_after_runs.items()]
         about = "about " if row.extrapolated else ""
-        built = f"{about}{_seconds(row.seconds)}"
-        table.add_row(row.teacher, str(row.views), built, _bytes(row.bytes), ", ".join(pays))
-    return table
+        pays = "; ".join(f"{key}: {_runs(runs)}" for key, runs in row.pays_after_runs.items())
+        yield from _wrapped(
+            f"{row.teacher}: {row.views} views, {about}{_seconds(row.seconds)} to build, "
+            f"{row.bytes / MIB:,.0f} MiB" + (f"; pays after runs: {pays}" if pays else "")
+        )
 
 
 def notes(comparison: Comparison) -> Iterator[str]:
     """Yield lines on what the numbers are."""
+    for note in _notes(comparison):
+        yield from textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
     threads = "" if comparison.device == "cuda" else f", {comparison.threads} threads a side"
     yield f"device: {comparison.device_name}{threads}"
     for peak in comparison.peaks.values():
@@ -77,51 +82,89 @@ def notes(comparison: Comparison) -> Iterator[str]:
         f"{PLAIN}: the field's common loop"
     )
     yield (
-        "s/step: the median over rounds, in each of which the sides take turns; "
-        "s/epoch: of one run, an evaluation included (its share beside it)"
+        "ms/step: of one step on every lane, the median over rounds, in each of which the sides "
+        "take turns; steps/s: summed over the lanes; x plain: images/s over those of the plain "
+        "loop in the same rounds; GiB: the most memory held"
     )
     if any(row.how.get("teacher_weights") == "random" for row in comparison.rows):
         yield "teachers that the store lacks have random weights here: the time is the same"
 
 
-def _numbers(row: Row) -> tuple[str, ...]:
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    cells = [COLUMNS, *map(_cells, rows)]
+    whole = [row for row in cells if len(row) == len(COLUMNS)]
+    widths = [max(len(row[place]) for row in whole) for place in range(len(COLUMNS))]
+    widths[:2] = [max(len(row[place]) for row in cells) for place in (0, 1)]
+    for row in cells:
+        name, *others = row
+        if len(row) < len(COLUMNS):  # words in place of numbers
+            lanes, words = others
+            yield f"{name:<{widths[0]}}  {lanes:>{widths[1]}}  {words}"
+            continue
+        numbers = [f"{text:>{width}}" for text, width in zip(others, widths[1:], strict=True)]
+        yield "  ".join([f"{name:<{widths[0]}}", *numbers]).rstrip()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    lanes = str(row.lanes)
+    if row.skipped:
+        return row.name, lanes, row.failure
     if row.failure:
-        return "", "-" if row.unfit else "FAILED", *[""] * 6
-    share = f"{100 * row.share_of_peak:.1f} %" if row.share_of_peak else ""
+        return row.name, lanes, "not there" if row.unfit else "FAILED"
+    memory = row.peak_memory_bytes
     return (
-        str(row.lanes),
-        f"{row.seconds_per_step:.4g}",
-        f"{row.images_per_second:,.0f}",
-        f"{row.seconds_per_epoch:.4g}",
-        f"{100 * row.evaluation_share:.0f} %",
-        _bytes(row.peak_memory_bytes),
-        share,
-        _times(row).removeprefix(", ").removesuffix(" as plain"),
+        row.name,
+        lanes,
+        _digits(1000 * row.seconds_per_step),
+        _digits(row.steps_per_second),
+        _ratio(row),
+        "" if memory is None else f"{memory / GIB:.2f}",
+        str(len(row.rounds)),
     )
 
 
-def _how(row: Row) -> str:
-    if row.failure:
-        return row.failure
-    told = {key: value for key, value in row.how.items() if key not in SHOWN_ELSEWHERE}
-    return ", ".join(f"{key} {value}" for key, value in told.items() if value is not None)
+def _details(row: Row) -> Iterator[str]:
+    yield f"{row.images_per_second:,.0f} images/s"
+    if row.seconds_per_epoch is not None:
+        yield f"{_seconds(row.seconds_per_epoch)} an epoch"
+        yield f"{100 * row.evaluation_share:.1f} % of it evaluation"
+    if row.share_of_peak is not None:
+        yield f"{100 * row.share_of_peak:.1f} % of the peak"
+    for key, value in row.how.items():
+        if value is not None and key not in SHOWN_ELSEWHERE:
+            yield f"{key.replace('_', ' ')} {value}"
 
 
-def _times(row: Row) -> str:
+def _name(row: Row) -> str:
+    return row.name if row.lanes == 1 else f"{row.name}, {row.lanes} lanes"
+
+
+def _ratio(row: Row) -> str:
     """Return how many times as fast as the plain loop a row is, where it is another."""
     if row.speed_up is None or row.side == PLAIN:
         return ""
     value, low, high = row.speed_up.value, row.speed_up.low, row.speed_up.high
-    interval = "" if low is None else f" [{low:.2f}, {high:.2f}]"
-    return f", {value:.2f}{interval} times as plain"
+    interval = "" if low is None else f" [{_digits(low)}, {_digits(high)}]"
+    return f"{_digits(value)}{interval}"
+
+
+def _digits(value: float) -> str:
+    """Return a number with three digits that count, and all that stand before the point."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        subsequent_indent=INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _seconds(value: float) -> str:
     return f"{value:.3g} s" if value < 600 else f"{value / 60:.0f} min"
-
-
-def _bytes(count: int | None) -> str:
-    return "" if count is None else f"{count / MIB:,.0f} MiB"
 
 
 def _runs(runs: float | None) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import os
 import sys
 import time
@@ -20,6 +21,8 @@ from skd.bench.cases import Case, Options
 from skd.bench.sides import Side
 from skd.errors import SkdError, UnfitError
 from skd.training.execution import reset_peak_memory
+
+LEAST_STEPS = 10  # of a turn, however long they take
 
 
 def main() -> None:
@@ -42,11 +45,19 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
     if isinstance(made, dict):
         _answer(answers, found=made)
         return
-    made.synchronise()
-    reset_peak_memory(torch.device(options.device))  # what building it took is not of its steps
-    _answer(answers, how=made.describe())
+    _answer(answers, **_built(made, options))
     for line in requests:
-        _answer(answers, **_do(made, **json.loads(line)))
+        try:
+            answer = _do(made, **json.loads(line))
+        except UnfitError as error:  # another variant may be fit
+            answer = _reason(error, serves=True)
+        _answer(answers, **answer)
+
+
+def _built(side: Side, options: Options) -> dict[str, Any]:
+    side.synchronise()
+    reset_peak_memory(torch.device(options.device))  # what building it took is not of its steps
+    return {"how": side.describe()}
 
 
 def _function(place: str) -> Any:
@@ -54,12 +65,14 @@ def _function(place: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _do(side: Side, do: str, steps: int = 0, lead: int = 0) -> dict[str, Any]:
-    """Return the answer to one request. Untimed steps lead: they fetch what was swapped out."""
+def _do(side: Side, do: str, **arguments: Any) -> dict[str, Any]:
+    """Return the answer to one request."""
+    if do == "rebuild":
+        options = Options.model_validate(arguments["options"])
+        side.rebuild(options)
+        return _built(side, options)
     if do == "steps":
-        for _ in range(lead):
-            side.step()
-        return {"seconds": _timed(side, side.step, steps)}
+        return {"seconds": _step_seconds(side, **arguments)}
     if do == "evaluate":
         return {"seconds": _timed(side, side.evaluate)}
     if do == "finish":
@@ -67,21 +80,37 @@ def _do(side: Side, do: str, steps: int = 0, lead: int = 0) -> dict[str, Any]:
     raise ValueError(f"unknown request '{do}'")
 
 
-def _timed(side: Side, work: Callable[[], None], times: int = 1) -> float:
+def _step_seconds(side: Side, steps: int, lead: int, limit: float | None) -> float:
+    """Return the seconds a step. Untimed steps lead: they fetch what was swapped out."""
+    for _ in range(lead):
+        side.step()
+    done = 0
+
+    def turn() -> None:
+        nonlocal done
+        end = math.inf if limit is None else time.perf_counter() + limit
+        while done < steps and (done < LEAST_STEPS or time.perf_counter() < end):
+            side.step()
+            done += 1
+
+    return _timed(side, turn) / done
+
+
+def _timed(side: Side, work: Callable[[], None]) -> float:
     side.synchronise()
     begun = time.perf_counter()
-    for _ in range(times):
-        work()
+    work()
     side.synchronise()
     return time.perf_counter() - begun
 
 
-def _reason(error: Exception) -> dict[str, Any]:
+def _reason(error: Exception, serves: bool = False) -> dict[str, Any]:
     expected = isinstance(error, SkdError)
     return {
         "failure": str(error) if expected else f"{type(error).__name__}: {error}",
         "unfit": isinstance(error, UnfitError),
         "traceback": None if expected else traceback.format_exc(),
+        "serves": serves,
     }
 
 
