@@ -262,8 +262,65 @@ def test_imagenet_is_expanded_without_its_files(
     assert len({run for cell in study.cells for run in cell.runs.values()}) == 20 * 3
 
 
+@pytest.fixture
+def public_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The SHA-256 of the public ResNet-56, whose file is not needed to resolve a sheet."""
+    monkeypatch.setenv("SKD_DATA", str(tmp_path))
+    return "f7e590a0e2fe80795aaeb7c5c75f53bd1050a2161c8e53e523ce2835fffd52e2"
+
+
+def test_public_teacher_is_the_first_row_in_full(public_teacher: str) -> None:
+    study, rest = expand_study("public-teacher"), expand_study("public-teacher-rest")
+    assert study.methods == ("student", "kd", "dkd", "skd")
+    assert {*study.methods, *rest.methods} == set(TEN)
+    (node,) = study.teachers
+    assert node.spec.sha256 == public_teacher
+    assert rest.teachers == study.teachers
+    cells = [*study.cells, *rest.cells]
+    assert all(len(cell.runs) == 3 for cell in cells)
+    assert {cell.spec.recipe for cell in cells} == {Recipe()}
+    assert {cell.spec.dataset.train_limit for cell in cells} == {None}
+    row = expanded("cifar100")
+    for cell in cells:
+        assert cell.spec.method == row.cell_of("resnet56", "resnet20", cell.method).spec.method
+    alone = expanded("cifar100").cell("resnet20", "student")
+    assert study.cell("resnet20", "student").runs.items() <= alone.runs.items()
+
+
+def test_ablation_full_tries_skd_beside_kd_with_the_same_settings() -> None:
+    study = expand_study("ablation-full")
+    assert (study.dataset.split, study.seeds) == ("validation", (0, 1))
+    assert [node.spec.kind for node in study.teachers] == ["trained"]
+    assert not any(node.leaks for node in study.teachers)
+    assert {cell.spec.recipe for cell in study.cells} == {Recipe()}
+    rates = {
+        cell.method: cell.spec.method.simplifier.settings["learning_rate_multiplier"]
+        for cell in study.cells
+        if cell.spec.method.simplifier
+    }
+    assert rates == {
+        "skd": 0.00001,
+        "rate-0.00003": 0.00003,
+        "rate-0.0001": 0.0001,
+        "anchored-0.1": 0.1,
+        "anchored-1": 1,
+        "rows-mean-1": 1,
+        "rows-added-1": 1,
+        "T-2": 0.00001,
+        "weights-1-1": 0.00001,
+    }
+    pair = "resnet56--resnet20"
+    for changed in ("T-2", "weights-1-1"):
+        own, plain = study.cell(pair, changed), study.cell(pair, f"kd-{changed}")
+        for key in ("temperature", "weight"):
+            assert settings_of(own, "kd")[key] == settings_of(plain, "kd")[key]
+        assert settings_of(own, "cross_entropy") == settings_of(plain, "cross_entropy")
+    assert len(study.cells) == len(rates) + 3
+
+
 def test_every_shipped_study_is_among_those_tested() -> None:
     tested = {"cifar100", "cifar100-published-teachers", "extended", "ablation", "imagenet"}
     tested |= {"reviewkd-weights", "first-rows", "demo", "cifar100-small"}
-    tested |= {f"ablation-{part}" for part in ("screen", "confirm", "long")}
+    tested |= {f"ablation-{part}" for part in ("screen", "confirm", "long", "full")}
+    tested |= {"public-teacher", "public-teacher-rest"}
     assert set(study_names()) == tested
