@@ -32,8 +32,8 @@ first-rows: $(INSTALLED) test-gpu bench  ## on a CUDA GPU: its tests, the benchm
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-gpu: $(INSTALLED)  ## run the tests that need a CUDA GPU
-	$(BIN)/python -m pytest -m gpu -rs tests
+test-gpu: $(INSTALLED)  ## run the tests that need a CUDA GPU, together and each recording alone
+	$(BIN)/python tools/gpu_tests.py
 
 bench: $(INSTALLED)  ## time the training loop against the field's common one (CIFAR-100; two pairs)
 	$(BIN)/python -m skd bench cifar100 --pair resnet56--resnet20 --pair resnet32x4--resnet8x4

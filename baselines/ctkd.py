@@ -38,7 +38,7 @@ def reversal_strength(epoch: int, curriculum_epochs: int) -> float:
     return (1 - math.cos(math.pi * min(epoch / curriculum_epochs, 1.0))) / 2
 
 
-def reverse_gradient(value: Tensor, strength: float) -> Tensor:
+def reverse_gradient(value: Tensor, strength: Tensor | float) -> Tensor:
     """Return the value itself; its gradient is multiplied by -strength on the way back."""
     fixed = value.detach()
     return fixed - strength * (value - fixed)
@@ -67,18 +67,21 @@ class CTKD(Term):
         )
 
     needs = frozenset({"teacher_logits"})
-    reads_epoch = True
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)
         self.theta = nn.Parameter(torch.ones(()))
+        self.register_buffer("strength", torch.zeros(()), persistent=False)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the strength of the reversal."""
+        self.strength.fill_(reversal_strength(epoch, self.settings.curriculum_epochs))
 
     def forward(self, batch: Batch) -> Tensor:
         """Return KD's loss at the current temperature."""
-        return ctkd_loss(batch.student.logits, batch.teacher.logits, self.temperature(batch.epoch))
+        return ctkd_loss(batch.student.logits, batch.teacher.logits, self.temperature())
 
-    def temperature(self, epoch: int) -> Tensor:
-        """Return T, a scalar, whose gradient reaches θ reversed as in this epoch (1-based)."""
-        strength = reversal_strength(epoch, self.settings.curriculum_epochs)
-        level = reverse_gradient(self.theta, strength).sigmoid()
+    def temperature(self) -> Tensor:
+        """Return T, a scalar, whose gradient reaches θ reversed as in the epoch under way."""
+        level = reverse_gradient(self.theta, self.strength).sigmoid()
         return self.settings.temperature_min + self.settings.temperature_range * level

@@ -16,15 +16,26 @@ from skd.analyses.commands import analyse
 from skd.authoring.commands import check_baseline, new_baseline
 from skd.bench.commands import bench
 from skd.bench.loader_command import bench_loader
-from skd.errors import FAILED, INTERRUPTED, USAGE, InterruptedRunError, RunFailedError, SkdError
+from skd.errors import (
+    FAILED,
+    INTERRUPTED,
+    TIME_UP,
+    USAGE,
+    InterruptedRunError,
+    RunFailedError,
+    SkdError,
+    TimeUpError,
+)
 from skd.jobs.commands import job
 from skd.jobs.watching import cancel, status
+from skd.kernels.command import tune_kernels
 from skd.planning.commands import plan
 from skd.provenance.commands import merge, show
 from skd.sheet import StudyError, explain
 from skd.spec import DatasetSpec
 from skd.store import Store
-from skd.training.commands import RESULTS, Device, Results, Study, Threads, teacher, train
+from skd.training.commands import teacher, train
+from skd.training.options import RESULTS, Device, Results, Study, Threads
 from skd.training.views_command import teacher_views
 
 app = typer.Typer(
@@ -145,6 +156,7 @@ app.command()(merge)
 app.command()(diff)
 app.command()(bench)
 app.command("bench-loader")(bench_loader)
+app.command("tune-kernels")(tune_kernels)
 
 
 def main() -> None:
@@ -153,5 +165,10 @@ def main() -> None:
         app()
     except SkdError as error:
         print(f"skd: {error}", file=sys.stderr)
-        failed = FAILED if isinstance(error, RunFailedError) else USAGE
-        sys.exit(INTERRUPTED if isinstance(error, InterruptedRunError) else failed)
+        sys.exit(_status(error))
+
+
+def _status(error: SkdError) -> int:
+    """Return the exit status that says what kind of error it was."""
+    kinds = {TimeUpError: TIME_UP, InterruptedRunError: INTERRUPTED, RunFailedError: FAILED}
+    return next((status for kind, status in kinds.items() if isinstance(error, kind)), USAGE)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 # Exit statuses of the commands, beside 0.
 FAILED, USAGE, INTERRUPTED = 1, 2, 143
+TIME_UP = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 
 
 class SkdError(Exception):
@@ -17,6 +18,10 @@ class SkdError(Exception):
 
 class InterruptedRunError(SkdError):
     """A run was asked to stop; it has saved where it stands."""
+
+
+class TimeUpError(InterruptedRunError):
+    """The time that a command was given is over; everything has been saved."""
 
 
 class RunFailedError(SkdError):

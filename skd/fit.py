@@ -106,6 +106,7 @@ def _convolved(method: str, teacher: str | None, student: str, facts: Facts) -> 
                 tensor.zero_()
             first = torch.zeros(1, dtype=torch.int64)
             draws = Draws(0, device).go_to(1, 0)
+            objective.begin_epoch(1)
             objective(Batch(context.student, context.teacher, first, first, 1, draws))
     except Exception:
         return None

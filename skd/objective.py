@@ -42,6 +42,8 @@ class Objective(nn.Module):
             settings = SimplifierSettings.restore(method.simplifier.settings)
             with seeded(context.seed, "weights of the simplifier"):
                 self.simplifier = Simplifier(settings, context.num_classes)
+        self._epoch = 0
+        self._weights: Tensor | None = None  # the terms' in that epoch, on the device
 
     def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Yield the objective's trainable parameters with their learning-rate multipliers."""
@@ -57,12 +59,24 @@ class Objective(nn.Module):
         """
         return self.simplifier.state_dict() if self.simplifier is not None else {}
 
-    def phase(self, epoch: int) -> tuple:
-        """Return all that an epoch (1-based) changes in the losses: equal phases, equal losses."""
-        return tuple(
-            (term.weight(epoch), epoch if term.reads_epoch else None)
-            for term in self.terms.values()
-        )
+    def begin_epoch(self, epoch: int, device: torch.device | str = "cpu") -> None:
+        """Set the terms to an epoch (1-based); their weights lie on the losses' device.
+
+        The weights keep their place there, so that a recorded step reads them anew.
+        """
+        if epoch == self._epoch:
+            return
+        weights = [term.weight(epoch) for term in self.terms.values()]
+        if self._weights is None:
+            self._weights = torch.zeros(len(weights), dtype=torch.float64, device=device)
+        self._weights.copy_(torch.tensor(weights, dtype=torch.float64))
+        for term in self.terms.values():
+            term.begin_epoch(epoch)
+        self._epoch = epoch
+
+    def phase(self, epoch: int) -> tuple[int, ...]:
+        """Return what a step recorded in an epoch (1-based) cannot follow: equal phases will do."""
+        return tuple(epoch for term in self.terms.values() if term.reads_epoch)
 
     def why_undivided(self, part: int) -> str | None:
         """Return why a batch cannot be divided into parts of so many images, or none.
@@ -88,19 +102,25 @@ class Objective(nn.Module):
         """Return the losses of a step's batch, or of a part of it.
 
         ``batch.teacher`` carries the raw teacher's logits.
+
+        Raises:
+            RuntimeError: `begin_epoch` has not been called.
         """
+        if self._weights is None:
+            raise RuntimeError("call begin_epoch first: the terms' weights depend on the epoch")
         seen, own_loss, diagnostics = self._simplify(batch)
         parts: dict[str, Tensor] = {}
-        weighted: list[Tensor] = []
         for label, term in self.terms.items():
             own = seen if term.settings.teacher == "simplified" else batch
-            value = term(_with_standardised_logits(own) if term.settings.standardise else own)
-            parts[label] = value
-            weighted.append(term.weight(batch.epoch) * value)
+            if term.settings.standardise:
+                own = _with_standardised_logits(own)
+            parts[label] = term(own)
+        values = torch.stack([*parts.values()])
+        weighted = self._weights.to(values.dtype) * values
         if own_loss is not None:
             parts["simplifier"] = own_loss
-            weighted.append(own_loss)
-        return Losses(torch.stack(weighted).sum(), parts, diagnostics)
+            weighted = torch.cat([weighted, own_loss[None]])
+        return Losses(weighted.sum(), parts, diagnostics)
 
     def _label(self, term: str, teacher: str) -> str:
         """Return how a term is named in logs; a second one of the same name is numbered."""

@@ -195,6 +195,11 @@ class Recipe(Frozen):
             raise ValueError(f"milestones must rise strictly, got {list(self.milestones)}")
         return self
 
+    def steps_per_epoch(self, images: int) -> int:
+        """Return the batches in an epoch over so many training images."""
+        full, rest = divmod(images, self.batch_size)
+        return full + (rest > 0 and self.last_batch == "keep")
+
     def why_undivided(self, parts: int) -> str | None:
         """Return why a batch cannot be seen in so many equal parts by the same recipe, or none."""
         size, group = self.batch_size, self.bn_batch

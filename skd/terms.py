@@ -76,7 +76,8 @@ class Batch:
             ones carry the simplifier's gradient.
         target: class indices, (B,).
         indices: places of the images in the training set, (B,).
-        epoch: 1-based. A term whose forward pass reads it says so: `Term.reads_epoch`.
+        epoch: 1-based. A term whose forward pass reads it says so (`Term.reads_epoch`), or does
+            without by `Term.begin_epoch`.
         draws: what the step may draw from; nothing else is random.
         peers: the processes that share the step's batch.
         first: place of the first image in the step's batch: not 0 in later parts.
@@ -167,6 +168,13 @@ class Term(nn.Module, ABC):
         """Return the loss before its weight, a scalar: the mean over the batch.
 
         Where a step's batch is divided, this is called once for each part.
+        """
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set buffers to what they are in an epoch (1-based), in place.
+
+        A loss that changes with the epoch by such a buffer need not be recorded anew. The buffers
+        are not persistent: a resumed run calls this again.
         """
 
     def after_step(self, peers: Peers) -> None:

@@ -80,15 +80,22 @@ def make_outputs(
 
 
 def make_term(
-    name: str, student: Outputs, teacher: Outputs, labels: Tensor | None = None, **settings: Any
+    name: str,
+    student: Outputs,
+    teacher: Outputs,
+    labels: Tensor | None = None,
+    epoch: int = 1,
+    **settings: Any,
 ) -> Term:
-    """Return a term of baselines/ in float64, for outputs of these shapes."""
+    """Return a term of baselines/ in float64, for outputs of these shapes, in an epoch."""
     term = term_class(name)
     classes = student.logits.shape[1]
     labels = torch.arange(10 * classes) % classes if labels is None else labels
     context = TermContext(classes, labels, 0, student, teacher)
     with seeded(0, name):
-        return term(term.Settings(**settings), context).double()
+        made = term(term.Settings(**settings), context).double()
+    made.begin_epoch(epoch)
+    return made
 
 
 def make_batch(

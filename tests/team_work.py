@@ -17,11 +17,11 @@ import torch
 from skd.errors import InterruptedRunError
 from skd.store import Store
 from skd.study import Expansion
-from skd.training.commands import stoppable
 from skd.training.division import Division
 from skd.training.execution import choose
 from skd.training.processes import Team, team
 from skd.training.runs import complete
+from skd.training.stopping import stoppable
 
 SETTINGS = {"simplifier": {"group": 8, "learning_rate_multiplier": 1.0}, "crd": {"negatives": 20}}
 RECIPE = {"epochs": 3, "milestones": [2], "batch_size": 32, "bn_batch": 8, "last_batch": "drop"}

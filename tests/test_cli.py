@@ -38,6 +38,7 @@ COMMANDS = [
     "train",
     "bench",
     "bench-loader",
+    "tune-kernels",
     "evaluate",
     "import-teacher",
     "analyse",

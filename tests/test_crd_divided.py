@@ -203,6 +203,7 @@ def test_banks_move_once_a_step_and_not_before():
     context = TermContext(CLASSES, LABELS, 0, *outputs_of(0)[:2], group=GROUP)
     spec = MethodSpec(terms=[TermSpec(term="crd", version=2, settings={"negatives": 12})])
     objective = Objective(spec, context).double()
+    objective.begin_epoch(1)
     objective(part_of(0, slice(0, SIZE), Draws(3).go_to(1, 0)))
     banks = [objective.terms["crd"].student_bank.clone()]
     objective.after_step(Alone())

@@ -48,7 +48,7 @@ def reference(student: Tensor, teacher: Tensor, t: float) -> tuple[float, Tensor
 def make(epoch: int = 10, theta: float = 1.0, **changed: float) -> tuple[Term, Tensor, Tensor]:
     """Return a term after its backward pass, with the logits of both sides."""
     student, teacher = make_outputs(1, 6), make_outputs(2, 6)
-    term = make_term("ctkd", student, teacher, **changed)
+    term = make_term("ctkd", student, teacher, epoch=epoch, **changed)
     with torch.no_grad():
         term.theta.fill_(theta)
     term(make_batch(student, teacher, epoch=epoch)).backward()
@@ -104,7 +104,7 @@ def test_the_temperature_is_bounded_by_a_sigmoid(changed, theta):
     term, *_ = make(theta=theta, **changed)
     low, width = ({"temperature_min": 1.0, "temperature_range": 20.0} | changed).values()
     expected = low + width / (1 + math.exp(-theta))
-    assert term.temperature(3).item() == pytest.approx(expected, rel=1e-12)
+    assert term.temperature().item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("epoch", [1, 4, 10, 100])
@@ -122,10 +122,10 @@ def test_theta_ascends_the_loss_by_the_curriculums_strength(theta, epoch):
 
 def test_a_step_of_descent_on_theta_raises_the_loss():
     term, student, teacher = make(epoch=10, theta=-1.0)
-    before = ctkd_loss(student, teacher, term.temperature(1)).item()
+    before = ctkd_loss(student, teacher, term.temperature()).item()
     with torch.no_grad():
         term.theta -= 1e-3 * term.theta.grad
-    assert ctkd_loss(student, teacher, term.temperature(1)).item() > before
+    assert ctkd_loss(student, teacher, term.temperature()).item() > before
 
 
 def test_the_temperature_is_the_only_parameter_and_starts_at_one():
@@ -133,7 +133,7 @@ def test_the_temperature_is_the_only_parameter_and_starts_at_one():
     terms = [make_term("ctkd", outputs, outputs) for _ in range(2)]
     for term in terms:
         assert [name for name, _ in term.named_parameters()] == ["theta"]
-        assert term.temperature(1).item() == pytest.approx(15.62117, abs=1e-5)
+        assert term.temperature().item() == pytest.approx(15.62117, abs=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -2,56 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 import torch
-from torch import Tensor
+from stepping import METHODS, train, trained_teacher, training_of
 from torch.overrides import TorchFunctionMode
 
-from skd.data import load as load_images
 from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
 from skd.randomness import Draws
 from skd.records import Record
 from skd.store import Store
-from skd.terms import term_classes
-from skd.training import loop
-from skd.training.execution import Execution, choose, freeze
-from skd.training.graphs import put_back
+from skd.training.execution import choose, frozen
 from skd.training.lanes import in_lanes
 from skd.training.loop import Training
-from skd.training.materials import Material, Materials
+from skd.training.materials import Materials
 from skd.training.runs import complete
 from skd.training.schedule import make_optimizer
 from skd.training.teachers import train_teacher
 from skd.training.teaching import LiveTeacher
-from skd.training.weights import load_teacher
-
-CPU = torch.device("cpu")
-TERMS = sorted(set(term_classes()) - {"cross_entropy"})
-METHODS = ["student", "skd", *TERMS, *(f"skd+{name}" for name in ("kd", "dkd", "crd", "reviewkd"))]
-SETTINGS = {
-    "simplifier": {"learning_rate_multiplier": 1.0},
-    "dkd": {"warmup_epochs": 2},  # so that weights rise within the few epochs here
-    "reviewkd": {"warmup_epochs": 4},
-}
-STUDY = tiny.study(methods=METHODS, settings=SETTINGS, recipe={"epochs": 5, "milestones": [2]})
-STEPS = 10  # two an epoch, the last of 16
 
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> LiveTeacher:
-    node = STUDY.teachers[0]
-    entry = Store(tmp_path_factory.mktemp("store")).teacher(node.id)
-    train_teacher(node.spec, entry, tiny.options(), "teacher")
-    return LiveTeacher(load_teacher(entry, CPU, 10).network)
+    return trained_teacher(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture
@@ -60,42 +39,6 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def training_of(
-    method: str, teacher: LiveTeacher, execution: Execution | None = None, seed: int = 0
-) -> Training:
-    alone = method == "student"
-    cell = STUDY.cell("resnet8" if alone else tiny.PAIR, method)
-    images = load_images(STUDY.dataset)
-    few = replace(images, test_images=images.test_images[:20], test_labels=images.test_labels[:20])
-    material = Material(few, CPU)
-    how = execution or choose("cpu", 1)
-    return Training(cell.run(seed), material, None if alone else teacher, how)
-
-
-def train(training: Training, steps: int = STEPS) -> dict[str, Tensor]:
-    """Train so many steps, through as many epochs as that takes; return all that they moved."""
-
-    def after_step(training: Training) -> None:
-        if training.epochs_done * training.steps_per_epoch + training.step == steps:
-            raise InterruptedRunError("enough")
-
-    with contextlib.suppress(InterruptedRunError):
-        while training.epochs_done < training.spec.recipe.epochs:
-            training.run_epoch(after_step)
-    state = training.state()
-    return {
-        f"{part}.{name}": value
-        for part in ("student", "objective", "sums")
-        for name, value in state[part].items()
-    }
-
-
-def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        torch.testing.assert_close(value, other[name], rtol=0, atol=0, equal_nan=True, msg=name)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -124,80 +67,6 @@ def test_fast_is_another_memory_format_and_optimiser(teacher: LiveTeacher) -> No
         )
         training.advance()
     assert maps == [True, False]
-
-
-def recording(training: Training, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Have a training record and replay as on a GPU; returns the epochs of its recordings.
-
-    A replayed step knows no other epoch than the one it was recorded in.
-    """
-    epochs: list[int] = []
-
-    def record(
-        step: Callable[[], None], state: Callable[[], dict[str, Tensor]], generators: Any = tuple
-    ) -> Callable[[], None]:
-        kept = {name: tensor.clone() for name, tensor in state().items()}
-        for _ in range(3):
-            step()
-        put_back(state(), kept)
-        if state is dict:  # an evaluation
-            return step
-        recorded = training._epoch
-        epochs.append(recorded)
-
-        def replay() -> None:
-            now, training._epoch = training._epoch, recorded
-            step()
-            training._epoch = now
-
-        return replay
-
-    monkeypatch.setattr(loop, "record", record)
-    training._records = True
-    return epochs
-
-
-RECORDED = {"dkd": [1, 2], "skd+dkd": [1, 2], "reviewkd": [1, 2, 3, 4], "ctkd": [1, 2, 3, 4, 5]}
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_recorded_steps_are_the_eager_ones_bit_for_bit(
-    method: str, teacher: LiveTeacher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    eager = train(training_of(method, teacher))
-    training = training_of(method, teacher)
-    epochs = recording(training, monkeypatch)
-    assert_same_bits(eager, train(training))
-    expected = RECORDED.get(method, [1, 2, 3, 4] if method == "skd+reviewkd" else [1])
-    assert epochs == expected
-    assert training.recording == "recorded as a CUDA graph"
-
-
-def test_a_recorded_step_goes_on_from_any_checkpoint(
-    teacher: LiveTeacher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = train(training_of("skd+crd", teacher))
-    half = training_of("skd+crd", teacher)
-    recording(half, monkeypatch)
-    train(half, 3)
-    resumed = training_of("skd+crd", teacher)
-    resumed.load_state(half.state())
-    recording(resumed, monkeypatch)
-    assert_same_bits(whole, train(resumed))
-
-
-def test_what_cannot_be_recorded_is_trained_all_the_same(
-    teacher: LiveTeacher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def record(*_: Any) -> None:
-        raise RuntimeError("operation not permitted when stream is capturing\nmore")
-
-    eager = train(training_of("kd", teacher))
-    training = training_of("kd", teacher)
-    monkeypatch.setattr(loop, "record", record)
-    training._records = True
-    assert_same_bits(eager, train(training))
-    assert training.recording == ("not recorded: operation not permitted when stream is capturing")
 
 
 READS = ("item", "__bool__", "tolist", "__int__", "__float__", "numpy", "nonzero")
@@ -279,7 +148,7 @@ def test_bfloat16_is_near_float32_and_evaluates_in_float32(method, teacher) -> N
 def test_an_older_run_goes_on_in_the_plain_way(tmp_path: Path) -> None:
     """What a run was begun with before there was a choice is not what is chosen now."""
     (tmp_path / "execution.json").write_text('{"device": "cpu", "threads": 1}')
-    kept = freeze(tmp_path, lambda: choose("cpu", 2))
+    kept = frozen(tmp_path)
     assert (kept.step, kept.precision, kept.teacher) == ("plain", "float32", "live")
     assert kept.threads == 1
 

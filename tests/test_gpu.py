@@ -48,6 +48,7 @@ def test_views_are_the_same_on_cpu_and_gpu() -> None:
     torch.testing.assert_close(*batches, rtol=0, atol=1e-6)
 
 
+@pytest.mark.recording
 @pytest.mark.parametrize("method", ["few-negatives", *METHODS])
 def test_a_run_on_a_gpu_repeats_and_resumes_bit_for_bit(tmp_path: Path, method: str) -> None:
     gpu = {"execution": choose("cuda", 1)}
@@ -70,6 +71,7 @@ def test_a_run_begun_on_a_gpu_is_near_the_same_run_on_a_cpu(tmp_path: Path) -> N
     assert gpu.epochs[0].train_losses == pytest.approx(cpu.epochs[0].train_losses, rel=0.02)
 
 
+@pytest.mark.recording
 def test_a_step_is_recorded_and_the_same_as_eager_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +93,7 @@ def test_a_step_is_recorded_and_the_same_as_eager_bit_for_bit(
         assert tiny.numbers(eager) == tiny.numbers(record), name
 
 
+@pytest.mark.recording
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_recorded(tmp_path: Path, method: str) -> None:
     expansion = tiny.study(methods=METHODS, recipe={"epochs": 1, "milestones": []})
@@ -109,6 +112,7 @@ def test_fast_steps_are_near_plain_ones(tmp_path: Path, method: str) -> None:
     assert fast.epochs[0].train_losses == pytest.approx(plain.epochs[0].train_losses, rel=0.02)
 
 
+@pytest.mark.recording
 def test_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
     expansion = tiny.study(seeds=4)
     store, materials, gpu = Store(tmp_path / "lanes"), Materials(), choose("cuda", 1)
@@ -161,6 +165,7 @@ def eager_of(
         return tiny.run(expansion, folder, method, execution=choose("cuda", 1))
 
 
+@pytest.mark.recording
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_step_on_photos_is_recorded_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
@@ -178,6 +183,7 @@ def test_a_step_on_photos_is_recorded_bit_for_bit(
     assert tiny.numbers(eager) == tiny.numbers(recorded)
 
 
+@pytest.mark.recording
 def test_gathered_negatives_are_recorded_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,11 +41,13 @@ def terms(spec: MethodSpec) -> list[tuple[str, float, str]]:
     return [(t.term, t.settings["weight"], t.settings["teacher"]) for t in spec.terms]
 
 
-def make_objective(spec: MethodSpec) -> Objective:
+def make_objective(spec: MethodSpec, epoch: int = 1) -> Objective:
     nothing = Outputs(torch.zeros(1, CLASSES), (), (), torch.zeros(1, CLASSES))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Objective(spec, TermContext(CLASSES, torch.arange(9), 0, nothing, nothing)).double()
+        made = Objective(spec, TermContext(CLASSES, torch.arange(9), 0, nothing, nothing)).double()
+    made.begin_epoch(epoch)
+    return made
 
 
 def make_batch(epoch: int = 1, count: int = 5) -> Batch:
@@ -216,9 +218,18 @@ def test_warm_up_rises_linearly_from_the_first_epoch(warmup):
     kd, _ = kd_reference(make_batch(), make_batch().teacher.logits)
     for epoch in (1, 2, 3, 4, 5, 200):
         factor = min(epoch / warmup, 1) if warmup else 1
+        objective.begin_epoch(epoch)
         losses = objective(make_batch(epoch))
         assert losses.total.item() == pytest.approx(0.1 * ce + factor * 0.9 * kd, rel=1e-9)
         assert losses.parts["kd"].item() == pytest.approx(kd, rel=1e-9)  # before its weight
+
+
+def test_losses_need_an_epoch_first():
+    spec = chosen("kd")
+    nothing = Outputs(torch.zeros(1, CLASSES), (), (), torch.zeros(1, CLASSES))
+    objective = Objective(spec, TermContext(CLASSES, torch.arange(9), 0, nothing, nothing))
+    with pytest.raises(RuntimeError, match="begin_epoch first"):
+        objective(make_batch())
 
 
 def test_labels_tell_terms_apart():

@@ -214,6 +214,29 @@ def test_values_that_are_not_numbers_make_no_number(tmp_path):
     assert not {text for text in shown if text.strip().lower() == "nan"}
 
 
+def test_sources_are_shown_where_no_clean_commit_stands_for_them(tmp_path):
+    study = filled(tmp_path)
+    digests = ("a" * 16, "b" * 16, "c" * 16)
+    codes = (
+        {"git_commit": None, "git_clean": None, "sources": digests[0]},
+        {"git_commit": "c0ffee", "git_clean": False, "sources": digests[1]},
+        {"git_commit": "c0ffee", "git_clean": True, "sources": digests[2]},
+    )
+    cell = study.cell(FIRST, "kd")
+    for seed, environment in enumerate(codes):
+        record = make_record(cell, seed, 70.0, environment=environment)
+        Store(tmp_path).run(record.id).write(record)
+    page = render(study, tmp_path)
+    text = words(page.read_text())
+    runs = text[text.index("Commit Finished") :]
+    assert f"\N{EN DASH} sources {digests[0]}" in runs
+    assert f"c0ffee with changes sources {digests[1]}" in runs
+    assert digests[2] not in runs
+    assert all(digest in text for digest in digests)  # among the versions
+    rows = pd.read_csv(page.parent / "data" / "runs.csv").set_index("id")
+    assert list(rows.loc[list(cell.runs.values()), "sources"]) == list(digests)
+
+
 def test_a_cell_that_mixes_teachers_is_flagged(tmp_path):
     study = filled(tmp_path)
     cell = study.cell(FIRST, "kd")

@@ -82,6 +82,30 @@ def test_each_side_has_its_row_and_the_later_measurement_counts() -> None:
     assert "torch 2.15.0" in table.caption
 
 
+def test_variants_and_lanes_have_rows_of_their_own() -> None:
+    older = comparison(row("skd", seconds_per_step=9.0), row("skd", lanes=4))
+    later = comparison(
+        row("skd", variant="recorded"),
+        row("skd", variant="kernels-bfloat16"),
+        row("skd", variant="kernels-bfloat16", lanes=4),
+        row("skd", variant="eager", seconds_per_step=None, failure="x", skipped=True),
+        row("skd-live", variant="recorded"),
+        row("plain", seconds_per_epoch=None, evaluation_share=None),
+        made_at="2026-01-02T00:00:00+00:00",
+    )
+    table = speed_table([older, later], STUDY)
+    assert [(r[3].text, r[4].text, r[5].text) for r in table.rows] == [
+        ("ours, recorded", "1", "250.0"),  # that was the only variant before
+        ("ours", "4", "250.0"),
+        ("ours, kernels-bfloat16", "1", "250.0"),
+        ("ours, kernels-bfloat16", "4", "250.0"),
+        ("ours, live teacher, recorded", "1", "250.0"),
+        ("plain loop", "1", "250.0"),
+    ]
+    assert [r[12].text for r in table.rows] == ["0.71", *[""] * 5]  # of the first of ours
+    assert [table.rows[-1][place].text for place in (7, 8)] == ["", ""]
+
+
 def test_it_is_in_the_report_of_the_same_data_set(tmp_path: Path) -> None:
     study = reported.filled(tmp_path)
     assert "speed" not in find(study, tmp_path).tables

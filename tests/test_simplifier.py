@@ -366,6 +366,7 @@ def skd_objective(classes: int, seed: int | None = 0, **changes: Any) -> Objecti
     )
     objective = Objective(MethodSpec(terms=terms, simplifier=simplifier), context)
     objective.simplifier = build(classes, seed, **changes)
+    objective.begin_epoch(1)
     return objective
 
 

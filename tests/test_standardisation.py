@@ -98,6 +98,7 @@ def test_a_method_standardises_both_sides_and_only_where_asked(term):
     def value(standardise: bool, student_scale: float, teacher_scale: float) -> tuple[float, float]:
         method = {"name": "mine", "terms": [{"term": term, "standardise": standardise}]}
         objective = Objective(resolve(Method.model_validate(method), {}), context).double()
+        objective.begin_epoch(1)
         scaled = [
             type(side)(factor * side.logits, side.stages, side.preactivations, side.pooled)
             for side, factor in ((student, student_scale), (teacher, teacher_scale))

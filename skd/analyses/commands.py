@@ -14,7 +14,7 @@ from skd.analyses.study import analyse as analyse_study
 from skd.errors import suggest
 from skd.sheet import StudyError
 from skd.study import load_expansion
-from skd.training.commands import RESULTS, Results, Study
+from skd.training.options import RESULTS, Results, Study
 
 
 def analyse(

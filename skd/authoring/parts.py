@@ -55,6 +55,7 @@ def _seen(spec: RunSpec, teacher: nn.Module | None, parts: int) -> dict[str, lis
     )
     objective = Objective(spec.method, context).eval()
     objective.simplifier = None
+    objective.begin_epoch(1)
     draws, losses = Draws(spec.seed), []
     for rows in torch.arange(size).split(size // parts):
         of_part = [all_of and _of(all_of, rows) for all_of in outputs]

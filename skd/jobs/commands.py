@@ -10,29 +10,29 @@ from typing import Annotated
 
 import typer
 
+from skd import bounds
 from skd.errors import FAILED, USAGE, RunFailedError
 from skd.files import write_json
 from skd.jobs.batches import entries_by_output
 from skd.jobs.errors import find_errors, note_error
 from skd.jobs.gpu import gpu_state
 from skd.jobs.launch import together
-from skd.jobs.packing import SideBySide, count, runs_side_by_side
+from skd.jobs.packing import SideBySide, count
+from skd.jobs.sharing import lanes_here
 from skd.jobs.workers import run_workers
-from skd.planning.model import choose_device, estimate_run
-from skd.planning.timings import load
 from skd.status import cell_result
 from skd.store import Entry, Store, StoreError
-from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
+from skd.study import check_unchanged, digest_of, load_expansion
 from skd.teacher_views import ViewsFile
-from skd.training.commands import (
+from skd.training.options import (
     RESULTS,
     Accumulate,
     Attempt,
     CheckpointSeconds,
+    Compile,
     Expect,
-    Methods,
+    Kernels,
     Output,
-    PairName,
     Precision,
     PrecisionKind,
     Results,
@@ -40,6 +40,7 @@ from skd.training.commands import (
     TeacherFrom,
     TeacherKind,
     TeacherName,
+    When,
 )
 from skd.training.views_command import Outputs, Stored, StoredPrecision, ViewsOutput
 
@@ -47,9 +48,21 @@ job = typer.Typer(
     help="Trainings as a job of the workflow: watched, logged, within SLURM's time limit.",
     no_args_is_help=True,
 )
-Cores = Annotated[int, typer.Option(min=1, help="CPU cores of the job, shared by its runs")]
+PairName = Annotated[
+    str, typer.Argument(help="TEACHER--STUDENT, or STUDENT for methods without a teacher")
+]
+Methods = Annotated[list[str], typer.Argument(help="the methods' names in the sheet")]
+Cores = Annotated[
+    int,
+    typer.Option(min=1, callback=bounds.threads, help="CPU cores of the job, which its runs share"),
+]
 Processes = Annotated[
-    int, typer.Option(min=1, help="processes that train each run together, each on its own GPU")
+    int,
+    typer.Option(
+        min=1,
+        callback=bounds.processes,
+        help="processes that train each run together, each on a GPU of its own",
+    ),
 ]
 Log = Annotated[
     Path | None, typer.Option(help="append what is said to this file, and to its .history.log")
@@ -67,6 +80,8 @@ def job_train(
     processes: Processes = 1,
     accumulate: Accumulate = 1,
     precision: PrecisionKind = Precision.float32,
+    compile: Compile = When.auto,
+    kernels: Kernels = When.auto,
     checkpoint_seconds: CheckpointSeconds = 60.0,
     teacher_views: TeacherFrom = TeacherKind.auto,
     attempt: Attempt = 1,
@@ -76,6 +91,7 @@ def job_train(
 ) -> None:
     """Train every run of some cells of a pair that has no record yet."""
     asked = count(side_by_side)
+    bounds.lanes(asked)
     expansion, store = load_expansion(study, results), Store(results)
     cells = [expansion.cell(pair, method) for method in methods]
     check_unchanged(f"{pair}: {', '.join(methods)}", digest_of(cells), expect)
@@ -89,11 +105,12 @@ def job_train(
     if left:
         sharing = 1
         if processes == 1:
-            sharing = _side_by_side(asked, expansion, cells, store, len(left), attempt)
+            sharing = lanes_here(asked, expansion, cells, store, len(left), attempt)
         # On a GPU they are lanes of one process, which share images and teachers.
         lanes, workers = (sharing, 1) if gpu_state() else (1, sharing)
         threads = max(1, cores // (workers * processes))
-        options = _options(results, threads, checkpoint_seconds, accumulate, precision)
+        how = _options(results, threads, checkpoint_seconds, accumulate, precision)
+        options = [*how, "--compile", compile.value, "--kernels", kernels.value]
         options += ["--lanes", str(lanes), "--teacher-views", teacher_views.value]
         options += ["--attempt", str(attempt), "--since", str(int(time.time()))]
         command = ["train", study, pair, *methods, *options, "--sharing", str(sharing)]
@@ -117,6 +134,8 @@ def job_teacher(
     processes: Processes = 1,
     accumulate: Accumulate = 1,
     precision: PrecisionKind = Precision.float32,
+    compile: Compile = When.auto,
+    kernels: Kernels = When.auto,
     checkpoint_seconds: CheckpointSeconds = 60.0,
     attempt: Attempt = 1,
     log: Log = None,
@@ -136,7 +155,8 @@ def job_teacher(
         if node.spec.kind == "imported":
             processes = 1
         threads = max(1, cores // processes)
-        options = _options(results, threads, checkpoint_seconds, accumulate, precision)
+        how = _options(results, threads, checkpoint_seconds, accumulate, precision)
+        options = [*how, "--compile", compile.value, "--kernels", kernels.value]
         command = together(["teacher", study, name, *options], processes)
         status = _run([command], {f"teacher {name}": entry}, log)
     card = entry.card()
@@ -198,25 +218,6 @@ def _finished(entry: Entry) -> bool:
         return entry.record() is not None
     except StoreError:
         return False
-
-
-def _side_by_side(
-    asked: int | None,
-    expansion: Expansion,
-    cells: Sequence[Cell],
-    store: Store,
-    runs: int,
-    attempt: int,
-) -> int:
-    """Return how many runs to train at once, for the GPU that is here."""
-    state = gpu_state()
-    if asked is not None or state is None:
-        return runs_side_by_side(asked, runs, 0, 0, 1.0, attempt)
-    timings = load(store)
-    device = choose_device(expansion, timings)
-    each = [estimate_run(expansion, cell, timings, device) for cell in cells]
-    need, busy = max(e.device_bytes for e in each), max(e.known_utilisation for e in each)
-    return runs_side_by_side(None, runs, state.free_bytes, need or 1, busy, attempt)
 
 
 def _options(

@@ -23,6 +23,8 @@ class Parallel(Frozen):
     processes_per_run: PositiveInt = 1
     accumulate: PositiveInt = 1
     precision: Literal["float32", "bfloat16"] = "float32"
+    compile: Literal["auto", "always", "never"] = "auto"
+    kernels: Literal["auto", "always", "never"] = "auto"
 
     def on(self, device: Device) -> Device:
         """Return what a plan is made for, so many of a device for each run."""
@@ -47,7 +49,7 @@ class Parallel(Frozen):
         """What `skd job` is told."""
         return (
             f"--processes {self.processes_per_run} --accumulate {self.accumulate}"
-            f" --precision {self.precision}"
+            f" --precision {self.precision} --compile {self.compile} --kernels {self.kernels}"
         )
 
 

@@ -20,7 +20,7 @@ from skd.planning.timings import load
 from skd.sheet import StudyError
 from skd.store import Store
 from skd.study import Expansion, load_expansion
-from skd.training.commands import RESULTS, Results, Study
+from skd.training.options import RESULTS, Results, Study
 
 WATCH_SECONDS = 5.0
 

@@ -1,4 +1,4 @@
-"""BatchNorm over groups of a fixed size, however a batch is divided among processes and parts.
+"""BatchNorm as training uses it: batches are counted once a step, and groups have a fixed size.
 
 Common practice takes each GPU's share of a batch together: the statistics, and so the numbers,
 depend on how many GPUs there are. Here the group is part of the recipe (`bn_batch`), and a batch of
@@ -8,13 +8,45 @@ mean of all groups': DistributedDataParallel would follow those of the first GPU
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from skd.training.processes import Team
+
+Form = TypeVar("Form", bound=nn.BatchNorm2d)
+
+
+class CountedBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm2d that leaves the counting of batches to `count_batches`.
+
+    The counter decides nothing where the momentum is a number, and one kernel for all layers is
+    less than one a layer. Parameters, buffers and state dict are those of the layer that it takes
+    the place of.
+    """
+
+    def __init__(self, layer: nn.BatchNorm2d) -> None:
+        super().__init__(layer.num_features, layer.eps, layer.momentum, device="meta")
+        self.weight, self.bias = layer.weight, layer.bias
+        for name, buffer in layer.named_buffers():
+            setattr(self, name, buffer)
+        self.train(layer.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (B, C, H, W)."""
+        return F.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
@@ -68,13 +100,39 @@ def group_batch_norms(module: nn.Module, group: int) -> list[GroupedBatchNorm2d]
         module: changed in place; its parameters stay the same objects.
         group: images whose statistics are taken together.
     """
+    return _replaced(module, lambda layer: GroupedBatchNorm2d(layer, group))
+
+
+def counted_batch_norms(module: nn.Module) -> list[CountedBatchNorm2d]:
+    """Give every BatchNorm2d within a module its counted form; return these, as above.
+
+    A layer that averages over all batches needs its own counter, and is left as it is.
+    """
+    return _replaced(
+        module,
+        lambda layer: (
+            CountedBatchNorm2d(layer)
+            if layer.track_running_stats and layer.momentum is not None
+            else None
+        ),
+    )
+
+
+def _replaced(module: nn.Module, form: Callable[[nn.BatchNorm2d], Form | None]) -> list[Form]:
     made = []
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d:
-                made.append(GroupedBatchNorm2d(child, group))
-                setattr(parent, name, made[-1])
+            if type(child) is nn.BatchNorm2d and (replacement := form(child)) is not None:
+                made.append(replacement)
+                setattr(parent, name, replacement)
     return made
+
+
+@torch.no_grad()
+def count_batches(layers: Sequence[CountedBatchNorm2d]) -> None:
+    """End a step: every layer has seen one batch more."""
+    if layers:
+        torch._foreach_add_([layer.num_batches_tracked for layer in layers], 1)
 
 
 def move_batch_norms(layers: Sequence[GroupedBatchNorm2d], team: Team) -> None:

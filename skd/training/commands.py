@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
-from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -21,6 +17,7 @@ from skd.errors import (
     InterruptedRunError,
     RunFailedError,
     SkdError,
+    suggest,
 )
 from skd.files import write_json
 from skd.lease import LeaseHeldError, LeaseLostError
@@ -28,95 +25,44 @@ from skd.sheet import StudyError
 from skd.status import cell_result
 from skd.store import Store
 from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
+from skd.training.options import (
+    COMPILE_STEPS,
+    RESULTS,
+    Accumulate,
+    Attempt,
+    CheckpointSeconds,
+    Compile,
+    CompileSteps,
+    Device,
+    Expect,
+    IfLeased,
+    Kernels,
+    Lanes,
+    Leased,
+    Methods,
+    Minutes,
+    Output,
+    PairName,
+    Precision,
+    PrecisionKind,
+    Results,
+    Sharing,
+    Since,
+    Step,
+    StepKind,
+    Study,
+    TeacherFrom,
+    TeacherKind,
+    TeacherName,
+    Threads,
+    When,
+    Workers,
+)
+from skd.training.stopping import stoppable
 
 if TYPE_CHECKING:
     from skd.training.materials import Materials
     from skd.training.runs import Options
-
-
-class IfLeased(StrEnum):
-    """What to do about a run that another process trains."""
-
-    wait = "wait"
-    refuse = "refuse"
-
-
-class Step(StrEnum):
-    """How a step is computed: `skd.training.execution`."""
-
-    fast = "fast"
-    plain = "plain"
-
-
-class Precision(StrEnum):
-    """Of forward passes and losses."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class TeacherKind(StrEnum):
-    """Where a teacher's outputs come from."""
-
-    auto = "auto"
-    live = "live"
-    float16 = "float16"
-    float32 = "float32"
-
-
-Study = Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")]
-TeacherName = Annotated[str, typer.Argument(help="the teacher's name in the sheet")]
-PairName = Annotated[
-    str, typer.Argument(help="TEACHER--STUDENT, or STUDENT for a method without a teacher")
-]
-Methods = Annotated[list[str], typer.Argument(help="the methods' names in the sheet")]
-Results = Annotated[Path, typer.Option(help="where runs, teachers and reports are kept")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; by default, as many as torch takes")
-]
-CheckpointSeconds = Annotated[
-    float, typer.Option(min=0, help="at most so long between checkpoints; 0: every epoch")
-]
-Leased = Annotated[
-    IfLeased, typer.Option(help="if another process trains a run: train the others, then wait")
-]
-Output = Annotated[Path | None, typer.Option(help="also write the outcome to this file")]
-Expect = Annotated[
-    str | None, typer.Option(help="refuse if the identity is another: the sheet or code changed")
-]
-Attempt = Annotated[
-    int, typer.Option(min=1, help="from 2: a run that would only fail again is left alone")
-]
-Since = Annotated[
-    float | None,
-    typer.Option(hidden=True, help="runs that failed since are left alone; seconds since 1970"),
-]
-Sharing = Annotated[
-    int, typer.Option(hidden=True, min=1, help="trainings that share the device, for the record")
-]
-Lanes = Annotated[
-    int, typer.Option(min=1, help="runs side by side in this process; of use on a GPU")
-]
-StepKind = Annotated[
-    Step, typer.Option(help="fast, or the plain loop; of runs that are begun now, as the next two")
-]
-PrecisionKind = Annotated[Precision, typer.Option(help="bfloat16: autocast, not validated yet")]
-Accumulate = Annotated[
-    int,
-    typer.Option(min=1, help="parts that a process's images of a batch are seen in, one by one"),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=0, help="processes that decode photos; by default one a core on a GPU, else 0"
-    ),
-]
-TeacherFrom = Annotated[
-    TeacherKind,
-    typer.Option(help="the teacher's outputs; auto: its stored views, if there are any"),
-]
-RESULTS = Path("results")
 
 
 def teacher(
@@ -129,6 +75,9 @@ def teacher(
     if_leased: Leased = IfLeased.refuse,
     step: StepKind = Step.fast,
     precision: PrecisionKind = Precision.float32,
+    compile: Compile = When.auto,
+    compile_steps: CompileSteps = COMPILE_STEPS,
+    kernels: Kernels = When.auto,
     accumulate: Accumulate = 1,
     workers: Workers = None,
     output: Output = None,
@@ -140,54 +89,51 @@ def teacher(
     """
     from skd.training.division import Division
     from skd.training.execution import choose
+    from skd.training.first_step import FastPaths
     from skd.training.materials import Materials
     from skd.training.processes import team
     from skd.training.runs import Options
-    from skd.training.teachers import import_teacher, train_teacher
+    from skd.training.teachers import ready_teacher
 
     expansion = load_expansion(study, results)
     node = expansion.teacher(name)
     check_unchanged(f"teacher {name}", node.id, expect)
-    entry, wait = Store(results).teacher(node.id), if_leased is IfLeased.wait
     with team(device) as processes, stoppable() as stopping:
-        materials = Materials(workers)
-        if node.spec.kind == "trained":
-            options = Options(
-                execution=choose(device, threads, step.value, precision.value),
-                checkpoint_seconds=checkpoint_seconds,
-                wait=wait,
-                stopping=stopping,
-                division=Division(processes, accumulate),
-            )
-            card = train_teacher(node.spec, entry, options, f"teacher {name}", materials)
-        else:
-            place = choose(device, threads).apply()
-            card = processes.told(
-                lambda: import_teacher(node.spec, node.source, entry, place, wait, materials)
-            )
+        options = Options(
+            execution=choose(device, threads, step.value, precision.value),
+            paths=FastPaths(compile.value, compile_steps, kernels.value),
+            checkpoint_seconds=checkpoint_seconds,
+            wait=if_leased is IfLeased.wait,
+            stopping=stopping,
+            division=Division(processes, accumulate),
+        )
+        card = ready_teacher(node, Store(results), options, Materials(workers))
         if processes.rank:
             return
-    measured = f"{card.test_top1:.2f} % on the {node.spec.dataset.split} images"
-    print(f"teacher {name}: {measured}, {entry.folder}")
     if output:
         write_json(output, card.model_dump(mode="json"))
 
 
 def train(
     study: Study,
-    pair: PairName,
-    methods: Methods,
+    pair: PairName = None,
+    methods: Methods = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="only this seed; may be repeated [all of the study]")
+        list[int] | None,
+        typer.Option(help="train only this seed; may be repeated (default: all of the study)"),
     ] = None,
     results: Results = RESULTS,
     device: Device = "auto",
     threads: Threads = None,
     checkpoint_seconds: CheckpointSeconds = 60.0,
     if_leased: Leased = IfLeased.refuse,
-    lanes: Lanes = 1,
+    lanes: Lanes = None,
+    minutes: Minutes = None,
     step: StepKind = Step.fast,
     precision: PrecisionKind = Precision.float32,
+    compile: Compile = When.auto,
+    compile_steps: CompileSteps = COMPILE_STEPS,
+    kernels: Kernels = When.auto,
     teacher_views: TeacherFrom = TeacherKind.auto,
     accumulate: Accumulate = 1,
     workers: Workers = None,
@@ -197,47 +143,92 @@ def train(
     since: Since = None,
     sharing: Sharing = 1,
 ) -> None:
-    """Train the students of a pair's cells: every seed that has no record yet.
+    """Train every run that has no record yet: of a whole study, of a pair, or of some methods.
 
-    One failed run does not keep the others from being trained; the exit status is then 1. Several
-    processes train each run together where torchrun starts this:
+    Without a pair this one process makes all that the study lacks: its teachers, their stored
+    views where they pay, then the runs, seed by seed, so that whole seeds are finished first. Given
+    a number of minutes, it saves and leaves in time.
+
+    One failed run does not keep the others from being trained. Exit status: 0 all runs have a
+    record, 1 some have failed, 75 the time was up, 143 it was asked to stop.
+
+    Several processes train each run of a pair together where torchrun starts this:
     torchrun --standalone --nproc-per-node 4 -m skd train …
     """
+    from skd.jobs.sharing import lanes_here
     from skd.training.division import Division
     from skd.training.execution import choose
+    from skd.training.first_step import FastPaths
     from skd.training.materials import Materials
     from skd.training.processes import team
     from skd.training.runs import Options
+    from skd.training.whole_study import make_ready
 
     expansion, store = load_expansion(study, results), Store(results)
-    cells = [expansion.cell(pair, method) for method in methods]
-    check_unchanged(f"{pair}/{'+'.join(methods)}", digest_of(cells), expect)
+    cells = _cells(expansion, pair, methods)
+    check_unchanged(f"{pair or study}/{'+'.join(methods or ['all'])}", digest_of(cells), expect)
     for unknown in set(seed or ()) - set(expansion.seeds):
         raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")
-    runs = [(cell, number) for cell in cells for number in cell.runs if not seed or number in seed]
-    with team(device) as processes, stoppable() as stopping:
-        lanes = min(lanes, len(runs)) if processes.count == 1 else 1
+    runs = _in_order(cells, seed, by_seed=pair is None)
+    count, failures = len(runs), 0
+    with team(device) as processes, stoppable(minutes) as stopping:
+        if pair is None and processes.count > 1:
+            raise StudyError("several processes train the runs of a pair: name one")
+        execution = choose(device, threads, step.value, precision.value)
 
         def settled(cell: Cell, number: int) -> bool:
             return processes.told(lambda: _settled(store, attempt, since, cell, number))
 
         options = Options(
-            execution=choose(device, threads, step.value, precision.value),
+            execution=execution,
             teacher=None if teacher_views is TeacherKind.auto else teacher_views.value,
+            paths=FastPaths(compile.value, compile_steps, kernels.value),
             checkpoint_seconds=checkpoint_seconds,
-            sharing=max(sharing, lanes),
+            sharing=sharing,
             stopping=stopping,
             division=Division(processes, accumulate),
         )
-        train_one = partial(_train_one, expansion, store, Materials(workers, lanes))
-        failures = _train(runs, train_one, options, settled, if_leased is IfLeased.wait, lanes)
+        materials = Materials(workers, lanes or 1)
+        wait = if_leased is IfLeased.wait
+        if pair is None:
+            lost = make_ready(expansion, cells, store, replace(options, wait=wait), materials)
+            failures = sum(cell.teacher in lost for cell, _ in runs)
+            runs = [(cell, number) for cell, number in runs if cell.teacher not in lost]
+        if lanes is None and pair is None and execution.device == "cuda":
+            lanes = lanes_here(None, expansion, cells, store, max(1, len(runs)))
+        lanes = min(lanes or 1, max(1, len(runs))) if processes.count == 1 else 1
+        options = replace(options, sharing=max(sharing, lanes))
+        train_one = partial(_train_one, expansion, store, materials)
+        failures += _train(runs, train_one, options, settled, wait, lanes)
     if output and not processes.rank:
         outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
         write_json(output, outcomes)
     if failures:
         if not processes.rank:
-            print(f"{failures} of {len(runs)} runs have no record", file=sys.stderr)
+            print(f"{failures} of {count} runs have no record", file=sys.stderr)
         raise typer.Exit(FAILED)
+
+
+def _cells(expansion: Expansion, pair: str | None, methods: list[str] | None) -> list[Cell]:
+    """Return the cells that were asked for.
+
+    Raises:
+        StudyError: there are none such.
+    """
+    if pair is None:
+        return list(expansion.cells)
+    if methods:
+        return [expansion.cell(pair, method) for method in methods]
+    if found := [cell for cell in expansion.cells if cell.pair == pair]:
+        return found
+    known = dict.fromkeys(cell.pair for cell in expansion.cells)
+    raise StudyError(f"study {expansion.study} has no pair '{pair}'{suggest(pair, known)}")
+
+
+def _in_order(cells: list[Cell], seeds: list[int] | None, by_seed: bool) -> list[tuple[Cell, int]]:
+    """Return the runs of some cells: cell by cell, or seed by seed."""
+    runs = [(cell, seed) for cell in cells for seed in cell.runs if not seeds or seed in seeds]
+    return sorted(runs, key=lambda run: run[1]) if by_seed else runs
 
 
 def _settled(store: Store, attempt: int, since: float | None, cell: Cell, seed: int) -> bool:
@@ -265,6 +256,8 @@ def _train(
 
     def work(run: tuple[Cell, int]) -> None:
         cell, seed = run
+        if options.stopping():
+            raise InterruptedRunError(f"stopped before {cell.key} seed {seed}")
         if settled(cell, seed):
             failures.append(run)
             print(f"{cell.key} seed {seed}: it would only fail again", file=sys.stderr, flush=True)
@@ -321,22 +314,3 @@ def _train_one(
         flush=True,
     )
     return True
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[Callable[[], bool]]:
-    """Within, SIGTERM and the first Ctrl-C ask to stop; yields what says whether they did."""
-    received: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        # SLURM, Snakemake and `skd job` may each send a SIGTERM: only Ctrl-C twice is impatience.
-        if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(received)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

@@ -85,10 +85,19 @@ class Networks(nn.Module):
         self.student, self.objective = student, objective
 
     def forward(
-        self, images: Tensor, batch_of: Callable[[Outputs], Batch]
+        self,
+        images: Tensor,
+        batch_of: Callable[[Outputs], Batch],
+        passes: Callable[[Tensor], Outputs] | None = None,
     ) -> tuple[Outputs, Losses]:
-        """Return the student's outputs on images, and the losses of the batch made of them."""
-        student = self.student.forward_features(images)
+        """Return the student's outputs on images, and the losses of the batch made of them.
+
+        Args:
+            images: (B, 3, H, W).
+            batch_of: makes the losses' batch of the student's outputs.
+            passes: the student's forward pass in another form; none: as it is.
+        """
+        student = (passes or self.student.forward_features)(images)
         return student, self.objective(batch_of(student))
 
 

@@ -7,9 +7,7 @@ import json
 import os
 import platform
 import resource
-import subprocess
 import sys
-from collections.abc import Callable
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -20,14 +18,14 @@ import torch
 from pydantic import PositiveInt
 
 import skd
+from skd.code import code_facts
 from skd.errors import SkdError
 from skd.files import write_json
 from skd.jobs.gpu import gpu_state
-from skd.sheet import ROOT
 from skd.spec import Frozen, added_later
 from skd.teacher_views import TeacherOutputs
 
-Step = Literal["fast", "plain"]
+Step = Literal["fast", "eager", "plain"]
 Precision = Literal["float32", "bfloat16"]
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -47,7 +45,8 @@ class Execution(Frozen):
     step: Step = added_later(
         "fast",
         neutral="plain",
-        description="fast: channels-last, fused SGD, on a GPU a CUDA graph. plain: none of these",
+        description="fast: channels-last, fused SGD, on a GPU a CUDA graph. eager: all but the "
+        "graph. plain: none of these",
     )
     precision: Precision = added_later(
         "float32",
@@ -60,11 +59,31 @@ class Execution(Frozen):
         description="the teacher's outputs: of a forward pass each step, or read from its stored "
         "views; none without a teacher",
     )
+    compiled: bool = added_later(
+        False,
+        neutral=False,
+        description="whether the networks' passes go through torch.compile",
+    )
+    kernels: str | None = added_later(
+        None,
+        neutral=None,
+        description="the table by which convolutions use this project's kernels; none: cuDNN alone",
+    )
+    gpu: str | None = added_later(
+        None,
+        neutral=None,
+        description="the GPU model that the passes were compiled or the kernels chosen for",
+    )
+    not_compiled: str | None = added_later(
+        None,
+        neutral=None,
+        description="why the compiler could not be used, where it was asked for",
+    )
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """Of the networks' weights and maps."""
-        return torch.channels_last if self.step == "fast" else torch.contiguous_format
+        """Memory format of the networks' weights and feature maps."""
+        return torch.contiguous_format if self.step == "plain" else torch.channels_last
 
     def apply(self) -> torch.device:
         """Set the process up for this execution and return its device.
@@ -84,6 +103,9 @@ class Execution(Frozen):
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
+        # Deterministic mode fills every new tensor, which is a third of a small step's kernels. No
+        # program that writes a tensor before it reads it needs that.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         return torch.device("cuda")
 
 
@@ -110,21 +132,35 @@ def choose(
     return Execution(device=device, threads=threads, step=step, precision=precision)
 
 
-def freeze(folder: Path, ask: Callable[[], Execution]) -> Execution:
-    """Return the execution a run was begun with, or fix the one now asked for.
+def frozen(folder: Path) -> Execution | None:
+    """Return the execution a run was begun with; none before its first step.
 
     Raises:
-        ExecutionError: what was fixed cannot be read.
+        ExecutionError: what was fixed cannot be read, or is not possible on this GPU.
     """
     path = folder / "execution.json"
     try:
-        return Execution.restore(json.loads(path.read_text()))
+        kept = Execution.restore(json.loads(path.read_text()))
     except FileNotFoundError:
-        asked = ask()
-        write_json(path, asked.model_dump())
-        return asked
+        return None
     except ValueError as error:
         raise ExecutionError(f"{path} cannot be read: {error}; remove the run's folder") from error
+    if kept.gpu is not None and kept.gpu != (here := gpu_model()):
+        raise ExecutionError(
+            f"{folder}: this run's kernels are those of a {kept.gpu}, and here is "
+            f"{here or 'no GPU'}; go on with it there, or remove its folder to begin it anew"
+        )
+    return kept
+
+
+def freeze(folder: Path, execution: Execution) -> None:
+    """Fix a run's execution: a resume goes on in the same way."""
+    write_json(folder / "execution.json", execution.model_dump())
+
+
+def gpu_model() -> str | None:
+    """Return the name of the GPU model here; none without a GPU."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -155,11 +191,10 @@ def device_failed(error: BaseException) -> bool:
 
 @cache
 def environment() -> dict[str, Any]:
-    """Return what a number may depend on and a reader may ask for: versions, hardware, commit."""
+    """Return what a number may depend on and a reader may ask for: versions, hardware, code."""
     return {
         "skd": skd.__version__,
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_clean": _git("status", "--porcelain") == "",
+        **code_facts(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),  # to import it takes seconds
@@ -167,23 +202,13 @@ def environment() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": gpu_model(),
         "cuda": torch.version.cuda if torch.cuda.is_available() else None,
         "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
         "gpu_driver": state.driver if (state := gpu_state()) else None,
         "host": platform.node(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True, timeout=10
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 def _cpu_name() -> str:

@@ -1,20 +1,45 @@
 """Recording a step as a CUDA graph: one launch replays all its kernels, with no Python between.
 
 A recorded step reads and writes the tensors it was recorded with, so all that changes from step to
-step lies in tensors that keep their place.
+step lies in tensors that keep their place. Everything of a run, from building its networks to its
+last replay, happens on one stream: autograd remembers the stream a parameter was first used on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
 
+Made = TypeVar("Made")
+
 WARM_UPS = 3  # as PyTorch advises: libraries set themselves up at their first calls
-# A process's runs record in turns: to begin a recording waits for the whole device.
-_RECORDING = threading.Lock()
+ATTEMPTS = 2
+# The lanes of a process record and compile one at a time.
+SETTING_UP = threading.RLock()
+# Graphs whose capture failed: PyTorch's allocator may still refer to them.
+_FAILED: list[torch.cuda.CUDAGraph] = []
+
+
+@contextlib.contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Run the block on a CUDA stream of its own; nothing changes on a CPU or within another one.
+
+    The default stream cannot be captured.
+    """
+    if device.type != "cuda" or torch.cuda.current_stream() != torch.cuda.default_stream():
+        yield
+        return
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream().wait_stream(stream)
 
 
 def record(
@@ -22,37 +47,73 @@ def record(
     state: Callable[[], Mapping[str, Tensor]],
     generators: Callable[[], Iterable[Generator]] = tuple,
 ) -> Callable[[], None]:
-    """Return a function that replays a step; ``state`` is left as it was.
+    """Return a function that replays a step on the current stream; ``state`` is left as it was.
 
-    The step is tried first, for what libraries and it set up at first; what it moves is put back.
+    The step is run a few times first, so that libraries set themselves up; what it moves is put
+    back. A failure leaves nothing behind but the generators, which no other step may use.
 
     Args:
         step: works on the GPU without asking it anything.
-        state: returns all tensors that a step moves, by name. What a step adds to them starts
-            from 0.
-        generators: returns those that it draws from; they are seeded before each replay.
+        state: returns all tensors that a step moves, by name. A tensor that the step creates
+            starts from 0.
+        generators: returns the generators that the step draws from. They belong to this recording
+            from now on, and are seeded before each replay.
 
     Raises:
-        RuntimeError: the step cannot be recorded, by CUDA's or PyTorch's word.
+        RuntimeError: CUDA or PyTorch cannot record the step.
     """
-    with _RECORDING:
-        kept = {name: tensor.clone() for name, tensor in state().items()}
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        try:
-            with torch.cuda.stream(stream):
-                for _ in range(WARM_UPS):
-                    step()
-        finally:
-            torch.cuda.current_stream().wait_stream(stream)
-            put_back(state(), kept)
-        graph = torch.cuda.CUDAGraph()
+    with SETTING_UP:
+        for _ in range(WARM_UPS):
+            try_out(step, state)
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         for generator in generators():
             graph.register_generator_state(generator)
-        # Other runs of the process may allocate meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            step()
+        try:
+            _capture(graph, pool, step)
+        except BaseException:
+            _release(graph, pool)
+            raise
     return graph.replay
+
+
+def _capture(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], step: Callable[[], None]) -> None:
+    """Capture a step on the current stream.
+
+    ``torch.cuda.graph`` would first wait for the whole device, and so for all other lanes.
+    """
+    gc.collect()  # not within the capture, where other streams' memory cannot be freed
+    collecting = gc.isenabled()
+    gc.disable()
+    # Other lanes may allocate meanwhile: hence thread_local.
+    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+    try:
+        step()
+    finally:
+        if collecting:
+            gc.enable()
+        graph.capture_end()
+
+
+def _release(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
+    """Give up the memory of a failed capture."""
+    device = torch.cuda.current_device()
+    for release in (
+        lambda: torch._C._cuda_endAllocateToPool(device, pool),
+        lambda: torch._C._cuda_releasePool(device, pool),
+    ):
+        with contextlib.suppress(RuntimeError):  # the capture may have come less far
+            release()
+    _FAILED.append(graph)
+
+
+def try_out(step: Callable[[], None], state: Callable[[], Mapping[str, Tensor]]) -> None:
+    """Run a step and put back what it moved: what it sets up for the first time stays."""
+    # Not as part of an autograd graph, which would tie the weights to the stream of this moment.
+    kept = {name: tensor.detach().clone() for name, tensor in state().items()}
+    try:
+        step()
+    finally:
+        put_back(state(), kept)
 
 
 @torch.no_grad()
@@ -63,3 +124,64 @@ def put_back(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
             tensor.copy_(kept[name])
         else:
             tensor.zero_()
+
+
+def first_cause(error: BaseException) -> str:
+    """Return the first line of the error that others followed.
+
+    After an error within a capture, CUDA ends the capture with an error of its own.
+    """
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+class Recordings:
+    """A training's attempts to record its step, its last batch's step and its evaluation.
+
+    Args:
+        enabled: false: nothing is tried.
+        after_failure: called after each failed attempt, to give up what it left.
+    """
+
+    def __init__(self, enabled: bool, after_failure: Callable[[], None]) -> None:
+        self.enabled, self._after_failure = enabled, after_failure
+        self._recorded: list[str] = []
+        # By name, the first cause of a failure.
+        self._retried: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+
+    def make(self, name: str, attempt: Callable[[], Made]) -> Made | None:
+        """Return what one of a few attempts makes; None where all of them fail.
+
+        Args:
+            name: of what is recorded. What failed under this name is not tried again.
+            attempt: records it; raises RuntimeError where that fails.
+        """
+        if not self.enabled or name in self._failed:
+            return None
+        causes = []
+        for _ in range(ATTEMPTS):
+            try:
+                made = attempt()
+            except RuntimeError as error:
+                causes.append(first_cause(error))
+            else:
+                self._recorded.append(name)
+                if causes:
+                    self._retried.setdefault(name, causes[0])
+                return made
+            self._after_failure()
+        self._failed[name] = causes[0]
+        return None
+
+    def __str__(self) -> str:
+        """Say what was recorded and why the rest was not, for the run's record."""
+        failed = dict(self._failed)
+        if not self._recorded:
+            cause = next(iter(failed.values()), None)
+            return "not recorded" + (f": {cause}" if cause else "")
+        notes = [f"; the {name} at the second attempt, after: {cause}"
+                 for name, cause in self._retried.items()]  # fmt: skip
+        notes += [f"; the {name} not recorded: {cause}" for name, cause in failed.items()]
+        return "recorded as a CUDA graph" + "".join(notes)

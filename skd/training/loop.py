@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,17 +22,25 @@ from torch import Tensor, nn
 
 from skd.data.views import epoch_order
 from skd.errors import SkdError
+from skd.kernels.layers import use_kernels
+from skd.kernels.tables import table_named
 from skd.models import build_model
 from skd.models.outputs import Outputs
-from skd.objective import Objective
+from skd.objective import Losses, Objective
 from skd.randomness import Draws, seeded
 from skd.records import Epoch
 from skd.spec import RunSpec
 from skd.terms import Batch, TermContext
-from skd.training.batch_norm import group_batch_norms, move_batch_norms
+from skd.training.batch_norm import (
+    count_batches,
+    counted_batch_norms,
+    group_batch_norms,
+    move_batch_norms,
+)
+from skd.training.compiling import CompilerError, Passes, compiled, reached_by
 from skd.training.division import Division, Networks, divided
 from skd.training.execution import Execution
-from skd.training.graphs import record
+from skd.training.graphs import SETTING_UP, Recordings, record, try_out
 from skd.training.materials import Material
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
 from skd.training.sums import FINITE, Sums
@@ -44,6 +53,14 @@ class NonFiniteLossError(SkdError, ArithmeticError):
     """A loss became NaN or infinite."""
 
     repeats = True
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded step, and the generators that only its replays draw from."""
+
+    replay: Callable[[], None]
+    draws: Draws
 
 
 class Training:
@@ -78,27 +95,32 @@ class Training:
         self.objective.to(self.device, memory_format=execution.memory_format)
         self.division.check(spec.recipe, self.objective, len(self.views.labels))
         both, group = nn.ModuleList([self.student, self.objective]), spec.recipe.bn_batch
-        self._batch_norms = group_batch_norms(both, group) if group else []
+        if execution.kernels:
+            use_kernels(both, table_named(execution.kernels))
+        fast = execution.step != "plain"
+        self._grouped = group_batch_norms(both, group) if group else []
+        self._counted = counted_batch_norms(both) if fast and not group else []
         self._networks = divided(Networks(self.student, self.objective), self.division.team)
         self.draws = Draws(spec.seed, self.device)
-        fast = execution.step == "fast"
         self.optimizer = make_optimizer(spec.recipe, self.student, self.objective, fused=fast)
         self.history: list[dict[str, Any]] = []
         self.step = 0  # within the epoch under way
         self.elapsed = 0.0  # seconds of it
         self.sums = Sums()
-        self.recording = "not recorded"
         # The epoch's order, its views by image, and the step on the device.
         self._order = torch.zeros_like(self.views.labels)
         self._numbers = torch.zeros_like(self.views.labels)
         self._cursor = torch.zeros((), dtype=torch.int64, device=self.device)
         self._places = torch.arange(spec.recipe.batch_size, device=self.device)
         self._epoch = 0  # that order and views are of
-        enough = len(self._order) >= spec.recipe.batch_size  # for one full batch
         whole = self.division.count == 1
-        self._records = fast and enough and whole and self.device.type == "cuda"
-        self._replay: Callable[[], None] | None = None
-        self._phase: object = None  # of the objective, of which a recorded step is
+        self.recordings = Recordings(
+            execution.step == "fast" and whole and self.device.type == "cuda",
+            after_failure=lambda: self.optimizer.zero_grad(set_to_none=True),
+        )
+        self._recorded: dict[int, Recorded | None] = {}  # by the size of the batch
+        self._compiled: Passes | None = None  # the student's, for whole batches
+        self._phase: object = None  # of the objective, in which steps were recorded and compiled
         self._replay_test: Callable[[], None] | None = None
         self._logits: Tensor | None = None  # of the last evaluation
 
@@ -110,9 +132,7 @@ class Training:
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch; the last one may be smaller, where it is kept."""
-        images, recipe = len(self.views.labels), self.spec.recipe
-        kept = recipe.last_batch == "keep"
-        return (math.ceil if kept else math.floor)(images / recipe.batch_size)
+        return self.spec.recipe.steps_per_epoch(len(self.views.labels))
 
     @property
     def images_per_epoch(self) -> int:
@@ -142,7 +162,8 @@ class Training:
         self.history = list(state["history"])
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.sums.restore(state["sums"], self.division.team)
-        self._epoch, self._replay = 0, None
+        self._epoch = 0
+        self._recorded.clear()
 
     def test_logits(self) -> Tensor:
         """Return the student's logits on the test images after the last epoch, (M, C)."""
@@ -166,20 +187,34 @@ class Training:
 
     def advance(self) -> None:
         """Train the next step of the epoch under way, whether the device is done with it or not."""
-        epoch, size = self.epochs_done + 1, self.spec.recipe.batch_size
-        if self.step == 0 or self._epoch != epoch:
-            self._begin_epoch(epoch)
+        self._reach_epoch()
         self.views.next()
+        size = self.spec.recipe.batch_size
         size = min(size, len(self.views.labels) - self.step * size)
-        whole = size == self.spec.recipe.batch_size
-        if self._records and whole and self._replay is None:
-            self._record()
-        self.draws.go_to(epoch, self.step)
-        if self._replay is not None and whole:
-            self._replay()
+        recorded = self._recording_of(size)
+        draws = self.draws if recorded is None else recorded.draws
+        draws.go_to(self._epoch, self.step)
+        if recorded is None:
+            self._train_step(size, draws)
         else:
-            self._train_step(size)
+            recorded.replay()
         self.step += 1
+
+    def prepare(self) -> None:
+        """Begin the epoch under way, so that what is compiled is compiled before the first step.
+
+        Raises:
+            CompilerError: that fails.
+        """
+        self._reach_epoch()
+
+    def _reach_epoch(self) -> None:
+        """Set everything to the epoch under way, if it is not."""
+        if self.step == 0 or self._epoch != self.epochs_done + 1:
+            self._begin_epoch(self.epochs_done + 1)
+
+    def _new_draws(self) -> Draws:
+        return Draws(self.spec.seed, self.device).go_to(self._epoch, self.step)
 
     def _begin_epoch(self, epoch: int) -> None:
         self._epoch = epoch
@@ -187,9 +222,13 @@ class Training:
         self._order.copy_(epoch_order(self.spec.seed, epoch, len(self.views.labels)))
         self._numbers.copy_(self.views.draw(self.spec.seed, epoch))
         self._cursor.fill_(self.step)
+        self.objective.begin_epoch(epoch, self.device)
         if (phase := self.objective.phase(epoch)) != self._phase:
-            self._replay, self._phase = None, phase
+            self._recorded.clear()
+            self._compiled, self._phase = None, phase
         self.views.begin(self._batches_to_come())
+        if self.execution.compiled and self._compiled is None:
+            self._compile()
 
     def _batches_to_come(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's images of the rest of the epoch, and their views, part by part."""
@@ -201,18 +240,39 @@ class Training:
                 indices = order[step * size + part.start : step * size + part.stop]
                 yield indices, numbers[indices]
 
-    def _record(self) -> None:
-        """Record the step, which does not depend on the epoch while the phase is the same."""
-        self.draws.go_to(self._epoch, self.step)
-        try:
-            self._replay = record(
-                lambda: self._train_step(self.spec.recipe.batch_size),
-                self._moving,
-                lambda: self.draws.generators,
+    def _recording_of(self, size: int) -> Recorded | None:
+        """Return the recorded step of a batch size, which is good for all epochs of the phase."""
+        if size not in self._recorded:
+            name = "step" if size == self.spec.recipe.batch_size else "last batch"
+            self._recorded[size] = self.recordings.make(name, lambda: self._record(size))
+        return self._recorded[size]
+
+    def _record(self, size: int) -> Recorded:
+        draws = self._new_draws()
+        replay = record(
+            lambda: self._train_step(size, draws), self._moving, lambda: draws.generators
+        )
+        return Recorded(replay, draws)
+
+    def _compile(self) -> None:
+        """Compile the passes on whole batches, by a step that is put back."""
+        size, draws = self.spec.recipe.batch_size, self._new_draws()
+
+        def step() -> None:
+            outputs = self._losses(range(size), draws, None)[0]
+            reached = reached_by(
+                lambda seen: self._losses(range(size), draws, lambda _: seen)[1].total, outputs
             )
-            self.recording = "recorded as a CUDA graph"
-        except RuntimeError as error:
-            self._records, self.recording = False, f"not recorded: {str(error).splitlines()[0]}"
+            self._compiled = compiled(self.student, reached)
+            self._train_step(size, draws)
+
+        with SETTING_UP:
+            try:
+                try_out(step, self._moving)
+            except Exception as error:  # whatever a compiler may raise
+                self._compiled = None
+                raise CompilerError.of(error) from error
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _moving(self) -> dict[str, Tensor]:
         """Return all tensors that a step moves, by name."""
@@ -230,8 +290,8 @@ class Training:
         sums = {f"sum {name}": value for name, value in self.sums.items()}
         return {**weights, **momenta, **sums, "cursor": self._cursor}
 
-    def _train_step(self, size: int) -> None:
-        """Train one step of so many images: only work for the device, nothing asked of it."""
+    def _train_step(self, size: int, draws: Draws) -> None:
+        """Train one step on a batch of a size: work for the device alone, nothing is read back."""
         self.optimizer.zero_grad(set_to_none=True)
         parts = self.division.parts(size)
         finite = []
@@ -239,16 +299,28 @@ class Training:
             if number:
                 self.views.next()
             with self.division.exchanging(self._networks, last=part is parts[-1]):
-                finite.append(self._add_gradient(part, len(parts)))
+                finite.append(self._add_gradient(part, len(parts), draws))
         self.optimizer.step()
         self.objective.after_step(self.division.team)
-        if self._batch_norms:
-            move_batch_norms(self._batch_norms, self.division.team)
+        if self._grouped:
+            move_batch_norms(self._grouped, self.division.team)
+        count_batches(self._counted)
         self.sums.add_step(finite, self._cursor)
         self._cursor += 1
 
-    def _add_gradient(self, part: range, parts: int) -> Tensor:
+    def _add_gradient(self, part: range, parts: int, draws: Draws) -> Tensor:
         """Add one part's share of the batch's gradient; return whether its loss is finite."""
+        whole = len(part) == self.spec.recipe.batch_size
+        student, losses, target = self._losses(part, draws, self._compiled if whole else None)
+        # Exactly itself where the batch is whole.
+        (losses.total / parts).backward()
+        self.sums.add_images(losses, student, target)
+        return torch.isfinite(losses.total.detach())
+
+    def _losses(
+        self, part: range, draws: Draws, passes: Passes | None
+    ) -> tuple[Outputs, Losses, Tensor]:
+        """Return the student's outputs on a part of the batch, its losses, and its labels."""
         # Tried before it is recorded, a step may go past the end of the epoch: over to its start.
         places = self._cursor * len(self._places) + self._places[part.start : part.stop]
         indices = self._order[places % len(self._order)]
@@ -260,23 +332,21 @@ class Training:
         half = self.execution.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             teacher = self.teacher and self.teacher.outputs(images, indices, numbers)
-            student, losses = self._networks(
-                images,
-                lambda student: Batch(
+
+            def batch_of(student: Outputs) -> Batch:
+                return Batch(
                     student,
                     teacher,
                     target,
                     indices,
                     self._epoch,
-                    self.draws,
+                    draws,
                     peers=self.division.team,
                     first=part.start,
-                ),
-            )
-        # Exactly itself where the batch is whole.
-        (losses.total / parts).backward()
-        self.sums.add_images(losses, student, target)
-        return torch.isfinite(losses.total.detach())
+                )
+
+            student, losses = self._networks(images, batch_of, passes)
+        return student, losses, target
 
     def evaluate(self) -> Tensor:
         """Return the student's logits on the test images, (M, C): overwritten by the next ones."""
@@ -284,12 +354,12 @@ class Training:
         def evaluate() -> None:
             self._logits = self.material.tests.logits(self.student, self.division.team)
 
-        if self._records and self.material.tests.on_device and self._replay_test is None:
-            try:
-                self._replay_test = record(evaluate, dict)
-            except RuntimeError:
-                self._replay_test = evaluate
-        (self._replay_test or evaluate)()
+        if self._replay_test is None:
+            recorded = None
+            if self.material.tests.on_device:
+                recorded = self.recordings.make("evaluation", lambda: record(evaluate, dict))
+            self._replay_test = recorded or evaluate
+        self._replay_test()
         return self._logits
 
     def _finish_epoch(self, epoch: int, begun: float) -> Epoch:

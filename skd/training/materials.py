@@ -14,6 +14,8 @@ from skd.data import load as load_images
 from skd.data import make_views
 from skd.data.images import Images
 from skd.data.views import Views
+from skd.kernels.layers import use_kernels
+from skd.kernels.tables import table_named
 from skd.methods import needs_of
 from skd.records import TeacherCard
 from skd.spec import DatasetSpec, RunSpec, canonical, digest
@@ -86,11 +88,13 @@ class Materials:
         card, how = entry.card(), execution.teacher
         if how == "live" or card is None:
             classes = self.data(spec.dataset, device).images.num_classes
-            key = (entry, execution.memory_format, device)
+            key = (entry, execution.memory_format, execution.kernels, device)
             loaded = self._once(key, lambda: load_teacher(entry, device, classes))
-            return TeacherAtHand(
-                LiveTeacher(loaded.network.to(memory_format=execution.memory_format)), loaded.card
-            )
+            network = loaded.network.to(memory_format=execution.memory_format)
+            if execution.kernels:
+                use_kernels(network, table_named(execution.kernels))
+            size = spec.recipe.batch_size if execution.compiled else None
+            return TeacherAtHand(LiveTeacher(network, compiled_for=size), loaded.card)
         files = {
             output: ViewsFile(entry, spec.dataset, output, how)
             for output in stored_outputs(needs_of(spec.method)) or ()

@@ -14,11 +14,12 @@ import torch
 
 from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
 from skd.lease import Holder, LeaseHeldError, LeaseLostError, lease
-from skd.records import Record
+from skd.records import Record, TeacherCard
 from skd.spec import RunSpec
 from skd.store import Entry
 from skd.teacher_views import TeacherOutputs
 from skd.training import checkpoint
+from skd.training.compiling import CompilerError
 from skd.training.division import Division, DivisionError
 from skd.training.execution import (
     Execution,
@@ -26,10 +27,13 @@ from skd.training.execution import (
     device_failed,
     environment,
     freeze,
+    frozen,
     reset_peak_memory,
 )
+from skd.training.first_step import FastPaths, decide, without_compiler
+from skd.training.graphs import own_stream
 from skd.training.loop import NonFiniteLossError, Training
-from skd.training.materials import Materials, choose_teacher
+from skd.training.materials import Material, Materials, choose_teacher
 from skd.training.outcome import leave_failure, leave_record
 from skd.training.processes import ProcessesError, others_ended
 from skd.training.progress import RunProgress, run_progress, wants_loss
@@ -48,6 +52,7 @@ class Options:
         execution: for a run that is begun now; one that goes on keeps its own.
         teacher: where its teacher's outputs come from, likewise; none: stored views, where there
             are some.
+        paths: which of its passes are compiled, and which kernels they use, likewise.
         checkpoint_seconds: at most so long between checkpoints; 0: every epoch.
         sharing: trainings that share the device, of which this is one.
         wait: wait for another process that trains the same run, instead of refusing.
@@ -57,6 +62,7 @@ class Options:
 
     execution: Execution
     teacher: TeacherOutputs | None = None
+    paths: FastPaths = field(default_factory=FastPaths)
     checkpoint_seconds: float = 60.0
     sharing: int = 1
     wait: bool = False
@@ -101,68 +107,143 @@ def complete(
     with _leased(entry, options, label) as still_mine:
         if (record := team.told(entry.record)) is not None:  # finished while we waited
             return record
-        begun = datetime.now(UTC)
         team.told(lambda: entry.write_spec(spec))
-        execution = team.told(lambda: freeze(entry.folder, execution_asked_for))
+        kept = team.told(lambda: frozen(entry.folder))
+        execution = kept or team.told(execution_asked_for)
         if team.device not in (None, execution.device):
             raise ExecutionError(
                 f"{label} was begun on {execution.device}: start its processes with "
                 f"--device {execution.device}, or remove its folder to begin it anew"
             )
         device = execution.apply()
-        if options.sharing == 1:
+        with own_stream(device):
+            run = _Run(spec, entry, options, label, teacher, materials or Materials())
+            return run.complete(execution, kept is None, device, still_mine)
+
+
+class _Run:
+    """A run in this process, its lease held."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        entry: Entry,
+        options: Options,
+        label: str,
+        teacher: Entry | None,
+        materials: Materials,
+    ) -> None:
+        self.spec, self.entry, self.options, self.label = spec, entry, options, label
+        self.teacher, self.materials = teacher, materials
+        self.team = options.division.team
+        self.training: Training | None = None
+        self.card: TeacherCard | None = None
+
+    def complete(
+        self,
+        execution: Execution,
+        new: bool,
+        device: torch.device,
+        still_mine: Callable[[], None],
+    ) -> Record:
+        """Return the record, training what is left; as `complete`.
+
+        Args:
+            execution: of the run; where it is begun now, its passes are yet to be decided.
+            new: whether it is begun now.
+            device: of the execution.
+            still_mine: raises where the lease has been lost.
+        """
+        begun = datetime.now(UTC)
+        if self.options.sharing == 1:
             reset_peak_memory(device)
-        training = None
         try:
-            materials = materials or Materials()
-            material = materials.data(spec.dataset, device)
-            at_hand = materials.teacher(spec, teacher, execution, device) if teacher else None
-            training = Training(
-                spec, material, at_hand and at_hand.outputs, execution, options.division
-            )
-            sessions = _resume(training, entry, device)
-            telling = Telling(
-                entry, spec.recipe.epochs, training.steps_per_epoch, device.type == "cuda"
-            )
-            steps = spec.recipe.epochs * training.steps_per_epoch
-            alone = options.sharing == 1
-            with run_progress(
-                label, spec.recipe.epochs, steps, alone, shown=team.rank == 0
-            ) as progress:
-                if training.epochs_done or training.step:
-                    progress.note(f"goes on after epoch {training.epochs_done}")
-                _train(training, entry, options, sessions, still_mine, progress, telling)
-            how = {
-                **execution.model_dump(),
-                "recording": training.recording,
-                "sessions": sessions,
-                "sharing": options.sharing,
-                "processes": team.count,
-                "accumulate": options.division.accumulate,
-            }
-            card = at_hand and at_hand.card
-            logits = training.test_logits()
-
-            def finish() -> Record:
-                still_mine()
-                return leave_record(training, entry, how, card, logits, telling.gpu_utilisation)
-
-            return team.told(finish)
-        except (InterruptedRunError, LeaseLostError):
+            self._build(execution, new, device)
+            return self._train(still_mine)
+        except (InterruptedRunError, LeaseLostError, ExecutionError):
             raise
         except Exception as raised:
             error = others_ended(raised) or raised
             still_mine()
             # One process's error ends the others: theirs say no more than that.
-            known = entry.failure() if team.count > 1 else None
+            known = self.entry.failure() if self.team.count > 1 else None
             if known is None or datetime.fromisoformat(known.failed_at) < begun:
-                leave_failure(entry, error, training.epochs_done if training else 0)
-            of_all = team.count == 1 or isinstance(error, NonFiniteLossError | DivisionError)
+                done = self.training.epochs_done if self.training else 0
+                leave_failure(self.entry, error, done)
+            of_all = self.team.count == 1 or isinstance(error, NonFiniteLossError | DivisionError)
             failed = RunFailedError if of_all and not device_failed(error) else DeviceFailedError
-            raise failed(f"{label}: {error}") from raised
+            raise failed(f"{self.label}: {error}") from raised
         finally:
-            if training is not None:
-                training.views.close()
+            if self.training is not None:
+                self.training.views.close()
+
+    def _build(self, execution: Execution, new: bool, device: torch.device) -> None:
+        """Set the training up, and fix its execution where it is begun now."""
+        material = self.materials.data(self.spec.dataset, device)
+        if new:
+            execution = self.team.told(lambda: self._decided(execution, material))
+        self.training = self._training(execution, material)
+        self.sessions = _resume(self.training, self.entry, device)
+        try:
+            self.training.prepare()
+        except CompilerError as error:
+            if not new:
+                raise ExecutionError(
+                    f"{self.label} was begun with compiled passes, and they cannot be compiled "
+                    f"here ({error}); mend that, or remove {self.entry.folder} to begin it anew"
+                ) from error
+            execution = without_compiler(execution, str(error))
+            self.training = self._training(execution, material)
+        if new:
+            self.team.told(lambda: freeze(self.entry.folder, execution))
+
+    def _decided(self, execution: Execution, material: Material) -> Execution:
+        """Return the execution with its passes and kernels decided, by all steps of the run."""
+        recipe, division = self.spec.recipe, self.options.division
+        return decide(
+            execution,
+            self.options.paths,
+            steps=recipe.epochs * recipe.steps_per_epoch(len(material.images.train_labels)),
+            whole=division.count == 1 and recipe.bn_batch is None and material.tests.on_device,
+        )
+
+    def _training(self, execution: Execution, material: Material) -> Training:
+        teacher = None
+        if self.teacher is not None:
+            found = self.materials.teacher(self.spec, self.teacher, execution, material.device)
+            teacher, self.card = found.outputs, found.card
+        return Training(self.spec, material, teacher, execution, self.options.division)
+
+    def _train(self, still_mine: Callable[[], None]) -> Record:
+        """Train what is left, and leave the record."""
+        training, epochs = self.training, self.spec.recipe.epochs
+        on_gpu = training.device.type == "cuda"
+        telling = Telling(self.entry, epochs, training.steps_per_epoch, on_gpu)
+        alone, shown = self.options.sharing == 1, self.team.rank == 0
+        steps = epochs * training.steps_per_epoch
+        with run_progress(self.label, epochs, steps, alone, shown) as progress:
+            if reason := training.execution.not_compiled:
+                progress.note(f"passes are not compiled: {reason}")
+            if training.epochs_done or training.step:
+                progress.note(f"goes on after epoch {training.epochs_done}")
+            _train(training, self.entry, self.options, self.sessions, still_mine, progress, telling)
+        how = {
+            **training.execution.model_dump(),
+            "recording": str(training.recordings),
+            "sessions": self.sessions,
+            "sharing": self.options.sharing,
+            "processes": self.team.count,
+            "accumulate": self.options.division.accumulate,
+        }
+        logits = training.test_logits()
+
+        def finish() -> Record:
+            still_mine()
+            return leave_record(
+                training, self.entry, how, self.card, logits, telling.gpu_utilisation
+            )
+
+        return self.team.told(finish)
 
 
 @contextlib.contextmanager

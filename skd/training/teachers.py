@@ -15,10 +15,34 @@ from skd.models.accounting import count_parameters
 from skd.records import Record, TeacherCard
 from skd.sheet import Import
 from skd.spec import ImportedTeacher, TrainedTeacher
-from skd.store import Entry
+from skd.store import Entry, Store
+from skd.study import TeacherNode
 from skd.training.materials import Materials
 from skd.training.runs import Options, complete
 from skd.training.weights import TeacherError, build_loaded, leave_weights, read_state_dict
+
+
+def ready_teacher(
+    node: TeacherNode, store: Store, options: Options, materials: Materials
+) -> TeacherCard:
+    """Return a study's teacher's card, training or importing it where it is not there; print it.
+
+    Raises:
+        TeacherError, LeaseHeldError: as `import_teacher`.
+        RunFailedError, InterruptedRunError, ExecutionError: as `train_teacher`.
+    """
+    entry, team = store.teacher(node.id), options.division.team
+    if node.spec.kind == "trained":
+        card = train_teacher(node.spec, entry, options, f"teacher {node.name}", materials)
+    else:
+        device = options.execution.apply()
+        card = team.told(
+            lambda: import_teacher(node.spec, node.source, entry, device, options.wait, materials)
+        )
+    if team.rank == 0:
+        measured = f"{card.test_top1:.2f} % on the {node.spec.dataset.split} images"
+        print(f"teacher {node.name}: {measured}, {entry.folder}")
+    return card
 
 
 def train_teacher(

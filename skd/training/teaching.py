@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from skd.models.outputs import Outputs
+from skd.training.compiling import compiled
 
 RELEASE_EVERY = 64  # look-ups, each of which maps some MB at most
 
@@ -27,14 +28,24 @@ class Teaching(Protocol):
 
 
 class LiveTeacher:
-    """Its network's forward pass."""
+    """Its network's forward pass.
 
-    def __init__(self, network: nn.Module) -> None:
+    Args:
+        network: frozen, in evaluation mode.
+        compiled_for: the number of images in a batch for which the pass is compiled; none: it
+            never is.
+    """
+
+    def __init__(self, network: nn.Module, compiled_for: int | None = None) -> None:
         self.network = network
+        self._compiled_for = compiled_for
+        self._compiled = compiled(network) if compiled_for is not None else None
 
     @torch.no_grad()
     def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
         """Return everything that the network shows."""
+        if self._compiled is not None and len(images) == self._compiled_for:
+            return self._compiled(images)
         return self.network.forward_features(images)
 
 

@@ -35,7 +35,7 @@ SHAPE = ("job_minutes", "cells_per_job")
 # Which teachers' outputs are stored, likewise.
 VIEWS = ("teacher_views", "teacher_views_precision", "teacher_views_gigabytes")
 # In how many processes a run is trained, likewise.
-PARALLEL = ("processes_per_run", "accumulate", "precision")
+PARALLEL = ("processes_per_run", "accumulate", "precision", "compile", "kernels")
 config.setdefault("side_by_side", "auto")
 config.setdefault("checkpoint_seconds", 60)
 config.setdefault("longest_minutes", None)

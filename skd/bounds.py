@@ -1,0 +1,49 @@
+"""How many threads, lanes and processes a command may start on this machine. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import typer
+
+Given = TypeVar("Given", int, None, list[int])
+
+
+def cores() -> int:
+    """Return the machine's logical CPU cores."""
+    return os.cpu_count() or 1
+
+
+def most_lanes() -> int:
+    """Return the most runs that one process trains side by side."""
+    return max(16, cores())
+
+
+def most_workers() -> int:
+    """Return the most processes that decode images for one training."""
+    return 2 * cores()
+
+
+def at_most(most: Callable[[], int], why: str) -> Callable[[Given], Given]:
+    """Return a callback of an option that refuses counts which the machine cannot bear.
+
+    Args:
+        most: returns the largest allowed number here.
+        why: what it follows from, for the message.
+    """
+
+    def check(value: Given) -> Given:
+        for count in value if isinstance(value, list) else [value]:
+            if count is not None and count > (bound := most()):
+                raise typer.BadParameter(f"got {count}; at most {bound} on this machine ({why})")
+        return value
+
+    return check
+
+
+threads = at_most(cores, "one a core")
+lanes = at_most(most_lanes, "16, or one a core")
+workers = at_most(most_workers, "two a core")
+processes = at_most(cores, "one a core")

@@ -1,0 +1,75 @@
+"""What is decided once, at a run's first step: which of its passes are compiled, and which kernels.
+
+The decision rests on all steps of the run, never on those that are left, so that a resumed run
+would decide alike; it is stored all the same (`skd.training.execution.freeze`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from skd.kernels.tables import table_for
+from skd.training.execution import Execution, ExecutionError, gpu_model
+from skd.training.options import COMPILE_STEPS
+
+When = Literal["auto", "always", "never"]
+
+
+@dataclass(frozen=True)
+class FastPaths:
+    """What a user wants of the paths that are not exact to the bit of the plain ones.
+
+    Attributes:
+        compile: whether passes go through torch.compile. auto: on a GPU, in runs of many steps.
+        compile_steps: the steps of a whole run from which on auto compiles.
+        kernels: whether convolutions use this project's kernels where a table says that they are
+            faster. auto: where passes are compiled, on a GPU that has a table.
+    """
+
+    compile: When = "auto"
+    compile_steps: int = COMPILE_STEPS
+    kernels: When = "auto"
+
+
+def decide(execution: Execution, wanted: FastPaths, steps: int, whole: bool) -> Execution:
+    """Return an execution with its passes and kernels decided.
+
+    Args:
+        execution: of a run that is begun now.
+        wanted: what the user asked for.
+        steps: of the whole run.
+        whole: whether a batch is neither divided nor grouped, and its images lie on the device.
+
+    Raises:
+        ExecutionError: what was asked for is not possible.
+    """
+    possible = execution.step != "plain" and whole
+    if not possible and "always" in (wanted.compile, wanted.kernels):
+        raise ExecutionError(
+            "passes are compiled, and kernels chosen, only for steps that are not plain, of whole "
+            "batches of images kept on the device, without groups of BatchNorm"
+        )
+    long = execution.device == "cuda" and steps >= wanted.compile_steps
+    compiled = possible and (wanted.compile == "always" or (wanted.compile == "auto" and long))
+    gpu = gpu_model() if execution.device == "cuda" else None
+    table = None
+    if wanted.kernels == "always" or (wanted.kernels == "auto" and compiled):
+        table = table_for(gpu) if gpu else None
+        if table is None and wanted.kernels == "always":
+            raise ExecutionError(
+                f"no table of kernels was measured for {gpu or 'a CPU'}: skd tune-kernels makes one"
+            )
+    return execution.model_copy(
+        update={
+            "compiled": compiled,
+            "kernels": table and table.name,
+            "gpu": gpu if compiled or table else None,
+        }
+    )
+
+
+def without_compiler(execution: Execution, reason: str) -> Execution:
+    """Return an execution as it is where its compiler has failed."""
+    gpu = execution.gpu if execution.kernels else None
+    return execution.model_copy(update={"compiled": False, "not_compiled": reason, "gpu": gpu})

@@ -1,0 +1,97 @@
+"""A recorder that does on a CPU what CUDA's does on a GPU, and fails where it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytest
+from torch import Generator, Tensor
+
+from skd.training import loop
+from skd.training.graphs import WARM_UPS, put_back, try_out
+from skd.training.loop import Training
+
+PHASES = ("warm-up", "capture", "end of the capture")
+CAUSE = "operation not permitted when stream is capturing\nCompile with `TORCH_USE_CUDA_DSA`"
+FOLLOW_UP = "operation failed due to a previous error during capture"
+
+
+class Recorder:
+    """Records and replays a training's steps as on a GPU.
+
+    A replayed step knows no other epoch than the one it was recorded in, and a generator that was
+    registered with a recording may be used by its replays alone.
+
+    Attributes:
+        epochs: of the recordings of steps, in order; with the attempt's number within the process.
+        attempts: all of them, evaluations and failures included.
+        registered: the generators of all recordings.
+    """
+
+    def __init__(
+        self, training: Training, fails: Callable[[int], str | None] = lambda attempt: None
+    ) -> None:
+        """Emulate for a training.
+
+        Args:
+            training: whose steps are recorded.
+            fails: tells of an attempt (from 1) in which of `PHASES` it fails; none: it does not.
+        """
+        self.training, self._fails = training, fails
+        self.epochs: list[int] = []
+        self.attempts = 0
+        self.registered: list[Generator] = []
+        training.recordings.enabled = True
+
+    def record(
+        self,
+        step: Callable[[], None],
+        state: Callable[[], Mapping[str, Tensor]],
+        generators: Callable[[], Iterable[Generator]] = tuple,
+    ) -> Callable[[], None]:
+        """Stand in for `skd.training.graphs.record`."""
+        self.attempts += 1
+        fails = self._fails(self.attempts)
+        for _ in range(WARM_UPS):
+            try_out(step, state)
+            if fails == "warm-up":
+                raise RuntimeError(CAUSE)
+        of_this = list(generators())
+        assert not {*map(id, of_this)} & {*map(id, self.registered)}, "registered before"
+        self.registered += of_this
+        self._capture(step, state, fails)
+        if state is dict:  # an evaluation
+            return step
+        recorded = self.training._epoch
+        self.epochs.append(recorded)
+
+        def replay() -> None:
+            now, self.training._epoch = self.training._epoch, recorded
+            step()
+            self.training._epoch = now
+
+        return replay
+
+    def _capture(self, step: Callable[[], None], state: Any, fails: str | None) -> None:
+        """Run a step's Python, which moves nothing in a capture."""
+        kept = {name: tensor.clone() for name, tensor in state().items()}
+        try:
+            step()
+            if fails == "capture":
+                raise RuntimeError(CAUSE)
+        except RuntimeError as error:
+            raise RuntimeError(FOLLOW_UP) from error
+        finally:
+            put_back(state(), kept)
+        if fails == "end of the capture":
+            raise RuntimeError(CAUSE)
+
+
+def emulated(
+    training: Training, monkeypatch: pytest.MonkeyPatch, fails: Any = lambda attempt: None
+) -> Recorder:
+    """Have a training recorded by a `Recorder`, and return it."""
+    recorder = Recorder(training, fails)
+    monkeypatch.setattr(loop, "record", recorder.record)
+    return recorder

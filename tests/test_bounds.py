@@ -1,0 +1,57 @@
+"""Counts that would take a machine down are refused, whatever command they are given to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import typer
+
+from skd import bounds
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "demo", "--threads"),
+        ("train", "demo", "--lanes"),
+        ("train", "demo", "--workers"),
+        ("teacher", "demo", "teacher", "--threads"),
+        ("teacher-views", "demo", "teacher", "--threads"),
+        ("evaluate", "x.pth", "--network", "resnet8", "--threads"),
+        ("import-teacher", "x.pth", "--network", "resnet8", "--threads"),
+        ("job", "train", "demo", "pair", "kd", "--cores"),
+        ("job", "train", "demo", "pair", "kd", "--processes"),
+        ("job", "train", "demo", "pair", "kd", "--side-by-side"),
+        ("job", "teacher", "demo", "teacher", "--cores"),
+        ("bench", "--threads"),
+        ("bench", "--lanes"),
+        ("bench", "--workers"),
+        ("bench-loader", "--folder", ".", "--threads"),
+        ("bench-loader", "--folder", ".", "--workers"),
+    ],
+    ids=lambda command: " ".join(command[:2] + command[-1:]),
+)
+def test_more_than_the_machine_bears_is_refused(
+    skd: Callable[..., tuple[int, str, str]], command: tuple[str, ...], tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, error = skd(*command, 5000)
+    assert status == 2
+    plain = " ".join(error.replace("│", " ").split())
+    assert "got 5000; at most" in plain
+    assert "on this machine" in plain
+    assert not list(tmp_path.iterdir())
+
+
+def test_bounds_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert bounds.threads(8) == 8
+    assert bounds.threads(None) is None
+    assert bounds.lanes([1, 16]) == [1, 16]
+    assert bounds.workers(16) == 16
+    for check, count in ((bounds.threads, 9), (bounds.workers, 17), (bounds.lanes, [1, 17])):
+        with pytest.raises(typer.BadParameter, match="at most"):
+            check(count)
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert bounds.lanes(64) == 64
