@@ -31,9 +31,9 @@ from skd.planning.teacher_views import ViewsWish
 from skd.teacher_views import BYTES, Output, stored_outputs, views_bytes
 from skd.training.execution import choose
 from skd.training.loop import Training
-from skd.training.materials import Material
+from skd.training.materials import Material, live_teacher
 from skd.training.teacher_views import BATCH, pairs_of
-from skd.training.teaching import LiveTeacher, StoredOutput, TeacherViews, Teaching
+from skd.training.teaching import StoredOutput, TeacherViews, Teaching
 
 PRECISION = ViewsWish().teacher_views_precision
 SECONDS = 5.0  # of building views
@@ -67,7 +67,7 @@ class Ours(OnDevice):
 
     def __init__(self, case: Case, options: Options) -> None:
         self._case, self._place = case, choose(options.device, options.threads)
-        execution = execution_of(options.variant, self._place)  # before anything takes time
+        execution_of(options.variant, self._place)  # refuses, before anything takes time
         self.device = self._place.apply()
         self._material = Material(load(case.spec.dataset), self.device)
         outputs = stored_outputs(needs_of(case.spec.method)) or ()
@@ -79,8 +79,8 @@ class Ours(OnDevice):
         if stored:
             self._stored = _stand_in(case, outputs, self.device)
         elif case.teacher is not None:
-            network, weights = teacher_for(case, options, self._material.images, self.device)
-            self._network = network.to(memory_format=execution.memory_format)
+            found = teacher_for(case, options, self._material.images, self.device)
+            self._network, weights = found
         self._teacher_facts = {
             "teacher": "none" if case.teacher is None else "views" if stored else "live",
             "teacher_weights": weights,
@@ -134,7 +134,7 @@ class Ours(OnDevice):
             "precision": "bfloat16" if half else "tf32" if on_gpu else "float32",
             "memory_format": "channels-last",
             "lanes": len(self.lanes),
-            "recording": str(self.lanes[0].training.recordings),
+            "recording": self.lanes[0].training.recording,
             "not_compiled": self.lanes[0].training.execution.not_compiled,
         }
 
@@ -149,7 +149,8 @@ class Ours(OnDevice):
     def _teacher(self) -> Teaching | None:
         """Return the teacher of all lanes; a network is copied, as a variant may change it."""
         if self._network is not None:
-            return LiveTeacher(copy.deepcopy(self._network))
+            network = copy.deepcopy(self._network)
+            return live_teacher(network, self._execution, self._case.batch_size)
         return self._stored
 
     def _let_go(self) -> None:

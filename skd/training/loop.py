@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from skd.data.views import epoch_order
 from skd.errors import SkdError
 from skd.kernels.layers import use_kernels
 from skd.kernels.tables import table_named
@@ -41,9 +40,10 @@ from skd.training.compiling import CompilerError, Passes, compiled, reached_by
 from skd.training.division import Division, Networks, divided
 from skd.training.execution import Execution
 from skd.training.graphs import SETTING_UP, Recordings, record, try_out
+from skd.training.inputs import EpochInputs, Inputs
 from skd.training.materials import Material
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
-from skd.training.sums import FINITE, Sums
+from skd.training.sums import FINITE, Sums, under
 from skd.training.teaching import Teaching
 
 DRY_BATCH = 2
@@ -107,12 +107,8 @@ class Training:
         self.step = 0  # within the epoch under way
         self.elapsed = 0.0  # seconds of it
         self.sums = Sums()
-        # The epoch's order, its views by image, and the step on the device.
-        self._order = torch.zeros_like(self.views.labels)
-        self._numbers = torch.zeros_like(self.views.labels)
-        self._cursor = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._places = torch.arange(spec.recipe.batch_size, device=self.device)
-        self._epoch = 0  # that order and views are of
+        self._inputs = EpochInputs(self.views, spec.recipe, self.division)
+        self._epoch = 0  # that the inputs are of
         whole = self.division.count == 1
         self.recordings = Recordings(
             execution.step == "fast" and whole and self.device.type == "cuda",
@@ -125,6 +121,11 @@ class Training:
         self._logits: Tensor | None = None  # of the last evaluation
 
     @property
+    def recording(self) -> str:
+        """What was recorded, and why the rest was not."""
+        return str(self.recordings)
+
+    @property
     def epochs_done(self) -> int:
         """Finished epochs."""
         return len(self.history)
@@ -132,7 +133,7 @@ class Training:
     @property
     def steps_per_epoch(self) -> int:
         """Batches in an epoch; the last one may be smaller, where it is kept."""
-        return self.spec.recipe.steps_per_epoch(len(self.views.labels))
+        return self._inputs.steps
 
     @property
     def images_per_epoch(self) -> int:
@@ -189,8 +190,7 @@ class Training:
         """Train the next step of the epoch under way, whether the device is done with it or not."""
         self._reach_epoch()
         self.views.next()
-        size = self.spec.recipe.batch_size
-        size = min(size, len(self.views.labels) - self.step * size)
+        size = self._inputs.size(self.step)
         recorded = self._recording_of(size)
         draws = self.draws if recorded is None else recorded.draws
         draws.go_to(self._epoch, self.step)
@@ -219,26 +219,13 @@ class Training:
     def _begin_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         set_learning_rate(self.optimizer, learning_rate(self.spec.recipe, epoch))
-        self._order.copy_(epoch_order(self.spec.seed, epoch, len(self.views.labels)))
-        self._numbers.copy_(self.views.draw(self.spec.seed, epoch))
-        self._cursor.fill_(self.step)
+        self._inputs.begin(self.spec.seed, epoch, self.step)
         self.objective.begin_epoch(epoch, self.device)
         if (phase := self.objective.phase(epoch)) != self._phase:
             self._recorded.clear()
             self._compiled, self._phase = None, phase
-        self.views.begin(self._batches_to_come())
         if self.execution.compiled and self._compiled is None:
             self._compile()
-
-    def _batches_to_come(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's images of the rest of the epoch, and their views, part by part."""
-        order, numbers = self._order.cpu(), self._numbers.cpu()
-        size = self.spec.recipe.batch_size
-        for step in range(self.step, self.steps_per_epoch):
-            whole = min(size, len(order) - step * size)
-            for part in self.division.parts(whole):
-                indices = order[step * size + part.start : step * size + part.stop]
-                yield indices, numbers[indices]
 
     def _recording_of(self, size: int) -> Recorded | None:
         """Return the recorded step of a batch size, which is good for all epochs of the phase."""
@@ -259,9 +246,10 @@ class Training:
         size, draws = self.spec.recipe.batch_size, self._new_draws()
 
         def step() -> None:
-            outputs = self._losses(range(size), draws, None)[0]
+            inputs = self._inputs.of(range(size))
             reached = reached_by(
-                lambda seen: self._losses(range(size), draws, lambda _: seen)[1].total, outputs
+                lambda outputs: self._losses(inputs, 0, draws, lambda _: outputs)[1].total,
+                self._losses(inputs, 0, draws)[0],
             )
             self._compiled = compiled(self.student, reached)
             self._train_step(size, draws)
@@ -288,7 +276,7 @@ class Training:
             for name, tensor in [*module.named_parameters(), *module.named_buffers()]
         }
         sums = {f"sum {name}": value for name, value in self.sums.items()}
-        return {**weights, **momenta, **sums, "cursor": self._cursor}
+        return {**weights, **momenta, **sums, "cursor": self._inputs.cursor}
 
     def _train_step(self, size: int, draws: Draws) -> None:
         """Train one step on a batch of a size: work for the device alone, nothing is read back."""
@@ -305,48 +293,51 @@ class Training:
         if self._grouped:
             move_batch_norms(self._grouped, self.division.team)
         count_batches(self._counted)
-        self.sums.add_step(finite, self._cursor)
-        self._cursor += 1
+        self.sums.add_step(finite, self._inputs.cursor)
+        self._inputs.cursor += 1
 
     def _add_gradient(self, part: range, parts: int, draws: Draws) -> Tensor:
         """Add one part's share of the batch's gradient; return whether its loss is finite."""
         whole = len(part) == self.spec.recipe.batch_size
-        student, losses, target = self._losses(part, draws, self._compiled if whole else None)
+        inputs = self._inputs.of(part)
+        passes = self._compiled if whole else None
+        student, losses = self._losses(inputs, part.start, draws, passes)
         # Exactly itself where the batch is whole.
         (losses.total / parts).backward()
-        self.sums.add_images(losses, student, target)
+        self.sums.add_images(losses, student, inputs.target)
         return torch.isfinite(losses.total.detach())
 
     def _losses(
-        self, part: range, draws: Draws, passes: Passes | None
-    ) -> tuple[Outputs, Losses, Tensor]:
-        """Return the student's outputs on a part of the batch, its losses, and its labels."""
-        # Tried before it is recorded, a step may go past the end of the epoch: over to its start.
-        places = self._cursor * len(self._places) + self._places[part.start : part.stop]
-        indices = self._order[places % len(self._order)]
-        numbers = self._numbers[indices]
-        images = self.views.batch(indices, numbers)
+        self, inputs: Inputs, first: int, draws: Draws, passes: Passes | None = None
+    ) -> tuple[Outputs, Losses]:
+        """Return the student's outputs on a part of the batch, and its losses.
+
+        Args:
+            inputs: the part.
+            first: place of its first image in the batch.
+            draws: what the losses may draw from.
+            passes: the student's forward pass in another form; none: as it is.
+        """
+        images = inputs.images
         if self.execution.memory_format == torch.contiguous_format:
             images = images.contiguous()
-        target = self.views.labels[indices]
         half = self.execution.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            teacher = self.teacher and self.teacher.outputs(images, indices, numbers)
-
-            def batch_of(student: Outputs) -> Batch:
-                return Batch(
+            teacher = self.teacher and self.teacher.outputs(images, inputs.indices, inputs.numbers)
+            return self._networks(
+                images,
+                lambda student: Batch(
                     student,
                     teacher,
-                    target,
-                    indices,
+                    inputs.target,
+                    inputs.indices,
                     self._epoch,
                     draws,
                     peers=self.division.team,
-                    first=part.start,
-                )
-
-            student, losses = self._networks(images, batch_of, passes)
-        return student, losses, target
+                    first=first,
+                ),
+                passes,
+            )
 
     def evaluate(self) -> Tensor:
         """Return the student's logits on the test images, (M, C): overwritten by the next ones."""
@@ -367,7 +358,7 @@ class Training:
         sums = {name: value.item() for name, value in totals.items()}
         trained = time.perf_counter() - begun
         means = {name: value / sums["images"] for name, value in sums.items()}
-        losses, diagnostics = _under("loss/", means), _under("diagnostic/", means)
+        losses, diagnostics = under("loss/", means), under("diagnostic/", means)
         if sums[FINITE] < self.steps_per_epoch:
             values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
             raise NonFiniteLossError(
@@ -397,14 +388,6 @@ class Training:
         self.step, self.elapsed = 0, 0.0
         self.sums.reset()
         return row
-
-
-def _under(prefix: str, values: dict[str, float]) -> dict[str, float]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in values.items()
-        if name.startswith(prefix)
-    }
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from skd.data import load as load_images
 from skd.data import make_views
@@ -90,11 +91,8 @@ class Materials:
             classes = self.data(spec.dataset, device).images.num_classes
             key = (entry, execution.memory_format, execution.kernels, device)
             loaded = self._once(key, lambda: load_teacher(entry, device, classes))
-            network = loaded.network.to(memory_format=execution.memory_format)
-            if execution.kernels:
-                use_kernels(network, table_named(execution.kernels))
-            size = spec.recipe.batch_size if execution.compiled else None
-            return TeacherAtHand(LiveTeacher(network, compiled_for=size), loaded.card)
+            live = live_teacher(loaded.network, execution, spec.recipe.batch_size)
+            return TeacherAtHand(live, loaded.card)
         files = {
             output: ViewsFile(entry, spec.dataset, output, how)
             for output in stored_outputs(needs_of(spec.method)) or ()
@@ -112,6 +110,14 @@ class Materials:
                 if torch.cuda.is_initialized():  # other threads' streams do not wait for ours
                     torch.cuda.current_stream().synchronize()
             return self._kept[key]
+
+
+def live_teacher(network: nn.Module, execution: Execution, batch_size: int) -> LiveTeacher:
+    """Return a teacher whose network, changed in place, runs as an execution has it."""
+    network.to(memory_format=execution.memory_format)
+    if execution.kernels:
+        use_kernels(network, table_named(execution.kernels))
+    return LiveTeacher(network, compiled_for=batch_size if execution.compiled else None)
 
 
 def choose_teacher(

@@ -229,7 +229,7 @@ class _Run:
             _train(training, self.entry, self.options, self.sessions, still_mine, progress, telling)
         how = {
             **training.execution.model_dump(),
-            "recording": str(training.recordings),
+            "recording": training.recording,
             "sessions": self.sessions,
             "sharing": self.options.sharing,
             "processes": self.team.count,

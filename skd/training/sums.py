@@ -74,3 +74,12 @@ class Sums(dict[str, Tensor]):
         """Begin an epoch."""
         for value in self.values():
             value.zero_()
+
+
+def under(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    """Return the values whose names have a prefix, by their names without it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in values.items()
+        if name.startswith(prefix)
+    }
