@@ -68,10 +68,15 @@ def diff(
             f"{a} and {b} have no study in common{why}; skd expand STUDY --results FOLDER makes a "
             "study's specs.json anew"
         )
+    left_out = sorted({*sides[0].expansions, *sides[1].expansions} - {*common})
     if study is not None and study not in common:
         raise DiffError(f"study '{study}' is not in both folders{suggest(study, common)}")
     console = Console(highlight=False)
-    equivalent = True
+    if study is None and left_out:
+        console.print(f"in one folder only, not compared: {', '.join(left_out)}")
+    if study is None and unreadable:
+        console.print(f"of another release, not compared: {', '.join(unreadable)}")
+    equivalent = study is not None or not unreadable
     for name in [study] if study else common:
         found = [
             find(side.expansions[name], folder, MARGIN if margin is None else margin)
@@ -82,7 +87,7 @@ def diff(
             tested = equivalence_of(*found, equivalence)
             console.print(equivalence_shown(tested))
             equivalent = equivalent and tested.shown
-    if not equivalent:
+    if equivalence is not None and not equivalent:
         raise typer.Exit(FAILED)
 
 

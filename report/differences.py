@@ -16,7 +16,7 @@ from skd.records import Record
 # What two result sets may differ in, and a number may depend on; of the records' environment.
 FACTS = ("skd", "git_commit", "sources", "torch", "torchvision", "numpy", "python", "cuda", "cudnn",
          "gpu", "gpu_driver", "cpu", "platform")  # fmt: skip
-# What a record says by having no word of it: it is from before that could be chosen.
+# Values of options that older records do not contain.
 UNRECORDED = {"step": "plain", "precision": "float32", "compiled": False, "sharing": 1,
               "processes": 1, "accumulate": 1}  # fmt: skip
 EXECUTION = "execution."  # how the names of what is of the records' execution begin

@@ -31,7 +31,7 @@ from report.statistics import Difference, Summary, averaged, mean_difference, su
 from skd.records import Record
 
 Outcome = Literal["equivalent", "not equivalent", "undecided"]
-FAILED = "failed"
+BROKEN = "failed"
 ABSENT = "not in the study"
 # What of the execution is always shown; everything else only where it differs.
 EXECUTED = ("device", "precision")
@@ -201,7 +201,7 @@ def _unpaired(key: str, a: Mapping[int, _Run], b: Mapping[int, _Run]) -> list[Un
         other = bool(one.id and two.id) and one.id != two.id
         if not (one.record or two.record) or (one.record and two.record and not other):
             continue
-        broken = not other and bool({one.outcome, two.outcome} & {FAILED, UNREADABLE})
+        broken = not other and bool({one.outcome, two.outcome} & {BROKEN, UNREADABLE})
         why = f"{one.outcome} in A, {two.outcome} in B" + ", with another identity" * other
         found.setdefault((why, broken), []).append(seed)
     return [Unpaired(key, tuple(seeds), why, broken) for (why, broken), seeds in found.items()]

@@ -13,6 +13,7 @@ from skd.sheet import ROOT
 
 PACKAGES = ("skd", "baselines")
 SUFFIXES = (".py", ".yaml")
+MEASURED = "skd/kernels/tables/"
 DIGEST_LENGTH = 16
 # By these, git would answer for the repository whose hook has started this process.
 OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
@@ -21,15 +22,18 @@ OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DI
 def source_files(root: Path = ROOT) -> Iterator[tuple[str, bytes]]:
     """Yield path and content of the sources that train, in a fixed order.
 
-    These are all Python and YAML files of ``skd`` and ``baselines``.
+    These are all Python and YAML files of ``skd`` and ``baselines``, but for the tables of kernels,
+    which `skd tune-kernels` writes: a run's execution names the one it uses.
 
     Args:
         root: the folder that holds the packages; paths are relative to it, with ``/``.
     """
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
-            if path.suffix in SUFFIXES and path.is_file():  # not an editor's dangling lock
-                yield path.relative_to(root).as_posix(), path.read_bytes()
+            name = path.relative_to(root).as_posix()
+            # What is no file is an editor's dangling lock.
+            if path.suffix in SUFFIXES and not name.startswith(MEASURED) and path.is_file():
+                yield name, path.read_bytes()
 
 
 def sources_id(root: Path = ROOT) -> str:

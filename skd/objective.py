@@ -75,7 +75,10 @@ class Objective(nn.Module):
         self._epoch = epoch
 
     def phase(self, epoch: int) -> tuple[int, ...]:
-        """Return what a step recorded in an epoch (1-based) cannot follow: equal phases will do."""
+        """Return the epochs that terms read themselves, of those that do.
+
+        While the value is the same, a recorded step stays valid.
+        """
         return tuple(epoch for term in self.terms.values() if term.reads_epoch)
 
     def why_undivided(self, part: int) -> str | None:

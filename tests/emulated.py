@@ -57,6 +57,7 @@ class Recorder:
             try_out(step, state)
             if fails == "warm-up":
                 raise RuntimeError(CAUSE)
+        places = self._places(state)
         of_this = list(generators())
         assert not {*map(id, of_this)} & {*map(id, self.registered)}, "registered before"
         self.registered += of_this
@@ -67,11 +68,28 @@ class Recorder:
         self.epochs.append(recorded)
 
         def replay() -> None:
+            assert self._places(state) == places, "a recorded step reads the tensors it had"
             now, self.training._epoch = self.training._epoch, recorded
             step()
             self.training._epoch = now
 
         return replay
+
+    def _places(self, state: Any) -> dict[str, int]:
+        """Return where the tensors lie that a step reads or moves."""
+        inputs, objective = self.training._inputs, self.training.objective
+        read = {
+            "order": inputs._order,
+            "numbers": inputs._numbers,
+            "weights": objective._weights,
+            "pixels": getattr(self.training.views, "_pixels", None),
+            **{
+                f"rate {place}": group["lr"]
+                for place, group in enumerate(self.training.optimizer.param_groups)
+            },
+        }
+        tensors = {**state(), **{name: value for name, value in read.items() if value is not None}}
+        return {name: tensor.data_ptr() for name, tensor in tensors.items()}
 
     def _capture(self, step: Callable[[], None], state: Any, fails: str | None) -> None:
         """Run a step's Python, which moves nothing in a capture."""

@@ -5,7 +5,7 @@ cannot be among the others.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,29 +13,49 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skd.kernels import tuning
-from skd.kernels.conv3x3 import conv3x3, conv3x3_input_gradient, conv3x3_weight_gradient
+from skd.kernels.conv3x3 import (
+    _wrong_gradient,
+    conv3x3,
+    conv3x3_input_gradient,
+    conv3x3_weight_gradient,
+)
 from skd.kernels.layers import KernelConv2d, use_kernels
 from skd.kernels.tables import DIRECTIONS, Blocks, ConvShape, Direction, Entry, KernelsError, Table
 from skd.kernels.tuning import shapes_of
 from skd.models import build_model
+from skd.sheet import STUDIES, read_sheet
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/test_conv3x3.py"
 
-# All networks of the studies with 3x3 convolutions of at most 64 channels and no bias.
-NETWORKS = ("resnet8", "resnet20", "resnet32", "resnet8x4", "wrn_16_1", "wrn_16_2", "wrn_40_2")
 BLOCKS = [64, 64, 2, 4, 1]
 BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 6e-3}  # one rounding of the output
 LAST = torch.channels_last
 
 
-def study_shapes() -> Iterator[ConvShape]:
-    """Every combination of widths and stride; images of 8 pixels, for the interpreter is slow."""
-    found = {}
+def study_networks() -> list[str]:
+    """Return the networks of all studies of CIFAR images, teachers and students."""
+    found = set()
+    for path in STUDIES.glob("*.yaml"):
+        sheet = read_sheet(path)
+        if sheet.dataset.name.startswith("cifar"):
+            found |= {teacher.network or name for name, teacher in sheet.teachers.items()}
+            found |= {pair.student for pair in sheet.pairs}
+    return sorted(found)
+
+
+def study_kinds() -> list[tuple[int, int, int]]:
+    """Return channels in and out, and stride, of the studies' convolutions that are eligible."""
+    found = set()
     with torch.device("meta"):
-        for name in NETWORKS:
-            for shape in shapes_of(build_model(name), 8, 1):
-                found.setdefault((shape.in_channels, shape.out_channels, shape.stride), shape)
-    yield from found.values()
+        for name in study_networks():
+            found |= {
+                (shape.in_channels, shape.out_channels, shape.stride)
+                for shape in shapes_of(build_model(name), 32, 1)
+            }
+    return sorted(found)
+
+
+KINDS = study_kinds()
 
 
 def data(n: int, c: int, k: int, h: int, w: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -69,10 +89,15 @@ def check(
         assert off(got, wanted) < BOUNDS[dtype]
 
 
-@pytest.mark.parametrize("shape", list(study_shapes()), ids=str)
-def test_shapes_of_the_studies(shape: ConvShape) -> None:
-    of = (2, shape.in_channels, shape.out_channels, shape.height, shape.width)
-    check(of, shape.stride, torch.float32, BLOCKS)
+def test_the_studies_convolutions_were_found() -> None:
+    assert {"resnet20", "resnet32x4", "wrn_40_2", "MobileNetV2", "ResNet50"} <= {*study_networks()}
+    stems = {(3, 16, 1), (3, 32, 1), (3, 16, 2), (3, 64, 1)}  # the last two: MobileNetV2, ResNet50
+    assert stems | {(16, 32, 2), (64, 64, 1)} <= {*KINDS}
+
+
+@pytest.mark.parametrize(("c", "k", "stride"), KINDS)
+def test_convolutions_of_the_studies(c: int, k: int, stride: int) -> None:
+    check((2, c, k, 8, 8), stride, torch.float32, BLOCKS)
 
 
 @pytest.mark.parametrize(("c", "k", "stride"), [(3, 16, 1), (16, 16, 1), (16, 32, 2)])
@@ -112,15 +137,6 @@ def test_each_direction_is_ours_or_pytorchs(parts: str) -> None:
     check((2, 3, 16, 6, 6), 2, torch.float32, BLOCKS, parts)
 
 
-def test_the_bits_of_the_weight_gradient_repeat() -> None:
-    x, weight = (t.detach() for t in data(3, 16, 16, 7, 7, torch.float32))
-    grad = torch.randn(3, 16, 7, 7)
-    first, again = (
-        conv3x3_weight_gradient(grad, x, weight, 1, "ieee", [16, 32, 8, 4, 1]) for _ in range(2)
-    )
-    assert torch.equal(first, again)
-
-
 @pytest.mark.parametrize("blocks", [BLOCKS, []], ids=["ours", "pytorchs"])
 def test_opcheck(blocks: list[int]) -> None:
     x, weight = data(1, 3, 4, 4, 5, torch.float32)
@@ -146,7 +162,10 @@ def test_a_frozen_input_has_no_gradient() -> None:
         ((0, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", BLOCKS, "maps of 1 to"),
         ((1, 3, 4, 4), (4, 3, 3, 3), 3, "tf32", BLOCKS, "a stride of 1 or 2"),
         ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf16", BLOCKS, "precision tf32 or ieee"),
-        ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [64], "five block sizes"),
+        ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [64], "five block sizes, not [64]"),
+        ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [48, 64, 1, 4, 1], "power of two of at least 16"),
+        ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [64, 8, 1, 4, 1], "power of two of at least 16"),
+        ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [64, 64, 0, 4, 1], "greater than or equal to 1"),
     ],
 )
 def test_what_the_kernels_do_not_take(
@@ -160,6 +179,33 @@ def test_what_the_kernels_do_not_take(
     with pytest.raises(KernelsError) as refused:
         conv3x3(torch.zeros(x), torch.zeros(weight), stride, precision, blocks, [], [])
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("gradient", [conv3x3_input_gradient, conv3x3_weight_gradient])
+@pytest.mark.parametrize(
+    "grad",
+    [
+        torch.zeros(2, 6, 5, 5),
+        torch.zeros(2, 8, 5, 4),
+        torch.zeros(1, 8, 5, 5),
+        torch.zeros(8, 5, 5),
+        torch.zeros(2, 8, 5, 5).double(),
+    ],
+    ids=lambda grad: f"{tuple(grad.shape)}, {grad.dtype}",
+)
+def test_gradients_that_the_kernels_do_not_take(gradient: Callable, grad: Tensor) -> None:
+    x, weight = torch.zeros(2, 6, 5, 5), torch.zeros(8, 6, 3, 3)
+    right = torch.zeros(2, 8, 5, 5)
+    assert gradient(right, x, weight, 1, "ieee", BLOCKS).count_nonzero() == 0
+    with pytest.raises(KernelsError, match=r"\(2, 8, 5, 5\), torch.float32, cpu, not "):
+        gradient(grad, x, weight, 1, "ieee", BLOCKS)
+
+
+def test_a_gradient_on_another_device() -> None:
+    """Called by itself: torch gives the operator to "meta", the only other device here."""
+    x, grad = torch.zeros(2, 6, 5, 5), torch.zeros(2, 8, 5, 5, device="meta")
+    told = _wrong_gradient(grad, x, (2, 8, 5, 5))
+    assert told.endswith("(2, 8, 5, 5), torch.float32, cpu, not (2, 8, 5, 5), torch.float32, meta")
 
 
 def test_types_that_the_kernels_do_not_take() -> None:
@@ -280,11 +326,13 @@ def test_a_network_learns_the_same() -> None:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_direction_is_measured(direction: Direction, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the clock, which is a GPU's; the time is over, so that there is one candidate."""
-    times = iter([7.0, 5.004])
+    times = iter([1.0, *(5.2, 7.0), *(5.004, 7.3), *(6.0, 8.0)])  # the first is the search's
+    monkeypatch.setattr(tuning, "FINAL_ROUNDS", 3)
     monkeypatch.setattr(tuning, "microseconds", lambda call: (call(), next(times))[1])
     shape = ConvShape(batch=2, in_channels=3, out_channels=16, height=7, width=5, stride=2)
     calls = tuning._Calls(shape, "float32", torch.device("cpu"))
     found = tuning._measured(calls, direction, deadline=0.0)
     assert (found.shape, found.dtype, found.direction) == (shape, "float32", direction)
     assert (found.microseconds, found.cudnn_microseconds) == (5.0, 7.0)
+    assert next(times, None) is None
     assert calls.error(direction, found.blocks) < 1e-6

@@ -76,6 +76,7 @@ LIGHT = (
     "skd.planning.commands",
     "skd.planning.devices",
     "skd.planning.graph",
+    "skd.planning.lanes",
     "skd.planning.model",
     "skd.planning.plan",
     "skd.planning.simulate",
@@ -145,6 +146,10 @@ def forbidden(importer: str, imported: str) -> bool:
     if within(importer, "skd.models"):
         return within(imported, "skd", "report", "baselines") and not within(
             imported, "skd.models", "skd.errors"
+        )
+    if within(importer, "skd.kernels"):
+        return within(imported, "skd", "report", "baselines") and not within(
+            imported, "skd.kernels", "skd.errors", "skd.files"
         )
     if within(importer, "skd.data"):
         return within(imported, "skd", "report", "baselines") and not within(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,19 +18,27 @@ from emulated import emulated
 from stepping import assert_same_bits, train, trained_teacher, training_of
 from torch import nn
 
-from skd.errors import InterruptedRunError
+from skd.errors import InterruptedRunError, RunFailedError
 from skd.models import Outputs, build_model
 from skd.store import Store
 from skd.training import compiling, first_step
 from skd.training.batch_norm import counted_batch_norms
 from skd.training.compiling import CompilerError, compiled, flattened, reached_by
 from skd.training.execution import Execution, ExecutionError, choose, freeze, frozen
-from skd.training.first_step import FastPaths, decide
+from skd.training.first_step import FastPaths, decide, without_compiler
 from skd.training.loop import Training
 from skd.training.teaching import LiveTeacher
 
 COMPILED = choose("cpu", 1).model_copy(update={"compiled": True})
 ALWAYS = FastPaths(compile="always")
+FRESH = """
+import sys, tiny
+from pathlib import Path
+from skd.training.first_step import FastPaths
+
+study = tiny.study(recipe={"epochs": 2, "milestones": []})
+print(tiny.numbers(tiny.run(study, Path(sys.argv[1]), "kd", paths=FastPaths(compile="always"))))
+"""
 # One network of each architecture.
 FAMILIES = ("resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "ResNet50")
 
@@ -223,12 +234,12 @@ def test_a_compiler_that_fails_at_the_first_step_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     eager = tiny.run(tiny.study(), tmp_path / "eager", "kd")
-    monkeypatch.setattr(Training, "_compile", fail)
+    monkeypatch.setattr(Training, "_generated", fail)
     record = tiny.run(tiny.study(), tmp_path / "compiled", "kd", paths=ALWAYS)
     assert tiny.numbers(record) == tiny.numbers(eager)
     assert record.execution["compiled"] is False
     assert record.execution["not_compiled"] == "InductorError: no C++ compiler"
-    assert "passes are not compiled: InductorError: no C++ compiler" in capfd.readouterr().err
+    assert "no code is generated for it: InductorError: no C++ compiler" in capfd.readouterr().err
     kept = json.loads((Store(tmp_path / "compiled").run(record.id).folder / "execution.json")
                       .read_text())  # fmt: skip
     assert kept["not_compiled"] == "InductorError: no C++ compiler"
@@ -242,8 +253,8 @@ def test_a_compiler_that_fails_later_is_an_error_that_leaves_the_run_as_it_was(
     with pytest.raises(InterruptedRunError):
         tiny.run(tiny.study(), tmp_path / "half", "kd", paths=ALWAYS, stopping=lambda: next(stops))
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_compile", fail)
-        with pytest.raises(ExecutionError, match=r"begun with compiled passes.*remove .* anew"):
+        patch.setattr(Training, "_generated", fail)
+        with pytest.raises(ExecutionError, match=r"begun with generated code.*remove .* anew"):
             tiny.run(tiny.study(), tmp_path / "half", "kd")
     assert Store(tmp_path / "half").run(whole.id).failure() is None
     # It goes on compiled, whatever is asked for now.
@@ -251,6 +262,39 @@ def test_a_compiler_that_fails_later_is_an_error_that_leaves_the_run_as_it_was(
     resumed = tiny.run(tiny.study(), tmp_path / "half", "kd", paths=never)
     assert resumed.execution["compiled"] is True
     assert tiny.numbers(resumed) == tiny.numbers(whole)
+
+
+def test_a_table_that_is_gone_leaves_the_run_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stops = iter([False, True])
+    with pytest.raises(InterruptedRunError):
+        tiny.run(tiny.study(), tmp_path, "kd", stopping=lambda: next(stops))
+    entry = Store(tmp_path).run(tiny.study().cell(tiny.PAIR, "kd").runs[0])
+    changes = {"kernels": "a-gpu-01234567", "teacher": "live"}
+    freeze(entry.folder, choose("cpu", 1).model_copy(update=changes))
+    with pytest.raises(ExecutionError, match="no table of kernels 'a-gpu-01234567'"):
+        tiny.run(tiny.study(), tmp_path, "kd")
+    assert entry.failure() is None
+
+
+def test_without_a_compiler_there_are_no_kernels_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = decided(monkeypatch).model_copy(update={"kernels": "nvidia-h200-0123abcd"})
+    left = without_compiler(both, "no C compiler")
+    assert (left.compiled, left.kernels, left.gpu) == (False, None, None)
+    assert left.not_compiled == "no C compiler"
+
+
+def test_a_run_that_lacks_only_its_record_compiles_nothing(
+    tmp_path: Path, traced: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("skd.training.runs.leave_record", lambda *_: 1 / 0)
+        with pytest.raises(RunFailedError):
+            tiny.run(tiny.study(), tmp_path, "kd", paths=ALWAYS)
+    monkeypatch.setattr(Training, "_generated", fail)
+    record = tiny.run(tiny.study(), tmp_path, "kd")
+    assert len(record.epochs) == 3
 
 
 def test_a_network_that_cannot_be_compiled_says_why(
@@ -272,8 +316,18 @@ def test_a_network_that_cannot_be_compiled_says_why(
 
 
 @pytest.mark.slow
-def test_the_real_compilers_run_resumes_bit_for_bit(tmp_path: Path) -> None:
+def test_the_real_compilers_run_repeats_in_a_fresh_process_and_resumes_bit_for_bit(
+    tmp_path: Path,
+) -> None:
     study = tiny.study(recipe={"epochs": 2, "milestones": []})
+    place = {
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),  # empty: all is compiled anew
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+    }
+    command = [sys.executable, "-c", FRESH, str(tmp_path / "fresh")]
+    fresh = subprocess.Popen(
+        command, env={**os.environ, **place}, stdout=subprocess.PIPE, text=True
+    )
     whole = tiny.run(study, tmp_path / "whole", "kd", paths=ALWAYS)
     assert whole.execution["compiled"] is True
     eager = tiny.run(study, tmp_path / "eager", "kd")
@@ -282,3 +336,5 @@ def test_the_real_compilers_run_resumes_bit_for_bit(tmp_path: Path) -> None:
     with pytest.raises(InterruptedRunError):
         tiny.run(study, tmp_path / "half", "kd", paths=ALWAYS, stopping=lambda: next(stops))
     assert tiny.numbers(tiny.run(study, tmp_path / "half", "kd")) == tiny.numbers(whole)
+    out, _ = fresh.communicate()
+    assert out.splitlines()[-1] == str(tiny.numbers(whole))

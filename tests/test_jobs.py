@@ -327,7 +327,7 @@ def test_what_was_sampled_counts_only_where_no_run_shared_the_device() -> None:
         return estimate_run(expansion, cell, known, device).utilisation
 
     assert share(gpu_utilisation=30.0) == pytest.approx(0.3)
-    assert share(gpu_utilisation=90.0, sharing=3) == pytest.approx(1 / 3)
+    assert share(gpu_utilisation=90.0, sharing=3) == pytest.approx(share())
 
 
 def test_a_number_or_auto() -> None:

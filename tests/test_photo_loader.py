@@ -120,6 +120,16 @@ def test_a_ready_batch_keeps_its_place_and_may_be_taken_in_rows(views):
     assert torch.equal(views.batch(*first), whole)
 
 
+def test_pixels_keep_their_place_where_a_small_batch_comes_first(images: Images):
+    """A step that was recorded on an epoch's last batch reads them there ever after."""
+    views = make_views(images, CPU)
+    small, whole = told(views)[-1], told(views)[0]
+    views.begin([tuple(part[:1] for part in small)], largest=len(whole[0]))
+    place = views._pixels.data_ptr()
+    views.begin([whole], largest=len(whole[0]))
+    assert views._pixels.data_ptr() == place
+
+
 def test_other_images_than_the_ready_ones_are_refused(views):
     first, second = told(views)[:2]
     views.begin([first, second])

@@ -39,8 +39,8 @@ def test_what_is_done_is_no_job() -> None:
 
 def test_runs_that_share_a_device() -> None:
     assert shared_seconds(estimate(100.0, 0.25), 5) == 500
-    assert shared_seconds(estimate(100.0, 0.25), 5, 4) == 200  # four at once, then one
-    assert shared_seconds(estimate(100.0, 0.5), 5, 4) == 2 * 100 + 100
+    assert shared_seconds(estimate(100.0, 0.25), 5, 4) == 175 + 100  # four at once, then one
+    assert shared_seconds(estimate(100.0, 0.5), 5, 2) == 2 * 150 + 100
     assert shared_seconds(estimate(100.0, 1.0), 5, 5) == 500
     assert shared_seconds(estimate(100.0, 0.1), 0, 5) == 0
     with pytest.raises(ValueError, match="at least 1"):

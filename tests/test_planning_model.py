@@ -45,9 +45,9 @@ def test_a_step_by_hand() -> None:
     assert step_seconds(networks, 64, GPU) == pytest.approx(work / 8e12)
     # One image is so little work that launching it is what takes the time.
     assert step_seconds(networks, 1, GPU) == pytest.approx((3 * 10 + 20 + 50 + 100) * 14e-6)
-    assert step_seconds(networks, 1, GPU, lanes=1.5) == pytest.approx(200 * 14e-6 / 1.5)
-    # Lanes overlap, until the device is full; what fills it already takes no less.
-    assert step_seconds(networks, 1, GPU, lanes=16) == pytest.approx(200 * 7e-6)
+    # Lanes overlap; what fills the device already takes no less.
+    sixteen = 200 * (14e-6 + 15 * 5.25e-6) / 16
+    assert step_seconds(networks, 1, GPU, lanes=16) == pytest.approx(sixteen)
     assert step_seconds(networks, 64, GPU, lanes=16) == pytest.approx(work / 8e12)
     assert evaluation_seconds(student, IMAGES, GPU) == pytest.approx(10_000 * 1e8 / 8e12)
 
@@ -151,7 +151,10 @@ def test_which_device() -> None:
 def test_recorded_names_are_recognised() -> None:
     assert model_of("NVIDIA GeForce RTX 3090", on_cpu=False).name == "rtx3090"
     assert model_of("NVIDIA H200", on_cpu=False).name == "h200"
-    assert model_of("something new", on_cpu=False).name == "a100"
+    assert model_of("NVIDIA H100 80GB HBM3", on_cpu=False).name == "h100"
+    assert model_of("Tesla V100-SXM2-16GB", on_cpu=False).name == "v100"
+    for other in ("something new", "NVIDIA GH200 480GB", "NVIDIA H200 MIG 1g.18gb"):
+        assert model_of(other, on_cpu=False) == DEVICE_MODELS["a100"]
     assert model_of("AMD EPYC", on_cpu=True).name == "cpu"
 
 

@@ -129,9 +129,9 @@ def test_the_command(skd_plan) -> None:
     assert set(data["cells"]) == {cell.key for cell in study(PAIRS).cells}
 
 
-def test_measured_constants_are_said_to_be_measured(skd_plan) -> None:
+def test_it_is_said_what_the_constants_were_fitted_to(skd_plan) -> None:
     out = skd_plan(study(), "--device-model", "h200")[1]
-    assert "constants of h200: measured (one H200, PyTorch 2.11, " in out
+    assert "constants of h200: fitted to measurements of one H200, PyTorch 2.11, " in out
 
 
 def test_names_that_are_not_known(skd_plan) -> None:

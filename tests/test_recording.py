@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from stepping import METHODS, assert_same_bits, few_images, train, trained_teach
 from torch import nn
 
 from skd.terms import Batch, Term, TermSettings
-from skd.training.graphs import Recordings, first_cause, own_stream, try_out
+from skd.training.graphs import Recordings, _capture, first_cause, own_stream, try_out
 from skd.training.loop import Training
 from skd.training.teaching import LiveTeacher
 
@@ -146,17 +147,80 @@ def test_a_failure_leaves_no_gradients_of_its_memory(
     assert seen == [True, True]
 
 
-def test_the_first_cause_is_found_behind_those_that_follow() -> None:
+def test_the_first_cause_is_what_an_error_was_raised_from() -> None:
     def fail() -> None:
         try:
             raise RuntimeError("the cause\nand what it says besides")
-        finally:
-            raise RuntimeError("what followed")
+        except RuntimeError as cause:
+            raise RuntimeError("what followed") from cause
 
     with pytest.raises(RuntimeError, match="what followed") as caught:
         fail()
     assert first_cause(caught.value) == "the cause"
+    try:
+        {}["cache key"]
+    except KeyError:  # handled: no cause of what comes next
+        with pytest.raises(RuntimeError) as caught:
+            raise RuntimeError("the operation cannot be captured")  # noqa: B904
+    assert first_cause(caught.value) == "the operation cannot be captured"
     assert first_cause(ValueError()) == "ValueError"
+
+
+class Graph:
+    """A CUDA graph whose capture begins and ends as told."""
+
+    def __init__(self, begins: bool = True, ends: bool = True) -> None:
+        self.begins, self.ends = begins, ends
+
+    def capture_begin(self, **_: object) -> None:
+        assert not gc.isenabled()
+        if not self.begins:
+            raise RuntimeError("cannot begin")
+
+    def capture_end(self) -> None:
+        if not self.ends:
+            raise RuntimeError("previous error during capture")
+
+
+def broken() -> None:
+    raise RuntimeError("asks the device")
+
+
+@pytest.mark.parametrize(
+    ("graph", "step", "said"),
+    [
+        (Graph(), broken, "asks the device"),
+        (Graph(ends=False), broken, "asks the device"),
+        (Graph(ends=False), lambda: None, "previous error during capture"),
+        (Graph(begins=False), lambda: None, "cannot begin"),
+    ],
+)
+def test_a_capture_that_fails_says_why_and_leaves_the_garbage_collector_on(
+    graph: Graph, step: Callable[[], None], said: str
+) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        _capture(graph, (0, 0), step)
+    assert first_cause(caught.value) == said
+    assert gc.isenabled()
+
+
+def test_only_recorded_steps_are_called_recorded() -> None:
+    recordings = Recordings(True, after_failure=lambda: None)
+    assert recordings.make("step", broken) is None
+    assert recordings.make("evaluation", lambda: "recorded") == "recorded"
+    assert str(recordings) == "not recorded: asks the device"
+
+
+def test_a_state_that_is_loaded_is_what_recorded_steps_go_on_from(
+    teacher: LiveTeacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, half = (train(training_of("kd", teacher)), training_of("kd", teacher))
+    train(half, 3)
+    other = training_of("kd", teacher)
+    emulated(other, monkeypatch)
+    train(other, 4)  # has recordings of its own
+    other.load_state(half.state())
+    assert_same_bits(whole, train(other))
 
 
 def test_nothing_is_tried_where_recordings_are_off() -> None:

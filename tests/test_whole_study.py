@@ -111,6 +111,31 @@ def test_views_are_not_stored_where_a_live_teacher_is_asked_for(skd: Skd) -> Non
     assert not list(Path("results").glob("teachers/*/views-*"))
 
 
+def test_a_precision_that_is_asked_for_is_stored_even_where_it_does_not_pay(
+    skd: Skd, small: Path
+) -> None:
+    status, out, error = run(skd, "--seed", 0, "--teacher-views", "float32")
+    assert (status, error.count("NOT TRAINED")) == (0, 0)
+    assert "views of good: logits of 80 images x 25 views x 10, float32" in out
+    taught = {record.execution["teacher"] for record in records(small).values() if record}
+    assert taught == {None, "float32"}
+
+
+@pytest.mark.usefixtures("long")
+def test_views_that_cannot_be_stored_are_asked_of_the_live_teacher(
+    skd: Skd, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("skd.training.whole_study.store_views", full)
+    status, _, error = run(skd, "--seed", 0)
+    assert status == 0
+    assert "views of good are not stored: No space left on device" in error
+    taught = {record.execution["teacher"] for record in records(small).values() if record}
+    assert taught == {None, "live"}
+
+
 class Clock:
     """Time that passes with each look at it."""
 
@@ -154,6 +179,9 @@ def test_lanes_make_a_study_too(skd: Skd, small: Path) -> None:
     assert run(skd, "--lanes", 2, "--seed", 0)[0] == 0
     made = [record for record in records(small).values() if record]
     assert {record.execution["sharing"] for record in made} == {2}
+    assert run(skd, "--lanes", 8)[0] == 0  # as many as there are runs left
+    later = [record for record in records(small).values() if record.execution["sharing"] != 2]
+    assert {record.execution["sharing"] for record in later} == {5}
 
 
 def test_a_teacher_that_fails_is_told_and_the_others_students_are_trained(

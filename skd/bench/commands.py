@@ -97,7 +97,7 @@ def bench(
         typer.Option(
             min=1,
             callback=bounds.lanes,
-            help=f"runs side by side of {OURS}; may be repeated (default: 1)",
+            help=f"number of {OURS} runs trained side by side; may be repeated (default: 1)",
         ),
     ] = None,
     workers: Annotated[

@@ -19,8 +19,8 @@ class TimeLimit:
     """Two moments of the monotonic clock, in seconds; the default limits nothing.
 
     Attributes:
-        goal: by which the rounds shall be over: no further one is begun that would go beyond.
-        end: at which whatever is still under way is ended.
+        goal: by which the rounds should be over; no round that would exceed it is started.
+        end: at which whatever is still running is ended.
     """
 
     goal: float = math.inf

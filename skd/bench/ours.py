@@ -31,9 +31,9 @@ from skd.planning.teacher_views import ViewsWish
 from skd.teacher_views import BYTES, Output, stored_outputs, views_bytes
 from skd.training.execution import choose
 from skd.training.loop import Training
-from skd.training.materials import Material, live_teacher
+from skd.training.materials import Material, set_up
 from skd.training.teacher_views import BATCH, pairs_of
-from skd.training.teaching import StoredOutput, TeacherViews, Teaching
+from skd.training.teaching import LiveTeacher, StoredOutput, TeacherViews, Teaching
 
 PRECISION = ViewsWish().teacher_views_precision
 SECONDS = 5.0  # of building views
@@ -150,7 +150,9 @@ class Ours(OnDevice):
         """Return the teacher of all lanes; a network is copied, as a variant may change it."""
         if self._network is not None:
             network = copy.deepcopy(self._network)
-            return live_teacher(network, self._execution, self._case.batch_size)
+            set_up(network, self._execution)
+            size = self._case.batch_size if self._execution.compiled else None
+            return LiveTeacher(network, compiled_for=size)
         return self._stored
 
     def _let_go(self) -> None:

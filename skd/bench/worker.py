@@ -92,6 +92,8 @@ def _step_seconds(side: Side, steps: int, lead: int, limit: float | None) -> flo
         while done < steps and (done < LEAST_STEPS or time.perf_counter() < end):
             side.step()
             done += 1
+            if limit is not None and done % LEAST_STEPS == 0:
+                side.synchronise()  # else a GPU's clock would be that of the launches
 
     return _timed(side, turn) / done
 

@@ -52,13 +52,15 @@ class PhotoViews:
         """Return the numbers of an epoch's views, (N,) int64, on the device."""
         return epoch_numbers(seed, epoch, len(self.labels)).to(self._device)
 
-    def begin(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Tell the batches to come, in order: indices and numbers, each (B,) int64 on the CPU.
+    def begin(self, batches: Iterable[tuple[Tensor, Tensor]], largest: int = 0) -> None:
+        """Say which batches come next, in order; the loader processes begin to decode.
 
-        Forgets those that were told before. The loader processes begin to decode.
+        Args:
+            batches: indices and numbers of each, (B,) int64 on the CPU. Earlier ones are forgotten.
+            largest: images in the largest batch that will ever come.
         """
         self._coming = list(batches)
-        largest = max((len(indices) for indices, _ in self._coming), default=0)
+        largest = max(largest, *(len(indices) for indices, _ in self._coming), 0)
         if largest > len(self._pixels):  # else they keep their place: a recorded step reads them
             self._pixels = self._pixels.new_empty(largest, self.size, self.size, 3)
         self._ready = 0

@@ -72,10 +72,12 @@ class Views(Protocol):
     def draw(self, seed: int, epoch: int) -> Tensor:
         """Return the numbers of an epoch's views, (N,) int64, on the device."""
 
-    def begin(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Tell the batches to come, in order: indices and numbers, each (B,) int64 on the CPU.
+    def begin(self, batches: Iterable[tuple[Tensor, Tensor]], largest: int = 0) -> None:
+        """Say which batches come next, in order.
 
-        Forgets those that were told before.
+        Args:
+            batches: indices and numbers of each, (B,) int64 on the CPU. Earlier ones are forgotten.
+            largest: images in the largest batch that will ever come.
         """
 
     def next(self) -> None:
@@ -135,7 +137,7 @@ class ViewMaker:
         """Return itself: nothing is kept for one training."""
         return self
 
-    def begin(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def begin(self, batches: Iterable[tuple[Tensor, Tensor]], largest: int = 0) -> None:
         """Do nothing: everything is on the device."""
 
     def next(self) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated
 
 import typer
 
 from skd.errors import SkdError
+from skd.planning.lanes import slowdown
 
 SideBySide = Annotated[
     str, typer.Option(help="runs that share the device: a number; auto: as many as fit a GPU")
@@ -36,18 +36,18 @@ LANE_CORES = 4
 def lanes_that_help(utilisation: float) -> int:
     """Return the fewest lanes whose speeds add up to nearly what any number reaches; 16 at most.
 
-    Measured on a GPU: with each lane that joins, a step of all of them takes u times one lane's
-    step longer, so that k of them are k / (1 + (k - 1) u) times as fast as one.
+    k of them are k / `slowdown` times as fast as one: with ever more lanes 1 / u times.
 
     Args:
         utilisation: u, the share of the GPU's time that one run uses alone, in (0, 1].
     """
-    rest = (1 - utilisation) / utilisation
-    return min(MOST, max(1, math.ceil(rest * ENOUGH / (1 - ENOUGH) - 1e-9)))
+    enough = ENOUGH / utilisation - 1e-9
+    speeds = ((lanes, lanes / slowdown(lanes, utilisation)) for lanes in range(1, MOST))
+    return next((lanes for lanes, speed in speeds if speed >= enough), MOST)
 
 
 def lane_cores(lanes: int) -> int:
-    """Return the cores of a process that trains so many lanes on a GPU."""
+    """Return the cores of a process that trains this number of lanes on a GPU."""
     return min(lanes, LANE_CORES)
 
 
@@ -62,8 +62,8 @@ def runs_side_by_side(
     """Return how many runs of a job are trained at once.
 
     As many as the GPU's free memory holds, and no more than help: beyond that each would only be
-    slower. On a CPU, whose cores one run uses, one at a time. Each further
-    attempt has half as many, in case the one before ran out of memory.
+    slower. On a CPU, whose cores one run uses, one at a time. Each further attempt has half as
+    many, in case the one before ran out of memory.
 
     Args:
         asked: the user's choice, or none.

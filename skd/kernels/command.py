@@ -55,8 +55,9 @@ def tune_kernels(
             "the kernels are measured on a CUDA GPU, and torch finds none here; start this on the "
             "machine whose GPU is to train"
         )
-    from skd.kernels.tuning import tune, write_table
+    from skd.kernels.tuning import require_writable, tune, write_table
 
+    require_writable(output)  # before the minutes are spent
     shapes = _shapes(network or NETWORKS, image_size, batch)
     if not shapes:
         raise KernelsError("none of these networks has a convolution that the kernels compute")

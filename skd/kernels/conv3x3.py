@@ -14,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from skd.kernels.tables import KernelsError, require_triton
+from skd.kernels.tables import Blocks, KernelsError, require_triton
 
 LARGEST = 64  # channels, of input and output
 PRECISIONS = ("tf32", "ieee")
@@ -45,8 +45,8 @@ def conv3x3(
         weight_gradient: the same for the gradient with respect to `weight`, in its dtype.
 
     Raises:
-        KernelsError: our kernels do not support a shape, dtype, device or precision, or triton is
-            not installed. Not raised for directions that cuDNN computes.
+        KernelsError: our kernels do not support a shape, dtype, device, precision or block size, or
+            triton is not installed. Not raised for directions that cuDNN computes.
     """
     if not forward:
         # The caller has cast already; the dtype must be the one that the fake reports.
@@ -61,10 +61,13 @@ def conv3x3(
 def conv3x3_input_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, precision: str, blocks: Sequence[int]
 ) -> Tensor:
-    """Return the input gradient of `conv3x3`, (N, C, H, W), channels-last."""
+    """Return the input gradient of `conv3x3`, (N, C, H, W), channels-last.
+
+    `grad` has the shape, dtype and device of the output. Raises what `conv3x3` does.
+    """
     if not blocks:
         return _channels_last(_backward(grad, x, weight, stride, 0))
-    launching = _launching(x, weight, stride, precision, blocks)
+    launching = _launching(x, weight, stride, precision, blocks, grad)
     grad, weight = _channels_last(grad), _channels_last(weight)
     return launching.input_gradient(grad, x, weight, stride, precision, blocks)
 
@@ -73,18 +76,20 @@ def conv3x3_input_gradient(
 def conv3x3_weight_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, stride: int, precision: str, blocks: Sequence[int]
 ) -> Tensor:
-    """Return the weight gradient of `conv3x3`, (K, C, 3, 3), channels-last."""
+    """Return the weight gradient of `conv3x3`, (K, C, 3, 3), channels-last.
+
+    `grad` has the shape, dtype and device of the output. Raises what `conv3x3` does.
+    """
     if not blocks:
         return _channels_last(_backward(grad, x, weight, stride, 1))
-    launching = _launching(x, weight, stride, precision, blocks)
+    launching = _launching(x, weight, stride, precision, blocks, grad)
     grad, x = _channels_last(grad), _channels_last(x)
     return launching.weight_gradient(grad, x, weight, stride, precision, blocks)
 
 
 @conv3x3.register_fake
 def _(x, weight, stride, precision, forward, input_gradient, weight_gradient):  # noqa: ANN202
-    n, _, h, w = x.shape
-    shape = (n, len(weight), (h - 1) // stride + 1, (w - 1) // stride + 1)
+    shape = _output_shape(x, weight, stride)
     return torch.empty(shape, device=x.device, dtype=x.dtype, memory_format=torch.channels_last)
 
 
@@ -118,6 +123,11 @@ def _differentiate(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
 conv3x3.register_autograd(_differentiate, setup_context=_setup_context)
 
 
+def _output_shape(x: Tensor, weight: Tensor, stride: int) -> tuple[int, ...]:
+    n, _, h, w = x.shape
+    return n, len(weight), (h - 1) // stride + 1, (w - 1) // stride + 1
+
+
 def _geometry(stride: int) -> tuple[object, ...]:
     """Return stride, padding, dilation, transposed, output padding and groups, for aten."""
     return [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1
@@ -136,24 +146,33 @@ def _channels_last(tensor: Tensor) -> Tensor:
 
 
 def _launching(
-    x: Tensor, weight: Tensor, stride: int, precision: str, blocks: Sequence[int]
+    x: Tensor,
+    weight: Tensor,
+    stride: int,
+    precision: str,
+    blocks: Sequence[int],
+    grad: Tensor | None = None,
 ) -> ModuleType:
     """Check the arguments and return the module that launches the kernels.
 
     The kernels themselves check nothing: with a wrong shape they would read out of bounds.
     """
-    wrong = _wrong(x, weight, stride, precision, blocks)
+    wrong = _wrong(x, weight, stride, precision)
+    if grad is not None:
+        wrong = wrong or _wrong_gradient(grad, x, _output_shape(x, weight, stride))
     if wrong:
         raise KernelsError(f"the 3x3 kernels take {wrong}")
+    try:
+        Blocks.from_ints(blocks)
+    except ValueError as error:
+        raise KernelsError(f"the 3x3 kernels cannot take these block sizes: {error}") from error
     require_triton()
     from skd.kernels import launching
 
     return launching
 
 
-def _wrong(
-    x: Tensor, weight: Tensor, stride: int, precision: str, blocks: Sequence[int]
-) -> str | None:
+def _wrong(x: Tensor, weight: Tensor, stride: int, precision: str) -> str | None:
     """Return what is wrong with the arguments, or None."""
     if x.dim() != 4 or tuple(weight.shape) != (len(weight), x.shape[1], 3, 3):
         return f"(N, C, H, W) and (K, C, 3, 3), not {tuple(x.shape)} and {tuple(weight.shape)}"
@@ -166,9 +185,18 @@ def _wrong(
         return f"float32 or bfloat16, both the same, not {x.dtype} and {weight.dtype}"
     if x.device != weight.device or x.device.type not in DEVICES:
         return f"tensors on one {' or '.join(DEVICES)} device, not {x.device} and {weight.device}"
-    if stride not in (1, 2) or precision not in PRECISIONS or len(blocks) != 5:
+    if stride not in (1, 2) or precision not in PRECISIONS:
         return (
-            f"a stride of 1 or 2, the precision {' or '.join(PRECISIONS)} and five block sizes, "
-            f"not {stride}, {precision} and {list(blocks)}"
+            f"a stride of 1 or 2 and the precision {' or '.join(PRECISIONS)}, "
+            f"not {stride} and {precision}"
         )
     return None
+
+
+def _wrong_gradient(grad: Tensor, x: Tensor, shape: tuple[int, ...]) -> str | None:
+    """Return what is wrong with the gradient of an output of this shape, or None."""
+    wanted, given = (shape, x.dtype, x.device), (tuple(grad.shape), grad.dtype, grad.device)
+    if given == wanted:
+        return None
+    told = (", ".join(map(str, each)) for each in (wanted, given))
+    return "a gradient of the output's shape, dtype and device: {}, not {}".format(*told)

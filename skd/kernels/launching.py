@@ -9,13 +9,13 @@ import triton
 from torch import Tensor
 
 from skd.kernels import conv3x3_triton as kernels
+from skd.kernels.tables import SMALLEST
 
 # Block sizes of the sum over parts: many parts at once, so that their loads overlap, and few
 # elements, so that there are enough programs to occupy a GPU.
 ADDED_PARTS, FEW, MANY = 32, 32, 128
 # Triton 3.10 changes the default, and 3.9 warns of it. The bits must not depend on the release.
 FIXED = {"enable_fp_fusion": True}
-SMALLEST = 16  # side of a block that tl.dot supports
 
 
 def padded(channels: int) -> int:

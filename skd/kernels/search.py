@@ -106,6 +106,19 @@ def search(
     return fastest(trials)
 
 
+def in_turn(
+    first: Callable[[], float], second: Callable[[], float], rounds: int
+) -> tuple[float, float]:
+    """Return the least of each of two measurements, which are made alternately.
+
+    The time of the fastest of many candidates is one that chance favoured: it cannot be compared
+    with another measured once. These two are measured equally often, and clocks or temperatures
+    that change affect both.
+    """
+    pairs = [(first(), second()) for _ in range(rounds)]
+    return min(one for one, _ in pairs), min(other for _, other in pairs)
+
+
 def fastest(trials: Iterable[Trial]) -> Trial | None:
     """Return the trial that took the least time, of equal ones the first, or none."""
     return min(trials, key=lambda trial: trial.microseconds, default=None)

@@ -9,12 +9,20 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from skd.errors import SkdError
 
@@ -23,6 +31,10 @@ Direction = Literal["forward", "input_gradient", "weight_gradient"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "input_gradient", "weight_gradient")
 FOLDER = Path(__file__).with_name("tables")
 VERSION = 1  # of the kernels: raise it when the same blocks give other bits
+SMALLEST = 16  # side of a block that Triton can multiply
+MOST_CHUNKS = 2**15  # the weight gradients of all chunks are indexed with 32 bits
+# Part of the time of cuDNN that ours must save to be used: a smaller difference may be noise.
+MARGIN = 0.03
 
 
 class KernelsError(SkdError, ValueError):
@@ -33,15 +45,24 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _side(size: int) -> int:
+    if size < SMALLEST or size & (size - 1):
+        raise ValueError(f"must be a power of two of at least {SMALLEST}, not {size}")
+    return size
+
+
+Side = Annotated[int, AfterValidator(_side)]
+
+
 class Blocks(_Frozen):
     """Block sizes of one kernel, and how it is launched."""
 
-    pixels: PositiveInt
+    pixels: Side
     """Pixels per block, a power of two of at least 16: input pixels for the input gradient, else
     output pixels."""
-    patch: PositiveInt
+    patch: Side
     """Elements (row, column, channel) of a 3x3 patch per block, a power of two of at least 16."""
-    chunks: PositiveInt = 1
+    chunks: int = Field(1, ge=1, le=MOST_CHUNKS)
     """Parts in which the pixels are summed, at most. Used by the weight gradient only."""
     warps: PositiveInt = 4
     stages: PositiveInt = 1
@@ -50,6 +71,17 @@ class Blocks(_Frozen):
     def as_ints(self) -> tuple[int, ...]:
         """Return the blocks as the operator `skd::conv3x3` expects them."""
         return self.pixels, self.patch, self.chunks, self.warps, self.stages
+
+    @classmethod
+    def from_ints(cls, ints: Sequence[int]) -> Self:
+        """Return the blocks of which `as_ints` returns these.
+
+        Raises:
+            ValueError: not five, or one is not supported.
+        """
+        if len(ints) != len(cls.model_fields):
+            raise ValueError(f"five block sizes, not {list(ints)}")
+        return cls(**dict(zip(cls.model_fields, ints, strict=True)))
 
 
 class ConvShape(_Frozen):
@@ -75,12 +107,12 @@ class Entry(_Frozen):
 
     @property
     def used(self) -> bool:
-        """Whether our kernel was measured faster than cuDNN."""
-        return self.microseconds < self.cudnn_microseconds
+        """Whether our kernel was measured faster than cuDNN, by more than `MARGIN`."""
+        return self.microseconds < (1 - MARGIN) * self.cudnn_microseconds
 
 
 class Plan(NamedTuple):
-    """Blocks of the three directions of a convolution; empty where cuDNN is faster."""
+    """Blocks of the three directions of a convolution; empty where cuDNN computes."""
 
     forward: tuple[int, ...] = ()
     input_gradient: tuple[int, ...] = ()
@@ -108,7 +140,7 @@ class Table(_Frozen):
     def name(self) -> str:
         """Slug of the GPU model and 8 hex digits of a digest of the choices, without the times.
 
-        Entries for which cuDNN is faster are left out: their blocks have no effect.
+        Entries that are not used are left out: their blocks have no effect.
         """
         chosen = [
             entry.model_dump(include={"dtype", "direction", "shape", "blocks"})

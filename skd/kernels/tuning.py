@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from skd.files import write_atomically
 from skd.kernels import search
 from skd.kernels.conv3x3 import conv3x3, conv3x3_input_gradient, conv3x3_weight_gradient
 from skd.kernels.layers import eligible
@@ -31,6 +33,7 @@ from skd.kernels.tables import (
 )
 
 CALLS, ROUNDS, WARM_UPS = 20, 5, 3
+FINAL_ROUNDS = 5  # of measuring cuDNN and the best candidate in turn
 COMPILERS = 16  # threads, at most
 
 
@@ -58,7 +61,7 @@ def shapes_of(network: nn.Module, image_size: int, batch: int) -> list[ConvShape
         )
         found[shape] = None
 
-    dry = copy.deepcopy(network).to("meta")
+    dry = copy.deepcopy(network).to("meta").eval()  # batch norm refuses to train on one value
     for module in dry.modules():
         if eligible(module):
             module.register_forward_hook(note)
@@ -74,7 +77,7 @@ def tune(
     seconds: float,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
 ) -> Table:
-    """Measure cuDNN and our kernels with the candidates of `skd.kernels.search`.
+    """Measure our kernels with the candidates of `skd.kernels.search`, and the best against cuDNN.
 
     Deterministic mode is on meanwhile, as in training. float32 is multiplied as TF32.
 
@@ -117,14 +120,38 @@ def tune(
     )
 
 
+def require_writable(folder: Path) -> None:
+    """Raise a KernelsError where no file can be made in a folder, which is made if need be."""
+    with _told_if_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+
+
 def write_table(table: Table, folder: Path) -> Path:
-    """Write a table where `skd.kernels.tables.table_for` finds it; return the file's path."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a table where `skd.kernels.tables.table_for` finds it; return the file's path.
+
+    Raises:
+        KernelsError: it cannot be written. A table that was there before is still whole.
+    """
     path = folder / f"{slug(table.gpu)}.yaml"
     head = "# Made by `skd tune-kernels`; see README.md. Times in microseconds.\n"
     data = table.model_dump(mode="json")
-    path.write_text(head + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=98))
+    text = head + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=98)
+    with _told_if_unwritable(folder):
+        write_atomically(path, text.encode())
     return path
+
+
+@contextmanager
+def _told_if_unwritable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KernelsError(
+            f"the table cannot be written to {folder} ({error.strerror or error}): name another "
+            "folder with --output"
+        ) from error
 
 
 def label(shape: ConvShape) -> str:
@@ -172,21 +199,26 @@ class _Calls:
 
 
 def _measured(calls: _Calls, direction: Direction, deadline: float) -> Entry | None:
-    cudnn = microseconds(lambda: calls.call(direction, None))
+    def time_of(blocks: Blocks | None) -> float:
+        return microseconds(lambda: calls.call(direction, blocks))
+
     found = search.search(
         search.candidates(direction, calls.shape),
         lambda blocks: calls.error(direction, blocks),
-        lambda blocks: microseconds(lambda: calls.call(direction, blocks)),
+        time_of,
         deadline,
         bound=search.BOUNDS[calls.dtype],
         workers=min(COMPILERS, os.cpu_count() or 1),
     )
-    return found and Entry(
+    if found is None:
+        return None
+    ours, cudnn = search.in_turn(lambda: time_of(found.blocks), lambda: time_of(None), FINAL_ROUNDS)
+    return Entry(
         dtype=calls.dtype,
         direction=direction,
         shape=calls.shape,
         blocks=found.blocks,
-        microseconds=round(found.microseconds, 2),
+        microseconds=round(ours, 2),
         cudnn_microseconds=round(cudnn, 2),
     )
 

@@ -5,7 +5,9 @@ Where finished runs measured a device, their times replace these constants.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from statistics import median
 
 from skd.errors import UnknownNameError
@@ -25,9 +27,10 @@ class DeviceModel:
             at these networks' sizes, normalisations and activations included.
         launch_seconds: of one layer's forward or backward kernels in a compiled and recorded step,
             whatever their size; with it go the elementwise operations round the layer. 0 on a CPU.
-        lane_launch_seconds: the same where lanes fill the device, as a share of the device's time.
+        lane_launch_seconds: the same of each lane, as a share of the time of a device that is full
+            of them.
         memory_bytes: of the device; 0 where it is the machine's own.
-        measured: the conditions under which the constants were measured; empty where they are
+        fitted_to: the measurements that the constants were fitted to; empty where they are
             assumed.
     """
 
@@ -36,7 +39,7 @@ class DeviceModel:
     launch_seconds: float
     lane_launch_seconds: float
     memory_bytes: int
-    measured: str = ""
+    fitted_to: str = ""
 
     @property
     def is_cpu(self) -> bool:
@@ -46,24 +49,25 @@ class DeviceModel:
     @property
     def basis(self) -> str:
         """What the constants rest on, in words."""
-        return f"measured ({self.measured})" if self.measured else "assumed"
+        return f"fitted to measurements of {self.fitted_to}" if self.fitted_to else "assumed"
 
 
 H200_CONDITIONS = (
     "one H200, PyTorch 2.11, CUDA 13, CIFAR-100, batch 64, TF32, deterministic, compiled, recorded"
 )
-# The H200's and the CPU's are fitted: tests/test_planning_model.py has the measurements and the
-# factors. The H100 is the same chip with slower memory; the other GPUs' are earlier guesses, times
-# what the H200's guesses were off by.
+# The H200's and the CPU's are fitted: tests/test_planning_lanes.py and test_planning_model.py have
+# the measurements and the factors. The H100 is the same chip with slower memory; the other GPUs'
+# are earlier guesses, times what the H200's guesses were off by, and a launch in lanes takes three
+# eighths of one alone, as on the H200.
 DEVICE_MODELS = {
     model.name: model
     for model in (
-        DeviceModel("a100", 8e12, 14e-6, 7e-6, 40 * GIB),
-        DeviceModel("h100", 15e12, 12e-6, 6e-6, 80 * GIB),
-        DeviceModel("h200", 17e12, 12e-6, 6e-6, 141 * GIB, measured=H200_CONDITIONS),
-        DeviceModel("v100", 4e12, 18e-6, 9e-6, 16 * GIB),
-        DeviceModel("rtx3090", 4e12, 16e-6, 8e-6, 24 * GIB),
-        DeviceModel("cpu", 12e9, 0.0, 0.0, 0, measured="four steps on one thread of an AMD EPYC"),
+        DeviceModel("a100", 8e12, 14e-6, 5.25e-6, 40 * GIB),
+        DeviceModel("h100", 15e12, 12e-6, 4.5e-6, 80 * GIB),
+        DeviceModel("h200", 17e12, 12e-6, 4.5e-6, 141 * GIB, fitted_to=H200_CONDITIONS),
+        DeviceModel("v100", 4e12, 18e-6, 6.75e-6, 16 * GIB),
+        DeviceModel("rtx3090", 4e12, 16e-6, 6e-6, 24 * GIB),
+        DeviceModel("cpu", 12e9, 0.0, 0.0, 0, fitted_to="four steps on one thread of an AMD EPYC"),
     )
 }
 
@@ -101,7 +105,7 @@ class Device:
 
 def for_photos(model: DeviceModel) -> DeviceModel:
     """Return a device's constants for networks on photos: the same, but assumed."""
-    return replace(model, measured="")
+    return replace(model, fitted_to="")
 
 
 def device_model(name: str) -> DeviceModel:
@@ -116,10 +120,17 @@ def device_model(name: str) -> DeviceModel:
 
 
 def model_of(recorded: str, on_cpu: bool) -> DeviceModel:
-    """Return the reference device nearest to a recorded name: 'NVIDIA A100-SXM4' is an a100."""
-    plain = recorded.lower().replace(" ", "")
-    named = "cpu" if on_cpu else next((name for name in DEVICE_MODELS if name in plain), USUAL)
-    return DEVICE_MODELS[named]
+    """Return the reference device of a recorded name: 'NVIDIA A100-SXM4-40GB' is an a100.
+
+    Whole words count: a GH200 is no h200. A slice of a GPU (MIG) and a GPU that is not known are
+    taken for the default, whose constants are assumed.
+    """
+    if on_cpu:
+        return DEVICE_MODELS["cpu"]
+    words = re.split("[^a-z0-9]+", recorded.lower())
+    found = {*words, *map("".join, pairwise(words))}  # 'RTX 3090' is one
+    named = [name for name in DEVICE_MODELS if name in found]
+    return DEVICE_MODELS[named[0] if named and "mig" not in words else USUAL]
 
 
 def median_scale(ratios: list[float]) -> float | None:

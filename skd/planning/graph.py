@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from skd.planning.lanes import slowdown
 from skd.planning.model import Estimate
 from skd.study import Cell, Expansion
 
@@ -30,17 +31,13 @@ class Job:
 
 
 def shared_seconds(estimate: Estimate, runs: int, side_by_side: int = 1) -> float:
-    """Return the seconds of like runs that share a device, so many at a time.
-
-    k runs at once take as long as one while the device has room, and beyond that as long as their
-    work: max(1, k · utilisation) times.
-    """
+    """Return the seconds of like runs of which up to `side_by_side` share a device at a time."""
     if side_by_side < 1:
         raise ValueError(f"side by side: at least 1 run, not {side_by_side}")
     rounds, rest = divmod(runs, side_by_side)
     together = [(side_by_side, rounds), (rest, 1 if rest else 0)]
     return estimate.seconds * sum(
-        times * max(1.0, count * estimate.utilisation) for count, times in together
+        times * slowdown(count, estimate.utilisation) for count, times in together
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from statistics import fmean
 from typing import Literal
 
 from skd.errors import UnknownNameError
@@ -21,6 +20,7 @@ from skd.planning.devices import (
     median_scale,
     model_of,
 )
+from skd.planning.lanes import measured_alone, measured_utilisation, sampled_utilisation
 from skd.planning.steps import (
     FLOAT_BYTES,
     Networks,
@@ -31,14 +31,7 @@ from skd.planning.steps import (
     utilisation,
 )
 from skd.planning.teacher_views import ViewsPlan
-from skd.planning.timings import (
-    Timing,
-    Timings,
-    filled_seconds,
-    latest_way,
-    least_shared,
-    mean_seconds_per_epoch,
-)
+from skd.planning.timings import Timing, Timings, latest_way, least_shared
 from skd.spec import ImportedTeacher, Recipe, RunSpec
 from skd.study import Cell, Expansion, ExtraFacts, ImageFacts, TeacherNode
 
@@ -52,7 +45,6 @@ CPU_HOST_BYTES = 600 * MIB  # of one that does not: Python and torch
 MEASURED_MARGIN = 1.2  # on a measured peak
 RECORD_BYTES, EPOCH_BYTES = 8_000, 900  # a record, and each epoch in it
 GENERATIONS = 2  # of checkpoints
-LEAST_UTILISATION = 0.05
 
 Source = Literal["measured", "scaled", "model"]
 
@@ -70,8 +62,8 @@ class Estimate:
         checkpoint_bytes: on disk while it is under way, and then no more.
         utilisation: share of the device's time that it uses alone, in (0, 1].
         source: the same was measured; the model, scaled by what else was measured; the model.
-        utilisation_known: whether the utilisation rests on a measurement, of like runs or of the
-            device's constants.
+        utilisation_known: whether the utilisation rests on a measurement of like runs, or on
+            constants that were fitted to measurements.
     """
 
     seconds_per_step: float
@@ -86,7 +78,7 @@ class Estimate:
 
     @property
     def known_utilisation(self) -> float:
-        """The utilisation where it was measured, else 1: no device is shared on a guess."""
+        """The utilisation where it is known, else 1: no device is shared on a guess."""
         return self.utilisation if self.utilisation_known else 1.0
 
 
@@ -213,25 +205,22 @@ def model_training(
         checkpoint_bytes=GENERATIONS * moving,
         utilisation=utilisation(networks, recipe.batch_size, device),
         source="model" if device.scale is None else "scaled",
-        utilisation_known=bool(device.model.measured),
+        utilisation_known=bool(device.model.fitted_to),
     )
 
 
 def _measured_utilisation(rows: list[Timing], device: Device) -> float | None:
     """Return the share of the device's time that one run alone uses, or none.
 
-    Lanes tell it. The driver's samples tell no more than that some kernel ran: they count where
-    there is nothing better.
+    Two numbers of lanes tell it. The driver's samples tell no more than that some kernel ran: they
+    count where there is nothing better.
     """
     if device.model.is_cpu:
         return None
-    if any(row.sharing > 1 for row in rows):
-        alone = fmean(row.seconds_per_step for row in least_shared(rows))
-        return filled_seconds(rows) / alone
-    shares = [row.gpu_utilisation / 100 for row in rows if row.gpu_utilisation]
-    if not shares or device.model.measured:
-        return None
-    return min(1.0, max(LEAST_UTILISATION, fmean(shares)))
+    share = measured_utilisation(rows)
+    if share is None and not device.model.fitted_to:
+        return sampled_utilisation(rows)
+    return share
 
 
 def _networks(
@@ -255,11 +244,11 @@ def _estimate(
     alike = latest_way(timings.alike(spec, device.name, stored_teacher))
     if not alike:
         return modelled
-    rows = least_shared(alike)
     share = _measured_utilisation(alike, device)
+    busy = modelled.utilisation if share is None else share
     on_cpu = device.model.is_cpu
     memory = {}
-    if like := [row for row in rows if row.parts == device.parts]:
+    if like := [row for row in least_shared(alike) if row.parts == device.parts]:
         # On a GPU those that share it are lanes of one process, whose peak is of all of them.
         peaks = (row.peak_memory_bytes / (1 if on_cpu else row.sharing) for row in like)
         peak = round(MEASURED_MARGIN * max(peaks))
@@ -268,9 +257,9 @@ def _estimate(
     return replace(
         modelled,
         **memory,
-        seconds_per_step=fmean(row.seconds_per_step for row in rows),
-        seconds=spec.recipe.epochs * mean_seconds_per_epoch(rows),
-        utilisation=modelled.utilisation if share is None else share,
+        seconds_per_step=measured_alone(alike, lambda row: row.seconds_per_step, busy),
+        seconds=spec.recipe.epochs * measured_alone(alike, lambda r: r.seconds_an_epoch, busy),
+        utilisation=busy,
         source="measured",
         utilisation_known=modelled.utilisation_known or share is not None,
     )

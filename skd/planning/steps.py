@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 
 from skd.planning.devices import Device
+from skd.planning.lanes import slowdown
 from skd.study import ExtraFacts, ImageFacts, NetworkFacts
 
 FORWARD_AND_BACKWARD = 3  # the backward pass costs about two forward ones
@@ -29,7 +30,7 @@ class Networks:
     extra: ExtraFacts = field(default_factory=ExtraFacts)
 
 
-def step_seconds(networks: Networks, batch_size: int, device: Device, lanes: float = 1) -> float:
+def step_seconds(networks: Networks, batch_size: int, device: Device, lanes: int = 1) -> float:
     """Return the model's seconds of one training step, unscaled.
 
     The longer of what the device needs to compute and what it needs to launch.
@@ -39,19 +40,16 @@ def step_seconds(networks: Networks, batch_size: int, device: Device, lanes: flo
         batch_size: images a step.
         device: what it runs on.
         lanes: like runs that share the device. The seconds are the device's, for one step of one
-            of them; with infinitely many it is full.
+            of them.
     """
-    student, teacher, extra = networks.student, networks.teacher, networks.extra
-    launches = FORWARD_AND_BACKWARD * student.layers + (teacher.layers if teacher else 0)
-    launches += STEP_LAUNCHES + (OBJECTIVE_LAUNCHES if extra.multiply_adds > OBJECTIVE_WORK else 0)
-    launch = max(device.model.launch_seconds / lanes, device.model.lane_launch_seconds)
-    return max(_step_work(networks, batch_size) / device.rate, launches * launch)
+    alone = _seconds(networks, batch_size, device, device.model.launch_seconds)
+    return alone * slowdown(lanes, utilisation(networks, batch_size, device)) / lanes
 
 
 def utilisation(networks: Networks, batch_size: int, device: Device) -> float:
     """Return the model's share of the device's time that one run alone uses, in (0, 1]."""
-    full = step_seconds(networks, batch_size, device, math.inf)
-    return full / step_seconds(networks, batch_size, device)
+    full = _seconds(networks, batch_size, device, device.model.lane_launch_seconds)
+    return full / _seconds(networks, batch_size, device, device.model.launch_seconds)
 
 
 def evaluation_seconds(network: NetworkFacts, images: ImageFacts, device: Device) -> float:
@@ -69,6 +67,14 @@ def training_bytes(networks: Networks, batch_size: int, images: ImageFacts) -> i
     buffers = extra.bytes - FLOAT_BYTES * extra.parameters
     activations = 2 * student.activations + (teacher.activations // 2 if teacher else 0)
     return pixels(images) + FLOAT_BYTES * (weights + batch_size * activations) + buffers
+
+
+def _seconds(networks: Networks, batch_size: int, device: Device, launch: float) -> float:
+    """Return the device's seconds of one step in which a launch takes so long."""
+    student, teacher, extra = networks.student, networks.teacher, networks.extra
+    launches = FORWARD_AND_BACKWARD * student.layers + (teacher.layers if teacher else 0)
+    launches += STEP_LAUNCHES + (OBJECTIVE_LAUNCHES if extra.multiply_adds > OBJECTIVE_WORK else 0)
+    return max(_step_work(networks, batch_size) / device.rate, launches * launch)
 
 
 def _step_work(networks: Networks, batch_size: int) -> int:

@@ -6,10 +6,10 @@ Records are large and do not change: what is read of them is kept in ``results/t
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt, ValidationError
@@ -53,6 +53,11 @@ class Timing(Frozen):
         Where runs share a GPU, each has the device for a part of this time only.
         """
         return self.processes * self.batch_size / self.images_per_second
+
+    @property
+    def seconds_an_epoch(self) -> float:
+        """Device-seconds of one epoch, evaluation included; as above where runs share a GPU."""
+        return self.processes * self.seconds_per_epoch
 
     @property
     def way(self) -> tuple[str, str, bool, str | None]:
@@ -117,11 +122,6 @@ def method_digest(method: MethodSpec) -> str:
     return digest(canonical(method))
 
 
-def mean_seconds_per_epoch(rows: list[Timing]) -> float:
-    """Return the mean over timings, in device-seconds; training and evaluation."""
-    return fmean(row.processes * row.seconds_per_epoch for row in rows)
-
-
 def latest_way(rows: list[Timing]) -> list[Timing]:
     """Return the rows that were executed in the same way as the one that finished last."""
     if not rows:
@@ -130,27 +130,15 @@ def latest_way(rows: list[Timing]) -> list[Timing]:
     return [row for row in rows if row.way == way]
 
 
-def least_shared(rows: list[Timing]) -> list[Timing]:
+def least_shared(rows: Sequence[Timing]) -> list[Timing]:
     """Return the rows that shared their device least.
 
     On a CPU, where runs that share it have cores of their own: those that were alone, or else all.
     """
     least = min(row.sharing for row in rows)
     if least > 1 and rows[0].kind == "cpu":
-        return rows
+        return [*rows]
     return [row for row in rows if row.sharing == least]
-
-
-def filled_seconds(rows: list[Timing]) -> float:
-    """Return the GPU's seconds a step where lanes fill it, as far as the rows tell.
-
-    Each of k lanes takes s_k seconds a step, so that the device takes s_k / k. The least of these
-    over all k, each from the mean of its rows.
-    """
-    by_sharing: dict[int, list[float]] = {}
-    for row in rows:
-        by_sharing.setdefault(row.sharing, []).append(row.seconds_per_step)
-    return min(fmean(steps) / lanes for lanes, steps in by_sharing.items())
 
 
 def load(store: Store) -> Timings:

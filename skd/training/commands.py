@@ -23,7 +23,7 @@ from skd.files import write_json
 from skd.lease import LeaseHeldError, LeaseLostError
 from skd.sheet import StudyError
 from skd.status import cell_result
-from skd.store import Store
+from skd.store import Store, StoreError
 from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
 from skd.training.options import (
     COMPILE_STEPS,
@@ -169,9 +169,10 @@ def train(
     check_unchanged(f"{pair or study}/{'+'.join(methods or ['all'])}", digest_of(cells), expect)
     for unknown in set(seed or ()) - set(expansion.seeds):
         raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")
-    runs = _in_order(cells, seed, by_seed=pair is None)
-    count, failures = len(runs), 0
+    runs, failures = _in_order(cells, seed, by_seed=pair is None), 0
+    count = len(runs)
     with team(device) as processes, stoppable(minutes) as stopping:
+        left = processes.told(lambda: [run for run in runs if not _finished(store, *run)])
         if pair is None and processes.count > 1:
             raise StudyError("several processes train the runs of a pair: name one")
         execution = choose(device, threads, step.value, precision.value)
@@ -188,17 +189,17 @@ def train(
             stopping=stopping,
             division=Division(processes, accumulate),
         )
-        materials = Materials(workers, lanes or 1)
         wait = if_leased is IfLeased.wait
         if pair is None:
-            lost = make_ready(expansion, cells, store, replace(options, wait=wait), materials)
-            failures = sum(cell.teacher in lost for cell, _ in runs)
-            runs = [(cell, number) for cell, number in runs if cell.teacher not in lost]
+            ready = replace(options, wait=wait)
+            lost = make_ready(expansion, [cell for cell, _ in left], store, ready, workers)
+            failures = sum(cell.teacher in lost for cell, _ in left)
+            runs = left = [(cell, number) for cell, number in left if cell.teacher not in lost]
         if lanes is None and pair is None and execution.device == "cuda":
-            lanes = lanes_here(None, expansion, cells, store, max(1, len(runs)))
-        lanes = min(lanes or 1, max(1, len(runs))) if processes.count == 1 else 1
+            lanes = lanes_here(None, expansion, cells, store, len(left))
+        lanes = min(lanes or 1, max(1, len(left))) if processes.count == 1 else 1
         options = replace(options, sharing=max(sharing, lanes))
-        train_one = partial(_train_one, expansion, store, materials)
+        train_one = partial(_train_one, expansion, store, Materials(workers, lanes))
         failures += _train(runs, train_one, options, settled, wait, lanes)
     if output and not processes.rank:
         outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
@@ -231,6 +232,14 @@ def _in_order(cells: list[Cell], seeds: list[int] | None, by_seed: bool) -> list
     return sorted(runs, key=lambda run: run[1]) if by_seed else runs
 
 
+def _finished(store: Store, cell: Cell, seed: int) -> bool:
+    """Whether a run has a record; one that cannot be read is for its training to tell."""
+    try:
+        return store.run(cell.runs[seed]).record() is not None
+    except StoreError:
+        return False
+
+
 def _settled(store: Store, attempt: int, since: float | None, cell: Cell, seed: int) -> bool:
     """Whether a run has failed for good, as far as this job goes."""
     failure = store.run(cell.runs[seed]).failure()
@@ -256,7 +265,7 @@ def _train(
 
     def work(run: tuple[Cell, int]) -> None:
         cell, seed = run
-        if options.stopping():
+        if options.division.team.most(int(options.stopping())):
             raise InterruptedRunError(f"stopped before {cell.key} seed {seed}")
         if settled(cell, seed):
             failures.append(run)

@@ -22,7 +22,7 @@ class CompilerError(SkdError):
 
     @classmethod
     def of(cls, error: Exception) -> CompilerError:
-        """Return what a compiler's error comes to, in a line."""
+        """Return an error of one line, made from a compiler's."""
         lines = str(error).strip().splitlines() or [""]
         return cls(f"{type(error).__name__}: {lines[0]}"[:MOST_LETTERS])
 
@@ -65,7 +65,10 @@ def _compiler() -> Callable[..., tuple[Flat, int]]:
 
 
 def _options() -> dict[str, Any]:
-    """Return what keeps measurements out of the generated code, as far as this torch knows it."""
+    """Return options that keep measurements out of the generated code.
+
+    They are limited to those that this version of torch has.
+    """
     from torch._inductor import config
 
     wanted = {

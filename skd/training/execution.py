@@ -77,7 +77,7 @@ class Execution(Frozen):
     not_compiled: str | None = added_later(
         None,
         neutral=None,
-        description="why the compiler could not be used, where it was asked for",
+        description="why no code is generated, where that was tried and failed",
     )
 
     @property

@@ -18,7 +18,7 @@ When = Literal["auto", "always", "never"]
 
 @dataclass(frozen=True)
 class FastPaths:
-    """What a user wants of the paths that are not exact to the bit of the plain ones.
+    """The user's choices for paths that are not bit-identical to the plain one.
 
     Attributes:
         compile: whether passes go through torch.compile. auto: on a GPU, in runs of many steps.
@@ -43,6 +43,7 @@ def decide(execution: Execution, wanted: FastPaths, steps: int, whole: bool) -> 
 
     Raises:
         ExecutionError: what was asked for is not possible.
+        KernelsError: the GPU's table of kernels cannot be read.
     """
     possible = execution.step != "plain" and whole
     if not possible and "always" in (wanted.compile, wanted.kernels):
@@ -70,6 +71,6 @@ def decide(execution: Execution, wanted: FastPaths, steps: int, whole: bool) -> 
 
 
 def without_compiler(execution: Execution, reason: str) -> Execution:
-    """Return an execution as it is where its compiler has failed."""
-    gpu = execution.gpu if execution.kernels else None
-    return execution.model_copy(update={"compiled": False, "not_compiled": reason, "gpu": gpu})
+    """Return the execution to use after a compiler has failed: no code is generated."""
+    changes = {"compiled": False, "kernels": None, "gpu": None, "not_compiled": reason}
+    return execution.model_copy(update=changes)

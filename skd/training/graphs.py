@@ -26,16 +26,22 @@ SETTING_UP = threading.RLock()
 _FAILED: list[torch.cuda.CUDAGraph] = []
 
 
+_OF_THREAD = threading.local()
+
+
 @contextlib.contextmanager
 def own_stream(device: torch.device) -> Iterator[None]:
-    """Run the block on a CUDA stream of its own; nothing changes on a CPU or within another one.
+    """Run the block on this thread's CUDA stream; nothing changes on a CPU or within another one.
 
-    The default stream cannot be captured.
+    The default stream cannot be captured. PyTorch has 32 others and hands them out in turns, so
+    that a new one for each run could be that of a lane under way.
     """
     if device.type != "cuda" or torch.cuda.current_stream() != torch.cuda.default_stream():
         yield
         return
-    stream = torch.cuda.Stream()
+    if not hasattr(_OF_THREAD, "stream"):
+        _OF_THREAD.stream = torch.cuda.Stream()
+    stream = _OF_THREAD.stream
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         yield
@@ -81,17 +87,32 @@ def _capture(graph: torch.cuda.CUDAGraph, pool: tuple[int, int], step: Callable[
 
     ``torch.cuda.graph`` would first wait for the whole device, and so for all other lanes.
     """
-    gc.collect()  # not within the capture, where other streams' memory cannot be freed
+    cause: BaseException | None = None
+    with _without_garbage_collection():
+        # Other lanes may allocate meanwhile: hence thread_local.
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            step()
+        except BaseException as error:
+            cause = error
+        try:
+            graph.capture_end()
+        except RuntimeError as follows:  # CUDA ends a failed capture with an error of its own
+            raise follows from cause
+    if cause is not None:
+        raise cause
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Collect no garbage within the block: a capture cannot free other streams' memory."""
     collecting = gc.isenabled()
     gc.disable()
-    # Other lanes may allocate meanwhile: hence thread_local.
-    graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
-        step()
+        yield
     finally:
         if collecting:
             gc.enable()
-        graph.capture_end()
 
 
 def _release(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
@@ -127,17 +148,14 @@ def put_back(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
 
 
 def first_cause(error: BaseException) -> str:
-    """Return the first line of the error that others followed.
-
-    After an error within a capture, CUDA ends the capture with an error of its own.
-    """
-    while (earlier := error.__cause__ or error.__context__) is not None:
-        error = earlier
+    """Return the first line of the error that an error was raised from, or of itself."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 class Recordings:
-    """A training's attempts to record its step, its last batch's step and its evaluation.
+    """A training's attempts to record: its "step", that of its "last batch", its "evaluation".
 
     Args:
         enabled: false: nothing is tried.
@@ -177,11 +195,11 @@ class Recordings:
 
     def __str__(self) -> str:
         """Say what was recorded and why the rest was not, for the run's record."""
-        failed = dict(self._failed)
-        if not self._recorded:
-            cause = next(iter(failed.values()), None)
+        steps = {"step", "last batch"}
+        if "step" in self._failed or not steps & {*self._recorded}:
+            cause = next(iter(self._failed.values()), None)
             return "not recorded" + (f": {cause}" if cause else "")
-        notes = [f"; the {name} at the second attempt, after: {cause}"
+        notes = [f"the {name} at the second attempt, after: {cause}"
                  for name, cause in self._retried.items()]  # fmt: skip
-        notes += [f"; the {name} not recorded: {cause}" for name, cause in failed.items()]
-        return "recorded as a CUDA graph" + "".join(notes)
+        notes += [f"the {name} not recorded: {cause}" for name, cause in self._failed.items()]
+        return "; ".join(["recorded as a CUDA graph", *notes])

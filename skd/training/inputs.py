@@ -61,7 +61,8 @@ class EpochInputs:
         self._order.copy_(epoch_order(seed, epoch, len(self.views.labels)))
         self._numbers.copy_(self.views.draw(seed, epoch))
         self.cursor.fill_(step)
-        self.views.begin(self._to_come(step))
+        largest = len(self.division.parts(self.recipe.batch_size)[0])
+        self.views.begin(self._to_come(step), largest)
 
     def _to_come(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's images of the rest of the epoch, and their views, part by part."""

@@ -27,7 +27,7 @@ from skd.training.execution import Execution
 from skd.training.processes import cores_of_one_process
 from skd.training.teacher_views import TeacherViewsError, open_views
 from skd.training.teaching import LiveTeacher, TeacherViews, Teaching
-from skd.training.weights import load_teacher
+from skd.training.weights import LoadedTeacher, load_teacher
 
 
 class Material:
@@ -85,14 +85,21 @@ class Materials:
         Raises:
             TeacherError: it is not at hand, or its weights are not those on its card.
             TeacherViewsError: its views are not at hand or damaged.
+            KernelsError: the table of kernels is not there.
         """
         card, how = entry.card(), execution.teacher
         if how == "live" or card is None:
             classes = self.data(spec.dataset, device).images.num_classes
+
+            def load() -> LoadedTeacher:
+                loaded = load_teacher(entry, device, classes)
+                set_up(loaded.network, execution)
+                return loaded
+
             key = (entry, execution.memory_format, execution.kernels, device)
-            loaded = self._once(key, lambda: load_teacher(entry, device, classes))
-            live = live_teacher(loaded.network, execution, spec.recipe.batch_size)
-            return TeacherAtHand(live, loaded.card)
+            loaded = self._once(key, load)
+            size = spec.recipe.batch_size if execution.compiled else None
+            return TeacherAtHand(LiveTeacher(loaded.network, compiled_for=size), loaded.card)
         files = {
             output: ViewsFile(entry, spec.dataset, output, how)
             for output in stored_outputs(needs_of(spec.method)) or ()
@@ -112,12 +119,15 @@ class Materials:
             return self._kept[key]
 
 
-def live_teacher(network: nn.Module, execution: Execution, batch_size: int) -> LiveTeacher:
-    """Return a teacher whose network, changed in place, runs as an execution has it."""
+def set_up(network: nn.Module, execution: Execution) -> None:
+    """Give a teacher's network the memory format and the kernels of an execution, in place.
+
+    Raises:
+        KernelsError: the table of kernels is not there.
+    """
     network.to(memory_format=execution.memory_format)
     if execution.kernels:
         use_kernels(network, table_named(execution.kernels))
-    return LiveTeacher(network, compiled_for=batch_size if execution.compiled else None)
 
 
 def choose_teacher(

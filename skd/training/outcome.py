@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +17,8 @@ from skd.training import checkpoint
 from skd.training.execution import environment, peak_memory
 from skd.training.loop import Training
 from skd.training.weights import leave, leave_weights
+
+CODE = re.compile(r", code ([0-9a-f]+)")  # in what is said of a session
 
 
 def leave_record(
@@ -46,7 +49,7 @@ def leave_record(
     record = Record(
         id=entry.id,
         spec=training.spec,
-        environment=environment(),
+        environment={**environment(), "sources": _sources(how["sessions"])},
         execution=how,
         num_classes=logits.shape[1],
         epochs=epochs,
@@ -73,6 +76,15 @@ def leave_record(
     entry.write(record)
     checkpoint.remove(entry.folder)
     return record
+
+
+def _sources(sessions: list[str]) -> str:
+    """Return the digest of the code that trained; of a run resumed under other code, all of them.
+
+    A session from before digests were recorded is "unknown".
+    """
+    found = [CODE.search(session) for session in sessions]
+    return "+".join(dict.fromkeys(match[1] if match else "unknown" for match in found))
 
 
 def _accuracy(row: Epoch) -> Accuracy:

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 
 from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
+from skd.kernels.tables import KernelsError
 from skd.lease import Holder, LeaseHeldError, LeaseLostError, lease
 from skd.records import Record, TeacherCard
 from skd.spec import RunSpec
@@ -180,16 +181,21 @@ class _Run:
     def _build(self, execution: Execution, new: bool, device: torch.device) -> None:
         """Set the training up, and fix its execution where it is begun now."""
         material = self.materials.data(self.spec.dataset, device)
-        if new:
-            execution = self.team.told(lambda: self._decided(execution, material))
-        self.training = self._training(execution, material)
+        try:
+            if new:
+                execution = self.team.told(lambda: self._decided(execution, material))
+            self.training = self._training(execution, material)
+        except KernelsError as error:
+            raise ExecutionError(f"{self.label}: {error}") from error
         self.sessions = _resume(self.training, self.entry, device)
+        if self.training.epochs_done == self.spec.recipe.epochs:  # only its record is missing
+            return
         try:
             self.training.prepare()
         except CompilerError as error:
             if not new:
                 raise ExecutionError(
-                    f"{self.label} was begun with compiled passes, and they cannot be compiled "
+                    f"{self.label} was begun with generated code, and that cannot be generated "
                     f"here ({error}); mend that, or remove {self.entry.folder} to begin it anew"
                 ) from error
             execution = without_compiler(execution, str(error))
@@ -223,7 +229,7 @@ class _Run:
         steps = epochs * training.steps_per_epoch
         with run_progress(self.label, epochs, steps, alone, shown) as progress:
             if reason := training.execution.not_compiled:
-                progress.note(f"passes are not compiled: {reason}")
+                progress.note(f"no code is generated for it: {reason}")
             if training.epochs_done or training.step:
                 progress.note(f"goes on after epoch {training.epochs_done}")
             _train(training, self.entry, self.options, self.sessions, still_mine, progress, telling)
@@ -284,7 +290,7 @@ def _take_together(take: Callable[[bool], None], options: Options) -> None:
 def _resume(training: Training, entry: Entry, device: torch.device) -> list[str]:
     """Load the newest checkpoint, if any; return a description of each session, this one last."""
     here, division = environment(), training.division
-    session = f"torch {here['torch']}, {here['gpu'] or here['cpu']}"
+    session = f"torch {here['torch']}, {here['gpu'] or here['cpu']}, code {here['sources']}"
     if division.count > 1:
         session += f", {division.team.count} processes, {division.accumulate} parts each"
     state = checkpoint.load(entry.folder, device)

@@ -12,9 +12,9 @@ from skd.errors import InterruptedRunError, TimeUpError
 
 @contextlib.contextmanager
 def stoppable(minutes: float | None = None) -> Iterator[Callable[[], bool]]:
-    """Yield what says whether the block was asked to stop.
+    """Yield a function that returns whether the block should stop.
 
-    SIGTERM and the first Ctrl-C ask to, and so does the end of the time, from now on.
+    It should after SIGTERM, the first Ctrl-C, or the given number of minutes.
 
     Raises:
         TimeUpError: the block was interrupted, and no signal was the reason.

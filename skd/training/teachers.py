@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,7 +38,9 @@ def ready_teacher(
     else:
         device = options.execution.apply()
         card = team.told(
-            lambda: import_teacher(node.spec, node.source, entry, device, options.wait, materials)
+            lambda: import_teacher(
+                node.spec, node.source, entry, device, options.wait, materials, options.stopping
+            )
         )
     if team.rank == 0:
         measured = f"{card.test_top1:.2f} % on the {node.spec.dataset.split} images"
@@ -86,16 +89,19 @@ def import_teacher(
     device: torch.device,
     wait: bool = True,
     materials: Materials | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> TeacherCard:
     """Return the card of an imported teacher, importing and re-evaluating it if it is not there.
 
     Raises:
+        InterruptedRunError: asked to stop while another process imports it.
         TeacherError: the file is missing, is another one, or does not fit the network.
         LeaseHeldError: another process imports it, and it shall not be waited for.
     """
     if (card := entry.card()) is not None:
         return card
-    with lease(entry.folder, wait=wait), tempfile.TemporaryDirectory() as scratch:
+    held = lease(entry.folder, wait=wait, stopping=stopping)
+    with held, tempfile.TemporaryDirectory() as scratch:
         if (card := entry.card()) is not None:
             return card
         file = _fetch(source, Path(scratch))

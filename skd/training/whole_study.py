@@ -12,7 +12,6 @@ from skd.study import Cell, Expansion
 from skd.training.materials import Materials
 from skd.training.runs import Options
 from skd.training.store_views import store_views
-from skd.training.teacher_views import TeacherViewsError
 from skd.training.teachers import ready_teacher
 
 
@@ -21,18 +20,19 @@ def make_ready(
     cells: Sequence[Cell],
     store: Store,
     options: Options,
-    materials: Materials,
+    workers: int | None,
 ) -> set[str]:
-    """Make the teachers and the views that unfinished runs of some cells need.
+    """Make the teachers and the views that runs of some cells need.
 
-    One teacher's failure does not keep the others from being made.
+    One teacher's failure does not keep the others from being made. Views that another process
+    makes are waited for.
 
     Args:
         expansion: the study.
         cells: whose runs will be trained.
         store: where everything is kept.
-        options: how teachers are trained; its ``teacher`` says whether views are wanted at all.
-        materials: shared with the runs.
+        options: how teachers are trained; its ``teacher`` says which views are wanted.
+        workers: processes that decode photos, as `Materials` takes it.
 
     Returns:
         The names of the teachers that failed.
@@ -41,11 +41,8 @@ def make_ready(
         InterruptedRunError: asked to stop; what was under way has been saved.
         DeviceFailedError: the device failed: nothing more can be done in this process.
     """
-    unfinished = [
-        cell for cell in cells if any(store.run(run).record() is None for run in cell.runs.values())
-    ]
-    failed = set()
-    for name in dict.fromkeys(cell.teacher for cell in unfinished if cell.teacher):
+    materials, failed = Materials(workers), set()
+    for name in dict.fromkeys(cell.teacher for cell in cells if cell.teacher):
         try:
             ready_teacher(expansion.teacher(name), store, options, materials)
         except (InterruptedRunError, DeviceFailedError):
@@ -54,13 +51,24 @@ def make_ready(
             said = "FAILED" if isinstance(error, RunFailedError) else f"NOT MADE teacher {name}:"
             print(f"{said} {error}", file=sys.stderr, flush=True)
             failed.add(name)
-    if options.teacher != "live":
-        entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
-        keys = {cell.key for cell in unfinished}
-        for plan in plan_views(expansion, entries, ViewsWish()).values():
-            if plan.teacher not in failed and plan.cells & keys:
-                _store(plan, expansion, store, options)
+    entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
+    keys = {cell.key for cell in cells}
+    for plan in plan_views(expansion, entries, _wish(options)).values():
+        if plan.teacher not in failed and plan.cells & keys:
+            _store(plan, expansion, store, options)
     return failed
+
+
+def _wish(options: Options) -> ViewsWish:
+    """Return which views are wanted: where they pay, in the precision that was asked for, or none.
+
+    Runs that ask for stored outputs in a precision need them, whether they pay or not.
+    """
+    if options.teacher is None:
+        return ViewsWish()
+    if options.teacher == "live":
+        return ViewsWish(teacher_views="never")
+    return ViewsWish(teacher_views="always", teacher_views_precision=options.teacher)
 
 
 def _store(plan: ViewsPlan, expansion: Expansion, store: Store, options: Options) -> None:
@@ -78,5 +86,7 @@ def _store(plan: ViewsPlan, expansion: Expansion, store: Store, options: Options
             wait=True,
             stopping=options.stopping,
         )
-    except TeacherViewsError as error:
+    except (InterruptedRunError, DeviceFailedError):
+        raise
+    except (SkdError, OSError) as error:
         print(f"views of {plan.teacher} are not stored: {error}", file=sys.stderr, flush=True)
