@@ -27,6 +27,8 @@ from skd.training.compiling import CompilerError, compiled, flattened, reached_b
 from skd.training.execution import Execution, ExecutionError, choose, freeze, frozen
 from skd.training.first_step import FastPaths, decide, without_compiler
 from skd.training.loop import Training
+from skd.training.materials import Materials
+from skd.training.runs import complete
 from skd.training.teaching import LiveTeacher
 
 COMPILED = choose("cpu", 1).model_copy(update={"compiled": True})
@@ -239,10 +241,33 @@ def test_a_compiler_that_fails_at_the_first_step_is_done_without(
     assert tiny.numbers(record) == tiny.numbers(eager)
     assert record.execution["compiled"] is False
     assert record.execution["not_compiled"] == "InductorError: no C++ compiler"
-    assert "no code is generated for it: InductorError: no C++ compiler" in capfd.readouterr().err
+    assert (
+        "compiling failed, so its passes run eagerly: InductorError: no C++ compiler"
+        in capfd.readouterr().err
+    )
     kept = json.loads((Store(tmp_path / "compiled").run(record.id).folder / "execution.json")
                       .read_text())  # fmt: skip
     assert kept["not_compiled"] == "InductorError: no C++ compiler"
+
+
+def test_a_compiler_that_has_failed_is_not_tried_again_for_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+
+    def failing(training: Training) -> None:
+        tried.append(training.spec.network)
+        fail()
+
+    monkeypatch.setattr(Training, "_generated", failing)
+    study, store, materials = tiny.study(), Store(tmp_path), Materials()
+    cell = study.cell("resnet8", "student")
+    for seed in study.seeds:
+        options = tiny.options(paths=ALWAYS)
+        entry = store.run(cell.runs[seed])
+        record = complete(cell.run(seed), entry, options, "a run", materials=materials)
+        assert record.execution["not_compiled"] == "InductorError: no C++ compiler"
+    assert tried == ["resnet8"]
 
 
 def test_a_compiler_that_fails_later_is_an_error_that_leaves_the_run_as_it_was(
@@ -254,7 +279,7 @@ def test_a_compiler_that_fails_later_is_an_error_that_leaves_the_run_as_it_was(
         tiny.run(tiny.study(), tmp_path / "half", "kd", paths=ALWAYS, stopping=lambda: next(stops))
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_generated", fail)
-        with pytest.raises(ExecutionError, match=r"begun with generated code.*remove .* anew"):
+        with pytest.raises(ExecutionError, match=r"begun with compiled passes.*remove .* anew"):
             tiny.run(tiny.study(), tmp_path / "half", "kd")
     assert Store(tmp_path / "half").run(whole.id).failure() is None
     # It goes on compiled, whatever is asked for now.

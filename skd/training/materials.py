@@ -58,12 +58,17 @@ class Materials:
         workers: processes that decode photos for each training; none: its share of the cores where
             a GPU waits for them, else 0.
         trainings: at the same time.
+
+    Attributes:
+        not_compiled: why networks, by name, could not be compiled in this process: to try again in
+            every run would take its time each time.
     """
 
     def __init__(self, workers: int | None = None, trainings: int = 1) -> None:
         self._workers, self._trainings = workers, trainings
         self._lock = threading.Lock()
         self._kept: dict[Hashable, Any] = {}
+        self.not_compiled: dict[str, str] = {}
 
     def data(self, dataset: DatasetSpec, device: torch.device) -> Material:
         """Return a data set on a device.

@@ -195,23 +195,30 @@ class _Run:
         except CompilerError as error:
             if not new:
                 raise ExecutionError(
-                    f"{self.label} was begun with generated code, and that cannot be generated "
-                    f"here ({error}); mend that, or remove {self.entry.folder} to begin it anew"
+                    f"{self.label} was begun with compiled passes or kernels, and they cannot be "
+                    f"compiled here ({error}); mend that, or remove {self.entry.folder} to begin "
+                    "it anew"
                 ) from error
+            self.materials.not_compiled[self.spec.network] = str(error)
             execution = without_compiler(execution, str(error))
             self.training = self._training(execution, material)
+            self.sessions = _resume(self.training, self.entry, device)
         if new:
             self.team.told(lambda: freeze(self.entry.folder, execution))
 
     def _decided(self, execution: Execution, material: Material) -> Execution:
         """Return the execution with its passes and kernels decided, by all steps of the run."""
         recipe, division = self.spec.recipe, self.options.division
-        return decide(
+        decided = decide(
             execution,
             self.options.paths,
             steps=recipe.epochs * recipe.steps_per_epoch(len(material.images.train_labels)),
             whole=division.count == 1 and recipe.bn_batch is None and material.tests.on_device,
         )
+        reason = self.materials.not_compiled.get(self.spec.network)
+        if reason and (decided.compiled or decided.kernels):
+            return without_compiler(decided, reason)
+        return decided
 
     def _training(self, execution: Execution, material: Material) -> Training:
         teacher = None
@@ -229,7 +236,7 @@ class _Run:
         steps = epochs * training.steps_per_epoch
         with run_progress(self.label, epochs, steps, alone, shown) as progress:
             if reason := training.execution.not_compiled:
-                progress.note(f"no code is generated for it: {reason}")
+                progress.note(f"compiling failed, so its passes run eagerly: {reason}")
             if training.epochs_done or training.step:
                 progress.note(f"goes on after epoch {training.epochs_done}")
             _train(training, self.entry, self.options, self.sessions, still_mine, progress, telling)
