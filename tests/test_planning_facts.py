@@ -104,6 +104,7 @@ def test_a_counted_convolution_is_what_a_real_pass_does() -> None:
     context = _context("resnet8", "resnet8", known)
     objective = _build(cell.spec.method, context).to_empty(device="cpu").eval()
     image = torch.zeros(1, dtype=torch.int64)
+    objective.begin_epoch(1)
     with torch.no_grad(), counted(objective) as work:
         draws = Draws(0, torch.device("cpu"))
         objective(Batch(context.student, context.teacher, image, image, 1, draws))
