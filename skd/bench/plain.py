@@ -25,11 +25,11 @@ from skd.bench.teachers import normalised, teacher_for
 from skd.data import load
 from skd.data.images import Images
 from skd.models import FeatureNetwork, build_model
+from skd.models.outputs import dry_pass
 from skd.objective import Objective, trainable
 from skd.randomness import Draws, seeded
 from skd.spec import RunSpec
 from skd.terms import Batch, TermContext
-from skd.training.loop import dry_pass
 
 MOST_WORKERS = 8
 CRD = "crd"

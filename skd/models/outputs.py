@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 
@@ -41,3 +42,13 @@ class FeatureNetwork(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of images (N, 3, H, W)."""
         return self.forward_features(images).logits
+
+
+@torch.no_grad()
+def dry_pass(network: FeatureNetwork, images: Tensor) -> Outputs:
+    """Return a network's outputs for their shapes, its state and mode untouched."""
+    training = network.training
+    network.eval()
+    outputs = network.forward_features(images)
+    network.train(training)
+    return outputs

@@ -11,10 +11,13 @@ import contextlib
 import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Generator, Tensor
+
+from skd.randomness import Draws
 
 Made = TypeVar("Made")
 
@@ -24,8 +27,6 @@ ATTEMPTS = 2
 SETTING_UP = threading.RLock()
 # Graphs whose capture failed: PyTorch's allocator may still refer to them.
 _FAILED: list[torch.cuda.CUDAGraph] = []
-
-
 _OF_THREAD = threading.local()
 
 
@@ -152,6 +153,14 @@ def first_cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recorded step, and the generators that only its replays draw from."""
+
+    replay: Callable[[], None]
+    draws: Draws
 
 
 class Recordings:

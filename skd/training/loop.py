@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from skd.errors import SkdError
 from skd.kernels.layers import use_kernels
 from skd.kernels.tables import table_named
 from skd.models import build_model
-from skd.models.outputs import Outputs
+from skd.models.outputs import Outputs, dry_pass
 from skd.objective import Losses, Objective
 from skd.randomness import Draws, seeded
 from skd.records import Epoch
@@ -39,7 +38,7 @@ from skd.training.batch_norm import (
 from skd.training.compiling import CompilerError, Passes, compiled, reached_by
 from skd.training.division import Division, Networks, divided
 from skd.training.execution import Execution
-from skd.training.graphs import SETTING_UP, Recordings, record, try_out
+from skd.training.graphs import SETTING_UP, Recorded, Recordings, record, try_out
 from skd.training.inputs import EpochInputs, Inputs
 from skd.training.materials import Material
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
@@ -55,16 +54,14 @@ class NonFiniteLossError(SkdError, ArithmeticError):
     repeats = True
 
 
-@dataclass(frozen=True)
-class Recorded:
-    """A recorded step, and the generators that only its replays draw from."""
-
-    replay: Callable[[], None]
-    draws: Draws
-
-
 class Training:
-    """One run's networks, optimiser and progress, on one device."""
+    """One run's networks, optimiser and progress, on one device.
+
+    Raises:
+        DivisionError: its batches cannot be divided so.
+        UnfitError: a loss cannot work on these networks.
+        KernelsError: the table of kernels that its execution names is not there.
+    """
 
     def __init__(
         self,
@@ -110,9 +107,9 @@ class Training:
         self._inputs = EpochInputs(self.views, spec.recipe, self.division)
         self._epoch = 0  # that the inputs are of
         self._begun: tuple[int, int] | None = None  # epoch and step that the inputs are at
-        whole = self.division.count == 1
+        undivided, on_gpu = self.division.count == 1, self.device.type == "cuda"
         self.recordings = Recordings(
-            execution.step == "fast" and whole and self.device.type == "cuda",
+            enabled=execution.step == "fast" and undivided and on_gpu,
             after_failure=lambda: self.optimizer.zero_grad(set_to_none=True),
         )
         self._recorded: dict[int, Recorded | None] = {}  # by the size of the batch
@@ -179,6 +176,7 @@ class Training:
 
         Raises:
             NonFiniteLossError: a loss became NaN or infinite during the epoch.
+            CompilerError: as `prepare`.
         """
         begun = time.perf_counter() - self.elapsed
         while self.step < self.steps_per_epoch:
@@ -189,7 +187,7 @@ class Training:
 
     def advance(self) -> None:
         """Train the next step of the epoch under way, whether the device is done with it or not."""
-        self._reach_epoch()
+        self.prepare()
         self.views.next()
         size = self._inputs.size(self.step)
         recorded = self._recording_of(size)
@@ -203,15 +201,13 @@ class Training:
         self._begun = self._epoch, self.step
 
     def prepare(self) -> None:
-        """Begin the epoch under way: code that is generated is generated before its first step.
+        """Set everything to the next step of the epoch under way, if it is not.
+
+        Before the first step of all, code is generated where the execution has any.
 
         Raises:
             CompilerError: that fails.
         """
-        self._reach_epoch()
-
-    def _reach_epoch(self) -> None:
-        """Set everything to the next step of the epoch under way, if it is not."""
         if self._begun != (self.epochs_done + 1, self.step):
             self._begin_epoch(self.epochs_done + 1)
             self._begun = self._epoch, self.step
@@ -400,13 +396,3 @@ class Training:
         self.step, self.elapsed = 0, 0.0
         self.sums.reset()
         return row
-
-
-@torch.no_grad()
-def dry_pass(network: nn.Module, images: Tensor) -> Outputs:
-    """Return a network's outputs for their shapes, its state and mode untouched."""
-    training = network.training
-    network.eval()
-    outputs = network.forward_features(images)
-    network.train(training)
-    return outputs
