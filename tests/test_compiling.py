@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -341,6 +343,11 @@ def test_a_network_that_cannot_be_compiled_says_why(
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None
+    or not Path(sysconfig.get_path("include"), "Python.h").is_file(),
+    reason="no C++ compiler or no headers of Python here",
+)
 def test_the_real_compilers_run_repeats_in_a_fresh_process_and_resumes_bit_for_bit(
     tmp_path: Path,
 ) -> None:
