@@ -41,6 +41,10 @@ def equivalence_shown(found: SetEquivalence) -> Group:
             parts.append(Padding(text, (0, 0, 0, 2)))
     verdict = "equivalent" if found.shown else "NOT SHOWN TO BE EQUIVALENT"
     parts.append(Text.assemble((f"A and B are {verdict}", "bold"), f" within ± {margin} points"))
+    if any(cell.outcome == "undecided" for cell in found.cells):
+        parts.append(
+            Text("Undecided cells need more seeds; a test needs two pairs of runs at least.")
+        )
     return Group(*parts)
 
 

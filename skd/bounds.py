@@ -44,6 +44,6 @@ def at_most(most: Callable[[], int], why: str) -> Callable[[Given], Given]:
 
 
 threads = at_most(cores, "one a core")
-lanes = at_most(most_lanes, "16, or one a core")
+lanes = at_most(most_lanes, "one a core, and 16 in any case")
 workers = at_most(most_workers, "two a core")
 processes = at_most(cores, "one a core")

@@ -40,6 +40,7 @@ from skd.training.views_command import teacher_views
 
 app = typer.Typer(
     help="Train and compare Student-friendly Knowledge Distillation (SKD) and its baselines.",
+    rich_markup_mode="markdown",  # paragraphs are filled; brackets in a text stay
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

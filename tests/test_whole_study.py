@@ -66,10 +66,11 @@ def test_a_study_is_made_whole_with_its_teacher_seed_by_seed(skd: Skd, small: Pa
     assert all(found.values())
     lines = out.splitlines()
     assert lines[0].startswith("teacher good: ")
-    seeds = [line.split(" seed ")[1][0] for line in lines[1:]]
+    assert lines[-1] == "all 10 runs have a record; the report: skd-report small"
+    seeds = [line.split(" seed ")[1][0] for line in lines[1:-1]]
     assert seeds == ["0"] * 5 + ["1"] * 5
     finished = {key: record.finished_at for key, record in found.items()}
-    assert run(skd)[0] == 0  # nothing is left
+    assert run(skd)[:2] == (0, lines[-1] + "\n")  # nothing is left
     assert {key: record.finished_at for key, record in records(small).items()} == finished
 
 
@@ -191,9 +192,28 @@ def test_a_teacher_that_fails_is_told_and_the_others_students_are_trained(
     status, _, error = run(skd)
     assert status == 1
     assert "NOT MADE teacher missing: the checkpoint" in error
-    assert "4 of 14 runs have no record" in error
+    assert "4 of 14 runs have no record; 4 of them were not begun, as their teacher failed" in error
     missing = {key[0] for key, record in records(small).items() if record is None}
     assert missing == {"missing--resnet14/kd", "missing--resnet14/skd"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--compile", "always", "--step", "plain"), "plain steps are neither compiled"),
+        (("--kernels", "always"), "the kernels run on a GPU only"),
+        (("--device", "cuda"), "--device cuda: torch finds no CUDA device here"),
+    ],
+)
+def test_what_no_run_could_be_executed_with_is_refused_once(
+    skd: Skd, small: Path, options: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, out, error = run(skd, *options)
+    assert (status, out, error.count("\n")) == (2, "", 1)
+    assert said in error
+    assert not list(Path("results").glob("runs/*"))
+    assert not list(Path("results").glob("teachers/*"))
 
 
 def test_several_processes_need_a_pair(

@@ -89,7 +89,7 @@ def teacher(
     """
     from skd.training.division import Division
     from skd.training.execution import choose
-    from skd.training.first_step import FastPaths
+    from skd.training.first_step import FastPaths, check
     from skd.training.materials import Materials
     from skd.training.processes import team
     from skd.training.runs import Options
@@ -99,9 +99,12 @@ def teacher(
     node = expansion.teacher(name)
     check_unchanged(f"teacher {name}", node.id, expect)
     with team(device) as processes, stoppable() as stopping:
+        execution = choose(device, threads, step.value, precision.value)
+        paths = FastPaths(compile.value, compile_steps, kernels.value)
+        check(execution, paths)
         options = Options(
-            execution=choose(device, threads, step.value, precision.value),
-            paths=FastPaths(compile.value, compile_steps, kernels.value),
+            execution=execution,
+            paths=paths,
             checkpoint_seconds=checkpoint_seconds,
             wait=if_leased is IfLeased.wait,
             stopping=stopping,
@@ -158,7 +161,7 @@ def train(
     from skd.jobs.sharing import lanes_here
     from skd.training.division import Division
     from skd.training.execution import choose
-    from skd.training.first_step import FastPaths
+    from skd.training.first_step import FastPaths, check
     from skd.training.materials import Materials
     from skd.training.processes import team
     from skd.training.runs import Options
@@ -169,13 +172,15 @@ def train(
     check_unchanged(f"{pair or study}/{'+'.join(methods or ['all'])}", digest_of(cells), expect)
     for unknown in set(seed or ()) - set(expansion.seeds):
         raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")
-    runs, failures = _in_order(cells, seed, by_seed=pair is None), 0
+    runs, failures, untaught = _in_order(cells, seed, by_seed=pair is None), 0, 0
     count = len(runs)
     with team(device) as processes, stoppable(minutes) as stopping:
         left = processes.told(lambda: [run for run in runs if not _finished(store, *run)])
         if pair is None and processes.count > 1:
             raise StudyError("several processes train the runs of a pair: name one")
         execution = choose(device, threads, step.value, precision.value)
+        paths = FastPaths(compile.value, compile_steps, kernels.value)
+        check(execution, paths)
 
         def settled(cell: Cell, number: int) -> bool:
             return processes.told(lambda: _settled(store, attempt, since, cell, number))
@@ -183,7 +188,7 @@ def train(
         options = Options(
             execution=execution,
             teacher=None if teacher_views is TeacherKind.auto else teacher_views.value,
-            paths=FastPaths(compile.value, compile_steps, kernels.value),
+            paths=paths,
             checkpoint_seconds=checkpoint_seconds,
             sharing=sharing,
             stopping=stopping,
@@ -193,7 +198,7 @@ def train(
         if pair is None:
             ready = replace(options, wait=wait)
             lost = make_ready(expansion, [cell for cell, _ in left], store, ready, workers)
-            failures = sum(cell.teacher in lost for cell, _ in left)
+            failures = untaught = sum(cell.teacher in lost for cell, _ in left)
             runs = left = [(cell, number) for cell, number in left if cell.teacher not in lost]
         if lanes is None and pair is None and execution.device == "cuda":
             lanes = lanes_here(None, expansion, cells, store, len(left))
@@ -206,8 +211,13 @@ def train(
         write_json(output, outcomes)
     if failures:
         if not processes.rank:
-            print(f"{failures} of {count} runs have no record", file=sys.stderr)
+            why = (
+                f"; {untaught} of them were not begun, as their teacher failed" if untaught else ""
+            )
+            print(f"{failures} of {count} runs have no record{why}", file=sys.stderr)
         raise typer.Exit(FAILED)
+    if pair is None:
+        print(f"all {count} runs have a record; the report: skd-report {study}")
 
 
 def _cells(expansion: Expansion, pair: str | None, methods: list[str] | None) -> list[Cell]:

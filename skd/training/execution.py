@@ -119,6 +119,8 @@ def choose(
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ExecutionError(f"unknown device '{device}'; allowed: auto, cpu, cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ExecutionError("--device cuda: torch finds no CUDA device here")
     if device == "auto":
         hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
         expected = torch.version.cuda and NVIDIA_DRIVER.exists() and not hidden

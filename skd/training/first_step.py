@@ -32,6 +32,29 @@ class FastPaths:
     kernels: When = "auto"
 
 
+def check(execution: Execution, wanted: FastPaths) -> None:
+    """Refuse what no run could be executed with, before any is begun.
+
+    Raises:
+        ExecutionError: passes or kernels are always wanted, and steps are plain, or there is no
+            table of kernels for this device.
+        KernelsError: the GPU's table of kernels cannot be read.
+    """
+    if execution.step == "plain" and "always" in (wanted.compile, wanted.kernels):
+        raise ExecutionError(
+            "plain steps are neither compiled nor do they use the kernels: choose --step fast or "
+            "eager, or leave out --compile always and --kernels always"
+        )
+    if wanted.kernels != "always":
+        return
+    if execution.device == "cpu":
+        raise ExecutionError("--kernels always: the kernels run on a GPU only")
+    if table_for(gpu_model() or "") is None:
+        raise ExecutionError(
+            f"no table of kernels was measured for {gpu_model()}: skd tune-kernels makes one"
+        )
+
+
 def decide(execution: Execution, wanted: FastPaths, steps: int, whole: bool) -> Execution:
     """Return an execution with its passes and kernels decided.
 
@@ -45,11 +68,12 @@ def decide(execution: Execution, wanted: FastPaths, steps: int, whole: bool) -> 
         ExecutionError: what was asked for is not possible.
         KernelsError: the GPU's table of kernels cannot be read.
     """
+    check(execution, wanted)
     possible = execution.step != "plain" and whole
     if not possible and "always" in (wanted.compile, wanted.kernels):
         raise ExecutionError(
-            "passes are compiled, and kernels chosen, only for steps that are not plain, of whole "
-            "batches of images kept on the device, without groups of BatchNorm"
+            "passes are compiled, and kernels used, only for whole batches of images that lie on "
+            "the device, without groups of BatchNorm"
         )
     long = execution.device == "cuda" and steps >= wanted.compile_steps
     compiled = possible and (wanted.compile == "always" or (wanted.compile == "auto" and long))
@@ -57,10 +81,6 @@ def decide(execution: Execution, wanted: FastPaths, steps: int, whole: bool) -> 
     table = None
     if wanted.kernels == "always" or (wanted.kernels == "auto" and compiled):
         table = table_for(gpu) if gpu else None
-        if table is None and wanted.kernels == "always":
-            raise ExecutionError(
-                f"no table of kernels was measured for {gpu or 'a CPU'}: skd tune-kernels makes one"
-            )
     return execution.model_copy(
         update={
             "compiled": compiled,

@@ -67,7 +67,9 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Threads = Annotated[
     int | None,
     typer.Option(
-        min=1, callback=bounds.threads, help="CPU threads; by default, as many as torch takes"
+        min=1,
+        callback=bounds.threads,
+        help="CPU threads; by default, as many as torch takes",
     ),
 ]
 CheckpointSeconds = Annotated[
