@@ -313,7 +313,7 @@ def test_the_reference_comparisons_can_still_be_read() -> None:
     paths = sorted((ROOT / "results" / "reference" / "bench").glob("*.json"))
     found = {path.stem: read(path) for path in paths}
     variants = {name: {row.variant for row in made.rows} for name, made in found.items()}
-    later = variants.pop("cpu-kd-2026-11")  # with variants; the others are from before there were any
+    later = variants.pop("cpu-kd-2026-11")  # the only one with variants
     assert later == {None, "recorded"}
     assert len(variants) >= 5
     assert all(known == {None} for known in variants.values())
