@@ -92,6 +92,13 @@ class Entry:
         """
         return _read(Record, self.record_path)
 
+    def finished(self) -> bool:
+        """Return whether there is a record; one that cannot be read is for the training to tell."""
+        try:
+            return self.record() is not None
+        except StoreError:
+            return False
+
     def failure(self) -> Failure | None:
         """Return the failure note, or none."""
         return _read(Failure, self.failure_path)

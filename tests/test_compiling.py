@@ -239,7 +239,7 @@ def test_a_compiler_that_fails_at_the_first_step_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     eager = tiny.run(tiny.study(), tmp_path / "eager", "kd")
-    monkeypatch.setattr(Training, "_generated", fail)
+    monkeypatch.setattr(Training, "_generate", fail)
     record = tiny.run(tiny.study(), tmp_path / "compiled", "kd", paths=ALWAYS)
     assert tiny.numbers(record) == tiny.numbers(eager)
     assert record.execution["compiled"] is False
@@ -262,7 +262,7 @@ def test_a_compiler_that_has_failed_is_not_tried_again_for_the_network(
         tried.append(training.spec.network)
         fail()
 
-    monkeypatch.setattr(Training, "_generated", failing)
+    monkeypatch.setattr(Training, "_generate", failing)
     study, store, materials = tiny.study(), Store(tmp_path), Materials()
     cell = study.cell("resnet8", "student")
     for seed in study.seeds:
@@ -281,7 +281,7 @@ def test_a_compiler_that_fails_later_is_an_error_that_leaves_the_run_as_it_was(
     with pytest.raises(InterruptedRunError):
         tiny.run(tiny.study(), tmp_path / "half", "kd", paths=ALWAYS, stopping=lambda: next(stops))
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_generated", fail)
+        patch.setattr(Training, "_generate", fail)
         with pytest.raises(ExecutionError, match=r"begun with compiled passes.*remove .* anew"):
             tiny.run(tiny.study(), tmp_path / "half", "kd")
     assert Store(tmp_path / "half").run(whole.id).failure() is None
@@ -320,7 +320,7 @@ def test_a_run_that_lacks_only_its_record_compiles_nothing(
         patch.setattr("skd.training.runs.leave_record", lambda *_: 1 / 0)
         with pytest.raises(RunFailedError):
             tiny.run(tiny.study(), tmp_path, "kd", paths=ALWAYS)
-    monkeypatch.setattr(Training, "_generated", fail)
+    monkeypatch.setattr(Training, "_generate", fail)
     record = tiny.run(tiny.study(), tmp_path, "kd")
     assert len(record.epochs) == 3
 

@@ -21,7 +21,7 @@ from skd.jobs.packing import SideBySide, count
 from skd.jobs.sharing import lanes_here
 from skd.jobs.workers import run_workers
 from skd.status import cell_result
-from skd.store import Entry, Store, StoreError
+from skd.store import Entry, Store
 from skd.study import check_unchanged, digest_of, load_expansion
 from skd.teacher_views import ViewsFile
 from skd.training.options import (
@@ -100,7 +100,7 @@ def job_train(
         for cell in cells
         for seed, identity in cell.runs.items()
     }
-    left = {label: entry for label, entry in entries.items() if not _finished(entry)}
+    left = {label: entry for label, entry in entries.items() if not entry.finished()}
     status = 0
     if left:
         sharing = 1
@@ -115,7 +115,7 @@ def job_train(
         options += ["--attempt", str(attempt), "--since", str(int(time.time()))]
         command = ["train", study, pair, *methods, *options, "--sharing", str(sharing)]
         status = _run([together(command, processes)] * workers, left, log)
-        if all(map(_finished, left.values())):
+        if all(map(Entry.finished, left.values())):
             status = 0  # whoever was killed, another one has done it
         elif not status:
             status = FAILED
@@ -210,14 +210,6 @@ def job_errors(
         for label, entry in outputs.get(error.output, {}).items():
             if note_error(entry, error):
                 print(f"{label}: {error.message}")
-
-
-def _finished(entry: Entry) -> bool:
-    """Whether a run has a record; what cannot be read is for its worker to tell."""
-    try:
-        return entry.record() is not None
-    except StoreError:
-        return False
 
 
 def _options(

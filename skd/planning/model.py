@@ -183,8 +183,7 @@ def model_training(
     """Return the model's estimate of one training, scaled where the device has a scale."""
     scale = 1.0 if device.scale is None else device.scale
     step = scale * step_seconds(networks, recipe.batch_size, device)
-    rounded = math.ceil if recipe.last_batch == "keep" else math.floor
-    steps = rounded(images.train_images / recipe.batch_size)
+    steps = recipe.steps_per_epoch(images.train_images)
     at_once = math.ceil(recipe.batch_size / device.parts)
     evaluation = scale * evaluation_seconds(networks.student, images, device)
     memory = training_bytes(networks, at_once, images)

@@ -23,7 +23,7 @@ from skd.files import write_json
 from skd.lease import LeaseHeldError, LeaseLostError
 from skd.sheet import StudyError
 from skd.status import cell_result
-from skd.store import Store, StoreError
+from skd.store import Store
 from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
 from skd.training.options import (
     COMPILE_STEPS,
@@ -175,7 +175,9 @@ def train(
     runs, failures, untaught = _in_order(cells, seed, by_seed=pair is None), 0, 0
     count = len(runs)
     with team(device) as processes, stoppable(minutes) as stopping:
-        left = processes.told(lambda: [run for run in runs if not _finished(store, *run)])
+        left = processes.told(
+            lambda: [run for run in runs if not store.run(run[0].runs[run[1]]).finished()]
+        )
         if pair is None and processes.count > 1:
             raise StudyError("several processes train the runs of a pair: name one")
         execution = choose(device, threads, step.value, precision.value)
@@ -240,14 +242,6 @@ def _in_order(cells: list[Cell], seeds: list[int] | None, by_seed: bool) -> list
     """Return the runs of some cells: cell by cell, or seed by seed."""
     runs = [(cell, seed) for cell in cells for seed in cell.runs if not seeds or seed in seeds]
     return sorted(runs, key=lambda run: run[1]) if by_seed else runs
-
-
-def _finished(store: Store, cell: Cell, seed: int) -> bool:
-    """Whether a run has a record; one that cannot be read is for its training to tell."""
-    try:
-        return store.run(cell.runs[seed]).record() is not None
-    except StoreError:
-        return False
 
 
 def _settled(store: Store, attempt: int, since: float | None, cell: Cell, seed: int) -> bool:
