@@ -9,6 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
+from report.code import code_marks
 from report.comparisons import MethodComparison, best_method, compare_methods
 from report.frame import Frames
 from report.literature import Key, PublishedValue, unlike_published
@@ -214,6 +215,7 @@ def marks_of(
     collapsed = int(cell["collapsed"].eq(True).sum())
     counts = cell["outcome"].value_counts()
     marks = [Mark("collapsed", f"{collapsed} collapsed")] if collapsed else []
+    marks += [Mark(kind, text) for kind, text in code_marks(cell)]
     own = set(cell["teacher_sha256"].dropna())
     if len(own) > 1:
         marks.append(Mark("mixed", f"mixes {len(own)} teachers"))

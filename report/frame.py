@@ -7,7 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from report.code import CODE_COLUMNS, code_values
 from report.reading import Reading, described, read_run
+from skd.code.accepted import read_accepted
 from skd.records import Record
 from skd.store import Store, StoreError
 from skd.study import Expansion, TeacherNode
@@ -49,6 +51,7 @@ RUN_COLUMNS = [
     "git_commit",
     "git_clean",
     "sources",
+    *CODE_COLUMNS,
     "finished_at",
 ]
 EPOCH_COLUMNS = [
@@ -117,12 +120,18 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
         for cell in expansion.cells
         for seed, identity in cell.runs.items()
     }
-    runs, epochs = [], []
+    runs, epochs, accepted = [], [], read_accepted()
+    today = {
+        identity: expansion.code_of(cell.spec)
+        for cell in expansion.cells
+        for identity in cell.runs.values()
+    }
     for keys in _expected(expansion):
         reading = readings[keys["id"]]
         runs.append({**keys, "outcome": reading.outcome, "reason": reading.reason})
         if reading.record is not None:
             runs[-1] |= _run_values(reading.record)
+            runs[-1] |= code_values(reading.record, today[keys["id"]], accepted)
             epochs += [{**keys, **row} for row in _epoch_values(reading.record)]
     teachers = [_teacher_row(node, store) for node in expansion.teachers]
     measured = dict.fromkeys(name for row in epochs for name in row)

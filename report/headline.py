@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from report.cells import CONTROL, SKD, CellFinding, PairFinding, with_skd
+from report.code import code_sentences
 from report.formats import ONE_SEED, interval, listing, plural, signed
 from report.frame import DIAGNOSTIC, Frames, last_watched
 from report.outcomes import collapses
@@ -76,6 +77,7 @@ def headline(
         *_still(frames),
         *_unknown(pairs),
         *_mixed(pairs),
+        *code_sentences(frames.runs),
         *_collapsed(frames),
     ]
 

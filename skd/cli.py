@@ -16,6 +16,7 @@ from skd.analyses.commands import analyse
 from skd.authoring.commands import check_baseline, new_baseline
 from skd.bench.commands import bench
 from skd.bench.loader_command import bench_loader
+from skd.code.commands import accept
 from skd.errors import (
     FAILED,
     INTERRUPTED,
@@ -154,6 +155,7 @@ app.command("check-baseline")(check_baseline)
 app.command("plan")(plan)
 app.command()(show)
 app.command()(merge)
+app.command()(accept)
 app.command()(diff)
 app.command()(bench)
 app.command("bench-loader")(bench_loader)

@@ -8,6 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from skd.code.closure import read_files
+from skd.code.here import roots_of_run
 from skd.data import dataset_names, facts
 from skd.data.images import CHANNELS, DataError
 from skd.errors import suggest
@@ -140,6 +142,8 @@ def expand(
             cells.setdefault(cell.key, cell)
     used = [teachers[name] for name in dict.fromkeys(pair.teacher for pair in sheet.pairs)]
     networks = [*(node.spec.network for node in used), *(pair.student for pair in sheet.pairs)]
+    specs = [cell.spec for cell in cells.values()]
+    specs += [node.spec.run for node in used if node.spec.kind == "trained"]
     return Expansion(
         study=study,
         sources=sources,
@@ -162,6 +166,7 @@ def expand(
             views=known.views,
         ),
         networks={name: network_facts(name, known) for name in dict.fromkeys(networks)},
+        code=read_files({root for spec in specs for root in roots_of_run(spec)}),
     )
 
 

@@ -96,6 +96,11 @@ class Record(Frozen):
     teacher: TeacherCard | None = None
     collapse: Collapse | None = Field(None, description="none where there is no simplifier")
     files: dict[str, str] = Field(description="SHA-256 of the files beside the record")
+    code: dict[str, str] | None = Field(
+        None,
+        description="digests of the source files that its numbers depend on, by path; of a file "
+        "that changed between its sessions all of them, joined by +",
+    )
     finished_at: str
 
 

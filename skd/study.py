@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from skd.code import source_files
+from skd.code.closure import SourceFile, code_of, roots_of
+from skd.code.sources import source_files
 from skd.errors import suggest
 from skd.files import write_json
 from skd.sheet import Import, StudyError, find_sheet, read_sheet, sheet_files
@@ -124,6 +125,15 @@ class Expansion(Frozen):
     cells: tuple[Cell, ...]
     images: ImageFacts
     networks: dict[str, NetworkFacts] = Field(description="of every teacher and student")
+    code: dict[str, SourceFile] = Field(
+        default_factory=dict, description="the files that its runs' numbers depend on, by path"
+    )
+
+    def code_of(self, spec: RunSpec) -> dict[str, str]:
+        """Return the digests of the files that one of its runs' numbers depend on, by path."""
+        names = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
+        families = [self.networks[name].family for name in names]
+        return code_of(roots_of(spec.dataset, spec.method, families), self.code)
 
     @cached_property
     def _cells_by_key(self) -> dict[str, Cell]:

@@ -48,6 +48,7 @@ class ViewsCard(Frozen):
     device: str
     largest_difference: NonNegativeFloat  # from the live teacher, on a sample of views
     made_at: str
+    code: dict[str, str] | None = None  # digests of the source files that made it, by path
 
 
 @dataclass(frozen=True)

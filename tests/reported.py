@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from skd.code.closure import LOOP, SourceFile
 from skd.records import Accuracy, Collapse, Cost, Epoch, Failure, Record, TeacherCard
 from skd.spec import (
     DatasetSpec,
@@ -16,6 +17,7 @@ from skd.store import Store
 from skd.study import Cell, Expansion, ImageFacts, NetworkFacts, TeacherNode
 
 EVIL = "<script>alert('x')</script> & \"quoted\" | pipe"
+TODAYS = "0123456789abcdef"  # digest of the loop's file
 CE = TermSpec(term="cross_entropy", version=1, settings={"weight": 1.0})
 KD = TermSpec(term="kd", version=1, settings={"weight": 0.9, "temperature": 4.0})
 DKD = TermSpec(term="dkd", version=1, settings={"beta": 2.0, "temperature": 4.0})
@@ -119,6 +121,7 @@ def make_study(
         cells=tuple(cells.values()),
         images=IMAGES,
         networks={name: facts(FAMILIES[name]) for pair in pairs for name in pair},
+        code={LOOP: SourceFile(digest=TODAYS, imports=())},
     )
 
 
@@ -175,6 +178,7 @@ def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record
         ),
         "collapse": collapse if simplified else None,
         "files": {},
+        "code": {LOOP: TODAYS},
         "finished_at": "2025-01-01T00:00:00Z",
     }
     return Record(**{**values, **changes})

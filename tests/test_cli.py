@@ -51,6 +51,7 @@ COMMANDS = [
     "plan",
     "show",
     "merge",
+    "accept",
     "diff",
 ]
 

@@ -14,7 +14,7 @@ import tiny
 from rich.console import Console
 from test_store import leave_dead_lease, make_card, make_failure, make_record
 
-from skd.code import sources_id
+from skd.code.sources import sources_id
 from skd.jobs.batches import Shape, keep_batches, make_batches
 from skd.lease import lease
 from skd.provenance.facts import Facts

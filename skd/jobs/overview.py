@@ -17,6 +17,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from skd.code.stale import finished_runs, stale_lines
 from skd.jobs import slurm
 from skd.jobs.batches import read_batches
 from skd.jobs.driver import comment_of, orphans_of
@@ -102,6 +103,7 @@ def overview(expansion: Expansion, store: Store, results: Path) -> Overview:
                 found.seconds_left.setdefault(cell.key, []).append(progress.seconds_left)
         mean = f"{statistics.fmean(accuracies):.2f}" if accuracies else ""
         found.rows.append((cell.key, counts, mean))
+    found.lines += stale_lines(expansion.study, finished_runs(expansion, store))
     found.lines += [_waiting(job) for job in queue.values() if job.pending]
     found.running_jobs = len(holders)
     return found

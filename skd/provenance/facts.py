@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from skd.code import sources_id
+from skd.code.sources import sources_id
 from skd.files import sha256_of
 from skd.provenance.finding import Kind, Occurrence, Studies
 from skd.provenance.reading import read_card, read_failure, read_record, read_spec

@@ -48,6 +48,7 @@ from skd.training.options import (
     Results,
     Sharing,
     Since,
+    Stale,
     Step,
     StepKind,
     Study,
@@ -80,6 +81,7 @@ def teacher(
     kernels: Kernels = When.auto,
     accumulate: Accumulate = 1,
     workers: Workers = None,
+    stale: Stale = False,
     output: Output = None,
     expect: Expect = None,
 ) -> None:
@@ -87,6 +89,7 @@ def teacher(
 
     Several processes train it together where torchrun starts this.
     """
+    from skd.training.anew import begin_stale_anew
     from skd.training.division import Division
     from skd.training.execution import choose
     from skd.training.first_step import FastPaths, check
@@ -110,7 +113,10 @@ def teacher(
             stopping=stopping,
             division=Division(processes, accumulate),
         )
-        card = ready_teacher(node, Store(results), options, Materials(workers))
+        store = Store(results)
+        if stale and node.spec.kind == "trained":
+            processes.told(lambda: begin_stale_anew(expansion, store, teachers=[name]))
+        card = ready_teacher(node, store, options, Materials(workers))
         if processes.rank:
             return
     if output:
@@ -140,6 +146,7 @@ def train(
     teacher_views: TeacherFrom = TeacherKind.auto,
     accumulate: Accumulate = 1,
     workers: Workers = None,
+    stale: Stale = False,
     output: Output = None,
     expect: Expect = None,
     attempt: Attempt = 1,
@@ -159,6 +166,7 @@ def train(
     torchrun --standalone --nproc-per-node 4 -m skd train …
     """
     from skd.jobs.sharing import lanes_here
+    from skd.training.anew import begin_stale_anew, tell_stale
     from skd.training.division import Division
     from skd.training.execution import choose
     from skd.training.first_step import FastPaths, check
@@ -175,9 +183,18 @@ def train(
     runs, failures, untaught = _in_order(cells, seed, by_seed=pair is None), 0, 0
     count = len(runs)
     with team(device) as processes, stoppable(minutes) as stopping:
-        left = processes.told(
-            lambda: [run for run in runs if not store.run(run[0].runs[run[1]]).finished()]
-        )
+
+        def unfinished() -> list[tuple[Cell, int]]:
+            return [run for run in runs if not store.run(run[0].runs[run[1]]).finished()]
+
+        def begin_anew(teachers: bool) -> None:
+            if stale:
+                names = {cell.teacher for cell in cells if cell.teacher} if teachers else ()
+                begin_stale_anew(expansion, store, cells, seed, names)
+
+        processes.told(lambda: begin_anew(teachers=pair is None))
+        processes.told(lambda: tell_stale(expansion, store, cells))
+        left = processes.told(unfinished)
         if pair is None and processes.count > 1:
             raise StudyError("several processes train the runs of a pair: name one")
         execution = choose(device, threads, step.value, precision.value)
@@ -200,6 +217,8 @@ def train(
         if pair is None:
             ready = replace(options, wait=wait)
             lost = make_ready(expansion, [cell for cell, _ in left], store, ready, workers)
+            begin_anew(teachers=False)  # what a teacher taught that is another one now
+            left = unfinished()
             failures = untaught = sum(cell.teacher in lost for cell, _ in left)
             runs = left = [(cell, number) for cell, number in left if cell.teacher not in lost]
         if lanes is None and pair is None and execution.device == "cuda":

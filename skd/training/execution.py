@@ -18,7 +18,7 @@ import torch
 from pydantic import PositiveInt
 
 import skd
-from skd.code import code_facts
+from skd.code.sources import code_facts
 from skd.errors import SkdError
 from skd.files import write_json
 from skd.jobs.gpu import gpu_state

@@ -52,6 +52,14 @@ class TeacherKind(StrEnum):
 
 Study = Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")]
 TeacherName = Annotated[str, typer.Argument(help="the teacher's name in the sheet")]
+Stale = Annotated[
+    bool,
+    typer.Option(
+        "--stale",
+        help="first begin anew what was trained by other code than today's, or taught by other "
+        "weights than the teacher at hand has; its old record is kept in superseded/",
+    ),
+]
 PairName = Annotated[
     str | None,
     typer.Argument(

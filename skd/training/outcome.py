@@ -25,6 +25,7 @@ def leave_record(
     training: Training,
     entry: Entry,
     how: dict[str, Any],
+    code: dict[str, str],
     teacher: TeacherCard | None,
     logits: Tensor,
     gpu_utilisation: float | None,
@@ -35,6 +36,7 @@ def leave_record(
         training: at its end.
         entry: the run's folder.
         how: it was executed, for the record.
+        code: digests of the source files that trained it, by path.
         teacher: its teacher's card, if any.
         logits: of the test images, (M, C).
         gpu_utilisation: in percent, if sampled.
@@ -71,6 +73,7 @@ def leave_record(
         teacher=teacher,
         collapse=judge(epochs, logits.shape[1]),
         files=files,
+        code=code,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     entry.write(record)

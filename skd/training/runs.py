@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import torch
 
+from skd.code.here import code_here, joined
 from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
 from skd.kernels.tables import KernelsError
 from skd.lease import Holder, LeaseHeldError, LeaseLostError, lease
@@ -187,7 +189,7 @@ class _Run:
             self.training = self._training(execution, material)
         except KernelsError as error:
             raise ExecutionError(f"{self.label}: {error}") from error
-        self.sessions = _resume(self.training, self.entry, device)
+        self.sessions, self.code = _resume(self.training, self.entry, device)
         if self.training.epochs_done == self.spec.recipe.epochs:  # only its record is missing
             return
         try:
@@ -202,7 +204,7 @@ class _Run:
             self.materials.not_compiled[self.spec.network] = str(error)
             execution = without_compiler(execution, str(error))
             self.training = self._training(execution, material)
-            self.sessions = _resume(self.training, self.entry, device)
+            self.sessions, self.code = _resume(self.training, self.entry, device)
         if new:
             self.team.told(lambda: freeze(self.entry.folder, execution))
 
@@ -239,7 +241,8 @@ class _Run:
                 progress.note(f"compiling failed, so its passes run eagerly: {reason}")
             if training.epochs_done or training.step:
                 progress.note(f"goes on after epoch {training.epochs_done}")
-            _train(training, self.entry, self.options, self.sessions, still_mine, progress, telling)
+            told = {"sessions": self.sessions, "code": self.code}
+            _train(training, self.entry, self.options, told, still_mine, progress, telling)
         how = {
             **training.execution.model_dump(),
             "recording": training.recording,
@@ -253,7 +256,7 @@ class _Run:
         def finish() -> Record:
             still_mine()
             return leave_record(
-                training, self.entry, how, self.card, logits, telling.gpu_utilisation
+                training, self.entry, how, self.code, self.card, logits, telling.gpu_utilisation
             )
 
         return self.team.told(finish)
@@ -294,9 +297,15 @@ def _take_together(take: Callable[[bool], None], options: Options) -> None:
             time.sleep(LEASE_POLL_SECONDS)
 
 
-def _resume(training: Training, entry: Entry, device: torch.device) -> list[str]:
-    """Load the newest checkpoint, if any; return a description of each session, this one last."""
-    here, division = environment(), training.division
+def _resume(
+    training: Training, entry: Entry, device: torch.device
+) -> tuple[list[str], dict[str, str]]:
+    """Load the newest checkpoint, if any.
+
+    Returns:
+        A description of each session, this one last, and the digests of the code of all of them.
+    """
+    here, division, code = environment(), training.division, code_here(training.spec)
     session = f"torch {here['torch']}, {here['gpu'] or here['cpu']}, code {here['sources']}"
     if division.count > 1:
         session += f", {division.team.count} processes, {division.accumulate} parts each"
@@ -308,16 +317,16 @@ def _resume(training: Training, entry: Entry, device: torch.device) -> list[str]
             "same file system?"
         )
     if state is None:
-        return [session]
+        return [session], code
     training.load_state(state["training"])
-    return [*state["sessions"], session]
+    return [*state["sessions"], session], joined(state.get("code"), code)
 
 
 def _train(
     training: Training,
     entry: Entry,
     options: Options,
-    sessions: list[str],
+    told: dict[str, Any],
     still_mine: Callable[[], None],
     progress: RunProgress,
     telling: Telling,
@@ -334,7 +343,7 @@ def _train(
         team.told(still_mine)
         state = training.state()
         if team.rank == 0:
-            checkpoint.save(entry.folder, {"training": state, "sessions": sessions})
+            checkpoint.save(entry.folder, {"training": state, **told})
             # An earlier attempt's; this one is under way.
             entry.failure_path.unlink(missing_ok=True)
         saved = time.monotonic()

@@ -21,6 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skd.code.accepted import Changes, changes_since, read_accepted
+from skd.code.here import views_code_here
+from skd.code.stale import files_text
 from skd.data import facts
 from skd.data import load as load_images
 from skd.data.views import ViewMaker, epoch_order
@@ -28,6 +31,7 @@ from skd.errors import InterruptedRunError, SkdError
 from skd.files import sha256_of, write_json
 from skd.lease import lease
 from skd.models import FeatureNetwork, Outputs
+from skd.records import TeacherCard
 from skd.spec import DatasetSpec
 from skd.store import Entry
 from skd.teacher_views import BYTES, Output, ViewsCard, ViewsFile, ViewsPrecision
@@ -98,15 +102,27 @@ def make_teacher_views(
             for file in missing:
                 difference = _largest_difference(file, teacher.network, maker)
                 still_mine()
-                _finish(file, teacher.card.sha256, seconds, difference)
+                _finish(file, teacher.card, seconds, difference)
     return [card for file in files if (card := file.card()) is not None]
+
+
+def changes_of_views(card: ViewsCard, network: str) -> Changes:
+    """Return how the code that stored views has changed since; nothing where it is not known.
+
+    Args:
+        card: of the views.
+        network: the teacher's.
+    """
+    if card.code is None:
+        return {}
+    return changes_since(card.code, views_code_here(card.dataset, network), read_accepted())
 
 
 def open_views(file: ViewsFile, device: torch.device) -> StoredOutput:
     """Return one output on all views: mapped from its file on a CPU, else loaded.
 
     Raises:
-        TeacherViewsError: it is not there, damaged, or of another teacher.
+        TeacherViewsError: it is not there, damaged, of another teacher, or stored by other code.
     """
     card, teacher = file.card(), file.teacher.card()
     if card is None or teacher is None or not file.path.is_file():
@@ -115,6 +131,12 @@ def open_views(file: ViewsFile, device: torch.device) -> StoredOutput:
         raise TeacherViewsError(
             f"{file.path} is damaged or of another teacher; remove its folder, then: "
             "skd teacher-views"
+        )
+    if changes := changes_of_views(card, teacher.network):
+        raise TeacherViewsError(
+            f"{file.path} was stored by other code than today's ({files_text(changes)}); remove "
+            "its folder, then: skd teacher-views. skd train … --stale does both; where the change "
+            "leaves the numbers as they were: skd accept"
         )
     with file.path.open("rb") as stream:
         np.lib.format.read_magic(stream)
@@ -281,12 +303,12 @@ def _largest_difference(file: ViewsFile, network: FeatureNetwork, maker: ViewMak
     return difference
 
 
-def _finish(file: ViewsFile, teacher_sha256: str, seconds: float, difference: float) -> None:
+def _finish(file: ViewsFile, teacher: TeacherCard, seconds: float, difference: float) -> None:
     """Leave a file's card."""
     here = environment()
     card = ViewsCard(
         teacher=file.teacher.id,
-        teacher_sha256=teacher_sha256,
+        teacher_sha256=teacher.sha256,
         dataset=file.dataset,
         output=file.output,
         precision=file.precision,
@@ -296,5 +318,6 @@ def _finish(file: ViewsFile, teacher_sha256: str, seconds: float, difference: fl
         device=here["gpu"] or here["cpu"],
         largest_difference=difference,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        code=views_code_here(file.dataset, teacher.network),
     )
     write_json(file.card_path, card.model_dump(mode="json"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skd.code import code_facts, source_files, sources_id
+from skd.code.sources import code_facts, source_files, sources_id
 from skd.provenance.comparing import code_text, same_code
 
 ROOT = Path(__file__).resolve().parents[1]

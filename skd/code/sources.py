@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from skd.code.digests import DIGEST_LENGTH
 from skd.sheet import ROOT
 
 PACKAGES = ("skd", "baselines")
 SUFFIXES = (".py", ".yaml")
 MEASURED = "skd/kernels/tables/"
-DIGEST_LENGTH = 16
 # By these, git would answer for the repository whose hook has started this process.
 OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
 
@@ -73,7 +73,8 @@ def _commit(root: Path) -> tuple[str | None, bool | None]:
 
 def _git(root: Path, *arguments: str) -> str | None:
     known = {name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY}
-    command = ["git", *arguments]
+    # git refuses another user's clone, for it may run what its settings name; its code runs anyway.
+    command = ["git", "-c", f"safe.directory={root.resolve()}", *arguments]
     try:
         done = subprocess.run(
             command, cwd=root, env=known, capture_output=True, text=True, check=True, timeout=10

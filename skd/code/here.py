@@ -1,0 +1,55 @@
+"""The code of this process, as a run's record has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from skd.code.closure import LOOP, SourceFile, code_of, read_files, roots_of
+from skd.models import network_family
+from skd.sheet import ROOT
+from skd.spec import DatasetSpec, RunSpec
+
+UNKNOWN = "unknown"
+VIEWS = "skd/training/teacher_views.py"
+
+
+def roots_of_run(spec: RunSpec) -> list[str]:
+    """Return the files that a run's numbers are computed from, before their imports."""
+    networks = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
+    return roots_of(spec.dataset, spec.method, [network_family(name) for name in networks])
+
+
+def views_code_here(dataset: DatasetSpec, network: str) -> dict[str, str]:
+    """Return the digests of the files that stored views of a teacher depend on, as `code_here`."""
+    roots = [VIEWS, f"skd/data/{dataset.name}.py", f"skd/models/{network_family(network)}.py"]
+    return code_of(roots, _files())
+
+
+def code_here(spec: RunSpec) -> dict[str, str]:
+    """Return the digests of a run's files, by path, as they were when this process first asked."""
+    return code_of(roots_of_run(spec), _files())
+
+
+def joined(earlier: Mapping[str, str] | None, now: Mapping[str, str]) -> dict[str, str]:
+    """Return the digests of a run that goes on: of a changed file all of them, in order.
+
+    Args:
+        earlier: of the sessions so far; none where they were not kept.
+        now: of this session.
+    """
+    if earlier is None:
+        return {path: f"{UNKNOWN}+{digest}" for path, digest in now.items()}
+    found = {}
+    for path in sorted({*earlier, *now}):
+        seen = [*earlier.get(path, UNKNOWN).split("+"), now.get(path, UNKNOWN)]
+        found[path] = "+".join(dict.fromkeys(seen))
+    return found
+
+
+@cache
+def _files(folder: Path = ROOT) -> dict[str, SourceFile]:
+    parts = [folder / "baselines", folder / "skd" / "data", folder / "skd" / "models"]
+    paths = [path.relative_to(folder) for part in parts for path in part.glob("*.py")]
+    return read_files([LOOP, *(path.as_posix() for path in paths)], folder)
