@@ -26,6 +26,7 @@ from skd.spec import DatasetSpec, Frozen, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "workflow" / "studies"
+SHEET_SUFFIXES = (".yaml", ".yml")
 RESERVED = ("runs", "teachers", "reference")
 
 
@@ -191,7 +192,7 @@ def find_sheet(name: str) -> Path:
     Raises:
         StudyError: there is none.
     """
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(SHEET_SUFFIXES):
         if Path(name).is_file():
             return _usable(Path(name))
         raise StudyError(f"no such study sheet: {name}")

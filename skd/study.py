@@ -17,7 +17,7 @@ from pathlib import Path
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from skd.code.closure import SourceFile, code_of, roots_of
-from skd.code.sources import source_files
+from skd.code.sources import own_environment, source_files
 from skd.errors import suggest
 from skd.files import write_json
 from skd.sheet import Import, StudyError, find_sheet, read_sheet, sheet_files
@@ -219,7 +219,9 @@ def load_expansion(name: str, results: Path) -> Expansion:
     if (fresh := _read_fresh(path, sheet)) is not None:
         return fresh
     command = [sys.executable, "-m", "skd", "expand", name, "--results", str(results)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=own_environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         said = done.stderr.strip().removeprefix("skd: ")
         raise StudyError(said or f"{' '.join(command)} failed")

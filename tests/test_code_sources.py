@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from skd.code.sources import code_facts, source_files, sources_id
+from skd.code.sources import code_facts, own_environment, source_files, sources_id
 from skd.provenance.comparing import code_text, same_code
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,11 +81,19 @@ def test_the_commit_is_that_of_its_own_repository(
     commit = make_repository(folder)
     digest = sources_id(folder)
     assert code_facts(folder) == {"git_commit": commit, "git_clean": True, "sources": digest}
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))  # as a hook of another repository sees it
-    assert code_facts(folder)["git_commit"] == commit
-    monkeypatch.delenv("GIT_DIR")
+    for name in ("GIT_DIR", "GIT_OBJECT_DIRECTORY"):  # as a hook of another repository sees it
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+        assert code_facts(folder)["git_commit"] == commit
+        monkeypatch.delenv(name)
     (tmp_path / "link").symlink_to(folder)
     assert code_facts(tmp_path / "link")["git_commit"] == commit
+    (folder / "skd" / "new.py").touch()
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")  # as in a user's ~/.gitconfig
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "status.showUntrackedFiles")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "no")
+    assert code_facts(folder)["git_clean"] is False
+    (folder / "skd" / "new.py").unlink()
+    assert code_facts(folder)["git_clean"] is True
     (folder / "skd" / "a.py").write_text("changed")
     changed = code_facts(folder)
     assert (changed["git_commit"], changed["git_clean"]) == (commit, False)
@@ -158,3 +166,13 @@ def test_which_code_differs_is_said() -> None:
         "not known whether the same code made both: commit not known (both); sources not recorded "
         "(both)"
     )
+
+
+def test_a_process_of_ours_runs_our_code_beside_another_clone(tmp_path: Path) -> None:
+    (tmp_path / "skd").mkdir()
+    (tmp_path / "skd" / "__init__.py").touch()
+    command = [sys.executable, "-c", "import skd; print(skd.__file__)"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=own_environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(ROOT / "skd" / "__init__.py")

@@ -14,6 +14,8 @@ import pytest
 import tiny
 import yaml
 
+from skd.study import load_expansion
+
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "workflow" / "studies"
 SHEET = {
@@ -151,6 +153,36 @@ def test_no_trigger_retrains_or_loses_a_finished_run(copy: Path) -> None:
     before = records(copy)
     assert everything(copy, "--forceall").returncode == 0
     assert records(copy) == before
+
+
+def test_what_is_gone_is_made_again_and_nothing_else(copy: Path) -> None:
+    expansion = load_expansion(str(copy / "studies" / "tiny.yaml"), copy / "results")
+    (run,) = expansion.cell(tiny.PAIR, "kd").runs.values()
+    folder = copy / "results" / "runs" / run
+    teacher = copy / "results" / "teachers" / expansion.teachers[0].id
+    told = json.loads((folder / "record.json").read_text())
+    before = records(copy)
+
+    teacher.rename(copy / "teacher")  # for that alone no run is trained again
+    assert planned(copy) == {"teacher": 1, "analyse": 1, "report": 1, "all": 1}
+    folder.rename(copy / "run")
+    assert set(planned(copy)) == {"teacher", f"{tiny.PAIR}/kd", "analyse", "report", "all"}
+    (copy / "teacher").rename(teacher)
+    expected = {f"{tiny.PAIR}/kd": 1, "analyse": 1, "report": 1, "all": 1}
+    done = snakemake(copy, "all", "--config", "study=tiny", "--dry-run", profile="slurm")
+    assert "1 of tiny's files tell of a run, teacher or stored views" in done.stderr
+    assert re.search(r"^train +1$", done.stdout, re.MULTILINE), done.stderr
+    assert planned(copy) == expected  # a dry run changes nothing
+    assert everything(copy).returncode == 0
+    after = records(copy)
+    assert {name for name in before if after[name] != before[name]} == {run}
+    again = json.loads((folder / "record.json").read_text())
+    assert again["last"] == told["last"]
+    assert planned(copy) == {}
+
+    again["last"]["top1"] += 1  # trained anew elsewhere, with other numbers
+    (folder / "record.json").write_text(json.dumps(again))
+    assert planned(copy) == expected
 
 
 def test_a_failed_run_is_reported_and_the_others_go_on(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from skd.sheet import ROOT
 PACKAGES = ("skd", "baselines")
 SUFFIXES = (".py", ".yaml")
 MEASURED = "skd/kernels/tables/"
-# By these, git would answer for the repository whose hook has started this process.
-OTHER_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR")
+# Git's other variables would have it answer for another repository, as in a hook, or otherwise.
+GIT_KEPT = ("GIT_CONFIG", "GIT_EXEC_PATH")
 
 
 def source_files(root: Path = ROOT) -> Iterator[tuple[str, bytes]]:
@@ -59,6 +59,15 @@ def code_facts(root: Path = ROOT) -> dict[str, Any]:
     return {"git_commit": commit, "git_clean": clean, "sources": sources_id(root)}
 
 
+def own_environment() -> dict[str, str]:
+    """Return an environment in which `python -m skd` runs this code.
+
+    By itself Python prefers what the working directory has, such as another clone.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+
+
 def _commit(root: Path) -> tuple[str | None, bool | None]:
     """Return the commit of the repository whose top level is ``root``, and whether it is clean."""
     top = _git(root, "rev-parse", "--show-toplevel")
@@ -67,12 +76,16 @@ def _commit(root: Path) -> tuple[str | None, bool | None]:
     commit = _git(root, "rev-parse", "HEAD")
     if commit is None:
         return None, None
-    status = _git(root, "status", "--porcelain")
+    status = _git(root, "status", "--porcelain", "--untracked-files=normal")
     return commit, None if status is None else status == ""
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    known = {name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY}
+    known = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(GIT_KEPT) or not name.startswith("GIT_")
+    }
     # git refuses another user's clone, for it may run what its settings name; its code runs anyway.
     command = ["git", "-c", f"safe.directory={root.resolve()}", *arguments]
     try:

@@ -18,6 +18,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 
 from skd.errors import SkdError
 from skd.files import write_json
+from skd.jobs.slurm import RESULTS_NAME
 from skd.spec import Frozen
 from skd.store import Entry, Store
 from skd.study import Cell, Expansion, digest_of
@@ -89,7 +90,7 @@ def entries_by_output(
     expansion: Expansion, store: Store, results: Path
 ) -> dict[str, dict[str, Entry]]:
     """Return what each job trains: entries by their label, by the output that Snakemake knows."""
-    folder = f"{results.name}/{expansion.study}"
+    folder = f"{RESULTS_NAME}/{expansion.study}"  # as Snakemake's log has it
     outputs = {
         f"{folder}/teachers/{node.name}-{node.id}.json": {
             f"teacher {node.name}": store.teacher(node.id)

@@ -17,10 +17,10 @@ from skd.jobs.batches import entries_by_output
 from skd.jobs.errors import find_errors, note_error
 from skd.jobs.gpu import gpu_state
 from skd.jobs.launch import together
+from skd.jobs.outputs import cells_content
 from skd.jobs.packing import SideBySide, count
 from skd.jobs.sharing import lanes_here
 from skd.jobs.workers import run_workers
-from skd.status import cell_result
 from skd.store import Entry, Store
 from skd.study import check_unchanged, digest_of, load_expansion
 from skd.teacher_views import ViewsFile
@@ -120,8 +120,7 @@ def job_train(
         elif not status:
             status = FAILED
     if output and not status:
-        outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
-        write_json(output, outcomes)
+        write_json(output, cells_content(expansion, cells, store))
     raise typer.Exit(status)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from skd.jobs import slurm
-from skd.lease import LeaseHeldError, lease
+from skd.lease import LeaseHeldError, holder, lease
 from skd.sheet import StudyError
 
 RULES = ("train", "teacher", "teacher_views")
@@ -53,7 +53,9 @@ def take_over(studies: Iterable[str], results: Path) -> None:
 def orphans_of(study: str, results: Path) -> list[slurm.Job]:
     """Return the jobs in SLURM's queue that train a study's runs into these results."""
     studies = [path.parent.name for path in results.glob("*/specs.json")]
-    jobs = slurm.jobs_of(results.resolve().parent)
+    folders = {path.parent for path in results.glob("runs/*/lease-*.json")}
+    leased = {held.job for folder in folders if (held := holder(folder)) and held.job}
+    jobs = slurm.jobs_of(results, leased)
     return [job for job in jobs if study_of(job.comment, studies) == study]
 
 

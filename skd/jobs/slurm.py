@@ -6,23 +6,28 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from skd.errors import SkdError
+from skd.jobs.shell_variables import plain
 
 TIMEOUT_SECONDS = 60
 # SLURM's own KillWait is 30 s by default: a cancelled job has so long to save.
 END_SECONDS = 120.0
 ACTIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED")
+# What squeue has in place of a job's end where there is none.
+ENDLESS = ("NONE", "N/A", "Unknown", "UNLIMITED", "NOT_SET")
+# The folder that the workflow's jobs write to, in the one that they are submitted from.
+RESULTS_NAME = "results"
 _SEPARATOR = "\x1f"
 _FIELDS = ("%i", "%T", "%r", "%k", "%Z")
 
 
 class SlurmError(SkdError):
-    """SLURM is here and does not answer."""
+    """SLURM is here and does not answer, or not what it is asked."""
 
 
 @dataclass(frozen=True)
@@ -48,24 +53,39 @@ def job_id() -> str | None:
 def time_left() -> float | None:
     """Return the seconds until this process's job reaches its limit; none outside of a job.
 
-    SLURM is asked: its variables do not reach a step, and an administrator may move the limit.
+    SLURM is asked: its variables do not reach a step, and an administrator may move the limit. None
+    also where there is no limit, or SLURM does not answer.
+
+    Raises:
+        SlurmError: what SLURM answers is no time.
     """
-    job = job_id()
-    said = _output("squeue", "--noheader", "--jobs", job, "--format=%e") if job else None
-    try:
-        return datetime.fromisoformat((said or "").strip()).timestamp() - time.time()
-    except ValueError:  # no limit, no job, or no squeue
+    if (job := job_id()) is None:
         return None
+    said = _output("squeue", "--noheader", "--jobs", job, "--format=%e", here=True)
+    if said is None or said.strip() in ENDLESS:
+        return None
+    try:
+        return datetime.fromisoformat(said.strip()).timestamp() - time.time()
+    except ValueError:
+        raise SlurmError(
+            f"the end of this job cannot be read: squeue says '{said.strip()}'. While that is so, "
+            "the job does not save before its time limit, and is not requeued"
+        ) from None
 
 
 def requeue() -> bool:
     """Put this process's job back into the queue, which ends it; returns whether SLURM agreed."""
     job = job_id()
-    return job is not None and _output("scontrol", "requeue", job) is not None
+    return job is not None and _output("scontrol", "requeue", job, here=True) is not None
 
 
-def jobs_of(folder: Path) -> list[Job]:
-    """Return this user's jobs submitted from a folder that have not ended; none without SLURM.
+def jobs_of(results: Path, leased: Collection[str] = ()) -> list[Job]:
+    """Return this user's jobs that write into these results and have not ended; none without SLURM.
+
+    Args:
+        results: the folder, reached by whatever links.
+        leased: jobs known to write there, wherever they were submitted: the folder may have been
+            moved since.
 
     Raises:
         SlurmError: SLURM does not answer.
@@ -81,7 +101,7 @@ def jobs_of(folder: Path) -> list[Job]:
         for row in rows
         if len(row) == len(_FIELDS)
         and row[1] in ACTIVE
-        and Path(row[4]).resolve() == folder.resolve()
+        and (row[0] in leased or _same(Path(row[4]) / RESULTS_NAME, results))
     ]
 
 
@@ -100,14 +120,30 @@ def cancel(jobs: Iterable[Job], seconds: float = END_SECONDS) -> list[Job]:
     return [*left.values()]
 
 
-def _output(*command: str) -> str | None:
-    """Return what a SLURM command prints; none where it fails or there is no SLURM."""
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there, or not seen from here
+        return False
+
+
+def _output(*command: str, here: bool = False) -> str | None:
+    """Return what a SLURM command prints; none where it fails or there is no SLURM.
+
+    Args:
+        command: the program and its arguments.
+        here: ask the cluster that this job runs on. On a login node it is the user's choice
+            (SLURM_CLUSTERS), which was also where the jobs were submitted.
+    """
     if shutil.which(command[0]) is None:
         return None
+    environment = plain(os.environ)
+    if here:
+        environment.pop("SLURM_CLUSTERS", None)
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=TIMEOUT_SECONDS
+            command, capture_output=True, check=False, env=environment, timeout=TIMEOUT_SECONDS
         )
     except subprocess.TimeoutExpired:
         return None
-    return done.stdout if done.returncode == 0 else None
+    return os.fsdecode(done.stdout) if done.returncode == 0 else None

@@ -53,6 +53,7 @@ class _Job:
     log: Path | None
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     stopped: bool = False
+    clockless: bool = False  # told that the job's end cannot be read
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def tell(self, line: str) -> None:
@@ -62,6 +63,16 @@ class _Job:
         for path in (self.log, history(self.log)) if self.log else ():
             with self.lock, contextlib.suppress(OSError), path.open("a") as file:
                 file.write(f"{line}\n")
+
+    def time_left(self) -> float | None:
+        """Return the seconds to the SLURM job's limit, where they are known; say once why not."""
+        try:
+            return slurm.time_left()
+        except slurm.SlurmError as error:
+            if not self.clockless:
+                self.tell(str(error))
+            self.clockless = True
+            return None
 
     def stop(self, why: str) -> None:
         """Have the workers save and leave."""
@@ -95,12 +106,12 @@ def run_workers(
     job = _Job(commands, entries, log)
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-    left = slurm.time_left()
+    left = job.time_left()
     margin = saving_margin(left) if left is not None else 0.0
     if (number := slurm.job_id()) is not None:
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
-        limit = "" if left is None else f", {left / 60:.0f} minutes left"
-        job.tell(f"SLURM job {number} on {os.uname().nodename}, GPU {gpus}{limit}")
+        limit = "no limit known" if left is None else f"{left / 60:.0f} minutes left"
+        job.tell(f"SLURM job {number} on {os.uname().nodename}, GPU {gpus}, {limit}")
     before = _progress(entries)
     late = False
     with _signals(job):
@@ -119,7 +130,7 @@ def run_workers(
             if job.stopped:
                 continue
             if time.monotonic() - asked > CLOCK_SECONDS:
-                now = slurm.time_left()
+                now = job.time_left()
                 if left is None and now is not None:
                     margin = saving_margin(now)
                 if now is not None:

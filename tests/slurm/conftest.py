@@ -47,6 +47,7 @@ class Study:
     folder: Path
     drivers: list[subprocess.Popen] = field(default_factory=list)
     shared: Path | None = None  # teachers of another store
+    variables: dict[str, str] = field(default_factory=dict)  # of the user's shell
 
     def write(self, sheet: dict[str, Any], **profile: Any) -> None:
         """Write the sheet, and the profile as a user would edit it: looks often, waits shortly."""
@@ -76,6 +77,7 @@ class Study:
         return {
             **os.environ,
             **shared,
+            **self.variables,
             "SKD_STUDIES": str(self.folder / "studies"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),

@@ -1,22 +1,25 @@
 # What the rules ask of a study. The expansion is made, where it is out of date, in a process of its
 # own: this file is parsed by every job and imports no torch.
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
-from pydantic import ValidationError
 from snakemake.exceptions import WorkflowError
 
+from skd.code.stale import finished_runs, stale_lines
 from skd.errors import SkdError
-from skd.jobs.batches import Shape, keep_batches, plan_batches, read_batches
-from skd.jobs.gpu import gpu_state
-from skd.jobs.launch import Parallel
+from skd.jobs.batches import keep_batches, plan_batches, read_batches
+from skd.jobs.configuration import Configuration
+from skd.jobs.outputs import cells_file, outdated_files, teacher_file, views_file
 from skd.jobs.packing import count
 from skd.jobs.requests import batch_request, teacher_request, views_request
+from skd.jobs.shell_variables import remove_misleading
 from skd.planning.model import usual_device
 from skd.planning.survey import survey
-from skd.planning.teacher_views import ViewsWish
 from skd.planning.timings import load
-from skd.sheet import explain, find_sheet, sheet_files
+from skd.sheet import find_sheet, sheet_files
 from skd.store import Store
 from skd.study import load_expansion
 
@@ -29,47 +32,26 @@ STUDIES = {}
 BATCHES = {}
 SURVEYS = {}
 
-config.setdefault("study", "cifar100")
-# The shape of jobs: workflow/profiles/slurm/jobs.yaml says what each means.
-SHAPE = ("job_minutes", "cells_per_job")
-# Which teachers' outputs are stored, likewise.
-VIEWS = ("teacher_views", "teacher_views_precision", "teacher_views_gigabytes")
-# In how many processes a run is trained, likewise.
-PARALLEL = ("processes_per_run", "accumulate", "precision", "compile", "kernels")
-config.setdefault("side_by_side", "auto")
-config.setdefault("checkpoint_seconds", 60)
-config.setdefault("longest_minutes", None)
-config.setdefault("device_model", "a100" if gpu_state() else "cpu")
+try:
+    CONFIG = Configuration.read(
+        config, workflow.overwrite_configfiles, workflow.config_settings.config_args or []
+    )
+except SkdError as error:
+    raise WorkflowError(str(error))
+
+# Snakemake's plugin parses what SLURM's commands print.
+removed = remove_misleading(os.environ)
+if removed and workflow.is_main_process and shutil.which("sbatch"):
+    print(f"not passed on to SLURM's commands: {', '.join(removed)}", file=sys.stderr)
 
 
 def study(name):
     if name not in STUDIES:
         try:
-            STUDIES[name] = load_expansion(name, RESULTS)
+            STUDIES[name] = load_expansion(CONFIG.sheet(name), RESULTS)
         except SkdError as error:
             raise WorkflowError(str(error))
     return STUDIES[name]
-
-
-def shape():
-    try:
-        return Shape(**{key: config[key] for key in SHAPE if key in config})
-    except ValidationError as error:
-        raise WorkflowError(explain("config", error))
-
-
-def wish():
-    try:
-        return ViewsWish(**{key: config[key] for key in VIEWS if key in config})
-    except ValidationError as error:
-        raise WorkflowError(explain("config", error))
-
-
-def parallel():
-    try:
-        return Parallel(**{key: config[key] for key in PARALLEL if key in config})
-    except ValidationError as error:
-        raise WorkflowError(explain("config", error))
 
 
 def estimated(name):
@@ -77,13 +59,13 @@ def estimated(name):
         store = Store(RESULTS)
         timings = load(store)
         try:
-            device = usual_device(study(name), timings, config["device_model"])
-            device = parallel().on(device)
-            parallel().check(study(name))
-            together = count(str(config["side_by_side"]))
+            device = usual_device(study(name), timings, CONFIG.device_model)
+            device = CONFIG.parallel.on(device)
+            CONFIG.parallel.check(study(name))
+            together = count(CONFIG.side_by_side)
         except SkdError as error:
             raise WorkflowError(f"config: {error}")
-        SURVEYS[name] = survey(study(name), store, timings, device, together, wish())
+        SURVEYS[name] = survey(study(name), store, timings, device, together, CONFIG.wish)
     return SURVEYS[name]
 
 
@@ -91,15 +73,37 @@ def batches(name):
     if name not in BATCHES:
         if workflow.is_main_process:
             BATCHES[name] = plan_batches(
-                study(name), RESULTS, shape(), lambda: estimated(name).whole_seconds
+                study(name), RESULTS, CONFIG.shape, lambda: estimated(name).whole_seconds
             )
+            make_again(name)
+            for line in stale_lines(name, finished_runs(study(name), Store(RESULTS))):
+                print(line, file=sys.stderr)
         else:  # a job: as its driver has them
             BATCHES[name] = read_batches(study(name), RESULTS)
     return BATCHES[name]
 
 
+def make_again(name):
+    """Have Snakemake make what tells of a run that is gone or another one, in a dry run as well."""
+    files = outdated_files(
+        RESULTS / name,
+        study(name),
+        BATCHES[name].batches,
+        Store(RESULTS),
+        lambda: estimated(name).views.values(),
+    )
+    workflow.dag.forcefiles.update(map(str, files))
+    if files:
+        print(
+            f"{len(files)} of {name}'s files tell of a run, teacher or stored views that were "
+            f"removed or made anew since; made again: {', '.join(map(str, files[:3]))}"
+            f"{', …' if len(files) > 3 else ''}",
+            file=sys.stderr,
+        )
+
+
 def cells_of(name):
-    return [f"results/{name}/cells/{batch.path}.json" for batch in batches(name).batches]
+    return [str(cells_file(RESULTS / name, batch)) for batch in batches(name).batches]
 
 
 def everything_of(name):
@@ -111,8 +115,18 @@ def cells(wildcards):
     return cells_of(wildcards.study)
 
 
+def teachers(wildcards):
+    """The teachers that runs learn from: the report tells of them, too."""
+    used = dict.fromkeys(cell.teacher for cell in study(wildcards.study).cells if cell.teacher)
+    return [teacher_card(wildcards.study, name) for name in used]
+
+
+def sheet(wildcards):
+    return CONFIG.sheet(wildcards.study)
+
+
 def sheets(wildcards):
-    return sheet_files(find_sheet(wildcards.study))
+    return sheet_files(find_sheet(sheet(wildcards)))
 
 
 def batch_of(wildcards):
@@ -130,18 +144,29 @@ def methods_of(wildcards):
 
 
 def teacher_card(name, teacher):
-    return f"results/{name}/teachers/{teacher}-{study(name).teacher(teacher).id}.json"
+    return str(teacher_file(RESULTS / name, study(name).teacher(teacher)))
+
+
+def unless_whole(inputs, output):
+    """Inputs whose age does not count where the output is whole.
+
+    Identities are in the files' names: a teacher that is made again is the same one. Where all inputs
+    are ancient, though, Snakemake forgets that an output is missing or has to be made again.
+    """
+    whole = output.is_file() and str(output) not in workflow.dag.forcefiles
+    return [ancient(path) for path in inputs] if whole else inputs
 
 
 def teacher_of(wildcards):
     batch = batch_of(wildcards)
     name = study(wildcards.study).cell(batch.pair, batch.methods[0]).teacher
-    return [] if name is None else [teacher_card(wildcards.study, name)]
+    cards = [] if name is None else [teacher_card(wildcards.study, name)]
+    return unless_whole(cards, cells_file(RESULTS / wildcards.study, batch))
 
 
 def processes_of_teacher(wildcards):
     trained = study(wildcards.study).teacher(wildcards.teacher).spec.kind == "trained"
-    return parallel().processes_per_run if trained else 1
+    return CONFIG.processes_per_run if trained else 1
 
 
 def views_of(name, teacher):
@@ -151,23 +176,27 @@ def views_of(name, teacher):
 def teacher_views_of(wildcards):
     batch = batch_of(wildcards)
     cells = {f"{batch.pair}/{method}" for method in batch.methods}
-    return [
-        f"results/{wildcards.study}/teacher-views/{teacher}-{plan.digest}.json"
-        for teacher, plan in estimated(wildcards.study).views.items()
-        if plan.cells & cells
-    ]
+    folder = RESULTS / wildcards.study
+    plans = estimated(wildcards.study).views.values()
+    files = [str(views_file(folder, plan)) for plan in plans if plan.cells & cells]
+    return unless_whole(files, cells_file(folder, batch))
+
+
+def card_of_views(wildcards):
+    file = views_file(RESULTS / wildcards.study, views_of(wildcards.study, wildcards.teacher))
+    return unless_whole([teacher_card(wildcards.study, wildcards.teacher)], file)
 
 
 def views_ask(wildcards, attempt):
     found = estimated(wildcards.study)
-    return views_request(found, wildcards.teacher, attempt, config["longest_minutes"])
+    return views_request(found, wildcards.teacher, attempt, CONFIG.longest_minutes)
 
 
 def teacher_asks(wildcards, attempt):
     found = estimated(wildcards.study)
-    return teacher_request(found, wildcards.teacher, attempt, config["longest_minutes"])
+    return teacher_request(found, wildcards.teacher, attempt, CONFIG.longest_minutes)
 
 
 def batch_asks(wildcards, attempt):
     found = estimated(wildcards.study)
-    return batch_request(found, batch_of(wildcards), attempt, config["longest_minutes"])
+    return batch_request(found, batch_of(wildcards), attempt, CONFIG.longest_minutes)

@@ -1,6 +1,7 @@
 rule analyse:
     input:
         cells=cells,
+        teachers=teachers,
     output:
         # Kept while the rule runs, which takes from them what is known already.
         analysis=update("results/{study}/analysis.json"),
@@ -14,13 +15,16 @@ rule analyse:
     resources:
         runtime=60,
         mem_mb=4000,
+    params:
+        sheet=sheet,
     shell:
-        "python -m skd analyse {wildcards.study:q} > {log:q} 2>&1"
+        "python -m skd analyse {params.sheet:q} > {log:q} 2>&1"
 
 
 rule report:
     input:
         cells=cells,
+        teachers=teachers,
         sheets=sheets,
         analysis="results/{study}/analysis.json",
         arrays="results/{study}/analysis.npz",
@@ -35,5 +39,7 @@ rule report:
     resources:
         runtime=60,
         mem_mb=4000,
+    params:
+        sheet=sheet,
     shell:
-        "python -m report {wildcards.study:q} > {log:q} 2>&1"
+        "python -m report {params.sheet:q} > {log:q} 2>&1"

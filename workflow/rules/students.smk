@@ -16,16 +16,17 @@ rule train:
         mem_mb=lambda wildcards, attempt: batch_asks(wildcards, attempt).memory_mb,
         attempt=lambda wildcards, attempt: attempt,
         # For SLURM; another executor heeds neither.
-        gpu=parallel().processes_per_run,
-        cpus_per_gpu=lambda wildcards, threads: max(1, threads // parallel().processes_per_run),
+        gpu=CONFIG.processes_per_run,
+        cpus_per_gpu=lambda wildcards, threads: max(1, threads // CONFIG.processes_per_run),
     params:
-        checkpoint_seconds=config["checkpoint_seconds"],
-        parallel=parallel().options,
+        sheet=sheet,
+        checkpoint_seconds=CONFIG.checkpoint_seconds,
+        parallel=CONFIG.options,
         methods=methods_of,
-        side_by_side=config["side_by_side"],
-        teacher_views="live" if wish().teacher_views == "never" else "auto",
+        side_by_side=CONFIG.side_by_side,
+        teacher_views="live" if CONFIG.teacher_views == "never" else "auto",
     shell:
-        "exec python -m skd job train {wildcards.study:q} {wildcards.pair:q} {params.methods:q}"
+        "exec python -m skd job train {params.sheet:q} {wildcards.pair:q} {params.methods:q}"
         " {params.parallel} --checkpoint-seconds {params.checkpoint_seconds}"
         " --expect {wildcards.digest} --cores {threads} --attempt {resources.attempt}"
         " --side-by-side {params.side_by_side:q} --teacher-views {params.teacher_views} --log {log:q} --output {output.cells:q}"

@@ -1,6 +1,6 @@
 rule teacher_views:
     input:
-        card=lambda wildcards: teacher_card(wildcards.study, wildcards.teacher),
+        card=card_of_views,
     output:
         "results/{study}/teacher-views/{teacher}-{digest}.json",
     log:
@@ -15,11 +15,12 @@ rule teacher_views:
         mem_mb=lambda wildcards, attempt: views_ask(wildcards, attempt).memory_mb,
         attempt=lambda wildcards, attempt: attempt,
     params:
+        sheet=sheet,
         outputs=lambda wildcards: [
             f"--outputs {name}" for name in views_of(wildcards.study, wildcards.teacher).outputs
         ],
         precision=lambda wildcards: views_of(wildcards.study, wildcards.teacher).precision,
     shell:
-        "exec python -m skd job teacher-views {wildcards.study:q} {wildcards.teacher:q}"
+        "exec python -m skd job teacher-views {params.sheet:q} {wildcards.teacher:q}"
         " {params.outputs} --precision {params.precision} --cores {threads}"
         " --log {log:q} --output {output:q}"

@@ -16,10 +16,11 @@ rule teacher:
         gpu=processes_of_teacher,
         cpus_per_gpu=lambda wildcards, threads: max(1, threads // processes_of_teacher(wildcards)),
     params:
-        checkpoint_seconds=config["checkpoint_seconds"],
-        parallel=parallel().options,
+        sheet=sheet,
+        checkpoint_seconds=CONFIG.checkpoint_seconds,
+        parallel=CONFIG.options,
     shell:
-        "exec python -m skd job teacher {wildcards.study:q} {wildcards.teacher:q}"
+        "exec python -m skd job teacher {params.sheet:q} {wildcards.teacher:q}"
         " {params.parallel} --checkpoint-seconds {params.checkpoint_seconds}"
         " --expect {wildcards.digest} --cores {threads} --attempt {resources.attempt}"
         " --log {log:q} --output {output.card:q}"

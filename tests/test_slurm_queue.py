@@ -1,0 +1,118 @@
+"""SLURM's answers: which jobs are this folder's, and in spite of what a user's shell says."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from skd.jobs import slurm
+from skd.jobs.driver import orphans_of
+from skd.jobs.shell_variables import misleading, remove_misleading
+from skd.jobs.workers import run_workers
+from skd.lease import lease
+
+COMMENT = "rule_train_wildcards_tiny_a--b_kd_0123abcd"
+HOSTILE = ("SQUEUE_STATES", "SQUEUE_FORMAT2", "SCANCEL_STATE", "SINFO_FORMAT", "SBATCH_WAIT")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A folder whose `results` are a link to a scratch disk."""
+    (tmp_path / "scratch" / "res" / "tiny").mkdir(parents=True)
+    (tmp_path / "scratch" / "res" / "tiny" / "specs.json").write_text("{}")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "results").symlink_to(tmp_path / "scratch" / "res")
+    return home
+
+
+def squeue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    (tmp_path / "bin").mkdir(exist_ok=True)
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "bin" / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path, number: str = "7") -> None:
+    row = "\x1f".join((number, "RUNNING", "None", COMMENT, str(folder)))
+    (tmp_path / "rows").write_text(f"{row}\n")
+    squeue(tmp_path, monkeypatch, f"cat {tmp_path / 'rows'}")
+
+
+def test_jobs_are_found_by_whatever_links_results_are_reached(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "me").symlink_to(home)
+    for submitted_in in (home, tmp_path / "me"):
+        queue(tmp_path, monkeypatch, submitted_in)
+        for asked_for in (home / "results", tmp_path / "me" / "results", tmp_path / "scratch/res"):
+            assert [job.id for job in orphans_of("tiny", asked_for)] == ["7"], asked_for
+    monkeypatch.chdir(tmp_path / "me")
+    assert len(orphans_of("tiny", Path("results"))) == 1
+
+
+def test_jobs_of_another_folder_are_left_alone(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other" / "results").mkdir(parents=True)
+    for folder in (tmp_path / "other", tmp_path / "gone", tmp_path / "scratch"):
+        queue(tmp_path, monkeypatch, folder)
+        assert orphans_of("tiny", home / "results") == []
+
+
+def test_a_job_that_holds_a_run_is_found_where_the_folder_was_moved(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(tmp_path, monkeypatch, tmp_path / "as-it-was-called")
+    assert orphans_of("tiny", home / "results") == []
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with lease(home / "results" / "runs" / "a", wait=False):
+        assert [job.id for job in orphans_of("tiny", home / "results")] == ["7"]
+        queue(tmp_path, monkeypatch, tmp_path / "as-it-was-called", number="8")
+        assert orphans_of("tiny", home / "results") == []
+
+
+def test_variables_of_the_shell_do_not_reach_slurm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in HOSTILE:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    monkeypatch.setenv("SLURM_CLUSTERS", "gpus")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
+    end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 600))
+    squeue(tmp_path, monkeypatch, f"env > {tmp_path / 'seen'}; echo {end}")
+    assert slurm.time_left() == pytest.approx(600, abs=5)
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
+    assert seen["SLURM_TIME_FORMAT"] == "standard"
+    assert not {*HOSTILE, "SLURM_CLUSTERS"} & seen.keys()  # a job's cluster is the one it is on
+    slurm.jobs_of(tmp_path)
+    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
+    assert not {*HOSTILE} & seen.keys()
+    assert seen["SLURM_CLUSTERS"] == "gpus"  # where jobs are submitted is the user's choice
+    assert seen["SBATCH_ACCOUNT"] == "mine"
+
+
+def test_the_driver_removes_them_for_the_plugin() -> None:
+    environment = dict.fromkeys((*HOSTILE, "SLURM_TIME_FORMAT"), "1")
+    kept = dict.fromkeys(("SBATCH_ACCOUNT", "SLURM_CONF", "PATH"), "1")
+    shell = environment | kept
+    assert remove_misleading(shell) == sorted(environment)
+    assert shell == kept
+    assert misleading(shell) == []
+
+
+def test_an_end_that_cannot_be_read_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr("skd.jobs.workers.CLOCK_SECONDS", 0.0)
+    squeue(tmp_path, monkeypatch, "echo Tomorr 12:00")
+    worker = [sys.executable, "-c", "import time; time.sleep(1)"]
+    assert run_workers([worker], {}, tmp_path / "log").status == 0
+    log = (tmp_path / "log").read_text()
+    assert log.count("the end of this job cannot be read: squeue says 'Tomorr 12:00'") == 1
+    assert "no limit known" in log
