@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from skd.sheet import ROOT
+from skd.sheet_files import ROOT
 
 PACKAGES = ("skd", "baselines")
 SUFFIXES = (".py", ".yaml")
@@ -76,7 +76,14 @@ def _git(root: Path, *arguments: str) -> str | None:
     command = ["git", *arguments]
     try:
         done = subprocess.run(
-            command, cwd=root, env=known, capture_output=True, text=True, check=True, timeout=10
+            command,
+            cwd=root,
+            env=known,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -50,6 +50,7 @@ LIGHT = (
     "skd.cli",
     "skd.code",
     "skd.collapse",
+    "skd.discovery",
     "skd.errors",
     "skd.files",
     "skd.jobs",
@@ -71,6 +72,7 @@ LIGHT = (
     "skd.kernels.search",
     "skd.kernels.tables",
     "skd.lease",
+    "skd.names",
     "skd.planning",
     "skd.planning.budget",
     "skd.planning.commands",
@@ -99,6 +101,7 @@ LIGHT = (
     "skd.provenance.shown",
     "skd.records",
     "skd.sheet",
+    "skd.sheet_files",
     "skd.spec",
     "skd.status",
     "skd.store",
@@ -108,6 +111,7 @@ LIGHT = (
     "skd.training.options",
     "skd.training.stopping",
     "skd.training.views_command",
+    "skd.yaml_reading",
 )
 
 
@@ -145,15 +149,16 @@ def forbidden(importer: str, imported: str) -> bool:
         return False  # the command line is where all meet
     if within(importer, "skd.models"):
         return within(imported, "skd", "report", "baselines") and not within(
-            imported, "skd.models", "skd.errors"
+            imported, "skd.models", "skd.discovery", "skd.errors"
         )
     if within(importer, "skd.kernels"):
         return within(imported, "skd", "report", "baselines") and not within(
             imported, "skd.kernels", "skd.errors", "skd.files"
         )
     if within(importer, "skd.data"):
+        known = ("skd.data", "skd.discovery", "skd.errors", "skd.files", "skd.lease")
         return within(imported, "skd", "report", "baselines") and not within(
-            imported, "skd.data", "skd.errors", "skd.lease", "skd.randomness", "skd.spec"
+            imported, *known, "skd.randomness", "skd.spec"
         )
     if importer in LIGHT:
         return within(imported, "torch", "torchvision", "report", "baselines") or (

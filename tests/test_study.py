@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from skd.expand import expand_study
-from skd.sheet import STUDIES, StudyError, find_sheet, study_names
+from skd.sheet_files import STUDIES, StudyError, find_sheet, study_names
 from skd.study import Expansion, expansion_path, load_expansion, write_expansion
 
 SHEET: dict[str, Any] = {

@@ -9,7 +9,7 @@ from string import Template
 
 from skd.errors import SkdError
 from skd.files import write_atomically
-from skd.sheet import ROOT
+from skd.sheet_files import ROOT
 
 SKELETONS = Path(__file__).with_name("skeleton")
 
@@ -44,6 +44,8 @@ def new_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
             raise BaselineNameError(f"{path} is there already; choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))
     for skeleton, path in paths.items():
-        text = Template((SKELETONS / skeleton).read_text()).substitute(name=name, title=title)
+        text = Template((SKELETONS / skeleton).read_text(encoding="utf-8")).substitute(
+            name=name, title=title
+        )
         write_atomically(path, text.encode())
     return list(paths.values())

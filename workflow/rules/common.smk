@@ -16,7 +16,8 @@ from skd.planning.model import usual_device
 from skd.planning.survey import survey
 from skd.planning.teacher_views import ViewsWish
 from skd.planning.timings import load
-from skd.sheet import explain, find_sheet, sheet_files
+from skd.sheet import explain
+from skd.sheet_files import find_sheet, sheet_files
 from skd.store import Store
 from skd.study import load_expansion
 
