@@ -11,6 +11,7 @@ from report.render import render
 from report.verdicts import MARGIN
 from skd.errors import SkdError
 from skd.study import load_expansion
+from skd.terminal import tolerate_encoding
 from skd.training.options import RESULTS, Results
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -30,6 +31,7 @@ def report(
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
+    tolerate_encoding()
     try:
         app()
     except SkdError as error:

@@ -34,7 +34,8 @@ def load_module(name: str) -> ModuleType:
     try:
         return import_module(name)
     except (Exception, SystemExit) as error:
-        raise BrokenFileError(f"{_place(name, error)}: {_one_line(error)}") from error
+        said = f"{_place(name, error)}: {_one_line(error)}"
+        raise BrokenFileError(f"{said}; mend the file or move it away") from error
 
 
 def load_modules(names: Iterable[str]) -> tuple[dict[str, ModuleType], dict[str, str]]:

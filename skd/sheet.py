@@ -50,6 +50,13 @@ class Import(Frozen):
         "that it teaches no study on the split. No part of its identity",
     )
 
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _check_quoted(cls, sha256: Any) -> Any:
+        if isinstance(sha256, int | float):
+            raise ValueError(f"{sha256} is read as a number; write it in quotes")
+        return sha256
+
     @field_validator("file", mode="before")
     @classmethod
     def _expand(cls, file: Any) -> Any:

@@ -28,7 +28,8 @@ def study_folders() -> list[Path]:
 
 def study_names() -> list[str]:
     """Return the names of all sheets that can be found, also of those that cannot be read."""
-    return sorted({path.stem for folder in study_folders() for path in folder.glob("*.yaml")})
+    paths = (path for folder in study_folders() for path in folder.glob("*.yaml"))
+    return sorted({path.stem for path in paths if path.is_file()})
 
 
 def find_sheet(name: str) -> Path:

@@ -60,7 +60,7 @@ class Frozen(BaseModel):
             if isinstance(value, bool) and annotation is not bool:
                 raise ValueError(f"{names[key]}: {str(value).lower()} is no value for it")
             if not _may_hold_bool(annotation) and _holds_bool(value):
-                raise ValueError(f"{names[key]}: true and false are no values in it")
+                raise ValueError(f"{names[key]}: true and false are not allowed in it")
         if info.context == "stored":
             missing = {n: v for n, v in _neutral_values(cls).items() if n not in data}
             return {**data, **missing}

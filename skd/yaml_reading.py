@@ -30,7 +30,8 @@ _PLAIN = {
     _NULL: r"~|null|Null|NULL|",
     _BOOL: r"true|True|TRUE|false|False|FALSE",
     _INT: r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
-    _FLOAT: r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+    # But digits, e, digits stay text, as the head of a hash may be: a setting takes "1e5" anyway.
+    _FLOAT: r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+][0-9]+"
     r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
     _MERGE: r"<<",
 }
@@ -69,7 +70,7 @@ def read_yaml(path: Path) -> Any:
             f"not valid YAML: line {line}: the character U+{error.character:04X} is not allowed"
         ) from error
     except (ValueError, OverflowError) as error:  # PyYAML's, of an escape beyond Unicode
-        raise YamlError(f"not valid YAML: {error}") from error
+        raise YamlError(f"not valid YAML: an escape names no character ({error})") from error
 
 
 def _error(said: str, node: Node) -> ConstructorError:

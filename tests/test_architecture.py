@@ -107,6 +107,7 @@ LIGHT = (
     "skd.store",
     "skd.study",
     "skd.teacher_views",
+    "skd.terminal",
     "skd.training.commands",
     "skd.training.options",
     "skd.training.stopping",

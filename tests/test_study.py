@@ -422,7 +422,7 @@ URL = "https://example.org/x.pth"
         (put("dataset", "split", "val"), ["dataset.split", "'test' or 'validation'", "'val'"]),
         (
             put("teachers", "big", "network", "resnet21"),
-            ["teachers.big: network", "unknown 'resnet21'", "allowed:", "wrn_16_2"],
+            ["teachers.big: network", "unknown network 'resnet21'", "allowed:", "wrn_16_2"],
         ),
         (put("pairs", 0, "student", "resnet9"), ["pairs: student", "did you mean 'resnet8'"]),
         (put("pairs", 0, "teacher", "bigg"), ["pairs", "teacher 'bigg' (did you mean 'big'?)"]),

@@ -30,7 +30,7 @@ from skd.data.views import TestPixels, Tests, ViewMaker, Views
 from skd.discovery import BrokenFileError, file_of, load_module
 from skd.errors import UnknownNameError
 from skd.files import path_from_environment
-from skd.spec import DatasetSpec
+from skd.spec import FOLDER_DATASET, DatasetSpec
 
 _HELPERS = {
     "images",
@@ -124,7 +124,8 @@ def check_dataset(name: str) -> None:
     Raises:
         BrokenFileError, UnknownNameError: as `load`.
     """
-    _module(name)
+    if name != FOLDER_DATASET:
+        _module(name)
 
 
 def _module(name: str) -> ModuleType:

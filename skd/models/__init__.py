@@ -11,6 +11,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
+from itertools import combinations
 from types import MappingProxyType
 
 from skd.discovery import BrokenFileError, file_of, load_modules, warn
@@ -43,20 +44,23 @@ def _found() -> tuple[Mapping[str, Mapping[str, Builder]], Mapping[str, str]]:
     names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
     modules, broken = load_modules(names)
     families: dict[str, dict[str, Builder]] = {}
+    twice: set[str] = set()
     for name, module in modules.items():
         networks = getattr(module, "NETWORKS", {})
         if isinstance(networks, Mapping):
             families[name] = dict(networks)
         else:
             broken[name] = f"{file_of(name)}: NETWORKS is no mapping from names to builders"
-    for network in sorted({name for networks in families.values() for name in networks}):
-        # Of two definitions, neither is taken: which one is meant cannot be known.
-        owners = [family for family, networks in families.items() if network in networks]
-        if len(owners) > 1:
-            files = " and ".join(map(file_of, owners))
-            broken[network] = f"the network {network}, which {files} both define; rename one"
-            for family in owners:
-                del families[family][network]
+    # Of two definitions of a network, neither is taken: which one is meant cannot be known.
+    for one, other in combinations(list(families), 2):
+        if both := sorted(families[one].keys() & families[other].keys()):
+            where = f"{file_of(one)} and {file_of(other)} both define"
+            broken[f"{one} {other}"] = f"{where} {', '.join(both)}; rename them in one of the files"
+            twice |= {*both}
+    families = {
+        family: {name: make for name, make in networks.items() if name not in twice}
+        for family, networks in families.items()
+    }
     warn(broken.values())
     return MappingProxyType(families), MappingProxyType(broken)
 
