@@ -62,15 +62,16 @@ def file_of(name: str) -> str:
 
 def _place(name: str, error: BaseException) -> str:
     """Return the file and the line that an import failed at: the last within the package."""
-    folder = (ROOT / file_of(name)).parent
+    package = name.rpartition(".")[0]
+    folders = sys.modules[package].__path__ if package in sys.modules else ()
     places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
     if isinstance(error, SyntaxError) and error.filename:
         places.append((error.filename, error.lineno))
-    own = [(Path(file), line) for file, line in places if Path(file).is_relative_to(folder)]
-    if not own:
-        return file_of(name)
-    file, line = own[-1]
-    return f"{file.relative_to(ROOT).as_posix()}, line {line}"
+    for file, line in reversed(places):
+        if any(Path(file).is_relative_to(folder) for folder in folders):
+            shown = Path(file).relative_to(ROOT) if Path(file).is_relative_to(ROOT) else file
+            return f"{shown}, line {line}"
+    return file_of(name)
 
 
 def _one_line(error: BaseException) -> str:

@@ -63,7 +63,7 @@ def read_yaml(path: Path) -> Any:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         said = ": ".join(part for part in (error.context, error.problem) if part)
-        raise YamlError(f"not valid YAML: {where}{said}") from error
+        raise YamlError(f"not valid YAML: {where}{' '.join(said.split())}") from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise YamlError(

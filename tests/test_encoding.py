@@ -1,6 +1,9 @@
 """Text is UTF-8, whatever the machine's locale says."""
 
 import ast
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,3 +54,21 @@ def test_all_text_is_read_and_written_in_a_named_encoding() -> None:
         if calls := [*unnamed_encodings(path.read_text(encoding="utf-8"))]:
             found[path.relative_to(ROOT).as_posix()] = calls
     assert not found
+
+
+def test_a_title_beyond_ascii_is_read_and_shown_in_a_c_locale(tmp_path: Path) -> None:
+    demo = (ROOT / "workflow" / "studies" / "demo.yaml").read_text(encoding="utf-8")
+    sheet = demo.replace("title: Demo on handwritten digits", "title: Ünlike ≥ 中 digits")
+    assert sheet != demo
+    (tmp_path / "mine.yaml").write_text(sheet, encoding="utf-8")
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    known = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
+    done = subprocess.run(
+        [sys.executable, "-m", "skd", "list", "studies"],
+        cwd=ROOT,
+        env={**known, **locale, "SKD_STUDIES": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"?nlike ? ? digits" in done.stdout

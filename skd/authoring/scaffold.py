@@ -9,6 +9,7 @@ from string import Template
 
 from skd.errors import SkdError
 from skd.files import write_atomically
+from skd.names import LONGEST_NAME
 from skd.sheet_files import ROOT
 
 SKELETONS = Path(__file__).with_name("skeleton")
@@ -32,6 +33,10 @@ def new_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
     if not re.fullmatch("[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise BaselineNameError(
             f"'{name}': a baseline is named as its file: small letters, digits, _, a letter first"
+        )
+    if len(name) > LONGEST_NAME:
+        raise BaselineNameError(
+            f"'{name[:20]}…': a method's name has at most {LONGEST_NAME} letters"
         )
     if name in taken:
         raise BaselineNameError(f"there is a method '{name}' already; choose another name")
