@@ -97,7 +97,7 @@ def check_settings(settings: Settings, where: str) -> None:
     known = {name: term.Settings for name, term in term_classes().items()}
     known[SIMPLIFIER] = SimplifierSettings
     for name, values in settings.items():
-        _check_whole(name, where)
+        _refuse_broken(name, where)
         if name not in known:
             raise StudyError(f"{where}: settings for unknown term '{name}'{suggest(name, known)}")
         try:
@@ -136,7 +136,7 @@ def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, 
     terms: list[dict[str, Any]] = []
     simplifier: dict[str, Any] | None = None
     for part in _named_parts(method.like or method.name, where):
-        _check_whole(part, where)
+        _refuse_broken(part, where)
         if part not in method_names():
             raise StudyError(
                 f"{where}: unknown method '{part}'{suggest(part, method_names())}; "
@@ -151,7 +151,7 @@ def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, 
     return terms, simplifier
 
 
-def _check_whole(name: Any, where: str) -> None:
+def _refuse_broken(name: Any, where: str) -> None:
     """Refuse a term whose file is broken, so that no study silently goes without it."""
     if isinstance(name, str) and name in broken_terms():
         raise StudyError(f"{where}: {name} cannot be used: {broken_terms()[name]}")
@@ -181,7 +181,7 @@ def _terms(
 
     def term(values: dict[str, Any], **defaults: Any) -> tuple[str, TermSettings]:
         name = values.get("term")
-        _check_whole(name, where)
+        _refuse_broken(name, where)
         if not isinstance(name, str) or name not in term_classes():
             raise StudyError(f"{where}: unknown term '{name}'{suggest(str(name), term_classes())}")
         values = {key: value for key, value in values.items() if key != "term"}

@@ -28,6 +28,8 @@ __all__ = [
     "network_names",
 ]
 
+Builder = Callable[[int], FeatureNetwork]
+
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort key that reads digits as numbers and ignores case: resnet8 before resnet20."""
@@ -35,14 +37,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
-Builder = Callable[[int], FeatureNetwork]
-
-
 @cache
-def _found() -> tuple[Mapping[str, Mapping[str, Builder]], Mapping[str, str]]:
+def _found() -> tuple[Mapping[str, Mapping[str, Builder]], tuple[str, ...]]:
     """Return the networks by family, and why files or networks of this package are left out."""
     names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
-    modules, broken = load_modules(names)
+    modules, failed = load_modules(names)
+    broken = [*failed.values()]
     families: dict[str, dict[str, Builder]] = {}
     twice: set[str] = set()
     for name, module in modules.items():
@@ -50,19 +50,19 @@ def _found() -> tuple[Mapping[str, Mapping[str, Builder]], Mapping[str, str]]:
         if isinstance(networks, Mapping):
             families[name] = dict(networks)
         else:
-            broken[name] = f"{file_of(name)}: NETWORKS is no mapping from names to builders"
+            broken.append(f"{file_of(name)}: NETWORKS is no mapping from names to builders")
     # Of two definitions of a network, neither is taken: which one is meant cannot be known.
     for one, other in combinations(list(families), 2):
         if both := sorted(families[one].keys() & families[other].keys()):
             where = f"{file_of(one)} and {file_of(other)} both define"
-            broken[f"{one} {other}"] = f"{where} {', '.join(both)}; rename them in one of the files"
+            broken.append(f"{where} {', '.join(both)}; rename them in one of the files")
             twice |= {*both}
     families = {
         family: {name: make for name, make in networks.items() if name not in twice}
         for family, networks in families.items()
     }
-    warn(broken.values())
-    return MappingProxyType(families), MappingProxyType(broken)
+    warn(broken)
+    return MappingProxyType(families), tuple(broken)
 
 
 @cache
@@ -76,7 +76,7 @@ def broken_networks() -> tuple[str, ...]:
 
     Each is told on stderr once in a process.
     """
-    return tuple(_found()[1].values())
+    return _found()[1]
 
 
 def check_network(name: str) -> None:
