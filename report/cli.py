@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,15 +11,16 @@ from report.render import render
 from report.verdicts import MARGIN
 from skd.errors import SkdError
 from skd.study import load_expansion
+from skd.terminal import tolerate_encoding
+from skd.training.options import RESULTS, Results
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-RESULTS = Path("results")
 
 
 @app.command()
 def report(
     study: Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")],
-    results: Annotated[Path, typer.Option(help="the folder that holds the results")] = RESULTS,
+    results: Results = RESULTS,
     margin: Annotated[
         float, typer.Option(min=0, help="of equivalence, in points: within it is reproduced")
     ] = MARGIN,
@@ -31,6 +31,7 @@ def report(
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
+    tolerate_encoding()
     try:
         app()
     except SkdError as error:

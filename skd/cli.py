@@ -35,6 +35,7 @@ from skd.provenance.commands import merge, show
 from skd.sheet import StudyError, explain
 from skd.spec import DatasetSpec
 from skd.store import Store
+from skd.terminal import tolerate_encoding
 from skd.training.commands import teacher, train
 from skd.training.options import RESULTS, Device, Results, Study, Threads
 from skd.training.views_command import teacher_views
@@ -164,6 +165,7 @@ app.command("tune-kernels")(tune_kernels)
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
+    tolerate_encoding()
     try:
         app()
     except SkdError as error:

@@ -12,22 +12,21 @@ from skd.code.closure import read_files
 from skd.code.here import roots_of_run
 from skd.data import dataset_names, facts
 from skd.data.images import CHANNELS, DataError
-from skd.errors import suggest
+from skd.discovery import BrokenFileError
+from skd.errors import SkdError, suggest
 from skd.files import sha256_of
 from skd.fit import extra_facts, misfit, network_facts
 from skd.methods import check_settings, needs_of, resolve
-from skd.models import network_names
+from skd.models import check_network
 from skd.sheet import (
     Import,
     Method,
     Sheet,
-    StudyError,
     Teacher,
     explain,
-    find_sheet,
     read_sheet,
-    sheet_text,
 )
+from skd.sheet_files import StudyError, find_sheet, sheet_text
 from skd.spec import (
     DatasetSpec,
     ImportedTeacher,
@@ -87,17 +86,18 @@ def expand(
         StudyError: an unknown data set, network, method, term or setting, or a method that cannot
             work on a pair.
     """
-    _check("dataset.name", sheet.dataset.name, dataset_names())
+    if (name := sheet.dataset.name) not in dataset_names():
+        raise StudyError(f"dataset.name: unknown '{name}'{suggest(name, dataset_names())}")
     try:
         known = facts(sheet.dataset)
-    except DataError as error:
+    except (DataError, BrokenFileError) as error:
         raise StudyError(f"dataset: {error}") from error
     teachers = {
         name: _teacher(sheet, name, entry, hashes or {}) for name, entry in sheet.teachers.items()
     }
     cells: dict[str, Cell] = {}
     for pair in sheet.pairs:
-        _check("pairs: student", pair.student, network_names())
+        _check_network("pairs: student", pair.student)
         check_settings(pair.settings, f"pairs: {pair.teacher}--{pair.student}")
         changes = sheet.student_recipes.get(pair.student, {})
         students = _recipe(sheet.recipe, changes, f"student_recipes.{pair.student}")
@@ -174,7 +174,7 @@ def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]
     where = f"teachers.{name}"
     network = entry.network or name
     leaks = entry.import_ is not None and sheet.dataset.split == "validation"
-    _check(f"{where}: network", network, network_names())
+    _check_network(f"{where}: network", network)
     spec: TeacherSpec
     if entry.train is not None:
         recipe = _recipe(sheet.recipe, entry.train.recipe, f"{where}.train.recipe")
@@ -236,6 +236,8 @@ def _merge(*levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {name: {k: v for lv in levels for k, v in lv.get(name, {}).items()} for name in names}
 
 
-def _check(where: str, name: str, allowed: list[str] | tuple[str, ...]) -> None:
-    if name not in allowed:
-        raise StudyError(f"{where}: unknown '{name}'{suggest(name, allowed)}")
+def _check_network(where: str, name: str) -> None:
+    try:
+        check_network(name)
+    except SkdError as error:
+        raise StudyError(f"{where}: {error}") from error

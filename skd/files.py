@@ -13,7 +13,8 @@ from typing import Any
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    # Of the file's own name, only so much that this one is not too long where that is not.
+    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -23,6 +24,17 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def home_expanded(path: str | Path) -> Path:
+    """Return a path with a leading ``~`` or ``~user`` replaced, where there is such a home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  pathlib's raises where there is none
+
+
+def path_from_environment(variable: str) -> Path | None:
+    """Return the path that an environment variable holds, ``~`` expanded; none: unset or empty."""
+    value = os.environ.get(variable)
+    return home_expanded(value) if value else None
 
 
 def sync_folder(folder: Path) -> None:

@@ -156,7 +156,7 @@ def _create(folder: Path, number: int) -> Path | None:
     )
     path = folder / f"lease-{number}.json"
     temporary = folder / f".lease-{mine.token}"
-    temporary.write_text(json.dumps(asdict(mine)))
+    temporary.write_text(json.dumps(asdict(mine)), encoding="utf-8")
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -181,7 +181,8 @@ def _beat(path: Path, mine: Holder, lost: threading.Event, done: threading.Event
             if _is_lost_for_good(path, mine):
                 lost.set()
                 return
-            temporary.write_text(json.dumps(asdict(replace(mine, heartbeat=time.time()))))
+            beaten = replace(mine, heartbeat=time.time())
+            temporary.write_text(json.dumps(asdict(beaten)), encoding="utf-8")
             temporary.replace(path)
 
 
@@ -213,7 +214,7 @@ def _read(path: Path) -> Holder | None:
     """Return a lease file's holder; none where it has just been removed or is not readable."""
     for _ in range(READS):
         try:
-            return Holder(**json.loads(path.read_text()))
+            return Holder(**json.loads(path.read_text(encoding="utf-8")))
         except (FileNotFoundError, ValueError, TypeError):
             return None
         except OSError:  # NFS: replaced by a heartbeat while it was opened
@@ -224,7 +225,8 @@ def _read(path: Path) -> Holder | None:
 def _process_start(pid: int) -> str | None:
     """Return when a process of this machine started, or none where there is no such process."""
     try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        said = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        after_name = said.rpartition(")")[2].split()
         return None if after_name[0] == "Z" else after_name[19]
     except FileNotFoundError:
         pass

@@ -6,19 +6,26 @@ import json
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
-from skd.data import dataset_names
+from skd.data import check_dataset, dataset_names
+from skd.discovery import BrokenFileError
 from skd.methods import SIMPLIFIER, method_names, resolve
-from skd.models import build_model, network_names
+from skd.models import broken_networks, build_model, network_names
 from skd.models.accounting import count_parameters, multiply_adds
-from skd.sheet import Method, find_sheet, read_sheet, study_names
+from skd.sheet import Method, read_sheet
+from skd.sheet_files import StudyError, find_sheet, study_names
+from skd.terms import broken_terms
 
 
 def studies() -> Table:
-    """Return the studies with their titles."""
+    """Return the studies with their titles; of one that cannot be read, why."""
     table = Table("study", "title", box=None)
     for name in study_names():
-        table.add_row(name, read_sheet(find_sheet(name)).title)
+        try:
+            table.add_row(name, read_sheet(find_sheet(name)).title)
+        except StudyError as error:
+            table.add_row(name, _broken(error))
     return table
 
 
@@ -30,14 +37,20 @@ def networks() -> Table:
     for name in network_names():
         model = build_model(name, 100)
         table.add_row(name, f"{count_parameters(model):,}", f"{multiply_adds(model):,}")
+    for reason in broken_networks():
+        table.add_row(_broken(reason))
     return table
 
 
 def datasets() -> Table:
     """Return the data sets."""
-    table = Table("data set", box=None)
+    table = Table("data set", "", box=None)
     for name in dataset_names():
-        table.add_row(name)
+        try:
+            check_dataset(name)
+            table.add_row(name)
+        except BrokenFileError as error:
+            table.add_row(name, _broken(error))
     return table
 
 
@@ -46,12 +59,22 @@ def methods() -> Table:
     table = Table("method", box=None, caption="Sums of methods are methods too: skd+kd and so on.")
     table.add_column("terms, with their settings", overflow="fold")
     for name in [*method_names(), "skd+kd"]:
-        method = resolve(Method(name=name), {})
+        try:
+            method = resolve(Method(name=name), {})
+        except StudyError as error:
+            table.add_row(name, _broken(error))
+            continue
         parts = [f"{term.term} {_settings(term.settings)}" for term in method.terms]
         if method.simplifier:
             parts.append(f"{SIMPLIFIER} {_settings(method.simplifier.settings)}")
         table.add_row(name, "\n".join(parts))
+    for name, reason in broken_terms().items():
+        table.add_row(name, _broken(reason))
     return table
+
+
+def _broken(reason: object) -> Text:
+    return Text(f"broken: {' '.join(str(reason).split())}", "red")
 
 
 def _settings(settings: dict[str, Any]) -> str:

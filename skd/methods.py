@@ -11,14 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from skd.errors import suggest
-from skd.sheet import Method, StudyError, explain
+from skd.sheet import Method, explain
+from skd.sheet_files import StudyError
 from skd.simplifier import VERSION, SimplifierSettings
 from skd.spec import MethodSpec, SimplifierSpec, TermSpec, canonical
-from skd.terms import Need, TermSettings, term_class, term_classes
+from skd.terms import Need, TermSettings, broken_terms, term_class, term_classes
+from skd.yaml_reading import YamlError, read_yaml
 
 CROSS_ENTROPY = "cross_entropy"
 SIMPLIFIER = "simplifier"
@@ -27,11 +28,17 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 @cache
 def _listed() -> dict[str, dict[str, Any]]:
-    return yaml.safe_load(Path(__file__).with_name("methods.yaml").read_text())
+    try:
+        return read_yaml(Path(__file__).with_name("methods.yaml"))
+    except YamlError as error:
+        raise StudyError(f"skd/methods.yaml: {error}") from error
 
 
 def method_names() -> list[str]:
-    """Return the names that stand for a method by themselves; sums of them do too."""
+    """Return the names that stand for a method by themselves; sums of them do too.
+
+    Those of broken terms are not among them: `skd.terms.broken_terms`.
+    """
     return [*_listed(), *(name for name in term_classes() if name != CROSS_ENTROPY)]
 
 
@@ -90,6 +97,7 @@ def check_settings(settings: Settings, where: str) -> None:
     known = {name: term.Settings for name, term in term_classes().items()}
     known[SIMPLIFIER] = SimplifierSettings
     for name, values in settings.items():
+        _refuse_broken(name, where)
         if name not in known:
             raise StudyError(f"{where}: settings for unknown term '{name}'{suggest(name, known)}")
         try:
@@ -128,6 +136,7 @@ def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, 
     terms: list[dict[str, Any]] = []
     simplifier: dict[str, Any] | None = None
     for part in _named_parts(method.like or method.name, where):
+        _refuse_broken(part, where)
         if part not in method_names():
             raise StudyError(
                 f"{where}: unknown method '{part}'{suggest(part, method_names())}; "
@@ -140,6 +149,12 @@ def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, 
     if method.simplifier is not None:
         simplifier = {**(simplifier or {}), **method.simplifier}
     return terms, simplifier
+
+
+def _refuse_broken(name: Any, where: str) -> None:
+    """Refuse a term whose file is broken, so that no study silently goes without it."""
+    if isinstance(name, str) and name in broken_terms():
+        raise StudyError(f"{where}: {name} cannot be used: {broken_terms()[name]}")
 
 
 def _named_parts(name: str, where: str) -> list[str]:
@@ -166,6 +181,7 @@ def _terms(
 
     def term(values: dict[str, Any], **defaults: Any) -> tuple[str, TermSettings]:
         name = values.get("term")
+        _refuse_broken(name, where)
         if not isinstance(name, str) or name not in term_classes():
             raise StudyError(f"{where}: unknown term '{name}'{suggest(str(name), term_classes())}")
         values = {key: value for key, value in values.items() if key != "term"}

@@ -1,19 +1,18 @@
 """Study sheets: what a user asks, as written. Imports no torch.
 
-Here a sheet's shape is checked: keys, types, references within it. The names of networks, methods
-and settings are checked where they are known, in `skd.expand`.
+Here a sheet's shape is checked: keys, types, references within it. Its files are found and read in
+`skd.sheet_files`. The names of networks, methods and settings are checked where they are known, in
+`skd.expand`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
-    AfterValidator,
     Field,
     NonNegativeInt,
     ValidationError,
@@ -21,17 +20,11 @@ from pydantic import (
     model_validator,
 )
 
-from skd.errors import SkdError, suggest
+from skd.errors import suggest
+from skd.files import home_expanded
+from skd.names import Name, check_path
+from skd.sheet_files import StudyError, load, sheet_files
 from skd.spec import DatasetSpec, Frozen, Recipe
-
-ROOT = Path(__file__).resolve().parents[1]
-STUDIES = ROOT / "workflow" / "studies"
-SHEET_SUFFIXES = (".yaml", ".yml")
-RESERVED = ("runs", "teachers", "reference")
-
-
-class StudyError(SkdError, ValueError):
-    """A sheet cannot be read or resolved. The message names the place and what is allowed."""
 
 
 class Train(Frozen):
@@ -57,10 +50,27 @@ class Import(Frozen):
         "that it teaches no study on the split. No part of its identity",
     )
 
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _check_quoted(cls, sha256: Any) -> Any:
+        if isinstance(sha256, int | float):
+            raise ValueError(f"{sha256} is read as a number; write it in quotes")
+        return sha256
+
     @field_validator("file", mode="before")
     @classmethod
-    def _expand_variables(cls, file: Any) -> Any:
-        return os.path.expandvars(file) if isinstance(file, str) else file
+    def _expand(cls, file: Any) -> Any:
+        return home_expanded(os.path.expandvars(file)) if isinstance(file, str) else file
+
+    @field_validator("file")
+    @classmethod
+    def _check_file(cls, file: Path | None) -> Path | None:
+        return None if file is None else check_path(file)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        return None if url is None else _usable_url(url)
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
@@ -69,6 +79,21 @@ class Import(Frozen):
         if self.url is not None and self.sha256 is None:
             raise ValueError("a url needs the sha256 of what it serves")
         return self
+
+
+def _usable_url(url: str) -> str:
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"'{url}' is no URL: percent-encode spaces and what is not ASCII")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"'{url}' is no URL: {error}") from error
+    if parts.scheme not in ("https", "http", "file", "ftp"):
+        raise ValueError(f"'{url}' is no URL: begin it with https://")
+    if parts.scheme != "file" and not parts.hostname:
+        raise ValueError(f"'{url}' is no URL: it names no host")
+    return url
 
 
 class Teacher(Frozen):
@@ -89,20 +114,9 @@ class Pair(Frozen):
     """A teacher's name and a student's network, with what only this pair sets."""
 
     teacher: str
-    student: str
+    student: Name
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     without: tuple[str, ...] = Field((), description="methods that this pair is not taught by")
-
-
-def _plain_name(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9+_.])*", name):
-        raise ValueError(
-            f"'{name}': names are made of letters, digits and, not at the start, + _ . and single -"
-        )
-    return name
-
-
-Name = Annotated[str, AfterValidator(_plain_name)]
 
 
 class Method(Frozen):
@@ -175,100 +189,21 @@ class Sheet(Frozen):
         return self
 
 
-def study_folders() -> list[Path]:
-    """Return where sheets are looked for: ``$SKD_STUDIES``, then the shipped ones."""
-    own = os.environ.get("SKD_STUDIES")
-    return [Path(own), STUDIES] if own else [STUDIES]
-
-
-def study_names() -> list[str]:
-    """Return the names of all sheets that can be found."""
-    return sorted({path.stem for folder in study_folders() for path in folder.glob("*.yaml")})
-
-
-def find_sheet(name: str) -> Path:
-    """Return the path of a sheet, given its name or its path. Its results have its name.
-
-    Raises:
-        StudyError: there is none.
-    """
-    if name.endswith(SHEET_SUFFIXES):
-        if Path(name).is_file():
-            return _usable(Path(name))
-        raise StudyError(f"no such study sheet: {name}")
-    for folder in study_folders():
-        if (path := folder / f"{name}.yaml").is_file():
-            return _usable(path)
-    raise StudyError(f"unknown study '{name}'{suggest(name, study_names())}")
-
-
-def _usable(path: Path) -> Path:
-    if path.stem in RESERVED:
-        raise StudyError(f"no study can be named {path.stem}: results/{path.stem} is the store's")
-    try:
-        _plain_name(path.stem)
-    except ValueError as error:
-        raise StudyError(f"the study's name, {error}") from error
-    return path
-
-
 def read_sheet(path: Path) -> Sheet:
     """Read and validate a sheet, as far as that needs no torch.
 
     Raises:
-        StudyError: not YAML, a key twice, an unknown key, a missing or ill-typed value.
+        StudyError: the file cannot be read (`skd.yaml_reading`), an unknown key, a missing or
+            ill-typed value.
     """
     data: dict[str, Any] = {}
     for source in reversed(sheet_files(path)):
-        data |= _load(source)
+        data |= load(source)
     data.pop("extends", None)
     try:
         return Sheet.model_validate(data)
     except ValidationError as error:
         raise StudyError(explain(path.name, error)) from error
-
-
-def sheet_files(path: Path) -> list[Path]:
-    """Return a sheet's file, and those it extends: what each says replaces what the next one says.
-
-    Raises:
-        StudyError: a file cannot be read or found, or one extends itself.
-    """
-    files = [path]
-    while True:
-        base = _load(files[-1]).get("extends")
-        if base is None:
-            return files
-        if not isinstance(base, str):
-            raise StudyError(f"{files[-1].name}: extends: a study's name, got {base!r}")
-        folders = [files[-1].parent, *study_folders()]
-        found = [own for folder in folders if (own := folder / f"{base}.yaml").is_file()]
-        if not found:
-            raise StudyError(
-                f"{files[-1].name}: extends: unknown study '{base}'{suggest(base, study_names())}"
-            )
-        # One's own sheet may extend the shipped one of its name.
-        new = [own for own in found if own.resolve() not in [file.resolve() for file in files]]
-        if not new:
-            raise StudyError(f"{path.name}: extends itself, by way of {found[0].name}")
-        files.append(new[0])
-
-
-def sheet_text(path: Path) -> str:
-    """Return a sheet as written, followed by those it extends."""
-    first, *bases = sheet_files(path)
-    parts = [f"\n# {base.name}, which this extends:\n{base.read_text()}" for base in bases]
-    return "".join([first.read_text(), *parts])
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path.name}: not valid YAML: {error}") from error
-    if not isinstance(data, dict):
-        raise StudyError(f"{path.name}: a sheet is a mapping of keys, such as 'title: …'")
-    return data
 
 
 def explain(where: str, error: ValidationError) -> str:
@@ -280,16 +215,3 @@ def explain(where: str, error: ValidationError) -> str:
         got = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
         lines.append(f"{where}: {place + ': ' if place else ''}{message}{got}")
     return "\n".join(lines)
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """Refuses a key that is written twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key '{key}' is written twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)

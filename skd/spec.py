@@ -10,7 +10,7 @@ import hashlib
 import json
 from functools import cache
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -56,8 +56,11 @@ class Frozen(BaseModel):
         for key, value in data.items():
             if key not in names:
                 raise ValueError(f"unknown key '{key}'{suggest(str(key), list(names))}")
-            if isinstance(value, bool) and cls.model_fields[names[key]].annotation is not bool:
+            annotation = cls.model_fields[names[key]].annotation
+            if isinstance(value, bool) and annotation is not bool:
                 raise ValueError(f"{names[key]}: {str(value).lower()} is no value for it")
+            if not _may_hold_bool(annotation) and _holds_bool(value):
+                raise ValueError(f"{names[key]}: true and false are not allowed in it")
         if info.context == "stored":
             missing = {n: v for n, v in _neutral_values(cls).items() if n not in data}
             return {**data, **missing}
@@ -77,6 +80,23 @@ class Frozen(BaseModel):
 def _names(model: type[BaseModel]) -> dict[str, str]:
     """Return the fields' names by what they are called in data. A record has many models."""
     return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
+@cache
+def _may_hold_bool(annotation: Any) -> bool:
+    """Return whether a boolean may be within a field: elsewhere pydantic takes it for 0 or 1."""
+    if parts := get_args(annotation):
+        return any(map(_may_hold_bool, parts))
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return annotation in (bool, Any) or is_model  # a model checks its own
+
+
+def _holds_bool(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = [*value.values()]
+    return isinstance(value, bool) or (
+        isinstance(value, list | tuple) and any(map(_holds_bool, value))
+    )
 
 
 @cache

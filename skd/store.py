@@ -18,7 +18,6 @@ No rule of the workflow owns these folders: Snakemake deletes what a rule declar
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -26,7 +25,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from skd.errors import SkdError
-from skd.files import write_json
+from skd.files import path_from_environment, write_json
 from skd.lease import holder
 from skd.records import CellOutcome, Failure, Progress, Record, TeacherCard
 from skd.spec import RunSpec, canonical
@@ -144,8 +143,7 @@ class Store:
     @property
     def teachers(self) -> Path:
         """Where teachers are: `$SKD_TEACHERS`, which several users or clones may share, or here."""
-        shared = os.environ.get("SKD_TEACHERS")
-        return Path(shared) if shared else self.root / "teachers"
+        return path_from_environment("SKD_TEACHERS") or self.root / "teachers"
 
     def run(self, identity: str) -> Entry:
         """Return a run's folder, which need not exist yet."""
@@ -179,7 +177,7 @@ def outcome(entry: Entry, seed: int) -> CellOutcome:
 
 def _read(model: type[Model], path: Path) -> Model | None:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(data, dict) and isinstance(data.get("spec"), dict):
             data["spec"] = RunSpec.restore(data["spec"])
         return model.model_validate(data)

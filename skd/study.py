@@ -18,9 +18,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from skd.code.closure import SourceFile, code_of, roots_of
 from skd.code.sources import own_environment, source_files
+from skd.discovery import WARNING
 from skd.errors import suggest
 from skd.files import write_json
-from skd.sheet import Import, StudyError, find_sheet, read_sheet, sheet_files
+from skd.sheet import Import, read_sheet
+from skd.sheet_files import StudyError, find_sheet, sheet_files
 from skd.spec import DatasetSpec, Frozen, Recipe, RunSpec, TeacherSpec, canonical, digest
 
 
@@ -220,10 +222,19 @@ def load_expansion(name: str, results: Path) -> Expansion:
         return fresh
     command = [sys.executable, "-m", "skd", "expand", name, "--results", str(results)]
     done = subprocess.run(
-        command, env=own_environment(), capture_output=True, text=True, check=False
+        command,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env={**own_environment(), "PYTHONIOENCODING": "utf-8"},
+        check=False,
     )
+    lines = done.stderr.splitlines()
+    for warning in (line for line in lines if line.startswith(WARNING)):
+        print(warning, file=sys.stderr)
     if done.returncode:
-        said = done.stderr.strip().removeprefix("skd: ")
+        said = "\n".join(line for line in lines if not line.startswith(WARNING))
+        said = said.strip().removeprefix("skd: ")
         raise StudyError(said or f"{' '.join(command)} failed")
     expansion = _read_fresh(path, sheet)
     if expansion is None:
@@ -277,6 +288,6 @@ def _read_fresh(path: Path, sheet: Path) -> Expansion | None:
 def _read(path: Path) -> Expansion | None:
     """Return an expansion, or none where there is none that this code can read."""
     try:
-        return Expansion.restore(json.loads(path.read_text()))
+        return Expansion.restore(json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return None

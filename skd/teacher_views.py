@@ -82,7 +82,7 @@ class ViewsFile:
             StoreError: the card cannot be read.
         """
         try:
-            return ViewsCard.model_validate(json.loads(self.card_path.read_text()))
+            return ViewsCard.model_validate(json.loads(self.card_path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (ValueError, ValidationError) as error:

@@ -58,6 +58,7 @@ LIGHT = (
     "skd.code.sources",
     "skd.code.stale",
     "skd.collapse",
+    "skd.discovery",
     "skd.errors",
     "skd.files",
     "skd.jobs",
@@ -82,6 +83,7 @@ LIGHT = (
     "skd.kernels.search",
     "skd.kernels.tables",
     "skd.lease",
+    "skd.names",
     "skd.planning",
     "skd.planning.budget",
     "skd.planning.commands",
@@ -110,15 +112,18 @@ LIGHT = (
     "skd.provenance.shown",
     "skd.records",
     "skd.sheet",
+    "skd.sheet_files",
     "skd.spec",
     "skd.status",
     "skd.store",
     "skd.study",
     "skd.teacher_views",
+    "skd.terminal",
     "skd.training.commands",
     "skd.training.options",
     "skd.training.stopping",
     "skd.training.views_command",
+    "skd.yaml_reading",
 )
 
 
@@ -156,15 +161,16 @@ def forbidden(importer: str, imported: str) -> bool:
         return False  # the command line is where all meet
     if within(importer, "skd.models"):
         return within(imported, "skd", "report", "baselines") and not within(
-            imported, "skd.models", "skd.errors"
+            imported, "skd.models", "skd.discovery", "skd.errors"
         )
     if within(importer, "skd.kernels"):
         return within(imported, "skd", "report", "baselines") and not within(
             imported, "skd.kernels", "skd.errors", "skd.files"
         )
     if within(importer, "skd.data"):
+        known = ("skd.data", "skd.discovery", "skd.errors", "skd.files", "skd.lease")
         return within(imported, "skd", "report", "baselines") and not within(
-            imported, "skd.data", "skd.errors", "skd.lease", "skd.randomness", "skd.spec"
+            imported, *known, "skd.randomness", "skd.spec"
         )
     if importer in LIGHT:
         return within(imported, "torch", "torchvision", "report", "baselines") or (

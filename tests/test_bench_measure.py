@@ -15,7 +15,7 @@ from skd.bench.rows import rows_of, teacher_views
 from skd.bench.running import Measured
 from skd.bench.variants import VARIANTS
 from skd.errors import UnknownNameError
-from skd.sheet import ROOT
+from skd.sheet_files import ROOT
 from skd.spec import DatasetSpec
 
 

@@ -9,7 +9,8 @@ import tiny
 from skd.data import facts
 from skd.data.images import Facts
 from skd.expand import expand
-from skd.sheet import Sheet, find_sheet, read_sheet
+from skd.sheet import Sheet, read_sheet
+from skd.sheet_files import find_sheet
 from skd.spec import DatasetSpec
 from skd.store import Store
 from skd.training.execution import choose

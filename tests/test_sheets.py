@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skd.expand import expand_study
-from skd.sheet import StudyError, find_sheet, sheet_files
+from skd.sheet_files import StudyError, find_sheet, sheet_files
 from skd.study import Expansion, sources_digest
 
 BASE = """

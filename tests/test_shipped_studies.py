@@ -11,7 +11,7 @@ from torchvision.models import ResNet34_Weights, ResNet50_Weights
 
 from report.literature import unlike_published
 from skd.expand import expand_study
-from skd.sheet import study_names
+from skd.sheet_files import study_names
 from skd.spec import Recipe
 from skd.study import Cell, Expansion
 from skd.terms import term_classes

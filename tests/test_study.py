@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from skd.expand import expand_study
-from skd.sheet import STUDIES, StudyError, find_sheet, study_names
+from skd.sheet_files import STUDIES, StudyError, find_sheet, study_names
 from skd.study import Expansion, expansion_path, load_expansion, write_expansion
 
 SHEET: dict[str, Any] = {
@@ -422,7 +422,7 @@ URL = "https://example.org/x.pth"
         (put("dataset", "split", "val"), ["dataset.split", "'test' or 'validation'", "'val'"]),
         (
             put("teachers", "big", "network", "resnet21"),
-            ["teachers.big: network", "unknown 'resnet21'", "allowed:", "wrn_16_2"],
+            ["teachers.big: network", "unknown network 'resnet21'", "allowed:", "wrn_16_2"],
         ),
         (put("pairs", 0, "student", "resnet9"), ["pairs: student", "did you mean 'resnet8'"]),
         (put("pairs", 0, "teacher", "bigg"), ["pairs", "teacher 'bigg' (did you mean 'big'?)"]),

@@ -21,11 +21,14 @@ from tools.readme import without_drawings  # noqa: E402
 def rendered(folder: Path) -> dict[str, str]:
     """Return the small made-up study's report in all formats, without drawings and styles."""
     page = render(filled(folder), folder)
-    texts = {name: (page.parent / name).read_text() for name in ("results.md", "results.tex")}
-    return {**texts, page.name: SOURCES.sub("", without_drawings(page.read_text()))}
+    texts = {
+        name: (page.parent / name).read_text(encoding="utf-8")
+        for name in ("results.md", "results.tex")
+    }
+    return {**texts, page.name: SOURCES.sub("", without_drawings(page.read_text(encoding="utf-8")))}
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
         for name, text in rendered(Path(scratch)).items():
-            (GOLDENS / name).write_text(text)
+            (GOLDENS / name).write_text(text, encoding="utf-8")

@@ -50,7 +50,9 @@ def main() -> int:
 def _recording_tests() -> list[str]:
     """Return the ids of the tests that record steps."""
     command = [*PYTEST, "-m", "gpu and recording", "--collect-only", "tests"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
     return [line for line in done.stdout.splitlines() if "::" in line]
@@ -58,7 +60,14 @@ def _recording_tests() -> list[str]:
 
 def _alone(test: str) -> tuple[bool, str]:
     """Return whether a test passes in a fresh process, and what it printed."""
-    done = subprocess.run([*PYTEST, test], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*PYTEST, test],
+        cwd=ROOT,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
     passed = not done.returncode and "1 passed" in done.stdout  # a skipped one shows nothing
     return passed, f"--- {test}\n{done.stdout}{done.stderr}"
 

@@ -82,7 +82,9 @@ def without_drawings(page: str) -> str:
 
 def digest(page: Path) -> str:
     """Return a hash of the page that the picture shows."""
-    return hashlib.sha256(without_drawings(page.read_text()).encode()).hexdigest()[:16]
+    return hashlib.sha256(without_drawings(page.read_text(encoding="utf-8")).encode()).hexdigest()[
+        :16
+    ]
 
 
 def main() -> None:
@@ -91,12 +93,12 @@ def main() -> None:
         records = Records(Path(scratch) / "results")
         page = records.page(PICTURED)
         for path in PAGES:
-            text = records.filled(path.read_text())
+            text = records.filled(path.read_text(encoding="utf-8"))
             if not PLACE.search(text):
                 sys.exit(
                     f"{path.name} has no place for results: <!-- made by `make readme` from … -->"
                 )
-            path.write_text(PICTURE_OF.sub(rf"\g<1>{digest(page)}\g<3>", text))
+            path.write_text(PICTURE_OF.sub(rf"\g<1>{digest(page)}\g<3>", text), encoding="utf-8")
         browser = shutil.which("chromium") or sys.exit("the picture needs chromium")
         subprocess.run(
             [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from skd.files import home_expanded  # noqa: E402
 from skd.store import Entry, Store  # noqa: E402
 from skd.study import Expansion, load_expansion  # noqa: E402
 
@@ -74,7 +75,9 @@ def main() -> None:
     """Bring the studies that are named, then prune."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="+", choices=STUDIES, help="a study's name")
-    parser.add_argument("--results", type=Path, default=ROOT / "results", help="where they are")
+    parser.add_argument(
+        "--results", type=home_expanded, default=ROOT / "results", help="where they are"
+    )
     asked = parser.parse_args()
     for study in asked.studies:
         bring(study, asked.results)

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from skd.analyses.records import FEATURES, analysis_path
 from skd.analyses.study import analyse as analyse_study
 from skd.errors import suggest
-from skd.sheet import StudyError
+from skd.sheet_files import StudyError
 from skd.study import load_expansion
 from skd.training.options import RESULTS, Results, Study
 

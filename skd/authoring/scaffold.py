@@ -9,7 +9,8 @@ from string import Template
 
 from skd.errors import SkdError
 from skd.files import write_atomically
-from skd.sheet import ROOT
+from skd.names import LONGEST_NAME
+from skd.sheet_files import ROOT
 
 SKELETONS = Path(__file__).with_name("skeleton")
 
@@ -33,6 +34,10 @@ def new_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
         raise BaselineNameError(
             f"'{name}': a baseline is named as its file: small letters, digits, _, a letter first"
         )
+    if len(name) > LONGEST_NAME:
+        raise BaselineNameError(
+            f"'{name[:20]}…': a method's name has at most {LONGEST_NAME} letters"
+        )
     if name in taken:
         raise BaselineNameError(f"there is a method '{name}' already; choose another name")
     paths = {
@@ -44,6 +49,8 @@ def new_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
             raise BaselineNameError(f"{path} is there already; choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))
     for skeleton, path in paths.items():
-        text = Template((SKELETONS / skeleton).read_text()).substitute(name=name, title=title)
+        text = Template((SKELETONS / skeleton).read_text(encoding="utf-8")).substitute(
+            name=name, title=title
+        )
         write_atomically(path, text.encode())
     return list(paths.values())

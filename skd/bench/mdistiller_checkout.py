@@ -43,7 +43,7 @@ def config_for(root: Path, kind: str, teacher: str | None, student: str) -> Path
     """
     others = []
     for path in sorted((root / CONFIGS).rglob("*.yaml")):
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
         distiller, solver = data.get("DISTILLER", {}), data.get("SOLVER", {})
         if distiller.get("TYPE") != kind or "dot" in str(solver.get("TRAINER", "")).lower():
             continue
@@ -88,5 +88,7 @@ def commit(root: Path) -> str | None:
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     return done.stdout.strip() or None

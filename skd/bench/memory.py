@@ -40,6 +40,6 @@ def peak_with_workers(device: torch.device) -> int:
 
 def _own_bytes(process: int | None) -> int:
     with contextlib.suppress(OSError):  # it has ended, or the kernel does not tell
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
         return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
     return 0

@@ -69,7 +69,7 @@ class SideProcess:
     ) -> None:
         self._limit = limit
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
-        environment = dict(os.environ)
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
         if options.device == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""  # nobody's code shall find a GPU by itself
         self._process = subprocess.Popen(
@@ -77,7 +77,7 @@ class SideProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
-            text=True,
+            encoding="utf-8",
             bufsize=1,
             env=environment,
             # A group to stop and go on as one, in this session: should this process be killed, the

@@ -168,7 +168,7 @@ def read(path: Path) -> Comparison:
         BenchError: there is no such file, or it is of another form.
     """
     try:
-        return Comparison.model_validate(json.loads(path.read_text()))
+        return Comparison.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise BenchError(f"{path} is not there; make it by: skd bench") from None
     except (ValidationError, ValueError) as error:

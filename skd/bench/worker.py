@@ -27,7 +27,7 @@ LEAST_STEPS = 10  # of a turn, however long they take
 
 def main() -> None:
     """Serve one side, or answer one question, over standard input and output."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not come between the answers
     try:
         _serve(sys.stdin, answers)

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from skd.code.digests import DIGEST_LENGTH, imported_modules, source_digest
-from skd.sheet import ROOT
+from skd.sheet_files import ROOT
 from skd.spec import DatasetSpec, Frozen, MethodSpec
 
 LOOP = "skd/training/loop.py"
@@ -22,13 +22,16 @@ LOOP = "skd/training/loop.py"
 APART = (
     "skd",  # its version; the modules in it are others
     "skd.code*",
+    "skd.discovery",
     "skd.errors",
     "skd.files",
     "skd.jobs*",
     "skd.lease",
     "skd.records",
-    "skd.sheet",
+    "skd.names",
+    "skd.sheet*",
     "skd.store",
+    "skd.yaml_reading",
 )
 PACKAGES = ("skd", "baselines")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from skd.code.closure import LOOP, SourceFile, code_of, read_files, roots_of
 from skd.models import network_family
-from skd.sheet import ROOT
+from skd.sheet_files import ROOT
 from skd.spec import DatasetSpec, RunSpec
 
 UNKNOWN = "unknown"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from skd.code.digests import DIGEST_LENGTH
-from skd.sheet import ROOT
+from skd.sheet_files import ROOT
 
 PACKAGES = ("skd", "baselines")
 SUFFIXES = (".py", ".yaml")
@@ -90,7 +90,14 @@ def _git(root: Path, *arguments: str) -> str | None:
     command = ["git", "-c", f"safe.directory={root.resolve()}", *arguments]
     try:
         done = subprocess.run(
-            command, cwd=root, env=known, capture_output=True, text=True, check=True, timeout=10
+            command,
+            cwd=root,
+            env=known,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=10,
         )
     except (OSError, subprocess.SubprocessError):
         return None

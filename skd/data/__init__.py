@@ -7,8 +7,6 @@ photos, which stay in their files (`skd.data.photo_views`).
 
 from __future__ import annotations
 
-import importlib
-import os
 import pkgutil
 from dataclasses import replace
 from pathlib import Path
@@ -29,8 +27,10 @@ from skd.data.images import (
 from skd.data.photo_files import PhotoFiles
 from skd.data.photo_views import PhotoViews, TestPhotos
 from skd.data.views import TestPixels, Tests, ViewMaker, Views
+from skd.discovery import BrokenFileError, file_of, load_module
 from skd.errors import UnknownNameError
-from skd.spec import DatasetSpec
+from skd.files import path_from_environment
+from skd.spec import FOLDER_DATASET, DatasetSpec
 
 _HELPERS = {
     "images",
@@ -53,13 +53,14 @@ def dataset_names() -> list[str]:
 
 def data_root() -> Path:
     """Return where data sets are looked for and downloaded to: ``$SKD_DATA`` or ``data/``."""
-    return Path(os.environ.get("SKD_DATA", "data"))
+    return path_from_environment("SKD_DATA") or Path("data")
 
 
 def load(spec: DatasetSpec) -> Images:
     """Load a data set, with its validation split and training limit applied.
 
     Raises:
+        BrokenFileError: the data set's own code is broken; says how.
         UnknownNameError: unknown name; names the allowed ones.
         DataError: the files are neither at hand nor to be had; says where they belong.
     """
@@ -76,7 +77,7 @@ def facts(spec: DatasetSpec) -> Facts:
     """Return what `load` will give, without the files.
 
     Raises:
-        UnknownNameError: unknown name; names the allowed ones.
+        BrokenFileError, UnknownNameError: as `load`.
         DataError: more training images are asked for than there are.
     """
     known = imagefolder.facts(spec.folder) if spec.folder else _module(spec.name).FACTS
@@ -117,7 +118,20 @@ def test_pixels(images: Images, places: Tensor) -> Tensor:
     return torch.cat([*tests.batches(0, len(places))])
 
 
+def check_dataset(name: str) -> None:
+    """Check that a data set can be used, its files aside.
+
+    Raises:
+        BrokenFileError, UnknownNameError: as `load`.
+    """
+    if name != FOLDER_DATASET:
+        _module(name)
+
+
 def _module(name: str) -> ModuleType:
     if name not in dataset_names():
         raise UnknownNameError("data set", name, dataset_names())
-    return importlib.import_module(f"skd.data.{name}")
+    module = load_module(f"{__name__}.{name}")
+    if missing := [part for part in ("FACTS", "load") if not hasattr(module, part)]:
+        raise BrokenFileError(f"{file_of(module.__name__)}: has no {' and no '.join(missing)}")
+    return module

@@ -184,6 +184,6 @@ def _split(cells: list[Cell], shape: Shape, takes: Mapping[str, float]) -> list[
 
 def _read(path: Path) -> Batches | None:
     try:
-        return Batches.model_validate(json.loads(path.read_text()))
+        return Batches.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None

@@ -205,7 +205,7 @@ def job_errors(
     """Leave failure notes for jobs that ended without a word, from what Snakemake's log says."""
     expansion, store = load_expansion(study, results), Store(results)
     outputs = entries_by_output(expansion, store, results)
-    for error in find_errors(log.read_text(errors="replace")):
+    for error in find_errors(log.read_text(encoding="utf-8", errors="replace")):
         for label, entry in outputs.get(error.output, {}).items():
             if note_error(entry, error):
                 print(f"{label}: {error.message}")

@@ -22,7 +22,7 @@ from skd.jobs.gpu import gpu_state
 from skd.jobs.launch import Parallel
 from skd.jobs.packing import count
 from skd.planning.teacher_views import ViewsWish
-from skd.sheet import SHEET_SUFFIXES
+from skd.sheet_files import SHEET_SUFFIXES
 
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*|(?=\.))(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 LONGEST_MINUTES = 366 * 24 * 60

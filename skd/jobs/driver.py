@@ -14,7 +14,7 @@ from pathlib import Path
 
 from skd.jobs import slurm
 from skd.lease import LeaseHeldError, holder, lease
-from skd.sheet import StudyError
+from skd.sheet_files import StudyError
 
 RULES = ("train", "teacher", "teacher_views")
 

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import PositiveInt
 
 from skd.planning.devices import Device
-from skd.sheet import StudyError
+from skd.sheet_files import StudyError
 from skd.spec import Frozen
 from skd.study import Expansion
 

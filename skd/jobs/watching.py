@@ -17,7 +17,7 @@ from skd.jobs.overview import overview, projected_seconds, shown
 from skd.planning.model import choose_device
 from skd.planning.survey import survey
 from skd.planning.timings import load
-from skd.sheet import StudyError
+from skd.sheet_files import StudyError
 from skd.store import Store
 from skd.study import Expansion, load_expansion
 from skd.training.options import RESULTS, Results, Study

@@ -61,7 +61,7 @@ class _Job:
         with self.lock, contextlib.suppress(OSError):
             print(line, flush=True)
         for path in (self.log, history(self.log)) if self.log else ():
-            with self.lock, contextlib.suppress(OSError), path.open("a") as file:
+            with self.lock, contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
 
     def time_left(self) -> float | None:
@@ -158,8 +158,9 @@ def _start(command: Sequence[str]) -> subprocess.Popen[str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
+        env={**os.environ, "PYTHONIOENCODING": "utf-8"},  # whatever the locale
     )
 
 

@@ -220,7 +220,7 @@ def read_table(path: Path) -> Table:
         KernelsError: it is not a table.
     """
     try:
-        return Table.model_validate(yaml.safe_load(path.read_text()))
+        return Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise KernelsError(
             f"{path} is not a table of kernels: {error}; make it anew: skd tune-kernels"

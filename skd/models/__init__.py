@@ -11,13 +11,24 @@ import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from importlib import import_module
+from itertools import combinations
 from types import MappingProxyType
 
+from skd.discovery import BrokenFileError, file_of, load_modules, warn
 from skd.errors import UnknownNameError
 from skd.models.outputs import FeatureNetwork, Outputs
 
-__all__ = ["FeatureNetwork", "Outputs", "build_model", "network_family", "network_names"]
+__all__ = [
+    "FeatureNetwork",
+    "Outputs",
+    "broken_networks",
+    "build_model",
+    "check_network",
+    "network_family",
+    "network_names",
+]
+
+Builder = Callable[[int], FeatureNetwork]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -27,34 +38,71 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 @cache
-def _families() -> Mapping[str, Mapping[str, Callable[[int], FeatureNetwork]]]:
-    """Import every module of this package and gather the networks that they define."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
-    found = {name: getattr(import_module(f"{__name__}.{name}"), "NETWORKS", {}) for name in names}
-    seen: dict[str, str] = {}
-    for family, networks in found.items():
-        if twice := seen.keys() & networks.keys():
-            raise RuntimeError(f"{family} defines again: {', '.join(sorted(twice))}")
-        seen |= dict.fromkeys(networks, family)
-    return MappingProxyType(found)
+def _found() -> tuple[Mapping[str, Mapping[str, Builder]], tuple[str, ...]]:
+    """Return the networks by family, and why files or networks of this package are left out."""
+    names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
+    modules, failed = load_modules(names)
+    broken = [*failed.values()]
+    families: dict[str, dict[str, Builder]] = {}
+    twice: set[str] = set()
+    for name, module in modules.items():
+        networks = getattr(module, "NETWORKS", {})
+        if isinstance(networks, Mapping):
+            families[name] = dict(networks)
+        else:
+            broken.append(f"{file_of(name)}: NETWORKS is no mapping from names to builders")
+    # Of two definitions of a network, neither is taken: which one is meant cannot be known.
+    for one, other in combinations(list(families), 2):
+        if both := sorted(families[one].keys() & families[other].keys()):
+            where = f"{file_of(one)} and {file_of(other)} both define"
+            broken.append(f"{where} {', '.join(both)}; rename them in one of the files")
+            twice |= {*both}
+    families = {
+        family: {name: make for name, make in networks.items() if name not in twice}
+        for family, networks in families.items()
+    }
+    warn(broken)
+    return MappingProxyType(families), tuple(broken)
 
 
 @cache
-def _builders() -> Mapping[str, Callable[[int], FeatureNetwork]]:
-    found = {name: make for networks in _families().values() for name, make in networks.items()}
+def _builders() -> Mapping[str, Builder]:
+    found = {name: make for networks in _found()[0].values() for name, make in networks.items()}
     return MappingProxyType({name: found[name] for name in sorted(found, key=_natural)})
+
+
+def broken_networks() -> tuple[str, ...]:
+    """Return what is left out of the networks: files that are broken, and names given twice.
+
+    Each is told on stderr once in a process.
+    """
+    return _found()[1]
+
+
+def check_network(name: str) -> None:
+    """Check that there is a network of a name.
+
+    Raises:
+        BrokenFileError: there is none, and some of the networks are left out; says which.
+        UnknownNameError: there is none; names the allowed ones.
+    """
+    if name in _builders():
+        return
+    unknown = UnknownNameError("network", name, _builders())
+    if left_out := broken_networks():
+        raise BrokenFileError(f"{unknown}; left out: {'; '.join(left_out)}")
+    raise unknown
 
 
 def network_family(name: str) -> str:
     """Return a network's architecture family, which is the name of its file.
 
     Raises:
-        UnknownNameError: there is no such network.
+        BrokenFileError, UnknownNameError: as `check_network`.
     """
-    for family, networks in _families().items():
-        if name in networks:
-            return family
-    raise UnknownNameError("network", name, _builders())
+    check_network(name)
+    (family,) = (family for family, networks in _found()[0].items() if name in networks)
+    return family.rpartition(".")[2]
 
 
 def network_names() -> tuple[str, ...]:
@@ -73,12 +121,10 @@ def build_model(name: str, num_classes: int = 100) -> FeatureNetwork:
         num_classes: number of logits, at least 1.
 
     Raises:
-        UnknownNameError: there is no such network.
+        BrokenFileError, UnknownNameError: as `check_network`.
         ValueError: num_classes is below 1.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-    builders = _builders()
-    if name not in builders:
-        raise UnknownNameError("network", name, builders)
-    return builders[name](num_classes)
+    check_network(name)
+    return _builders()[name](num_classes)

@@ -21,7 +21,8 @@ from skd.planning.simulate import DEVICES, MOST_DEVICES
 from skd.planning.survey import Survey, survey
 from skd.planning.teacher_views import ViewsWish
 from skd.planning.timings import load
-from skd.sheet import find_sheet, read_sheet
+from skd.sheet import read_sheet
+from skd.sheet_files import find_sheet
 from skd.store import Store
 from skd.study import load_expansion
 

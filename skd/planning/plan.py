@@ -113,6 +113,6 @@ def keep_plan(plan: Plan, results: Path, renew: bool = False) -> Plan:
 def read_plan(path: Path) -> Plan | None:
     """Return a plan, or none where there is none that can be read."""
     try:
-        return Plan.model_validate(json.loads(path.read_text()))
+        return Plan.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None

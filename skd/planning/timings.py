@@ -207,14 +207,14 @@ def _threads(count: int) -> str:
 
 def _read_record(path: Path) -> Timing | None:
     try:
-        return timing(json.loads(path.read_text()))
+        return timing(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, KeyError, TypeError, ValueError):
         return None
 
 
 def _read_cache(path: Path) -> dict[str, Timing]:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
             return {}
         return {key: Timing.restore(row) for key, row in data["rows"].items()}

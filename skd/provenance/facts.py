@@ -181,7 +181,7 @@ def _taught(
 
 def _execution(entry: Entry) -> dict[str, Any]:
     try:
-        return dict(json.loads((entry.folder / "execution.json").read_text()))
+        return dict(json.loads((entry.folder / "execution.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 

@@ -189,6 +189,6 @@ def _named(identity: str, studies: Studies) -> str:
 
 def _read(path: Path) -> Expansion | None:
     try:
-        return Expansion.restore(json.loads(path.read_text()))
+        return Expansion.restore(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None

@@ -36,7 +36,7 @@ def read_failure(entry: Entry) -> tuple[Failure | None, str]:
 def read_spec(entry: Entry) -> RunSpec | None:
     """Return the spec that an unfinished run has left for people, or none that can be read."""
     try:
-        return RunSpec.restore(json.loads((entry.folder / "spec.json").read_text()))
+        return RunSpec.restore(json.loads((entry.folder / "spec.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
 

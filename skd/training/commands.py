@@ -21,7 +21,7 @@ from skd.errors import (
 )
 from skd.files import write_json
 from skd.lease import LeaseHeldError, LeaseLostError
-from skd.sheet import StudyError
+from skd.sheet_files import StudyError
 from skd.status import cell_result
 from skd.store import Store
 from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion

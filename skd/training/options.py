@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from skd import bounds
+from skd.files import home_expanded
 
 
 class IfLeased(StrEnum):
@@ -70,7 +71,10 @@ Methods = Annotated[
     list[str] | None,
     typer.Argument(help="the methods' names in the sheet (default: all of the pair)"),
 ]
-Results = Annotated[Path, typer.Option(help="where runs, teachers and reports are kept")]
+Results = Annotated[
+    Path,
+    typer.Option(callback=home_expanded, help="where runs, teachers and reports are kept"),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 Threads = Annotated[
     int | None,

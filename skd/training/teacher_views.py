@@ -268,7 +268,7 @@ class _GrowingArray:
 def _noted(note: Path) -> tuple[int, float]:
     """Return the views that are done and the seconds they took; what cannot be read is nothing."""
     try:
-        noted = json.loads(note.read_text())
+        noted = json.loads(note.read_text(encoding="utf-8"))
         return int(noted["done"]), float(noted["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0, 0.0

@@ -19,7 +19,7 @@ from skd.jobs.shell_variables import remove_misleading
 from skd.planning.model import usual_device
 from skd.planning.survey import survey
 from skd.planning.timings import load
-from skd.sheet import find_sheet, sheet_files
+from skd.sheet_files import find_sheet, sheet_files
 from skd.store import Store
 from skd.study import load_expansion
 
