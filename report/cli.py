@@ -12,6 +12,7 @@ from report.render import render
 from report.verdicts import MARGIN
 from skd.errors import SkdError
 from skd.study import load_expansion
+from skd.terminal import printable
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 RESULTS = Path("results")
@@ -34,5 +35,5 @@ def main() -> None:
     try:
         app()
     except SkdError as error:
-        print(f"skd-report: {error}", file=sys.stderr)
+        print(printable(f"skd-report: {error}"), file=sys.stderr)
         sys.exit(2)

@@ -6,22 +6,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from skd.data import dataset_names, facts
-from skd.data.images import CHANNELS, DataError
+from skd.data.images import CHANNELS, DataError, Facts
+from skd.effects import (
+    idle_default,
+    idle_group,
+    notes_on,
+    notes_on_unused,
+    written_settings,
+)
 from skd.errors import suggest
 from skd.files import sha256_of
 from skd.fit import extra_facts, misfit, network_facts
+from skd.limits import folder_problem, seed_problem
 from skd.methods import check_settings, needs_of, resolve
 from skd.models import network_names
+from skd.recipes import WrittenRecipe
 from skd.sheet import (
     Import,
     Method,
     Sheet,
     StudyError,
     Teacher,
-    explain,
     find_sheet,
     read_sheet,
     sheet_text,
@@ -30,7 +36,6 @@ from skd.spec import (
     DatasetSpec,
     ImportedTeacher,
     MethodSpec,
-    Recipe,
     RunSpec,
     TeacherSpec,
     TrainedTeacher,
@@ -85,33 +90,40 @@ def expand(
         StudyError: an unknown data set, network, method, term or setting, or a method that cannot
             work on a pair.
     """
-    _check("dataset.name", sheet.dataset.name, dataset_names())
-    try:
-        known = facts(sheet.dataset)
-    except DataError as error:
-        raise StudyError(f"dataset: {error}") from error
+    known = _image_facts(sheet)
+    for seed in sheet.seeds:
+        _check_seed("seeds", seed)
+    study_recipe = WrittenRecipe.of(sheet.recipe)
     teachers = {
-        name: _teacher(sheet, name, entry, hashes or {}) for name, entry in sheet.teachers.items()
+        name: _teacher(sheet, name, entry, study_recipe, known.train_images, hashes or {})
+        for name, entry in sheet.teachers.items()
     }
     cells: dict[str, Cell] = {}
+    notes: list[str] = []
     for pair in sheet.pairs:
+        at = f"pairs: {pair.teacher}--{pair.student}"
         _check("pairs: student", pair.student, network_names())
-        check_settings(pair.settings, f"pairs: {pair.teacher}--{pair.student}")
+        check_settings(pair.settings, at)
         changes = sheet.student_recipes.get(pair.student, {})
-        students = _recipe(sheet.recipe, changes, f"student_recipes.{pair.student}")
+        students = study_recipe.changed(changes, f"student_recipes.{pair.student}")
+        if len(pair.without) == len(sheet.methods):
+            raise StudyError(f"{at}: without: no method is left; leave the pair out instead")
         for method in sheet.methods:
-            recipe = _recipe(students, method.recipe, f"methods: {method.name}: recipe")
+            own = students.changed(method.recipe, f"methods: {method.name}: recipe")
+            recipe = own.checked(known.train_images)
             resolved = resolve(method, sheet.settings)
             taught = bool(needs_of(resolved))
             if method.name in pair.without:
                 if not taught:
                     raise StudyError(
-                        f"pairs: {pair.teacher}--{pair.student}: without: {method.name} needs no "
-                        "teacher: it belongs to the student, not to a pair"
+                        f"{at}: without: {method.name} needs no teacher: it belongs to the "
+                        "student, not to a pair"
                     )
                 continue
+            levels = [sheet.settings]
             if taught:
-                resolved = resolve(method, _merge(sheet.settings, pair.settings))
+                levels.append(pair.settings)
+                resolved = resolve(method, _merge(*levels))
             spec = RunSpec(
                 dataset=sheet.dataset,
                 network=pair.student,
@@ -122,9 +134,12 @@ def expand(
             )
             if reason := misfit(spec, known):
                 raise StudyError(
-                    f"pairs: {pair.teacher}--{pair.student}: {method.name}: {reason}; to leave "
-                    f"the method out, give the pair 'without: [{method.name}]'"
+                    f"{at}: {method.name}: {reason}; to leave the method out, give the pair "
+                    f"'without: [{method.name}]'"
                 )
+            written = written_settings(method, *levels)
+            if idle := idle_default(resolved, recipe, written) or idle_group(resolved, recipe):
+                raise StudyError(f"{at}: {method.name}: {idle}")
             cell = Cell(
                 pair=f"{pair.teacher}--{pair.student}" if taught else pair.student,
                 method=method.name,
@@ -138,6 +153,8 @@ def expand(
                 needs=tuple(sorted(needs_of(resolved))),
             )
             cells.setdefault(cell.key, cell)
+            notes += [f"methods: {method.name}: {note}" for note in notes_on(resolved, recipe)]
+    notes += notes_on_unused(sheet.settings, [cell.spec.method for cell in cells.values()])
     used = [teachers[name] for name in dict.fromkeys(pair.teacher for pair in sheet.pairs)]
     networks = [*(node.spec.network for node in used), *(pair.student for pair in sheet.pairs)]
     return Expansion(
@@ -162,23 +179,44 @@ def expand(
             views=known.views,
         ),
         networks={name: network_facts(name, known) for name in dict.fromkeys(networks)},
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]) -> TeacherNode:
+def _image_facts(sheet: Sheet) -> Facts:
+    """Return how many images there are to train on, and how large."""
+    _check("dataset.name", sheet.dataset.name, dataset_names())
+    folder = sheet.dataset.folder
+    if folder is not None and (problem := folder_problem(folder)):
+        raise StudyError(f"dataset: folder: {problem}")
+    try:
+        return facts(sheet.dataset)
+    except DataError as error:
+        raise StudyError(f"dataset: {error}") from error
+
+
+def _teacher(
+    sheet: Sheet,
+    name: str,
+    entry: Teacher,
+    recipe: WrittenRecipe,
+    images: int,
+    hashes: Mapping[Path, str],
+) -> TeacherNode:
     where = f"teachers.{name}"
     network = entry.network or name
     leaks = entry.import_ is not None and sheet.dataset.split == "validation"
     _check(f"{where}: network", network, network_names())
     spec: TeacherSpec
     if entry.train is not None:
-        recipe = _recipe(sheet.recipe, entry.train.recipe, f"{where}.train.recipe")
+        _check_seed(f"{where}.train", entry.train.seed)
+        own = recipe.changed(entry.train.recipe, f"{where}.train.recipe")
         spec = TrainedTeacher(
             run=RunSpec(
                 dataset=sheet.dataset,
                 network=network,
                 method=_alone(),
-                recipe=recipe,
+                recipe=own.checked(images),
                 seed=entry.train.seed,
             )
         )
@@ -217,14 +255,6 @@ def _alone() -> MethodSpec:
     return resolve(Method(name="student"), {})
 
 
-def _recipe(base: Recipe, changes: dict[str, Any], where: str) -> Recipe:
-    """Return a recipe with some of its settings changed."""
-    try:
-        return Recipe.model_validate({**base.model_dump(), **changes})
-    except ValidationError as error:
-        raise StudyError(explain(where, error)) from error
-
-
 def _merge(*levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return settings by term, later levels over earlier ones."""
     names = dict.fromkeys(name for level in levels for name in level)
@@ -234,3 +264,8 @@ def _merge(*levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def _check(where: str, name: str, allowed: list[str] | tuple[str, ...]) -> None:
     if name not in allowed:
         raise StudyError(f"{where}: unknown '{name}'{suggest(name, allowed)}")
+
+
+def _check_seed(where: str, seed: int) -> None:
+    if problem := seed_problem(seed):
+        raise StudyError(f"{where}: {problem}")

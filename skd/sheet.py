@@ -22,7 +22,9 @@ from pydantic import (
 )
 
 from skd.errors import SkdError, suggest
+from skd.limits import seeds_of
 from skd.spec import DatasetSpec, Frozen, Recipe
+from skd.wording import place, words
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "workflow" / "studies"
@@ -143,7 +145,7 @@ class Sheet(Frozen):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_is_seeds(cls, seeds: Any) -> Any:
-        return list(range(seeds)) if type(seeds) is int else seeds
+        return seeds_of(seeds)
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
@@ -274,10 +276,8 @@ def explain(where: str, error: ValidationError) -> str:
     """Return a validation error as lines of place and message, without the library's own words."""
     lines = []
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        got = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
-        lines.append(f"{where}: {place + ': ' if place else ''}{message}{got}")
+        at = place(item)
+        lines.append(f"{where}: {at + ': ' if at else ''}{words(item)}")
     return "\n".join(lines)
 
 

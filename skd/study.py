@@ -124,6 +124,7 @@ class Expansion(Frozen):
     cells: tuple[Cell, ...]
     images: ImageFacts
     networks: dict[str, NetworkFacts] = Field(description="of every teacher and student")
+    notes: tuple[str, ...] = Field((), description="what is written and has no full effect")
 
     @cached_property
     def _cells_by_key(self) -> dict[str, Cell]:

@@ -50,6 +50,7 @@ LIGHT = (
     "skd.cli",
     "skd.code",
     "skd.collapse",
+    "skd.effects",
     "skd.errors",
     "skd.files",
     "skd.jobs",
@@ -71,6 +72,7 @@ LIGHT = (
     "skd.kernels.search",
     "skd.kernels.tables",
     "skd.lease",
+    "skd.limits",
     "skd.planning",
     "skd.planning.budget",
     "skd.planning.commands",
@@ -97,6 +99,7 @@ LIGHT = (
     "skd.provenance.planning",
     "skd.provenance.reading",
     "skd.provenance.shown",
+    "skd.recipes",
     "skd.records",
     "skd.sheet",
     "skd.spec",
@@ -104,10 +107,12 @@ LIGHT = (
     "skd.store",
     "skd.study",
     "skd.teacher_views",
+    "skd.terminal",
     "skd.training.commands",
     "skd.training.options",
     "skd.training.stopping",
     "skd.training.views_command",
+    "skd.wording",
 )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from skd.files import write_json
 from skd.jobs.batches import Shape
@@ -24,6 +23,7 @@ from skd.planning.timings import load
 from skd.sheet import find_sheet, read_sheet
 from skd.store import Store
 from skd.study import load_expansion
+from skd.terminal import PlainConsole
 
 
 class TeacherViewsMode(StrEnum):
@@ -85,11 +85,11 @@ def plan(
     simulated = schedules(found, jobs, counts)
     made = make_plan(found, simulated)
     kept = keep_plan(made, results, renew)
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(tables.parts_table(found))
     console.print(tables.wall_table(simulated, len(jobs)))
     for line in [*tables.needs(found), *tables.notes(found, kept, plan_path(results, made.study))]:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     proposal = None if budget is None else propose(found, budget)
     if json:
         write_json(json, tables.data(found, simulated, jobs, made, proposal))
@@ -110,7 +110,9 @@ def propose(found: Survey, hours: float) -> budgets.Proposal:
     return budgets.propose(found.expansion, teachers, runs, 3600 * hours)
 
 
-def _print_proposal(console: Console, proposal: budgets.Proposal, study: str, hours: float) -> None:
+def _print_proposal(
+    console: PlainConsole, proposal: budgets.Proposal, study: str, hours: float
+) -> None:
     if proposal.smallest is not None:
         console.print(
             f"\nNothing fits {tables.hours(3600 * hours)}: one pair with one seed takes "
@@ -124,4 +126,4 @@ def _print_proposal(console: Console, proposal: budgets.Proposal, study: str, ho
         f"\nWithin {tables.hours(3600 * hours)}, run first ({tables.hours(proposal.seconds)}):"
     )
     for line in budgets.sheet_lines(proposal, read_sheet(find_sheet(study)).pairs):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
