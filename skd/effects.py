@@ -11,6 +11,7 @@ from typing import Any
 
 from skd.sheet import Method
 from skd.spec import MethodSpec, Recipe
+from skd.wording import shown
 
 Settings = Mapping[str, Mapping[str, Any]]
 SIMPLIFIER = "simplifier"
@@ -49,8 +50,8 @@ def idle_group(method: MethodSpec, recipe: Recipe) -> str | None:
     if group is None or group <= recipe.batch_size:
         return None
     return (
-        f"simplifier: group {group}: a batch has only {recipe.batch_size} images; write a group "
-        f"of {recipe.batch_size} or less, or leave it out for the whole batch"
+        f"simplifier: group {shown(group)}: a batch has only {recipe.batch_size} images; write a "
+        f"group of {recipe.batch_size} or less, or leave it out for the whole batch"
     )
 
 

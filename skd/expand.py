@@ -106,11 +106,12 @@ def expand(
         check_settings(pair.settings, at)
         changes = sheet.student_recipes.get(pair.student, {})
         students = study_recipe.changed(changes, f"student_recipes.{pair.student}")
-        if len(pair.without) == len(sheet.methods):
+        if pair.student in sheet.student_recipes and students.recipe == sheet.recipe:
+            notes.append(f"student_recipes: {pair.student}: its recipe is the study's")
+        if {method.name for method in sheet.methods} <= set(pair.without):
             raise StudyError(f"{at}: without: no method is left; leave the pair out instead")
         for method in sheet.methods:
             own = students.changed(method.recipe, f"methods: {method.name}: recipe")
-            recipe = own.checked(known.train_images)
             resolved = resolve(method, sheet.settings)
             taught = bool(needs_of(resolved))
             if method.name in pair.without:
@@ -120,7 +121,7 @@ def expand(
                         "student, not to a pair"
                     )
                 continue
-            levels = [sheet.settings]
+            recipe, levels = own.checked(known.train_images), [sheet.settings]
             if taught:
                 levels.append(pair.settings)
                 resolved = resolve(method, _merge(*levels))

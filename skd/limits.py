@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from skd.spec import FolderSpec, Recipe
+from skd.wording import shown
 
 MOST_SEEDS = 10_000
 SEEDS_BELOW = 2**32
@@ -29,8 +30,8 @@ def seeds_of(seeds: Any) -> Any:
     count = len(seeds) if isinstance(seeds, list) else seeds
     if type(count) is int and not 1 <= count <= MOST_SEEDS:
         raise ValueError(
-            f"{count} seeds: write a number of seeds from 1 to {MOST_SEEDS:,} (as each is a run of "
-            "every cell), or a list of them such as [0, 1, 2]"
+            f"{shown(count)} seeds: write a number of seeds from 1 to {MOST_SEEDS:,} (each is a "
+            "run of every cell), or a list of them such as [0, 1, 2]"
         )
     return list(range(seeds)) if type(seeds) is int else seeds
 
@@ -39,7 +40,9 @@ def seed_problem(seed: int) -> str | None:
     """Return why a number cannot be a seed, or none."""
     if 0 <= seed < SEEDS_BELOW:
         return None
-    return f"seed {seed}: allowed: 0 to {SEEDS_BELOW - 1} (32 bits, which every table can hold)"
+    return (
+        f"seed {shown(seed)}: allowed: 0 to {SEEDS_BELOW - 1} (32 bits, which every table can hold)"
+    )
 
 
 def folder_problem(folder: FolderSpec) -> str | None:
@@ -47,18 +50,19 @@ def folder_problem(folder: FolderSpec) -> str | None:
     low, high = SIZES
     if not low <= folder.size <= high:
         return (
-            f"size {folder.size}: allowed: {low} to {high} pixels (an image of that height and "
-            "width has to pass through every network)"
+            f"size {shown(folder.size)}: allowed: {low} to {high} pixels (an image of that "
+            "height and width has to pass through every network)"
         )
     most = min(MOST_CLASSES, folder.train_images)
     if not 2 <= folder.classes <= most:
         return (
-            f"classes {folder.classes}: allowed: 2 to {most} (at most {MOST_CLASSES:,}, and each "
-            "has at least one of the training images)"
+            f"classes {shown(folder.classes)}: allowed: 2 to {most} (at most {MOST_CLASSES:,}, "
+            "and each has at least one of the training images)"
         )
     for name in ("train_images", "test_images"):
         if (count := getattr(folder, name)) > MOST_PHOTOS:
-            return f"{name} {count}: allowed: up to {MOST_PHOTOS:,} (their list is kept in memory)"
+            most = f"{MOST_PHOTOS:,} (their list is kept in memory)"
+            return f"{name} {shown(count)}: allowed: up to {most}"
     return None
 
 
@@ -66,8 +70,8 @@ def recipe_problem(recipe: Recipe) -> str | None:
     """Return why nothing can be trained by a recipe's numbers, or none."""
     if recipe.epochs > MOST_EPOCHS:
         return (
-            f"epochs {recipe.epochs}: allowed: up to {MOST_EPOCHS:,} (a run's record holds a row "
-            "for each)"
+            f"epochs {shown(recipe.epochs)}: allowed: up to {MOST_EPOCHS:,} (a run's record holds "
+            "a row for each)"
         )
     if recipe.momentum >= 1:
         return f"momentum {recipe.momentum:g}: must be less than 1, or steps grow without end"
@@ -89,7 +93,7 @@ def _number_problem(name: str, value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if isinstance(value, int) and value > MOST_COUNT:
-        return f"{name} {value}: allowed: up to {MOST_COUNT:,} (more fits into no memory)"
+        return f"{name} {shown(value)}: allowed: up to {MOST_COUNT:,} (more fits into no memory)"
     if value and not SMALLEST <= abs(value) <= LARGEST:
         return (
             f"{name} {value:g}: allowed: {SMALLEST:g} to {LARGEST:g} in size, or 0 where that is "

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from skd.limits import recipe_problem
 from skd.sheet import StudyError, explain
 from skd.spec import Recipe
+from skd.wording import shown
 
 DEFAULT = Recipe()
 
@@ -68,17 +69,17 @@ class WrittenRecipe:
         recipe, last = self.recipe, self.recipe.epochs
         if beyond := [epoch for epoch in recipe.milestones if epoch >= last]:
             return (
-                f"milestones {', '.join(map(str, beyond))}{self._origin('milestones')}: training "
+                f"milestones {', '.join(map(shown, beyond))}{self._origin('milestones')}: training "
                 f"ends with epoch {last}, before they take effect; {_milestones_for(last)}"
             )
         if recipe.batch_size > images:
             return (
-                f"batch_size {recipe.batch_size}{self._origin('batch_size')}: there are only "
-                f"{images} training images; write batch_size: {images} or less"
+                f"batch_size {shown(recipe.batch_size)}{self._origin('batch_size')}: there are "
+                f"only {images} training images; write batch_size: {images} or less"
             )
         if recipe.bn_batch is not None and recipe.bn_batch > recipe.batch_size:
             return (
-                f"bn_batch {recipe.bn_batch}{self._origin('bn_batch')}: a batch has only "
+                f"bn_batch {shown(recipe.bn_batch)}{self._origin('bn_batch')}: a batch has only "
                 f"{recipe.batch_size} images; write bn_batch: {recipe.batch_size} or less"
             )
         return None

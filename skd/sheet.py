@@ -24,6 +24,7 @@ from pydantic import (
 from skd.errors import SkdError, suggest
 from skd.limits import seeds_of
 from skd.spec import DatasetSpec, Frozen, Recipe
+from skd.terminal import printable
 from skd.wording import place, words
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,6 +135,13 @@ class Sheet(Frozen):
     methods: tuple[Method, ...] = Field(min_length=1)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+
+    @field_validator("title", "description")
+    @classmethod
+    def _check_printable(cls, text: str) -> str:
+        if printable(text) != text:
+            raise ValueError(f"{text!r} has control characters: write text and line breaks only")
+        return text
 
     @field_validator("methods", mode="before")
     @classmethod

@@ -56,8 +56,11 @@ class Frozen(BaseModel):
         for key, value in data.items():
             if key not in names:
                 raise ValueError(f"unknown key '{key}'{suggest(str(key), list(names))}")
-            if isinstance(value, bool) and cls.model_fields[names[key]].annotation is not bool:
-                raise ValueError(f"{names[key]}: {str(value).lower()} is no value for it")
+            if cls.model_fields[names[key]].annotation is bool:
+                continue
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, bool):
+                    raise ValueError(f"{names[key]}: {str(item).lower()} is no value for it")
         if info.context == "stored":
             missing = {n: v for n, v in _neutral_values(cls).items() if n not in data}
             return {**data, **missing}

@@ -30,10 +30,10 @@ WORDS: dict[str, str | Callable[[Context], str]] = {
     "too_short": lambda context: f"must have at least {_items(context['min_length'])}",
     "too_long": lambda context: f"must have at most {_items(context['max_length'])}",
     "literal_error": lambda context: f"allowed: {context['expected']}",
-    "greater_than": lambda context: f"must be greater than {context['gt']}",
-    "greater_than_equal": lambda context: f"must be at least {context['ge']}",
-    "less_than": lambda context: f"must be less than {context['lt']}",
-    "less_than_equal": lambda context: f"must be at most {context['le']}",
+    "greater_than": lambda context: f"must be greater than {context['gt']:g}",
+    "greater_than_equal": lambda context: f"must be at least {context['ge']:g}",
+    "less_than": lambda context: f"must be less than {context['lt']:g}",
+    "less_than_equal": lambda context: f"must be at most {context['le']:g}",
 }
 TOLD = 60  # characters of a value
 
@@ -45,7 +45,7 @@ def words(error: Mapping[str, Any]) -> str:
         return message
     found = WORDS.get(kind, message)
     text = found if isinstance(found, str) else found(error.get("ctx", {}))
-    return text if kind == "missing" else f"{text}, got {_shown(error['input'])}"
+    return text if kind == "missing" else f"{text}, got {shown(error['input'])}"
 
 
 def place(error: Mapping[str, Any]) -> str:
@@ -57,7 +57,8 @@ def _items(count: int) -> str:
     return "1 item" if count == 1 else f"{count} items"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as a sheet writes it, shortened where it is long."""
     plain = {None: "nothing", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
         return plain[value]

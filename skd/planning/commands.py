@@ -88,7 +88,8 @@ def plan(
     console = PlainConsole()
     console.print(tables.parts_table(found))
     console.print(tables.wall_table(simulated, len(jobs)))
-    for line in [*tables.needs(found), *tables.notes(found, kept, plan_path(results, made.study))]:
+    lines = [*tables.needs(found), *tables.notes(found, kept, plan_path(results, made.study))]
+    for line in [*lines, *(f"note: {note}" for note in expansion.notes)]:
         console.print(line, soft_wrap=True)
     proposal = None if budget is None else propose(found, budget)
     if json:
