@@ -10,6 +10,7 @@ import typer
 
 from report.render import render
 from report.verdicts import MARGIN
+from skd import bounds
 from skd.errors import SkdError
 from skd.study import load_expansion
 from skd.terminal import printable
@@ -23,7 +24,12 @@ def report(
     study: Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")],
     results: Annotated[Path, typer.Option(help="the folder that holds the results")] = RESULTS,
     margin: Annotated[
-        float, typer.Option(min=0, help="of equivalence, in points: within it is reproduced")
+        float,
+        typer.Option(
+            min=0,
+            callback=bounds.finite,
+            help="of equivalence, in points: within it is reproduced",
+        ),
     ] = MARGIN,
 ) -> None:
     """Write a study's report, whatever has been run so far, and print its path."""

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from skd import bounds
 from skd.errors import FAILED, SkdError, suggest
 from skd.terminal import PlainConsole
 
@@ -30,7 +31,10 @@ def diff(
         str | None, typer.Option(help="only this study [all that both folders have]")
     ] = None,
     margin: Annotated[
-        float | None, typer.Option(min=0, help="of the verdicts, in points [the report's]")
+        float | None,
+        typer.Option(
+            min=0, callback=bounds.finite, help="of the verdicts, in points [the report's]"
+        ),
     ] = None,
     equivalence: Annotated[
         float | None,

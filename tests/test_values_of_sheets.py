@@ -66,7 +66,7 @@ def method(**entry: Any) -> dict[str, Any]:
         ),
         (
             {"recipe": {"epochs": 3, "milestones": [2], "batch_size": 10**12}},
-            "batch_size 1000000000000 .from recipe.: there are only 80 training images; write batch_",
+            "batch_size 1000000000000 .from recipe.: there are only 80 training images; write",
         ),
         (
             {"dataset": {"name": "digits", "train_limit": 40}},
@@ -87,7 +87,7 @@ def method(**entry: Any) -> dict[str, Any]:
         (
             DKD,
             r"dkd: term dkd: warmup_epochs 20 \(the default\): training ends with epoch 3, before "
-            r"it is over; write settings: \{dkd: \{warmup_epochs: 1\}\}, say, or 20 if that is meant",
+            r"it is over; write settings: \{dkd: \{warmup_epochs: 1\}\}, say, or 20 if",
         ),
         ({"methods": ["ctkd"]}, r"curriculum_epochs 10 \(the default\)"),
         (

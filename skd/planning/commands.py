@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from skd import bounds
 from skd.files import write_json
 from skd.jobs.batches import Shape
 from skd.jobs.launch import Parallel
@@ -50,7 +51,8 @@ def plan(
         str | None, typer.Option(help="a reference device, where nothing was measured [a100]")
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(min=0, help="device-hours: propose what to run first")
+        float | None,
+        typer.Option(min=0, callback=bounds.finite, help="device-hours: propose what to run first"),
     ] = None,
     side_by_side: SideBySide = "auto",
     processes: Annotated[
@@ -63,7 +65,12 @@ def plan(
         int | None, typer.Option(min=1, help="cells of a pair a job [as --job-minutes allows]")
     ] = None,
     job_minutes: Annotated[
-        float, typer.Option(min=0, help="put cells of a pair together up to so long a job")
+        float,
+        typer.Option(
+            min=0,
+            callback=bounds.finite,
+            help="put cells of a pair together up to so long a job",
+        ),
     ] = 60.0,
     teacher_views: Annotated[
         TeacherViewsMode, typer.Option(help="store teachers' outputs on all views: where it pays")
