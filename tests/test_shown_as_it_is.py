@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from report.render import render
 from report.tables.latex import escaped, table_latex
 from report.tables.markdown import plain, table_markdown
 from report.tables.model import Column, Entry
