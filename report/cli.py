@@ -9,9 +9,10 @@ import typer
 
 from report.render import render
 from report.verdicts import MARGIN
+from skd import bounds
 from skd.errors import SkdError
 from skd.study import load_expansion
-from skd.terminal import tolerate_encoding
+from skd.terminal import printable, tolerate_encoding
 from skd.training.options import RESULTS, Results
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -22,7 +23,12 @@ def report(
     study: Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")],
     results: Results = RESULTS,
     margin: Annotated[
-        float, typer.Option(min=0, help="of equivalence, in points: within it is reproduced")
+        float,
+        typer.Option(
+            min=0,
+            callback=bounds.finite,
+            help="of equivalence, in points: within it is reproduced",
+        ),
     ] = MARGIN,
 ) -> None:
     """Write a study's report, whatever has been run so far, and print its path."""
@@ -35,5 +41,5 @@ def main() -> None:
     try:
         app()
     except SkdError as error:
-        print(f"skd-report: {error}", file=sys.stderr)
+        print(printable(f"skd-report: {error}"), file=sys.stderr)
         sys.exit(2)

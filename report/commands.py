@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from skd import bounds
 from skd.errors import FAILED, SkdError, suggest
+from skd.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from report.differences import CellDifference, SetDifference
@@ -29,7 +31,10 @@ def diff(
         str | None, typer.Option(help="only this study [all that both folders have]")
     ] = None,
     margin: Annotated[
-        float | None, typer.Option(min=0, help="of the verdicts, in points [the report's]")
+        float | None,
+        typer.Option(
+            min=0, callback=bounds.finite, help="of the verdicts, in points [the report's]"
+        ),
     ] = None,
     equivalence: Annotated[
         float | None,
@@ -71,7 +76,7 @@ def diff(
     left_out = sorted({*sides[0].expansions, *sides[1].expansions} - {*common})
     if study is not None and study not in common:
         raise DiffError(f"study '{study}' is not in both folders{suggest(study, common)}")
-    console = Console(highlight=False)
+    console = PlainConsole()
     if study is None and left_out:
         console.print(f"in one folder only, not compared: {', '.join(left_out)}")
     if study is None and unreadable:
@@ -91,11 +96,12 @@ def diff(
         raise typer.Exit(FAILED)
 
 
-def _show(found: SetDifference, console: Console) -> None:
+def _show(found: SetDifference, console: PlainConsole) -> None:
     flipped = [cell for cell in found.cells if cell.flipped]
     separated = [cell for cell in found.cells if cell.separated]
     both = sum(cell.difference is not None for cell in found.cells)
-    console.print(f"[bold]{found.study}[/]: {both} cells with finished runs in both A and B")
+    said = f": {both} cells with finished runs in both A and B"
+    console.print(Text.assemble((found.study, "bold"), said))
     console.print(
         f"  runs of one identity: {found.equal} equal in all numbers, {found.unequal} not; "
         f"finished only in A: {found.only_a}, only in B: {found.only_b}"
@@ -105,12 +111,11 @@ def _show(found: SetDifference, console: Console) -> None:
         for name, sides in found.environments.items():
             table.add_row(name, *("\n".join(f"{v} ({n})" for v, n in s.items()) for s in sides))
         console.print(table)
-    console.print(f"[bold]Flipped verdicts: {len(flipped)}[/]")
+    console.print(Text(f"Flipped verdicts: {len(flipped)}", style="bold"))
     if flipped:
         console.print(_cells(flipped))
-    console.print(
-        f"[bold]Cells that differ: {len(separated)}[/] (paired t test, Holm's p < 0.05 over all)"
-    )
+    differ = (f"Cells that differ: {len(separated)}", "bold")
+    console.print(Text.assemble(differ, " (paired t test, Holm's p < 0.05 over all)"))
     if separated:
         console.print(_cells(separated))
 

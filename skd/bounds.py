@@ -1,7 +1,11 @@
-"""How many threads, lanes and processes a command may start on this machine. Imports no torch."""
+"""Which numbers options may have: counts that this machine can bear, and finite numbers.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import TypeVar
@@ -41,6 +45,13 @@ def at_most(most: Callable[[], int], why: str) -> Callable[[Given], Given]:
         return value
 
     return check
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse an option's infinite number."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"got {value:g}; allowed: a finite number")
+    return value
 
 
 threads = at_most(cores, "one a core")

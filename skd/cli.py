@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from report.commands import diff
 from skd.analyses.commands import analyse
@@ -35,7 +34,7 @@ from skd.provenance.commands import merge, show
 from skd.sheet import StudyError, explain
 from skd.spec import DatasetSpec
 from skd.store import Store
-from skd.terminal import tolerate_encoding
+from skd.terminal import PlainConsole, printable, tolerate_encoding
 from skd.training.commands import teacher, train
 from skd.training.options import RESULTS, Device, Results, Study, Threads
 from skd.training.views_command import teacher_views
@@ -123,7 +122,7 @@ def list_(what: Annotated[Listing, typer.Argument(help="what to list")]) -> None
     """List what a study sheet may name."""
     from skd import listing
 
-    Console().print(getattr(listing, what.value)())
+    PlainConsole().print(getattr(listing, what.value)())
 
 
 @app.command()
@@ -142,6 +141,8 @@ def expand(study: Study, results: Results = RESULTS) -> None:
         f"{expansion.study}: {len(expansion.teachers)} teachers, {len(expansion.cells)} cells, "
         f"{len(runs)} runs: {path}"
     )
+    for note in expansion.notes:
+        print(printable(f"note: {note}"), file=sys.stderr)
 
 
 app.command()(teacher)
@@ -169,7 +170,7 @@ def main() -> None:
     try:
         app()
     except SkdError as error:
-        print(f"skd: {error}", file=sys.stderr)
+        print(printable(f"skd: {error}"), file=sys.stderr)
         sys.exit(_status(error))
 
 

@@ -6,24 +6,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from skd.code.closure import read_files
 from skd.code.here import roots_of_run
 from skd.data import dataset_names, facts
-from skd.data.images import CHANNELS, DataError
+from skd.data.images import CHANNELS, DataError, Facts
 from skd.discovery import BrokenFileError
+from skd.effects import (
+    idle_default,
+    idle_group,
+    notes_on,
+    notes_on_unused,
+    written_settings,
+)
 from skd.errors import SkdError, suggest
 from skd.files import sha256_of
 from skd.fit import extra_facts, misfit, network_facts
+from skd.limits import folder_problem, seed_problem
 from skd.methods import check_settings, needs_of, resolve
 from skd.models import check_network
+from skd.recipes import WrittenRecipe
 from skd.sheet import (
     Import,
     Method,
     Sheet,
     Teacher,
-    explain,
     read_sheet,
 )
 from skd.sheet_files import StudyError, find_sheet, sheet_text
@@ -31,7 +37,6 @@ from skd.spec import (
     DatasetSpec,
     ImportedTeacher,
     MethodSpec,
-    Recipe,
     RunSpec,
     TeacherSpec,
     TrainedTeacher,
@@ -86,34 +91,41 @@ def expand(
         StudyError: an unknown data set, network, method, term or setting, or a method that cannot
             work on a pair.
     """
-    if (name := sheet.dataset.name) not in dataset_names():
-        raise StudyError(f"dataset.name: unknown '{name}'{suggest(name, dataset_names())}")
-    try:
-        known = facts(sheet.dataset)
-    except (DataError, BrokenFileError) as error:
-        raise StudyError(f"dataset: {error}") from error
+    known = _image_facts(sheet)
+    for seed in sheet.seeds:
+        _check_seed("seeds", seed)
+    study_recipe = WrittenRecipe.of(sheet.recipe)
     teachers = {
-        name: _teacher(sheet, name, entry, hashes or {}) for name, entry in sheet.teachers.items()
+        name: _teacher(sheet, name, entry, study_recipe, known.train_images, hashes or {})
+        for name, entry in sheet.teachers.items()
     }
     cells: dict[str, Cell] = {}
+    notes: list[str] = []
     for pair in sheet.pairs:
+        at = f"pairs: {pair.teacher}--{pair.student}"
         _check_network("pairs: student", pair.student)
-        check_settings(pair.settings, f"pairs: {pair.teacher}--{pair.student}")
+        check_settings(pair.settings, at)
         changes = sheet.student_recipes.get(pair.student, {})
-        students = _recipe(sheet.recipe, changes, f"student_recipes.{pair.student}")
+        students = study_recipe.changed(changes, f"student_recipes.{pair.student}")
+        if pair.student in sheet.student_recipes and students.recipe == sheet.recipe:
+            notes.append(f"student_recipes: {pair.student}: its recipe is the study's")
+        if {method.name for method in sheet.methods} <= set(pair.without):
+            raise StudyError(f"{at}: without: no method is left; leave the pair out instead")
         for method in sheet.methods:
-            recipe = _recipe(students, method.recipe, f"methods: {method.name}: recipe")
+            own = students.changed(method.recipe, f"methods: {method.name}: recipe")
             resolved = resolve(method, sheet.settings)
             taught = bool(needs_of(resolved))
             if method.name in pair.without:
                 if not taught:
                     raise StudyError(
-                        f"pairs: {pair.teacher}--{pair.student}: without: {method.name} needs no "
-                        "teacher: it belongs to the student, not to a pair"
+                        f"{at}: without: {method.name} needs no teacher: it belongs to the "
+                        "student, not to a pair"
                     )
                 continue
+            recipe, levels = own.checked(known.train_images), [sheet.settings]
             if taught:
-                resolved = resolve(method, _merge(sheet.settings, pair.settings))
+                levels.append(pair.settings)
+                resolved = resolve(method, _merge(*levels))
             spec = RunSpec(
                 dataset=sheet.dataset,
                 network=pair.student,
@@ -124,9 +136,12 @@ def expand(
             )
             if reason := misfit(spec, known):
                 raise StudyError(
-                    f"pairs: {pair.teacher}--{pair.student}: {method.name}: {reason}; to leave "
-                    f"the method out, give the pair 'without: [{method.name}]'"
+                    f"{at}: {method.name}: {reason}; to leave the method out, give the pair "
+                    f"'without: [{method.name}]'"
                 )
+            written = written_settings(method, *levels)
+            if idle := idle_default(resolved, recipe, written) or idle_group(resolved, recipe):
+                raise StudyError(f"{at}: {method.name}: {idle}")
             cell = Cell(
                 pair=f"{pair.teacher}--{pair.student}" if taught else pair.student,
                 method=method.name,
@@ -140,6 +155,8 @@ def expand(
                 needs=tuple(sorted(needs_of(resolved))),
             )
             cells.setdefault(cell.key, cell)
+            notes += [f"methods: {method.name}: {note}" for note in notes_on(resolved, recipe)]
+    notes += notes_on_unused(sheet.settings, [cell.spec.method for cell in cells.values()])
     used = [teachers[name] for name in dict.fromkeys(pair.teacher for pair in sheet.pairs)]
     networks = [*(node.spec.network for node in used), *(pair.student for pair in sheet.pairs)]
     specs = [cell.spec for cell in cells.values()]
@@ -167,23 +184,45 @@ def expand(
         ),
         networks={name: network_facts(name, known) for name in dict.fromkeys(networks)},
         code=read_files({root for spec in specs for root in roots_of_run(spec)}),
+        notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]) -> TeacherNode:
+def _image_facts(sheet: Sheet) -> Facts:
+    """Return how many images there are to train on, and how large."""
+    if (name := sheet.dataset.name) not in dataset_names():
+        raise StudyError(f"dataset.name: unknown '{name}'{suggest(name, dataset_names())}")
+    folder = sheet.dataset.folder
+    if folder is not None and (problem := folder_problem(folder)):
+        raise StudyError(f"dataset: folder: {problem}")
+    try:
+        return facts(sheet.dataset)
+    except (DataError, BrokenFileError) as error:
+        raise StudyError(f"dataset: {error}") from error
+
+
+def _teacher(
+    sheet: Sheet,
+    name: str,
+    entry: Teacher,
+    recipe: WrittenRecipe,
+    images: int,
+    hashes: Mapping[Path, str],
+) -> TeacherNode:
     where = f"teachers.{name}"
     network = entry.network or name
     leaks = entry.import_ is not None and sheet.dataset.split == "validation"
     _check_network(f"{where}: network", network)
     spec: TeacherSpec
     if entry.train is not None:
-        recipe = _recipe(sheet.recipe, entry.train.recipe, f"{where}.train.recipe")
+        _check_seed(f"{where}.train", entry.train.seed)
+        own = recipe.changed(entry.train.recipe, f"{where}.train.recipe")
         spec = TrainedTeacher(
             run=RunSpec(
                 dataset=sheet.dataset,
                 network=network,
                 method=_alone(),
-                recipe=recipe,
+                recipe=own.checked(images),
                 seed=entry.train.seed,
             )
         )
@@ -222,14 +261,6 @@ def _alone() -> MethodSpec:
     return resolve(Method(name="student"), {})
 
 
-def _recipe(base: Recipe, changes: dict[str, Any], where: str) -> Recipe:
-    """Return a recipe with some of its settings changed."""
-    try:
-        return Recipe.model_validate({**base.model_dump(), **changes})
-    except ValidationError as error:
-        raise StudyError(explain(where, error)) from error
-
-
 def _merge(*levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return settings by term, later levels over earlier ones."""
     names = dict.fromkeys(name for level in levels for name in level)
@@ -241,3 +272,8 @@ def _check_network(where: str, name: str) -> None:
         check_network(name)
     except SkdError as error:
         raise StudyError(f"{where}: {error}") from error
+
+
+def _check_seed(where: str, seed: int) -> None:
+    if problem := seed_problem(seed):
+        raise StudyError(f"{where}: {problem}")

@@ -9,21 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from skd.errors import suggest
+from skd.limits import settings_problem
 from skd.sheet import Method, explain
 from skd.sheet_files import StudyError
 from skd.simplifier import VERSION, SimplifierSettings
-from skd.spec import MethodSpec, SimplifierSpec, TermSpec, canonical
+from skd.spec import Frozen, MethodSpec, SimplifierSpec, TermSpec, canonical
 from skd.terms import Need, TermSettings, broken_terms, term_class, term_classes
 from skd.yaml_reading import YamlError, read_yaml
 
 CROSS_ENTROPY = "cross_entropy"
 SIMPLIFIER = "simplifier"
 Settings = Mapping[str, Mapping[str, Any]]
+Model = TypeVar("Model", bound=Frozen)
 
 
 @cache
@@ -100,11 +102,8 @@ def check_settings(settings: Settings, where: str) -> None:
         _refuse_broken(name, where)
         if name not in known:
             raise StudyError(f"{where}: settings for unknown term '{name}'{suggest(name, known)}")
-        try:
-            known[name].model_validate(values)  # every setting has a default
-        except ValidationError as error:
-            part = name if name == SIMPLIFIER else f"term {name}"
-            raise StudyError(explain(f"{where}: {part}", error)) from error
+        part = name if name == SIMPLIFIER else f"term {name}"
+        _validated(known[name], values, f"{where}: {part}")  # every setting has a default
         if name == CROSS_ENTROPY:
             for idle in ("cross_entropy", "teacher", "standardise"):
                 if idle in values:
@@ -186,10 +185,7 @@ def _terms(
             raise StudyError(f"{where}: unknown term '{name}'{suggest(str(name), term_classes())}")
         values = {key: value for key, value in values.items() if key != "term"}
         values = {**defaults, **shared.get(name, {}), **values, **own.get(name, {})}
-        try:
-            return name, term_class(name).Settings.model_validate(values)
-        except ValidationError as error:
-            raise StudyError(explain(f"{where}: term {name}", error)) from error
+        return name, _validated(term_class(name).Settings, values, f"{where}: term {name}")
 
     entropies = [values for values in written if values.get("term") == CROSS_ENTROPY]
     others = [term(values) for values in written if values not in entropies]
@@ -200,8 +196,16 @@ def _terms(
 
 
 def _simplifier(values: dict[str, Any], where: str) -> SimplifierSpec:
-    try:
-        settings = SimplifierSettings.model_validate(values)
-    except ValidationError as error:
-        raise StudyError(explain(f"{where}: simplifier", error)) from error
+    settings = _validated(SimplifierSettings, values, f"{where}: simplifier")
     return SimplifierSpec(version=VERSION, settings=canonical(settings))
+
+
+def _validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
+    """Return settings, with their numbers within bounds."""
+    try:
+        settings = model.model_validate(values)
+    except ValidationError as error:
+        raise StudyError(explain(where, error)) from error
+    if problem := settings_problem(settings.model_dump()):
+        raise StudyError(f"{where}: {problem}")
+    return settings

@@ -22,9 +22,12 @@ from pydantic import (
 
 from skd.errors import suggest
 from skd.files import home_expanded
+from skd.limits import seeds_of
 from skd.names import Name, check_path
 from skd.sheet_files import StudyError, load, sheet_files
 from skd.spec import DatasetSpec, Frozen, Recipe
+from skd.terminal import printable
+from skd.wording import place, words
 
 
 class Train(Frozen):
@@ -148,6 +151,13 @@ class Sheet(Frozen):
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
 
+    @field_validator("title", "description")
+    @classmethod
+    def _check_printable(cls, text: str) -> str:
+        if printable(text) != text:
+            raise ValueError(f"{text!r} has control characters: write text and line breaks only")
+        return text
+
     @field_validator("methods", mode="before")
     @classmethod
     def _names_are_methods(cls, methods: Any) -> Any:
@@ -158,7 +168,7 @@ class Sheet(Frozen):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_is_seeds(cls, seeds: Any) -> Any:
-        return list(range(seeds)) if type(seeds) is int else seeds
+        return seeds_of(seeds)
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
@@ -210,8 +220,6 @@ def explain(where: str, error: ValidationError) -> str:
     """Return a validation error as lines of place and message, without the library's own words."""
     lines = []
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"])
-        message = item["msg"].removeprefix("Value error, ")
-        got = "" if item["type"] in ("missing", "value_error") else f", got {item['input']!r}"
-        lines.append(f"{where}: {place + ': ' if place else ''}{message}{got}")
+        at = place(item)
+        lines.append(f"{where}: {at + ': ' if at else ''}{words(item)}")
     return "\n".join(lines)

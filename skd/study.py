@@ -130,6 +130,7 @@ class Expansion(Frozen):
     code: dict[str, SourceFile] = Field(
         default_factory=dict, description="the files that its runs' numbers depend on, by path"
     )
+    notes: tuple[str, ...] = Field((), description="what is written and has no full effect")
 
     def code_of(self, spec: RunSpec) -> dict[str, str]:
         """Return the digests of the files that one of its runs' numbers depend on, by path."""

@@ -40,7 +40,7 @@ MEASURES = {"top1", "nll", "ece", "per_class_top1", "reliability", "source"}
 @pytest.fixture(scope="module")
 def expansion() -> Expansion:
     teacher = tiny.SHEET["teachers"]["teacher"]
-    absent = {"network": "resnet8", "train": {"seed": 8, "recipe": {"epochs": 2}}}
+    absent = {"network": "resnet8", "train": {"seed": 8, "recipe": {"epochs": 2, "milestones": []}}}
     return tiny.study(
         methods=METHODS,
         recipe={"epochs": 1, "milestones": []},

@@ -59,6 +59,7 @@ LIGHT = (
     "skd.code.stale",
     "skd.collapse",
     "skd.discovery",
+    "skd.effects",
     "skd.errors",
     "skd.files",
     "skd.jobs",
@@ -84,6 +85,7 @@ LIGHT = (
     "skd.kernels.tables",
     "skd.lease",
     "skd.names",
+    "skd.limits",
     "skd.planning",
     "skd.planning.budget",
     "skd.planning.commands",
@@ -110,6 +112,7 @@ LIGHT = (
     "skd.provenance.planning",
     "skd.provenance.reading",
     "skd.provenance.shown",
+    "skd.recipes",
     "skd.records",
     "skd.sheet",
     "skd.sheet_files",
@@ -124,6 +127,7 @@ LIGHT = (
     "skd.training.stopping",
     "skd.training.views_command",
     "skd.yaml_reading",
+    "skd.wording",
 )
 
 

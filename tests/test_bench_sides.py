@@ -158,7 +158,7 @@ def test_mdistiller_itself(
     monkeypatch.setenv("SKD_DATA", str(cifar_root))
     study = tiny.study(
         dataset={"name": "cifar100"},
-        recipe={"epochs": 1, "milestones": [1], "batch_size": 16},
+        recipe={"epochs": 1, "milestones": [], "batch_size": 16},
         teachers={"resnet56": {"train": {"seed": 0}}},
         pairs=[{"teacher": "resnet56", "student": "resnet20"}],
         methods=[*mdistiller.TYPES],

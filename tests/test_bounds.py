@@ -44,6 +44,25 @@ def test_more_than_the_machine_bears_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("plan", "demo", "--job-minutes"),
+        ("plan", "demo", "--budget"),
+        ("diff", ".", ".", "--margin"),
+        ("diff", ".", ".", "--equivalence"),
+    ],
+    ids=lambda command: command[-1],
+)
+@pytest.mark.parametrize("value", ["inf", "nan"])
+def test_what_must_be_finite_is(
+    skd: Callable[..., tuple[int, str, str]], command: tuple[str, ...], value: str
+) -> None:
+    status, _, error = skd(*command, value)
+    assert status == 2
+    assert command[-1] in error
+
+
 def test_bounds_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
     assert bounds.threads(8) == 8

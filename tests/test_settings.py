@@ -74,6 +74,7 @@ def own(tmp_path_factory) -> Expansion:
         "title": "A test",
         "dataset": {"name": "synthetic"},
         "recipe": {"epochs": 1, "milestones": []},
+        "settings": {"dkd": {"warmup_epochs": 20}},
         "teachers": {"big": {"network": "resnet20", "train": {"seed": 0}}},
         "pairs": [
             {"teacher": "big", "student": "resnet8"},

@@ -21,6 +21,7 @@ teachers:
 pairs:
   - {teacher: resnet20, student: resnet8, settings: {dkd: {beta: 2}}}
 methods: [student, dkd]
+settings: {dkd: {warmup_epochs: 2}, reviewkd: {warmup_epochs: 2}}
 seeds: 2
 """
 Write = Callable[..., Path]
@@ -48,10 +49,10 @@ def runs_of(expansion: Expansion) -> set[str]:
 
 
 def test_what_a_sheet_says_replaces_what_the_extended_one_says(write: Write) -> None:
-    write("extends: base\ntitle: Mine\nmethods: [student, kd]\nrecipe: {epochs: 8}\n")
+    write("extends: base\ntitle: Mine\nmethods: [student, kd]\nrecipe: {epochs: 300}\n")
     mine, base = expand_study("mine"), expand_study("base")
     assert (mine.title, mine.methods, mine.seeds) == ("Mine", ("student", "kd"), (0, 1))
-    assert mine.recipe.epochs == 8
+    assert mine.recipe.epochs == 300
     assert mine.recipe.milestones == (150, 180, 210)  # the whole recipe is another
     assert (mine.pairs, base.methods) == (base.pairs, ("student", "dkd"))
     assert mine.sheet.startswith("extends: base")

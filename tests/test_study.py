@@ -402,7 +402,7 @@ URL = "https://example.org/x.pth"
             put("methods", 1, {"name": "kd", "recipe": {"batch_size": "64 images"}}),
             ["methods: kd: recipe: batch_size: ", "'64 images'"],
         ),
-        (put("methods", 1, {"name": "kd", "recipe": 3}), ["methods.1.recipe", "dictionary", "3"]),
+        (put("methods", 1, {"name": "kd", "recipe": 3}), ["methods.1.recipe", "mapping", "3"]),
         (
             put("settings", {"kd": {"temprature": 2}}),
             ["methods: ", "kd: unknown key 'temprature' (did you mean 'temperature'?)", "weight"],
@@ -443,7 +443,7 @@ URL = "https://example.org/x.pth"
         ),
         (put("student_recipes", {"resnet20": {}}), ["student_recipes", "resnet8, resnet14"]),
         # Ill-typed and missing values.
-        (put("recipe", "epochs", "many"), ["recipe.epochs", "integer", "'many'"]),
+        (put("recipe", "epochs", "many"), ["recipe.epochs", "whole number", "'many'"]),
         (put("recipe", "epochs", 0), ["recipe.epochs", "greater than 0"]),
         (put("recipe", "milestones", [3, 2]), ["recipe", "must rise", "[3, 2]"]),
         (put("recipe", "weight_decay", float("nan")), ["recipe.weight_decay", "nan"]),
@@ -463,8 +463,8 @@ URL = "https://example.org/x.pth"
         (lambda s: s["pairs"].append(s["pairs"][0]), ["pairs: named twice", "big", "resnet8"]),
         (put("methods", []), ["methods", "at least 1"]),
         (put("pairs", []), ["pairs", "at least 1"]),
-        (put("seeds", []), ["seeds", "at least 1"]),
-        (put("seeds", 0), ["seeds", "at least 1"]),
+        (put("seeds", []), ["seeds", "from 1 to"]),
+        (put("seeds", 0), ["seeds", "from 1 to"]),
         # Methods that make no sense.
         (
             put("methods", 1, {"name": "x", "like": "kd", "terms": [{"term": "kd"}]}),

@@ -245,7 +245,9 @@ def test_how_a_run_is_executed_is_fixed_at_its_first_step(tmp_path: Path) -> Non
 
 
 def test_a_non_finite_loss_fails_the_run_with_its_reason_and_no_record(tmp_path: Path) -> None:
-    expansion = tiny.study(recipe={"epochs": 2, "milestones": [1], "learning_rate": 1e30})
+    expansion = tiny.study(
+        recipe={"epochs": 2, "milestones": [1], "learning_rate": 1e9, "weight_decay": 1e9}
+    )
     with pytest.raises(RunFailedError, match=r"not finite in epoch 1, step [12] "):
         tiny.run(expansion, tmp_path, "student")
     entry = Store(tmp_path).run(expansion.cell("resnet8", "student").runs[0])

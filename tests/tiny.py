@@ -17,16 +17,30 @@ SHEET = {
     "title": "tiny",
     "dataset": {"name": "digits", "train_limit": 80},  # two steps an epoch, the last of 16
     "recipe": {"epochs": 3, "milestones": [2]},
-    "teachers": {"teacher": {"network": "resnet8", "train": {"seed": 7, "recipe": {"epochs": 2}}}},
+    "teachers": {
+        "teacher": {
+            "network": "resnet8",
+            "train": {"seed": 7, "recipe": {"epochs": 2, "milestones": []}},
+        }
+    },
     "pairs": [{"teacher": "teacher", "student": "resnet8"}],
     "methods": ["student", "kd", "skd", "skd+kd"],
     "seeds": 2,
+}
+# The defaults, written: no run here is as long.
+LONG = {
+    "dkd": {"warmup_epochs": 20},
+    "reviewkd": {"warmup_epochs": 20},
+    "ctkd": {"curriculum_epochs": 10},
 }
 
 
 def study(**changes: Any) -> Expansion:
     """Expand the tiny sheet with some keys replaced."""
-    return expand(Sheet.model_validate({**SHEET, **changes}), study="tiny")
+    own = changes.pop("settings", {})
+    settings = {name: {**LONG.get(name, {}), **own.get(name, {})} for name in {**LONG, **own}}
+    sheet = {**SHEET, "settings": settings, **changes}
+    return expand(Sheet.model_validate(sheet), study="tiny")
 
 
 def options(**changes: Any) -> Options:

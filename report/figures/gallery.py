@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from joblib import Parallel, cpu_count, delayed
-from rich.console import Console
 from rich.progress import track
 
 from report.analysis import Analyses, measures_frame
@@ -19,6 +18,7 @@ from report.ranks import Ranking
 from report.tables.sensitivity import groups
 from skd.analyses.records import FEATURES
 from skd.study import Expansion
+from skd.terminal import PlainConsole
 
 Made = Drawing | str | None  # a text says why there is none
 Job = partial
@@ -145,7 +145,7 @@ def _make(
     jobs = [job for own in plan.values() for job in own]
     many = workers or (min(MOST, cpu_count()) if len(jobs) > MANY else 1)
     drawn = Parallel(many, return_as="generator")(delayed(_attempt)(job) for job in jobs)
-    screen = Console(stderr=True)
+    screen = PlainConsole(stderr=True)
     bar = {"console": screen, "disable": not screen.is_terminal, "transient": True}
     results = list(track(drawn, "figures", total=len(jobs), **bar))
     places = iter(results)

@@ -140,4 +140,6 @@ def _character(character: str) -> str:
     ):
         return character
     plain = unicodedata.normalize("NFD", character).encode("ascii", "ignore").decode()
+    if not plain.isprintable():
+        return "?"
     return "".join(SPECIAL.get(letter, letter) for letter in plain) or "?"

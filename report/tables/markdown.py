@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from report.tables.model import Entry, Table
+from skd.terminal import printable
 
 
 def table_markdown(table: Table) -> str:
@@ -17,8 +18,8 @@ def table_markdown(table: Table) -> str:
 
 def plain(text: str) -> str:
     """Return text that cannot break out of its place, nor become HTML or markup."""
-    flat = "\n".join(" ".join(line.split()) for line in text.split("\n"))
-    for mark in "\\|*_`[":
+    flat = "\n".join(" ".join(printable(line).split()) for line in text.split("\n"))
+    for mark in "\\|*_`[~$#":
         flat = flat.replace(mark, f"\\{mark}")
     return flat.replace("<", "&lt;").replace(">", "&gt;")
 

@@ -6,14 +6,14 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
 from skd.analyses.records import FEATURES, analysis_path
 from skd.analyses.study import analyse as analyse_study
 from skd.errors import suggest
 from skd.sheet_files import StudyError
 from skd.study import load_expansion
+from skd.terminal import PlainConsole, description, printable
 from skd.training.options import RESULTS, Results, Study
 
 
@@ -37,7 +37,9 @@ def analyse(
         if method not in expansion.methods:
             raise StudyError(f"unknown method '{method}'{suggest(method, expansion.methods)}")
     shown = sys.stderr.isatty()
-    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as progress:
+    columns = description(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    screen = PlainConsole(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not shown) as progress:
         analysis = analyse_study(
             expansion,
             results,
@@ -46,4 +48,4 @@ def analyse(
         )
     print(f"{len(analysis.runs)} runs analysed: {analysis_path(results, analysis.study)}")
     for identity, reason in analysis.skipped.items():
-        print(f"skipped {identity}: {reason}", file=sys.stderr)
+        print(printable(f"skipped {identity}: {reason}"), file=sys.stderr)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.text import Text
+
+from skd.terminal import PlainConsole
 
 
 def new_baseline(
@@ -30,13 +32,14 @@ def check_baseline(
     from skd.authoring.contract import check_baseline as check
 
     torch.set_num_threads(1)
-    console, problems = Console(highlight=False), 0
+    console, problems = PlainConsole(), 0
     for method, finding in check(name):
         problems += bool(finding.problem)
         style, word = finding.verdict
-        console.print(f"[{style}]{word:8}[/] {method}: {finding.subject}: {finding.check}")
+        said = f" {method}: {finding.subject}: {finding.check}"
+        console.print(Text.assemble((f"{word:8}", style), said))
         if said := finding.problem or finding.refused:
-            console.print(f"         {said}", markup=False)
+            console.print(f"         {said}")
     print(f"{name}: {problems} broken" if problems else f"{name}: sound")
     if problems:
         raise typer.Exit(1)

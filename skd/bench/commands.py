@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from skd import bounds
 from skd.bench import tables
@@ -25,6 +24,7 @@ from skd.bench.sides import LIVE, MDISTILLER, OURS, PLAIN, SIDES
 from skd.bench.variants import DEFAULT, VARIANTS, product_choice, variant_of
 from skd.errors import FAILED, INTERRUPTED, UnknownNameError
 from skd.study import load_expansion
+from skd.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from skd.training.execution import Execution
@@ -170,7 +170,7 @@ def bench(
         **_machine(place),
     )
     path = output or default_path(results, made)
-    console = Console(highlight=False)
+    console = PlainConsole()
     with _ending_on_sigterm(), progress(len(cases) * plan.turns(groups)) as bar:
         for number, case in enumerate(cases):
             bar.begin_case(number * plan.turns(groups))
@@ -184,9 +184,9 @@ def bench(
     if made.teacher_views:
         shown += tables.views_lines(made.teacher_views)
     for line in [*shown, "", *tables.notes(made), f"written to {path}"]:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if made.failures:
-        Console(stderr=True).print(f"failed: {'; '.join(made.failures)}", markup=False)
+        PlainConsole(stderr=True).print(f"failed: {'; '.join(made.failures)}")
         raise typer.Exit(FAILED)
 
 

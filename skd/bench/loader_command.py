@@ -8,7 +8,6 @@ from statistics import mean, median
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from skd import bounds
 from skd.bench.loader_results import (
@@ -24,6 +23,7 @@ from skd.bench.loader_results import (
 from skd.bench.measure import alternation, paired_ratio
 from skd.bench.progress import progress
 from skd.files import write_json
+from skd.terminal import PlainConsole
 
 SAMPLE = 200  # photos whose size is looked up
 
@@ -105,10 +105,10 @@ def bench_loader(
     stamp = made.made_at.split("+")[0].replace(":", "")
     path = output or results / "bench-loader" / f"{stamp}.json"
     write_json(path, made.model_dump(mode="json"))
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(table(made))
     for line in [*notes(made), f"written to {path}"]:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _median_size(paths: list[Path]) -> tuple[int, int]:

@@ -27,10 +27,13 @@ APART = (
     "skd.files",
     "skd.jobs*",
     "skd.lease",
+    "skd.limits",
     "skd.records",
     "skd.names",
     "skd.sheet*",
     "skd.store",
+    "skd.wording",
+    "skd.terminal",
     "skd.yaml_reading",
 )
 PACKAGES = ("skd", "baselines")

@@ -24,6 +24,7 @@ from skd.jobs.workers import run_workers
 from skd.store import Entry, Store
 from skd.study import check_unchanged, digest_of, load_expansion
 from skd.teacher_views import ViewsFile
+from skd.terminal import printable
 from skd.training.options import (
     RESULTS,
     Accumulate,
@@ -208,7 +209,7 @@ def job_errors(
     for error in find_errors(log.read_text(encoding="utf-8", errors="replace")):
         for label, entry in outputs.get(error.output, {}).items():
             if note_error(entry, error):
-                print(f"{label}: {error.message}")
+                print(printable(f"{label}: {error.message}"))
 
 
 def _options(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 
 from skd.jobs import slurm
@@ -20,6 +20,7 @@ from skd.planning.timings import load
 from skd.sheet_files import StudyError
 from skd.store import Store
 from skd.study import Expansion, load_expansion
+from skd.terminal import PlainConsole
 from skd.training.options import RESULTS, Results, Study
 
 WATCH_SECONDS = 5.0
@@ -35,9 +36,9 @@ def status(
     """Show a study's state: what is done, running, queued, failed and why, and when it will end."""
     expansion, store = load_expansion(study, results), Store(results)
     if not watch:
-        Console(highlight=False).print(_look(expansion, store, results)[0])
+        PlainConsole().print(_look(expansion, store, results)[0])
         return
-    console, unfinished = Console(highlight=False), True
+    console, unfinished = PlainConsole(), True
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while unfinished:
             now, unfinished = _look(expansion, store, results)

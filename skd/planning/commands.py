@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from skd import bounds
 from skd.files import write_json
 from skd.jobs.batches import Shape
 from skd.jobs.launch import Parallel
@@ -25,6 +25,7 @@ from skd.sheet import read_sheet
 from skd.sheet_files import find_sheet
 from skd.store import Store
 from skd.study import load_expansion
+from skd.terminal import PlainConsole
 
 
 class TeacherViewsMode(StrEnum):
@@ -51,7 +52,8 @@ def plan(
         str | None, typer.Option(help="a reference device, where nothing was measured [a100]")
     ] = None,
     budget: Annotated[
-        float | None, typer.Option(min=0, help="device-hours: propose what to run first")
+        float | None,
+        typer.Option(min=0, callback=bounds.finite, help="device-hours: propose what to run first"),
     ] = None,
     side_by_side: SideBySide = "auto",
     processes: Annotated[
@@ -64,7 +66,12 @@ def plan(
         int | None, typer.Option(min=1, help="cells of a pair a job [as --job-minutes allows]")
     ] = None,
     job_minutes: Annotated[
-        float, typer.Option(min=0, help="put cells of a pair together up to so long a job")
+        float,
+        typer.Option(
+            min=0,
+            callback=bounds.finite,
+            help="put cells of a pair together up to so long a job",
+        ),
     ] = 60.0,
     teacher_views: Annotated[
         TeacherViewsMode, typer.Option(help="store teachers' outputs on all views: where it pays")
@@ -86,11 +93,12 @@ def plan(
     simulated = schedules(found, jobs, counts)
     made = make_plan(found, simulated)
     kept = keep_plan(made, results, renew)
-    console = Console(highlight=False)
+    console = PlainConsole()
     console.print(tables.parts_table(found))
     console.print(tables.wall_table(simulated, len(jobs)))
-    for line in [*tables.needs(found), *tables.notes(found, kept, plan_path(results, made.study))]:
-        console.print(line, markup=False, soft_wrap=True)
+    lines = [*tables.needs(found), *tables.notes(found, kept, plan_path(results, made.study))]
+    for line in [*lines, *(f"note: {note}" for note in expansion.notes)]:
+        console.print(line, soft_wrap=True)
     proposal = None if budget is None else propose(found, budget)
     if json:
         write_json(json, tables.data(found, simulated, jobs, made, proposal))
@@ -111,7 +119,9 @@ def propose(found: Survey, hours: float) -> budgets.Proposal:
     return budgets.propose(found.expansion, teachers, runs, 3600 * hours)
 
 
-def _print_proposal(console: Console, proposal: budgets.Proposal, study: str, hours: float) -> None:
+def _print_proposal(
+    console: PlainConsole, proposal: budgets.Proposal, study: str, hours: float
+) -> None:
     if proposal.smallest is not None:
         console.print(
             f"\nNothing fits {tables.hours(3600 * hours)}: one pair with one seed takes "
@@ -125,4 +135,4 @@ def _print_proposal(console: Console, proposal: budgets.Proposal, study: str, ho
         f"\nWithin {tables.hours(3600 * hours)}, run first ({tables.hours(proposal.seconds)}):"
     )
     for line in budgets.sheet_lines(proposal, read_sheet(find_sheet(study)).pairs):
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)

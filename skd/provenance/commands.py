@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from skd.errors import FAILED
 from skd.provenance.document import document
@@ -22,6 +21,7 @@ from skd.provenance.merging import merge as carry_out
 from skd.provenance.planning import MergeError, entries_in, plan_merge
 from skd.provenance.shown import shown
 from skd.store import Store
+from skd.terminal import PlainConsole, description, printable
 from skd.training.options import RESULTS, Results
 
 
@@ -47,7 +47,7 @@ def show(
         data = {"id": identity, "entries": [document(facts) for facts in found]}
         print(json_.dumps(data, indent=1, ensure_ascii=False))
         return
-    console = Console(highlight=False)
+    console = PlainConsole()
     for number, facts in enumerate(found):
         console.print(*["\n"] * bool(number), shown(facts), sep="")
 
@@ -70,10 +70,10 @@ def merge(
     with _bar("checking", len(entries)) as bar:
         plan = plan_merge(entries, store, lambda: bar.advance(bar.task_ids[0]))
     for kind, identity, why in plan.refused:
-        print(f"refused: {kind} {identity}: {why}", file=sys.stderr)
+        print(printable(f"refused: {kind} {identity}: {why}"), file=sys.stderr)
     if plan.conflicts:
         known = (Studies.of(results), Studies.of(source))
-        Console(highlight=False).print(conflicts_shown(plan.conflicts, known))
+        PlainConsole().print(conflicts_shown(plan.conflicts, known))
         raise MergeError(advice(plan.conflicts, source))
     if not dry_run:
         with _bar("merging", len(plan.steps)) as bar:
@@ -87,11 +87,11 @@ def merge(
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[Progress]:
     """Yield a progress bar with one task, which shows where a person watches."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    columns = description(), BarColumn(), MofNCompleteColumn()
     bar = Progress(
         *columns,
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=PlainConsole(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     )

@@ -25,6 +25,7 @@ from skd.sheet_files import StudyError
 from skd.status import cell_result
 from skd.store import Store
 from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
+from skd.terminal import printable
 from skd.training.options import (
     COMPILE_STEPS,
     RESULTS,
@@ -304,7 +305,8 @@ def _train(
     for cell, seed, error in held:
         if not wait:
             failures.append((cell, seed))
-            print(f"NOT TRAINED {cell.key} seed {seed}: {error}", file=sys.stderr, flush=True)
+            said = printable(f"NOT TRAINED {cell.key} seed {seed}: {error}")
+            print(said, file=sys.stderr, flush=True)
         elif settled(cell, seed) or not train_one(cell, seed, replace(options, wait=True)):
             failures.append((cell, seed))
     return len(failures)
@@ -336,7 +338,7 @@ def _train_one(
     except (SkdError, OSError) as error:
         if options.division.team.rank == 0:
             said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
-            print(f"{said} {error}", file=sys.stderr, flush=True)
+            print(printable(f"{said} {error}"), file=sys.stderr, flush=True)
         return False
     if options.division.team.rank:
         return True

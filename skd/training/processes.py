@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from skd.errors import FAILED, InterruptedRunError, SkdError
+from skd.terminal import printable
 from skd.terms import Alone, Peers
 
 Value = TypeVar("Value")
@@ -167,7 +168,7 @@ def team(device: str = "auto") -> Iterator[Team]:
         raise
     except BaseException as error:
         if on_gpu:  # NCCL would wait for processes that wait for this one
-            print(f"skd: {error}", file=sys.stderr, flush=True)
+            print(printable(f"skd: {error}"), file=sys.stderr, flush=True)
             os._exit(FAILED)
         raise
     distributed.destroy_process_group()

@@ -7,10 +7,10 @@ import sys
 import time
 from typing import Protocol, Self
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from skd.records import Epoch
+from skd.terminal import PlainConsole, description, printable
 
 LINE_SECONDS = 10.0
 BAR_SECONDS = 0.5
@@ -113,7 +113,7 @@ class Lines:
     def _line(self, text: str) -> None:
         self._last = time.monotonic()
         with contextlib.suppress(OSError):  # a log's reader may be gone before us
-            print(f"{self.label}: {text}", file=sys.stderr, flush=True)
+            print(printable(f"{self.label}: {text}"), file=sys.stderr, flush=True)
 
     def _left(self, done: int) -> str:
         passed = done - (self._first or 0)
@@ -128,12 +128,12 @@ class Bar:
     def __init__(self, label: str, epochs: int, steps: int) -> None:
         self.epochs = epochs
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            description(),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[shown]}"),
-            console=Console(stderr=True),
+            TextColumn("{task.fields[shown]}", markup=False),
+            console=PlainConsole(stderr=True),
         )
         self._task = self._bar.add_task(label, total=steps, shown="")
         self._row, self._running = "", ""

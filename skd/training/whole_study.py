@@ -9,6 +9,7 @@ from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError, S
 from skd.planning.teacher_views import ViewsPlan, ViewsWish, plan_views
 from skd.store import Store
 from skd.study import Cell, Expansion
+from skd.terminal import printable
 from skd.training.materials import Materials
 from skd.training.runs import Options
 from skd.training.store_views import store_views
@@ -49,7 +50,7 @@ def make_ready(
             raise
         except (SkdError, OSError) as error:
             said = "FAILED" if isinstance(error, RunFailedError) else f"NOT MADE teacher {name}:"
-            print(f"{said} {error}", file=sys.stderr, flush=True)
+            print(printable(f"{said} {error}"), file=sys.stderr, flush=True)
             failed.add(name)
     entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
     keys = {cell.key for cell in cells}
@@ -89,4 +90,5 @@ def _store(plan: ViewsPlan, expansion: Expansion, store: Store, options: Options
     except (InterruptedRunError, DeviceFailedError):
         raise
     except (SkdError, OSError) as error:
-        print(f"views of {plan.teacher} are not stored: {error}", file=sys.stderr, flush=True)
+        said = printable(f"views of {plan.teacher} are not stored: {error}")
+        print(said, file=sys.stderr, flush=True)

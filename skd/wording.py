@@ -1,0 +1,66 @@
+"""What is wrong with a value, in the words of sheets. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Context = Mapping[str, Any]
+# By pydantic's type of error; its own words name Python's types.
+WORDS: dict[str, str | Callable[[Context], str]] = {
+    "missing": "is required",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing_size": "is too large a number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be text; put it in quotes",
+    "string_pattern_mismatch": lambda context: f"must match {context['pattern']}",
+    "path_type": "must be a path",
+    "dict_type": "must be a mapping, {key: value}",
+    "mapping_type": "must be a mapping, {key: value}",
+    "model_type": "must be a mapping, {key: value}",
+    "model_attributes_type": "must be a mapping, {key: value}",
+    "tuple_type": "must be a list, [a, b]",
+    "list_type": "must be a list, [a, b]",
+    "too_short": lambda context: f"must have at least {_items(context['min_length'])}",
+    "too_long": lambda context: f"must have at most {_items(context['max_length'])}",
+    "literal_error": lambda context: f"allowed: {context['expected']}",
+    "greater_than": lambda context: f"must be greater than {context['gt']:g}",
+    "greater_than_equal": lambda context: f"must be at least {context['ge']:g}",
+    "less_than": lambda context: f"must be less than {context['lt']:g}",
+    "less_than_equal": lambda context: f"must be at most {context['le']:g}",
+}
+TOLD = 60  # characters of a value
+
+
+def words(error: Mapping[str, Any]) -> str:
+    """Return what is wrong, and the value, from one of pydantic's errors."""
+    kind, message = error["type"], error["msg"].removeprefix("Value error, ")
+    if kind == "value_error":
+        return message
+    found = WORDS.get(kind, message)
+    text = found if isinstance(found, str) else found(error.get("ctx", {}))
+    return text if kind == "missing" else f"{text}, got {shown(error['input'])}"
+
+
+def place(error: Mapping[str, Any]) -> str:
+    """Return where the value is, as a path of keys; list items are counted from 0."""
+    return ".".join(str(part) for part in error["loc"] if part != "[key]")
+
+
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count} items"
+
+
+def shown(value: Any) -> str:
+    """Return a value as a sheet writes it, shortened where it is long."""
+    plain = {None: "nothing", True: "true", False: "false"}
+    if value is None or isinstance(value, bool):
+        return plain[value]
+    text = repr(value)
+    return text if len(text) <= TOLD else f"{text[:TOLD]}…"
