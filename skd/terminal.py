@@ -51,7 +51,7 @@ class PlainConsole(Console):
             if segment.control or segment.text.isprintable():
                 yield segment
             else:
-                yield segment._replace(text=printable(segment.text))
+                yield Segment(printable(segment.text), segment.style)
 
 
 def description() -> TextColumn:

@@ -78,7 +78,9 @@ def outdated_files(
 
 def _told(path: Path, store: Store) -> bool:
     try:
-        runs = [run for cell in json.loads(path.read_text()) for run in cell["runs"]]
+        runs = [
+            run for cell in json.loads(path.read_text(encoding="utf-8")) for run in cell["runs"]
+        ]
         return all(_is_same(run, store.run(run["id"])) for run in runs)
     except (OSError, ValueError, TypeError, KeyError):
         return False
@@ -107,7 +109,7 @@ def _is_card(path: Path, entry: Entry) -> bool:
 def _has_views(path: Path, plan: ViewsPlan) -> bool:
     """Return whether what a file of views names is there; it names none where they were refused."""
     try:
-        named = {card["output"] for card in json.loads(path.read_text())["files"]}
+        named = {card["output"] for card in json.loads(path.read_text(encoding="utf-8"))["files"]}
     except (OSError, ValueError, TypeError, KeyError):
         return False
     files = [file for file in plan.files if file.output in named]
