@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from report.render import render
+from report.render import PAGE, render
 from report.verdicts import MARGIN
-from skd.errors import SkdError
+from skd.command_line import run
+from skd.files import check_writable
+from skd.looking import look_up, require_results
 from skd.study import load_expansion
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -24,15 +25,24 @@ def report(
     margin: Annotated[
         float, typer.Option(min=0, help="of equivalence, in points: within it is reproduced")
     ] = MARGIN,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder for the report, where another user's results are only read "
+            "[RESULTS/STUDY/report]"
+        ),
+    ] = None,
 ) -> None:
     """Write a study's report, whatever has been run so far, and print its path."""
-    typer.echo(render(load_expansion(study, results), results, margin))
+    if output is None:
+        require_results(results)
+        expansion = load_expansion(study, results)
+    else:
+        expansion = look_up(study, results)
+        check_writable(output / PAGE)
+    typer.echo(render(expansion, results, margin, output))
 
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
-    try:
-        app()
-    except SkdError as error:
-        print(f"skd-report: {error}", file=sys.stderr)
-        sys.exit(2)
+    run("skd-report", app)

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from skd.analyses.records import FEATURES, analysis_path
 from skd.analyses.study import analyse as analyse_study
 from skd.errors import suggest
+from skd.looking import require_results
 from skd.sheet import StudyError
 from skd.study import load_expansion
 from skd.training.options import RESULTS, Results, Study
@@ -32,6 +33,7 @@ def analyse(
 
     From stored weights and logits, without training. What the last analysis holds is kept.
     """
+    require_results(results)
     expansion = load_expansion(study, results)
     for method in features or ():
         if method not in expansion.methods:

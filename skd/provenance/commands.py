@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from skd.errors import FAILED
+from skd.files import check_writable
+from skd.looking import require_results
 from skd.provenance.document import document
 from skd.provenance.facts import entries_of, gather
 from skd.provenance.finding import Studies, find
@@ -37,6 +39,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="print one JSON document instead")] = False,
 ) -> None:
     """Show everything about one run or teacher: what, how, outcome, cost, environment, files."""
+    require_results(results)
     store, studies = Store(results), Studies.of(results)
     identity = find(run, store, studies)
     found = [
@@ -67,6 +70,7 @@ def merge(
     if source.resolve() == results.resolve():
         raise MergeError(f"{source} is the results folder that is merged into: give another one")
     store, entries = Store(results), entries_in(source)
+    check_writable(store.root / "runs" / "any")
     with _bar("checking", len(entries)) as bar:
         plan = plan_merge(entries, store, lambda: bar.advance(bar.task_ids[0]))
     for kind, identity, why in plan.refused:
