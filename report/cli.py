@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from report.render import PAGE, render
+from report.render import render
 from report.verdicts import MARGIN
 from skd.command_line import run
-from skd.files import check_writable
+from skd.files import check_writable_folder
 from skd.looking import look_up, require_results
 from skd.study import load_expansion
 
@@ -39,7 +39,7 @@ def report(
         expansion = load_expansion(study, results)
     else:
         expansion = look_up(study, results)
-        check_writable(output / PAGE)
+        check_writable_folder(output)
     typer.echo(render(expansion, results, margin, output))
 
 

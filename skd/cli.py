@@ -116,13 +116,15 @@ def import_teacher_command(
     from skd.spec import ImportedTeacher
     from skd.training.execution import choose
     from skd.training.teachers import import_teacher
-    from skd.training.weights import TeacherError
+    from skd.training.weights import TeacherError, build_loaded, read_state_dict
 
     images = _dataset(dataset)
-    facts(images)
+    classes = facts(images).num_classes
     network_family(network)
     if not checkpoint.is_file():
         raise TeacherError(f"the checkpoint {checkpoint} is not there")
+    # Refused, a checkpoint leaves nothing in the store.
+    build_loaded(network, classes, read_state_dict(checkpoint), f"{checkpoint} for {network}")
     sha256 = sha256_of(checkpoint)
     spec = ImportedTeacher(network=network, dataset=images, sha256=sha256)
     entry = Store(results).teacher(spec.identity)

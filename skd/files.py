@@ -42,14 +42,17 @@ def check_writable(path: Path) -> None:
     with writing(path):
         if path.is_dir():
             raise _os_error(errno.EISDIR)
-        folder = path.absolute().parent
-        while not os.path.lexists(folder):
-            folder = folder.parent
-        if not folder.is_dir():
-            raise _os_error(errno.ENOTDIR)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
-            raise _os_error(errno.EROFS if read_only else errno.EACCES)
+        _check_folder(path.absolute().parent)
+
+
+def check_writable_folder(folder: Path) -> None:
+    """Check as `check_writable` does that files can be made in a folder, which may be missing.
+
+    Raises:
+        UnwritableError: they cannot.
+    """
+    with writing(folder):
+        _check_folder(folder.absolute())
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -91,6 +94,16 @@ def sha256_of(path: Path) -> str:
     """Return a file's SHA-256 in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_folder(folder: Path) -> None:
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise _os_error(errno.ENOTDIR)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        raise _os_error(errno.EROFS if read_only else errno.EACCES)
 
 
 def _os_error(number: int) -> OSError:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from skd.files import UnwritableError
 
-RIGHTS = "its owner has to give you the right to, or use another path"
-SPACE = "free some space there, or use a path elsewhere; then run the same command again"
-FOLDER = "move what is there away, or use another path"
+RIGHTS = "its owner has to give you the right to, or name another path (--output, --results)"
+SPACE = "free some space there, or name a path elsewhere; then run the same command again"
+FOLDER = "move what is there away, or name another path"
 LIMIT = "raise the limit of open files: ulimit -n"
 TROUBLE = "the file system is in trouble: try again, then ask its administrator"
 # What a user can put right. Any other error is a fault of the code, and keeps its traceback.
@@ -22,7 +22,7 @@ REMEDIES = {
     errno.ENOENT: "check the path and the working directory",
     errno.EACCES: RIGHTS,
     errno.EPERM: RIGHTS,
-    errno.EROFS: "use a path on another file system",
+    errno.EROFS: "name a path on another file system",
     errno.ENOSPC: SPACE,
     errno.EDQUOT: SPACE,
     errno.EFBIG: SPACE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from skd.errors import FAILED
-from skd.files import check_writable
+from skd.files import check_writable_folder
 from skd.looking import require_results
 from skd.provenance.document import document
 from skd.provenance.facts import entries_of, gather
@@ -67,10 +68,13 @@ def merge(
     All is checked first. If anything here has other numbers under the same identity, nothing is
     merged. The source is only read.
     """
-    if source.resolve() == results.resolve():
+    if os.path.realpath(source) == os.path.realpath(results):
         raise MergeError(f"{source} is the results folder that is merged into: give another one")
     store, entries = Store(results), entries_in(source)
-    check_writable(store.root / "runs" / "any")
+    if not dry_run:
+        check_writable_folder(results)
+    elif os.path.lexists(results):
+        require_results(results)
     with _bar("checking", len(entries)) as bar:
         plan = plan_merge(entries, store, lambda: bar.advance(bar.task_ids[0]))
     for kind, identity, why in plan.refused:
