@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from report.render import render
+from report.render import render, report_folder
 from report.verdicts import MARGIN
 from skd.command_line import run
 from skd.files import check_writable_folder
@@ -39,7 +39,7 @@ def report(
         expansion = load_expansion(study, results)
     else:
         expansion = look_up(study, results)
-        check_writable_folder(output)
+    check_writable_folder(output or report_folder(results, expansion.study))
     typer.echo(render(expansion, results, margin, output))
 
 

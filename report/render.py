@@ -23,6 +23,11 @@ FOLDERS = ("data", "figures", "tables")
 PAGE = "index.html"
 
 
+def report_folder(results: Path, study: str) -> Path:
+    """Return where a study's report is written."""
+    return results / study / "report"
+
+
 def render(
     expansion: Expansion, results: Path, margin: float = MARGIN, output: Path | None = None
 ) -> Path:
@@ -42,7 +47,7 @@ def render(
     gallery = make_gallery(
         expansion, findings.frames, findings.pairs, findings.analyses, findings.ranking, margin
     )
-    folder = output or results / expansion.study / "report"
+    folder = output or report_folder(results, expansion.study)
     written = set()
     for name, content in _files(findings, gallery):
         write_atomically(folder / name, content)

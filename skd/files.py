@@ -16,6 +16,9 @@ from typing import Any
 class UnwritableError(OSError):
     """A path cannot be written. ``filename`` is the path that was meant, never a temporary one."""
 
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be written: {self.strerror}"
+
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from skd.errors import SkdError
 from skd.study import Expansion, read_expansion
 
+ADVICE = "run this in the folder that holds results/, or name the folder: --results FOLDER"
+
 
 class ResultsError(SkdError):
     """There is no such results folder. Says what is there instead, and what to do."""
@@ -24,7 +26,24 @@ def look_up(study: str, results: Path) -> Expansion:
 
 
 def require_results(results: Path) -> None:
-    """Refuse a results folder that is not there, as in a wrong working directory.
+    """Refuse a results folder that is not there or holds none, as in a wrong working directory.
+
+    Raises:
+        ResultsError: says what is there instead.
+    """
+    require_folder(results)
+    if _holds_results(results):
+        return
+    inner = results / "results"
+    hint = f" ({inner} does)" if inner.is_dir() and _holds_results(inner) else ""
+    raise ResultsError(
+        f"{results.absolute()} holds no results: neither runs/ nor teachers/ nor an expanded "
+        f"study{hint}; {ADVICE}"
+    )
+
+
+def require_folder(results: Path) -> None:
+    """Refuse results that are no folder.
 
     Raises:
         ResultsError: says what is there instead.
@@ -37,6 +56,10 @@ def require_results(results: Path) -> None:
         found = f"{results} is a file, not a results folder"
     else:
         found = f"there is no results folder {results.absolute()}"
-    raise ResultsError(
-        f"{found}; run this in the folder that holds results/, or name the folder: --results FOLDER"
-    )
+    raise ResultsError(f"{found}; {ADVICE}")
+
+
+def _holds_results(folder: Path) -> bool:
+    """Whether anything was trained, expanded or brought here; a clone has results/reference."""
+    kept = ("runs", "teachers", "reference")
+    return any((folder / name).is_dir() for name in kept) or any(folder.glob("*/specs.json"))

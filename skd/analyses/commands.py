@@ -12,6 +12,7 @@ from rich.progress import Progress
 from skd.analyses.records import FEATURES, analysis_path
 from skd.analyses.study import analyse as analyse_study
 from skd.errors import suggest
+from skd.files import check_writable
 from skd.looking import require_results
 from skd.sheet import StudyError
 from skd.study import load_expansion
@@ -38,6 +39,7 @@ def analyse(
     for method in features or ():
         if method not in expansion.methods:
             raise StudyError(f"unknown method '{method}'{suggest(method, expansion.methods)}")
+    check_writable(analysis_path(results, expansion.study))
     shown = sys.stderr.isatty()
     with Progress(console=Console(stderr=True), transient=True, disable=not shown) as progress:
         analysis = analyse_study(

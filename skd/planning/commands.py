@@ -14,7 +14,7 @@ from skd.files import write_json
 from skd.jobs.batches import Shape
 from skd.jobs.launch import Parallel
 from skd.jobs.packing import SideBySide, count
-from skd.looking import require_results
+from skd.looking import require_folder
 from skd.planning import budget as budgets
 from skd.planning import tables
 from skd.planning.model import choose_device
@@ -78,7 +78,7 @@ def plan(
 ) -> None:
     """Estimate what a study will take: device-hours, time on a cluster, memory, disk."""
     if renew or os.path.lexists(results):  # a study may be planned before there is a folder
-        require_results(results)
+        require_folder(results)
     expansion, store = read_expansion(study, results), Store(results)
     timings = load(store)
     place = choose_device(expansion, timings, device, device_model)
