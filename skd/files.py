@@ -100,13 +100,22 @@ def sha256_of(path: Path) -> str:
 
 
 def _check_folder(folder: Path) -> None:
-    while not os.path.lexists(folder):
+    while not _exists(folder):
         folder = folder.parent
     if not folder.is_dir():
         raise _os_error(errno.ENOTDIR)
     if not os.access(folder, os.W_OK | os.X_OK):
         read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
         raise _os_error(errno.EROFS if read_only else errno.EACCES)
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is something, be it a dangling link; a path that cannot be is an error."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _os_error(number: int) -> OSError:

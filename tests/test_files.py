@@ -16,6 +16,7 @@ from skd.system_errors import explained
         ("file/x.json", "file is not a folder"),
         ("link/x.json", "link is a link to nowhere, which is not there"),
         ("y" * 300, "File name too long"),
+        (f"{'y' * 300}/x.json", "File name too long"),
     ],
 )
 @pytest.mark.parametrize("write", [check_writable, lambda path: write_atomically(path, b"x")])

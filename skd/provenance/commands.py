@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from skd.errors import FAILED
 from skd.files import check_writable_folder
-from skd.looking import require_folder, require_results
+from skd.looking import require_results
 from skd.provenance.document import document
 from skd.provenance.facts import entries_of, gather
 from skd.provenance.finding import Studies, find
@@ -71,10 +71,7 @@ def merge(
     if os.path.realpath(source) == os.path.realpath(results):
         raise MergeError(f"{source} is the results folder that is merged into: give another one")
     store, entries = Store(results), entries_in(source)
-    if not dry_run:
-        check_writable_folder(results)
-    elif os.path.lexists(results):
-        require_folder(results)
+    check_writable_folder(results)
     with _bar("checking", len(entries)) as bar:
         plan = plan_merge(entries, store, lambda: bar.advance(bar.task_ids[0]))
     for kind, identity, why in plan.refused:
