@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from report.render import render
+from report.render import render, report_folder
 from report.verdicts import MARGIN
 from skd import bounds
-from skd.errors import SkdError
+from skd.command_line import run
+from skd.files import check_writable_folder
+from skd.looking import look_up, require_results
 from skd.study import load_expansion
-from skd.terminal import printable, tolerate_encoding
 from skd.training.options import RESULTS, Results
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -30,16 +31,24 @@ def report(
             help="of equivalence, in points: within it is reproduced",
         ),
     ] = MARGIN,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="folder for the report, where another user's results are only read "
+            "[RESULTS/STUDY/report]"
+        ),
+    ] = None,
 ) -> None:
     """Write a study's report, whatever has been run so far, and print its path."""
-    typer.echo(render(load_expansion(study, results), results, margin))
+    if output is None:
+        require_results(results)
+        expansion = load_expansion(study, results)
+    else:
+        expansion = look_up(study, results)
+    check_writable_folder(output or report_folder(results, expansion.study))
+    typer.echo(render(expansion, results, margin, output))
 
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
-    tolerate_encoding()
-    try:
-        app()
-    except SkdError as error:
-        print(printable(f"skd-report: {error}"), file=sys.stderr)
-        sys.exit(2)
+    run("skd-report", app)

@@ -20,10 +20,25 @@ from skd.files import write_atomically
 from skd.study import Expansion
 
 FOLDERS = ("data", "figures", "tables")
+PAGE = "index.html"
 
 
-def render(expansion: Expansion, results: Path, margin: float = MARGIN) -> Path:
+def report_folder(results: Path, study: str) -> Path:
+    """Return where a study's report is written."""
+    return results / study / "report"
+
+
+def render(
+    expansion: Expansion, results: Path, margin: float = MARGIN, output: Path | None = None
+) -> Path:
     """Write the report of whatever the store holds now; return the page's path.
+
+    Args:
+        expansion: the study.
+        results: where its runs are.
+        margin: of equivalence, in points.
+        output: the report's folder (default: ``results/<study>/report``, from which the files of
+            an earlier report are removed; nothing is removed from another folder).
 
     Raises:
         PublishedError: a file of published values cannot be read.
@@ -32,15 +47,16 @@ def render(expansion: Expansion, results: Path, margin: float = MARGIN) -> Path:
     gallery = make_gallery(
         expansion, findings.frames, findings.pairs, findings.analyses, findings.ranking, margin
     )
-    folder = results / expansion.study / "report"
+    folder = output or report_folder(results, expansion.study)
     written = set()
     for name, content in _files(findings, gallery):
         write_atomically(folder / name, content)
         written.add(folder / name)
-    for path in (path for name in FOLDERS for path in (folder / name).glob("*")):
-        if path.is_file() and path not in written:  # of an earlier report, which had it
-            path.unlink()
-    return folder / "index.html"
+    if output is None:
+        for path in (path for name in FOLDERS for path in (folder / name).glob("*")):
+            if path.is_file() and path not in written:  # of an earlier report, which had it
+                path.unlink()
+    return folder / PAGE
 
 
 def _files(findings: Findings, gallery: Gallery) -> Iterator[tuple[str, bytes]]:
@@ -55,7 +71,7 @@ def _files(findings: Findings, gallery: Gallery) -> Iterator[tuple[str, bytes]]:
         yield f"data/{name}", content
     yield "results.md", markdown(findings).encode()
     yield "results.tex", latex.document(title, findings.headline, tables).encode()
-    yield "index.html", page(findings, gallery).encode()
+    yield PAGE, page(findings, gallery).encode()
 
 
 def markdown(findings: Findings) -> str:

@@ -16,6 +16,7 @@ from skd.authoring.commands import check_baseline, new_baseline
 from skd.bench.commands import bench
 from skd.bench.loader_command import bench_loader
 from skd.code.commands import accept
+from skd.command_line import run
 from skd.errors import (
     FAILED,
     INTERRUPTED,
@@ -34,9 +35,9 @@ from skd.provenance.commands import merge, show
 from skd.sheet import StudyError, explain
 from skd.spec import DatasetSpec
 from skd.store import Store
-from skd.terminal import PlainConsole, printable, tolerate_encoding
+from skd.terminal import PlainConsole, printable
 from skd.training.commands import teacher, train
-from skd.training.options import RESULTS, Device, Results, Study, Threads
+from skd.training.options import RESULTS, Device, Results, Study, Threads, writable
 from skd.training.views_command import teacher_views
 
 app = typer.Typer(
@@ -45,6 +46,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+SpecsFile = Annotated[
+    Path | None,
+    typer.Option(
+        callback=writable, help="write the specs to this file instead, and nothing to the results"
+    ),
+]
 
 
 class Listing(StrEnum):
@@ -65,15 +74,19 @@ def evaluate(
     threads: Threads = None,
 ) -> None:
     """Measure a checkpoint on a data set's test images."""
+    from skd.data import facts
+    from skd.models import network_family
     from skd.training.execution import choose
     from skd.training.materials import Materials
     from skd.training.weights import build_loaded, read_state_dict
 
-    place = choose(device, threads).apply()
-    material = Materials().data(_dataset(dataset), place)
+    place, spec = choose(device, threads).apply(), _dataset(dataset)
+    # What is wrong with the arguments is said before a data set is downloaded for them.
+    classes = facts(spec).num_classes
+    network_family(network)
     weights, what = read_state_dict(checkpoint), f"{checkpoint} for {network}"
-    model = build_loaded(network, material.images.num_classes, weights, what)
-    evaluator = material.tests
+    model = build_loaded(network, classes, weights, what)
+    evaluator = Materials().data(spec, place).tests
     scores = evaluator.scores(evaluator.logits(model.to(place)))
     print(
         f"{network} on {dataset}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
@@ -98,17 +111,24 @@ def import_teacher_command(
     threads: Threads = None,
 ) -> None:
     """Import a checkpoint as a teacher, and print the lines that a sheet needs to use it."""
+    from skd.data import facts
     from skd.files import sha256_of
+    from skd.models import network_family
     from skd.sheet import Import
     from skd.spec import ImportedTeacher
     from skd.training.execution import choose
     from skd.training.teachers import import_teacher
-    from skd.training.weights import TeacherError
+    from skd.training.weights import TeacherError, build_loaded, read_state_dict
 
+    images = _dataset(dataset)
+    classes = facts(images).num_classes
+    network_family(network)
     if not checkpoint.is_file():
         raise TeacherError(f"the checkpoint {checkpoint} is not there")
+    # Refused, a checkpoint leaves nothing in the store.
+    build_loaded(network, classes, read_state_dict(checkpoint), f"{checkpoint} for {network}")
     sha256 = sha256_of(checkpoint)
-    spec = ImportedTeacher(network=network, dataset=_dataset(dataset), sha256=sha256)
+    spec = ImportedTeacher(network=network, dataset=images, sha256=sha256)
     entry = Store(results).teacher(spec.identity)
     source = Import(file=checkpoint, sha256=sha256)
     card = import_teacher(spec, source, entry, choose(device, threads).apply())
@@ -126,7 +146,7 @@ def list_(what: Annotated[Listing, typer.Argument(help="what to list")]) -> None
 
 
 @app.command()
-def expand(study: Study, results: Results = RESULTS) -> None:
+def expand(study: Study, results: Results = RESULTS, output: SpecsFile = None) -> None:
     """Validate a study and write its resolved specs to RESULTS/STUDY/specs.json."""
     import torch
 
@@ -135,7 +155,7 @@ def expand(study: Study, results: Results = RESULTS) -> None:
 
     torch.set_num_threads(1)  # one image through each network: two threads would only wait
     expansion = expand_study(study, results)
-    path = write_expansion(expansion, results)
+    path = write_expansion(expansion, results, output)
     runs = {identity for cell in expansion.cells for identity in cell.runs.values()}
     print(
         f"{expansion.study}: {len(expansion.teachers)} teachers, {len(expansion.cells)} cells, "
@@ -166,12 +186,7 @@ app.command("tune-kernels")(tune_kernels)
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
-    tolerate_encoding()
-    try:
-        app()
-    except SkdError as error:
-        print(printable(f"skd: {error}"), file=sys.stderr)
-        sys.exit(_status(error))
+    run("skd", app, _status)
 
 
 def _status(error: SkdError) -> int:

@@ -2,28 +2,81 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Of the file's own name, only so much that this one is not too long where that is not.
-    temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")
+class UnwritableError(OSError):
+    """A path cannot be written. ``filename`` is the path that was meant, never a temporary one."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be written: {self.strerror}"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name a path in the errors that writing it meets; many do not name one, as of a full disk.
+
+    Raises:
+        UnwritableError: from any OSError.
+    """
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        raise UnwritableError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def check_writable(path: Path) -> None:
+    """Check before a long work that its file can be written. Leaves no trace.
+
+    Raises:
+        UnwritableError: there is a folder at the path, no folder can be made above it, or that
+            folder may not be written to.
+    """
+    with writing(path):
+        if path.is_dir():
+            raise _os_error(errno.EISDIR)
+        _check_folder(path.absolute().parent)
+
+
+def check_writable_folder(folder: Path) -> None:
+    """Check as `check_writable` does that files can be made in a folder, which may be missing.
+
+    Raises:
+        UnwritableError: they cannot.
+    """
+    with writing(folder):
+        _check_folder(folder.absolute())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one.
+
+    Raises:
+        UnwritableError: the file system refuses.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Of the file's own name, only so much that this one is not too long where that is not.
+        temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def home_expanded(path: str | Path) -> Path:
@@ -56,3 +109,26 @@ def sha256_of(path: Path) -> str:
     """Return a file's SHA-256 in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_folder(folder: Path) -> None:
+    while not _exists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise _os_error(errno.ENOTDIR)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        raise _os_error(errno.EROFS if read_only else errno.EACCES)
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is something, be it a dangling link; a path that cannot be is an error."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from skd.errors import InterruptedRunError, SkdError
+from skd.files import writing
 
 HEARTBEAT_SECONDS = 15.0
 # A holder on another machine is taken for dead after this long without a heartbeat.
@@ -96,8 +97,9 @@ def lease(
         LeaseHeldError: another process holds it, and ``wait`` is false.
         LeaseLostError: from the yielded check.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = _acquire(folder, wait, on_wait, stopping)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = _acquire(folder, wait, on_wait, stopping)
     mine = _read(path)
     assert mine is not None
     lost, done = threading.Event(), threading.Event()

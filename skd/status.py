@@ -19,7 +19,7 @@ def teacher_outcome(store: Store, identity: str) -> tuple[CellOutcome, str]:
     try:
         card = entry.card()
         found = outcome(entry, 0)
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         return CellOutcome(id=identity, seed=0, outcome="failed", reason=str(error)), ""
     if card is not None:
         return CellOutcome(id=identity, seed=0, outcome="done"), f"{card.test_top1:.2f}"
@@ -31,5 +31,5 @@ def teacher_outcome(store: Store, identity: str) -> tuple[CellOutcome, str]:
 def _outcome(store: Store, identity: str, seed: int) -> CellOutcome:
     try:
         return outcome(store.run(identity), seed)
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         return CellOutcome(id=identity, seed=seed, outcome="failed", reason=str(error))

@@ -10,6 +10,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -219,9 +220,26 @@ def load_expansion(name: str, results: Path) -> Expansion:
     """
     sheet = find_sheet(name)
     path = expansion_path(results, sheet.stem)
-    if (fresh := _read_fresh(path, sheet)) is not None:
+    return _read_fresh(path, sheet) or _made_anew(name, sheet, results, path)
+
+
+def read_expansion(name: str, results: Path) -> Expansion:
+    """Return a study's expansion as `load_expansion` does, and leave nothing in the results.
+
+    Raises:
+        StudyError: as `load_expansion`.
+    """
+    sheet = find_sheet(name)
+    if (fresh := _read_fresh(expansion_path(results, sheet.stem), sheet)) is not None:
         return fresh
-    command = [sys.executable, "-m", "skd", "expand", name, "--results", str(results)]
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "specs.json"
+        return _made_anew(name, sheet, results, path, "--output", str(path))
+
+
+def _made_anew(name: str, sheet: Path, results: Path, path: Path, *options: str) -> Expansion:
+    """Have a study expanded to a file by another process, which imports torch; read the file."""
+    command = [sys.executable, "-m", "skd", "expand", name, *options, "--results", str(results)]
     done = subprocess.run(
         command,
         capture_output=True,
@@ -243,9 +261,9 @@ def load_expansion(name: str, results: Path) -> Expansion:
     return expansion
 
 
-def write_expansion(expansion: Expansion, results: Path) -> Path:
-    """Write a study's expansion where workflow and report look for it."""
-    path = expansion_path(results, expansion.study)
+def write_expansion(expansion: Expansion, results: Path, path: Path | None = None) -> Path:
+    """Write a study's expansion where workflow and report look for it, or to another file."""
+    path = path or expansion_path(results, expansion.study)
     data = expansion.model_dump(mode="json", by_alias=True)
     for node, written in zip(expansion.teachers, data["teachers"], strict=True):
         written["spec"] = canonical(node.spec)

@@ -6,8 +6,6 @@ brackets in them as markup and ``:name:`` as an emoji, and a terminal obeys esca
 
 from __future__ import annotations
 
-import io
-import sys
 import unicodedata
 from collections.abc import Iterable
 
@@ -16,12 +14,6 @@ from rich.progress import TextColumn
 from rich.segment import Segment
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-
-
-def tolerate_encoding() -> None:
-    """Have standard output show ``?`` for what its encoding lacks, as in a C locale, and go on."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
 
 
 def printable(text: str) -> str:

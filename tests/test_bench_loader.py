@@ -34,6 +34,16 @@ def test_a_side_gives_a_rounds_photos_normalised(folder: Path, side):
     assert images_per_second(side(photos, CPU, 0), 2, photos, CPU) > 0
 
 
+def test_neither_side_reads_hidden_files(tmp_path: Path):
+    top = make_folder(tmp_path / "few") / "train"
+    (top / ".ipynb_checkpoints").mkdir()
+    (top / "n0000" / "._0.JPEG").write_bytes(b"Mac OS X")
+    photos = Photos(top, 4, 12)
+    assert len(photos.paths) == 12
+    for side in (ours, reference):
+        assert sum(len(batch) for batch in side(photos, CPU, 0)(1)) == 12
+
+
 def test_rounds_see_other_photos_and_both_sides_the_same(folder: Path, monkeypatch):
     photos = Photos(folder, 4, 12)
     one, other = torch.cat(photos.batches(1)), torch.cat(photos.batches(2))

@@ -189,7 +189,7 @@ def test_every_command_of_a_job_has_help(command: str) -> None:
     ("arguments", "fragments"),
     [
         (["expand", "tinny"], ["unknown study 'tinny'", "did you mean 'tiny'", "demo"]),
-        (["status", "tinny"], ["did you mean 'tiny'"]),
+        (["plan", "tinny"], ["did you mean 'tiny'"]),
         (["expand", "nowhere.yaml"], ["no such study sheet: nowhere.yaml"]),
         (
             ["train", "tiny", "big--resnet8", "kdd"],
@@ -254,7 +254,7 @@ def test_a_wrong_call_names_what_is_right(skd: Skd, arguments: list[str], fragme
 def test_a_bad_sheets_error_says_skd_once(skd: Skd) -> None:
     sheet = Path("sheets") / "tiny.yaml"
     sheet.write_text(SHEET.replace("[student, kd]", "[student, kdd]"))
-    direct, through_a_process = skd("expand", "tiny").error(), skd("status", "tiny").error()
+    direct, through_a_process = skd("expand", "tiny").error(), skd("plan", "tiny").error()
     assert direct.startswith("skd: tiny.yaml: methods: kdd: unknown method 'kdd' (did you mean")
     assert through_a_process == direct
     assert not expansion_path(RESULTS, "tiny").exists()

@@ -164,6 +164,43 @@ def test_the_usual_traps_are_named(folder: Path):
     assert "1 photo such as ILSVRC2012_val_00000001.JPEG: sort" in amiss(dataset("again"))
 
 
+def test_what_is_hidden_is_no_class_and_no_photo(folder: Path):
+    plain = load_photos(dataset("few"))
+    for part in ("train", "val"):
+        (folder / part / ".ipynb_checkpoints").mkdir()
+        picture(0).save(folder / part / ".ipynb_checkpoints" / "0-checkpoint.JPEG")
+        (folder / part / ".DS_Store").write_bytes(b"\0")
+        (folder / part / "Thumbs.db").write_bytes(b"\0")
+        for label in plain.classes:
+            (folder / part / label / "._0.JPEG").write_bytes(b"Mac OS X")
+            (folder / part / label / "Thumbs.db").write_bytes(b"\0")
+            (folder / part / label / ".cache").mkdir()
+            picture(0).save(folder / part / label / ".cache" / "0.JPEG")
+    littered = load_photos(dataset("few"))
+    assert littered.classes == plain.classes
+    for files in ("train_images", "test_images"):
+        assert getattr(littered, files).paths.tolist() == getattr(plain, files).paths.tolist()
+
+
+def test_class_folders_beyond_the_expected_are_named(folder: Path):
+    (folder / "train" / "__MACOSX").mkdir()
+    assert (
+        "few/train has 4 class folders, expected 3: __MACOSX, n0000, n0001, n0002; "
+        "here only: __MACOSX; without a photo: __MACOSX." in amiss(dataset("few"))
+    )
+
+
+def test_files_that_are_no_photos_are_named_where_the_count_is_wrong(folder: Path):
+    (folder / "train" / "n0001" / "0.JPEG").rename(folder / "train" / "n0001" / "0.heic")
+    said = amiss(dataset("few"))
+    assert "train has 11 photos, expected 12" in said
+    assert "no photos by the ends of their names: n0001/0.heic (photos end in .jpg, .jpeg" in said
+    for place in (folder / "val" / "n0002").iterdir():
+        place.rename(place.with_suffix(".JPEG.txt"))
+    assert "has no photo in n0002; not counted" in amiss(dataset("few"))
+    assert "n0002/0.JPEG.txt, n0002/1.JPEG.txt" in amiss(dataset("few"))
+
+
 def test_imagenets_facts_are_the_official_counts():
     known = facts(DatasetSpec(name="imagenet"))
     assert (known.num_classes, known.train_images, known.test_images) == (1000, 1_281_167, 50_000)

@@ -107,9 +107,10 @@ def test_a_damaged_plan_is_no_plan(tmp_path: Path, text: str) -> None:
 def skd_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skd):
     """Run `skd plan planned` on a study made by hand."""
     monkeypatch.chdir(tmp_path)
+    Path("results").mkdir()
 
     def run(expansion, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("skd.planning.commands.load_expansion", lambda *_: expansion)
+        monkeypatch.setattr("skd.planning.commands.read_expansion", lambda *_: expansion)
         return skd("plan", "planned", *arguments)
 
     return run

@@ -415,7 +415,7 @@ def test_an_unknown_identity_says_how_to_list_them(skd: Skd) -> None:
     assert "no run or teacher 'ffffffff' in results" in message
     assert "`ls results/runs results/teachers`" in message
     assert "skd status STUDY" in message
-    assert "no run or teacher 'ffffffff' in gone" in fail(skd, "ffffffff", "--results", "gone")
+    assert "there is no results folder" in fail(skd, "ffffffff", "--results", "gone")
 
 
 def test_an_address_is_read_in_the_expansion(skd: Skd, study: Expansion) -> None:

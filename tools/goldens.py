@@ -15,6 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from reported import filled  # noqa: E402
 
 from report.render import render  # noqa: E402
+from skd.command_line import run  # noqa: E402
 from tools.readme import without_drawings  # noqa: E402
 
 
@@ -28,7 +29,12 @@ def rendered(folder: Path) -> dict[str, str]:
     return {**texts, page.name: SOURCES.sub("", without_drawings(page.read_text(encoding="utf-8")))}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Write the goldens."""
     with tempfile.TemporaryDirectory() as scratch:
         for name, text in rendered(Path(scratch)).items():
             (GOLDENS / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run("goldens", main)

@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 from report.findings import Findings, find  # noqa: E402
 from report.render import render  # noqa: E402
 from report.tables.markdown import plain, table_markdown  # noqa: E402
+from skd.command_line import run  # noqa: E402
 from skd.study import load_expansion  # noqa: E402
 from tools.reference import REFERENCE  # noqa: E402
 
@@ -109,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run("readme", main)

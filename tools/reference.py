@@ -13,7 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from skd.command_line import run  # noqa: E402
 from skd.files import home_expanded  # noqa: E402
+from skd.looking import require_results  # noqa: E402
 from skd.store import Entry, Store  # noqa: E402
 from skd.study import Expansion, load_expansion  # noqa: E402
 
@@ -79,10 +81,11 @@ def main() -> None:
         "--results", type=home_expanded, default=ROOT / "results", help="where they are"
     )
     asked = parser.parse_args()
+    require_results(asked.results)
     for study in asked.studies:
         bring(study, asked.results)
     prune(asked.results)
 
 
 if __name__ == "__main__":
-    main()
+    run("reference", main)

@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 from skd.analyses.records import FEATURES, analysis_path
 from skd.analyses.study import analyse as analyse_study
 from skd.errors import suggest
+from skd.files import check_writable
+from skd.looking import require_results
 from skd.sheet_files import StudyError
 from skd.study import load_expansion
 from skd.terminal import PlainConsole, description, printable
@@ -32,10 +34,12 @@ def analyse(
 
     From stored weights and logits, without training. What the last analysis holds is kept.
     """
+    require_results(results)
     expansion = load_expansion(study, results)
     for method in features or ():
         if method not in expansion.methods:
             raise StudyError(f"unknown method '{method}'{suggest(method, expansion.methods)}")
+    check_writable(analysis_path(results, expansion.study))
     shown = sys.stderr.isatty()
     columns = description(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     screen = PlainConsole(stderr=True)

@@ -25,6 +25,7 @@ from skd.bench.variants import DEFAULT, VARIANTS, product_choice, variant_of
 from skd.errors import FAILED, INTERRUPTED, UnknownNameError
 from skd.study import load_expansion
 from skd.terminal import PlainConsole
+from skd.training.options import writable
 
 if TYPE_CHECKING:
     from skd.training.execution import Execution
@@ -120,7 +121,8 @@ def bench(
         bool, typer.Option("--long", help="print how each side was trained, and further numbers")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="JSON file (default: RESULTS/bench/DEVICE-DATE.json)")
+        Path | None,
+        typer.Option(callback=writable, help="JSON file (default: RESULTS/bench/DEVICE-DATE.json)"),
     ] = None,
     results: Annotated[Path, typer.Option(help="where runs, teachers and reports are kept")] = Path(
         "results"

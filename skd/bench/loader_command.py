@@ -24,6 +24,7 @@ from skd.bench.measure import alternation, paired_ratio
 from skd.bench.progress import progress
 from skd.files import write_json
 from skd.terminal import PlainConsole
+from skd.training.options import writable
 
 SAMPLE = 200  # photos whose size is looked up
 
@@ -57,7 +58,8 @@ def bench_loader(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="JSON file (default: RESULTS/bench-loader/DATE.json)")
+        Path | None,
+        typer.Option(callback=writable, help="JSON file (default: RESULTS/bench-loader/DATE.json)"),
     ] = None,
     results: Annotated[Path, typer.Option(help="where runs, teachers and reports are kept")] = Path(
         "results"

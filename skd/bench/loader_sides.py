@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 from skd.bench.results import BenchError
 from skd.data.images import Images
 from skd.data.photo_files import PhotoFiles
-from skd.data.photo_folders import MEAN, STD
+from skd.data.photo_folders import MEAN, STD, class_folders, photos
 from skd.data.photo_views import PhotoViews
 from skd.data.views import epoch_order
 
@@ -35,12 +35,11 @@ class Photos:
 
     def __init__(self, folder: Path, batch_size: int, images: int) -> None:
         self.folder, self.batch_size = folder, batch_size
-        try:
-            self.paths = [Path(path) for path, _ in ImageFolder(folder).samples]
-        except FileNotFoundError as error:
-            raise BenchError(
-                f"{folder} has no photos in folders by class, as ImageFolder wants them ({error})"
-            ) from error
+        labels = class_folders(folder) if folder.is_dir() else []
+        self.paths = [Path(name) for label in labels for name in photos(folder, label)]
+        if not self.paths:
+            why = "it has none" if folder.is_dir() else "it is no folder"
+            raise BenchError(f"{folder} has no photos in folders by class: {why}")
         if len(self.paths) < batch_size:
             raise BenchError(
                 f"{folder} has {len(self.paths)} photos, and a batch takes {batch_size}: name a "
@@ -84,8 +83,10 @@ def reference(photos: Photos, device: torch.device, workers: int) -> Side:
         transforms.Normalize(MEAN, STD),
     ]
     told: list[list[int]] = []
+    dataset = ImageFolder(photos.folder, transforms.Compose(steps), allow_empty=True)
+    dataset.samples = [(str(path), 0) for path in photos.paths]  # without hidden files
     loader = DataLoader(
-        ImageFolder(photos.folder, transforms.Compose(steps)),
+        dataset,
         batch_sampler=told,
         num_workers=workers,
         persistent_workers=workers > 0,

@@ -13,8 +13,8 @@ from skd.code.accepted import Acceptance, add_accepted
 from skd.code.accepting import ChangedRuns, grouped, sample_of
 from skd.code.stale import Finished, files_text, finished_runs
 from skd.errors import FAILED, SkdError
+from skd.looking import look_up
 from skd.store import Store
-from skd.study import load_expansion
 from skd.training.options import RESULTS, Results, Study
 
 
@@ -44,7 +44,7 @@ def accept(
 
     Exit status: 0 accepted, or nothing to accept; 1 the numbers differ; 2 it cannot be shown here.
     """
-    expansion, store = load_expansion(study, results), Store(results)
+    expansion, store = look_up(study, results), Store(results)
     groups = grouped(finished_runs(expansion, store))
     if not groups:
         print(f"no finished run of {expansion.study} is known to be trained by other code")

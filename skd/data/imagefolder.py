@@ -27,7 +27,8 @@ def load(root: Path, folder: FolderSpec) -> Images:
         DataError: they are not there, or not as many as the sheet says.
     """
     advice = (
-        "Put one folder a class into each of train and val, correct the sheet's dataset.folder, "
-        "or point SKD_DATA at the folder that its path starts from"
+        "Put one folder a class, of whole photos and nothing else, into each of train and val, "
+        "correct the sheet's dataset.folder, or point SKD_DATA at the folder that its path starts "
+        "from"
     )
     return load_folder(root / folder.path, facts(folder), "imagefolder", advice)

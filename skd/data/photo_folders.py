@@ -1,9 +1,14 @@
-"""Photos in ImageFolder layout, ``train/CLASS/*`` and ``val/CLASS/*``: whether all are there."""
+"""Photos in ImageFolder layout, ``train/CLASS/*`` and ``val/CLASS/*``: whether all are there.
+
+What is hidden, by a dot at the start of its name, is no class and no photo: programs leave such
+files and folders behind, as ``.ipynb_checkpoints`` or macOS's ``._0.jpg``, which is no image.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,18 +53,16 @@ def load_folder(folder: Path, expected: Facts, what: str, advice: str) -> Images
     """
     parts = {}
     for name in ("train", "val"):
-        try:
+        with _told(f"{what}: {folder / name}", advice):
             parts[name] = _part(folder, name, expected.size)
-            _check_classes(parts[name], expected.num_classes)
-        except DataError as error:
-            raise DataError(f"{what}: {folder / name} {error}. {advice}") from None
     train, test = parts["train"], parts["val"]
-    try:
+    for name, part, other in (("train", train, test), ("val", test, train)):
+        with _told(f"{what}: {folder / name}", advice):
+            _check_classes(part, folder / name, expected.num_classes, other.classes)
+    with _told(f"{what}: {folder}:", advice):
         _check_same_classes(train.classes, test.classes)
         _check_counts(train, "train", expected.train_images)
         _check_counts(test, "val", expected.test_images)
-    except DataError as error:
-        raise DataError(f"{what}: {folder}: {error}. {advice}") from None
     return Images(
         train_images=train.files,
         train_labels=train.labels,
@@ -72,27 +75,30 @@ def load_folder(folder: Path, expected: Facts, what: str, advice: str) -> Images
     )
 
 
+@contextmanager
+def _told(where: str, advice: str) -> Iterator[None]:
+    """Put a place before an error, and advice behind it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{where} {error}. {advice}") from None
+
+
 def _part(folder: Path, name: str, size: int) -> Part:
     """Return one part's photos, in torchvision's order.
 
     Raises:
         DataError: no such folder, or no classes in it.
     """
-    from torchvision.datasets import folder as image_folder  # seconds to import
-
     top = folder / name
     if not top.is_dir():
         raise DataError("is not there")
-    try:
-        classes, _ = image_folder.find_classes(top)
-    except FileNotFoundError:
-        raise DataError(_why_no_classes(top, image_folder.IMG_EXTENSIONS)) from None
+    classes = class_folders(top)
+    if not classes:
+        raise DataError(_why_no_classes(top))
     found = []
-    for place, label in enumerate(classes):  # one at a time: a list of all takes much memory
-        pairs = image_folder.make_dataset(
-            top, {label: place}, image_folder.IMG_EXTENSIONS, allow_empty=True
-        )
-        names = [os.fsencode(path.removeprefix(f"{folder}{os.sep}")) for path, _ in pairs]
+    for label in classes:  # one at a time: a list of all takes much memory
+        names = [os.fsencode(path.removeprefix(f"{folder}{os.sep}")) for path in photos(top, label)]
         found.append(np.array(names, dtype=bytes))
     counts = torch.tensor([len(names) for names in found])
     return Part(
@@ -102,9 +108,30 @@ def _part(folder: Path, name: str, size: int) -> Part:
     )
 
 
-def _why_no_classes(top: Path, extensions: tuple[str, ...]) -> str:
+def class_folders(top: Path) -> list[str]:
+    """Return the names of the class folders in a folder, sorted."""
+    return sorted(entry.name for entry in os.scandir(top) if entry.is_dir() and not _hidden(entry))
+
+
+def photos(top: Path, label: str) -> list[str]:
+    """Return the paths of a class folder's photos, in torchvision's order; hidden ones are none."""
+    from torchvision.datasets import folder as image_folder  # seconds to import
+
+    found = image_folder.make_dataset(
+        top, {label: 0}, image_folder.IMG_EXTENSIONS, allow_empty=True
+    )
+    begin = len(f"{top}{os.sep}")
+    return [path for path, _ in found if f"{os.sep}." not in path[begin:]]
+
+
+def _hidden(entry: os.DirEntry[str]) -> bool:
+    return entry.name.startswith(".")
+
+
+def _why_no_classes(top: Path) -> str:
     """Say what is in a folder that has no class folders: the usual traps."""
-    names = sorted(entry.name for entry in os.scandir(top))
+    extensions = _extensions()
+    names = sorted(entry.name for entry in os.scandir(top) if not _hidden(entry))
     archives = [name for name in names if name.endswith(".tar")]
     photos = [name for name in names if name.lower().endswith(extensions)]
     if archives:
@@ -120,18 +147,31 @@ def _why_no_classes(top: Path, extensions: tuple[str, ...]) -> str:
     return f"has no class folders; found: {', '.join(names[:NAMED]) or 'nothing'}"
 
 
-def _check_classes(part: Part, expected: int) -> None:
+def _check_classes(part: Part, top: Path, expected: int, other: tuple[str, ...]) -> None:
     """Refuse another number of classes, and classes without a photo.
+
+    Args:
+        part: the training or the validation photos.
+        top: their folder.
+        expected: number of classes.
+        other: classes of the other part.
 
     Raises:
         DataError: names them.
     """
+    counts = torch.bincount(part.labels, minlength=len(part.classes))
+    pairs = zip(part.classes, counts.tolist(), strict=True)
+    empty = [label for label, count in pairs if not count]
     if len(part.classes) != expected:
-        raise DataError(f"has {_several(len(part.classes), 'class folder')}, expected {expected}")
-    counts = torch.bincount(part.labels, minlength=expected)
-    empty = [name for name, count in zip(part.classes, counts.tolist(), strict=True) if not count]
+        alone = [label for label in part.classes if label not in other]
+        odd = {"here only": alone, "without a photo": empty}
+        remarks = [f"; {why}: {_some(labels)}" for why, labels in odd.items() if labels]
+        raise DataError(
+            f"has {_several(len(part.classes), 'class folder')}, expected {expected}: "
+            f"{_some([*part.classes])}{''.join(remarks)}"
+        )
     if empty:
-        raise DataError(f"has no photo in {_some(empty)}")
+        raise DataError(f"has no photo in {_some(empty)}{_others(top, empty)}")
 
 
 def _check_same_classes(train: tuple[str, ...], test: tuple[str, ...]) -> None:
@@ -164,7 +204,33 @@ def _check_counts(part: Part, name: str, expected: int) -> None:
         raise DataError(
             f"{name} has {len(part.files):,} photos, expected {expected:,} "
             f"(fewest in {first}: {fewest}, most in {last}: {most})"
+            f"{_others(part.files.root / name, part.classes)}"
         )
+
+
+def _others(top: Path, classes: Iterable[str]) -> str:
+    """Return a remark on files in class folders that are no photos by the ends of their names."""
+    found = []
+    for label in classes:
+        for folder, _, names in os.walk(top / label, followlinks=True):
+            place = Path(folder).relative_to(top)
+            found += [
+                str(place / name)
+                for name in sorted(names)
+                if not name.startswith(".") and not name.lower().endswith(_extensions())
+            ]
+    if not found:
+        return ""
+    return (
+        f"; not counted, as no photos by the ends of their names: {_some(found)} (photos end in "
+        f"{', '.join(_extensions())}: convert them, or remove them)"
+    )
+
+
+def _extensions() -> tuple[str, ...]:
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # seconds to import
+
+    return IMG_EXTENSIONS
 
 
 def _some(names: list[str]) -> str:

@@ -21,6 +21,7 @@ from skd.jobs.outputs import cells_content
 from skd.jobs.packing import SideBySide, count
 from skd.jobs.sharing import lanes_here
 from skd.jobs.workers import run_workers
+from skd.looking import look_up
 from skd.store import Entry, Store
 from skd.study import check_unchanged, digest_of, load_expansion
 from skd.teacher_views import ViewsFile
@@ -204,7 +205,7 @@ def job_errors(
     results: Results = RESULTS,
 ) -> None:
     """Leave failure notes for jobs that ended without a word, from what Snakemake's log says."""
-    expansion, store = load_expansion(study, results), Store(results)
+    expansion, store = look_up(study, results), Store(results)
     outputs = entries_by_output(expansion, store, results)
     for error in find_errors(log.read_text(encoding="utf-8", errors="replace")):
         for label, entry in outputs.get(error.output, {}).items():

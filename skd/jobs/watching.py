@@ -14,12 +14,13 @@ from rich.live import Live
 from skd.jobs import slurm
 from skd.jobs.driver import orphans_of
 from skd.jobs.overview import overview, projected_seconds, shown
+from skd.looking import look_up, require_results
 from skd.planning.model import choose_device
 from skd.planning.survey import survey
 from skd.planning.timings import load
-from skd.sheet_files import StudyError
+from skd.sheet_files import StudyError, find_sheet
 from skd.store import Store
-from skd.study import Expansion, load_expansion
+from skd.study import Expansion
 from skd.terminal import PlainConsole
 from skd.training.options import RESULTS, Results, Study
 
@@ -34,7 +35,7 @@ def status(
     ] = False,
 ) -> None:
     """Show a study's state: what is done, running, queued, failed and why, and when it will end."""
-    expansion, store = load_expansion(study, results), Store(results)
+    expansion, store = look_up(study, results), Store(results)
     if not watch:
         PlainConsole().print(_look(expansion, store, results)[0])
         return
@@ -64,7 +65,8 @@ def cancel(study: Study, results: Results = RESULTS) -> None:
 
     A living Snakemake is ended with Ctrl-C, and cancels its jobs itself.
     """
-    name = load_expansion(study, results).study
+    require_results(results)
+    name = find_sheet(study).stem
     jobs = orphans_of(name, results)
     print(f"{len(jobs)} jobs of study {name} in SLURM's queue: cancelled, saving")
     if left := slurm.cancel(jobs):

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skd.errors import FAILED, INTERRUPTED
+from skd.files import writing
 from skd.jobs import slurm
 from skd.lease import Holder, holder
 from skd.records import Failure
@@ -105,7 +106,8 @@ def run_workers(
     """
     job = _Job(commands, entries, log)
     if log is not None:
-        log.parent.mkdir(parents=True, exist_ok=True)
+        with writing(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
     left = job.time_left()
     margin = saving_margin(left) if left is not None else 0.0
     if (number := slurm.job_id()) is not None:

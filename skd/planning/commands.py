@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +14,11 @@ from skd.files import write_json
 from skd.jobs.batches import Shape
 from skd.jobs.launch import Parallel
 from skd.jobs.packing import SideBySide, count
+from skd.looking import require_folder
 from skd.planning import budget as budgets
 from skd.planning import tables
 from skd.planning.model import choose_device
-from skd.planning.plan import keep_plan, make_plan, plan_path, schedules
+from skd.planning.plan import Plan, keep_plan, make_plan, plan_path, schedules
 from skd.planning.simulate import DEVICES, MOST_DEVICES
 from skd.planning.survey import Survey, survey
 from skd.planning.teacher_views import ViewsWish
@@ -24,8 +26,9 @@ from skd.planning.timings import load
 from skd.sheet import read_sheet
 from skd.sheet_files import find_sheet
 from skd.store import Store
-from skd.study import load_expansion
+from skd.study import read_expansion
 from skd.terminal import PlainConsole
+from skd.training.options import writable
 
 
 class TeacherViewsMode(StrEnum):
@@ -76,11 +79,15 @@ def plan(
     teacher_views: Annotated[
         TeacherViewsMode, typer.Option(help="store teachers' outputs on all views: where it pays")
     ] = TeacherViewsMode.auto,
-    json: Annotated[Path | None, typer.Option(help="also write everything to this file")] = None,
+    json: Annotated[
+        Path | None, typer.Option(callback=writable, help="also write everything to this file")
+    ] = None,
     renew: Annotated[bool, typer.Option("--renew", help="replace the plan that is kept")] = False,
 ) -> None:
     """Estimate what a study will take: device-hours, time on a cluster, memory, disk."""
-    expansion, store = load_expansion(study, results), Store(results)
+    if renew or os.path.lexists(results):  # a study may be planned before there is a folder
+        require_folder(results)
+    expansion, store = read_expansion(study, results), Store(results)
     timings = load(store)
     place = choose_device(expansion, timings, device, device_model)
     parallel = Parallel(processes_per_run=processes, accumulate=accumulate)
@@ -92,11 +99,11 @@ def plan(
     counts = sorted({*DEVICES, *(devices or ())})
     simulated = schedules(found, jobs, counts)
     made = make_plan(found, simulated)
-    kept = keep_plan(made, results, renew)
+    remark = _keep(made, results, renew)
     console = PlainConsole()
     console.print(tables.parts_table(found))
     console.print(tables.wall_table(simulated, len(jobs)))
-    lines = [*tables.needs(found), *tables.notes(found, kept, plan_path(results, made.study))]
+    lines = [*tables.needs(found), *tables.notes(found), remark]
     for line in [*lines, *(f"note: {note}" for note in expansion.notes)]:
         console.print(line, soft_wrap=True)
     proposal = None if budget is None else propose(found, budget)
@@ -104,6 +111,20 @@ def plan(
         write_json(json, tables.data(found, simulated, jobs, made, proposal))
     if proposal is not None and budget is not None:
         _print_proposal(console, proposal, study, budget)
+
+
+def _keep(plan: Plan, results: Path, renew: bool) -> str:
+    """Keep a plan in the results, where that can be; return a line that says which one is kept."""
+    path = plan_path(results, plan.study)
+    if not results.is_dir():
+        return f"this plan is not kept: there is no folder {results} for {path}"
+    try:
+        kept = keep_plan(plan, results, renew)
+    except OSError as error:
+        if renew:
+            raise
+        return f"this plan is not kept in {path}: {error.strerror}"
+    return f"plan of {kept.made_at}, {kept.done} trainings done then: {path}"
 
 
 def propose(found: Survey, hours: float) -> budgets.Proposal:

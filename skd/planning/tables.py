@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -79,7 +78,7 @@ def needs(survey: Survey) -> list[str]:
     return lines
 
 
-def notes(survey: Survey, kept: Plan, path: Path) -> list[str]:
+def notes(survey: Survey) -> list[str]:
     """Return lines on what the estimates rest on."""
     device, model = survey.device, survey.device.model
     if device.name == model.name:
@@ -106,7 +105,6 @@ def notes(survey: Survey, kept: Plan, path: Path) -> list[str]:
             f"WARNING: {asked} times {_bytes(most)} is more than the "
             f"{_bytes(memory)} of {model.name}"
         )
-    lines.append(f"plan of {kept.made_at}, {kept.done} trainings done then: {path}")
     return lines
 
 

@@ -156,7 +156,7 @@ def load(store: Store) -> Timings:
             row = known.get(key) or _read_record(record)
             if row is not None:
                 rows[key] = row
-    if rows != known:
+    if rows != known and store.root.is_dir():
         data = {"format": FORMAT, "rows": {key: canonical(row) for key, row in rows.items()}}
         try:
             write_json(path, data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from skd.errors import FAILED
+from skd.files import check_writable_folder
+from skd.looking import require_results
 from skd.provenance.document import document
 from skd.provenance.facts import entries_of, gather
 from skd.provenance.finding import Studies, find
@@ -37,6 +40,7 @@ def show(
     json: Annotated[bool, typer.Option("--json", help="print one JSON document instead")] = False,
 ) -> None:
     """Show everything about one run or teacher: what, how, outcome, cost, environment, files."""
+    require_results(results)
     store, studies = Store(results), Studies.of(results)
     identity = find(run, store, studies)
     found = [
@@ -64,9 +68,10 @@ def merge(
     All is checked first. If anything here has other numbers under the same identity, nothing is
     merged. The source is only read.
     """
-    if source.resolve() == results.resolve():
+    if os.path.realpath(source) == os.path.realpath(results):
         raise MergeError(f"{source} is the results folder that is merged into: give another one")
     store, entries = Store(results), entries_in(source)
+    check_writable_folder(results)
     with _bar("checking", len(entries)) as bar:
         plan = plan_merge(entries, store, lambda: bar.advance(bar.task_ids[0]))
     for kind, identity, why in plan.refused:

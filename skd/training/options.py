@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from skd import bounds
-from skd.files import home_expanded
+from skd.files import check_writable, home_expanded
 
 
 class IfLeased(StrEnum):
@@ -51,6 +51,17 @@ class TeacherKind(StrEnum):
     float32 = "float32"
 
 
+def writable(path: Path | None) -> Path | None:
+    """Check, as an option's callback, that a file can be written, before the work it is for.
+
+    Raises:
+        UnwritableError: it cannot.
+    """
+    if path is not None:
+        check_writable(path)
+    return path
+
+
 Study = Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")]
 TeacherName = Annotated[str, typer.Argument(help="the teacher's name in the sheet")]
 Stale = Annotated[
@@ -90,7 +101,9 @@ CheckpointSeconds = Annotated[
 Leased = Annotated[
     IfLeased, typer.Option(help="if another process trains a run: train the others, then wait")
 ]
-Output = Annotated[Path | None, typer.Option(help="also write the outcome to this file")]
+Output = Annotated[
+    Path | None, typer.Option(callback=writable, help="also write the outcome to this file")
+]
 Expect = Annotated[
     str | None, typer.Option(help="refuse if the identity is another: the sheet or code changed")
 ]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from skd.files import write_json
+from skd.sheet import StudyError
 from skd.store import Store
 from skd.study import load_expansion
 from skd.training.options import (
@@ -61,6 +62,11 @@ def teacher_views(
     from skd.training.store_views import store_views
 
     expansion = load_expansion(study, results)
+    teacher = Store(results).teacher(expansion.teacher(name).id)
+    if teacher.card() is None:  # said here, it leaves no folder
+        raise StudyError(
+            f"the teacher {teacher.id} is not in the store; first: skd teacher {study} {name}"
+        )
     with stoppable() as stopping:
         cards = store_views(
             expansion,

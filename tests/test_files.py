@@ -1,0 +1,40 @@
+"""Writing files: what stands in the way is named, and nothing is left."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from skd.files import UnwritableError, check_writable, check_writable_folder, write_atomically
+from skd.system_errors import explained
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("folder", "Is a directory"),
+        ("file/x.json", "file is not a folder"),
+        ("link/x.json", "link is a link to nowhere, which is not there"),
+        ("y" * 300, "File name too long"),
+        (f"{'y' * 300}/x.json", "File name too long"),
+    ],
+)
+@pytest.mark.parametrize("write", [check_writable, lambda path: write_atomically(path, b"x")])
+def test_a_path_that_cannot_be_written_is_told_with_what_is_in_the_way(
+    tmp_path: Path, write: Callable[[Path], None], path: str, why: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UnwritableError) as caught:
+        write(tmp_path / path)
+    said = explained(caught.value)
+    assert said.startswith(f"{tmp_path / path} cannot be written: ")
+    assert why in said
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["file", "folder", "link"]
+
+
+def test_what_can_be_written_leaves_no_trace_before_it_is(tmp_path: Path) -> None:
+    check_writable(tmp_path / "deep" / "below" / "x.json")
+    check_writable_folder(tmp_path / "deep" / "below")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == []
