@@ -55,11 +55,23 @@ class Import(Frozen):
         description="states that it was trained on the images of the validation split too; without "
         "that it teaches no study on the split. No part of its identity",
     )
+    accept_poor: bool = Field(
+        False,
+        description="imports it even if its accuracy here is below twice the chance level. No part "
+        "of its identity",
+    )
 
     @field_validator("file", mode="before")
     @classmethod
     def _expand_variables(cls, file: Any) -> Any:
         return os.path.expandvars(file) if isinstance(file, str) else file
+
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _as_hash_tools_write_it(cls, sha256: Any) -> Any:
+        if isinstance(sha256, int | float):
+            raise ValueError("YAML takes these digits for a number; write them in quotes")
+        return sha256.strip().lower() if isinstance(sha256, str) else sha256
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:
