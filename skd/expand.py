@@ -192,7 +192,7 @@ def _teacher(sheet: Sheet, name: str, entry: Teacher, hashes: Mapping[Path, str]
             )
         spec = ImportedTeacher(
             network=network,
-            dataset=DatasetSpec(name=sheet.dataset.name),
+            dataset=DatasetSpec(name=sheet.dataset.name, folder=sheet.dataset.folder),
             sha256=_sha256(entry.import_, hashes),
         )
         origin = entry.import_.url or f"imported from {entry.import_.file.name}"

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from skd.data import dataset_names
 from skd.methods import SIMPLIFIER, method_names, resolve
@@ -18,7 +19,7 @@ def studies() -> Table:
     """Return the studies with their titles."""
     table = Table("study", "title", box=None)
     for name in study_names():
-        table.add_row(name, read_sheet(find_sheet(name)).title)
+        table.add_row(name, Text(read_sheet(find_sheet(name)).title))
     return table
 
 

@@ -45,7 +45,7 @@ class Import(Frozen):
 
     file: Path | None = None
     url: str | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = Field(
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{8,64}$")] | None = Field(
         None,
         description="of the file; its first 8 hex digits or more will do, as torchvision's file "
         "names give them. The teacher's identity is by the digits given here",
@@ -68,10 +68,15 @@ class Import(Frozen):
 
     @field_validator("sha256", mode="before")
     @classmethod
-    def _as_hash_tools_write_it(cls, sha256: Any) -> Any:
+    def _check_text(cls, sha256: Any) -> Any:
         if isinstance(sha256, int | float):
             raise ValueError("YAML takes these digits for a number; write them in quotes")
-        return sha256.strip().lower() if isinstance(sha256, str) else sha256
+        return sha256
+
+    @field_validator("sha256")
+    @classmethod
+    def _lower(cls, sha256: str | None) -> str | None:
+        return sha256 and sha256.lower()
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:

@@ -177,9 +177,9 @@ def _check_accuracy(what: str, top1: float, spec: ImportedTeacher, source: Impor
     said = poor(top1, facts(spec.dataset).num_classes)
     if said and not source.accept_poor:
         raise TeacherError(
-            f"{what} is a poor teacher: {said}. Are these its weights, its network and its data "
-            "set? To import it nevertheless: skd import-teacher --accept-poor, or in a sheet's "
-            "import: accept_poor: true"
+            f"{what} is a poor teacher: {said}. Check that the weights, the network and the data "
+            "set belong together. To take it nevertheless: skd import-teacher --accept-poor, or in "
+            "a sheet's import: accept_poor: true"
         )
 
 
