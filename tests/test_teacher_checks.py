@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from reported import filled, make_card
+from reported import filled, make_card, make_study
 from torch import nn
 
 from report.findings import find
@@ -15,13 +15,14 @@ from report.render import markdown
 from skd.errors import RunFailedError, TeacherError
 from skd.files import sha256_of
 from skd.models import build_model
+from skd.published import PublishedError
 from skd.sheet import Import
 from skd.spec import DatasetSpec, ImportedTeacher, Recipe
 from skd.store import Entry, Store
 from skd.teacher_checks import below_published, doubts, least_accuracy, poor
 from skd.training.materials import Materials
 from skd.training.teacher_views import TeacherViewsError, make_teacher_views
-from skd.training.teachers import import_teacher, train_teacher
+from skd.training.teachers import import_teacher, train_teacher, warn
 from skd.training.weights import leave
 
 CPU = torch.device("cpu")
@@ -132,6 +133,17 @@ def test_what_does_not_fit_is_told_before_any_image_is_loaded(
 def test_the_card_says_what_was_converted(tmp_path: Path) -> None:
     _, accepted = import_(untrained().half(), tmp_path, accept_poor=True)
     assert accepted().origin == "imported from given.pth, converted from float16"
+
+
+def test_a_file_of_published_values_that_cannot_be_read_costs_no_teacher(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> None:
+        raise PublishedError("skd.csv, line 20: top1: not a number")
+
+    monkeypatch.setattr("skd.teacher_checks.published_teacher", broken)
+    warn("resnet56", CIFAR, make_card(make_study(), "resnet56"))
+    assert "warning: teacher resnet56: it is not held against" in capsys.readouterr().err
 
 
 def test_a_poor_teacher_that_is_trained_here_is_only_warned_of(

@@ -16,6 +16,7 @@ from skd.errors import TeacherError
 from skd.files import sha256_of
 from skd.lease import lease
 from skd.models.accounting import count_parameters
+from skd.published import PublishedError
 from skd.records import Record, TeacherCard
 from skd.sheet import Import
 from skd.spec import ImportedTeacher, TeacherSpec, TrainedTeacher
@@ -58,7 +59,11 @@ def ready_teacher(
 
 def warn(name: str, spec: TeacherSpec, card: TeacherCard) -> None:
     """Say on standard error what speaks against a teacher, if anything."""
-    for doubt in doubts(spec, card.test_top1, facts(spec.dataset).num_classes):
+    try:
+        said = doubts(spec, card.test_top1, facts(spec.dataset).num_classes)
+    except PublishedError as error:  # the report refuses it; no training waits for that
+        said = [f"it is not held against what is published: {error}"]
+    for doubt in said:
         print(f"warning: teacher {name}: {doubt}", file=sys.stderr, flush=True)
 
 
