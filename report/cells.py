@@ -12,9 +12,9 @@ import pandas as pd
 from report.code import code_marks
 from report.comparisons import MethodComparison, best_method, compare_methods
 from report.frame import Frames
-from report.literature import Key, PublishedValue, unlike_published
 from report.statistics import Difference, Summary, paired_difference, summarise
 from report.verdicts import MARGIN, Verdict, judge
+from skd.published import Key, PublishedValue, unlike_published
 from skd.study import Expansion
 
 CONTROL = "student"  # the method that every gain is measured against: the student alone

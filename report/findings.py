@@ -10,7 +10,6 @@ from report.analysis import Analyses, read_analyses, skipped_text
 from report.cells import PairFinding, find_pairs
 from report.frame import Frames, build_frames
 from report.headline import headline
-from report.literature import Key, PublishedValue, published_values
 from report.plan import plan_and_reality, plan_table
 from report.ranks import Ranking, ranking
 from report.tables.comparisons import (
@@ -29,6 +28,7 @@ from report.tables.simplifier import simplifier_table
 from report.tables.speed import read_comparisons, speed_table
 from report.variance import VarianceSplit, variance_split
 from report.verdicts import MARGIN
+from skd.published import Key, PublishedValue, published_values
 from skd.spec import DatasetSpec
 from skd.store import Store
 from skd.study import Expansion, expansion_path

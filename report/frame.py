@@ -13,6 +13,7 @@ from skd.code.accepted import read_accepted
 from skd.records import Record
 from skd.store import Store, StoreError
 from skd.study import Expansion, TeacherNode
+from skd.teacher_checks import doubts
 
 RUN_COLUMNS = [
     "pair",
@@ -78,6 +79,7 @@ TEACHER_COLUMNS = [
     "origin",
     "at_hand",
     "why",
+    "doubts",
     "test_top1",
     "test_top5",
     "parameters",
@@ -114,7 +116,11 @@ class Frames:
 
 
 def build_frames(expansion: Expansion, store: Store) -> Frames:
-    """Read a study's runs and teachers. Whatever cannot be read becomes a row that says so."""
+    """Read a study's runs and teachers. Whatever cannot be read becomes a row that says so.
+
+    Raises:
+        PublishedError: a file of published values, which a teacher is held against, cannot be read.
+    """
     readings = {
         identity: read_run(store, store.run(identity), seed)
         for cell in expansion.cells
@@ -133,7 +139,8 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
             runs[-1] |= _run_values(reading.record)
             runs[-1] |= code_values(reading.record, today[keys["id"]], accepted)
             epochs += [{**keys, **row} for row in _epoch_values(reading.record)]
-    teachers = [_teacher_row(node, store) for node in expansion.teachers]
+    classes = expansion.images.classes
+    teachers = [_teacher_row(node, store, classes) for node in expansion.teachers]
     measured = dict.fromkeys(name for row in epochs for name in row)
     extra = [name for name in measured if name.startswith(("loss_", DIAGNOSTIC))]
     return Frames(
@@ -230,7 +237,7 @@ def _epoch_values(record: Record) -> list[dict[str, Any]]:
     return rows
 
 
-def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
+def _teacher_row(node: TeacherNode, store: Store, classes: int) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": node.name,
         "network": node.spec.network,
@@ -238,6 +245,7 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
         "id": node.id,
         "origin": node.origin,
         "at_hand": False,
+        "doubts": "",
     }
     entry = store.teacher(node.id)
     try:
@@ -248,7 +256,8 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
         values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
         if node.leaks:
             values["origin"] += f", {LEAK}"
-        return row | values | {"at_hand": True}
+        said = "; ".join(doubts(node.spec, card.test_top1, classes))
+        return row | values | {"at_hand": True, "doubts": said}
     if node.spec.kind == "imported":
         return row | {"why": "not imported yet"}
     reading = read_run(store, entry, node.spec.run.seed)

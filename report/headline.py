@@ -68,10 +68,13 @@ def headline(
     How many published cells hold, which method is best and how sure that is, what SKD adds to each
     baseline, and what is not known.
     """
+    doubtful = _doubtful(frames)
     if not any(reading.outcome == "done" for reading in frames.readings.values()):
-        return ["No run has finished yet, so there is nothing to answer.", *_unknown(pairs)]
+        nothing = "No run has finished yet, so there is nothing to answer."
+        return [nothing, *doubtful, *_unknown(pairs)]
     return [
         *_verdicts(pairs, margin),
+        *doubtful,
         *_best(pairs, methods),
         *_additions(pairs, methods),
         *_still(frames),
@@ -170,6 +173,21 @@ def _additions(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str
     if instead:
         sentences.append(f"SKD in KD's place: {signed(instead.difference.mean)} ({instead.basis}).")
     return [" ".join(sentences)] if sentences else []
+
+
+def _doubtful(frames: Frames) -> list[str]:
+    """Say so of each teacher that is hardly better than chance, or far below what is published."""
+    said = [
+        f"{teacher['name']}: {teacher['doubts']}"
+        for teacher in frames.teachers.to_dict("records")
+        if teacher["doubts"]
+    ]
+    if not said:
+        return []
+    return [
+        f"Doubtful teachers, whose students say little of any method: {'; '.join(said)}. Check "
+        "that the weights, the network and the data set belong together."
+    ]
 
 
 def _still(frames: Frames) -> list[str]:

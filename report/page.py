@@ -10,9 +10,9 @@ from markupsafe import Markup
 from report import formats, protocol
 from report.figures.gallery import Gallery
 from report.findings import Findings
-from report.literature import unlike_published
 from report.outcomes import collapses, failures, outcome_counts, outcome_phrase
 from report.runs import cell_details
+from skd.published import unlike_published
 
 FILTERS = ["number", "count", "duration", "plural", "absent", "value_text"]
 

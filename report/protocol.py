@@ -11,8 +11,8 @@ from report.findings import Findings
 from report.formats import interval, listing, plural, signed, value_text
 from report.frame import Frames
 from report.headline import average_difference
-from report.literature import recipe_changes
 from report.settings import variants
+from skd.published import recipe_changes
 from skd.spec import DatasetSpec, MethodSpec, Recipe
 from skd.study import Cell, Expansion
 

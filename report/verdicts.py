@@ -24,8 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from report.literature import PublishedValue
 from report.statistics import EQUIVALENCE, Difference, Summary, summarise
+from skd.published import PublishedValue
 
 Kind = Literal["reproduced", "higher", "lower", "inconclusive", "not run"]
 KINDS: tuple[Kind, ...] = ("reproduced", "higher", "lower", "inconclusive", "not run")

@@ -77,8 +77,9 @@ def evaluate(
     from skd.data import facts
     from skd.models import network_family
     from skd.training.execution import choose
+    from skd.training.fitting import build_loaded
     from skd.training.materials import Materials
-    from skd.training.weights import build_loaded, read_state_dict
+    from skd.training.state_dicts import read_state_dict
 
     place, spec = choose(device, threads).apply(), _dataset(dataset)
     # What is wrong with the arguments is said before a data set is downloaded for them.
@@ -109,32 +110,43 @@ def import_teacher_command(
     results: Results = RESULTS,
     device: Device = "auto",
     threads: Threads = None,
+    accept_poor: Annotated[
+        bool,
+        typer.Option("--accept-poor", help="even if its accuracy is below twice the chance level"),
+    ] = False,
 ) -> None:
-    """Import a checkpoint as a teacher, and print the lines that a sheet needs to use it."""
+    """Import a checkpoint as a teacher, and print the lines that a sheet needs to use it.
+
+    It is measured on the test images first, and refused where it is no good.
+    """
     from skd.data import facts
     from skd.files import sha256_of
     from skd.models import network_family
     from skd.sheet import Import
+    from skd.sheet_entry import check_path, teacher_entry
     from skd.spec import ImportedTeacher
     from skd.training.execution import choose
-    from skd.training.teachers import import_teacher
-    from skd.training.weights import TeacherError, build_loaded, read_state_dict
+    from skd.training.fitting import build_loaded
+    from skd.training.state_dicts import read_state_dict
+    from skd.training.teachers import check_file, import_teacher, warn
 
     images = _dataset(dataset)
     classes = facts(images).num_classes
     network_family(network)
-    if not checkpoint.is_file():
-        raise TeacherError(f"the checkpoint {checkpoint} is not there")
+    check_file(checkpoint)
+    check_path(checkpoint)
     # Refused, a checkpoint leaves nothing in the store.
     build_loaded(network, classes, read_state_dict(checkpoint), f"{checkpoint} for {network}")
     sha256 = sha256_of(checkpoint)
     spec = ImportedTeacher(network=network, dataset=images, sha256=sha256)
     entry = Store(results).teacher(spec.identity)
-    source = Import(file=checkpoint, sha256=sha256)
+    source = Import(file=checkpoint, sha256=sha256, accept_poor=accept_poor)
     card = import_teacher(spec, source, entry, choose(device, threads).apply())
-    print(f"{network}: {card.test_top1:.2f} % on {dataset}'s test set, {entry.folder}")
-    print("In a study sheet:\n\nteachers:")
-    print(f"  {network}: {{import: {{file: {checkpoint}, sha256: {sha256}}}}}")
+    warn(network, spec, card)
+    print(
+        f"{network}: {card.test_top1:.2f} % on {dataset}'s test set, {card.origin}, {entry.folder}"
+    )
+    print(f"In a study sheet:\n\n{teacher_entry(network, source)}", end="")
 
 
 @app.command("list")

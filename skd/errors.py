@@ -43,6 +43,10 @@ class UnfitError(SkdError, ValueError):
     """A loss cannot work on these networks or this data set. The message says why."""
 
 
+class TeacherError(SkdError):
+    """A teacher, or a checkpoint, is not at hand, cannot be read or is no good. Says what to do."""
+
+
 def suggest(name: str, allowed: Iterable[str]) -> str:
     """Return the tail of an error message: the allowed names, the nearest one first."""
     allowed = list(allowed)

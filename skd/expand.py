@@ -236,7 +236,7 @@ def _teacher(
             )
         spec = ImportedTeacher(
             network=network,
-            dataset=DatasetSpec(name=sheet.dataset.name),
+            dataset=DatasetSpec(name=sheet.dataset.name, folder=sheet.dataset.folder),
             sha256=_sha256(entry.import_, hashes),
         )
         origin = entry.import_.url or f"imported from {entry.import_.file.name}"

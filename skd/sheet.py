@@ -42,7 +42,7 @@ class Import(Frozen):
 
     file: Path | None = None
     url: str | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] | None = Field(
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{8,64}$")] | None = Field(
         None,
         description="of the file; its first 8 hex digits or more will do, as torchvision's file "
         "names give them. The teacher's identity is by the digits given here",
@@ -51,6 +51,11 @@ class Import(Frozen):
         False,
         description="states that it was trained on the images of the validation split too; without "
         "that it teaches no study on the split. No part of its identity",
+    )
+    accept_poor: bool = Field(
+        False,
+        description="imports it even if its accuracy here is below twice the chance level. No part "
+        "of its identity",
     )
 
     @field_validator("sha256", mode="before")
@@ -74,6 +79,18 @@ class Import(Frozen):
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
         return None if url is None else _usable_url(url)
+
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _check_text(cls, sha256: Any) -> Any:
+        if isinstance(sha256, int | float):
+            raise ValueError("YAML takes these digits for a number; write them in quotes")
+        return sha256
+
+    @field_validator("sha256")
+    @classmethod
+    def _lower(cls, sha256: str | None) -> str | None:
+        return sha256 and sha256.lower()
 
     @model_validator(mode="after")
     def _check_source(self) -> Self:

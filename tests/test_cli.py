@@ -78,7 +78,7 @@ def skd(skd: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Skd:
     """Run the command as `skd` does, in a folder with one study, `tiny`."""
     (tmp_path / "sheets").mkdir()
     (tmp_path / "sheets" / "tiny.yaml").write_text(SHEET)
-    torch.save({}, tmp_path / "empty.pth")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "empty.pth")
     monkeypatch.setenv("SKD_STUDIES", str(tmp_path / "sheets"))
     monkeypatch.setenv("SKD_T", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -356,8 +356,12 @@ def test_evaluate_and_import_measure_the_same(tiny: Skd) -> None:
     arguments = ["given.pth", "--network", "resnet8", "--dataset", "synthetic"]
     measured = tiny("evaluate", *arguments)
     assert measured.status == 0, measured.err
-    imported = tiny("import-teacher", *arguments)
+    refused = tiny("import-teacher", *arguments)
+    assert (refused.status, "Traceback" in refused.err) == (2, False)
+    assert "given.pth for resnet8 is a poor teacher" in refused.err
+    imported = tiny("import-teacher", *arguments, "--accept-poor")
     assert imported.status == 0, imported.err
+    assert "warning: teacher resnet8: top-1 " in imported.err
     (card_path,) = RESULTS.glob("teachers/*/card.json")
     card = json.loads(card_path.read_text())
     assert f"top-1 {card['test_top1']:.2f} %, top-5 {card['test_top5']:.2f} %" in measured.out

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from report.literature import (
+from skd.models import network_names
+from skd.published import (
     COMMON_RECIPES,
     FOLDER,
     OWN,
@@ -15,7 +16,6 @@ from report.literature import (
     recipe_changes,
     unlike_published,
 )
-from skd.models import network_names
 from skd.spec import DatasetSpec, Recipe
 
 CIFAR, IMAGENET = DatasetSpec(name="cifar100"), DatasetSpec(name="imagenet")

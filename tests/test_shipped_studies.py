@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from torchvision.models import ResNet34_Weights, ResNet50_Weights
 
-from report.literature import unlike_published
 from skd.expand import expand_study
+from skd.published import unlike_published
 from skd.sheet_files import study_names
 from skd.spec import Recipe
 from skd.study import Cell, Expansion

@@ -1,19 +1,16 @@
 """Teachers: read from what the field leaves, measured again here, and frozen."""
 
-import argparse
 import hashlib
-import os
-import pickle
-from collections import OrderedDict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from skd.data import load as load_images
+from skd.errors import TeacherError
 from skd.files import sha256_of
 from skd.models import build_model
 from skd.models.accounting import count_parameters
@@ -21,10 +18,12 @@ from skd.sheet import Import
 from skd.spec import DatasetSpec, ImportedTeacher
 from skd.store import Entry, Store
 from skd.training import teachers
+from skd.training.fitting import build_loaded
 from skd.training.teachers import import_teacher
-from skd.training.weights import TeacherError, build_loaded, load_teacher, read_state_dict
+from skd.training.weights import load_teacher
 
 CPU = torch.device("cpu")
+poor = partial(Import, accept_poor=True)  # the networks here are not trained
 SYNTHETIC = DatasetSpec(name="synthetic")
 
 
@@ -45,92 +44,6 @@ def weights(network: nn.Module) -> dict[str, Tensor]:
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
-
-
-# Reading.
-
-
-def parallel(weights: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
-    return OrderedDict((f"module.{name}", value) for name, value in weights.items())
-
-
-FORMS = {
-    "bare": lambda w: w,
-    "parallel": parallel,
-    "model": lambda w: {"model": w, "best_acc": 72.5},
-    "state_dict": lambda w: {"state_dict": parallel(w), "epoch": 240, "arch": "resnet"},
-    "net": lambda w: {"net": w},
-    "student": lambda w: {"student": OrderedDict(w)},
-    "nested": lambda w: {"model": {"state_dict": w}},
-    "RepDistiller": lambda w: {
-        "opt": argparse.Namespace(model="resnet56", lr_decay_epochs=[150, 180, 210]),
-        "model": w,
-        "best_acc": torch.tensor(72.5),
-        "epoch": 240,
-    },
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_checkpoint_is_read_in_each_form(
-    tmp_path: Path, weights: dict[str, Tensor], form: str
-) -> None:
-    path = tmp_path / "checkpoint.pth"
-    torch.save(FORMS[form](weights), path)
-    assert same(read_state_dict(path), weights)
-
-
-def test_safetensors_are_read(tmp_path: Path, weights: dict[str, Tensor]) -> None:
-    save_file(weights, tmp_path / "checkpoint.safetensors")
-    assert same(read_state_dict(tmp_path / "checkpoint.safetensors"), weights)
-
-
-class Evil:
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.trace),)
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["torch", "pickle"])
-def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path, zipped: bool) -> None:
-    path, trace = tmp_path / "checkpoint.pth", tmp_path / "trace"
-    data = {"model": {"weight": torch.zeros(1)}, "extra": Evil(trace)}
-    if zipped:
-        torch.save(data, path)
-    else:
-        path.write_bytes(pickle.dumps(data))
-    with pytest.raises(TeacherError, match=r"checkpoint\.pth is no checkpoint that can be"):
-        read_state_dict(path)
-    assert not trace.exists()
-
-
-@pytest.mark.parametrize("name", ["checkpoint.pth", "checkpoint.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None], ids=["empty", "text", "none"])
-def test_a_file_that_is_no_checkpoint_is_an_error_that_names_it(
-    tmp_path: Path, name: str, content: bytes | None
-) -> None:
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(TeacherError, match=name):
-        read_state_dict(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("data", "found"),
-    [
-        ({"optimizer": {"lr": 0.1}, "epoch": 3}, "keys optimizer, epoch"),
-        ([torch.zeros(1)], "list"),
-        ({"model": {"weight": torch.zeros(1), "name": "x"}}, "keys weight, name"),
-    ],
-)
-def test_a_file_without_a_state_dict_says_what_it_holds(
-    tmp_path: Path, data: Any, found: str
-) -> None:
-    torch.save(data, tmp_path / "checkpoint.pth")
-    with pytest.raises(TeacherError, match=f"no state dict \\(found {found}\\)"):
-        read_state_dict(tmp_path / "checkpoint.pth")
 
 
 # Fitting.
@@ -163,7 +76,8 @@ def test_weights_that_do_not_fit_are_named(weights: dict[str, Tensor]) -> None:
 
 def test_many_that_do_not_fit_are_counted_and_five_named(weights: dict[str, Tensor]) -> None:
     more = weights | {f"extra{i}": torch.zeros(1) for i in range(9)}
-    for wrong, problem in ((more, "unexpected 9: "), ({}, f"missing {len(weights)}: ")):
+    own = [name for name in weights if not name.endswith("num_batches_tracked")]
+    for wrong, problem in ((more, "unexpected 9: "), ({}, f"missing {len(own)}: ")):
         with pytest.raises(TeacherError) as caught:
             build_loaded("resnet8", 10, wrong, what="it")
         named = str(caught.value).partition(problem)[2].split(", ")
@@ -211,7 +125,7 @@ def measure(network: nn.Module, dataset: DatasetSpec) -> tuple[Tensor, float, fl
 def test_an_import_is_measured_here_and_its_card_says_so(
     file: Path, spec: ImportedTeacher, entry: Entry, network: nn.Module, weights: dict[str, Tensor]
 ) -> None:
-    card = import_teacher(spec, Import(file=file), entry, CPU)
+    card = import_teacher(spec, poor(file=file), entry, CPU)
     logits, top1, top5 = measure(network, SYNTHETIC)
     assert card.test_top1 == pytest.approx(top1)
     assert card.test_top5 == pytest.approx(top5)
@@ -240,10 +154,10 @@ def test_an_import_is_measured_here_and_its_card_says_so(
 def test_an_import_is_done_once(
     file: Path, spec: ImportedTeacher, entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = import_teacher(spec, Import(file=file), entry, CPU)
+    card = import_teacher(spec, poor(file=file), entry, CPU)
     file.unlink()
     monkeypatch.setattr(teachers, "build_loaded", None)
-    assert import_teacher(spec, Import(file=file), entry, CPU) == card
+    assert import_teacher(spec, poor(file=file), entry, CPU) == card
 
 
 def test_another_file_is_refused_and_nothing_stored(
@@ -251,10 +165,10 @@ def test_another_file_is_refused_and_nothing_stored(
 ) -> None:
     torch.save({}, file)
     with pytest.raises(TeacherError, match=f"{sha256_of(file)}, but {spec.sha256} was asked for"):
-        import_teacher(spec, Import(file=file), entry, CPU)
+        import_teacher(spec, poor(file=file), entry, CPU)
     file.unlink()
     with pytest.raises(TeacherError, match=r"given\.pth is not there"):
-        import_teacher(spec, Import(file=file), entry, CPU)
+        import_teacher(spec, poor(file=file), entry, CPU)
     assert list(entry.folder.iterdir()) == []
 
 
@@ -263,14 +177,14 @@ def test_a_file_of_another_network_is_refused_and_nothing_stored(
 ) -> None:
     other = spec.model_copy(update={"network": "resnet14"})
     with pytest.raises(TeacherError, match=r"given\.pth for resnet14 does not fit: missing \d+"):
-        import_teacher(other, Import(file=file), entry, CPU)
+        import_teacher(other, poor(file=file), entry, CPU)
     assert list(entry.folder.iterdir()) == []
 
 
 def test_a_url_is_fetched_checked_and_named_as_the_origin(
     file: Path, spec: ImportedTeacher, entry: Entry
 ) -> None:
-    source = Import(url=file.as_uri(), sha256=spec.sha256)
+    source = poor(url=file.as_uri(), sha256=spec.sha256)
     assert import_teacher(spec, source, entry, CPU).origin == file.as_uri()
 
 
@@ -288,7 +202,7 @@ def test_a_url_that_does_not_answer_is_an_error_that_names_it_and_a_way_round(
 ) -> None:
     url = (file.parent / "gone.pth").as_uri()
     with pytest.raises(TeacherError, match=r"gone\.pth cannot be downloaded") as error:
-        import_teacher(spec, Import(url=url, sha256=spec.sha256), entry, CPU)
+        import_teacher(spec, poor(url=url, sha256=spec.sha256), entry, CPU)
     assert str(error.value).endswith(f"put it at {hub / 'gone.pth'}")
     assert entry.card() is None
 
@@ -298,7 +212,7 @@ def test_a_file_in_torch_hubs_folder_is_taken_and_nothing_downloaded(
 ) -> None:
     file.rename(hub / "there.pth")
     url = "https://nowhere.invalid/models/there.pth?download=1"
-    card = import_teacher(spec, Import(url=url, sha256=spec.sha256), entry, CPU)
+    card = import_teacher(spec, poor(url=url, sha256=spec.sha256), entry, CPU)
     assert (card.origin, card.source_sha256) == (url, spec.sha256)
     assert (hub / "there.pth").is_file()
 
@@ -306,9 +220,11 @@ def test_a_file_in_torch_hubs_folder_is_taken_and_nothing_downloaded(
 def test_another_file_in_torch_hubs_folder_is_refused_by_its_name(
     spec: ImportedTeacher, entry: Entry, hub: Path
 ) -> None:
-    (hub / "there.pth").write_bytes(b"half a downl")
-    source = Import(url="https://nowhere.invalid/there.pth", sha256=spec.sha256)
-    with pytest.raises(TeacherError, match=f"{hub / 'there.pth'} has sha256 .* is another file"):
+    (hub / "there.pth").write_bytes(b"half a downl\xff")
+    source = poor(url="https://nowhere.invalid/there.pth", sha256=spec.sha256)
+    with pytest.raises(
+        TeacherError, match=f"{hub / 'there.pth'} has sha256 .* is another file, or"
+    ):
         import_teacher(spec, source, entry, CPU)
 
 
@@ -318,16 +234,16 @@ def test_the_head_of_a_hash_is_enough_and_the_card_has_the_whole(
     short = spec.model_copy(update={"sha256": spec.sha256[:8]})
     assert short.identity != spec.identity
     entry = Store(tmp_path).teacher(short.identity)
-    card = import_teacher(short, Import(file=file, sha256=spec.sha256[:8]), entry, CPU)
+    card = import_teacher(short, poor(file=file, sha256=spec.sha256[:8]), entry, CPU)
     assert card.source_sha256 == spec.sha256
     other = f"{(int(spec.sha256[:8], 16) + 1) % 16**8:08x}"
     wrong = spec.model_copy(update={"sha256": other})
     entry = Store(tmp_path).teacher(wrong.identity)
     with pytest.raises(TeacherError, match=f"but {other} was asked for"):
-        import_teacher(wrong, Import(file=file, sha256=other), entry, CPU)
+        import_teacher(wrong, poor(file=file, sha256=other), entry, CPU)
 
 
-@pytest.mark.parametrize("sha256", ["", "0676ba6", "0676BA61", "z" * 8, "0" * 65])
+@pytest.mark.parametrize("sha256", ["", "0676ba6", "z" * 8, "0" * 65])
 def test_less_than_eight_digits_or_anything_else_is_no_hash(sha256: str) -> None:
     with pytest.raises(ValueError, match="sha256"):
         Import(url="https://nowhere.invalid/x.pth", sha256=sha256)
@@ -339,7 +255,7 @@ def test_less_than_eight_digits_or_anything_else_is_no_hash(sha256: str) -> None
 def test_a_loaded_teacher_is_the_stored_one_frozen(
     file: Path, spec: ImportedTeacher, entry: Entry, weights: dict[str, Tensor]
 ) -> None:
-    card = import_teacher(spec, Import(file=file), entry, CPU)
+    card = import_teacher(spec, poor(file=file), entry, CPU)
     loaded = load_teacher(entry, CPU, 10)
     assert loaded.card == card
     assert not any(module.training for module in loaded.network.modules())
@@ -353,7 +269,7 @@ def test_a_teacher_that_is_not_at_hand_or_damaged_is_refused(
 ) -> None:
     with pytest.raises(TeacherError, match=f"{entry.id} is not in the store"):
         load_teacher(entry, CPU, 10)
-    import_teacher(spec, Import(file=file), entry, CPU)
+    import_teacher(spec, poor(file=file), entry, CPU)
     content = bytearray(entry.weights_path.read_bytes())
     content[-1] ^= 1
     entry.weights_path.write_bytes(content)
@@ -364,7 +280,7 @@ def test_a_teacher_that_is_not_at_hand_or_damaged_is_refused(
 def test_a_teacher_whose_weights_were_removed_is_refused(
     file: Path, spec: ImportedTeacher, entry: Entry
 ) -> None:
-    import_teacher(spec, Import(file=file), entry, CPU)
+    import_teacher(spec, poor(file=file), entry, CPU)
     entry.weights_path.unlink()
     with pytest.raises(TeacherError, match=r"weights\.safetensors"):
         load_teacher(entry, CPU, 10)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from report.cells import CellFinding, PairFinding, TeacherFinding
 from report.formats import ABSENT, number, published_text, signed, spread
-from report.literature import Key, PublishedValue
 from report.tables.model import Column, Entry, Table
 from report.tables.results import against_published
+from skd.published import Key, PublishedValue
 
 KEY, TITLE = "imagenet", "ImageNet"
 

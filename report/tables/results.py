@@ -133,7 +133,12 @@ def teachers_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table:
         finding, here = found[teacher["name"]], teacher["at_hand"]
         row = [Entry(teacher["name"], detail=_network(teacher))]
         if here:
-            row += [Entry(number(teacher["test_top1"])), Entry(number(teacher["test_top5"]))]
+            said = teacher["doubts"]
+            doubtful = (("doubtful", "doubtful"),) if said else ()
+            row += [
+                Entry(number(teacher["test_top1"]), hint=said, marks=doubtful),
+                Entry(number(teacher["test_top5"])),
+            ]
         else:
             missing = (("missing", "not at hand"),)
             row += [Entry("", marks=missing, detail=teacher["why"]), Entry(ABSENT)]

@@ -14,8 +14,9 @@ from threadpoolctl import threadpool_limits
 from skd.analyses.sources import UnusableError
 from skd.data import make_views, test_pixels
 from skd.data.images import Images
+from skd.errors import TeacherError
 from skd.models import FeatureNetwork
-from skd.training.weights import TeacherError, build_loaded
+from skd.training.fitting import build_loaded
 
 CLASSES = 10
 IMAGES_PER_CLASS = 50

@@ -43,7 +43,7 @@ from skd.training.inputs import EpochInputs, Inputs
 from skd.training.materials import Material
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
 from skd.training.sums import FINITE, Sums, under
-from skd.training.teaching import Teaching
+from skd.training.teaching import Teaching, finite_on
 
 DRY_BATCH = 2
 
@@ -358,6 +358,16 @@ class Training:
         self._replay_test()
         return self._logits
 
+    def _cause(self, step: int) -> str:
+        """Return what the loss of a step (from 0) is not finite for: its teacher, where it is."""
+        if self.teacher is not None:
+            self._inputs.begin(self.spec.seed, self._epoch, step)
+            for part in self.division.parts(self._inputs.size(step)):
+                self.views.next()
+                if not finite_on(self.teacher, self._inputs.of(part)):
+                    return "the teacher's outputs are not finite there: take another teacher"
+        return "a smaller learning rate or weight may help"
+
     def _finish_epoch(self, epoch: int, begun: float) -> Epoch:
         totals = self.sums.totals(self.division.team)
         sums = {name: value.item() for name, value in totals.items()}
@@ -366,9 +376,10 @@ class Training:
         losses, diagnostics = under("loss/", means), under("diagnostic/", means)
         if sums[FINITE] < self.steps_per_epoch:
             values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+            step = int(sums[FINITE])
             raise NonFiniteLossError(
-                f"the loss was not finite in epoch {epoch}, step {int(sums[FINITE]) + 1} "
-                f"(the epoch's means: {values}); a smaller learning rate or weight may help"
+                f"the loss was not finite in epoch {epoch}, step {step + 1} "
+                f"(the epoch's means: {values}); {self._cause(step)}"
             )
         scores = self.material.tests.scores(self.evaluate())
         if not all(map(math.isfinite, [scores.loss, *losses.values(), *diagnostics.values()])):

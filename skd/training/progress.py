@@ -157,7 +157,7 @@ class Bar:
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(text)
+        self._bar.console.print(text, markup=False)
 
 
 def _summary(row: Epoch, epochs: int) -> str:

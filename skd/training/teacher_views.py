@@ -250,7 +250,16 @@ class _GrowingArray:
         self._stream.seek(0, os.SEEK_END)
 
     def append(self, values: Tensor) -> None:
-        """Write rows, (any, width); refuses what the precision cannot hold."""
+        """Write rows, (any, width).
+
+        Raises:
+            TeacherViewsError: values that are not finite, or that the precision cannot hold.
+        """
+        if not bool(values.isfinite().all()):
+            raise TeacherViewsError(
+                f"the teacher's {self.file.output} are not finite on some views: it cannot teach; "
+                "take another teacher"
+            )
         stored = values.to(getattr(torch, self.file.precision))
         if not bool(stored.isfinite().all()):
             raise TeacherViewsError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +11,24 @@ from urllib.parse import urlsplit
 
 import torch
 
+from skd.data import facts
+from skd.errors import TeacherError
 from skd.files import sha256_of
 from skd.lease import lease
 from skd.models.accounting import count_parameters
+from skd.published import PublishedError
 from skd.records import Record, TeacherCard
 from skd.sheet import Import
-from skd.spec import ImportedTeacher, TrainedTeacher
+from skd.spec import ImportedTeacher, TeacherSpec, TrainedTeacher
 from skd.store import Entry, Store
 from skd.study import TeacherNode
+from skd.teacher_checks import doubts, poor
+from skd.training.file_kinds import AGAIN, kind_of
+from skd.training.fitting import build_loaded
 from skd.training.materials import Materials
 from skd.training.runs import Options, complete
-from skd.training.weights import TeacherError, build_loaded, leave_weights, read_state_dict
+from skd.training.state_dicts import precision_of, read_state_dict
+from skd.training.weights import leave_weights
 
 
 def ready_teacher(
@@ -45,7 +53,18 @@ def ready_teacher(
     if team.rank == 0:
         measured = f"{card.test_top1:.2f} % on the {node.spec.dataset.split} images"
         print(f"teacher {node.name}: {measured}, {entry.folder}")
+        warn(node.name, node.spec, card)
     return card
+
+
+def warn(name: str, spec: TeacherSpec, card: TeacherCard) -> None:
+    """Say on standard error what speaks against a teacher, if anything."""
+    try:
+        said = doubts(spec, card.test_top1, facts(spec.dataset).num_classes)
+    except PublishedError as error:  # the report refuses it; no training waits for that
+        said = [f"it is not held against what is published: {error}"]
+    for doubt in said:
+        print(f"warning: teacher {name}: {doubt}", file=sys.stderr, flush=True)
 
 
 def train_teacher(
@@ -95,54 +114,104 @@ def import_teacher(
 
     Raises:
         InterruptedRunError: asked to stop while another process imports it.
-        TeacherError: the file is missing, is another one, or does not fit the network.
+        TeacherError: the file is missing, is another one, cannot be read or does not fit the
+            network; or the teacher is no good: values that are not finite, or a poor accuracy that
+            the source does not accept.
         LeaseHeldError: another process imports it, and it shall not be waited for.
     """
-    if (card := entry.card()) is not None:
-        return card
-    held = lease(entry.folder, wait=wait, stopping=stopping)
-    with held, tempfile.TemporaryDirectory() as scratch:
-        if (card := entry.card()) is not None:
-            return card
-        file = _fetch(source, Path(scratch))
-        if not (found := sha256_of(file)).startswith(spec.sha256):
-            raise TeacherError(
-                f"{file} has sha256 {found}, but {spec.sha256} was asked for: it is another file"
-            )
-        material = (materials or Materials()).data(spec.dataset, device)
-        images = material.images
-        weights, what = read_state_dict(file), f"{file} for {spec.network}"
-        network = build_loaded(spec.network, images.num_classes, weights, what)
-        network.to(device)
-        logits = material.tests.logits(network)
-        scores = material.tests.scores(logits)
-        files = leave_weights(entry, network, logits)
-        card = TeacherCard(
-            id=entry.id,
-            kind="imported",
-            network=spec.network,
-            dataset=spec.dataset.name,
-            origin=source.url or f"imported from {source.file.name}",
-            test_top1=scores.top1,
-            test_top5=scores.top5,
-            sha256=files[entry.weights_path.name],
-            source_sha256=found,
-            parameters=count_parameters(network),
+    if (card := entry.card()) is None:
+        held = lease(entry.folder, wait=wait, stopping=stopping)
+        with held, tempfile.TemporaryDirectory() as scratch:
+            if (card := entry.card()) is None:
+                return _import(spec, source, entry, device, materials or Materials(), Path(scratch))
+    _check_accuracy(f"the teacher {entry.folder}", card.test_top1, spec, source)
+    return card
+
+
+def _import(
+    spec: ImportedTeacher,
+    source: Import,
+    entry: Entry,
+    device: torch.device,
+    materials: Materials,
+    scratch: Path,
+) -> TeacherCard:
+    file, name = _fetch(source, scratch)
+    if not (found := sha256_of(file)).startswith(spec.sha256):
+        what = kind_of(file) or f"another file, or an incomplete one; {AGAIN}"
+        raise TeacherError(
+            f"{name} has sha256 {found}, but {spec.sha256} was asked for: it is {what}"
         )
-        entry.write(card)
-        return card
+    weights, classes = read_state_dict(file), facts(spec.dataset).num_classes
+    network = build_loaded(spec.network, classes, weights, f"{name} for {spec.network}").to(device)
+    tests = materials.data(spec.dataset, device).tests
+    logits = tests.logits(network)
+    if images := int((~logits.isfinite()).any(dim=1).sum()):
+        raise TeacherError(
+            f"{name} for {spec.network} cannot be used: its logits are not finite on {images} of "
+            f"{len(logits)} test images, though its weights are; take them as they were trained"
+        )
+    scores = tests.scores(logits)
+    _check_accuracy(f"{name} for {spec.network}", scores.top1, spec, source)
+    origin = source.url or f"imported from {source.file.name}"
+    if precision := precision_of(weights):
+        origin += f", converted from {precision}"
+    files = leave_weights(entry, network, logits)
+    card = TeacherCard(
+        id=entry.id,
+        kind="imported",
+        network=spec.network,
+        dataset=spec.dataset.name,
+        origin=origin,
+        test_top1=scores.top1,
+        test_top5=scores.top5,
+        sha256=files[entry.weights_path.name],
+        source_sha256=found,
+        parameters=count_parameters(network),
+    )
+    entry.write(card)
+    return card
 
 
-def _fetch(source: Import, scratch: Path) -> Path:
-    """Return the checkpoint's file: the one given, the one in torch.hub's folder, or a download."""
+def _check_accuracy(what: str, top1: float, spec: ImportedTeacher, source: Import) -> None:
+    """Refuse a teacher that is hardly better than chance, unless its source accepts that.
+
+    Raises:
+        TeacherError: says how to accept it.
+    """
+    said = poor(top1, facts(spec.dataset).num_classes)
+    if said and not source.accept_poor:
+        raise TeacherError(
+            f"{what} is a poor teacher: {said}. Check that the weights, the network and the data "
+            "set belong together. To take it nevertheless: skd import-teacher --accept-poor, or in "
+            "a sheet's import: accept_poor: true"
+        )
+
+
+def check_file(path: Path) -> None:
+    """Refuse a checkpoint that is not there, or is a folder.
+
+    Raises:
+        TeacherError: says what to do.
+    """
+    if path.is_dir():
+        raise TeacherError(f"{path} is no checkpoint: it is {kind_of(path)}")
+    if not path.is_file():
+        raise TeacherError(f"the checkpoint {path} is not there; fetch it, or train one")
+
+
+def _fetch(source: Import, scratch: Path) -> tuple[Path, str]:
+    """Return the checkpoint's file, and how messages name it.
+
+    The one given, the one in torch.hub's folder, or a download.
+    """
     if source.file is not None:
-        if not source.file.is_file():
-            raise TeacherError(f"the checkpoint {source.file} is not there; fetch it, or train one")
-        return source.file
+        check_file(source.file)
+        return source.file, str(source.file)
     name = Path(urlsplit(source.url).path).name
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if cached.is_file():
-        return cached
+    if name and cached.is_file():
+        return cached, str(cached)
     path = scratch / "download.pth"
     try:
         torch.hub.download_url_to_file(source.url, str(path))
@@ -151,4 +220,4 @@ def _fetch(source: Import, scratch: Path) -> Path:
             f"{source.url} cannot be downloaded: {error}. Where there is no network, fetch it "
             f"elsewhere and put it at {cached}"
         ) from error
-    return path
+    return path, source.url

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from skd.models.outputs import Outputs
 from skd.training.compiling import compiled
+from skd.training.inputs import Inputs
 
 RELEASE_EVERY = 64  # look-ups, each of which maps some MB at most
 
@@ -25,6 +26,12 @@ class Teaching(Protocol):
             indices: the images' places in the training set, (B,).
             numbers: the views' numbers, (B,).
         """
+
+
+def finite_on(teacher: Teaching, inputs: Inputs) -> bool:
+    """Whether a teacher's logits and pooled features on some views are all finite."""
+    found = teacher.outputs(inputs.images, inputs.indices, inputs.numbers)
+    return all(bool(values.isfinite().all()) for values in (found.logits, found.pooled))
 
 
 class LiveTeacher:

@@ -1,6 +1,7 @@
-"""Published accuracies: ``published/<dataset>.csv`` and, for SKD's own, ``published/skd.csv``.
+"""Published accuracies: ``report/published/<dataset>.csv`` and, for SKD's own, ``skd.csv`` there.
 
 One row a (teacher, student, method). A reader of a paper adds its numbers there, and nowhere else.
+Imports no torch: the report judges by them, and so do the checks of a teacher.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from pydantic import (
 )
 
 from skd.errors import SkdError
+from skd.sheet import ROOT
 from skd.spec import DatasetSpec, Recipe
 
-FOLDER = Path(__file__).with_name("published")
+FOLDER = ROOT / "report" / "published"
 OWN = "skd.csv"  # the paper's own numbers, of every data set
 OF_OWN = ("cifar100", "imagenet")  # those data sets; another name is a slip of the pen
 # The recipes that published values rest on, by data set.
@@ -94,6 +96,22 @@ def published_values(dataset: DatasetSpec, folder: Path = FOLDER) -> dict[Key, P
             raise PublishedError(f"{where}: {key} is there twice")
         values[key] = value
     return values
+
+
+def published_teacher(
+    dataset: DatasetSpec, network: str, folder: Path = FOLDER
+) -> PublishedValue | None:
+    """Return what is published for a network as a teacher, or none; the lowest of several values.
+
+    Raises:
+        PublishedError: as `published_values`.
+    """
+    found = [
+        value
+        for (teacher, _, method), value in published_values(dataset, folder).items()
+        if (teacher, method) == (network, "teacher")
+    ]
+    return min(found, key=lambda value: value.top1, default=None)
 
 
 def unlike_published(
