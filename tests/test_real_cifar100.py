@@ -27,6 +27,7 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
     sheet = read_sheet(find_sheet("cifar100")).model_dump(by_alias=True, exclude_unset=True)
     sheet["dataset"]["train_limit"] = IMAGES
     sheet["recipe"] |= {"epochs": 1, "milestones": []}
+    sheet["settings"] = {name: {"warmup_epochs": 20} for name in ("dkd", "reviewkd")}
     sheet["teachers"] = {
         "resnet56": {"import": {"file": str(real_data / "teachers" / "resnet56_cifar100.pth")}}
     }
