@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from report.reading import Reading, described, read_run
+from report.reading import Reading, read_run, within
 from skd.records import Record
 from skd.store import Store, StoreError
 from skd.study import Expansion, TeacherNode
@@ -233,8 +233,10 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
     entry = store.teacher(node.id)
     try:
         card = entry.card()
-    except (StoreError, OSError) as error:
-        return row | {"why": described(error, store)}
+    except StoreError as error:
+        return row | {"why": within(str(error), store)}
+    if card is not None and card.network != node.spec.network:
+        return row | {"why": f"its card is of a {card.network}, not of a {node.spec.network}"}
     if card is not None:
         values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
         if node.leaks:

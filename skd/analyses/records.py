@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from skd.files import read_json
 from skd.spec import DatasetSpec, Frozen
 
 # The methods that are shown side by side, each with a panel or a line, where the study has them.
@@ -108,8 +109,8 @@ def arrays_path(results: Path, study: str) -> Path:
 def read_analysis(path: Path) -> Analysis | None:
     """Return an analysis, or none where there is none that this code can read."""
     try:
-        return Analysis.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return Analysis.model_validate(read_json(path))
+    except (OSError, ValueError):
         return None
 
 

@@ -93,8 +93,8 @@ def stored_run(entry: Entry) -> Stored | None:
     """
     try:
         record = entry.record()
-    except (StoreError, OSError) as error:
-        raise UnusableError(f"{entry.record_path.name} cannot be read") from error
+    except StoreError as error:
+        raise UnusableError(f"{entry.record_path.name} {error.why}") from error
     return Stored(entry, record.files) if record is not None else None
 
 
@@ -108,8 +108,8 @@ def stored_teacher(entry: Entry) -> Stored | None:
     """
     try:
         card = entry.card()
-    except (StoreError, OSError) as error:
-        raise UnusableError(f"{entry.card_path.name} cannot be read") from error
+    except StoreError as error:
+        raise UnusableError(f"{entry.card_path.name} {error.why}") from error
     if card is None:
         return None
     run, files = stored_run(entry), {entry.weights_path.name: card.sha256}
