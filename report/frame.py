@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from report.reading import Reading, read_run, within
-from skd.records import Record
+from skd.records import Record, TeacherCard
 from skd.store import Store, StoreError
 from skd.study import Expansion, TeacherNode
 
@@ -102,12 +102,19 @@ LEAK = "trained on the validation images too; its accuracy is on the test images
 
 @dataclass(frozen=True)
 class Frames:
-    """A study's results. ``readings`` holds each run once, by identity."""
+    """A study's results. ``readings`` holds each run once, ``cards`` the teachers', by identity."""
 
     runs: pd.DataFrame
     epochs: pd.DataFrame
     teachers: pd.DataFrame
     readings: dict[str, Reading]
+    cards: dict[str, TeacherCard]
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """The finished runs' records, by identity."""
+        found = {identity: reading.record for identity, reading in self.readings.items()}
+        return {identity: record for identity, record in found.items() if record is not None}
 
 
 def build_frames(expansion: Expansion, store: Store) -> Frames:
@@ -124,7 +131,8 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
         if reading.record is not None:
             runs[-1] |= _run_values(reading.record)
             epochs += [{**keys, **row} for row in _epoch_values(reading.record)]
-    teachers = [_teacher_row(node, store) for node in expansion.teachers]
+    cards = {node.id: _card(node, store) for node in expansion.teachers}
+    teachers = [_teacher_row(node, cards[node.id], store) for node in expansion.teachers]
     measured = dict.fromkeys(name for row in epochs for name in row)
     extra = [name for name in measured if name.startswith(("loss_", DIAGNOSTIC))]
     return Frames(
@@ -132,6 +140,7 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
         epochs=pd.DataFrame(epochs, columns=[*EPOCH_COLUMNS, *extra]),
         teachers=pd.DataFrame(teachers, columns=TEACHER_COLUMNS),
         readings=readings,
+        cards={identity: card for identity, card in cards.items() if isinstance(card, TeacherCard)},
     )
 
 
@@ -221,7 +230,18 @@ def _epoch_values(record: Record) -> list[dict[str, Any]]:
     return rows
 
 
-def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
+def _card(node: TeacherNode, store: Store) -> TeacherCard | str | None:
+    """Return a teacher's card, why it cannot be used, or none where there is none."""
+    try:
+        card = store.teacher(node.id).card()
+    except StoreError as error:
+        return within(str(error), store)
+    if card is not None and card.network != node.spec.network:
+        return f"its card is of a {card.network}, not of a {node.spec.network}"
+    return card
+
+
+def _teacher_row(node: TeacherNode, card: TeacherCard | str | None, store: Store) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": node.name,
         "network": node.spec.network,
@@ -230,13 +250,8 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
         "origin": node.origin,
         "at_hand": False,
     }
-    entry = store.teacher(node.id)
-    try:
-        card = entry.card()
-    except StoreError as error:
-        return row | {"why": within(str(error), store)}
-    if card is not None and card.network != node.spec.network:
-        return row | {"why": f"its card is of a {card.network}, not of a {node.spec.network}"}
+    if isinstance(card, str):
+        return row | {"why": card}
     if card is not None:
         values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
         if node.leaks:
@@ -244,6 +259,6 @@ def _teacher_row(node: TeacherNode, store: Store) -> dict[str, Any]:
         return row | values | {"at_hand": True}
     if node.spec.kind == "imported":
         return row | {"why": "not imported yet"}
-    reading = read_run(store, entry, node.spec.run.seed)
+    reading = read_run(store, store.teacher(node.id), node.spec.run.seed)
     reason = f" ({reading.reason})" if reading.reason else ""
     return row | {"why": f"training: {reading.outcome}{reason}"}

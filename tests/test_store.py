@@ -327,7 +327,7 @@ def test_a_trained_teacher_without_its_card_is_not_done(study: Expansion, tmp_pa
     assert rows[f"teacher {node.name}"] == ["", "", "", "", "1", "", ""]
 
 
-def test_an_unreadable_record_is_an_unreadable_run_of_its_cell(study: Expansion, tmp_path: Path) -> None:
+def test_a_run_whose_record_is_damaged_is_unreadable(study: Expansion, tmp_path: Path) -> None:
     store, cell = Store(tmp_path), study.cell("resnet8", "student")
     store.run(cell.runs[1]).folder.mkdir(parents=True)
     store.run(cell.runs[1]).record_path.write_text("{")

@@ -9,10 +9,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from skd.analyses.checks import check_stored
 from skd.analyses.records import FEATURES, analysis_path
 from skd.analyses.study import analyse as analyse_study
 from skd.errors import suggest
 from skd.sheet import StudyError
+from skd.store import Store
 from skd.study import load_expansion
 from skd.training.options import RESULTS, Results, Study
 
@@ -47,3 +49,12 @@ def analyse(
     print(f"{len(analysis.runs)} runs analysed: {analysis_path(results, analysis.study)}")
     for identity, reason in analysis.skipped.items():
         print(f"skipped {identity}: {reason}", file=sys.stderr)
+    checks = check_stored(analysis, expansion, Store(results))
+    for line in checks.lines(expansion):
+        print(f"CONTRADICTED {line}", file=sys.stderr)
+    if checks.unchecked:
+        print(
+            f"accuracies of {checks.unchecked} of {checks.finished} finished runs not checked: "
+            "their test logits are not kept here",
+            file=sys.stderr,
+        )

@@ -18,6 +18,14 @@ FEATURES = ("student", "kd", "skd")
 Bin = tuple[int, float | None, float | None]
 
 
+class Possible(Frozen):
+    """Lowest and highest of what logits may have been measured as before they were rounded."""
+
+    top1: tuple[float, float]
+    top5: tuple[float, float]
+    loss: tuple[float, float] = Field(description="nats")
+
+
 class Measures(Frozen):
     """Of one network's test logits. Accuracies and confidences are percentages."""
 
@@ -31,6 +39,8 @@ class Measures(Frozen):
         description="of 15 bins of confidence: images, mean confidence, accuracy (none if empty)"
     )
     source: str = Field(description="digest of what it was measured on")
+    logits: str | None = Field(None, description="SHA-256 of the logits; none in older files")
+    possible: Possible | None = Field(None, description="likewise")
 
 
 class RunMeasures(Measures):
@@ -93,6 +103,10 @@ class Analysis(Frozen):
     examples: tuple[Example, ...]
     skipped: dict[str, str] = Field(
         description="why something of a run or teacher is missing, by identity"
+    )
+    altered: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="files that are not those that their record or card names, by its identity",
     )
 
 
