@@ -25,9 +25,9 @@ class StoreError(SkdError):
         why: what is wrong, as a phrase that follows the file's name.
     """
 
-    def __init__(self, path: Path, why: str, remedy: str) -> None:
-        super().__init__(f"{path} {why}. {remedy}")
-        self.why = why
+    def __init__(self, message: str, why: str = "") -> None:
+        super().__init__(message)
+        self.why = why or message
 
 
 def read_stored(
@@ -52,9 +52,11 @@ def read_stored(
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StoreError(path, why_unreadable(error), remedy) from error
+        why = why_unreadable(error)
+        raise StoreError(f"{path} {why}. {remedy}", why) from error
     if wrong := judge(found):
-        raise StoreError(path, f"is inconsistent: {wrong}", remedy)
+        why = f"is inconsistent: {wrong}"
+        raise StoreError(f"{path} {why}. {remedy}", why)
     return found
 
 

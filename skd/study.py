@@ -240,7 +240,7 @@ def write_expansion(expansion: Expansion, results: Path) -> Path:
     return path
 
 
-def read_expansion(path: Path) -> Expansion | None:
+def kept_expansion(path: Path) -> Expansion | None:
     """Return an expansion as it is kept; none where this code cannot read it.
 
     Raises:
@@ -269,7 +269,7 @@ def known_hashes(results: Path, study: str) -> dict[Path, str]:
     They go on to identify an imported teacher whose file has been removed since.
     """
     try:
-        earlier = read_expansion(expansion_path(results, study))
+        earlier = kept_expansion(expansion_path(results, study))
     except EditedError:
         earlier = None
     return {
@@ -295,7 +295,7 @@ def sources_digest(sheet: Path) -> str:
 def _read_fresh(path: Path, sheet: Path) -> Expansion | None:
     """Return the expansion that is kept, or none where it is out of date or was edited."""
     try:
-        expansion = read_expansion(path)
+        expansion = kept_expansion(path)
     except EditedError as error:
         print(f"skd: {error}; it is made anew from the sheet", file=sys.stderr)
         return None

@@ -264,9 +264,9 @@ def test_nothing_is_made_twice_and_the_files_stay_the_same(
 def test_a_cached_analysis_imports_no_torch(expansion: Expansion, copy: Path) -> None:
     path = write_expansion(expansion, copy)
     code = (
-        "import sys; from pathlib import Path; from skd.study import read_expansion;"
+        "import sys; from pathlib import Path; from skd.study import kept_expansion;"
         "from skd.analyses.study import analyse;"
-        f"analyse(read_expansion(Path({str(path)!r})), Path({str(copy)!r}), features=());"
+        f"analyse(kept_expansion(Path({str(path)!r})), Path({str(copy)!r}), features=());"
         "print('torch' in sys.modules)"
     )
 

@@ -16,7 +16,7 @@ from skd.jobs.workers import history
 from skd.provenance.reading import near
 from skd.spec import RunSpec, TeacherSpec
 from skd.store import Store
-from skd.study import Cell, EditedError, Expansion, TeacherNode, read_expansion
+from skd.study import Cell, EditedError, Expansion, TeacherNode, kept_expansion
 
 Kind = Literal["run", "teacher"]
 FEWEST_CHARACTERS = 4
@@ -191,6 +191,6 @@ def _named(identity: str, studies: Studies) -> str:
 
 def _read(path: Path) -> Expansion | None:
     try:
-        return read_expansion(path)
+        return kept_expansion(path)
     except EditedError:
         return None
