@@ -12,6 +12,7 @@ import pandas as pd
 
 from report.formats import plural
 from report.frame import Frames
+from skd.analyses.checks import Checks
 from skd.analyses.records import (
     Analysis,
     RunMeasures,
@@ -20,7 +21,9 @@ from skd.analyses.records import (
     read_analysis,
     read_arrays,
 )
+from skd.study import Expansion
 
+MOST_LINES = 10  # of runs and teachers that are named
 MEASURES = ("nll", "ece", "agreement", "teacher_kl")
 
 
@@ -138,6 +141,27 @@ def skipped_text(analyses: Analyses | None) -> str | None:
     said = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
     more = f"; and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
     return f"Not analysed in full: {plural(len(skipped), 'run')}: {said}{more}"
+
+
+def contradicted_lines(checks: Checks, expansion: Expansion) -> list[str]:
+    """Return a line for each run and teacher that its stored files contradict; of many, the first.
+
+    The files are as the last `skd analyse` found them, the records and cards as they are now.
+    """
+    lines = [f"Contradicted by stored files: {line}." for line in checks.lines(expansion)]
+    more = len(lines) - MOST_LINES
+    return lines if more <= 0 else [*lines[:MOST_LINES], f"Contradicted likewise: {more} more."]
+
+
+def unchecked_text(checks: Checks, study: str) -> str | None:
+    """Return how many accuracies have not been checked against test logits, or none if all have."""
+    if not checks.unchecked:
+        return None
+    return (
+        f"Accuracies of {checks.unchecked} of {plural(checks.finished, 'finished run')} have not "
+        f"been checked against their test logits: these are not kept here, or skd analyse {study} "
+        "has not seen them."
+    )
 
 
 def measures_frame(analyses: Analyses, frames: Frames) -> pd.DataFrame:

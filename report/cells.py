@@ -138,8 +138,12 @@ def find_pairs(
     frames: Frames,
     published: Mapping[Key, PublishedValue],
     margin: float = MARGIN,
+    contradicted: Collection[str] = (),
 ) -> list[PairFinding]:
-    """Return every pair's findings, in the order of the study's sheet."""
+    """Return every pair's findings, in the order of the study's sheet.
+
+    ``contradicted`` are identities of runs whose stored files contradict their records.
+    """
     teachers = frames.teachers.set_index("name")
     resolution = 100 / expansion.images.test_images
     pairs = []
@@ -160,7 +164,7 @@ def find_pairs(
                     value,
                     None if unlike else margin,
                     spec.method.simplifier is not None,
-                    marks_of(cell, taught_by, teachers.at[teacher, "sha256"]),
+                    marks_of(cell, taught_by, teachers.at[teacher, "sha256"], contradicted),
                     resolution,
                 )
             )
@@ -203,7 +207,10 @@ def accuracy_by_seed(runs: pd.DataFrame, method: str) -> dict[int, float]:
 
 
 def marks_of(
-    cell: pd.DataFrame, taught_by: Collection[str], teacher_sha256: str | None
+    cell: pd.DataFrame,
+    taught_by: Collection[str],
+    teacher_sha256: str | None,
+    contradicted: Collection[str] = (),
 ) -> tuple[Mark, ...]:
     """Return what must be said of a cell's runs, the gravest first.
 
@@ -211,10 +218,15 @@ def marks_of(
         cell: its rows of the frame of runs.
         taught_by: the hashes of all weights that taught the pair's runs.
         teacher_sha256: of the teacher at hand, or none.
+        contradicted: identities of runs whose stored files contradict their records.
     """
     collapsed = int(cell["collapsed"].eq(True).sum())
     counts = cell["outcome"].value_counts()
-    marks = [Mark("collapsed", f"{collapsed} collapsed")] if collapsed else []
+    marks = []
+    if n := int(cell["id"].isin(contradicted).sum()):
+        marks.append(Mark("contradicted", f"{n} contradicted by stored files"))
+    if collapsed:
+        marks.append(Mark("collapsed", f"{collapsed} collapsed"))
     marks += [Mark(kind, text) for kind, text in code_marks(cell)]
     own = set(cell["teacher_sha256"].dropna())
     if len(own) > 1:

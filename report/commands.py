@@ -56,7 +56,7 @@ def diff(
     from report.equivalence_shown import equivalence_shown
     from report.findings import find
     from report.verdicts import MARGIN
-    from skd.provenance.finding import Studies
+    from skd.provenance.finding import UNUSABLE, Studies
 
     if equivalence is not None and not 0 < equivalence < math.inf:
         raise DiffError(f"--equivalence {equivalence:g}: allowed: a number of points above 0")
@@ -68,7 +68,7 @@ def diff(
     common = [name for name in sides[0].expansions if name in sides[1].expansions]
     unreadable = sorted({name for side in sides for name in side.unreadable})
     if not common:
-        why = f" ({', '.join(unreadable)}: of another release)" if unreadable else ""
+        why = f" ({', '.join(unreadable)}: {UNUSABLE})" if unreadable else ""
         raise DiffError(
             f"{a} and {b} have no study in common{why}; skd expand STUDY --results FOLDER makes a "
             "study's specs.json anew"
@@ -80,7 +80,7 @@ def diff(
     if study is None and left_out:
         console.print(f"in one folder only, not compared: {', '.join(left_out)}")
     if study is None and unreadable:
-        console.print(f"of another release, not compared: {', '.join(unreadable)}")
+        console.print(f"specs.json {UNUSABLE}, not compared: {', '.join(unreadable)}")
     equivalent = study is not None or not unreadable
     for name in [study] if study else common:
         found = [

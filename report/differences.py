@@ -75,7 +75,7 @@ class SetDifference:
 
 def compare_sets(a: Findings, b: Findings) -> SetDifference:
     """Return how two result sets of one study differ; cells are matched by pair and method."""
-    records_a, records_b = _records(a), _records(b)
+    records_a, records_b = a.frames.records, b.frames.records
     common = records_a.keys() & records_b.keys()
     equal = sum(not differences(records_a[run], records_b[run]) for run in common)
     runs_a, runs_b = _finished(a), _finished(b)
@@ -119,11 +119,6 @@ def _kind(cell: CellFinding) -> str | None:
     return cell.verdict.kind if cell.verdict else None
 
 
-def _records(findings: Findings) -> dict[str, Record]:
-    readings = findings.frames.readings.items()
-    return {identity: found.record for identity, found in readings if found.record is not None}
-
-
 def _finished(findings: Findings) -> set[tuple[str, str, int]]:
     """Return (pair or student, method, seed) of what is finished; a shared run stands once."""
     done = findings.frames.runs[findings.frames.runs["outcome"] == "done"]
@@ -141,7 +136,7 @@ def _same_teacher(a: set[str], b: set[str]) -> bool | None:
 
 
 def _environments(a: Findings, b: Findings) -> dict[str, tuple[dict[str, int], dict[str, int]]]:
-    sides = [[_facts(record) for record in _records(findings).values()] for findings in (a, b)]
+    sides = [[_facts(record) for record in findings.frames.records.values()] for findings in (a, b)]
     names = dict.fromkeys(name for side in sides for facts in side for name in facts)
     found = {
         name: tuple(counts(value_text(facts.get(name)) for facts in side) for side in sides)

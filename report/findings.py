@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from report.analysis import Analyses, read_analyses, skipped_text
+from report.analysis import (
+    Analyses,
+    contradicted_lines,
+    read_analyses,
+    skipped_text,
+    unchecked_text,
+)
 from report.cells import PairFinding, find_pairs
 from report.frame import Frames, build_frames
 from report.headline import headline
@@ -28,6 +34,7 @@ from report.tables.simplifier import simplifier_table
 from report.tables.speed import read_comparisons, speed_table
 from report.variance import VarianceSplit, variance_split
 from report.verdicts import MARGIN
+from skd.analyses.checks import check
 from skd.published import Key, PublishedValue, published_values
 from skd.spec import DatasetSpec
 from skd.store import Store
@@ -69,17 +76,18 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
     """
     frames = build_frames(expansion, Store(results))
     published = published_values(expansion.dataset)
-    pairs = tuple(find_pairs(expansion, frames, published, margin))
+    analyses, analysis_problem = read_analyses(results, expansion.study)
+    checks = check(analyses.found if analyses else None, frames.records, frames.cards)
+    pairs = tuple(find_pairs(expansion, frames, published, margin, checks.runs))
     ranked = _ranking(expansion, pairs)
     variances = {
         pair.pair: split for pair in pairs if (split := variance_split(_at_most_seeds(pair)))
     }
-    analyses, analysis_problem = read_analyses(results, expansion.study)
     plan, plan_problem = plan_and_reality(expansion, frames, results)
     comparisons, bench_problems = read_comparisons(results, expansion)
     methods = expansion.methods
     tables = (
-        teachers_table(frames, pairs),
+        teachers_table(frames, pairs, checks.teachers),
         *paper_tables(pairs, methods, margin),
         cells_table(pairs, margin),
         combinations_table(pairs, methods),
@@ -111,6 +119,8 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
                 analysis_problem,
                 plan_problem,
                 skipped_text(analyses),
+                *contradicted_lines(checks, expansion),
+                unchecked_text(checks, expansion.study),
                 *bench_problems,
             )
             if problem

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from report.code import CODE_COLUMNS, code_values
-from report.reading import Reading, described, read_run
+from report.reading import Reading, read_run, within
 from skd.code.accepted import read_accepted
-from skd.records import Record
+from skd.records import Record, TeacherCard
 from skd.store import Store, StoreError
 from skd.study import Expansion, TeacherNode
 from skd.teacher_checks import doubts
@@ -107,12 +107,19 @@ LEAK = "trained on the validation images too; its accuracy is on the test images
 
 @dataclass(frozen=True)
 class Frames:
-    """A study's results. ``readings`` holds each run once, by identity."""
+    """A study's results. ``readings`` holds each run once, ``cards`` the teachers', by identity."""
 
     runs: pd.DataFrame
     epochs: pd.DataFrame
     teachers: pd.DataFrame
     readings: dict[str, Reading]
+    cards: dict[str, TeacherCard]
+
+    @property
+    def records(self) -> dict[str, Record]:
+        """The finished runs' records, by identity."""
+        found = {identity: reading.record for identity, reading in self.readings.items()}
+        return {identity: record for identity, record in found.items() if record is not None}
 
 
 def build_frames(expansion: Expansion, store: Store) -> Frames:
@@ -140,7 +147,8 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
             runs[-1] |= code_values(reading.record, today[keys["id"]], accepted)
             epochs += [{**keys, **row} for row in _epoch_values(reading.record)]
     classes = expansion.images.classes
-    teachers = [_teacher_row(node, store, classes) for node in expansion.teachers]
+    cards = {node.id: _card(node, store) for node in expansion.teachers}
+    teachers = [_teacher_row(node, cards[node.id], store, classes) for node in expansion.teachers]
     measured = dict.fromkeys(name for row in epochs for name in row)
     extra = [name for name in measured if name.startswith(("loss_", DIAGNOSTIC))]
     return Frames(
@@ -148,6 +156,7 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
         epochs=pd.DataFrame(epochs, columns=[*EPOCH_COLUMNS, *extra]),
         teachers=pd.DataFrame(teachers, columns=TEACHER_COLUMNS),
         readings=readings,
+        cards={identity: card for identity, card in cards.items() if isinstance(card, TeacherCard)},
     )
 
 
@@ -237,7 +246,20 @@ def _epoch_values(record: Record) -> list[dict[str, Any]]:
     return rows
 
 
-def _teacher_row(node: TeacherNode, store: Store, classes: int) -> dict[str, Any]:
+def _card(node: TeacherNode, store: Store) -> TeacherCard | str | None:
+    """Return a teacher's card, why it cannot be used, or none where there is none."""
+    try:
+        card = store.teacher(node.id).card()
+    except StoreError as error:
+        return within(str(error), store)
+    if card is not None and card.network != node.spec.network:
+        return f"its card is of a {card.network}, not of a {node.spec.network}"
+    return card
+
+
+def _teacher_row(
+    node: TeacherNode, card: TeacherCard | str | None, store: Store, classes: int
+) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": node.name,
         "network": node.spec.network,
@@ -247,11 +269,8 @@ def _teacher_row(node: TeacherNode, store: Store, classes: int) -> dict[str, Any
         "at_hand": False,
         "doubts": "",
     }
-    entry = store.teacher(node.id)
-    try:
-        card = entry.card()
-    except (StoreError, OSError) as error:
-        return row | {"why": described(error, store)}
+    if isinstance(card, str):
+        return row | {"why": card}
     if card is not None:
         values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
         if node.leaks:
@@ -260,6 +279,6 @@ def _teacher_row(node: TeacherNode, store: Store, classes: int) -> dict[str, Any
         return row | values | {"at_hand": True, "doubts": said}
     if node.spec.kind == "imported":
         return row | {"why": "not imported yet"}
-    reading = read_run(store, entry, node.spec.run.seed)
+    reading = read_run(store, store.teacher(node.id), node.spec.run.seed)
     reason = f" ({reading.reason})" if reading.reason else ""
     return row | {"why": f"training: {reading.outcome}{reason}"}

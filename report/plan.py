@@ -194,7 +194,7 @@ def _teacher_records(expansion: Expansion, store: Store) -> dict[str, Record]:
     for node in expansion.teachers:
         try:
             record = store.teacher(node.id).record()
-        except (StoreError, OSError):
+        except StoreError:
             continue
         if record is not None:
             records[node.name] = record

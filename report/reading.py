@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skd.records import CellOutcome, Failure, Record
+from skd.records import Failure, Record
 from skd.store import Entry, Store, StoreError, outcome
 
 UNREADABLE = "unreadable"
@@ -22,29 +22,19 @@ class Reading:
 
 def read_run(store: Store, entry: Entry, seed: int) -> Reading:
     """Return what an entry of the store holds. A damaged file is an outcome, not an error."""
-    state: CellOutcome | None = None
-    failure = None
     try:
         record = entry.record()
-        if record is None:
-            state = outcome(entry, seed)
-            failure = entry.failure() if state.outcome == "failed" else None
-            record = entry.record() if state.outcome == "done" else None
-    except (StoreError, OSError) as error:
-        return Reading(UNREADABLE, described(error, store))
-    if record is None:
-        assert state is not None
-        return Reading(state.outcome, state.reason, failure=failure)
-    if record.id != entry.id:
-        return Reading(UNREADABLE, f"the record names another run: {record.id}")
-    accuracies = (record.last.top1, record.last.top5, record.best.top1, record.best.top5)
-    if not all(0 <= accuracy <= 100 for accuracy in accuracies):
-        return Reading(UNREADABLE, "the record's accuracy is no percentage")
-    if max(value for _, value in record.cost if isinstance(value, int)) >= 2**63:
-        return Reading(UNREADABLE, "the record's cost is no number that a machine can have")
-    return Reading("done", record=record)
+        state = None if record else outcome(entry, seed)
+        if state is not None and state.outcome == "done":  # since
+            record = entry.record()
+    except StoreError as error:
+        return Reading(UNREADABLE, within(str(error), store))
+    if record is not None:
+        return Reading("done", record=record)
+    failure = entry.failed() if state.outcome == "failed" else None
+    return Reading(state.outcome, state.reason and within(state.reason, store), failure=failure)
 
 
-def described(error: Exception, store: Store) -> str:
-    """Return an error of the store with paths as they are within it, not on this machine."""
-    return str(error).replace(f"{store.root}/", "")
+def within(text: str, store: Store) -> str:
+    """Return a text with paths as they are within the store, not on this machine."""
+    return text.replace(f"{store.root}/", "")

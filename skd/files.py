@@ -6,11 +6,14 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+DEEPEST = 100  # levels of lists and objects; a file of ours has a few
 
 
 class UnwritableError(OSError):
@@ -103,6 +106,48 @@ def write_json(path: Path, data: Any) -> None:
     """Write indented JSON atomically; refuses NaN, which no other JSON reader takes."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds, fit to be walked through, shown and written again.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or no JSON in UTF-8; it has NaN, Infinity or text that is
+            not Unicode, or more than 100 levels.
+    """
+    if path.exists() and not path.is_file():  # to read a pipe would never end
+        raise ValueError("it is no regular file")
+    try:
+        data = json.loads(path.read_bytes().decode(), parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError(f"it has more than {DEEPEST} levels") from None
+    _check(data)
+    return data
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _check(data: Any) -> None:
+    level = [data]
+    for _ in range(DEEPEST):
+        level = [inner for value in level for inner in _inner(value)]
+        if not level:
+            return
+    raise ValueError(f"it has more than {DEEPEST} levels")
+
+
+def _inner(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, str):
+        value.encode()  # half of a surrogate pair cannot be written again
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number in it is too large")
+    return value if isinstance(value, list) else []
 
 
 def sha256_of(path: Path) -> str:

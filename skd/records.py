@@ -132,7 +132,7 @@ class CellOutcome(Frozen):
 
     id: str
     seed: int
-    outcome: Literal["done", "failed", "interrupted", "running", "missing"]
+    outcome: Literal["done", "failed", "unreadable", "interrupted", "running", "missing"]
     last_top1: float | None = None
     best_top1: float | None = None
     reason: str | None = None

@@ -9,7 +9,7 @@ from skd.study import Cell, Expansion
 
 def cell_result(expansion: Expansion, cell: Cell, store: Store) -> CellResult:
     """Return what has come of a cell's runs so far."""
-    runs = tuple(_outcome(store, identity, seed) for seed, identity in cell.runs.items())
+    runs = tuple(outcome(store.run(identity), seed) for seed, identity in cell.runs.items())
     return CellResult(study=expansion.study, cell=cell.key, runs=runs)
 
 
@@ -18,18 +18,11 @@ def teacher_outcome(store: Store, identity: str) -> tuple[CellOutcome, str]:
     entry = store.teacher(identity)
     try:
         card = entry.card()
-        found = outcome(entry, 0)
-    except (StoreError, OSError) as error:
-        return CellOutcome(id=identity, seed=0, outcome="failed", reason=str(error)), ""
+    except StoreError as error:
+        return CellOutcome(id=identity, seed=0, outcome="unreadable", reason=str(error)), ""
     if card is not None:
         return CellOutcome(id=identity, seed=0, outcome="done"), f"{card.test_top1:.2f}"
+    found = outcome(entry, 0)
     if found.outcome == "done":  # its card is not yet there
         return CellOutcome(id=identity, seed=0, outcome="interrupted"), ""
     return found, ""
-
-
-def _outcome(store: Store, identity: str, seed: int) -> CellOutcome:
-    try:
-        return outcome(store.run(identity), seed)
-    except (StoreError, OSError) as error:
-        return CellOutcome(id=identity, seed=seed, outcome="failed", reason=str(error))

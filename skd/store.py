@@ -17,24 +17,17 @@ No rule of the workflow owns these folders: Snakemake deletes what a rule declar
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
-
-from skd.errors import SkdError
 from skd.files import path_from_environment, write_json
+from skd.judging import judge_card, judge_failure, judge_progress, judge_record
 from skd.lease import holder
 from skd.records import CellOutcome, Failure, Progress, Record, TeacherCard
 from skd.spec import RunSpec, canonical
+from skd.stored import StoreError, read_stored
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class StoreError(SkdError):
-    """A file of the store cannot be read. Says which, and what to do."""
+REMEDY = "Move it away, then: skd train, or skd teacher"
 
 
 @dataclass(frozen=True)
@@ -87,31 +80,63 @@ class Entry:
         """Return the record, or none while there is none.
 
         Raises:
-            StoreError: the record is damaged or of another schema version.
+            StoreError: the record cannot be read, is of another schema version, or is
+                inconsistent: see `skd.judging`.
         """
-        return _read(Record, self.record_path)
+        return read_stored(
+            Record, self.record_path, REMEDY, lambda found: judge_record(found, self.id)
+        )
 
     def finished(self) -> bool:
-        """Return whether there is a record; one that cannot be read is for the training to tell."""
+        """Return whether there is a sound record; why one is not is for the training to tell."""
         try:
             return self.record() is not None
         except StoreError:
             return False
 
     def failure(self) -> Failure | None:
-        """Return the failure note, or none."""
-        return _read(Failure, self.failure_path)
+        """Return the failure note, or none.
+
+        Raises:
+            StoreError: the note cannot be read.
+        """
+        return read_stored(Failure, self.failure_path, REMEDY, judge_failure)
+
+    def failed(self) -> Failure | None:
+        """Return the failure note; none where it cannot be read, as another attempt may be made."""
+        try:
+            return self.failure()
+        except StoreError:
+            return None
 
     def progress(self) -> Progress | None:
         """Return how far a run under way is; none where it does not say."""
         try:
-            return _read(Progress, self.progress_path)
+            return read_stored(Progress, self.progress_path, REMEDY, judge_progress)
         except StoreError:  # it is only told, and soon anew
             return None
 
     def card(self) -> TeacherCard | None:
-        """Return the teacher's card, or none while the teacher is not at hand."""
-        return _read(TeacherCard, self.card_path)
+        """Return the teacher's card, or none while the teacher is not at hand.
+
+        Raises:
+            StoreError: the card cannot be read, or is inconsistent: see `skd.judging`.
+        """
+        return read_stored(TeacherCard, self.card_path, REMEDY, self._judge_card)
+
+    def ready(self) -> bool:
+        """Return whether there is a teacher's sound card, as `finished` does of a record."""
+        try:
+            return self.card() is not None
+        except StoreError:
+            return False
+
+    def _judge_card(self, card: TeacherCard) -> str | None:
+        try:
+            record = self.record()
+        except StoreError:  # whoever needs the record is told
+            record = None
+        return judge_card(card, self.id, record)
 
     def write_spec(self, spec: RunSpec) -> None:
         """Leave the resolved spec beside the checkpoints, for people."""
@@ -155,35 +180,28 @@ class Store:
 
 
 def outcome(entry: Entry, seed: int) -> CellOutcome:
-    """Return what has come of a run so far, from its files alone."""
-    record = entry.record()
-    if record is not None:
-        return CellOutcome(
-            id=entry.id,
-            seed=seed,
-            outcome="done",
-            last_top1=record.last.top1,
-            best_top1=record.best.top1,
-        )
-    current = holder(entry.folder)
-    if current is not None and current.alive():
-        return CellOutcome(id=entry.id, seed=seed, outcome="running", reason=str(current))
-    failure = entry.failure()
+    """Return what has come of a run so far, from its files alone.
+
+    A record that cannot be used makes the run unreadable, as does such a failure note of a run
+    that nobody trains.
+    """
+    try:
+        record = entry.record()
+        if record is not None:
+            return CellOutcome(
+                id=entry.id,
+                seed=seed,
+                outcome="done",
+                last_top1=record.last.top1,
+                best_top1=record.best.top1,
+            )
+        current = holder(entry.folder)
+        if current is not None and current.alive():
+            return CellOutcome(id=entry.id, seed=seed, outcome="running", reason=str(current))
+        failure = entry.failure()
+    except StoreError as error:
+        return CellOutcome(id=entry.id, seed=seed, outcome="unreadable", reason=str(error))
     if failure is not None:
         return CellOutcome(id=entry.id, seed=seed, outcome="failed", reason=failure.reason)
     begun = any(entry.folder.glob("checkpoint*.pt"))
     return CellOutcome(id=entry.id, seed=seed, outcome="interrupted" if begun else "missing")
-
-
-def _read(model: type[Model], path: Path) -> Model | None:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(data, dict) and isinstance(data.get("spec"), dict):
-            data["spec"] = RunSpec.restore(data["spec"])
-        return model.model_validate(data)
-    except FileNotFoundError:
-        return None
-    except (ValueError, ValidationError) as error:
-        raise StoreError(
-            f"{path} cannot be read: {error}. Move it away, then: skd train, or skd teacher"
-        ) from error

@@ -7,11 +7,10 @@ A sheet is expanded by `skd expand`, which knows networks and terms and so needs
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from skd.code.closure import SourceFile, code_of, roots_of
 from skd.code.sources import own_environment, source_files
 from skd.discovery import WARNING
 from skd.errors import suggest
-from skd.files import write_json
+from skd.files import read_json, write_json
 from skd.sheet import Import, read_sheet
 from skd.sheet_files import StudyError, find_sheet, sheet_files
 from skd.spec import DatasetSpec, Frozen, Recipe, RunSpec, TeacherSpec, canonical, digest
@@ -174,6 +173,12 @@ class Expansion(Frozen):
             if any(f"{key}/{method}" in self._cells_by_key for key in keys)
         ]
 
+    def specs(self) -> Iterator[tuple[str, TeacherSpec | RunSpec]]:
+        """Yield the identity that each teacher and run has in the study, and its spec."""
+        yield from ((node.id, node.spec) for node in self.teachers)
+        for cell in self.cells:
+            yield from ((identity, cell.run(seed)) for seed, identity in cell.runs.items())
+
     def teacher(self, name: str) -> TeacherNode:
         """Return one teacher.
 
@@ -187,6 +192,10 @@ class Expansion(Frozen):
             raise StudyError(
                 f"study {self.study} has no teacher '{name}'{suggest(name, teachers)}"
             ) from None
+
+
+class EditedError(StudyError):
+    """An expansion is not what `skd expand` wrote. Says how that shows."""
 
 
 def digest_of(cells: Iterable[Cell]) -> str:
@@ -269,8 +278,31 @@ def write_expansion(expansion: Expansion, results: Path, path: Path | None = Non
         written["spec"] = canonical(node.spec)
     for cell, written in zip(expansion.cells, data["cells"], strict=True):
         written["spec"] = canonical(cell.spec)
-    write_json(path, data)
+    write_json(path, {"content": digest(data), **data})
     return path
+
+
+def kept_expansion(path: Path) -> Expansion | None:
+    """Return an expansion as it is kept; none where this code cannot read it.
+
+    Raises:
+        EditedError: it is not what `skd expand` wrote.
+    """
+    try:
+        data = read_json(path)
+        content = data.pop("content", None) if isinstance(data, dict) else None
+        expansion = Expansion.restore(data)
+    except (OSError, ValueError):
+        return None
+    if content not in (None, digest(data)):  # older files have none
+        raise EditedError(f"{path} was edited by hand: its content is not that of its digest")
+    for identity, spec in expansion.specs():
+        if spec.identity != identity:
+            raise EditedError(
+                f"{path} was edited by hand, or is of another release: what it calls {identity} "
+                f"has a spec of identity {spec.identity}"
+            )
+    return expansion
 
 
 def known_hashes(results: Path, study: str) -> dict[Path, str]:
@@ -278,7 +310,10 @@ def known_hashes(results: Path, study: str) -> dict[Path, str]:
 
     They go on to identify an imported teacher whose file has been removed since.
     """
-    earlier = _read(expansion_path(results, study))
+    try:
+        earlier = kept_expansion(expansion_path(results, study))
+    except EditedError:
+        earlier = None
     return {
         node.source.file: node.spec.sha256
         for node in (earlier.teachers if earlier else ())
@@ -300,13 +335,10 @@ def sources_digest(sheet: Path) -> str:
 
 
 def _read_fresh(path: Path, sheet: Path) -> Expansion | None:
-    expansion = _read(path)
-    return expansion if expansion and expansion.sources == sources_digest(sheet) else None
-
-
-def _read(path: Path) -> Expansion | None:
-    """Return an expansion, or none where there is none that this code can read."""
+    """Return the expansion that is kept, or none where it is out of date or was edited."""
     try:
-        return Expansion.restore(json.loads(path.read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
+        expansion = kept_expansion(path)
+    except EditedError as error:
+        print(f"skd: {error}; it is made anew from the sheet", file=sys.stderr)
         return None
+    return expansion if expansion and expansion.sources == sources_digest(sheet) else None

@@ -11,17 +11,17 @@ A card says which teacher, images and file it is of; without it there is no file
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import NonNegativeFloat, PositiveInt
 
 from skd.spec import DatasetSpec, Frozen, canonical, digest
-from skd.store import Entry, StoreError
+from skd.store import Entry
+from skd.stored import read_stored
 
 Output = Literal["logits", "pooled"]
 ViewsPrecision = Literal["float16", "float32"]
@@ -81,15 +81,8 @@ class ViewsFile:
         Raises:
             StoreError: the card cannot be read.
         """
-        try:
-            return ViewsCard.model_validate(json.loads(self.card_path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, ValidationError) as error:
-            raise StoreError(
-                f"{self.card_path} cannot be read: {error}. Remove its folder, then: "
-                "skd teacher-views"
-            ) from error
+        remedy = "Remove its folder, then: skd teacher-views"
+        return read_stored(ViewsCard, self.card_path, remedy, lambda _: None)
 
 
 def stored_outputs(needs: Iterable[str]) -> tuple[Output, ...] | None:

@@ -130,7 +130,8 @@ def facts(family: str) -> NetworkFacts:
 
 
 def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record:
-    simplified = cell.spec.method.simplifier is not None
+    """A sound record, its best epoch the second one."""
+    last, simplified = cell.spec.recipe.epochs, cell.spec.method.simplifier is not None
     collapsed = simplified and top1 == 60.0
     diagnostics = {
         "entropy_raw": 0.4,
@@ -154,7 +155,7 @@ def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record
             seconds=2.0,
             images_per_second=1000.0,
         )
-        for number, accuracy in enumerate((top1 - 9, top1 + 0.5, top1), start=1)
+        for number, accuracy in enumerate((top1 - 9, top1 + 0.5, *[top1] * (last - 2)), start=1)
     )
     collapse = Collapse(collapsed=collapsed, reason="lost the labels" if collapsed else "")
     values = {
@@ -164,7 +165,7 @@ def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record
         "execution": {"device": "cpu"},
         "num_classes": 100,
         "epochs": epochs,
-        "last": Accuracy(epoch=3, top1=top1, top5=top1 + 20),
+        "last": Accuracy(epoch=last, top1=top1, top5=top1 + 20),
         "best": Accuracy(epoch=2, top1=top1 + 0.5, top5=top1 + 20.5),
         "cost": Cost(
             train_seconds=6.0,

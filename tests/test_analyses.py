@@ -34,7 +34,7 @@ from skd.study import Expansion, write_expansion
 OTHER = "absent--resnet8"  # a pair whose teacher is not at hand
 METHODS = ["student", "kd", "skd", {"name": "frozen", "like": "skd"}]
 METHODS[3]["settings"] = {"simplifier": {"trainable": False}}
-MEASURES = {"top1", "nll", "ece", "per_class_top1", "reliability", "source"}
+MEASURES = {"top1", "nll", "ece", "per_class_top1", "reliability", "source", "logits", "possible"}
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +149,11 @@ def test_measures_of_every_run_and_teacher(
         else:
             assert found.agreement is None
             assert found.teacher_kl is None
-        seen = json.loads(found.model_dump_json(exclude_none=True, exclude={"source"}))
+        seen = json.loads(
+            found.model_dump_json(exclude_none=True, exclude={"source", "logits", "possible"})
+        )
         assert seen == json.loads(json.dumps(expected))
+        assert found.logits == record.files[LOGITS]
     teacher = analysis.teachers[teacher_of(expansion, analysed).id]
     assert set(type(teacher).model_fields) == MEASURES
     assert teacher.top1 == pytest.approx(100 * (beside.argmax(1) == labels).mean())
@@ -261,10 +264,9 @@ def test_nothing_is_made_twice_and_the_files_stay_the_same(
 def test_a_cached_analysis_imports_no_torch(expansion: Expansion, copy: Path) -> None:
     path = write_expansion(expansion, copy)
     code = (
-        "import json, sys; from pathlib import Path; from skd.study import Expansion;"
+        "import sys; from pathlib import Path; from skd.study import kept_expansion;"
         "from skd.analyses.study import analyse;"
-        f"expansion = Expansion.restore(json.loads(Path({str(path)!r}).read_text()));"
-        f"analyse(expansion, Path({str(copy)!r}), features=());"
+        f"analyse(kept_expansion(Path({str(path)!r})), Path({str(copy)!r}), features=());"
         "print('torch' in sys.modules)"
     )
 
@@ -393,7 +395,7 @@ DAMAGES = {
     "flat": (change_logits(lambda x: x.reshape(-1)), "logits instead of"),
     "nan": (change_logits(put(np.nan)), "logits that are not finite"),
     "inf": (change_logits(put(np.inf)), "logits that are not finite"),
-    "record": (lambda entry: truncate(entry.record_path), "record.json cannot be read"),
+    "record": (lambda entry: truncate(entry.record_path), "record.json is damaged"),
 }
 
 
@@ -534,6 +536,6 @@ def test_the_command_tells_what_it_did(
     commands.analyse("tiny", copy)
     said = capsys.readouterr()
     assert said.out == f"6 runs analysed: {copy}/tiny/analysis.json\n"
-    assert said.err == f"skipped {run_id(expansion, 'kd')}: record.json cannot be read\n"
+    assert said.err.startswith(f"skipped {run_id(expansion, 'kd')}: record.json is damaged")
     with pytest.raises(StudyError, match=r"unknown method 'kdd'.*did you mean 'kd'"):
         commands.analyse("tiny", copy, ["kdd"])

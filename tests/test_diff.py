@@ -95,4 +95,4 @@ def test_what_cannot_be_compared_is_refused(sets, tmp_path) -> None:
     assert "no study in common" in refused(sets[0], tmp_path / "empty")
     assert "allowed: small" in refused(*sets, "--study", "smal")
     (sets[1] / "small" / "specs.json").write_text("{}")
-    assert "small: of another release" in refused(*sets)
+    assert "small: damaged, edited or of another release" in refused(*sets)

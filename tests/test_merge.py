@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tiny
-from test_store import leave_dead_lease, make_card, make_failure, make_record
+from test_store import card_of, leave_dead_lease, make_card, make_failure, make_record
 
 from skd.lease import holder, lease
 from skd.provenance import merging
@@ -74,22 +74,8 @@ def put_teacher(store: Store, study: Expansion, top1: float = 90.0, **changes: A
     entry = store.teacher(node.id)
     content = changes.pop("content", TEACHER_WEIGHTS)
     record = put(entry, make_record(node.spec.run, node.id, top1), content)
-    entry.write(card_of(record, node.spec.network))
+    entry.write(card_of(record))
     return entry
-
-
-def card_of(record: Record, network: str) -> TeacherCard:
-    return TeacherCard(
-        id=record.id,
-        kind="trained",
-        network=network,
-        dataset="digits",
-        origin="trained here, seed 7",
-        test_top1=record.last.top1,
-        test_top5=record.last.top5,
-        sha256=record.files[WEIGHTS],
-        parameters=1,
-    )
 
 
 def files_under(folder: Path) -> dict[str, bytes]:
@@ -352,10 +338,10 @@ def test_what_is_not_sound_is_refused_and_the_rest_is_merged(
     refused("record.json is damaged")
     for words, change in {
         "has schema version 2, and this code reads 1": lambda d: d.update(schema_version=2),
-        f"its record is that of {'0' * 16}": lambda d: d.update(id="0" * 16),
+        f"it is that of {'0' * 16}": lambda d: d.update(id="0" * 16),
         "the identity of its spec is": lambda d: d["spec"].update(seed=12),
-        "last.top1": lambda d: d["last"].update(top1=float("nan")),
-        "epochs.0.test_top5": lambda d: d["epochs"][0].update(test_top5=float("inf")),
+        "NaN is no JSON number": lambda d: d["last"].update(top1=float("nan")),
+        "epoch 1: test_top5 101 is no percentage": lambda d: d["epochs"][0].update(test_top5=101),
         "names a file '../../gone.safetensors'": lambda d: d["files"].update(
             {"../../gone.safetensors": "0" * 64}
         ),
@@ -369,7 +355,7 @@ def test_what_is_not_sound_is_refused_and_the_rest_is_merged(
     refused(f"has sha256 {sha256(b'tampered')}")
     bad.record_path.unlink()
     os.mkfifo(bad.record_path)
-    refused("record.json is no regular file")
+    refused("record.json is damaged: it is no regular file")
 
 
 def test_a_run_under_another_name_is_refused(
@@ -379,7 +365,7 @@ def test_a_run_under_another_name_is_refused(
     entry.folder.rename(entry.folder.with_name("f" * 16))
     status, _, err = skd("merge", "theirs")
     assert status == 1
-    assert f"run {'f' * 16}: its record is that of {entry.id}" in err
+    assert f"it is that of {entry.id}: the folder was renamed" in err
     assert not (ours.root / "runs").exists()
 
 
@@ -390,10 +376,10 @@ def test_a_teacher_that_does_not_agree_with_itself_is_refused(
     card = entry.card()
     entry.write(card.model_copy(update={"test_top1": 99.0}))
     status, _, err = skd("merge", "theirs")
-    assert (status, "different accuracies or weights" in err) == (1, True)
+    assert (status, "its test_top1 is not that of the record beside it" in err) == (1, True)
     entry.write(card.model_copy(update={"id": "0" * 16}))
     status, _, err = skd("merge", "theirs")
-    assert (status, f"its card is that of {'0' * 16}" in err) == (1, True)
+    assert (status, f"it is that of {'0' * 16}" in err) == (1, True)
     entry.write(card)
     entry.record_path.unlink()
     status, _, err = skd("merge", "theirs")
@@ -474,11 +460,11 @@ def test_a_conflict_says_whether_the_same_code_made_both(
     ("name", "change"),
     {
         "epochs, from 1": lambda r: {
-            "epochs": (r.epochs[0].model_copy(update={"test_loss": 2.0}),)
+            "epochs": (r.epochs[0].model_copy(update={"test_loss": 2.0}), *r.epochs[1:])
         },
-        "epochs, from 2": lambda r: {"epochs": (*r.epochs, r.epochs[0])},
+        "epochs, from 4": lambda r: {"epochs": (*r.epochs, r.epochs[0])},
         "last": lambda r: {"last": r.last.model_copy(update={"top5": 1.0})},
-        "best": lambda r: {"best": r.best.model_copy(update={"epoch": 2})},
+        "best": lambda r: {"best": r.best.model_copy(update={"epoch": 3})},
         "collapse": lambda r: {"collapse": Collapse(collapsed=True, reason="gone")},
         "number of classes": lambda r: {"num_classes": 11},
         "the teacher's weights": lambda r: {"teacher": make_card("x")},

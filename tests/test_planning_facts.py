@@ -1,7 +1,5 @@
 """What an expansion knows of sizes and work, against counts made by hand and by torch."""
 
-import json
-
 import pytest
 import torch
 from tiny import study
@@ -12,7 +10,7 @@ from skd.fit import extra_facts, network_facts
 from skd.models import build_model
 from skd.models.accounting import count_parameters, counted, multiply_adds
 from skd.spec import DatasetSpec
-from skd.study import Expansion, ImageFacts, write_expansion
+from skd.study import Expansion, ImageFacts, kept_expansion, write_expansion
 
 
 def test_a_pass_is_counted_by_layer() -> None:
@@ -52,9 +50,7 @@ def test_an_expansion_knows_its_networks_and_images(tmp_path) -> None:
     assert known.multiply_adds == multiply_adds(model, (3, 16, 16))
     assert known.pooled == model.fc.in_features
     assert known.layers == 9 + 9 + 1  # with a projection in two of the three stages
-    assert Expansion.restore(json.loads(write_expansion(expansion, tmp_path).read_text())) == (
-        expansion
-    )
+    assert kept_expansion(write_expansion(expansion, tmp_path)) == (expansion)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from report.frame import build_frames
 from report.plan import compare, plan_and_reality, wall_seconds
 from report.render import render
 from skd.planning.plan import Plan, PlannedTraining, expansion_digest, plan_path
-from skd.spec import DatasetSpec
+from skd.spec import DatasetSpec, TrainedTeacher
 from skd.store import Store
 from skd.study import Expansion
 
@@ -63,11 +63,14 @@ def test_planned_and_measured_by_method_a_shared_run_once(results) -> None:
 
 
 def test_teachers_that_were_trained_count(results) -> None:
-    node = STUDY.teacher("resnet110")
-    record = make_record(STUDY.cells[0], 0, 60.0).model_copy(update={"id": node.id})
-    Store(results).teacher(node.id).write(record)
-    store = Store(results)
-    found = compare(make_plan(STUDY), STUDY, build_frames(STUDY, store), store)
+    store, record = Store(results), make_record(STUDY.cells[0], 0, 60.0)
+    node = STUDY.teacher("resnet110").model_copy(
+        update={"id": record.id, "spec": TrainedTeacher(run=record.spec)}
+    )
+    others = [other for other in STUDY.teachers if other.name != node.name]
+    study = STUDY.model_copy(update={"teachers": (node, *others)})
+    store.teacher(node.id).write(record)
+    found = compare(make_plan(study), study, build_frames(study, store), store)
     assert (found.rows[0].name, found.rows[0].measured) == ("teachers", 6.0)
 
 

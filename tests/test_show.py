@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 from rich.console import Console
-from test_store import leave_dead_lease, make_card, make_failure, make_record
+from test_store import card_of, leave_dead_lease, make_card, make_failure, make_record
 
 from skd.code.sources import sources_id
 from skd.jobs.batches import Shape, keep_batches, make_batches
@@ -93,8 +93,10 @@ def done(study: Expansion, store: Store) -> Entry:
     entry = store.run(cell.runs[1])
     card = make_card(node.id)
     store.teacher(node.id).write(card)
-    record = make_record(cell.run(1), entry.id).model_copy(
+    record = make_record(cell.run(1), entry.id)
+    record = record.model_copy(
         update={
+            "cost": record.cost.model_copy(update={"sessions": 2}),
             "environment": ENVIRONMENT,
             "execution": EXECUTION,
             "teacher": card,
@@ -134,7 +136,7 @@ def test_a_finished_run_is_shown_with_all_it_rests_on(
     assert "combination residual" in rows[simplifier]
     assert "epochs 3, batch_size 64, learning_rate 0.05, milestones [2]" in rows["Recipe"]
     assert rows["Outcome/state"] == "done, 2026-01-01T00:00:00+00:00"
-    assert rows["Outcome/last"] == "top-1 70.00 %, top-5 90.00 % (epoch 1)"
+    assert rows["Outcome/last"] == "top-1 70.00 %, top-5 90.00 % (epoch 3)"
     assert rows["Outcome/best"] == "top-1 71.00 %, top-5 91.00 % (epoch 1)"
     assert rows["Outcome/collapse"] == "COLLAPSED from epoch 1: it lost the labels"
     assert rows["Cost/training"] == "0:00:01, 1.00 s an epoch, 1 images/s"
@@ -332,11 +334,13 @@ def test_a_trained_teacher_is_shown_with_its_card_and_its_record(
 ) -> None:
     node = study.teachers[0]
     entry = store.teacher(node.id)
-    entry.write(make_record(node.spec.run, node.id))
+    record = make_record(node.spec.run, node.id)
+    record = record.model_copy(update={"files": {"weights.safetensors": "0" * 64}})
+    entry.write(record)
     assert said(skd, node.id)["Outcome/state"].startswith(
         "interrupted: trained, but without its card"
     )
-    entry.write(make_card(node.id))
+    entry.write(card_of(record))
     log = Path(f"results/tiny/logs/teachers/teacher-{node.id}.log")
     log.parent.mkdir(parents=True)
     log.write_text("")
@@ -450,7 +454,8 @@ def test_a_study_of_another_release_is_not_searched_and_that_is_said(skd: Skd, d
     rows = said(skd, done.id)
     assert rows["What it is/in studies"].splitlines() == [
         "none that is expanded here",
-        "not searched: tiny, expanded by another release; first: skd expand tiny",
+        "not searched: tiny, its specs.json is damaged, edited or of another release; first: skd "
+        "expand tiny",
     ]
     assert data(skd, done.id)["studies_not_searched"] == ["tiny"]
     assert "skd expand tiny" in fail(skd, "tiny/teacher")

@@ -30,13 +30,14 @@ def study() -> Expansion:
 
 
 @pytest.fixture
-def entry(tmp_path: Path) -> Entry:
-    return Store(tmp_path).run("0123456789abcdef")
+def entry(study: Expansion, tmp_path: Path) -> Entry:
+    return Store(tmp_path).run(study.cells[-1].spec.identity)
 
 
 def make_record(spec: RunSpec, identity: str, top1: float = 70.0) -> Record:
-    row = Epoch(
-        epoch=1,
+    """A sound record; its first epoch is its best, a point above its last."""
+    last = Epoch(
+        epoch=spec.recipe.epochs,
         learning_rate=0.05,
         train_losses={"total": 1.0},
         train_top1=60.0,
@@ -46,14 +47,16 @@ def make_record(spec: RunSpec, identity: str, top1: float = 70.0) -> Record:
         seconds=1.0,
         images_per_second=1.0,
     )
+    first = last.model_copy(update={"epoch": 1, "test_top1": top1 + 1, "test_top5": 91.0})
+    middle = (last.model_copy(update={"epoch": epoch}) for epoch in range(2, last.epoch))
     return Record(
         id=identity,
         spec=spec,
         environment={"torch": "2"},
         execution={"device": "cpu"},
         num_classes=10,
-        epochs=(row,),
-        last=Accuracy(epoch=1, top1=top1, top5=90.0),
+        epochs=(first, *middle, last),
+        last=Accuracy(epoch=last.epoch, top1=top1, top5=90.0),
         best=Accuracy(epoch=1, top1=top1 + 1, top5=91.0),
         cost=Cost(
             train_seconds=1.0,
@@ -96,9 +99,22 @@ def make_card(identity: str) -> TeacherCard:
     )
 
 
+def card_of(record: Record) -> TeacherCard:
+    """The card of a teacher with this record."""
+    return make_card(record.id).model_copy(
+        update={
+            "network": record.spec.network,
+            "test_top1": record.last.top1,
+            "test_top5": record.last.top5,
+            "sha256": record.files.get("weights.safetensors", "0" * 64),
+        }
+    )
+
+
 @pytest.fixture
 def record(study: Expansion, entry: Entry) -> Record:
-    return make_record(study.cells[-1].spec, entry.id)
+    made = make_record(study.cells[-1].spec, entry.id)
+    return made.model_copy(update={"files": {"weights.safetensors": "1" * 64}})
 
 
 def leave_dead_lease(folder: Path) -> None:
@@ -158,10 +174,10 @@ def test_a_record_clears_the_failure_note_and_nothing_else_does(
 def test_what_is_written_is_read_back_as_it_was(entry: Entry, record: Record) -> None:
     assert entry.record() is entry.failure() is entry.card() is None
     entry.write(record)
-    entry.write(make_card(entry.id))
+    entry.write(card_of(record))
     assert entry.record() == record
     assert entry.record().spec.identity == record.spec.identity
-    assert entry.card() == make_card(entry.id)
+    assert entry.card() == card_of(record)
 
 
 def damaged(text: str) -> dict[str, str]:
@@ -185,10 +201,11 @@ def test_a_record_that_cannot_be_read_is_an_error_that_names_the_file(
 ) -> None:
     entry.write(record)
     entry.record_path.write_text(damaged(entry.record_path.read_text())[damage])
-    for read in (entry.record, lambda: outcome(entry, 0)):
-        with pytest.raises(StoreError, match=re.escape(str(entry.record_path))) as caught:
-            read()
-        assert "Move it away" in str(caught.value)
+    with pytest.raises(StoreError, match=re.escape(str(entry.record_path))) as caught:
+        entry.record()
+    assert "Move it away" in str(caught.value)
+    found = outcome(entry, 0)
+    assert (found.outcome, found.reason) == ("unreadable", str(caught.value))
 
 
 def test_binary_garbage_in_a_failure_note_is_an_error_that_names_the_file(entry: Entry) -> None:
@@ -204,8 +221,9 @@ def test_a_record_from_before_a_field_keeps_the_fields_neutral_value(
     neutral = {Recipe: {"nesterov": True}}
     monkeypatch.setattr("skd.spec._neutral_values", lambda model: neutral.get(model, {}))
     changed = record.spec.recipe.model_copy(update={"nesterov": True})
-    before = record.model_copy(update={"spec": record.spec.model_copy(update={"recipe": changed})})
-    entry.write(before)
+    spec = record.spec.model_copy(update={"recipe": changed})
+    entry = Entry(entry.folder.with_name(spec.identity))
+    entry.write(record.model_copy(update={"spec": spec, "id": entry.id}))
     assert "nesterov" not in json.loads(entry.record_path.read_text())["spec"]["recipe"]
     assert entry.record().spec.recipe.nesterov is True
 
@@ -285,7 +303,8 @@ def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) ->
     (begun.folder / "checkpoint.pt").write_bytes(b"")
     for seed, top1 in ((0, 70.0), (1, 71.0)):
         store.run(taught.runs[seed]).write(make_record(taught.run(seed), taught.runs[seed], top1))
-    store.teacher(study.teacher(first).id).write(make_card("x"))
+    teacher = store.teacher(study.teacher(first).id)
+    teacher.write(make_card(teacher.id))
     with lease(store.run(taught.runs[2]).folder, wait=False):
         rows, lines = rows_of(study, store)
     assert rows[f"teacher {first}"] == ["1", "", "", "", "", "", "97.25"]
@@ -308,15 +327,15 @@ def test_a_trained_teacher_without_its_card_is_not_done(study: Expansion, tmp_pa
     assert rows[f"teacher {node.name}"] == ["", "", "", "", "1", "", ""]
 
 
-def test_an_unreadable_record_is_a_failed_run_of_its_cell(study: Expansion, tmp_path: Path) -> None:
+def test_a_run_whose_record_is_damaged_is_unreadable(study: Expansion, tmp_path: Path) -> None:
     store, cell = Store(tmp_path), study.cell("resnet8", "student")
     store.run(cell.runs[1]).folder.mkdir(parents=True)
     store.run(cell.runs[1]).record_path.write_text("{")
     result = cell_result(study, cell, store)
     assert (result.study, result.cell) == ("demo", "resnet8/student")
-    assert [run.outcome for run in result.runs] == ["missing", "failed", "missing"]
+    assert [run.outcome for run in result.runs] == ["missing", "unreadable", "missing"]
     assert [run.seed for run in result.runs] == [0, 1, 2]
-    assert "record.json cannot be read" in result.runs[1].reason
+    assert "record.json is damaged" in result.runs[1].reason
 
 
 def test_teachers_may_be_shared_by_several_stores(

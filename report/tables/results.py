@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from report.cells import CellFinding, PairFinding
 from report.formats import (
@@ -22,6 +22,7 @@ from report.statistics import EQUIVALENCE
 from report.tables.model import Column, Entry, Table
 from report.verdicts import MOST_SEEDS, Verdict
 
+CONTRADICTED = ("contradicted", "contradicted by stored files")
 LEGEND = (
     "Below a value the published one, the epoch it reports, our mean at that epoch minus it and "
     "the verdict: = reproduced, ↑ higher, ↓ lower, ? inconclusive, · not run; for an unstated "
@@ -121,8 +122,13 @@ def cells_table(pairs: Sequence[PairFinding], margin: float) -> Table:
     )
 
 
-def teachers_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table:
-    """Return the teachers, beside their published accuracies where there are any."""
+def teachers_table(
+    frames: Frames, pairs: Sequence[PairFinding], contradicted: Collection[str] = ()
+) -> Table:
+    """Return the teachers, beside their published accuracies where there are any.
+
+    ``contradicted`` are identities of teachers whose stored files contradict their cards.
+    """
     found = {pair.teacher.name: pair.teacher for pair in pairs}
     any_published = any(finding.published for finding in found.values())
     columns = [Column("Teacher", number=False), Column("Top-1"), Column("Top-5")]
@@ -134,9 +140,10 @@ def teachers_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table:
         row = [Entry(teacher["name"], detail=_network(teacher))]
         if here:
             said = teacher["doubts"]
-            doubtful = (("doubtful", "doubtful"),) if said else ()
+            marks = [("doubtful", "doubtful")] if said else []
+            marks += [CONTRADICTED] if teacher["id"] in contradicted else []
             row += [
-                Entry(number(teacher["test_top1"]), hint=said, marks=doubtful),
+                Entry(number(teacher["test_top1"]), hint=said, marks=tuple(marks)),
                 Entry(number(teacher["test_top5"])),
             ]
         else:

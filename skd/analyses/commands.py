@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
+from skd.analyses.checks import check_stored
 from skd.analyses.records import FEATURES, analysis_path
 from skd.analyses.study import analyse as analyse_study
 from skd.errors import suggest
 from skd.files import check_writable
 from skd.looking import require_results
 from skd.sheet_files import StudyError
+from skd.store import Store
 from skd.study import load_expansion
 from skd.terminal import PlainConsole, description, printable
 from skd.training.options import RESULTS, Results, Study
@@ -53,3 +55,12 @@ def analyse(
     print(f"{len(analysis.runs)} runs analysed: {analysis_path(results, analysis.study)}")
     for identity, reason in analysis.skipped.items():
         print(printable(f"skipped {identity}: {reason}"), file=sys.stderr)
+    checks = check_stored(analysis, expansion, Store(results))
+    for line in checks.lines(expansion):
+        print(printable(f"CONTRADICTED {line}"), file=sys.stderr)
+    if checks.unchecked:
+        print(
+            f"accuracies of {checks.unchecked} of {checks.finished} finished runs not checked: "
+            "their test logits are not kept here",
+            file=sys.stderr,
+        )

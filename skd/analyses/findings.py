@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from skd.analyses.cache import Cache
 from skd.analyses.outputs import beside_teacher, class_correlation, measures
 from skd.analyses.records import Example, Measures, RunMeasures
-from skd.analyses.sources import Stored
+from skd.analyses.sources import Stored, UnusableError
+from skd.analyses.stated import possible
 from skd.analyses.stock import Stock
 from skd.spec import canonical
 from skd.study import Cell
@@ -18,9 +21,10 @@ def teacher_measures(stock: Stock, cache: Cache, name: str) -> Measures:
     teacher = stock.teachers[name]
     source = cache.key("measures", teacher.logits_digest)
     known = cache.teacher(teacher.id, source)
-    if known is not None:
+    if known is not None and known.possible is not None:
         return known
-    return Measures(**measures(stock.teacher_logits[name], stock.labels), source=source)
+    found = _measured(stock, stock.teacher_logits[name])
+    return Measures(**found, source=source, logits=teacher.logits_digest)
 
 
 def run_measures(stock: Stock, cache: Cache, run: Stored, teacher: str | None) -> RunMeasures:
@@ -33,13 +37,23 @@ def run_measures(stock: Stock, cache: Cache, run: Stored, teacher: str | None) -
     taught = stock.teachers[teacher].logits_digest if beside is not None else None
     source = cache.key("measures", run.logits_digest, taught)
     known = cache.run(run.id, source)
-    if known is not None:
+    if known is not None and known.possible is not None:
         return known
-    logits = stock.logits(run)
-    found = measures(logits, stock.labels)
+    try:
+        logits = stock.logits(run)
+    except UnusableError:
+        if known is not None:  # as far as an older analysis went
+            return known
+        raise
+    found = _measured(stock, logits)
     if beside is not None:
         found |= beside_teacher(logits, beside)
-    return RunMeasures(**found, source=source)
+    return RunMeasures(**found, source=source, logits=run.logits_digest)
+
+
+def _measured(stock: Stock, logits: np.ndarray) -> dict[str, Any]:
+    labels = stock.labels
+    return {**measures(logits, labels), "possible": possible(logits, labels)}
 
 
 def correlation(stock: Stock, cache: Cache, stored: Stored) -> str:

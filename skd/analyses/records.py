@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from skd.files import read_json
 from skd.spec import DatasetSpec, Frozen
 
 # The methods that are shown side by side, each with a panel or a line, where the study has them.
 FEATURES = ("student", "kd", "skd")
 Bin = tuple[int, float | None, float | None]
+
+
+class Possible(Frozen):
+    """Lowest and highest of what logits may have been measured as before they were rounded."""
+
+    top1: tuple[float, float]
+    top5: tuple[float, float]
+    loss: tuple[float, float] = Field(description="nats")
 
 
 class Measures(Frozen):
@@ -30,6 +39,8 @@ class Measures(Frozen):
         description="of 15 bins of confidence: images, mean confidence, accuracy (none if empty)"
     )
     source: str = Field(description="digest of what it was measured on")
+    logits: str | None = Field(None, description="SHA-256 of the logits; none in older files")
+    possible: Possible | None = Field(None, description="likewise")
 
 
 class RunMeasures(Measures):
@@ -93,6 +104,10 @@ class Analysis(Frozen):
     skipped: dict[str, str] = Field(
         description="why something of a run or teacher is missing, by identity"
     )
+    altered: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        description="files that are not those that their record or card names, by its identity",
+    )
 
 
 def analysis_path(results: Path, study: str) -> Path:
@@ -108,8 +123,8 @@ def arrays_path(results: Path, study: str) -> Path:
 def read_analysis(path: Path) -> Analysis | None:
     """Return an analysis, or none where there is none that this code can read."""
     try:
-        return Analysis.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return Analysis.model_validate(read_json(path))
+    except (OSError, ValueError):
         return None
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from skd.errors import SkdError
+from skd.files import sha256_of
 from skd.store import Entry, StoreError
 
 
@@ -66,6 +67,15 @@ class Stored:
             raise UnusableError(f"{path.name} is not the recorded file: damaged or replaced")
         return data
 
+    def altered(self) -> tuple[str, ...]:
+        """Return the names of its files that are there and not those recorded."""
+        paths = {name: self.entry.folder / name for name in sorted(self.files)}
+        return tuple(
+            name
+            for name, path in paths.items()
+            if path.exists() and not (path.is_file() and _sha256(path) == self.files[name])
+        )
+
     def logits(self, images: int, classes: int) -> np.ndarray:
         """Return the test logits, (images, classes) float64.
 
@@ -93,8 +103,8 @@ def stored_run(entry: Entry) -> Stored | None:
     """
     try:
         record = entry.record()
-    except (StoreError, OSError) as error:
-        raise UnusableError(f"{entry.record_path.name} cannot be read") from error
+    except StoreError as error:
+        raise UnusableError(f"{entry.record_path.name} {error.why}") from error
     return Stored(entry, record.files) if record is not None else None
 
 
@@ -108,8 +118,8 @@ def stored_teacher(entry: Entry) -> Stored | None:
     """
     try:
         card = entry.card()
-    except (StoreError, OSError) as error:
-        raise UnusableError(f"{entry.card_path.name} cannot be read") from error
+    except StoreError as error:
+        raise UnusableError(f"{entry.card_path.name} {error.why}") from error
     if card is None:
         return None
     run, files = stored_run(entry), {entry.weights_path.name: card.sha256}
@@ -119,6 +129,13 @@ def stored_teacher(entry: Entry) -> Stored | None:
         data = _bytes(entry.logits_path)
         files[entry.logits_path.name] = hashlib.sha256(data).hexdigest()
     return Stored(entry, files)
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        return sha256_of(path)
+    except OSError:
+        return None
 
 
 def _bytes(path: Path) -> bytes:

@@ -5,10 +5,10 @@ Imports no torch: the data set is loaded only once it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from skd.data.images import Images
 
 T = TypeVar("T")
+# Shows how far it is; is given what is gone through, and its name.
+Track = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,15 @@ class Stock:
                     self.skip(identity, error)
             if (run := self._runs[identity]) is not None:
                 yield seed, run
+
+    def altered(self, track: Track) -> dict[str, tuple[str, ...]]:
+        """Return the files of runs and teachers that are not those recorded, by identity."""
+        runs = {run.id: run for cell in self.expansion.cells for _, run in self.finished(cell)}
+        found: dict[str, tuple[str, ...]] = {}
+        for stored in track([*self.teachers.values(), *runs.values()], "stored files"):
+            if names := stored.altered():
+                found[stored.id] = (*found.get(stored.id, ()), *names)
+        return found
 
     def first(self, cell: Cell, find: Callable[[int, Stored], T | None]) -> First[T] | None:
         """Return what the first of a cell's finished runs tells that tells anything.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from skd.analyses import findings
 from skd.analyses.cache import Cache, write
@@ -17,11 +16,9 @@ from skd.analyses.records import (
     RunMeasures,
 )
 from skd.analyses.sources import UnusableError
-from skd.analyses.stock import Stock
+from skd.analyses.stock import Stock, Track
 from skd.store import Store
 from skd.study import Cell, Expansion
-
-Track = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 def analyse(
@@ -57,6 +54,7 @@ def analyse(
         examples=_examples(stock, cache, track),
         classes=cache.earlier.classes if cache.earlier else stock.images.classes,
         skipped=stock.skipped,
+        altered=stock.altered(track),
     )
     write(analysis, cache.arrays, results)
     return analysis

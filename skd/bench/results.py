@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +11,12 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
 )
 
 from skd.errors import SkdError
-from skd.files import write_json
+from skd.files import read_json, write_json
 from skd.spec import DatasetSpec, Frozen
+from skd.stored import why_unreadable
 
 SCHEMA_VERSION = 1
 
@@ -168,8 +167,8 @@ def read(path: Path) -> Comparison:
         BenchError: there is no such file, or it is of another form.
     """
     try:
-        return Comparison.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Comparison.model_validate(read_json(path))
     except FileNotFoundError:
         raise BenchError(f"{path} is not there; make it by: skd bench") from None
-    except (ValidationError, ValueError) as error:
-        raise BenchError(f"{path} is no comparison that can be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} {why_unreadable(error)}; make it anew by: skd bench") from error

@@ -7,7 +7,6 @@ trained: its name is that of a file Snakemake knows.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import groupby
@@ -17,7 +16,7 @@ from typing import Self
 from pydantic import NonNegativeFloat, PositiveInt
 
 from skd.errors import SkdError
-from skd.files import write_json
+from skd.files import read_json, write_json
 from skd.jobs.slurm import RESULTS_NAME
 from skd.spec import Frozen
 from skd.store import Entry, Store
@@ -184,6 +183,6 @@ def _split(cells: list[Cell], shape: Shape, takes: Mapping[str, float]) -> list[
 
 def _read(path: Path) -> Batches | None:
     try:
-        return Batches.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Batches.model_validate(read_json(path))
     except (OSError, ValueError):
         return None

@@ -149,7 +149,7 @@ def job_teacher(
     check_unchanged(f"teacher {name}", node.id, expect)
     entry = Store(results).teacher(node.id)
     status = 0
-    failure = entry.failure()
+    failure = entry.failed()
     if entry.card() is None and attempt > 1 and failure is not None and failure.repeats:
         raise RunFailedError(f"teacher {name} would only fail again: {failure.reason}")
     if entry.card() is None:

@@ -43,8 +43,8 @@ def find_errors(log: str) -> list[JobError]:
 def note_error(entry: Entry, error: JobError) -> bool:
     """Leave a failed job's reason for a run of it that has no word of its own; say whether."""
     current = holder(entry.folder)
+    failure = entry.failed()
     try:
-        failure = entry.failure()
         finished = entry.record() is not None or entry.card() is not None
     except StoreError:  # status and report say so
         return False

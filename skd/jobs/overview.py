@@ -34,6 +34,7 @@ STATES = {
     "running": "running",
     "queued": "queued",
     "failed": "failed",
+    "unreadable": "unreadable",
     "interrupted": "begun",
     "missing": "left",
 }
@@ -130,13 +131,15 @@ def shown(found: Overview, seconds: float | None) -> Group:
     """Return the overview for a terminal."""
     table = Table(title=found.title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("cell", no_wrap=True)
-    for title in STATES.values():
-        table.add_column(title, justify="right")
+    unreadable = any("unreadable" in counts for _, counts, _ in found.rows)
+    states = [state for state in STATES if unreadable or state != "unreadable"]
+    for state in states:
+        table.add_column(STATES[state], justify="right")
     table.add_column("last top-1, %", justify="right")
     for what, counts, accuracy in found.rows:
-        table.add_row(what, *(str(counts.get(state) or "") for state in STATES), accuracy)
+        table.add_row(what, *(str(counts.get(state) or "") for state in states), accuracy)
     table.add_section()
-    table.add_row("all runs", *(str(count) for count in found.totals.values()), "")
+    table.add_row("all runs", *(str(found.totals[state]) for state in states), "")
     parts = [table, *(Text(line, overflow="fold") for line in found.lines)]
     if seconds is not None:
         end = datetime.fromtimestamp(time.time() + seconds)
@@ -179,6 +182,8 @@ def _lines(
         yield f"{label}: {how}; {run.reason}; {history(log)}"
     elif state == "failed":
         yield f"{label} ({run.id}) failed: {run.reason}; {history(log)}"
+    elif state == "unreadable":
+        yield f"{label} ({run.id}) is unreadable: {run.reason}"
 
 
 def _waiting(job: slurm.Job) -> str:

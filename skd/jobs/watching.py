@@ -55,7 +55,7 @@ def _look(expansion: Expansion, store: Store, results: Path) -> tuple[Group, boo
         timings = load(store)
         device = choose_device(expansion, timings)
         seconds = projected_seconds(found, survey(expansion, store, timings, device))
-    ended = found.totals["done"] + found.totals["failed"]
+    ended = sum(found.totals[state] for state in ("done", "failed", "unreadable"))
     unfinished = sum(found.totals.values()) > ended or found.running_jobs > 0
     return shown(found, seconds), unfinished
 

@@ -5,7 +5,6 @@ Imports no torch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from skd.files import write_json
+from skd.files import read_json, write_json
 from skd.jobs.batches import Shape
 from skd.planning.graph import Job
 from skd.planning.simulate import DEVICES, Schedule, simulate
@@ -113,6 +112,6 @@ def keep_plan(plan: Plan, results: Path, renew: bool = False) -> Plan:
 def read_plan(path: Path) -> Plan | None:
     """Return a plan, or none where there is none that can be read."""
     try:
-        return Plan.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Plan.model_validate(read_json(path))
     except (OSError, ValueError):
         return None

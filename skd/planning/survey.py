@@ -191,7 +191,7 @@ def survey(
     teachers = {
         node.name: estimate_teacher(expansion, node, timings, device) for node in expansion.teachers
     }
-    missing = [n.name for n in expansion.teachers if not store.teacher(n.id).card_path.is_file()]
+    missing = [node.name for node in expansion.teachers if not entries[node.name].ready()]
     return Survey(
         expansion=expansion,
         device=device,

@@ -5,20 +5,20 @@ Records are large and do not change: what is read of them is kept in ``results/t
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from pydantic import PositiveFloat, PositiveInt, ValidationError
+from pydantic import PositiveFloat, PositiveInt
 
-from skd.files import write_json
+from skd.files import read_json, write_json
+from skd.records import Record
 from skd.spec import DatasetSpec, Frozen, MethodSpec, RunSpec, canonical, digest
-from skd.store import Store
+from skd.store import Entry, Store, StoreError
 
-FORMAT = 5  # of the cache file: another one is read anew
+FORMAT = 6  # of the cache file: another one is read anew
 
 
 class Timing(Frozen):
@@ -73,6 +73,13 @@ class Timing(Frozen):
     def kind(self) -> str:
         """``cpu`` or ``gpu``: only a CPU's timing has a number of threads."""
         return "gpu" if self.threads is None else "cpu"
+
+
+class _Cached(Frozen):
+    """What was read of a record, and of which."""
+
+    stamp: str
+    timing: Timing
 
 
 @dataclass(frozen=True)
@@ -144,35 +151,35 @@ def least_shared(rows: Sequence[Timing]) -> list[Timing]:
 def load(store: Store) -> Timings:
     """Return the timings of a store; its cache file is brought up to date.
 
-    A record that cannot be read is passed over. Where the cache cannot be written, the records
+    A record that cannot be used is passed over. Where the cache cannot be written, the records
     are read anew each time.
     """
     path = store.root / "timings.json"
     known = _read_cache(path)
-    rows: dict[str, Timing] = {}
+    found: dict[str, _Cached] = {}
     for kind, folder in (("runs", store.root / "runs"), ("teachers", store.teachers)):
         for record in sorted(folder.glob("*/record.json")):
-            key = f"{kind}/{record.parent.name}"
-            row = known.get(key) or _read_record(record)
-            if row is not None:
-                rows[key] = row
-    if rows != known and store.root.is_dir():
-        data = {"format": FORMAT, "rows": {key: canonical(row) for key, row in rows.items()}}
-        try:
-            write_json(path, data)
-        except OSError:
-            return Timings(rows)
-    return Timings(rows)
+            key, entry = f"{kind}/{record.parent.name}", Entry(record.parent)
+            cached = known.get(key)
+            if cached is None or cached.stamp != _stamp(record):
+                cached = _read_record(entry)
+            if cached is not None:
+                found[key] = cached
+    if found != known and store.root.is_dir():
+        rows = {key: canonical(cached) for key, cached in found.items()}
+        with contextlib.suppress(OSError):
+            write_json(path, {"format": FORMAT, "rows": rows})
+    return Timings({key: cached.timing for key, cached in found.items()})
 
 
-def timing(record: dict[str, Any]) -> Timing:
-    """Return what a record, as plain data, tells.
+def timing(record: Record) -> Timing:
+    """Return what a record tells.
 
     Raises:
-        KeyError, TypeError, ValueError: the data are no record.
+        KeyError, TypeError, ValueError: it does not say on what or how the run was executed.
     """
-    spec = RunSpec.restore(record["spec"])
-    environment, execution, cost = record["environment"], record["execution"], record["cost"]
+    spec, cost = record.spec, record.cost
+    environment, execution = record.environment, record.execution
     on_gpu = execution["device"] != "cpu"
     threads = None if on_gpu else int(execution.get("threads", 1))
     name = environment["gpu"] if on_gpu else f"{environment['cpu']}, {_threads(threads)}"
@@ -184,12 +191,12 @@ def timing(record: dict[str, Any]) -> Timing:
         dataset=spec.dataset,
         device=name,
         threads=threads,
-        seconds_per_epoch=cost["seconds_per_epoch"],
-        images_per_second=cost["images_per_second"],
-        peak_memory_bytes=cost["peak_memory_bytes"],
-        sessions=cost["sessions"],
+        seconds_per_epoch=cost.seconds_per_epoch,
+        images_per_second=cost.images_per_second,
+        peak_memory_bytes=cost.peak_memory_bytes,
+        sessions=cost.sessions,
         sharing=execution.get("sharing", 1),
-        gpu_utilisation=cost.get("gpu_utilisation"),
+        gpu_utilisation=cost.gpu_utilisation,
         stored_teacher=execution.get("teacher", "live") not in ("live", None),
         processes=execution.get("processes", 1),
         accumulate=execution.get("accumulate", 1),
@@ -197,7 +204,7 @@ def timing(record: dict[str, Any]) -> Timing:
         precision=execution.get("precision", "float32"),
         compiled=execution.get("compiled", False),
         kernels=execution.get("kernels"),
-        finished_at=record.get("finished_at", ""),
+        finished_at=record.finished_at,
     )
 
 
@@ -205,18 +212,28 @@ def _threads(count: int) -> str:
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
-def _read_record(path: Path) -> Timing | None:
+def _read_record(entry: Entry) -> _Cached | None:
     try:
-        return timing(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, KeyError, TypeError, ValueError):
+        stamp, record = _stamp(entry.record_path), entry.record()
+        return record and _Cached(stamp=stamp, timing=timing(record))
+    except (StoreError, KeyError, TypeError, ValueError):
         return None
 
 
-def _read_cache(path: Path) -> dict[str, Timing]:
+def _stamp(path: Path) -> str:
+    """Return what changes when a file does; nothing of one that cannot be looked at."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        found = path.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _read_cache(path: Path) -> dict[str, _Cached]:
+    try:
+        data = read_json(path)
         if data["format"] != FORMAT:
             return {}
-        return {key: Timing.restore(row) for key, row in data["rows"].items()}
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, ValidationError):
+        return {key: _Cached.restore(row) for key, row in data["rows"].items()}
+    except (OSError, KeyError, TypeError, AttributeError, ValueError):
         return {}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from skd.code.sources import sources_id
-from skd.files import sha256_of
+from skd.files import read_json, sha256_of
 from skd.provenance.finding import Kind, Occurrence, Studies
 from skd.provenance.reading import read_card, read_failure, read_record, read_spec
 from skd.records import Failure, Progress, Record, TeacherCard
@@ -181,9 +180,10 @@ def _taught(
 
 def _execution(entry: Entry) -> dict[str, Any]:
     try:
-        return dict(json.loads((entry.folder / "execution.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        kept = read_json(entry.folder / "execution.json")
+    except (OSError, ValueError):
         return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _files(entry: Entry, stated: Mapping[str, str], verify: bool) -> list[StoredFile]:

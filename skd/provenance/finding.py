@@ -5,7 +5,6 @@ From the expansions that are kept, as they are: nothing is expanded anew. Import
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +16,12 @@ from skd.jobs.workers import history
 from skd.provenance.reading import near
 from skd.spec import RunSpec, TeacherSpec
 from skd.store import Store
-from skd.study import Cell, Expansion, TeacherNode
+from skd.study import Cell, EditedError, Expansion, TeacherNode, kept_expansion
 
 Kind = Literal["run", "teacher"]
 FEWEST_CHARACTERS = 4
 MOST_CANDIDATES = 8
+UNUSABLE = "damaged, edited or of another release"
 FORMS = "give an identity, its first characters, STUDY/PAIR/METHOD/SEED, or STUDY/TEACHER"
 
 
@@ -85,7 +85,7 @@ class Studies:
 
     Attributes:
         expansions: by the study's name.
-        unreadable: names of studies whose expansion is damaged or of another release.
+        unreadable: names of studies whose expansion is damaged, edited or of another release.
     """
 
     expansions: dict[str, Expansion]
@@ -161,7 +161,9 @@ def _at_address(text: str, studies: Studies) -> str:
     if len(parts) not in (1, 3):
         raise FindError(f"'{text}' is no address: {FORMS}")
     if study in studies.unreadable:
-        raise FindError(f"study {study} was expanded by another release: skd expand {study}")
+        raise FindError(
+            f"the specs.json of study {study} is {UNUSABLE}; make it anew: skd expand {study}"
+        )
     if study not in studies.expansions:
         raise FindError(
             f"unknown study '{study}'{suggest(study, studies.expansions)} (expanded here; another: "
@@ -189,6 +191,6 @@ def _named(identity: str, studies: Studies) -> str:
 
 def _read(path: Path) -> Expansion | None:
     try:
-        return Expansion.restore(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+        return kept_expansion(path)
+    except EditedError:
         return None

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from skd.records import SCHEMA_VERSION, Failure, Record, TeacherCard
-from skd.sheet import explain
+from skd.files import read_json
+from skd.records import Failure, Record, TeacherCard
 from skd.spec import RunSpec
 from skd.store import Entry, StoreError
 
 Model = TypeVar("Model", bound=BaseModel)
-MOST_PROBLEMS = 3
 
 
 def read_record(entry: Entry) -> tuple[Record | None, str]:
@@ -36,7 +34,7 @@ def read_failure(entry: Entry) -> tuple[Failure | None, str]:
 def read_spec(entry: Entry) -> RunSpec | None:
     """Return the spec that an unfinished run has left for people, or none that can be read."""
     try:
-        return RunSpec.restore(json.loads((entry.folder / "spec.json").read_text(encoding="utf-8")))
+        return RunSpec.restore(read_json(entry.folder / "spec.json"))
     except (OSError, ValueError):
         return None
 
@@ -49,25 +47,6 @@ def near(path: Path) -> str:
 
 def _read(read: Callable[[], Model | None], path: Path) -> tuple[Model | None, str]:
     try:
-        if path.exists() and not path.is_file():  # to read a pipe would never end
-            return None, f"{near(path)} is no regular file"
         return read(), ""
     except StoreError as error:
-        return None, _explained(near(path), error.__cause__)
-    except OSError as error:
-        return None, f"{near(path)} cannot be read: {error.strerror}"
-
-
-def _explained(path: str, error: BaseException | None) -> str:
-    if not isinstance(error, ValidationError):
-        return f"{path} is damaged: {error}"
-    for item in error.errors():
-        if item["loc"] == ("schema_version",):
-            return (
-                f"{path} has schema version {item['input']!r}, and this code reads "
-                f"{SCHEMA_VERSION}: it is of another release of skd"
-            )
-    first, *others = explain(path, error).splitlines()
-    shown = [first, *(line.removeprefix(f"{path}: ") for line in others[: MOST_PROBLEMS - 1])]
-    more = len(others) + 1 - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more else "")
+        return None, f"{near(path)} {error.why}"

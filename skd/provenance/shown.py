@@ -13,6 +13,7 @@ from rich.text import Text
 from skd.jobs.overview import duration
 from skd.provenance.comparing import commit_text
 from skd.provenance.facts import Facts, StoredFile
+from skd.provenance.finding import UNUSABLE
 from skd.provenance.reading import near
 from skd.records import Accuracy, Collapse, Cost
 from skd.spec import DatasetSpec, MethodSpec, RunSpec, canonical
@@ -94,7 +95,7 @@ def _what(facts: Facts) -> Rows:
     if not facts.occurrences:
         yield "in studies", "none that is expanded here"
     for study in facts.unsearched:
-        yield "", f"not searched: {study}, expanded by another release; first: skd expand {study}"
+        yield "", f"not searched: {study}, its specs.json is {UNUSABLE}; first: skd expand {study}"
     yield "folder", near(facts.entry.folder)
 
 

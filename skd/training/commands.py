@@ -266,7 +266,7 @@ def _in_order(cells: list[Cell], seeds: list[int] | None, by_seed: bool) -> list
 
 def _settled(store: Store, attempt: int, since: float | None, cell: Cell, seed: int) -> bool:
     """Whether a run has failed for good, as far as this job goes."""
-    failure = store.run(cell.runs[seed]).failure()
+    failure = store.run(cell.runs[seed]).failed()
     if failure is None:
         return False
     here = since is not None and datetime.fromisoformat(failure.failed_at).timestamp() >= since

@@ -15,6 +15,7 @@ import torch
 
 from skd.code.here import code_here, joined
 from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
+from skd.judging import check_identity
 from skd.kernels.tables import KernelsError
 from skd.lease import Holder, LeaseHeldError, LeaseLostError, lease
 from skd.records import Record, TeacherCard
@@ -97,8 +98,11 @@ def complete(
         InterruptedRunError: it was asked to stop, and has saved.
         LeaseHeldError: another process trains it, and it shall not be waited for.
         ExecutionError: it cannot be executed here.
+        IdentityError: the folder is not the run's.
+        StoreError: its record cannot be read, or is inconsistent.
     """
     team = options.division.team
+    check_identity(spec, entry.id, label)
     if (record := team.told(entry.record)) is not None:
         return record
 
@@ -169,7 +173,7 @@ class _Run:
             error = others_ended(raised) or raised
             still_mine()
             # One process's error ends the others: theirs say no more than that.
-            known = self.entry.failure() if self.team.count > 1 else None
+            known = self.entry.failed() if self.team.count > 1 else None
             if known is None or datetime.fromisoformat(known.failed_at) < begun:
                 done = self.training.epochs_done if self.training else 0
                 leave_failure(self.entry, error, done)
