@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from skd.errors import SkdError
-from skd.sheet import ROOT
+from skd.sheet_files import ROOT
 from skd.spec import DatasetSpec, Recipe
 
 FOLDER = ROOT / "report" / "published"

@@ -22,7 +22,8 @@ from report.tables.model import Column, Entry
 from report.tables.model import Table as ReportTable
 from skd.expand import expand_study
 from skd.records import Failure
-from skd.sheet import StudyError, find_sheet, read_sheet
+from skd.sheet import StudyError, read_sheet
+from skd.sheet_files import find_sheet
 from skd.store import Store
 from skd.study import load_expansion, write_expansion
 from skd.terminal import PlainConsole, description, printable

@@ -26,14 +26,15 @@ APART = (
     "skd.errors",
     "skd.files",
     "skd.jobs*",
+    "skd.judging",
     "skd.lease",
     "skd.limits",
-    "skd.records",
     "skd.names",
+    "skd.records",
     "skd.sheet*",
-    "skd.store",
-    "skd.wording",
+    "skd.store*",
     "skd.terminal",
+    "skd.wording",
     "skd.yaml_reading",
 )
 PACKAGES = ("skd", "baselines")
