@@ -10,7 +10,7 @@ import typer
 
 from report.render import render
 from report.verdicts import MARGIN
-from skd.errors import SkdError
+from skd.errors import UNWRITABLE, SkdError, described, show_warnings_as_lines
 from skd.study import load_expansion
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -31,8 +31,14 @@ def report(
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
+    show_warnings_as_lines("skd-report")
     try:
         app()
     except SkdError as error:
         print(f"skd-report: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"skd-report: {described(error)}", file=sys.stderr)
+        sys.exit(1)

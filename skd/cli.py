@@ -20,11 +20,14 @@ from skd.errors import (
     FAILED,
     INTERRUPTED,
     TIME_UP,
+    UNWRITABLE,
     USAGE,
     InterruptedRunError,
     RunFailedError,
     SkdError,
     TimeUpError,
+    described,
+    show_warnings_as_lines,
 )
 from skd.jobs.commands import job
 from skd.jobs.watching import cancel, status
@@ -162,11 +165,17 @@ app.command("tune-kernels")(tune_kernels)
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
+    show_warnings_as_lines("skd")
     try:
         app()
     except SkdError as error:
         print(f"skd: {error}", file=sys.stderr)
         sys.exit(_status(error))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"skd: {described(error)}", file=sys.stderr)
+        sys.exit(FAILED)
 
 
 def _status(error: SkdError) -> int:

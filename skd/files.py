@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from skd.temporary import abandoned, temporary_name
+
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one."""
+    """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one.
+
+    What killed processes have left of earlier attempts is removed.
+
+    Raises:
+        OSError: names the path.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = temporary_name(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with _named(path):
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+    for left in abandoned(path.parent, path.name):
+        left.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -29,9 +42,21 @@ def sync_folder(folder: Path) -> None:
     """Make renames within a folder survive a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with _named(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Have an error of the system name a path; a full disk that a write finds has none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def write_json(path: Path, data: Any) -> None:

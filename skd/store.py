@@ -17,6 +17,7 @@ No rule of the workflow owns these folders: Snakemake deletes what a rule declar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from skd.errors import SkdError
+from skd.errors import SkdError, caution
 from skd.files import write_json
 from skd.lease import holder
 from skd.records import CellOutcome, Failure, Progress, Record, TeacherCard
@@ -100,19 +101,40 @@ class Entry:
             return False
 
     def failure(self) -> Failure | None:
-        """Return the failure note, or none."""
-        return _read(Failure, self.failure_path)
+        """Return the failure note, or none; one that cannot be read is none, and is warned of."""
+        try:
+            return _read(Failure, self.failure_path)
+        except (StoreError, OSError):
+            caution(f"{self.failure_path} cannot be read, and counts as no note of a failure")
+            return None
 
     def progress(self) -> Progress | None:
         """Return how far a run under way is; none where it does not say."""
         try:
             return _read(Progress, self.progress_path)
-        except StoreError:  # it is only told, and soon anew
+        except (StoreError, OSError):  # it is only told, and soon anew
             return None
 
     def card(self) -> TeacherCard | None:
         """Return the teacher's card, or none while the teacher is not at hand."""
         return _read(TeacherCard, self.card_path)
+
+    def check_place(self) -> None:
+        """Check that the folder is this run's own.
+
+        Raises:
+            StoreError: it is a link to another run's folder, or to nothing.
+        """
+        if not self.folder.is_symlink():
+            return
+        target = self.folder.resolve()
+        if target.name != self.id:
+            raise StoreError(
+                f"{self.folder} is a link to another folder, {target}; remove the link, or have it "
+                f"lead to a folder that is called {self.id}"
+            )
+        if not target.is_dir():
+            raise StoreError(f"{self.folder} is a link to {target}, which is no folder; remove it")
 
     def write_spec(self, spec: RunSpec) -> None:
         """Leave the resolved spec beside the checkpoints, for people."""
@@ -131,8 +153,9 @@ class Entry:
             data["spec"] = canonical(model.spec)
         write_json(path, data)
         if isinstance(model, Record):
-            self.failure_path.unlink(missing_ok=True)
-            self.progress_path.unlink(missing_ok=True)
+            for earlier in (self.failure_path, self.progress_path):
+                with contextlib.suppress(OSError):  # the record counts, whatever stays beside it
+                    earlier.unlink()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import pytest
 import skd.lease
 from skd.errors import InterruptedRunError
 from skd.lease import STALE_SECONDS, Holder, LeaseHeldError, LeaseLostError, holder, lease
+from skd.living import process_start
 
 HERE = socket.gethostname()
 ELSEWHERE = "another-machine"
@@ -49,7 +50,7 @@ def no_such_process() -> int:
 def leave(folder: Path, number: int = 1, **changes: object) -> Path:
     """Leave the lease of this very process, or with changes another's."""
     folder.mkdir(parents=True, exist_ok=True)
-    started = skd.lease._process_start(os.getpid())
+    started = process_start(os.getpid())
     values = asdict(Holder("theirs", HERE, os.getpid(), started, None, time.time())) | changes
     path = folder / f"lease-{number}.json"
     path.write_text(json.dumps(values))

@@ -20,6 +20,7 @@ from skd.jobs.launch import together
 from skd.jobs.packing import SideBySide, count
 from skd.jobs.sharing import lanes_here
 from skd.jobs.workers import run_workers
+from skd.leftovers import tidy
 from skd.status import cell_result
 from skd.store import Entry, Store
 from skd.study import check_unchanged, digest_of, load_expansion
@@ -102,6 +103,8 @@ def job_train(
     }
     left = {label: entry for label, entry in entries.items() if not entry.finished()}
     status = 0
+    for entry in entries.values():
+        tidy(entry)
     if left:
         sharing = 1
         if processes == 1:
@@ -148,6 +151,7 @@ def job_teacher(
     check_unchanged(f"teacher {name}", node.id, expect)
     entry = Store(results).teacher(node.id)
     status = 0
+    tidy(entry)
     failure = entry.failure()
     if entry.card() is None and attempt > 1 and failure is not None and failure.repeats:
         raise RunFailedError(f"teacher {name} would only fail again: {failure.reason}")

@@ -17,10 +17,12 @@ from skd.errors import (
     InterruptedRunError,
     RunFailedError,
     SkdError,
+    described,
     suggest,
 )
 from skd.files import write_json
 from skd.lease import LeaseHeldError, LeaseLostError
+from skd.leftovers import tidy
 from skd.sheet import StudyError
 from skd.status import cell_result
 from skd.store import Store
@@ -178,6 +180,7 @@ def train(
         left = processes.told(
             lambda: [run for run in runs if not store.run(run[0].runs[run[1]]).finished()]
         )
+        processes.told(lambda: [tidy(store.run(cell.runs[number])) for cell, number in runs])
         if pair is None and processes.count > 1:
             raise StudyError("several processes train the runs of a pair: name one")
         execution = choose(device, threads, step.value, precision.value)
@@ -317,7 +320,8 @@ def _train_one(
     except (SkdError, OSError) as error:
         if options.division.team.rank == 0:
             said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
-            print(f"{said} {error}", file=sys.stderr, flush=True)
+            reason = error if isinstance(error, SkdError) else described(error)
+            print(f"{said} {reason}", file=sys.stderr, flush=True)
         return False
     if options.division.team.rank:
         return True

@@ -12,6 +12,7 @@ import torch
 
 from skd.files import sha256_of
 from skd.lease import lease
+from skd.leftovers import leftovers, remove, tidy
 from skd.models.accounting import count_parameters
 from skd.records import Record, TeacherCard
 from skd.sheet import Import
@@ -67,6 +68,11 @@ def train_teacher(
 def _card_of(record: Record, spec: TrainedTeacher, entry: Entry) -> TeacherCard:
     if (card := entry.card()) is not None:
         return card
+    with lease(entry.folder, wait=True):
+        return _leave_card(record, spec, entry)
+
+
+def _leave_card(record: Record, spec: TrainedTeacher, entry: Entry) -> TeacherCard:
     card = TeacherCard(
         id=entry.id,
         kind="trained",
@@ -98,7 +104,9 @@ def import_teacher(
         TeacherError: the file is missing, is another one, or does not fit the network.
         LeaseHeldError: another process imports it, and it shall not be waited for.
     """
+    entry.check_place()
     if (card := entry.card()) is not None:
+        tidy(entry)
         return card
     held = lease(entry.folder, wait=wait, stopping=stopping)
     with held, tempfile.TemporaryDirectory() as scratch:
@@ -130,6 +138,7 @@ def import_teacher(
             parameters=count_parameters(network),
         )
         entry.write(card)
+        remove(leftovers(entry))
         return card
 
 
