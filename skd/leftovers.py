@@ -32,6 +32,9 @@ def tidy(entry: Entry) -> None:
     """
     if not (leftovers(entry) or [*entry.folder.glob("lease-*.json")]) or not _finished(entry):
         return
+    held = holder(entry.folder)
+    if held is not None and held.ahead:  # it would have to be watched: not worth the time
+        return
     refused = contextlib.suppress(OSError, LeaseHeldError)
     with refused, lease(entry.folder, wait=False):
         remove(leftovers(entry))
