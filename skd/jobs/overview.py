@@ -116,7 +116,7 @@ def _left(expansion: Expansion, store: Store, results: Path) -> Left:
     teachers = [store.teacher(node.id) for node in expansion.teachers]
     own = results / expansion.study
     report = own / "report"
-    folders = [own, report, *(path for path in report.glob("*") if path.is_dir())]
+    folders = [own, own / "driver", report, *(path for path in report.glob("*") if path.is_dir())]
     return survey([*map(store.run, dict.fromkeys(runs)), *teachers], folders)
 
 

@@ -308,11 +308,10 @@ def _resume(training: Training, entry: Entry, device: torch.device) -> list[str]
     session = f"torch {here['torch']}, {here['gpu'] or here['cpu']}, code {here['sources']}"
     if division.count > 1:
         session += f", {division.team.count} processes, {division.accumulate} parts each"
-    found: list[list[str]] = []  # sessions before this one
 
     def go_on(state: dict[str, Any]) -> None:
         training.load_state(state["training"])
-        found[:] = [[*state["sessions"]]]
+        state["sessions"].append(session)
 
     state = checkpoint.load(entry.folder, device, checkpoint.Run.of(entry, training.spec), go_on)
     seen = state and (len(state["training"]["history"]), state["training"]["step"])
@@ -321,7 +320,7 @@ def _resume(training: Training, entry: Entry, device: torch.device) -> list[str]
             f"{entry.folder}: its processes see different checkpoints; does every node have the "
             "same file system?"
         )
-    return [*(found[0] if state else ()), session]
+    return state["sessions"] if state else [session]
 
 
 def _train(
