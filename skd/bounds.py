@@ -20,6 +20,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def most_threads() -> int:
+    """Return the most CPU threads with which a run from another machine can go on here.
+
+    More than there are cores is slow, and rounds as it did there; far more ends the process.
+    """
+    return max(1024, cores())
+
+
 def most_lanes() -> int:
     """Return the most runs that one process trains side by side."""
     return max(16, cores())

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
-from skd.errors import FAILED, USAGE, SkdError
+from skd.errors import FAILED, USAGE, SkdError, show_warnings_as_lines
 from skd.files import UnwritableError
 from skd.system_errors import explained
 from skd.terminal import printable
@@ -39,6 +39,7 @@ def run(
         command: reads the arguments itself, and may raise SystemExit.
         status: returns the exit status that an error has.
     """
+    show_warnings_as_lines(name)
     for stream in (sys.stdout, sys.stderr):
         _accept_all_characters(stream)
     try:

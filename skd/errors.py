@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import warnings
 from collections.abc import Iterable
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORMAT = warnings.formatwarning  # Python's own
 
 # Exit statuses of the commands, beside 0.
 FAILED, USAGE, INTERRUPTED = 1, 2, 143
@@ -14,6 +19,10 @@ class SkdError(Exception):
     """Something a user can put right. The message says what to do."""
 
     repeats = False  # whether a run that failed so would only fail again
+
+
+class SkdWarning(UserWarning):
+    """Something that a user should know of, although the command goes on."""
 
 
 class InterruptedRunError(SkdError):
@@ -54,3 +63,32 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(name.casefold(), by_folded, n=1)
     hint = f" (did you mean '{by_folded[near[0]]}'?)" if near else ""
     return f"{hint}; allowed: {', '.join(allowed) or 'none'}"
+
+
+def described(error: BaseException) -> str:
+    """Return an error in words, on a line.
+
+    Errors of this project and of the system say what is wrong; those of Python and of libraries
+    need their kind's name, as a `KeyError` is but the key.
+    """
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        return f"{error}; make room, and the same command goes on"
+    text = " ".join(str(error).split())
+    if text and isinstance(error, SkdError | OSError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def caution(text: str) -> None:
+    """Warn of something, once a process; the command line shows it as a line."""
+    warnings.warn(text, SkdWarning, stacklevel=1)
+
+
+def show_warnings_as_lines(command: str) -> None:
+    """Have this project's warnings shown without the place in the code."""
+
+    def line(message: Warning | str, category: type[Warning], *place: object) -> str:
+        own = issubclass(category, SkdWarning)
+        return f"{command}: {message}\n" if own else _FORMAT(message, category, *place)
+
+    warnings.formatwarning = line

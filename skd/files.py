@@ -8,10 +8,11 @@ import hashlib
 import json
 import math
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
+
+from skd.temporary import abandoned, temporary_name
 
 DEEPEST = 100  # levels of lists and objects; a file of ours has a few
 
@@ -64,13 +65,14 @@ def check_writable_folder(folder: Path) -> None:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one.
 
+    What killed processes have left of earlier attempts is removed.
+
     Raises:
         UnwritableError: the file system refuses.
     """
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Of the file's own name, only so much that this one is not too long where that is not.
-        temporary = path.with_name(f".{path.name[:50]}.{uuid.uuid4().hex}")
+        temporary = temporary_name(path)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -78,7 +80,10 @@ def write_atomically(path: Path, data: bytes) -> None:
                 os.fsync(file.fileno())
             temporary.replace(path)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        for left in abandoned(path.parent, path.name):
+            left.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 
@@ -97,7 +102,8 @@ def sync_folder(folder: Path) -> None:
     """Make renames within a folder survive a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with writing(folder):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

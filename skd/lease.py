@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import socket
@@ -19,12 +20,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from skd.errors import InterruptedRunError, SkdError
+from pydantic import TypeAdapter
+
+from skd.errors import InterruptedRunError, SkdError, caution
 from skd.files import writing
+from skd.living import process_start
+from skd.temporary import abandoned, temporary_name
 
 HEARTBEAT_SECONDS = 15.0
 # A holder on another machine is taken for dead after this long without a heartbeat.
 STALE_SECONDS = 180.0
+# By so much the clocks of two machines may differ.
+CLOCK_SECONDS = 300.0
+# A holder whose heartbeat lies further ahead than that is watched for so many heartbeats.
+WATCHED_BEATS = 3
 SECOND_LOOK_SECONDS = 0.5
 READS = 5
 _NAME = re.compile(r"lease-(\d+)\.json")
@@ -34,9 +43,10 @@ class LeaseHeldError(SkdError):
     """Another process trains this run."""
 
     def __init__(self, folder: Path, holder: Holder) -> None:
+        clock = f" (its clock is {holder.ahead_by()} ahead)" if holder.ahead else ""
         super().__init__(
-            f"{folder.name} is being trained by {holder}; wait for it (--if-leased wait), or end "
-            "that process: it saves, and this command goes on from there"
+            f"{folder.name} is being trained by {holder}{clock}; wait for it (--if-leased wait), "
+            "or end that process: it saves, and this command goes on from there"
         )
         self.folder, self.holder = folder, holder
 
@@ -45,7 +55,7 @@ class LeaseHeldError(SkdError):
 
 
 class LeaseLostError(SkdError):
-    """This process was taken for dead, and another has taken over: stop without writing."""
+    """The lease is gone, as where another process has taken over: stop without writing."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +72,31 @@ class Holder:
     def alive(self) -> bool:
         """Whether the holder still trains, as far as can be seen from here."""
         if self.host == socket.gethostname():
-            return _process_start(self.pid) == self.started
-        return time.time() - self.heartbeat < STALE_SECONDS
+            return process_start(self.pid) == self.started
+        return not self.ahead and time.time() - self.heartbeat < STALE_SECONDS
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the last heartbeat lies further ahead than clocks differ: it tells nothing."""
+        elsewhere = self.host != socket.gethostname()
+        return elsewhere and self.heartbeat - time.time() > CLOCK_SECONDS
+
+    def ahead_by(self) -> str:
+        """Return how far ahead the heartbeat lies, for a person."""
+        seconds = self.heartbeat - time.time()
+        unit, name = next(
+            (unit, name)
+            for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes"))
+            if seconds >= unit or unit == 60
+        )
+        return f"{seconds / unit:.0f} {name}"
 
     def __str__(self) -> str:
         job = f", job {self.job}" if self.job else ""
         return f"process {self.pid} on {self.host}{job}"
+
+
+_HOLDER = TypeAdapter(Holder)
 
 
 def holder(folder: Path) -> Holder | None:
@@ -98,7 +127,6 @@ def lease(
         LeaseLostError: from the yielded check.
     """
     with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
         path = _acquire(folder, wait, on_wait, stopping)
     mine = _read(path)
     assert mine is not None
@@ -111,7 +139,7 @@ def lease(
             if _is_lost_for_good(path, mine):
                 lost.set()
         if lost.is_set():
-            raise LeaseLostError(f"another process has taken over {folder}")
+            raise LeaseLostError(_why_lost(path))
 
     try:
         yield check
@@ -128,9 +156,12 @@ def _acquire(
 ) -> Path:
     told = False
     while True:
+        folder.mkdir(parents=True, exist_ok=True)
         found = _newest(folder)
         current = _read(found[1]) if found else None
-        if current is not None and current.alive():
+        if found and current is None and os.path.lexists(found[1]):
+            caution(f"{found[1]} is damaged, so that nobody holds it: taken over")
+        if current is not None and (current.alive() or _beats(found[1], current, stopping)):
             if not wait:
                 raise LeaseHeldError(folder, current)
             if not told:
@@ -138,12 +169,38 @@ def _acquire(
                 told = True
             if stopping():
                 raise InterruptedRunError(f"stopped while waiting for {current}")
-            time.sleep(min(1.0, HEARTBEAT_SECONDS / 5))
+            time.sleep(_poll_seconds())
             continue
         number = found[0] + 1 if found else 1
         taken = _create(folder, number)
         if taken is not None:
             return taken
+
+
+def _beats(path: Path, seen: Holder, stopping: Callable[[], bool]) -> bool:
+    """Watch a lease whose heartbeat lies far ahead; return whether there is another one.
+
+    Either a living holder's clock is wrong, or the file is damaged: only time can tell.
+    """
+    if not seen.ahead:
+        return False
+    seconds = WATCHED_BEATS * HEARTBEAT_SECONDS
+    caution(
+        f"{path}: the last heartbeat of {seen} lies {seen.ahead_by()} ahead: its clock is wrong, "
+        f"or the file is damaged; without another heartbeat within {math.ceil(seconds)} s it is "
+        "taken over"
+    )
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not stopping():
+        time.sleep(_poll_seconds())
+        now = _read(path)
+        if now != seen:
+            return now is not None
+    return stopping()
+
+
+def _poll_seconds() -> float:
+    return min(1.0, HEARTBEAT_SECONDS / 5)
 
 
 def _create(folder: Path, number: int) -> Path | None:
@@ -152,40 +209,65 @@ def _create(folder: Path, number: int) -> Path | None:
         token=uuid.uuid4().hex,
         host=socket.gethostname(),
         pid=os.getpid(),
-        started=_process_start(os.getpid()) or "",
+        started=process_start(os.getpid()) or "",
         job=os.environ.get("SLURM_JOB_ID"),
         heartbeat=time.time(),
     )
     path = folder / f"lease-{number}.json"
-    temporary = folder / f".lease-{mine.token}"
-    temporary.write_text(json.dumps(asdict(mine)), encoding="utf-8")
+    temporary = temporary_name(path)
     try:
+        temporary.write_text(json.dumps(asdict(mine)))
         os.link(temporary, path)
     except FileExistsError:
         if temporary.stat().st_nlink != 2:  # ours after all: NFS lost the first answer
             return None
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     others = [(other, _read(file), file) for other, file in _all(folder) if file != path]
     # Numbers begin anew once a lease is released: another process may hold a later or earlier one.
     if any(other > number or (held and held.alive()) for other, held, _ in others):
         path.unlink(missing_ok=True)
         return None
-    for _, _, file in others:
-        file.unlink(missing_ok=True)
+    for file in [*(file for _, _, file in others), *abandoned(folder, path.name)]:
+        _remove(file)
     return path
+
+
+def _remove(path: Path) -> None:
+    """Remove a lease that counts no more; a folder of its name stays where something is in it."""
+    if not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    with contextlib.suppress(OSError):
+        path.rmdir()
 
 
 def _beat(path: Path, mine: Holder, lost: threading.Event, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
-        temporary = path.with_name(f".lease-{mine.token}")
+        temporary = temporary_name(path)
         with contextlib.suppress(OSError):  # a full disk must not end the training
             if _is_lost_for_good(path, mine):
                 lost.set()
                 return
-            beaten = replace(mine, heartbeat=time.time())
-            temporary.write_text(json.dumps(asdict(beaten)), encoding="utf-8")
-            temporary.replace(path)
+            try:
+                beaten = replace(mine, heartbeat=time.time())
+                temporary.write_text(json.dumps(asdict(beaten)), encoding="utf-8")
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def _why_lost(path: Path) -> str:
+    """Return the message for a holder whose lease is gone."""
+    folder = path.parent
+    if not folder.is_dir():
+        return (
+            f"{folder} has been removed while this was under way: nothing more is written there, "
+            "and the same command begins it anew"
+        )
+    if (current := holder(folder)) is None:
+        return f"{path} has been removed or damaged while this was under way: nothing more is saved"
+    return f"another process has taken over {folder}: {current}"
 
 
 def _is_lost_for_good(path: Path, mine: Holder) -> bool:
@@ -216,28 +298,9 @@ def _read(path: Path) -> Holder | None:
     """Return a lease file's holder; none where it has just been removed or is not readable."""
     for _ in range(READS):
         try:
-            return Holder(**json.loads(path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            return _HOLDER.validate_json(path.read_bytes(), strict=True)
+        except (FileNotFoundError, IsADirectoryError, ValueError):
             return None
         except OSError:  # NFS: replaced by a heartbeat while it was opened
             time.sleep(0.1)
     return None
-
-
-def _process_start(pid: int) -> str | None:
-    """Return when a process of this machine started, or none where there is no such process."""
-    try:
-        said = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        after_name = said.rpartition(")")[2].split()
-        return None if after_name[0] == "Z" else after_name[19]
-    except FileNotFoundError:
-        pass
-    if Path("/proc/self").exists():
-        return None
-    try:  # no /proc, as on macOS: the pid alone must do
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        pass
-    return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field, FiniteFloat, TypeAdapter, field_validator
 
 from skd.spec import Frozen, RunSpec
 
@@ -116,15 +116,21 @@ class Failure(Frozen):
     failed_at: str = Field(description="ISO 8601, UTC")
     environment: dict[str, Any]
 
+    @field_validator("failed_at")
+    @classmethod
+    def _with_a_time_zone(cls, value: str) -> str:
+        TypeAdapter(AwareDatetime).validate_python(value)
+        return value
+
 
 class Progress(Frozen):
     """How far a run under way is."""
 
     epoch: int = Field(description="finished epochs")
     epochs: int
-    images_per_second: float
-    seconds_left: float
-    at: float = Field(description="when this was so, in seconds since 1970")
+    images_per_second: FiniteFloat
+    seconds_left: FiniteFloat
+    at: FiniteFloat = Field(description="when this was so, in seconds since 1970")
 
 
 class CellOutcome(Frozen):

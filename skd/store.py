@@ -17,9 +17,11 @@ No rule of the workflow owns these folders: Snakemake deletes what a rule declar
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from skd.errors import caution
 from skd.files import path_from_environment, write_json
 from skd.judging import judge_card, judge_failure, judge_progress, judge_record
 from skd.lease import holder
@@ -103,10 +105,11 @@ class Entry:
         return read_stored(Failure, self.failure_path, REMEDY, judge_failure)
 
     def failed(self) -> Failure | None:
-        """Return the failure note; none where it cannot be read, as another attempt may be made."""
+        """Return the failure note; one that cannot be read is none, and is warned of."""
         try:
             return self.failure()
         except StoreError:
+            caution(f"{self.failure_path} cannot be read, and counts as no note of a failure")
             return None
 
     def progress(self) -> Progress | None:
@@ -138,6 +141,23 @@ class Entry:
             record = None
         return judge_card(card, self.id, record)
 
+    def check_place(self) -> None:
+        """Check that the folder is this run's own.
+
+        Raises:
+            StoreError: it is a link to another run's folder, or to nothing.
+        """
+        if not self.folder.is_symlink():
+            return
+        target = self.folder.resolve()
+        if target.name != self.id:
+            raise StoreError(
+                f"{self.folder} is a link to another folder, {target}; remove the link, or have it "
+                f"lead to a folder that is called {self.id}"
+            )
+        if not target.is_dir():
+            raise StoreError(f"{self.folder} is a link to {target}, which is no folder; remove it")
+
     def write_spec(self, spec: RunSpec) -> None:
         """Leave the resolved spec beside the checkpoints, for people."""
         write_json(self.folder / "spec.json", canonical(spec))
@@ -155,8 +175,9 @@ class Entry:
             data["spec"] = canonical(model.spec)
         write_json(path, data)
         if isinstance(model, Record):
-            self.failure_path.unlink(missing_ok=True)
-            self.progress_path.unlink(missing_ok=True)
+            for earlier in (self.failure_path, self.progress_path):
+                with contextlib.suppress(OSError):  # the record counts, whatever stays beside it
+                    earlier.unlink()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pickle
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from skd.leftovers import leftovers, remove
+from skd.store import Entry
 from skd.training import checkpoint
 
 CPU = torch.device("cpu")
+RUN = checkpoint.Run("0123456789abcdef", "5" * 16)
 
 
 def state(number: int) -> dict[str, Any]:
@@ -30,10 +32,14 @@ def state(number: int) -> dict[str, Any]:
     }
 
 
+def save(folder: Path, data: dict[str, Any]) -> None:
+    checkpoint.save(folder, data, RUN)
+
+
 def load(folder: Path) -> dict[str, Any] | None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return checkpoint.load(folder, CPU)
+        return checkpoint.load(folder, CPU, RUN)
 
 
 def equal(first: Any, second: Any) -> bool:
@@ -47,16 +53,16 @@ def equal(first: Any, second: Any) -> bool:
 def test_a_checkpoint_is_loaded_as_it_was_saved(tmp_path: Path) -> None:
     assert load(tmp_path) is None
     special = {"x": torch.tensor([0.0, -0.0, torch.inf, torch.nan, 1e-45])}
-    checkpoint.save(tmp_path, special)
+    save(tmp_path, special)
     bits = load(tmp_path)["x"].view(torch.int32)
     assert torch.equal(bits, special["x"].view(torch.int32))
-    checkpoint.save(tmp_path, state(3))
+    save(tmp_path, state(3))
     assert equal(load(tmp_path), state(3))
 
 
 def test_two_generations_are_kept(tmp_path: Path) -> None:
     for number in range(4):
-        checkpoint.save(tmp_path, state(number))
+        save(tmp_path, state(number))
         assert load(tmp_path)["number"] == number
     assert len(list(tmp_path.iterdir())) == 2
     (tmp_path / "checkpoint.pt").unlink()
@@ -65,7 +71,7 @@ def test_two_generations_are_kept(tmp_path: Path) -> None:
 
 def test_the_saved_state_is_that_of_the_moment(tmp_path: Path) -> None:
     mine = state(1)
-    checkpoint.save(tmp_path, mine)
+    save(tmp_path, mine)
     mine["training"]["weights"].zero_()
     assert equal(load(tmp_path), state(1))
 
@@ -95,21 +101,21 @@ DAMAGES = {
 def test_a_damaged_checkpoint_is_noticed_and_the_previous_one_used(
     tmp_path: Path, damage: str
 ) -> None:
-    checkpoint.save(tmp_path, state(1))
-    checkpoint.save(tmp_path, state(2))
+    save(tmp_path, state(1))
+    save(tmp_path, state(2))
     current = tmp_path / "checkpoint.pt"
     current.write_bytes(DAMAGES[damage](current.read_bytes()))
     with pytest.warns(UserWarning, match=r"checkpoint\.pt is damaged"):
-        assert equal(checkpoint.load(tmp_path, CPU), state(1))
+        assert equal(checkpoint.load(tmp_path, CPU, RUN), state(1))
 
 
 def test_with_both_damaged_there_is_none(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, state(1))
-    checkpoint.save(tmp_path, state(2))
+    save(tmp_path, state(1))
+    save(tmp_path, state(2))
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     with pytest.warns(UserWarning, match="damaged") as caught:
-        assert checkpoint.load(tmp_path, CPU) is None
+        assert checkpoint.load(tmp_path, CPU, RUN) is None
     assert len(caught) == 2
 
 
@@ -126,7 +132,7 @@ class DyingProcess:
         patch.setattr("os.fsync", self.deadly(os.fsync))
         for name in ("replace", "rename", "unlink"):
             patch.setattr(Path, name, self.deadly(getattr(Path, name)))
-        patch.setattr(Path, "open", lambda path, mode: self.open_deadly(path, mode))
+        patch.setattr(Path, "open", self.opener())
 
     def step(self) -> None:
         self.left -= 1
@@ -140,9 +146,13 @@ class DyingProcess:
 
         return counted
 
+    def opener(self) -> Callable[..., Any]:
+        def open_(path: Path, mode: str = "r", **how: Any) -> Any:
+            return self.open_deadly(path, mode) if "w" in mode else self.open(path, mode, **how)
+
+        return open_
+
     def open_deadly(self, path: Path, mode: str) -> io.BytesIO:
-        if "w" not in mode:
-            return self.open(path, mode)
         self.step()
         process, open_file = self, self.open
 
@@ -165,7 +175,7 @@ def killed_while_saving(
     with monkeypatch.context() as patch:
         DyingProcess(steps, patch)
         try:
-            checkpoint.save(folder, new)
+            save(folder, new)
         except Killed:
             return True
     return False
@@ -180,13 +190,13 @@ def test_killed_at_any_step_of_saving_the_old_or_the_new_one_is_there(
         folder = tmp_path / str(steps)
         folder.mkdir()
         for number in range(before):
-            checkpoint.save(folder, state(number))
+            save(folder, state(number))
         died = killed_while_saving(folder, state(99), steps, monkeypatch)
         loaded = load(folder)
         found.append(loaded and loaded["number"])
         old, new = (state(before - 1) if before else None), state(99)
         assert equal(loaded, new) or (died and equal(loaded, old))
-        checkpoint.save(folder, state(100))  # and it goes on
+        save(folder, state(100))  # and it goes on
         assert equal(load(folder), state(100))
         if not died:
             break
@@ -201,7 +211,7 @@ def test_killed_twice_in_a_row_loses_nothing(
         for second in range(3, 9):
             folder = tmp_path / f"{first}-{second}"
             folder.mkdir()
-            checkpoint.save(folder, state(1))
+            save(folder, state(1))
             killed_while_saving(folder, state(2), first, monkeypatch)
             at = load(folder)["number"]
             killed_while_saving(folder, state(3), second, monkeypatch)
@@ -215,13 +225,13 @@ def test_going_on_from_the_previous_one_and_killed_again_something_is_left(
     for steps in range(12):
         folder = tmp_path / str(steps)
         folder.mkdir()
-        checkpoint.save(folder, state(1))
-        checkpoint.save(folder, state(2))
+        save(folder, state(1))
+        save(folder, state(2))
         (folder / "checkpoint.pt").write_bytes(b"damaged")
         killed_while_saving(folder, state(3), steps, monkeypatch)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = checkpoint.load(folder, CPU)
+            found = checkpoint.load(folder, CPU, RUN)
         if found is None or found["number"] not in (1, 3):
             lost.append(steps)
     assert lost == []
@@ -233,14 +243,14 @@ def test_a_failed_save_is_told_and_the_next_one_works(
     def full(*_: Any) -> None:
         raise OSError("no space left on device")
 
-    checkpoint.save(tmp_path, state(1))
+    save(tmp_path, state(1))
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", full)
         with pytest.raises(OSError, match="no space"):
-            checkpoint.save(tmp_path, state(2))
+            save(tmp_path, state(2))
     assert equal(load(tmp_path), state(1))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
-    checkpoint.save(tmp_path, state(3))
+    save(tmp_path, state(3))
     assert equal(load(tmp_path), state(3))
 
 
@@ -251,13 +261,13 @@ def test_a_finished_runs_checkpoints_are_removed_and_nothing_else(
     for path in kept:
         path.write_bytes(b"")
     for steps in range(12):
-        checkpoint.save(tmp_path, state(1))
-        checkpoint.save(tmp_path, state(2))
+        save(tmp_path, state(1))
+        save(tmp_path, state(2))
         killed_while_saving(tmp_path, state(3), steps, monkeypatch)
-        checkpoint.remove(tmp_path)
-        assert {path for path in tmp_path.iterdir() if path.name[0] != "."} == kept
+        remove(leftovers(Entry(tmp_path)))
+        assert {*tmp_path.iterdir()} == kept
     assert load(tmp_path) is None
-    checkpoint.remove(tmp_path)
+    remove(leftovers(Entry(tmp_path)))
 
 
 class Evil:
@@ -269,7 +279,10 @@ class Evil:
 
 
 def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, {"x": Evil(tmp_path / "trace")})
-    with pytest.raises(pickle.UnpicklingError):
-        checkpoint.load(tmp_path, CPU)
+    save(tmp_path, {"x": Evil(tmp_path / "trace")})
+    with (
+        pytest.warns(UserWarning, match="does not fit"),
+        pytest.raises(checkpoint.CheckpointError, match="UnpicklingError"),
+    ):
+        checkpoint.load(tmp_path, CPU, RUN)
     assert not (tmp_path / "trace").exists()

@@ -327,7 +327,7 @@ def test_a_failed_run_is_told_noted_and_does_not_stop_the_next(
     monkeypatch.setattr("skd.training.runs.Training", broken)
     done = tiny("train", "tiny", "resnet8", "student", "--output", "cell.json")
     assert done.status == 1
-    assert "FAILED resnet8/student seed 0: it broke" in done.err
+    assert "FAILED resnet8/student seed 0: RuntimeError: it broke" in done.err
     assert "1 of 2 runs have no record" in done.err
     assert "Traceback" not in done.err
     runs = json.loads(Path("cell.json").read_text())[0]["runs"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,8 +17,17 @@ from pathlib import Path
 import pytest
 
 import skd.lease
-from skd.errors import InterruptedRunError
-from skd.lease import STALE_SECONDS, Holder, LeaseHeldError, LeaseLostError, holder, lease
+from skd.errors import InterruptedRunError, SkdWarning
+from skd.lease import (
+    CLOCK_SECONDS,
+    STALE_SECONDS,
+    Holder,
+    LeaseHeldError,
+    LeaseLostError,
+    holder,
+    lease,
+)
+from skd.living import process_start
 
 HERE = socket.gethostname()
 ELSEWHERE = "another-machine"
@@ -49,7 +59,7 @@ def no_such_process() -> int:
 def leave(folder: Path, number: int = 1, **changes: object) -> Path:
     """Leave the lease of this very process, or with changes another's."""
     folder.mkdir(parents=True, exist_ok=True)
-    started = skd.lease._process_start(os.getpid())
+    started = process_start(os.getpid())
     values = asdict(Holder("theirs", HERE, os.getpid(), started, None, time.time())) | changes
     path = folder / f"lease-{number}.json"
     path.write_text(json.dumps(values))
@@ -129,11 +139,73 @@ def test_a_holder_whose_process_is_gone_is_taken_over(folder: Path) -> None:
         check()
 
 
-@pytest.mark.parametrize("text", ["", '{"token": ', "[]", '{"another": "format"}'])
+@pytest.mark.parametrize("text", ["", '{"token": ', "[]", '{"another": "format"}', "\x80"])
 def test_a_lease_that_nobody_can_read_is_taken_over(folder: Path, text: str) -> None:
-    leave(folder).write_text(text)
-    with lease(folder, wait=False) as check:
+    path = leave(folder)
+    path.write_text(text)
+    with pytest.warns(SkdWarning, match=f"{path} is damaged"), lease(folder, wait=False) as check:
         check()
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"heartbeat": None}, {"heartbeat": "soon"}, {"pid": "1"}, {"host": 3}, {"token": None}],
+)
+def test_a_lease_with_values_of_another_kind_is_damaged(folder: Path, changes: dict) -> None:
+    leave(folder, **{"host": ELSEWHERE, **changes})
+    with pytest.warns(SkdWarning, match="is damaged"), lease(folder, wait=False) as check:
+        check()
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_lease_that_is_a_folder_is_damaged_too(folder: Path, full: bool) -> None:
+    path = folder / "lease-2.json"
+    path.mkdir(parents=True)
+    if full:
+        (path / "file").touch()
+    with pytest.warns(SkdWarning, match="is damaged"), lease(folder, wait=False) as check:
+        check()
+    assert path.exists() == full
+
+
+# Clocks.
+
+
+def test_a_clock_that_is_some_minutes_ahead_is_believed(folder: Path) -> None:
+    leave(folder, host=ELSEWHERE, heartbeat=time.time() + CLOCK_SECONDS - 60)
+    with pytest.raises(LeaseHeldError), lease(folder, wait=False):
+        pass
+
+
+@pytest.mark.parametrize("ahead", [CLOCK_SECONDS + 60, 10 * 365 * 86400, float("inf")])
+def test_a_heartbeat_far_ahead_that_stays_alone_is_taken_over(folder: Path, ahead: float) -> None:
+    leave(folder, host=ELSEWHERE, heartbeat=time.time() + ahead)
+    assert not holder(folder).alive()
+    said = pytest.warns(SkdWarning, match="ahead: its clock is wrong, or the file is damaged")
+    with said, lease(folder, wait=False) as check:
+        check()
+
+
+@pytest.mark.filterwarnings("ignore:.*its clock is wrong")
+def test_a_living_holder_whose_clock_is_hours_ahead_keeps_its_lease(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(skd.lease, "WATCHED_BEATS", 1000)  # until it beats, however busy this is
+    hours = 5 * 3600
+    path = leave(folder, host=ELSEWHERE, heartbeat=time.time() + hours)
+
+    def beat() -> None:
+        time.sleep(0.05)
+        new = leave(folder, number=99, host=ELSEWHERE, heartbeat=time.time() + hours)
+        new.replace(path)
+
+    thread = in_thread(beat)
+    refused = pytest.raises(LeaseHeldError, match="its clock is 5 hours ahead")
+    with refused, lease(folder, wait=False):
+        pass
+    thread.join()
+    assert holder(folder).token == "theirs"
 
 
 @pytest.mark.parametrize(
@@ -291,8 +363,17 @@ def test_a_holder_whose_lease_was_removed_notices(folder: Path) -> None:
     with lease(folder, wait=False) as check:
         for path in folder.glob("lease-*.json"):
             path.unlink()
-        with pytest.raises(LeaseLostError):
+        with pytest.raises(LeaseLostError, match="has been removed or damaged"):
             check()
+
+
+def test_a_holder_whose_folder_was_removed_says_so_and_leaves_none(folder: Path) -> None:
+    with lease(folder, wait=False) as check:
+        shutil.rmtree(folder)
+        time.sleep(0.1)  # beats
+        with pytest.raises(LeaseLostError, match=f"{folder} has been removed"):
+            check()
+    assert not folder.exists()
 
 
 # Races.

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from skd.errors import SkdWarning
 from skd.expand import expand_study
 from skd.files import sha256_of, write_atomically, write_json
 from skd.jobs.overview import overview, shown
@@ -208,11 +209,28 @@ def test_a_record_that_cannot_be_read_is_an_error_that_names_the_file(
     assert (found.outcome, found.reason) == ("unreadable", str(caught.value))
 
 
-def test_binary_garbage_in_a_failure_note_is_an_error_that_names_the_file(entry: Entry) -> None:
+@pytest.mark.parametrize(
+    "content", [b"\x80\xff\x00", b"", b"null", b"{}", b'{"failed_at": "yesterday"}', None]
+)
+def test_a_failure_note_that_cannot_be_read_is_none_and_warned_of(
+    entry: Entry, content: bytes | None
+) -> None:
     entry.folder.mkdir(parents=True)
-    entry.failure_path.write_bytes(b"\x80\xff\x00")
-    with pytest.raises(StoreError, match=re.escape(str(entry.failure_path))):
-        entry.failure()
+    if content is None:
+        entry.failure_path.mkdir()
+    else:
+        entry.failure_path.write_bytes(content)
+    with pytest.warns(SkdWarning, match=re.escape(str(entry.failure_path))):
+        assert outcome(entry, 0).outcome == "missing"
+
+
+@pytest.mark.parametrize("when", ["yesterday", "2026-01-01T00:00:00", ""])
+def test_a_failure_note_without_a_point_in_time_is_none(entry: Entry, when: str) -> None:
+    entry.write(make_failure(entry.id))
+    note = json.loads(entry.failure_path.read_text())
+    entry.failure_path.write_text(json.dumps({**note, "failed_at": when}))
+    with pytest.warns(SkdWarning, match="counts as no note"):
+        assert entry.failure() is None
 
 
 def test_a_record_from_before_a_field_keeps_the_fields_neutral_value(

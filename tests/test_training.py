@@ -269,7 +269,7 @@ def test_a_collapsed_simplifier_is_flagged_in_the_record(tmp_path: Path) -> None
 
 def test_checkpoints_are_at_most_so_far_apart(tmp_path: Path, monkeypatch) -> None:
     saves = []
-    monkeypatch.setattr(checkpoint, "save", lambda folder, state: saves.append(state))
+    monkeypatch.setattr(checkpoint, "save", lambda folder, state, of: saves.append(state))
     tiny.run(tiny.study(), tmp_path / "every", "student", checkpoint_seconds=0.0)
     assert len(saves) == 3
     tiny.run(tiny.study(), tmp_path / "rarely", "student", checkpoint_seconds=3600.0)
@@ -281,8 +281,10 @@ def test_a_long_epoch_is_saved_within_it(tmp_path: Path, plain, monkeypatch) -> 
     expansion = tiny.study(**MOVING)
     with pytest.raises(Crash):
         tiny.run(expansion, tmp_path, "skd", checkpoint_seconds=1e-9, stopping=crash_after(4))
-    folder = Store(tmp_path).run(expansion.cell(tiny.PAIR, "skd").runs[0]).folder
-    state = checkpoint.load(folder, torch.device("cpu"))["training"]
+    cell = expansion.cell(tiny.PAIR, "skd")
+    entry = Store(tmp_path).run(cell.runs[0])
+    of = checkpoint.Run.of(entry, cell.run(0))
+    state = checkpoint.load(entry.folder, torch.device("cpu"), of)["training"]
     assert (len(state["history"]), state["step"]) == (1, 1)
     assert tiny.numbers(tiny.run(expansion, tmp_path, "skd")) == plain["skd"]
 
@@ -290,7 +292,7 @@ def test_a_long_epoch_is_saved_within_it(tmp_path: Path, plain, monkeypatch) -> 
 def test_saving_that_takes_long_is_done_less_often(tmp_path: Path, monkeypatch) -> None:
     saves: list[int] = []
     monkeypatch.setattr(runs, "SAVING_SHARE", 1e9)
-    monkeypatch.setattr(checkpoint, "save", lambda folder, state: saves.append(len(saves)))
+    monkeypatch.setattr(checkpoint, "save", lambda folder, state, of: saves.append(len(saves)))
     recipe = {"epochs": 1, "milestones": [], "batch_size": 8}
     tiny.run(tiny.study(recipe=recipe), tmp_path, "student", checkpoint_seconds=1e-9)
     assert len(saves) == 2  # after the first step, and at the epoch's end

@@ -21,6 +21,7 @@ from skd.jobs.outputs import cells_content
 from skd.jobs.packing import SideBySide, count
 from skd.jobs.sharing import lanes_here
 from skd.jobs.workers import run_workers
+from skd.leftovers import tidy
 from skd.looking import look_up
 from skd.store import Entry, Store
 from skd.study import check_unchanged, digest_of, load_expansion
@@ -104,6 +105,8 @@ def job_train(
     }
     left = {label: entry for label, entry in entries.items() if not entry.finished()}
     status = 0
+    for entry in entries.values():
+        tidy(entry)
     if left:
         sharing = 1
         if processes == 1:
@@ -149,6 +152,7 @@ def job_teacher(
     check_unchanged(f"teacher {name}", node.id, expect)
     entry = Store(results).teacher(node.id)
     status = 0
+    tidy(entry)
     failure = entry.failed()
     if entry.card() is None and attempt > 1 and failure is not None and failure.repeats:
         raise RunFailedError(f"teacher {name} would only fail again: {failure.reason}")

@@ -22,6 +22,7 @@ from skd.jobs import slurm
 from skd.jobs.batches import read_batches
 from skd.jobs.driver import comment_of, orphans_of
 from skd.jobs.workers import history
+from skd.leftovers import Left, survey
 from skd.planning.survey import Survey
 from skd.records import CellOutcome
 from skd.status import cell_result, teacher_outcome
@@ -106,8 +107,20 @@ def overview(expansion: Expansion, store: Store, results: Path) -> Overview:
         found.rows.append((cell.key, counts, mean))
     found.lines += stale_lines(expansion.study, finished_runs(expansion, store))
     found.lines += [_waiting(job) for job in queue.values() if job.pending]
+    if (left := _left(expansion, store, results)).files:
+        found.lines.append(str(left))
     found.running_jobs = len(holders)
     return found
+
+
+def _left(expansion: Expansion, store: Store, results: Path) -> Left:
+    """Return how much killed processes have left of a study."""
+    runs = [identity for cell in expansion.cells for identity in cell.runs.values()]
+    teachers = [store.teacher(node.id) for node in expansion.teachers]
+    own = results / expansion.study
+    report = own / "report"
+    folders = [own, own / "driver", report, *(path for path in report.glob("*") if path.is_dir())]
+    return survey([*map(store.run, dict.fromkeys(runs)), *teachers], folders)
 
 
 def projected_seconds(found: Overview, survey: Survey) -> float | None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 from skd.files import sync_folder
 from skd.lease import LeaseHeldError, LeaseLostError, lease
+from skd.leftovers import leftovers, remove
 from skd.provenance.checking import stamp_of
-from skd.provenance.planning import Conflict, MergeError, Plan, Step, decide, leftovers
+from skd.provenance.planning import Conflict, MergeError, Plan, Step, decide
 from skd.store import Store
+from skd.temporary import temporary_name
 
 CHUNK_BYTES = 2**20
 
@@ -61,8 +62,7 @@ def _bring(step: Step, store: Store) -> None:
             here.write(record)
         if card is not None and here.card() is None:
             here.write(card)
-        for path in leftovers(here):
-            path.unlink()
+        remove(leftovers(here))
 
 
 def copy(source: Path, target: Path, sha256: str) -> None:
@@ -73,7 +73,7 @@ def copy(source: Path, target: Path, sha256: str) -> None:
     """
     for stale in target.parent.glob(f".{target.name}.*"):
         stale.unlink()
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    temporary = temporary_name(target)
     state = hashlib.sha256()
     try:
         with source.open("rb") as reading, temporary.open("wb") as writing:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from skd.errors import SkdError
 from skd.lease import holder
+from skd.leftovers import leftovers
 from skd.provenance.checking import Finished, RefusedError, check
 from skd.provenance.comparing import Side, card_differences, differences
 from skd.provenance.finding import Kind
@@ -17,8 +18,6 @@ from skd.records import Record, TeacherCard
 from skd.store import Entry, Store
 
 FOLDERS: dict[Kind, str] = {"teacher": "teachers", "run": "runs"}
-# What an unfinished run leaves that means nothing once there is a record.
-LEFTOVERS = ("checkpoint*.pt", ".checkpoint*", "failure.json", "progress.json")
 
 
 class MergeError(SkdError):
@@ -139,11 +138,6 @@ def decide(finished: Finished, here: Entry, store: Store) -> Step | Conflict:
         return Conflict(kind, identity, f"{why} ({record.teacher.id}):", *sides)
     files = tuple(name for name in finished.files if new or not (here.folder / name).is_file())
     return Step(finished, here, new, files)
-
-
-def leftovers(entry: Entry) -> list[Path]:
-    """Return what an unfinished run has left, of an entry that is finished or about to be."""
-    return [path for pattern in LEFTOVERS for path in entry.folder.glob(pattern)]
 
 
 def _difference(

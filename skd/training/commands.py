@@ -17,10 +17,12 @@ from skd.errors import (
     InterruptedRunError,
     RunFailedError,
     SkdError,
+    described,
     suggest,
 )
 from skd.files import write_json
 from skd.lease import LeaseHeldError, LeaseLostError
+from skd.leftovers import tidy
 from skd.sheet_files import StudyError
 from skd.status import cell_result
 from skd.store import Store
@@ -196,6 +198,7 @@ def train(
         processes.told(lambda: begin_anew(teachers=pair is None))
         processes.told(lambda: tell_stale(expansion, store, cells))
         left = processes.told(unfinished)
+        processes.told(lambda: [tidy(store.run(cell.runs[number])) for cell, number in runs])
         if pair is None and processes.count > 1:
             raise StudyError("several processes train the runs of a pair: name one")
         execution = choose(device, threads, step.value, precision.value)
@@ -338,7 +341,8 @@ def _train_one(
     except (SkdError, OSError) as error:
         if options.division.team.rank == 0:
             said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
-            print(printable(f"{said} {error}"), file=sys.stderr, flush=True)
+            reason = error if isinstance(error, SkdError) else described(error)
+            print(printable(f"{said} {reason}"), file=sys.stderr, flush=True)
         return False
     if options.division.team.rank:
         return True

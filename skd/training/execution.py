@@ -18,8 +18,9 @@ import torch
 from pydantic import PositiveInt
 
 import skd
+from skd import bounds
 from skd.code.sources import code_facts
-from skd.errors import SkdError
+from skd.errors import SkdError, described
 from skd.files import write_json
 from skd.jobs.gpu import gpu_state
 from skd.spec import Frozen, added_later
@@ -89,8 +90,14 @@ class Execution(Frozen):
         """Set the process up for this execution and return its device.
 
         Raises:
-            ExecutionError: the run needs a GPU, and there is none here.
+            ExecutionError: the run needs a GPU, and there is none here; or it needs more threads
+                than this machine bears.
         """
+        if self.threads > (most := bounds.most_threads()):
+            raise ExecutionError(
+                f"a run with {self.threads} CPU threads cannot be executed here (at most {most}); "
+                "go on where it was begun, or remove its folder to begin it anew"
+            )
         torch.set_num_threads(self.threads)
         if self.device == "cpu":
             return torch.device("cpu")
@@ -115,7 +122,8 @@ def choose(
     """Return the execution for what a user asked: `auto` takes a GPU where there is one.
 
     Raises:
-        ExecutionError: an unknown device, or a GPU that torch cannot use.
+        ExecutionError: an unknown device, a GPU that torch cannot use, or an environment variable
+            that asks for more threads than there are cores.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ExecutionError(f"unknown device '{device}'; allowed: auto, cpu, cuda")
@@ -130,7 +138,11 @@ def choose(
                 "or ask for the CPU (--device cpu, or CUDA_VISIBLE_DEVICES= )"
             )
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = threads or torch.get_num_threads()
+    if threads is None and (threads := torch.get_num_threads()) > (most := bounds.cores()):
+        raise ExecutionError(
+            f"torch would take {threads} CPU threads, and this machine has {most} cores: set "
+            f"OMP_NUM_THREADS and MKL_NUM_THREADS to at most {most}, or give --threads"
+        )
     return Execution(device=device, threads=threads, step=step, precision=precision)
 
 
@@ -145,8 +157,11 @@ def frozen(folder: Path) -> Execution | None:
         kept = Execution.restore(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ExecutionError(f"{path} cannot be read: {error}; remove the run's folder") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise ExecutionError(
+            f"{path} cannot be read ({described(error)}), so that it is not known how the run was "
+            f"begun; remove {folder} to begin it anew"
+        ) from error
     if kept.gpu is not None and kept.gpu != (here := gpu_model()):
         raise ExecutionError(
             f"{folder}: this run's kernels are those of a {kept.gpu}, and here is "

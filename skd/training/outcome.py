@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from skd.collapse import judge
+from skd.errors import described
+from skd.leftovers import leftovers, remove
 from skd.models.accounting import count_parameters, memory_bytes, multiply_adds
 from skd.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
 from skd.store import Entry
-from skd.training import checkpoint
 from skd.training.execution import environment, peak_memory
 from skd.training.loop import Training
 from skd.training.weights import leave, leave_weights
@@ -77,7 +78,7 @@ def leave_record(
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     entry.write(record)
-    checkpoint.remove(entry.folder)
+    remove(leftovers(entry))
     return record
 
 
@@ -98,7 +99,7 @@ def leave_failure(entry: Entry, error: Exception, epochs_done: int) -> None:
     """Leave a note of why a run failed."""
     note = Failure(
         id=entry.id,
-        reason=str(error) or type(error).__name__,
+        reason=described(error),
         kind=type(error).__name__,
         repeats=getattr(error, "repeats", False),
         details="".join(traceback.format_exception(error)),

@@ -14,15 +14,17 @@ from typing import Any
 import torch
 
 from skd.code.here import code_here, joined
-from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
+from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError, described
 from skd.judging import check_identity
 from skd.kernels.tables import KernelsError
 from skd.lease import Holder, LeaseHeldError, LeaseLostError, lease
+from skd.leftovers import tidy
 from skd.records import Record, TeacherCard
 from skd.spec import RunSpec
 from skd.store import Entry
 from skd.teacher_views import TeacherOutputs
 from skd.training import checkpoint
+from skd.training.checkpoint import CheckpointError
 from skd.training.compiling import CompilerError
 from skd.training.division import Division, DivisionError
 from skd.training.execution import (
@@ -98,12 +100,16 @@ def complete(
         InterruptedRunError: it was asked to stop, and has saved.
         LeaseHeldError: another process trains it, and it shall not be waited for.
         ExecutionError: it cannot be executed here.
+        CheckpointError: it cannot go on from its checkpoints.
         IdentityError: the folder is not the run's.
-        StoreError: its record cannot be read, or is inconsistent.
+        StoreError: its folder is a link to another run's, or its record cannot be read or is
+            inconsistent.
     """
     team = options.division.team
     check_identity(spec, entry.id, label)
+    team.told(entry.check_place)
     if (record := team.told(entry.record)) is not None:
+        team.told(lambda: tidy(entry))
         return record
 
     def execution_asked_for() -> Execution:
@@ -115,7 +121,8 @@ def complete(
         if (record := team.told(entry.record)) is not None:  # finished while we waited
             return record
         team.told(lambda: entry.write_spec(spec))
-        kept = team.told(lambda: frozen(entry.folder))
+        # Without a checkpoint there is nothing to go on with in the same way.
+        kept = team.told(lambda: frozen(entry.folder) if checkpoint.exists(entry.folder) else None)
         execution = kept or team.told(execution_asked_for)
         if team.device not in (None, execution.device):
             raise ExecutionError(
@@ -167,7 +174,7 @@ class _Run:
         try:
             self._build(execution, new, device)
             return self._train(still_mine)
-        except (InterruptedRunError, LeaseLostError, ExecutionError):
+        except (InterruptedRunError, LeaseLostError, ExecutionError, CheckpointError):
             raise
         except Exception as raised:
             error = others_ended(raised) or raised
@@ -179,7 +186,7 @@ class _Run:
                 leave_failure(self.entry, error, done)
             of_all = self.team.count == 1 or isinstance(error, NonFiniteLossError | DivisionError)
             failed = RunFailedError if of_all and not device_failed(error) else DeviceFailedError
-            raise failed(f"{self.label}: {error}") from raised
+            raise failed(f"{self.label}: {described(error)}") from raised
         finally:
             if self.training is not None:
                 self.training.views.close()
@@ -313,7 +320,12 @@ def _resume(
     session = f"torch {here['torch']}, {here['gpu'] or here['cpu']}, code {here['sources']}"
     if division.count > 1:
         session += f", {division.team.count} processes, {division.accumulate} parts each"
-    state = checkpoint.load(entry.folder, device)
+
+    def go_on(state: dict[str, Any]) -> None:
+        training.load_state(state["training"])
+        state["sessions"].append(session)
+
+    state = checkpoint.load(entry.folder, device, checkpoint.Run.of(entry, training.spec), go_on)
     seen = state and (len(state["training"]["history"]), state["training"]["step"])
     if seen != division.team.told(lambda: seen):
         raise ProcessesError(
@@ -322,8 +334,7 @@ def _resume(
         )
     if state is None:
         return [session], code
-    training.load_state(state["training"])
-    return [*state["sessions"], session], joined(state.get("code"), code)
+    return state["sessions"], joined(state.get("code"), code)
 
 
 def _train(
@@ -347,9 +358,10 @@ def _train(
         team.told(still_mine)
         state = training.state()
         if team.rank == 0:
-            checkpoint.save(entry.folder, {"training": state, **told})
-            # An earlier attempt's; this one is under way.
-            entry.failure_path.unlink(missing_ok=True)
+            of = checkpoint.Run.of(entry, training.spec)
+            checkpoint.save(entry.folder, {"training": state, **told}, of)
+            with contextlib.suppress(OSError):  # an earlier attempt's; this one is under way
+                entry.failure_path.unlink()
         saved = time.monotonic()
         took = saved - begun
 

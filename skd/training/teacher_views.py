@@ -30,11 +30,13 @@ from skd.data.views import ViewMaker, epoch_order
 from skd.errors import InterruptedRunError, SkdError
 from skd.files import sha256_of, write_json
 from skd.lease import lease
+from skd.leftovers import remove
 from skd.models import FeatureNetwork, Outputs
 from skd.records import TeacherCard
 from skd.spec import DatasetSpec
 from skd.store import Entry
 from skd.teacher_views import BYTES, Output, ViewsCard, ViewsFile, ViewsPrecision
+from skd.temporary import temporary_files
 from skd.training.execution import Execution, environment
 from skd.training.teaching import StoredOutput
 from skd.training.weights import load_teacher
@@ -90,7 +92,9 @@ def make_teacher_views(
             f"photos have endless views, and those of {dataset.name} cannot be stored; train with "
             "a live teacher"
         )
+    entry.check_place()
     with lease(files[0].folder, wait=wait, stopping=stopping) as still_mine:
+        remove(temporary_files(files[0].folder))
         missing = [file for file in files if file.card() is None]
         if missing:
             device = execution.apply()

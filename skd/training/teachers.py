@@ -15,6 +15,7 @@ from skd.data import facts
 from skd.errors import TeacherError
 from skd.files import sha256_of
 from skd.lease import lease
+from skd.leftovers import leftovers, remove, tidy
 from skd.models.accounting import count_parameters
 from skd.published import PublishedError
 from skd.records import Record, TeacherCard
@@ -86,6 +87,11 @@ def train_teacher(
 def _card_of(record: Record, spec: TrainedTeacher, entry: Entry) -> TeacherCard:
     if (card := entry.card()) is not None:
         return card
+    with lease(entry.folder, wait=True):
+        return _leave_card(record, spec, entry)
+
+
+def _leave_card(record: Record, spec: TrainedTeacher, entry: Entry) -> TeacherCard:
     card = TeacherCard(
         id=entry.id,
         kind="trained",
@@ -119,11 +125,16 @@ def import_teacher(
             the source does not accept.
         LeaseHeldError: another process imports it, and it shall not be waited for.
     """
-    if (card := entry.card()) is None:
+    entry.check_place()
+    if (card := entry.card()) is not None:
+        tidy(entry)
+    else:
         held = lease(entry.folder, wait=wait, stopping=stopping)
         with held, tempfile.TemporaryDirectory() as scratch:
             if (card := entry.card()) is None:
-                return _import(spec, source, entry, device, materials or Materials(), Path(scratch))
+                card = _import(spec, source, entry, device, materials or Materials(), Path(scratch))
+                remove(leftovers(entry))
+                return card
     _check_accuracy(f"the teacher {entry.folder}", card.test_top1, spec, source)
     return card
 

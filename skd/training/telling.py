@@ -48,5 +48,7 @@ class Telling:
             seconds_left=per_step * (self.epochs * self.steps_per_epoch - done),
             at=time.time(),
         )
+        if not self.entry.folder.is_dir():  # removed by somebody: not to be made anew
+            return
         with contextlib.suppress(OSError):  # a full disk must not end the training
             self.entry.write(told)
