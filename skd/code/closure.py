@@ -21,6 +21,7 @@ LOOP = "skd/training/loop.py"
 # Modules that are not followed.
 APART = (
     "skd",  # its version; the modules in it are others
+    "skd.bounds",
     "skd.code*",
     "skd.discovery",
     "skd.errors",
@@ -28,11 +29,14 @@ APART = (
     "skd.jobs*",
     "skd.judging",
     "skd.lease",
+    "skd.leftovers",
     "skd.limits",
+    "skd.living",
     "skd.names",
     "skd.records",
     "skd.sheet*",
     "skd.store*",
+    "skd.temporary",
     "skd.terminal",
     "skd.wording",
     "skd.yaml_reading",
