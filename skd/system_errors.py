@@ -58,6 +58,6 @@ def _in_the_way(path: Path) -> str | None:
     for place in (*reversed(path.parents), path):
         if place.is_symlink() and not place.exists():
             return f"{place} is a link to {place.readlink()}, which is not there"
-        if place != path and place.exists() and not place.is_dir():
+        if place.exists() and not place.is_dir():
             return f"{place} is not a folder"
     return None

@@ -34,6 +34,13 @@ def test_a_path_that_cannot_be_written_is_told_with_what_is_in_the_way(
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["file", "folder", "link"]
 
 
+def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UnwritableError) as caught:
+        check_writable_folder(tmp_path / "file")
+    assert f"written: {tmp_path / 'file'} is not a folder; move" in explained(caught.value)
+
+
 def test_what_can_be_written_leaves_no_trace_before_it_is(tmp_path: Path) -> None:
     check_writable(tmp_path / "deep" / "below" / "x.json")
     check_writable_folder(tmp_path / "deep" / "below")
