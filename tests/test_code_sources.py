@@ -176,3 +176,19 @@ def test_a_process_of_ours_runs_our_code_beside_another_clone(tmp_path: Path) ->
         command, cwd=tmp_path, env=own_environment(), capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == str(ROOT / "skd" / "__init__.py")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to another user")
+def test_the_commit_of_another_users_clone_is_recorded(tmp_path: Path) -> None:
+    folder = make_package(tmp_path / "own")
+    commit = make_repository(folder)
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 65534, 65534)
+    assert (
+        "dubious ownership"
+        in subprocess.run(
+            ["git", "-C", folder, "status"], capture_output=True, text=True, check=False
+        ).stderr
+    )
+    assert code_facts(folder)["git_commit"] == commit
+    assert code_facts(folder)["git_clean"] is True
