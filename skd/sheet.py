@@ -235,8 +235,11 @@ def read_sheet(path: Path) -> Sheet:
 
 def explain(where: str, error: ValidationError) -> str:
     """Return a validation error as lines of place and message, without the library's own words."""
-    lines = []
-    for item in error.errors():
+    lines, errors = [], error.errors()
+    within = {item["loc"][:-1] for item in errors if item["loc"]}
+    for item in errors:
+        if item["type"] == "too_short" and item["loc"] in within:
+            continue  # its items are wrong, and so are not counted
         at = place(item)
         lines.append(f"{where}: {at + ': ' if at else ''}{words(item)}")
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from test_store import card_of, make_failure, make_record
 
 from report.reading import read_run
 from skd.analyses.sources import UnusableError, stored_run
-from skd.files import read_json
+from skd.files import UnwritableError, read_json, write_json
 from skd.judging import IdentityError
 from skd.planning.timings import load
 from skd.provenance.checking import RefusedError, check
@@ -213,6 +213,13 @@ def test_a_file_that_nests_a_little_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text("[" * 50 + "1.5" + "]" * 50)
     assert json.dumps(read_json(path)) == path.read_text()
+
+
+def test_a_folder_where_a_file_is_to_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "analysis.json").mkdir()
+    with pytest.raises(UnwritableError, match=r"analysis\.json cannot be written: Is a directory"):
+        write_json(tmp_path / "analysis.json", {})
+    assert list(tmp_path.iterdir()) == [tmp_path / "analysis.json"]
 
 
 # Expansions.

@@ -116,6 +116,15 @@ def test_stale_runs_are_trained_anew_and_the_others_left(small: Path, skd: Skd) 
     assert "other code" not in skd("status", "small")[1]
 
 
+def test_what_cannot_be_trained_here_is_not_begun_anew(small: Path, skd: Skd) -> None:
+    entry = entry_of("good--resnet8/kd", 1)
+    say_other_code(entry, "baselines/kd.py")
+    status, _, err = skd("train", "small", "--device", "tpu", "--stale")
+    assert status == 2
+    assert "unknown device 'tpu'" in err
+    assert entry.finished()
+
+
 def test_only_what_is_asked_for_is_trained_anew(small: Path, skd: Skd) -> None:
     for seed in (0, 1):
         say_other_code(entry_of("good--resnet8/kd", seed), "baselines/kd.py")

@@ -146,7 +146,7 @@ def test_damage_and_other_teachers_are_noticed(bare) -> None:
     with pytest.raises(TeacherViewsError, match="of another teacher"):
         opened(bare)
     file.card_path.write_text("{")
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match="is damaged"):
         opened(bare)
 
 

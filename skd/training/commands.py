@@ -186,6 +186,11 @@ def train(
     runs, failures, untaught = _in_order(cells, seed, by_seed=pair is None), 0, 0
     count = len(runs)
     with team(device) as processes, stoppable(minutes) as stopping:
+        if pair is None and processes.count > 1:
+            raise StudyError("several processes train the runs of a pair: name one")
+        execution = choose(device, threads, step.value, precision.value)
+        paths = FastPaths(compile.value, compile_steps, kernels.value)
+        check(execution, paths)
 
         def unfinished() -> list[tuple[Cell, int]]:
             return [run for run in runs if not store.run(run[0].runs[run[1]]).finished()]
@@ -199,11 +204,6 @@ def train(
         processes.told(lambda: tell_stale(expansion, store, cells))
         left = processes.told(unfinished)
         processes.told(lambda: [tidy(store.run(cell.runs[number])) for cell, number in runs])
-        if pair is None and processes.count > 1:
-            raise StudyError("several processes train the runs of a pair: name one")
-        execution = choose(device, threads, step.value, precision.value)
-        paths = FastPaths(compile.value, compile_steps, kernels.value)
-        check(execution, paths)
 
         def settled(cell: Cell, number: int) -> bool:
             return processes.told(lambda: _settled(store, attempt, since, cell, number))
