@@ -247,7 +247,7 @@ def test_an_edited_expansion_is_made_anew_with_a_word(
 
     def expand(*_: Any, **__: Any) -> subprocess.CompletedProcess:
         write_expansion(fresh, tmp_path)
-        return subprocess.CompletedProcess([], 0)
+        return subprocess.CompletedProcess([], 0, stderr="")
 
     monkeypatch.setattr("skd.study.subprocess.run", expand)
     assert load_expansion(str(sheet), tmp_path) == fresh

@@ -212,7 +212,7 @@ def test_a_record_that_cannot_be_read_is_an_error_that_names_the_file(
 @pytest.mark.parametrize(
     "content", [b"\x80\xff\x00", b"", b"null", b"{}", b'{"failed_at": "yesterday"}', None]
 )
-def test_a_failure_note_that_cannot_be_read_is_none_and_warned_of(
+def test_a_failure_note_that_cannot_be_read_does_not_keep_a_run_from_being_tried(
     entry: Entry, content: bytes | None
 ) -> None:
     entry.folder.mkdir(parents=True)
@@ -221,7 +221,8 @@ def test_a_failure_note_that_cannot_be_read_is_none_and_warned_of(
     else:
         entry.failure_path.write_bytes(content)
     with pytest.warns(SkdWarning, match=re.escape(str(entry.failure_path))):
-        assert outcome(entry, 0).outcome == "missing"
+        assert entry.failed() is None
+    assert outcome(entry, 0).outcome == "unreadable"
 
 
 @pytest.mark.parametrize("when", ["yesterday", "2026-01-01T00:00:00", ""])
@@ -230,7 +231,7 @@ def test_a_failure_note_without_a_point_in_time_is_none(entry: Entry, when: str)
     note = json.loads(entry.failure_path.read_text())
     entry.failure_path.write_text(json.dumps({**note, "failed_at": when}))
     with pytest.warns(SkdWarning, match="counts as no note"):
-        assert entry.failure() is None
+        assert entry.failed() is None
 
 
 def test_a_record_from_before_a_field_keeps_the_fields_neutral_value(
@@ -335,7 +336,7 @@ def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) ->
     assert len(rows) == 2 + len(study.cells) + 1
     assert f"resnet8/student seed 1 ({failed.id}) failed: it [broke]; " in " ".join(lines)
     assert any(line.startswith(f"{taught.key} seed 2") for line in lines)
-    assert len(lines) == 2
+    assert lines[2:] == ["3 finished runs do not say which code trained them: code unknown"]
 
 
 def test_a_trained_teacher_without_its_card_is_not_done(study: Expansion, tmp_path: Path) -> None:
