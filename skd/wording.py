@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Context = Mapping[str, Any]
+DATE = "must be a date and time with its zone"
 # By pydantic's type of error; its own words name Python's types.
 WORDS: dict[str, str | Callable[[Context], str]] = {
     "missing": "is required",
@@ -21,6 +22,10 @@ WORDS: dict[str, str | Callable[[Context], str]] = {
     "string_type": "must be text; put it in quotes",
     "string_pattern_mismatch": lambda context: f"must match {context['pattern']}",
     "path_type": "must be a path",
+    "datetime_type": DATE,
+    "datetime_parsing": DATE,
+    "datetime_from_date_parsing": DATE,
+    "timezone_aware": DATE,
     "dict_type": "must be a mapping, {key: value}",
     "mapping_type": "must be a mapping, {key: value}",
     "model_type": "must be a mapping, {key: value}",

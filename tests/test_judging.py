@@ -148,7 +148,7 @@ def test_a_failure_note_that_cannot_be_read_does_not_keep_a_run_from_being_tried
     edit(entry.failure_path, lambda d: d.update(failed_at="never"))
     status = cell_result(study, study.cell("resnet8", "student"), store).runs[0]
     assert status.outcome == "unreadable"
-    assert "failed_at 'never' is no date" in status.reason
+    assert "failed_at: must be a date and time with its zone, got 'never'" in status.reason
     assert entry.failed() is None
 
 
