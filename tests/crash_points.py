@@ -54,7 +54,7 @@ title: crash points
 dataset: {{name: digits, train_limit: 80}}
 recipe: {{epochs: 2, milestones: []}}
 teachers:
-  teacher: {{network: resnet8, import: {{file: {file}, sha256: {sha256}}}}}
+  teacher: {{network: resnet8, import: {{file: {file}, sha256: {sha256}, accept_poor: true}}}}
 pairs: [{{teacher: teacher, student: resnet8}}]
 methods: [skd]
 seeds: 1

@@ -134,8 +134,10 @@ def test_what_sees_the_whole_batch_is_not_divided() -> None:
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:
+    training = training_of("student")
+    recipe = training.spec.recipe.model_copy(update={"batch_size": 96})
     with pytest.raises(DivisionError, match="80 training images make no batch of 96"):
-        training_of("student", recipe={**RECIPE, "batch_size": 96})
+        Division().check(recipe, training.objective, 80)
 
 
 def test_the_last_batch_is_dropped_where_the_recipe_says_so() -> None:

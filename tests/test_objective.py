@@ -198,7 +198,7 @@ def test_a_terms_initial_weights_do_not_depend_on_the_terms_beside_it():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.floats(0, 5), st.floats(0.01, 5), st.floats(0.5, 8), st.integers(1, 8))
+@given(st.just(0.0) | st.floats(1e-6, 5), st.floats(0.01, 5), st.floats(0.5, 8), st.integers(1, 8))
 def test_skd_at_initialisation_is_kd(ce, weight, temperature, count):
     results = []
     for name in ("kd", "skd"):

@@ -281,6 +281,6 @@ def test_a_wrong_checkpoint_is_refused_before_data_are_loaded_or_a_store_is_made
         raise AssertionError("data were loaded")
 
     monkeypatch.setattr("skd.training.materials.Materials.data", load)
-    torch.save({}, "empty.pth")
+    torch.save({"other": torch.zeros(1)}, "empty.pth")
     assert words in line(skd(command, checkpoint, "--network", network))
     assert files(here) == ["empty.pth"]

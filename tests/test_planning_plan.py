@@ -12,6 +12,7 @@ from skd.planning.survey import survey
 from skd.planning.timings import Timings
 from skd.records import TeacherCard
 from skd.store import Store
+from skd.study import TeacherNode
 
 PAIRS = (("resnet56", "resnet20"), ("vgg13", "resnet20"), ("vgg13", "MobileNetV2"))
 CARD = TeacherCard(
@@ -22,9 +23,14 @@ CARD = TeacherCard(
     origin="here",
     test_top1=1.0,
     test_top5=1.0,
-    sha256="0",
+    sha256="0" * 64,
     parameters=1,
 )
+
+
+def leave_card(store: Store, node: TeacherNode) -> None:
+    card = CARD.model_copy(update={"id": node.id, "network": node.spec.network})
+    store.teacher(node.id).write(card)
 
 
 def finished(expansion, count: int) -> Timings:
@@ -39,7 +45,7 @@ def finished(expansion, count: int) -> Timings:
 
 def test_what_is_done_and_left(tmp_path: Path) -> None:
     expansion, store = study(PAIRS), Store(tmp_path)
-    store.teacher(expansion.teacher("vgg13").id).write(CARD)
+    leave_card(store, expansion.teacher("vgg13"))
     found = survey(expansion, store, finished(expansion, 2), GPU)
     assert found.teachers_left == {"resnet56"}
     assert found.done == 3
@@ -55,7 +61,7 @@ def test_what_is_done_and_left(tmp_path: Path) -> None:
 
 def test_a_finished_study_has_no_job_but_the_report(tmp_path: Path) -> None:
     expansion, store = study(seeds=1), Store(tmp_path)
-    store.teacher(expansion.teachers[0].id).write(CARD)
+    leave_card(store, expansion.teachers[0])
     found = survey(expansion, store, finished(expansion, 3), GPU)
     assert [job.name for job in found.jobs(Shape())] == ["report"]
     assert found.parts()["all"][0].left == 0

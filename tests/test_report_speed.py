@@ -117,5 +117,5 @@ def test_it_is_in_the_report_of_the_same_data_set(tmp_path: Path) -> None:
     assert [r[3].text for r in findings.tables["speed"].rows] == ["ours"]
     assert "250.0" in table_markdown(findings.tables["speed"])
     (problem,) = [text for text in findings.problems if "torn.json" in text]
-    assert "no comparison that can be read" in problem
+    assert "torn.json is damaged" in problem
     assert len(read_comparisons(tmp_path, study)[0]) == 1

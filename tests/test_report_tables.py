@@ -52,7 +52,7 @@ def test_frame_has_every_expected_run_and_shares_the_student_alone(findings):
     means = alone.groupby("pair", sort=False)["last_top1"].mean()
     assert list(means) == pytest.approx([69.0, 69.0, 64.6])
     assert outcome_counts(frames) == {"done": 26, "failed": 1, "missing": 23, "unreadable": 1}
-    assert len(frames.epochs) == (26 + 3) * 3
+    assert len(frames.epochs) == (26 + 3) * 240
 
 
 def test_cells_have_the_numbers_computed_by_hand(cells):

@@ -90,5 +90,6 @@ def test_a_teacher_for_ones_own_photos_can_be_imported() -> None:
         teachers={"teacher": {"network": "resnet18", "import": {"file": "x", "sha256": "0" * 8}}},
         pairs=[{"teacher": "teacher", "student": "resnet18"}],
         methods=["kd"],
+        recipe={"epochs": 1, "milestones": [], "batch_size": 8},
     )
     assert study.teachers[0].spec.dataset.folder == study.dataset.folder

@@ -82,7 +82,7 @@ def test_booleans_stay_where_they_are_meant() -> None:
         ({"url": "https://host/é"}, "percent-encode"),
         ({"url": ""}, "begin it with https://"),
         ({"file": "a" * 256}, "has 256 bytes"),
-        ({"file": "x", "sha256": 12345678}, "write it in quotes"),
+        ({"file": "x", "sha256": 12345678}, "write them in quotes"),
     ],
 )
 def test_a_source_that_none_can_have_is_refused(source: dict, words: str) -> None:

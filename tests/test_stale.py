@@ -152,6 +152,7 @@ def test_a_stale_teacher_is_trained_anew_and_what_it_taught_is_judged(
 def test_students_of_another_teacher_than_at_hand_are_stale(small: Path, skd: Skd) -> None:
     teacher = Store(Path("results")).teacher(expansion_here().teacher("good").id)
     card = json.loads(teacher.card_path.read_text())
+    teacher.record_path.unlink()  # beside which another card would be refused
     teacher.card_path.write_text(json.dumps({**card, "sha256": "0" * 64}))
     found = finished_runs(expansion_here(), Store(Path("results")))
     taught = {run.label for run in found if run.other_teacher}

@@ -179,6 +179,8 @@ def spoil(entry: Entry, value: float, card: Any) -> None:
     weights = untrained().state_dict()
     weights["bn1.running_var"][0] = value
     files = leave(entry.weights_path, weights)
+    if (record := entry.record()) is not None:  # beside which another card would be refused
+        entry.write(record.model_copy(update={"files": {**record.files, **files}}))
     entry.write(card.model_copy(update={"sha256": files[entry.weights_path.name]}))
 
 

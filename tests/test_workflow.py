@@ -186,7 +186,7 @@ def test_what_is_gone_is_made_again_and_nothing_else(copy: Path) -> None:
 
 
 def test_a_failed_run_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
-    bad = {"name": "bad", "like": "kd", "settings": {"kd": {"weight": 1e38}}}
+    bad = {"name": "bad", "like": "kd", "recipe": {"learning_rate": 1e9, "weight_decay": 1e9}}
     write_sheet(tmp_path, {**SHEET, "methods": ["student", bad, "kd"]})
     first = everything(tmp_path)
     assert first.returncode != 0

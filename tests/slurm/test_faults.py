@@ -150,7 +150,7 @@ def test_what_fails_by_itself_leaves_its_reason_and_the_others_alone(
     make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
 ) -> None:
     make_cluster()
-    bad = {"name": "bad", "like": "kd", "settings": {"kd": {"weight": 1e38}}}
+    bad = {"name": "bad", "like": "kd", "recipe": {"learning_rate": 1e9, "weight_decay": 1e9}}
     sheet = {**tiny.SHEET, "methods": ["student", bad, "kd"], "seeds": [0]}
     study = make_study("bad", sheet, cells_per_job=2, checkpoint_seconds=1)
     assert study.run() != 0
