@@ -72,12 +72,13 @@ def begin_anew(entry: Entry) -> None:
         LeaseHeldError: another process trains it.
     """
     with lease(entry.folder, wait=False):
-        record = entry.record()
+        if (record := entry.record()) is None:  # another process has just begun it anew
+            return
         kept = entry.folder / SUPERSEDED
         kept.mkdir(exist_ok=True)
-        when = record.finished_at.replace(":", "") if record else "unknown"
+        when = record.finished_at.replace(":", "")
+        entry.card_path.unlink(missing_ok=True)  # made again from the record, if this ends here
         entry.record_path.replace(kept / f"record-{when}.json")  # from now on it is not finished
-        entry.card_path.unlink(missing_ok=True)
         for path in entry.folder.glob("views-*"):  # what the old weights said of every image
             shutil.rmtree(path)
         for path in (entry.weights_path, entry.logits_path, entry.kept_path):
