@@ -9,13 +9,12 @@ from typing import Any
 import pandas as pd
 
 from report.formats import plural
-from skd.code.accepted import Acceptance, changes_since
-from skd.code.stale import files_text
+from skd.code.accepted import Acceptance
+from skd.code.stale import UNKNOWN, changes_of, files_text, state_of
 from skd.records import Record
-from skd.spec import digest
 
 CODE_COLUMNS = ["code", "code_files", "code_state"]
-TODAYS, OTHER, UNKNOWN = "today's", "other", "unknown"
+OTHER = "other"
 
 
 def code_values(
@@ -28,12 +27,10 @@ def code_values(
         today: digests of its files as they are now, by path; empty: not known.
         accepted: changes that left the numbers as they were.
     """
-    if record.code is None or not today:
-        return {"code": UNKNOWN, "code_files": None, "code_state": UNKNOWN}
-    changes = changes_since(record.code, today, accepted)
-    if not changes:
-        return {"code": TODAYS, "code_files": None, "code_state": TODAYS}
-    return {"code": OTHER, "code_files": ", ".join(changes), "code_state": digest(changes)}
+    changes = changes_of(record.code, today, accepted)
+    files = ", ".join(changes) if changes else None
+    kind = OTHER if changes else state_of(changes)
+    return {"code": kind, "code_files": files, "code_state": state_of(changes)}
 
 
 def code_marks(cell: pd.DataFrame) -> list[tuple[str, str]]:

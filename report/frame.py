@@ -10,6 +10,7 @@ import pandas as pd
 from report.code import CODE_COLUMNS, code_values
 from report.reading import Reading, read_run, within
 from skd.code.accepted import read_accepted
+from skd.code.stale import changes_of, files_text
 from skd.records import Record, TeacherCard
 from skd.store import Store, StoreError
 from skd.study import Expansion, TeacherNode
@@ -148,7 +149,10 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
             epochs += [{**keys, **row} for row in _epoch_values(reading.record)]
     classes = expansion.images.classes
     cards = {node.id: _card(node, store) for node in expansion.teachers}
-    teachers = [_teacher_row(node, cards[node.id], store, classes) for node in expansion.teachers]
+    teachers = [
+        _teacher_row(node, cards[node.id], store, classes, _code_of(node, expansion, store))
+        for node in expansion.teachers
+    ]
     measured = dict.fromkeys(name for row in epochs for name in row)
     extra = [name for name in measured if name.startswith(("loss_", DIAGNOSTIC))]
     return Frames(
@@ -257,8 +261,18 @@ def _card(node: TeacherNode, store: Store) -> TeacherCard | str | None:
     return card
 
 
+def _code_of(node: TeacherNode, expansion: Expansion, store: Store) -> list[str]:
+    """Return what must be said of the code that trained a teacher, if anything."""
+    if node.spec.kind == "imported":
+        return []
+    record = read_run(store, store.teacher(node.id), node.spec.run.seed).record
+    today = expansion.code_of(node.spec.run)
+    changes = changes_of(record.code, today, read_accepted()) if record else None
+    return [f"trained by other code than today's ({files_text(changes)})"] if changes else []
+
+
 def _teacher_row(
-    node: TeacherNode, card: TeacherCard | str | None, store: Store, classes: int
+    node: TeacherNode, card: TeacherCard | str | None, store: Store, classes: int, code: list[str]
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": node.name,
@@ -275,7 +289,7 @@ def _teacher_row(
         values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
         if node.leaks:
             values["origin"] += f", {LEAK}"
-        said = "; ".join(doubts(node.spec, card.test_top1, classes))
+        said = "; ".join([*doubts(node.spec, card.test_top1, classes), *code])
         return row | values | {"at_hand": True, "doubts": said}
     if node.spec.kind == "imported":
         return row | {"why": "not imported yet"}

@@ -37,7 +37,8 @@ def tidy(entry: Entry) -> None:
         return
     refused = contextlib.suppress(OSError, LeaseHeldError)
     with refused, lease(entry.folder, wait=False):
-        remove(leftovers(entry))
+        if _finished(entry):  # nobody has begun it anew meanwhile
+            remove(leftovers(entry))
 
 
 def remove(paths: Iterable[Path]) -> None:

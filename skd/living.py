@@ -13,8 +13,9 @@ def process_start(pid: int) -> str | None:
     as on macOS, it is empty for every process.
     """
     try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if after_name[0] == "Z" else after_name[19]
+        # The name, in parentheses, may be any bytes; what follows it is ASCII.
+        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return None if after_name[0] == b"Z" else after_name[19].decode()
     except (FileNotFoundError, ProcessLookupError):
         pass
     if Path("/proc/self").exists():

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from skd.code.closure import SourceFile, code_of, roots_of
+from skd.code.closure import SourceFile, code_of, roots_of, views_roots
 from skd.code.sources import own_environment, source_files
 from skd.discovery import WARNING
 from skd.errors import suggest
@@ -137,6 +137,11 @@ class Expansion(Frozen):
         names = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
         families = [self.networks[name].family for name in names]
         return code_of(roots_of(spec.dataset, spec.method, families), self.code)
+
+    def views_code_of(self, teacher: str) -> dict[str, str]:
+        """Return the digests of the files that stored views of a teacher depend on, by path."""
+        family = self.networks[self.teacher(teacher).spec.network].family
+        return code_of(views_roots(self.dataset, family), self.code)
 
     @cached_property
     def _cells_by_key(self) -> dict[str, Cell]:

@@ -11,17 +11,18 @@ A card says which teacher, images and file it is of; without it there is no file
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveInt
 
+from skd.code.accepted import changes_since, read_accepted
 from skd.spec import DatasetSpec, Frozen, canonical, digest
 from skd.store import Entry
-from skd.stored import read_stored
+from skd.stored import StoreError, read_stored
 
 Output = Literal["logits", "pooled"]
 ViewsPrecision = Literal["float16", "float32"]
@@ -53,12 +54,17 @@ class ViewsCard(Frozen):
 
 @dataclass(frozen=True)
 class ViewsFile:
-    """One output of one teacher on one data set, in one precision; it need not exist yet."""
+    """One output of one teacher on one data set, in one precision; it need not exist yet.
+
+    ``code`` has the digests of the source files that make it today: a file that other code has made
+    counts as not there, and is made anew. None: whichever code has made it.
+    """
 
     teacher: Entry
     dataset: DatasetSpec
     output: Output
     precision: ViewsPrecision
+    code: Mapping[str, str] | None = field(default=None, compare=False)
 
     @property
     def folder(self) -> Path:
@@ -75,14 +81,25 @@ class ViewsFile:
         """The card."""
         return self.path.with_suffix(".json")
 
+    def made(self) -> bool:
+        """Return whether the file is there; a card that cannot be read is for others to tell."""
+        try:
+            return self.card() is not None
+        except StoreError:
+            return False
+
     def card(self) -> ViewsCard | None:
-        """Return the card, or none while the file is not made.
+        """Return the card, or none while the file is not made, or is other code's.
 
         Raises:
             StoreError: the card cannot be read.
         """
         remedy = "Remove its folder, then: skd teacher-views"
-        return read_stored(ViewsCard, self.card_path, remedy, lambda _: None)
+        card = read_stored(ViewsCard, self.card_path, remedy, lambda _: None)
+        known = card is not None and card.code and self.code
+        if known and changes_since(card.code, self.code, read_accepted()):
+            return None
+        return card
 
 
 def stored_outputs(needs: Iterable[str]) -> tuple[Output, ...] | None:

@@ -138,6 +138,7 @@ KNOWN = {"a", "a.b", "a.b.c", "a.d", "e"}
         ("def f():\n    from a.b import x", {"a", "a.b"}),
         ("if TYPE_CHECKING:\n    import e", set()),
         ("if typing.TYPE_CHECKING:\n    import e\nelse:\n    import a", {"a"}),
+        ("if not TYPE_CHECKING:\n    import e", {"e"}),
         ("if fast:\n    import e", {"e"}),
         ("'import e'", set()),
     ],

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from skd.code import accepted
-from skd.code.accepting import grouped, sample_of
+from skd.code.accepting import grouped, kinds_of
 from skd.code.stale import Finished, finished_runs, stale_lines
+from skd.files import sha256_of
 from skd.store import Entry, Store
 from skd.study import Expansion, load_expansion
 
@@ -111,8 +111,11 @@ def test_stale_runs_are_trained_anew_and_the_others_left(small: Path, skd: Skd) 
     assert stale.record().files == before.files  # the code is in truth the same
     assert stale.record().code == before.code
     assert other.record_path.read_bytes() == kept
-    (old,) = (stale.folder / "superseded").glob("record-*.json")
-    assert json.loads(old.read_text())["code"]["baselines/kd.py"] == "0123456789abcdef"
+    (old,) = (stale.folder / "superseded").iterdir()
+    record = json.loads((old / "record.json").read_text())
+    assert record["code"]["baselines/kd.py"] == "0123456789abcdef"
+    for name, sha256 in record["files"].items():
+        assert sha256_of(old / name) == sha256
     assert "other code" not in skd("status", "small")[1]
 
 
@@ -171,13 +174,17 @@ def test_views_that_other_code_stored_teach_nobody(small: Path, skd: Skd) -> Non
     card.write_text(json.dumps(data))
     run = entry_of("good--resnet8/kd", 0)
     shutil.rmtree(run.folder)
-    status, _, err = skd("train", "small", "good--resnet8", "kd", "--threads", 1)
+    one = ("train", "small", "good--resnet8", "kd", "--threads", 1)
+    status, _, err = skd(*one, "--teacher-views", "float16")
     assert status == 1
-    assert "was stored by other code than today's (skd/data/views.py)" in err
-    _, out, _ = skd(*TRAIN, "--stale")
-    assert "views of good: stored anew" in out
-    assert run.record().execution["teacher"] == "live"  # so small a study stores none by itself
-    assert not card.exists()
+    assert "make them first: skd teacher-views" in err
+    assert skd(*one)[0] == 0
+    assert run.record().execution["teacher"] == "live"
+    assert skd("teacher-views", "small", "good", "--threads", 1)[0] == 0
+    assert json.loads(card.read_text())["code"]["skd/data/views.py"] != "0123456789abcdef"
+    shutil.rmtree(run.folder)
+    assert skd(*one)[0] == 0
+    assert run.record().execution["teacher"] == "float16"
 
 
 def test_a_change_that_leaves_the_bits_is_accepted_by_training_again(small: Path, skd: Skd) -> None:
@@ -185,9 +192,9 @@ def test_a_change_that_leaves_the_bits_is_accepted_by_training_again(small: Path
         say_other_code(entry_of("good--resnet8/kd", seed), "baselines/kd.py")
         say_other_code(entry_of("good--resnet8/skd", seed), "skd/simplifier.py")
     records = [path.read_bytes() for path in sorted(Path("results").glob("runs/*/record.json"))]
-    status, out, _ = skd("accept", "small", "--runs", 2)
+    status, out, _ = skd("accept", "small")
     assert status == 0
-    assert out.count("the same bits") == 2
+    assert out.count("the same bits") == 2  # a run of each kind
     (entry,) = json.loads((small / "accepted.json").read_text())
     assert set(entry["changes"]) == {"baselines/kd.py", "skd/simplifier.py"}
     assert len(entry["trained_again"]) == 2
@@ -219,34 +226,30 @@ def test_what_cannot_be_trained_again_here_needs_a_reason(small: Path, skd: Skd)
     shutil.rmtree(small / "results" / "teachers")
     status, _, err = skd("accept", "small")
     assert status == 2
-    assert "baselines/kd.py" in err
-    assert "its teacher is not at hand" in err
+    assert (
+        "good--resnet8/kd seed 0 cannot be trained again here (its teacher is not at hand)" in err
+    )
     assert "--reason" in err
     assert not (small / "accepted.json").exists()
 
 
-class Timed(Entry):
-    """A folder whose name is the seconds that an epoch took."""
+def test_a_run_of_every_kind_is_tried(small: Path) -> None:
+    """An edited simplifier is among every run's files, but only some runs use it."""
+    found = finished_runs(expansion_here(), Store(Path("results")))
+    kinds = [[run.label for run in kind] for kind in kinds_of(found)]
+    both = [[f"{cell} seed {seed}" for seed in (0, 1)]
+            for cell in ("resnet8/student", "good--resnet8/kd", "good--resnet8/skd")]  # fmt: skip
+    both[0].insert(0, "teacher good")  # the same training, with seed 7
+    assert kinds == both
 
-    def record(self) -> SimpleNamespace:
-        return SimpleNamespace(cost=SimpleNamespace(seconds_per_epoch=float(self.id)))
 
-
-def finished(label: str, seconds: float, **changes: tuple[str, str]) -> Finished:
-    return Finished(label, Timed(Path(str(seconds))), changes)
-
-
-def test_the_sample_covers_all_changed_files_with_the_shortest_runs() -> None:
-    a, b, c = ("1", "2"), ("1", "2"), ("1", "2")
-    runs = [finished("slow", 9, a=a, b=b), finished("ab", 1, a=a, b=b), finished("c", 5, c=c)]
-    assert [run.label for run in sample_of(runs, 1)] == ["ab", "c"]
-    assert [run.label for run in sample_of(runs, 3)] == ["ab", "c", "slow"]
-    assert [run.label for run in sample_of(runs[:1], 3)] == ["slow"]
+def finished(label: str, **changes: tuple[str, str]) -> Finished:
+    return Finished(label, Entry(Path(label)), changes)
 
 
 def test_runs_of_several_generations_are_accepted_one_by_one() -> None:
-    runs = [finished("old", 1, a=("0", "2")), finished("new", 1, a=("1", "2"), b=("1", "2")),
-            finished("other", 1, b=("1", "2")), finished("today", 1)]  # fmt: skip
+    runs = [finished("old", a=("0", "2")), finished("new", a=("1", "2"), b=("1", "2")),
+            finished("other", b=("1", "2")), finished("today")]  # fmt: skip
     groups = grouped(runs)
     assert [[run.label for run in group.runs] for group in groups] == [["old", "other"], ["new"]]
 

@@ -1,1 +1,1 @@
-"""Which code made a number, and whether it is today's. Nothing here imports torch but `again`."""
+"""Which code made a number, and whether it is today's. Only `again` and `here` import torch."""

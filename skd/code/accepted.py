@@ -36,6 +36,11 @@ class Acceptance(Frozen):
     at: str = Field(description="ISO 8601, UTC")
 
 
+def accepted_path() -> Path:
+    """Return the path of the file."""
+    return ACCEPTED
+
+
 def read_accepted(path: Path | None = None) -> tuple[Acceptance, ...]:
     """Return the accepted changes in the order in which they were accepted.
 
@@ -77,18 +82,13 @@ def changes_since(
     Args:
         then: the run's files when it was trained, path to digest.
         now: its files today, likewise.
-        accepted: changes that left the numbers as they were.
+        accepted: changes that left the numbers as they were, in the order in which they were made.
     """
-    fewest = _differing(then, now)
-    seen, left = [dict(then)], [dict(then)]
-    while fewest and left:
-        state = left.pop()
-        for acceptance in accepted:
-            after = _applied(acceptance, state, now)
-            if after is not None and after not in seen:
-                seen.append(after)
-                left.append(after)
-                fewest = min(fewest, _differing(after, now), key=len)
+    state, fewest = then, _differing(then, now)
+    for acceptance in accepted:
+        after = _applied(acceptance, state, now)
+        if after is not None:
+            state, fewest = after, min(fewest, _differing(after, now), key=len)
     return fewest
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from skd.code.accepted import Changes
 from skd.code.stale import Finished
+from skd.spec import canonical, digest
+
+WAYS = ("device", "step", "precision", "teacher", "compiled", "kernels")  # of an execution
 
 
 @dataclass
@@ -41,17 +44,16 @@ def grouped(runs: Sequence[Finished]) -> list[ChangedRuns]:
     return groups
 
 
-def sample_of(runs: Sequence[Finished], count: int) -> list[Finished]:
-    """Return runs that depend on all changed files together: so many, or as many as that takes.
+def kinds_of(runs: Sequence[Finished]) -> list[list[Finished]]:
+    """Return the runs by kind: those of one kind differ in their seed alone.
 
-    Of runs that show as many files, the one with the shortest epoch comes first.
+    They have the same networks, data, terms and settings, and were executed in the same way, so
+    that what a change does to one of them it does to the others.
     """
-    left = sorted(runs, key=lambda run: run.entry.record().cost.seconds_per_epoch)
-    unseen = {path for run in left for path in run.changed}
-    chosen: list[Finished] = []
-    while left and (unseen or len(chosen) < count):
-        best = max(left, key=lambda run: len(unseen & run.changed.keys()))  # the first of equals
-        chosen.append(best)
-        left.remove(best)
-        unseen -= best.changed.keys()
-    return chosen
+    kinds: dict[str, list[Finished]] = {}
+    for run in runs:
+        record = run.entry.record()
+        spec = {name: value for name, value in canonical(record.spec).items() if name != "seed"}
+        ways = {name: record.execution.get(name) for name in WAYS}
+        kinds.setdefault(digest([spec, ways]), []).append(run)
+    return list(kinds.values())

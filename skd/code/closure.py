@@ -1,7 +1,8 @@
 """The source files that a run's numbers depend on: what its networks, data, terms and loop import.
 
 The files are found without importing them. What only reads sheets, keeps files or tells is not
-followed: it acts on numbers through a run's specification, which is its identity.
+followed: it acts on numbers through a run's specification, which is its identity. So is what reads
+a teacher's checkpoint, whose weights have a digest of their own.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pathlib import Path
 from pydantic import Field
 
 from skd.code.digests import DIGEST_LENGTH, imported_modules, source_digest
+from skd.code.sources import PACKAGES
 from skd.sheet_files import ROOT
 from skd.spec import DatasetSpec, Frozen, MethodSpec
 
 LOOP = "skd/training/loop.py"
+VIEWS = "skd/training/teacher_views.py"
 # Modules that are not followed.
 APART = (
     "skd",  # its version; the modules in it are others
@@ -37,11 +40,12 @@ APART = (
     "skd.sheet*",
     "skd.store*",
     "skd.temporary",
+    "skd.training.file_kinds",
+    "skd.training.state_dicts",
     "skd.terminal",
     "skd.wording",
     "skd.yaml_reading",
 )
-PACKAGES = ("skd", "baselines")
 
 
 class SourceFile(Frozen):
@@ -62,6 +66,16 @@ def roots_of(dataset: DatasetSpec, method: MethodSpec, families: Iterable[str]) 
     terms = [f"baselines/{term.term}.py" for term in method.terms]
     networks = [f"skd/models/{family}.py" for family in families]
     return list(dict.fromkeys([LOOP, f"skd/data/{dataset.name}.py", *networks, *terms]))
+
+
+def views_roots(dataset: DatasetSpec, family: str) -> list[str]:
+    """Return the files that make stored views of a teacher, before their imports.
+
+    Args:
+        dataset: the images.
+        family: the file of ``skd/models`` that defines the teacher's network.
+    """
+    return [VIEWS, f"skd/data/{dataset.name}.py", f"skd/models/{family}.py"]
 
 
 def read_files(roots: Iterable[str], folder: Path = ROOT) -> dict[str, SourceFile]:

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import typer
 
-from skd.code.accepted import Acceptance, add_accepted
-from skd.code.accepting import ChangedRuns, grouped, sample_of
-from skd.code.stale import Finished, files_text, finished_runs
+from skd.code.accepted import Acceptance, accepted_path, add_accepted
+from skd.code.accepting import ChangedRuns, grouped, kinds_of
+from skd.code.stale import Finished, finished_runs
 from skd.errors import FAILED, SkdError
+from skd.files import check_writable
 from skd.looking import look_up
 from skd.store import Store
 from skd.training.options import RESULTS, Results, Study
@@ -28,16 +29,18 @@ def accept(
         str | None,
         typer.Option(help="why the numbers stay as they were; then nothing is trained again"),
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="train at least so many runs again")] = 3,
+    runs: Annotated[
+        int, typer.Option(min=1, help="train so many runs of each kind again; see above")
+    ] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="of each, so many of its first epochs")] = 1,
     results: Results = RESULTS,
 ) -> None:
     """Accept that a change of the code leaves the numbers of finished runs as they were.
 
-    As after a renaming or another refactoring. A sample of the study's runs, which together depend
-    on all changed files, is trained again for their first epochs. If every metric has the same
-    bits, the change is added to skd/code/accepted.json: commit that file with the change. From then
-    on no run of any study counts as trained by other code for this change.
+    As after a renaming or another refactoring. Of each kind of runs whose code has changed, one is
+    trained again for its first epoch; runs of one kind differ in their seed alone. If every metric
+    has the same bits, the change is added to skd/code/accepted.json: commit that file with the
+    change. From then on no run of any study counts as trained by other code for this change.
 
     The bits are the same only on the same kind of machine, with the same version of torch. On
     another one, and where the teachers are not at hand, give a reason.
@@ -49,6 +52,7 @@ def accept(
     if not groups:
         print(f"no finished run of {expansion.study} is known to be trained by other code")
         return
+    check_writable(accepted_path())
     for group in groups:
         print(f"{len(group.runs)} finished runs, changed since: {', '.join(group.changes)}")
     shown = [[] if reason else _trained_again(group, store, runs, epochs) for group in groups]
@@ -69,24 +73,25 @@ def _trained_again(group: ChangedRuns, store: Store, runs: int, epochs: int) -> 
     """Return the runs that were trained again to the same bits.
 
     Raises:
-        NotShownError: no runs that depend on all changed files can be trained again here.
+        NotShownError: no run of some kind can be trained again here.
         Exit: the numbers are other ones.
     """
     from skd.code.again import differing_epoch, why_not_again
     from skd.training.materials import Materials
 
-    reasons = {run.label: why_not_again(run, store) for run in group.runs}
-    sample = sample_of([run for run in group.runs if reasons[run.label] is None], runs)
-    unseen = group.changes.keys() - {path for run in sample for path in run.changed}
-    if unseen:
-        label, why = next((label, why) for label, why in reasons.items() if why is not None)
-        raise NotShownError(
-            f"no run that depends on {files_text(unseen)} can be trained again here ({label}: "
-            f"{why}); make that possible, or give a --reason"
-        )
+    sample: list[Finished] = []
+    for kind in kinds_of(group.runs):
+        reasons = [why_not_again(run, store) for run in kind]
+        able = [run for run, why in zip(kind, reasons, strict=True) if why is None]
+        if not able:
+            raise NotShownError(_not_shown(kind[0], reasons[0]))
+        sample += able[:runs]
     materials, differing = Materials(), 0
     for run in sample:
-        epoch = differing_epoch(run, store, materials, epochs)
+        try:
+            epoch = differing_epoch(run, store, materials, epochs)
+        except SkdError as error:
+            raise NotShownError(_not_shown(run, error)) from error
         said = "the same bits" if epoch is None else f"OTHER NUMBERS in epoch {epoch}"
         print(f"{run.label}: {said}; trained on {_machine(run)}", flush=True)
         differing += epoch is not None
@@ -98,6 +103,12 @@ def _trained_again(group: ChangedRuns, store: Store, runs: int, epochs: int) -> 
         )
         raise typer.Exit(FAILED)
     return sample
+
+
+def _not_shown(run: Finished, why: object) -> str:
+    return (
+        f"{run.label} cannot be trained again here ({why}): make that possible, or give a --reason"
+    )
 
 
 def _machine(run: Finished) -> str:

@@ -66,7 +66,7 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
     """Yield a tree's nodes but for what only type checkers see."""
     yield node
     children = ast.iter_child_nodes(node)
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+    if isinstance(node, ast.If) and ast.unparse(node.test).split(".")[-1] == "TYPE_CHECKING":
         children = iter(node.orelse)
     for child in children:
         yield from _executed(child)

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-from skd.code.closure import LOOP, SourceFile, code_of, read_files, roots_of
+from skd.code.closure import LOOP, SourceFile, code_of, read_files, roots_of, views_roots
+from skd.code.stale import UNKNOWN
 from skd.models import network_family
 from skd.sheet_files import ROOT
 from skd.spec import DatasetSpec, RunSpec
-
-UNKNOWN = "unknown"
-VIEWS = "skd/training/teacher_views.py"
 
 
 def roots_of_run(spec: RunSpec) -> list[str]:
@@ -23,8 +21,7 @@ def roots_of_run(spec: RunSpec) -> list[str]:
 
 def views_code_here(dataset: DatasetSpec, network: str) -> dict[str, str]:
     """Return the digests of the files that stored views of a teacher depend on, as `code_here`."""
-    roots = [VIEWS, f"skd/data/{dataset.name}.py", f"skd/models/{network_family(network)}.py"]
-    return code_of(roots, _files())
+    return code_of(views_roots(dataset, network_family(network)), _files())
 
 
 def code_here(spec: RunSpec) -> dict[str, str]:
@@ -46,6 +43,11 @@ def joined(earlier: Mapping[str, str] | None, now: Mapping[str, str]) -> dict[st
         seen = [*earlier.get(path, UNKNOWN).split("+"), now.get(path, UNKNOWN)]
         found[path] = "+".join(dict.fromkeys(seen))
     return found
+
+
+def note_code() -> None:
+    """Note the code as it is now: to be called before what trains is imported."""
+    _files()
 
 
 @cache

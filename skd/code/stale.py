@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from skd.code.accepted import Changes, changes_since, read_accepted
+from skd.code.accepted import Acceptance, Changes, changes_since, read_accepted
 from skd.records import TeacherCard
-from skd.spec import RunSpec
+from skd.spec import RunSpec, digest
 from skd.store import Entry, Store, StoreError
 from skd.study import Cell, Expansion
 
+TODAYS, UNKNOWN = "today's", "unknown"
 MOST_FILES = 4  # that a message names
 
 
@@ -28,17 +29,46 @@ class Finished:
         entry: its folder.
         changed: how its code has changed since; none where its code is not known.
         other_teacher: whether the teacher at hand has other weights than the one that taught it.
+        finished_at: as its record says.
     """
 
     label: str
     entry: Entry
     changed: Changes | None
     other_teacher: bool = False
+    finished_at: str = ""
+
+    @property
+    def state(self) -> str:
+        """Which code trained it: today's, unknown, or a digest of how it has changed."""
+        return state_of(self.changed)
 
     @property
     def stale(self) -> bool:
         """Whether training it anew may give other numbers."""
         return bool(self.changed) or self.other_teacher
+
+
+def changes_of(
+    code: Mapping[str, str] | None, today: Mapping[str, str], accepted: Iterable[Acceptance]
+) -> Changes | None:
+    """Return how the code of a record has changed since; none where it is not known.
+
+    Args:
+        code: of the record.
+        today: digests of the run's files as they are now; empty: not known.
+        accepted: changes that left the numbers as they were.
+    """
+    if code is None or not today or any(name.startswith(UNKNOWN) for name in code.values()):
+        return None
+    return changes_since(code, today, accepted)
+
+
+def state_of(changed: Changes | None) -> str:
+    """Return a word or a digest that is the same for runs whose code has changed alike."""
+    if changed is None:
+        return UNKNOWN
+    return digest(changed) if changed else TODAYS
 
 
 def finished_runs(
@@ -66,11 +96,12 @@ def finished_runs(
         if stored is None:
             return
         today = expansion.code_of(spec)
-        known = stored.code is not None and bool(today)
-        changed = changes_since(stored.code, today, accepted) if known else None
+        changed = changes_of(stored.code, today, accepted)
         taught = stored.teacher.get("sha256") if stored.teacher else None
         other = None not in (card, taught) and card.sha256 != taught
-        found[entry.folder] = Finished(label, entry, changed, other)
+        run = Finished(label, entry, changed, other, stored.finished_at)
+        if not run.stale or entry.finished():  # a record that is not sound is told elsewhere
+            found[entry.folder] = run
 
     cards = {}
     taught_by = [cell.teacher for cell in cells if cell.teacher]
@@ -93,6 +124,7 @@ def finished_runs(
 class _Stored(BaseModel):
     """What is read of a record here: to read all of its epochs takes ten times as long."""
 
+    finished_at: str
     code: dict[str, str] | None = None
     teacher: dict[str, Any] | None = None
 

@@ -185,7 +185,8 @@ def job_teacher_views(
     expansion = load_expansion(study, results)
     entry = Store(results).teacher(expansion.teacher(name).id)
     wanted = [chosen.value for chosen in outputs or [ViewsOutput.logits]]
-    files = [ViewsFile(entry, expansion.dataset, kind, precision.value) for kind in wanted]
+    code = expansion.views_code_of(name)
+    files = [ViewsFile(entry, expansion.dataset, kind, precision.value, code) for kind in wanted]
     options = [*("--results", str(results), "--threads", str(cores), "--if-leased", "wait")]
     options += [option for kind in wanted for option in ("--outputs", kind)]
     options += ["--precision", precision.value]

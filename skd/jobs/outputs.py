@@ -6,6 +6,7 @@ run was trained anew, they say what is no longer true, and have to be made again
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from skd.code.stale import Finished
 from skd.files import sha256_of
 from skd.jobs.batches import Batch
 from skd.planning.teacher_views import ViewsPlan
@@ -35,6 +37,27 @@ def teacher_file(folder: Path, node: TeacherNode) -> Path:
 def views_file(folder: Path, plan: ViewsPlan) -> Path:
     """Return the file of a teacher's stored views, in the study's folder."""
     return folder / "teacher-views" / f"{plan.teacher}-{plan.digest}.json"
+
+
+def report_file(folder: Path) -> Path:
+    """Return the report's page, in the study's folder."""
+    return folder / "report" / "index.html"
+
+
+def code_has_changed(folder: Path, finished: Iterable[Finished]) -> bool:
+    """Return whether the report says of a finished run another code than what is true today.
+
+    Args:
+        folder: the study's folder in the results.
+        finished: the study's runs.
+    """
+    path = report_file(folder).parent / "data" / "runs.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            told = {row["id"]: row["code_state"] for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, csv.Error):  # none, or an earlier version's
+        return False
+    return any(told.get(run.entry.id) not in ("", None, run.state) for run in finished)
 
 
 def cells_content(expansion: Expansion, cells: Iterable[Cell], store: Store) -> list[Any]:
@@ -113,4 +136,4 @@ def _has_views(path: Path, plan: ViewsPlan) -> bool:
     except (OSError, ValueError, TypeError, KeyError):
         return False
     files = [file for file in plan.files if file.output in named]
-    return all(file.path.is_file() and file.card_path.is_file() for file in files)
+    return all(file.path.is_file() and file.made() for file in files)

@@ -51,8 +51,9 @@ def _views(expansion: Expansion, cell: Cell, store: Store) -> list[Path]:
     if cell.teacher is None or not outputs:
         return []
     entry = store.teacher(expansion.teacher(cell.teacher).id)
+    dataset, code = expansion.dataset, expansion.views_code_of(cell.teacher)
     for precision in PRECISIONS:
-        files = [ViewsFile(entry, expansion.dataset, output, precision) for output in outputs]
-        if all(file.path.is_file() and file.card_path.is_file() for file in files):
+        files = [ViewsFile(entry, dataset, output, precision, code) for output in outputs]
+        if all(file.path.is_file() and file.made() for file in files):
             return [file.path for file in files]
     return []

@@ -65,7 +65,7 @@ class ViewsPlan:
     @property
     def done(self) -> bool:
         """Whether all files are there."""
-        return all(file.card_path.is_file() for file in self.files)
+        return all(file.made() for file in self.files)
 
 
 def plan_views(
@@ -106,10 +106,13 @@ def _plan(expansion: Expansion, name: str, entry: Entry, wish: ViewsWish) -> Vie
             epochs += len(cell.runs) * cell.spec.recipe.epochs
     if not read or (wish.teacher_views == "auto" and epochs <= images.views):
         return None
+    code = expansion.views_code_of(name)
     wanted = [output for output in widths if any(output in outputs for outputs in read.values())]
     return ViewsPlan(
         teacher=name,
-        files=tuple(ViewsFile(entry, expansion.dataset, output, precision) for output in wanted),
+        files=tuple(
+            ViewsFile(entry, expansion.dataset, output, precision, code) for output in wanted
+        ),
         bytes=sum(sizes[output] for output in wanted),
         run_epochs=epochs,
         view_epochs=images.views,

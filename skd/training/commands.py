@@ -21,10 +21,10 @@ from skd.errors import (
     suggest,
 )
 from skd.files import write_json
+from skd.jobs.outputs import cells_content
 from skd.lease import LeaseHeldError, LeaseLostError
 from skd.leftovers import tidy
 from skd.sheet_files import StudyError
-from skd.status import cell_result
 from skd.store import Store
 from skd.study import Cell, Expansion, check_unchanged, digest_of, load_expansion
 from skd.terminal import printable
@@ -92,6 +92,9 @@ def teacher(
 
     Several processes train it together where torchrun starts this.
     """
+    from skd.code.here import note_code
+
+    note_code()
     from skd.training.anew import begin_stale_anew
     from skd.training.division import Division
     from skd.training.execution import choose
@@ -168,6 +171,9 @@ def train(
     Several processes train each run of a pair together where torchrun starts this:
     torchrun --standalone --nproc-per-node 4 -m skd train …
     """
+    from skd.code.here import note_code
+
+    note_code()
     from skd.jobs.sharing import lanes_here
     from skd.training.anew import begin_stale_anew, tell_stale
     from skd.training.division import Division
@@ -201,7 +207,7 @@ def train(
                 begin_stale_anew(expansion, store, cells, seed, names)
 
         processes.told(lambda: begin_anew(teachers=pair is None))
-        processes.told(lambda: tell_stale(expansion, store, cells))
+        processes.told(lambda: tell_stale(expansion, store, cells, study))
         left = processes.told(unfinished)
         processes.told(lambda: [tidy(store.run(cell.runs[number])) for cell, number in runs])
 
@@ -232,8 +238,7 @@ def train(
         train_one = partial(_train_one, expansion, store, Materials(workers, lanes))
         failures += _train(runs, train_one, options, settled, wait, lanes)
     if output and not processes.rank:
-        outcomes = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
-        write_json(output, outcomes)
+        write_json(output, cells_content(expansion, cells, store))
     if failures:
         if not processes.rank:
             why = (

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from skd.code.here import views_code_here
 from skd.data import load as load_images
 from skd.data import make_views
 from skd.data.images import Images
@@ -105,8 +106,9 @@ class Materials:
             loaded = self._once(key, load)
             size = spec.recipe.batch_size if execution.compiled else None
             return TeacherAtHand(LiveTeacher(loaded.network, compiled_for=size), loaded.card)
+        code = views_code_here(spec.dataset, spec.teacher.network)
         files = {
-            output: ViewsFile(entry, spec.dataset, output, how)
+            output: ViewsFile(entry, spec.dataset, output, how, code)
             for output in stored_outputs(needs_of(spec.method)) or ()
         }
         opened = {
@@ -153,8 +155,9 @@ def choose_teacher(
     outputs = stored_outputs(needs_of(spec.method))
     if outputs is None or asked == "live":
         return "live"
+    code = views_code_here(spec.dataset, spec.teacher.network)
     for precision in PRECISIONS if asked is None else (asked,):
-        files = [ViewsFile(entry, spec.dataset, output, precision) for output in outputs]
+        files = [ViewsFile(entry, spec.dataset, output, precision, code) for output in outputs]
         if all(file.card() is not None for file in files):
             return precision if asked or _fit(files, device) else "live"
         if asked is not None:

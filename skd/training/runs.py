@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from skd.code.here import code_here, joined
+from skd.code.stale import files_text
 from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError, described
 from skd.judging import check_identity
 from skd.kernels.tables import KernelsError
@@ -252,6 +253,8 @@ class _Run:
                 progress.note(f"compiling failed, so its passes run eagerly: {reason}")
             if training.epochs_done or training.step:
                 progress.note(f"goes on after epoch {training.epochs_done}")
+            if changed := [path for path, digests in self.code.items() if "+" in digests]:
+                progress.note(f"begun by other code than today's: {files_text(changed)}")
             told = {"sessions": self.sessions, "code": self.code}
             _train(training, self.entry, self.options, told, still_mine, progress, telling)
         how = {

@@ -21,9 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skd.code.accepted import Changes, changes_since, read_accepted
 from skd.code.here import views_code_here
-from skd.code.stale import files_text
 from skd.data import facts
 from skd.data import load as load_images
 from skd.data.views import ViewMaker, epoch_order
@@ -84,7 +82,9 @@ def make_teacher_views(
         InterruptedRunError: asked to stop, and has saved.
         LeaseHeldError: another process makes them, and it shall not be waited for.
     """
-    files = [ViewsFile(entry, dataset, output, precision) for output in outputs]
+    known = entry.card()
+    code = views_code_here(dataset, known.network) if known else None
+    files = [ViewsFile(entry, dataset, output, precision, code) for output in outputs]
     if not files:
         raise TeacherViewsError("no output was asked for; allowed: logits, pooled")
     if not facts(dataset).views:
@@ -110,18 +110,6 @@ def make_teacher_views(
     return [card for file in files if (card := file.card()) is not None]
 
 
-def changes_of_views(card: ViewsCard, network: str) -> Changes:
-    """Return how the code that stored views has changed since; nothing where it is not known.
-
-    Args:
-        card: of the views.
-        network: the teacher's.
-    """
-    if card.code is None:
-        return {}
-    return changes_since(card.code, views_code_here(card.dataset, network), read_accepted())
-
-
 def open_views(file: ViewsFile, device: torch.device) -> StoredOutput:
     """Return one output on all views: mapped from its file on a CPU, else loaded.
 
@@ -130,17 +118,14 @@ def open_views(file: ViewsFile, device: torch.device) -> StoredOutput:
     """
     card, teacher = file.card(), file.teacher.card()
     if card is None or teacher is None or not file.path.is_file():
-        raise TeacherViewsError(f"{file.path} is not there; make it with: skd teacher-views")
+        raise TeacherViewsError(
+            f"{file.path} is not there, or other code than today's has made it; make it with: "
+            "skd teacher-views"
+        )
     if card.teacher_sha256 != teacher.sha256 or sha256_of(file.path) != card.sha256:
         raise TeacherViewsError(
             f"{file.path} is damaged or of another teacher; remove its folder, then: "
             "skd teacher-views"
-        )
-    if changes := changes_of_views(card, teacher.network):
-        raise TeacherViewsError(
-            f"{file.path} was stored by other code than today's ({files_text(changes)}); remove "
-            "its folder, then: skd teacher-views. skd train … --stale does both; where the change "
-            "leaves the numbers as they were: skd accept"
         )
     with file.path.open("rb") as stream:
         np.lib.format.read_magic(stream)

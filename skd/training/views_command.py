@@ -58,6 +58,9 @@ def teacher_views(
     output: Output = None,
 ) -> None:
     """Store a teacher's outputs on every view of every training image, for all runs to look up."""
+    from skd.code.here import note_code
+
+    note_code()
     from skd.training.execution import choose
     from skd.training.store_views import store_views
 

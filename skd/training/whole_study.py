@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError, SkdError
+from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError, SkdError, described
 from skd.planning.teacher_views import ViewsPlan, ViewsWish, plan_views
 from skd.store import Store
 from skd.study import Cell, Expansion
@@ -50,7 +50,7 @@ def make_ready(
             raise
         except (SkdError, OSError) as error:
             said = "FAILED" if isinstance(error, RunFailedError) else f"NOT MADE teacher {name}:"
-            print(printable(f"{said} {error}"), file=sys.stderr, flush=True)
+            print(printable(f"{said} {described(error)}"), file=sys.stderr, flush=True)
             failed.add(name)
     entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
     keys = {cell.key for cell in cells}

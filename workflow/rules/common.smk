@@ -12,7 +12,14 @@ from skd.code.stale import finished_runs, stale_lines
 from skd.errors import SkdError
 from skd.jobs.batches import keep_batches, plan_batches, read_batches
 from skd.jobs.configuration import Configuration
-from skd.jobs.outputs import cells_file, outdated_files, teacher_file, views_file
+from skd.jobs.outputs import (
+    cells_file,
+    code_has_changed,
+    outdated_files,
+    report_file,
+    teacher_file,
+    views_file,
+)
 from skd.jobs.packing import count
 from skd.jobs.requests import batch_request, teacher_request, views_request
 from skd.jobs.shell_variables import remove_misleading
@@ -75,15 +82,16 @@ def batches(name):
             BATCHES[name] = plan_batches(
                 study(name), RESULTS, CONFIG.shape, lambda: estimated(name).whole_seconds
             )
-            make_again(name)
-            for line in stale_lines(name, finished_runs(study(name), Store(RESULTS))):
+            finished = finished_runs(study(name), Store(RESULTS))
+            make_again(name, finished)
+            for line in stale_lines(CONFIG.sheet(name), finished):
                 print(line, file=sys.stderr)
         else:  # a job: as its driver has them
             BATCHES[name] = read_batches(study(name), RESULTS)
     return BATCHES[name]
 
 
-def make_again(name):
+def make_again(name, finished):
     """Have Snakemake make what tells of a run that is gone or another one, in a dry run as well."""
     files = outdated_files(
         RESULTS / name,
@@ -92,11 +100,13 @@ def make_again(name):
         Store(RESULTS),
         lambda: estimated(name).views.values(),
     )
+    if code_has_changed(RESULTS / name, finished):
+        files.append(report_file(RESULTS / name))
     workflow.dag.forcefiles.update(map(str, files))
     if files:
         print(
-            f"{len(files)} of {name}'s files tell of a run, teacher or stored views that were "
-            f"removed or made anew since; made again: {', '.join(map(str, files[:3]))}"
+            f"{len(files)} of {name}'s files tell of a run, teacher, stored views or code that "
+            f"were removed or made anew since; made again: {', '.join(map(str, files[:3]))}"
             f"{', …' if len(files) > 3 else ''}",
             file=sys.stderr,
         )

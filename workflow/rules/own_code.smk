@@ -2,6 +2,7 @@
 # either may find the other's, and no job would do what the driver planned.
 
 import importlib.util
+import os
 import subprocess
 from pathlib import Path
 
@@ -28,7 +29,12 @@ if not any(
     "conda" in str(method).lower() for method in workflow.deployment_settings.deployment_method
 ):
     try:
-        asked = subprocess.run(["python", "-c", FIND], capture_output=True, text=True)
+        asked = subprocess.run(
+            ["python", "-c", FIND],
+            env={**os.environ, "PYTHONIOENCODING": "utf-8"},
+            capture_output=True,
+            encoding="utf-8",
+        )
         check_code("the command python", asked.stdout.strip())
     except FileNotFoundError:
         check_code("the command python", None)
