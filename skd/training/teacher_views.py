@@ -120,7 +120,7 @@ def open_views(file: ViewsFile, device: torch.device) -> StoredOutput:
     if card is None or teacher is None or not file.path.is_file():
         raise TeacherViewsError(
             f"{file.path} is not there, or other code than today's has made it; make it with: "
-            "skd teacher-views"
+            f"skd teacher-views … --outputs {file.output} --precision {file.precision}"
         )
     if card.teacher_sha256 != teacher.sha256 or sha256_of(file.path) != card.sha256:
         raise TeacherViewsError(
