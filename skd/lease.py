@@ -216,7 +216,7 @@ def _create(folder: Path, number: int) -> Path | None:
     path = folder / f"lease-{number}.json"
     temporary = temporary_name(path)
     try:
-        temporary.write_text(json.dumps(asdict(mine)))
+        temporary.write_text(json.dumps(asdict(mine)), encoding="utf-8")
         os.link(temporary, path)
     except FileExistsError:
         if temporary.stat().st_nlink != 2:  # ours after all: NFS lost the first answer

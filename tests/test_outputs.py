@@ -6,14 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from planned import study
+from planned import leave_views_card, study
 
+from skd.code.stale import Finished
 from skd.files import write_json
 from skd.jobs.batches import Shape, make_batches
-from skd.jobs.outputs import cells_content, cells_file, outdated_files, teacher_file, views_file
+from skd.jobs.outputs import (
+    cells_content,
+    cells_file,
+    code_has_changed,
+    outdated_files,
+    teacher_file,
+    views_file,
+)
 from skd.planning.teacher_views import ViewsPlan, ViewsWish, plan_views
 from skd.records import TeacherCard
-from skd.store import Store
+from skd.store import Entry, Store
 from skd.study import Expansion
 
 
@@ -58,7 +66,7 @@ def store(tmp_path: Path) -> Store:
     write_json(teacher_file(folder, TEACHER), CARD.model_dump(mode="json"))
     plan = plan_of(store)
     for file in plan.files:
-        write_json(file.card_path, {})
+        leave_views_card(file)
         file.path.write_bytes(b"")
     write_json(views_file(folder, plan), {"files": [{"output": output} for output in plan.outputs]})
     for batch, cell in zip(BATCHES, STUDY.cells, strict=True):
@@ -153,3 +161,27 @@ def test_a_file_of_an_earlier_version_is_taken_at_its_word(store: Store) -> None
     assert outdated(store) == set()
     remove_run(store)
     assert outdated(store) == {CELLS}
+
+
+@pytest.mark.parametrize(
+    ("told", "changed"),
+    [
+        ("id,code_state\na,today's\n", False),
+        ("id,code_state\na,0123456789abcdef\n", True),
+        ("id,code_state\na,unknown\n", True),
+        (
+            "id,code_state\na,\nb,unknown\n",
+            False,
+        ),  # it was not finished then: its cell's file tells
+        ("id\na\n", False),  # an earlier version's
+        (None, False),
+    ],
+)
+def test_a_report_that_says_other_code_than_todays_is_noticed(
+    tmp_path: Path, told: str | None, changed: bool
+) -> None:
+    if told is not None:
+        (tmp_path / "report" / "data").mkdir(parents=True)
+        (tmp_path / "report" / "data" / "runs.csv").write_text(told)
+    run = Finished("a run", Entry(Path("a")), changed={})
+    assert code_has_changed(tmp_path, [run]) is changed

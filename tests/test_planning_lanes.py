@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from planned import CPU, CRD, GPU, H200, IMAGES, network, study, timing, timings
+from planned import CPU, CRD, GPU, H200, IMAGES, leave_views_card, network, study, timing, timings
 
 from skd.jobs import sharing
 from skd.jobs.batches import Shape, make_batches
@@ -272,5 +272,5 @@ def test_a_job_uses_what_is_known_of_the_runs_with_stored_views(tmp_path, gpu, m
     file = ViewsFile(entry, expansion.dataset, "logits", "float16")
     file.folder.mkdir(parents=True)
     file.path.write_bytes(b"")
-    file.card_path.write_text("{}")
+    leave_views_card(file)
     assert here() == 5
