@@ -172,7 +172,7 @@ def test_a_file_of_an_earlier_version_is_taken_at_its_word(store: Store) -> None
         (
             "id,code_state\na,\nb,unknown\n",
             False,
-        ),  # it was not finished then: its cell's file tells
+        ),  # not finished then: its cell's file tells
         ("id\na\n", False),  # an earlier version's
         (None, False),
     ],
