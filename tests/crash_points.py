@@ -283,7 +283,7 @@ def main(
     step: Annotated[
         list[str] | None, typer.Option(help=f"only these, and the ones before: {[*COMMANDS]}")
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="try every so manieth point only")] = 1,
+    every: Annotated[int, typer.Option(min=1, help="try only every n-th point")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="points that are tried at once")] = 2,
     keep: Annotated[
         Path | None, typer.Option(help="work in this new folder, and keep what failed")
