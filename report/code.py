@@ -10,7 +10,7 @@ import pandas as pd
 
 from report.formats import plural
 from skd.code.accepted import Acceptance
-from skd.code.stale import UNKNOWN, changes_of, files_text, state_of
+from skd.code.stale import UNKNOWN, changes_of, files_text, runs_text, state_of
 from skd.records import Record
 
 CODE_COLUMNS = ["code", "code_files", "code_state"]
@@ -62,7 +62,7 @@ def code_sentences(runs: pd.DataFrame) -> list[str]:
     sentences = []
     if len(other):
         sentences.append(
-            f"{_runs(len(other), 'was', 'were')} trained by other code than today's: "
+            f"{runs_text(len(other), 'was', 'were')} trained by other code than today's: "
             f"{files_text(_files(other))} changed since, and the numbers may have, too."
         )
     if count := int((mixed > 1).sum()):
@@ -72,7 +72,7 @@ def code_sentences(runs: pd.DataFrame) -> list[str]:
         )
     if len(unknown):
         sentences.append(
-            f"{_runs(len(unknown), 'does', 'do')} not say which code trained "
+            f"{runs_text(len(unknown), 'does', 'do')} not say which code trained "
             f"{'it' if len(unknown) == 1 else 'them'}: code unknown."
         )
     return sentences
@@ -80,7 +80,3 @@ def code_sentences(runs: pd.DataFrame) -> list[str]:
 
 def _files(runs: pd.DataFrame) -> Counter[str]:
     return Counter(path for files in runs["code_files"].dropna() for path in files.split(", "))
-
-
-def _runs(count: int, one: str, many: str) -> str:
-    return f"{plural(count, 'finished run')} {one if count == 1 else many}"

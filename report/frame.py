@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from report.code import CODE_COLUMNS, code_values
 from report.reading import Reading, read_run, within
-from skd.code.accepted import read_accepted
+from skd.code.accepted import Acceptance, read_accepted
 from skd.code.stale import changes_of, files_text
 from skd.records import Record, TeacherCard
 from skd.store import Store, StoreError
@@ -150,7 +151,9 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
     classes = expansion.images.classes
     cards = {node.id: _card(node, store) for node in expansion.teachers}
     teachers = [
-        _teacher_row(node, cards[node.id], store, classes, _code_of(node, expansion, store))
+        _teacher_row(
+            node, cards[node.id], store, classes, _code_of(node, expansion, store, accepted)
+        )
         for node in expansion.teachers
     ]
     measured = dict.fromkeys(name for row in epochs for name in row)
@@ -261,13 +264,15 @@ def _card(node: TeacherNode, store: Store) -> TeacherCard | str | None:
     return card
 
 
-def _code_of(node: TeacherNode, expansion: Expansion, store: Store) -> list[str]:
+def _code_of(
+    node: TeacherNode, expansion: Expansion, store: Store, accepted: Iterable[Acceptance]
+) -> list[str]:
     """Return what must be said of the code that trained a teacher, if anything."""
     if node.spec.kind == "imported":
         return []
     record = read_run(store, store.teacher(node.id), node.spec.run.seed).record
     today = expansion.code_of(node.spec.run)
-    changes = changes_of(record.code, today, read_accepted()) if record else None
+    changes = changes_of(record.code, today, accepted) if record else None
     return [f"trained by other code than today's ({files_text(changes)})"] if changes else []
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skd.code.closure import read_files
-from skd.code.here import roots_of_run
+from skd.code.closure import read_files, roots_of
 from skd.data import dataset_names, facts
 from skd.data.images import CHANNELS, DataError, Facts
 from skd.discovery import BrokenFileError
@@ -23,7 +22,7 @@ from skd.files import sha256_of
 from skd.fit import extra_facts, misfit, network_facts
 from skd.limits import folder_problem, seed_problem
 from skd.methods import check_settings, needs_of, resolve
-from skd.models import check_network
+from skd.models import check_network, network_family
 from skd.recipes import WrittenRecipe
 from skd.sheet import (
     Import,
@@ -183,7 +182,7 @@ def expand(
             views=known.views,
         ),
         networks={name: network_facts(name, known) for name in dict.fromkeys(networks)},
-        code=read_files({root for spec in specs for root in roots_of_run(spec)}),
+        code=read_files({root for spec in specs for root in roots_of(spec, network_family)}),
         notes=tuple(dict.fromkeys(notes)),
     )
 

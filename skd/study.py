@@ -134,9 +134,7 @@ class Expansion(Frozen):
 
     def code_of(self, spec: RunSpec) -> dict[str, str]:
         """Return the digests of the files that one of its runs' numbers depend on, by path."""
-        names = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
-        families = [self.networks[name].family for name in names]
-        return code_of(roots_of(spec.dataset, spec.method, families), self.code)
+        return code_of(roots_of(spec, lambda name: self.networks[name].family), self.code)
 
     def views_code_of(self, teacher: str) -> dict[str, str]:
         """Return the digests of the files that stored views of a teacher depend on, by path."""

@@ -63,7 +63,7 @@ def test_the_files_are_found_without_importing_them(tmp_path: Path) -> None:
 
 def test_roots_name_files_that_are_there() -> None:
     spec = run("cross_entropy", "kd")
-    roots = roots_of(spec.dataset, spec.method, [network_family("resnet8")])
+    roots = roots_of(spec, network_family)
     assert all((ROOT / root).is_file() for root in roots)
 
 

@@ -8,7 +8,7 @@ a teacher's checkpoint, whose weights have a digest of their own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pydantic import Field
 from skd.code.digests import DIGEST_LENGTH, imported_modules, source_digest
 from skd.code.sources import PACKAGES
 from skd.sheet_files import ROOT
-from skd.spec import DatasetSpec, Frozen, MethodSpec
+from skd.spec import DatasetSpec, Frozen, RunSpec
 
 LOOP = "skd/training/loop.py"
 VIEWS = "skd/training/teacher_views.py"
@@ -55,17 +55,17 @@ class SourceFile(Frozen):
     imports: tuple[str, ...] = Field(description="paths of the project's files that it imports")
 
 
-def roots_of(dataset: DatasetSpec, method: MethodSpec, families: Iterable[str]) -> list[str]:
+def roots_of(spec: RunSpec, family: Callable[[str], str]) -> list[str]:
     """Return the files that a run's numbers are computed from, before their imports.
 
     Args:
-        dataset: of the run.
-        method: likewise; the simplifier is what the loop imports anyway.
-        families: the files of ``skd/models`` that define its network and its teacher's.
+        spec: the run; its simplifier is what the loop imports anyway.
+        family: returns the file of ``skd/models`` that defines a network, by the network's name.
     """
-    terms = [f"baselines/{term.term}.py" for term in method.terms]
-    networks = [f"skd/models/{family}.py" for family in families]
-    return list(dict.fromkeys([LOOP, f"skd/data/{dataset.name}.py", *networks, *terms]))
+    networks = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
+    families = [f"skd/models/{family(name)}.py" for name in networks]
+    terms = [f"baselines/{term.term}.py" for term in spec.method.terms]
+    return list(dict.fromkeys([LOOP, f"skd/data/{spec.dataset.name}.py", *families, *terms]))
 
 
 def views_roots(dataset: DatasetSpec, family: str) -> list[str]:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 
 from skd.code.closure import LOOP, SourceFile, code_of, read_files, roots_of, views_roots
 from skd.code.stale import UNKNOWN
 from skd.models import network_family
 from skd.sheet_files import ROOT
 from skd.spec import DatasetSpec, RunSpec
-
-
-def roots_of_run(spec: RunSpec) -> list[str]:
-    """Return the files that a run's numbers are computed from, before their imports."""
-    networks = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
-    return roots_of(spec.dataset, spec.method, [network_family(name) for name in networks])
 
 
 def views_code_here(dataset: DatasetSpec, network: str) -> dict[str, str]:
@@ -26,7 +19,7 @@ def views_code_here(dataset: DatasetSpec, network: str) -> dict[str, str]:
 
 def code_here(spec: RunSpec) -> dict[str, str]:
     """Return the digests of a run's files, by path, as they were when this process first asked."""
-    return code_of(roots_of_run(spec), _files())
+    return code_of(roots_of(spec, network_family), _files())
 
 
 def joined(earlier: Mapping[str, str] | None, now: Mapping[str, str]) -> dict[str, str]:
@@ -51,7 +44,7 @@ def note_code() -> None:
 
 
 @cache
-def _files(folder: Path = ROOT) -> dict[str, SourceFile]:
-    parts = [folder / "baselines", folder / "skd" / "data", folder / "skd" / "models"]
-    paths = [path.relative_to(folder) for part in parts for path in part.glob("*.py")]
-    return read_files([LOOP, *(path.as_posix() for path in paths)], folder)
+def _files() -> dict[str, SourceFile]:
+    parts = [ROOT / "baselines", ROOT / "skd" / "data", ROOT / "skd" / "models"]
+    paths = [path.relative_to(ROOT) for part in parts for path in part.glob("*.py")]
+    return read_files([LOOP, *(path.as_posix() for path in paths)])

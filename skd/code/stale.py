@@ -146,18 +146,18 @@ def stale_lines(study: str, found: Iterable[Finished]) -> list[str]:
     if changed:
         counts = Counter(path for run in changed for path in run.changed)
         lines.append(
-            f"{_runs(len(changed), 'was', 'were')} trained by other code than today's "
+            f"{runs_text(len(changed), 'was', 'were')} trained by other code than today's "
             f"({files_text(counts)}): skd train {study} --stale trains them anew; where the change "
             f"leaves the numbers as they were: skd accept {study}"
         )
     if other:
         lines.append(
-            f"{_runs(len(other), 'was', 'were')} taught by other weights than the teacher at hand "
-            f"has: skd train {study} --stale trains them anew"
+            f"{runs_text(len(other), 'was', 'were')} taught by other weights than the teacher at "
+            f"hand has: skd train {study} --stale trains them anew"
         )
     if unknown:
         lines.append(
-            f"{_runs(unknown, 'does', 'do')} not say which code trained "
+            f"{runs_text(unknown, 'does', 'do')} not say which code trained "
             f"{'it' if unknown == 1 else 'them'}: code unknown"
         )
     return lines
@@ -170,5 +170,6 @@ def files_text(paths: Iterable[str]) -> str:
     return ", ".join(names[:MOST_FILES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _runs(count: int, one: str, many: str) -> str:
+def runs_text(count: int, one: str, many: str) -> str:
+    """Return how many finished runs, with the verb that goes with the number."""
     return f"{count} finished run{'' if count == 1 else 's'} {one if count == 1 else many}"
