@@ -1,6 +1,6 @@
 """``python -m report STUDY``, the same as ``skd-report STUDY``."""
 
-from report.cli import main
+from skd.cli.report import main
 
 if __name__ == "__main__":
     main()

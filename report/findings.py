@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from report.analysis import (
+from report.frames.analysis import (
     Analyses,
     contradicted_lines,
     read_analyses,
     skipped_text,
     unchecked_text,
 )
-from report.cells import PairFinding, find_pairs
-from report.frame import Frames, build_frames
+from report.frames.cells import PairFinding, find_pairs
+from report.frames.frame import Frames, build_frames
+from report.frames.plan import plan_and_reality, plan_table
 from report.headline import headline
-from report.plan import plan_and_reality, plan_table
-from report.ranks import Ranking, ranking
+from report.statistics.ranks import Ranking, ranking
+from report.statistics.variance import VarianceSplit, variance_split
+from report.statistics.verdicts import MARGIN
+from report.table_model import Table
+from report.tables.calibration import outputs_table
 from report.tables.comparisons import (
     combinations_table,
     comparisons_table,
@@ -26,19 +30,15 @@ from report.tables.comparisons import (
 )
 from report.tables.cost import cost_table
 from report.tables.imagenet import imagenet_table, published_imagenet_table
-from report.tables.model import Table
-from report.tables.outputs import outputs_table
 from report.tables.results import cells_table, paper_tables, teachers_table
 from report.tables.sensitivity import ablation_table, temperature_table
 from report.tables.simplifier import simplifier_table
 from report.tables.speed import read_comparisons, speed_table
-from report.variance import VarianceSplit, variance_split
-from report.verdicts import MARGIN
 from skd.analyses.checks import check
-from skd.published import Key, PublishedValue, published_values
-from skd.spec import DatasetSpec
-from skd.store import Store
-from skd.study import Expansion, expansion_path
+from skd.store.store import Store
+from skd.study.expansion import Expansion, expansion_path
+from skd.study.published import Key, PublishedValue, published_values
+from skd.study.spec import DatasetSpec
 
 IMAGENET = "imagenet"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from report.statistics import CONFIDENCE, Difference, Summary
-from skd.published import PublishedValue
+from report.statistics.intervals import CONFIDENCE, Difference, Summary
+from skd.study.published import PublishedValue
 
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"

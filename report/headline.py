@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from report.cells import CONTROL, SKD, CellFinding, PairFinding, with_skd
-from report.code import code_sentences
 from report.formats import ONE_SEED, interval, listing, plural, signed
-from report.frame import DIAGNOSTIC, Frames, last_watched
-from report.outcomes import collapses
-from report.statistics import Difference, averaged, mean_difference
-from report.verdicts import KINDS
+from report.frames.cells import CONTROL, SKD, CellFinding, PairFinding, with_skd
+from report.frames.code import code_sentences
+from report.frames.frame import DIAGNOSTIC, Frames, last_watched
+from report.frames.outcomes import collapses
+from report.statistics.intervals import Difference, averaged, mean_difference
+from report.statistics.verdicts import KINDS
 
 STILL = 0.001  # nats, of the softened from the simplified teacher: less changes next to nothing
 

@@ -1,5 +1,5 @@
 """`python -m skd` is the `skd` command."""
 
-from skd.cli import main
+from skd.cli.main import main
 
 main()

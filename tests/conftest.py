@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from skd import cli
+from skd.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +37,7 @@ def skd(
         monkeypatch.setattr(sys, "argv", ["skd", *map(str, arguments)])
         status = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as left:
             status = left.code or 0
         return status, *capsys.readouterr()

@@ -33,18 +33,18 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-import report.cli
-import report.render
-import skd.cli
-import skd.lease
+import report.output.render
+import skd.cli.main
+import skd.cli.report
+import skd.common.lease
 from report.findings import find
-from report.verdicts import MARGIN
-from skd.analyses import features
-from skd.files import sha256_of
+from report.statistics.verdicts import MARGIN
+from skd.analyses.networks import features
+from skd.common.files import sha256_of
 from skd.models import build_model
 from skd.randomness import seeded
-from skd.study import load_expansion
-from skd.training import teacher_views, telling
+from skd.study.expansion import load_expansion
+from skd.training import progress_file, teacher_views
 from skd.training.execution import environment
 from tests.dying import Dying
 
@@ -101,7 +101,7 @@ def command(folder: Path, argv: Sequence[str], fatal: int, told: Path | None = N
     sys.argv = list(argv)
     dying = Dying(folder, fatal)
     try:
-        (report.cli if argv[0] == "skd-report" else skd.cli).main()
+        (skd.cli.report if argv[0] == "skd-report" else skd.cli.main).main()
     except SystemExit as left:
         if left.code:
             raise
@@ -268,7 +268,7 @@ def draw_once(folder: Path, scratch: Path) -> None:
     def draw() -> None:
         found = find(load_expansion("crash", folder / "results"), folder / "results", MARGIN)
         expansion, frames = found.expansion, found.frames
-        gallery = report.render.make_gallery(
+        gallery = report.output.render.make_gallery(
             expansion, frames, found.pairs, found.analyses, found.ranking, MARGIN
         )
         drawn.write_bytes(pickle.dumps(gallery))
@@ -276,7 +276,7 @@ def draw_once(folder: Path, scratch: Path) -> None:
     if in_fork(draw, scratch / "drawing"):
         raise SystemExit((scratch / "drawing").read_text())
     gallery = pickle.loads(drawn.read_bytes())
-    report.render.make_gallery = lambda *_: gallery
+    report.output.render.make_gallery = lambda *_: gallery
 
 
 def main(
@@ -295,7 +295,9 @@ def main(
     torch.set_num_threads(1)
     features.IMAGES_PER_CLASS = 4
     # What is written every so many seconds would give each attempt another number of operations.
-    skd.lease.HEARTBEAT_SECONDS = telling.TELL_SECONDS = teacher_views.SAVE_SECONDS = 3600.0
+    skd.common.lease.HEARTBEAT_SECONDS = progress_file.TELL_SECONDS = teacher_views.SAVE_SECONDS = (
+        3600.0
+    )
     environment()  # asks git and the machine once, not in each fork
     os.environ["COLUMNS"] = "200"
     scratch = keep or Path(tempfile.mkdtemp(prefix="crash-points-"))

@@ -9,7 +9,7 @@ import pytest
 from torch import Generator, Tensor
 
 from skd.training import loop
-from skd.training.graphs import WARM_UPS, put_back, try_out
+from skd.training.cuda_graph import WARM_UPS, put_back, try_out
 from skd.training.loop import Training
 
 PHASES = ("warm-up", "capture", "end of the capture")
@@ -50,7 +50,7 @@ class Recorder:
         state: Callable[[], Mapping[str, Tensor]],
         generators: Callable[[], Iterable[Generator]] = tuple,
     ) -> Callable[[], None]:
-        """Stand in for `skd.training.graphs.record`."""
+        """Stand in for `skd.training.cuda_graph.record`."""
         self.attempts += 1
         fails = self._fails(self.attempts)
         for _ in range(WARM_UPS):

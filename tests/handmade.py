@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from skd.models.outputs import Outputs
+from skd.losses.discovery import term_class
+from skd.losses.term import Batch, Term, TermContext
+from skd.models.network import Outputs
 from skd.randomness import Draws, seeded
-from skd.terms import Batch, Term, TermContext, term_class
 
 Shape = tuple[int, int, int]
 

@@ -23,8 +23,8 @@ from skd.kernels.layers import KernelConv2d, use_kernels
 from skd.kernels.tables import DIRECTIONS, Blocks, ConvShape, Direction, Entry, KernelsError, Table
 from skd.kernels.tuning import shapes_of
 from skd.models import build_model
-from skd.sheet import read_sheet
-from skd.sheet_files import STUDIES
+from skd.study.sheet import read_sheet
+from skd.study.sheet_files import STUDIES
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/test_conv3x3.py"
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from skd.data import load
 from skd.data.images import Images
-from skd.spec import DatasetSpec
+from skd.study.spec import DatasetSpec
 
 SIZE = 32
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from skd.files import write_json
+from skd.common.files import write_json
 from skd.planning.devices import DEVICE_MODELS, Device
-from skd.planning.model import Estimate
+from skd.planning.estimates import Estimate
 from skd.planning.timings import Timing, Timings, method_digest
-from skd.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec, TermSpec
-from skd.spec import TrainedTeacher as Trained
-from skd.study import Cell, Expansion, ExtraFacts, ImageFacts, NetworkFacts, TeacherNode
-from skd.teacher_views import ViewsCard, ViewsFile
+from skd.store.views_files import ViewsCard, ViewsFile
+from skd.study.expansion import Cell, Expansion, ExtraFacts, ImageFacts, NetworkFacts, TeacherNode
+from skd.study.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec, TermSpec
+from skd.study.spec import TrainedTeacher as Trained
 
 DATASET = DatasetSpec(name="cifar100")
 IMAGES = ImageFacts(train_images=50_000, test_images=10_000, size=32, channels=3, classes=100)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from skd.code.closure import LOOP, SourceFile
-from skd.records import Accuracy, Collapse, Cost, Epoch, Failure, Record, TeacherCard
-from skd.spec import (
+from skd.code.closure import SourceFile
+from skd.store.records import Accuracy, Collapse, Cost, Epoch, Failure, Record, TeacherCard
+from skd.store.store import Store
+from skd.study.code_roots import LOOP
+from skd.study.expansion import Cell, Expansion, ImageFacts, NetworkFacts, TeacherNode
+from skd.study.spec import (
     DatasetSpec,
     ImportedTeacher,
     MethodSpec,
@@ -13,8 +16,6 @@ from skd.spec import (
     SimplifierSpec,
     TermSpec,
 )
-from skd.store import Store
-from skd.study import Cell, Expansion, ImageFacts, NetworkFacts, TeacherNode
 
 EVIL = "<script>alert('x')</script> & \"quoted\" | pipe"
 TODAYS = "0123456789abcdef"  # digest of the loop's file

@@ -10,16 +10,16 @@ import tiny
 import torch
 from torch import Tensor
 
+from skd.common.errors import InterruptedRunError
 from skd.data import load as load_images
 from skd.data.images import Images
-from skd.errors import InterruptedRunError
-from skd.store import Store
-from skd.terms import term_classes
+from skd.losses.discovery import term_classes
+from skd.store.store import Store
 from skd.training.execution import Execution, choose
 from skd.training.loop import Training
-from skd.training.materials import Material
+from skd.training.resources import Material
+from skd.training.teacher import LiveTeacher
 from skd.training.teachers import train_teacher
-from skd.training.teaching import LiveTeacher
 from skd.training.weights import load_teacher
 
 CPU = torch.device("cpu")

@@ -14,14 +14,14 @@ from typing import Any
 import tiny
 import torch
 
-from skd.errors import InterruptedRunError
-from skd.store import Store
-from skd.study import Expansion
-from skd.training.division import Division
+from skd.common.errors import InterruptedRunError
+from skd.common.stopping import stoppable
+from skd.store.store import Store
+from skd.study.expansion import Expansion
+from skd.training.data_parallel import Division
+from skd.training.distributed import Team, team
 from skd.training.execution import choose
-from skd.training.processes import Team, team
 from skd.training.runs import complete
-from skd.training.stopping import stoppable
 
 SETTINGS = {"simplifier": {"group": 8, "learning_rate_multiplier": 1.0}, "crd": {"negatives": 20}}
 RECIPE = {"epochs": 3, "milestones": [2], "batch_size": 32, "bn_batch": 8, "last_batch": "drop"}

@@ -20,16 +20,18 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from skd.analyses import cache, commands, examples, features, findings
-from skd.analyses.outputs import beside_teacher, measures
+from skd.analyses import cache, findings
+from skd.analyses.measures import beside_teacher, measures
+from skd.analyses.networks import examples, features
 from skd.analyses.records import Analysis, read_analysis, read_arrays
 from skd.analyses.study import analyse
+from skd.cli import analyse as analyse_command
 from skd.data import load as load_images
 from skd.data.images import DataError, Images
-from skd.sheet import StudyError
-from skd.simplifier import Simplifier, SimplifierSettings
-from skd.store import Entry, Store
-from skd.study import Expansion, write_expansion
+from skd.losses.simplifier import Simplifier, SimplifierSettings
+from skd.store.store import Entry, Store
+from skd.study.expansion import Expansion, write_expansion
+from skd.study.sheet import StudyError
 
 OTHER = "absent--resnet8"  # a pair whose teacher is not at hand
 METHODS = ["student", "kd", "skd", {"name": "frozen", "like": "skd"}]
@@ -264,7 +266,7 @@ def test_nothing_is_made_twice_and_the_files_stay_the_same(
 def test_a_cached_analysis_imports_no_torch(expansion: Expansion, copy: Path) -> None:
     path = write_expansion(expansion, copy)
     code = (
-        "import sys; from pathlib import Path; from skd.study import kept_expansion;"
+        "import sys; from pathlib import Path; from skd.study.expansion import kept_expansion;"
         "from skd.analyses.study import analyse;"
         f"analyse(kept_expansion(Path({str(path)!r})), Path({str(copy)!r}), features=());"
         "print('torch' in sys.modules)"
@@ -531,11 +533,11 @@ def test_the_command_tells_what_it_did(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(commands, "load_expansion", lambda *_: expansion)
+    monkeypatch.setattr(analyse_command, "load_expansion", lambda *_: expansion)
     Store(copy).run(run_id(expansion, "kd")).record_path.write_text("{")
-    commands.analyse("tiny", copy)
+    analyse_command.analyse("tiny", copy)
     said = capsys.readouterr()
     assert said.out == f"6 runs analysed: {copy}/tiny/analysis.json\n"
     assert said.err.startswith(f"skipped {run_id(expansion, 'kd')}: record.json is damaged")
     with pytest.raises(StudyError, match=r"unknown method 'kdd'.*did you mean 'kd'"):
-        commands.analyse("tiny", copy, ["kdd"])
+        analyse_command.analyse("tiny", copy, ["kdd"])

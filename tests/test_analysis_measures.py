@@ -15,19 +15,19 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from threadpoolctl import threadpool_limits
 
-from skd.analyses import examples, features
-from skd.analyses.outputs import (
+from skd.analyses.measures import (
     beside_teacher,
     class_correlation,
     expected_calibration_error,
     measures,
     reliability,
 )
+from skd.analyses.networks import examples, features
 from skd.analyses.sources import UnusableError
 from skd.data import load as load_images
+from skd.losses.simplifier import SimplifierSettings
 from skd.models import build_model
-from skd.simplifier import SimplifierSettings
-from skd.spec import DatasetSpec, SimplifierSpec
+from skd.study.spec import DatasetSpec, SimplifierSpec
 
 SIZES = (st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 8), st.floats(0.1, 10))
 

@@ -5,143 +5,27 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
 import yaml
 
-from skd.terms import term_classes
+from skd.losses.discovery import term_classes
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = sorted(
-    path for package in ("skd", "baselines", "report") for path in (ROOT / package).rglob("*.py")
+    path
+    for package in ("skd", "baselines", "report", "benchmarks")
+    for path in (ROOT / package).rglob("*.py")
 )
-# Read by workflow and report, on login nodes too: no torch, and nothing that imports it.
-LIGHT = (
-    "skd",
-    "skd.analyses",
-    "skd.analyses.cache",
-    "skd.analyses.checks",
-    "skd.analyses.commands",
-    "skd.analyses.findings",
-    "skd.analyses.outputs",
-    "skd.analyses.records",
-    "skd.analyses.sources",
-    "skd.analyses.stated",
-    "skd.analyses.stock",
-    "skd.analyses.study",
-    "skd.authoring",
-    "skd.authoring.commands",
-    "skd.authoring.scaffold",
-    "skd.bench",
-    "skd.bench.cases",
-    "skd.bench.commands",
-    "skd.bench.comparing",
-    "skd.bench.limits",
-    "skd.bench.loader_command",
-    "skd.bench.loader_results",
-    "skd.bench.measure",
-    "skd.bench.process",
-    "skd.bench.progress",
-    "skd.bench.results",
-    "skd.bench.rows",
-    "skd.bench.running",
-    "skd.bench.sides",
-    "skd.bench.tables",
-    "skd.bench.variants",
-    "skd.bounds",
-    "skd.cli",
-    "skd.code",
-    "skd.code.accepted",
-    "skd.code.accepting",
-    "skd.code.closure",
-    "skd.code.commands",
-    "skd.code.digests",
-    "skd.code.sources",
-    "skd.code.stale",
-    "skd.collapse",
-    "skd.discovery",
-    "skd.effects",
-    "skd.command_line",
-    "skd.errors",
-    "skd.files",
-    "skd.jobs",
-    "skd.jobs.batches",
-    "skd.jobs.commands",
-    "skd.jobs.configuration",
-    "skd.jobs.driver",
-    "skd.jobs.errors",
-    "skd.jobs.gpu",
-    "skd.jobs.launch",
-    "skd.jobs.outputs",
-    "skd.jobs.overview",
-    "skd.jobs.packing",
-    "skd.jobs.requests",
-    "skd.jobs.shell_variables",
-    "skd.jobs.sharing",
-    "skd.jobs.slurm",
-    "skd.jobs.watching",
-    "skd.jobs.workers",
-    "skd.kernels",
-    "skd.kernels.command",
-    "skd.kernels.search",
-    "skd.kernels.tables",
-    "skd.judging",
-    "skd.lease",
-    "skd.names",
-    "skd.limits",
-    "skd.looking",
-    "skd.leftovers",
-    "skd.living",
-    "skd.planning",
-    "skd.planning.budget",
-    "skd.planning.commands",
-    "skd.planning.devices",
-    "skd.planning.graph",
-    "skd.planning.lanes",
-    "skd.planning.model",
-    "skd.planning.plan",
-    "skd.planning.simulate",
-    "skd.planning.steps",
-    "skd.planning.survey",
-    "skd.planning.tables",
-    "skd.planning.teacher_views",
-    "skd.planning.timings",
-    "skd.provenance",
-    "skd.provenance.checking",
-    "skd.provenance.commands",
-    "skd.provenance.comparing",
-    "skd.provenance.document",
-    "skd.provenance.facts",
-    "skd.provenance.finding",
-    "skd.provenance.merge_words",
-    "skd.provenance.merging",
-    "skd.provenance.planning",
-    "skd.provenance.reading",
-    "skd.provenance.shown",
-    "skd.recipes",
-    "skd.records",
-    "skd.sheet",
-    "skd.sheet_files",
-    "skd.published",
-    "skd.sheet_entry",
-    "skd.spec",
-    "skd.status",
-    "skd.store",
-    "skd.stored",
-    "skd.study",
-    "skd.system_errors",
-    "skd.teacher_checks",
-    "skd.teacher_views",
-    "skd.terminal",
-    "skd.temporary",
-    "skd.training.commands",
-    "skd.training.options",
-    "skd.training.stopping",
-    "skd.training.views_command",
-    "skd.yaml_reading",
-    "skd.wording",
-)
+# "Who may know whom" in docs/architecture.md: a package, and those that it may import.
+RULES = re.compile(r"^(?P<package>[a-z._]+): *(?P<known>.*)$", re.MULTILINE)
+# Folders whose modules run on login nodes too, and what is in them that needs torch.
+LIGHT = ("skd/common", "skd/code", "skd/study", "skd/store", "skd/planning", "skd/jobs")
+LIGHT += ("skd/provenance", "skd/cli", "skd/analyses", "report")
+HEAVY = ("skd/analyses/networks",)
+OUTSIDE = ("skd", "report", "skd.__main__", "report.__main__")  # what only names or starts others
 
 
 def name_of(path: Path) -> str:
@@ -150,12 +34,12 @@ def name_of(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Return what a module imports when it is imported, not within its functions."""
-    tree, found = ast.parse(path.read_text()), set()
-    for node in tree.body:
+    """Return what a module imports, at its top or within its functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
@@ -164,61 +48,85 @@ def within(name: str, *packages: str) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
+@cache
+def rules() -> dict[str, list[str]]:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = page.split("## Who may know whom")[1].split("```")[1]
+    return {found["package"]: found["known"].split() for found in RULES.finditer(block)}
+
+
+@cache
+def package_of(module: str) -> str | None:
+    """Return the package of the rules that a module is in; none if it is not the project's."""
+    parts = module.split(".")
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((name for name in names if name in rules()), None)
+
+
 def forbidden(importer: str, imported: str) -> bool:
-    if within(importer, "baselines"):
-        own = within(imported, "baselines", "skd.terms")
-        return within(imported, "skd", "report", "baselines") and not own
-    if within(importer, "report"):
-        return within(imported, "torch", "torchvision", "baselines") or (
-            within(imported, "skd")
-            and not within(imported, *(name for name in LIGHT if name != "skd"))
-            and imported != "skd"
-        )
-    if importer == "skd.cli" and imported in ("report.commands", "report.commands.diff"):
-        return False  # the command line is where all meet
-    if within(importer, "skd.models"):
-        return within(imported, "skd", "report", "baselines") and not within(
-            imported, "skd.models", "skd.discovery", "skd.errors"
-        )
-    if within(importer, "skd.kernels"):
-        return within(imported, "skd", "report", "baselines") and not within(
-            imported, "skd.kernels", "skd.errors", "skd.files"
-        )
-    if within(importer, "skd.data"):
-        known = ("skd.data", "skd.discovery", "skd.errors", "skd.files", "skd.lease")
-        return within(imported, "skd", "report", "baselines") and not within(
-            imported, *known, "skd.randomness", "skd.spec"
-        )
-    if importer in LIGHT:
-        return within(imported, "torch", "torchvision", "report", "baselines") or (
-            within(imported, "skd") and imported.count(".") == 1 and imported not in LIGHT
-        )
-    if within(importer, "skd.training"):
-        return within(imported, "report", "baselines")
-    return within(imported, "report") or (within(imported, "baselines") and importer != "skd.terms")
+    package, known = package_of(importer), package_of(imported)
+    return known is not None and known != package and known not in rules()[package or ""]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_who_may_know_whom(path: Path) -> None:
     importer = name_of(path)
-    assert not {imported for imported in imports(path) if forbidden(importer, imported)}
+    assert importer in OUTSIDE or package_of(importer)
+    if importer not in OUTSIDE:
+        assert not {imported for imported in imports(path) if forbidden(importer, imported)}
+
+
+def test_packages_import_each_other_in_one_direction_only() -> None:
+    above: list[str] = []
+    for package, known in rules().items():
+        assert set(known) <= set(above), f"{package} names a package that comes after it"
+        above.append(package)
+
+
+def test_the_rules_name_no_import_that_is_not_there() -> None:
+    used: dict[str, set[str | None]] = {}
+    for path in MODULES:
+        if (importer := name_of(path)) not in OUTSIDE:
+            seen = used.setdefault(str(package_of(importer)), set())
+            seen |= {package_of(imported) for imported in imports(path)}
+    for package, known in rules().items():
+        assert set(known) <= used[package], package
 
 
 def test_the_import_rules_forbid_something() -> None:
     assert forbidden("baselines.kd", "skd.training.loop")
-    assert forbidden("report.frame", "skd.training")
-    assert forbidden("report.frame", "torch")
-    assert forbidden("skd.study", "skd.terms")
+    assert forbidden("report.frames.frame", "skd.training")
+    assert forbidden("skd.jobs.workers", "skd.training.loop")
+    assert forbidden("skd.study.sheet", "skd.losses.term")
     assert forbidden("skd.models.resnet", "skd.terms")
     assert forbidden("skd.training.loop", "baselines.kd")
-    assert not forbidden("report.frame", "skd.store")
+    assert not forbidden("report.frames.frame", "skd.store.store")
+
+
+def light_modules() -> list[str]:
+    folders = [path for path in MODULES if path.relative_to(ROOT).as_posix().startswith(LIGHT)]
+    heavy = [path for path in folders if path.relative_to(ROOT).as_posix().startswith(HEAVY)]
+    return [name_of(path) for path in folders if path not in heavy and path.stem != "__main__"]
+
+
+def test_importing_all_of_what_runs_on_login_nodes_imports_no_torch() -> None:
+    modules = light_modules()
+    assert {"skd.analyses.records", "skd.cli.train", "report.output.page"} <= {*modules}
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, name\n"
+    )
+    subprocess.run([sys.executable, "-c", code, *modules], cwd=ROOT, check=True)
 
 
 def test_the_workflow_imports_no_torch() -> None:
+    light = {*light_modules()}
     for path in [ROOT / "workflow" / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]:
         imported = re.findall(r"^\s*(?:from|import) (\S+)", path.read_text(), re.MULTILINE)
         known = ("snakemake", *sys.stdlib_module_names)
-        assert all(within(name, *known) or name in LIGHT for name in imported), path
+        assert all(within(name, *known) or name in light for name in imported), path
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "skd" / "training").glob("*.py")), ids=name_of)

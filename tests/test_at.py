@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.at import AT, at_loss
-from skd.terms import UnfitError
+from skd.losses.term import UnfitError
 
 SHAPES = (
     ((3, 2, 3, 3), (3, 4, 3, 3)),

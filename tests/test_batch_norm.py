@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from skd.models import build_model
 from skd.training.batch_norm import GroupedBatchNorm2d, group_batch_norms, move_batch_norms
-from skd.training.processes import Single
+from skd.training.distributed import Single
 
 
 def layer_of(group: int, channels: int = 3) -> GroupedBatchNorm2d:

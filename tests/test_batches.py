@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planned import study
 from pydantic import ValidationError
 
-from skd.jobs.batches import (
+from skd.planning.batches import (
     Batches,
     Shape,
     batches_path,
@@ -16,7 +16,7 @@ from skd.jobs.batches import (
     make_batches,
     plan_batches,
 )
-from skd.study import Expansion
+from skd.study.expansion import Expansion
 
 PAIRS = (("resnet56", "resnet20"), ("vgg13", "resnet20"), ("vgg13", "MobileNetV2"))
 METHODS = ("student", "kd", "crd", "skd", "at")

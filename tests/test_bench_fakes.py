@@ -7,8 +7,8 @@ import signal
 import time
 from typing import Any
 
-from skd.bench.cases import Case, Options
-from skd.errors import UnfitError
+from benchmarks.cases import Case, Options
+from skd.common.errors import UnfitError
 
 
 class Fake:

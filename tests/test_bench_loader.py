@@ -9,9 +9,9 @@ import pytest
 import torch
 from photos import make_folder
 
-from skd.bench.loader_results import LoaderComparison, LoaderRow, Times, notes, table
-from skd.bench.loader_sides import SIZE, Photos, images_per_second, ours, reference
-from skd.bench.results import BenchError
+from benchmarks.loader_results import LoaderComparison, LoaderRow, Times, notes, table
+from benchmarks.loader_sides import SIZE, Photos, images_per_second, ours, reference
+from benchmarks.results import BenchError
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -50,10 +50,10 @@ def test_rounds_see_other_photos_and_both_sides_the_same(folder: Path, monkeypat
     assert sorted(one.tolist()) == sorted(other.tolist()) == list(range(12))
     assert not torch.equal(one, other)
     seen: list[Path] = []
-    from skd.data import photo_loader
+    from skd.data.photos import loader
 
-    decode = photo_loader.decode
-    monkeypatch.setattr(photo_loader, "decode", lambda path: seen.append(path) or decode(path))
+    decode = loader.decode
+    monkeypatch.setattr(loader, "decode", lambda path: seen.append(path) or decode(path))
     list(ours(photos, CPU, 0)(1))
     assert seen == [photos.paths[place] for place in one.tolist()]
 

@@ -8,15 +8,15 @@ import pytest
 import tiny
 from pydantic import ValidationError
 
-from skd.bench import measure, tables
-from skd.bench.cases import Case, Options, cases_of
-from skd.bench.results import BenchError, Comparison, Peak, Row, TeacherViews, read, write
-from skd.bench.rows import rows_of, teacher_views
-from skd.bench.running import Measured
-from skd.bench.variants import VARIANTS
-from skd.errors import UnknownNameError
-from skd.sheet_files import ROOT
-from skd.spec import DatasetSpec
+from benchmarks import measure, tables
+from benchmarks.cases import Case, Options, cases_of
+from benchmarks.results import BenchError, Comparison, Peak, Row, TeacherViews, read, write
+from benchmarks.rows import rows_of, teacher_views
+from benchmarks.running import Measured
+from benchmarks.variants import VARIANTS
+from skd.common.errors import UnknownNameError
+from skd.common.project import ROOT
+from skd.study.spec import DatasetSpec
 
 
 @pytest.fixture(scope="module")

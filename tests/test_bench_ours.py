@@ -9,9 +9,9 @@ import pytest
 import tiny
 import torch
 
-from skd.bench import ours
-from skd.bench.cases import Options, cases_of
-from skd.errors import UnfitError
+from benchmarks import ours
+from benchmarks.cases import Options, cases_of
+from skd.common.errors import UnfitError
 
 
 def options(results: Path, variant: str = "recorded", lanes: int | None = None, **changes: str):

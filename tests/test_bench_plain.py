@@ -16,18 +16,18 @@ from handmade import draw, make_batch, make_outputs, make_term
 from torch import Tensor
 from torchvision import transforms
 
-from skd.bench.cases import Case, Options, cases_of
-from skd.bench.gathered_crd import GatheredCRD, SampledBatch
-from skd.bench.memory import peak_with_workers
-from skd.bench.pictures import Pictures, SampledPictures, train_loader
-from skd.bench.plain import PlainLoop
-from skd.bench.teachers import RANDOM, STORED, teacher_for
+from benchmarks.cases import Case, Options, cases_of
+from benchmarks.gathered_crd import GatheredCRD, SampledBatch
+from benchmarks.memory import peak_with_workers
+from benchmarks.pictures import Pictures, SampledPictures, train_loader
+from benchmarks.plain import PlainLoop
+from benchmarks.teachers import RANDOM, STORED, teacher_for
 from skd.data import load
 from skd.data.images import Images
-from skd.objective import Objective
+from skd.losses.objective import Objective
+from skd.losses.term import Alone, Batch, TermContext
 from skd.randomness import Draws, seeded
-from skd.store import Store
-from skd.terms import Alone, Batch, TermContext
+from skd.store.store import Store
 from skd.training.execution import peak_memory
 from skd.training.teachers import train_teacher
 

@@ -9,10 +9,10 @@ import pytest
 import tiny
 from test_bench_sides import FAKES, PLAN, importable  # noqa: F401  a fixture for all tests
 
-from skd.bench.cases import Case, Options, cases_of
-from skd.bench.limits import TimeLimit
-from skd.bench.process import SideProcess
-from skd.bench.running import Plan, groups_of, run_case
+from benchmarks.cases import Case, Options, cases_of
+from benchmarks.limits import TimeLimit
+from benchmarks.process import SideProcess
+from benchmarks.running import Plan, groups_of, run_case
 
 
 @pytest.fixture(scope="module")

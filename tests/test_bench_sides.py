@@ -16,13 +16,14 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from skd.bench import commands, comparing, mdistiller, mdistiller_checkout
-from skd.bench.cases import Case, Options, cases_of
-from skd.bench.process import SideProcess
-from skd.bench.results import BenchError, read
-from skd.bench.running import Plan, run_case
-from skd.bench.sides import BUILDERS, SIDES
-from skd.errors import INTERRUPTED, UnfitError, UnknownNameError
+from benchmarks import comparing, mdistiller, mdistiller_checkout
+from benchmarks.cases import Case, Options, cases_of
+from benchmarks.process import SideProcess
+from benchmarks.results import BenchError, read
+from benchmarks.running import Plan, run_case
+from benchmarks.sides import BUILDERS, SIDES
+from skd.cli import bench
+from skd.common.errors import INTERRUPTED, UnfitError, UnknownNameError
 
 PLAN = Plan(rounds=3, steps=4, warmup=2, evaluations=2)
 
@@ -179,21 +180,21 @@ def test_mdistiller_itself(
 
 def run(*arguments: Any) -> Any:
     app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(commands.bench)
+    app.command()(bench.bench)
     return CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200"})
 
 
 def test_wrong_arguments_name_the_allowed_ones(options: Options, tmp_path: Path) -> None:
-    assert [*commands.sides_for((), options)] == ["skd", "skd-live", "plain"]
+    assert [*bench.sides_for((), options)] == ["skd", "skd-live", "plain"]
     given = options.model_copy(update={"mdistiller": tmp_path})
-    assert [*commands.sides_for([], given)] == [*SIDES]
-    chosen = commands.sides_for(["plain", "skd-live"], options)
+    assert [*bench.sides_for([], given)] == [*SIDES]
+    chosen = bench.sides_for(["plain", "skd-live"], options)
     assert {name: asked.teacher for name, asked in chosen.items()} == {
         "skd-live": "live",
         "plain": "auto",
     }
     with pytest.raises(UnknownNameError, match=r"side 'plian'.*skd, skd-live, plain, mdistiller"):
-        commands.sides_for(["plian"], options)
+        bench.sides_for(["plian"], options)
     assert run("--rounds", 0).exit_code == 2
     refused = run("--variant", "recoded")
     assert isinstance(refused.exception, UnknownNameError)
@@ -203,7 +204,7 @@ def test_wrong_arguments_name_the_allowed_ones(options: Options, tmp_path: Path)
 
 def test_sigterm_ends_the_command_as_an_error_does() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as left, commands._ending_on_sigterm():
+    with pytest.raises(SystemExit) as left, bench._ending_on_sigterm():
         os.kill(os.getpid(), signal.SIGTERM)
     assert left.value.code == INTERRUPTED
     assert signal.getsignal(signal.SIGTERM) is before
@@ -217,7 +218,7 @@ def test_the_command_measures_writes_and_tells(
     sheet.write_text(json.dumps(tiny.SHEET))  # JSON is YAML
     fakes = {"skd": "build", "skd-live": "build", "mdistiller": "nowhere"}
     builders = {**BUILDERS, **{name: f"{FAKES}:{place}" for name, place in fakes.items()}}
-    monkeypatch.setattr(commands, "run_case", partial(run_case, builders=builders))
+    monkeypatch.setattr(bench, "run_case", partial(run_case, builders=builders))
     monkeypatch.setattr(comparing, "MEASURE_VIEWS", f"{FAKES}:measure_views")
     places = [sheet, "--results", tmp_path, "--mdistiller", tmp_path]
     usual = [*places, "--device", "cpu", "--threads", 1, "--workers", 0, "--method", "kd"]

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from skd.bench import limits, variants
-from skd.bench.cases import Options
-from skd.bench.limits import UNLIMITED, TimeLimit
-from skd.bench.running import Plan, groups_of
-from skd.bench.variants import VARIANTS, execution_of, product_choice
-from skd.errors import UnfitError, UnknownNameError
-from skd.training import first_step
+from benchmarks import limits, variants
+from benchmarks.cases import Options
+from benchmarks.limits import UNLIMITED, TimeLimit
+from benchmarks.running import Plan, groups_of
+from benchmarks.variants import VARIANTS, execution_of, product_choice
+from skd.common.errors import UnfitError, UnknownNameError
+from skd.training import fast_paths
 from skd.training.execution import choose
 
 
@@ -42,7 +42,7 @@ def test_the_products_choice_is_a_variant(monkeypatch: pytest.MonkeyPatch) -> No
         ({"compiled": True, "kernels": "h100-1234"}, "kernels"),
     ):
         made = place.model_copy(update=decided)
-        monkeypatch.setattr(first_step, "decide", lambda *_, made=made, **__: made)
+        monkeypatch.setattr(fast_paths, "decide", lambda *_, made=made, **__: made)
         assert product_choice(place, 10**6) == name
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import typer
 
-from skd import bounds
+from skd.common import bounds
 
 
 @pytest.mark.parametrize(

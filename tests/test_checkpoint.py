@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from skd.leftovers import leftovers, remove
-from skd.store import Entry
+from skd.store.leftovers import leftovers, remove
+from skd.store.store import Entry
 from skd.training import checkpoint
 
 CPU = torch.device("cpu")

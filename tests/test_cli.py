@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from skd import cli
+from skd.cli import main
+from skd.common.lease import lease
 from skd.data import dataset_names
-from skd.lease import lease
 from skd.models import build_model, network_names
-from skd.spec import DatasetSpec
-from skd.store import Store
-from skd.study import expansion_path, load_expansion
+from skd.store.store import Store
+from skd.study.expansion import expansion_path, load_expansion
+from skd.study.spec import DatasetSpec
 
 SHEET = """
 title: A very small study
@@ -93,7 +93,7 @@ def tiny(skd: Skd, monkeypatch: pytest.MonkeyPatch) -> Skd:
     def no_process(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr("skd.study.subprocess", SimpleNamespace(run=no_process))
+    monkeypatch.setattr("skd.study.expansion.subprocess", SimpleNamespace(run=no_process))
     return skd
 
 
@@ -104,13 +104,13 @@ RESULTS = Path("results")
 
 
 def test_the_commands_under_test_are_all_there_are() -> None:
-    named = [c.name or c.callback.__name__ for c in cli.app.registered_commands]
+    named = [c.name or c.callback.__name__ for c in main.app.registered_commands]
     assert sorted(named) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_that_explains_each_option(command: str) -> None:
-    done = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(main.app, [command, "--help"], env={"COLUMNS": "200"})
     assert done.exit_code == 0
     assert f" {command} " in done.output
     rows = [line for line in done.output.splitlines() if line.lstrip("│ *").startswith("--")]
@@ -119,7 +119,7 @@ def test_every_command_has_help_that_explains_each_option(command: str) -> None:
 
 
 def test_without_a_command_the_help_is_shown() -> None:
-    done = CliRunner().invoke(cli.app, [])
+    done = CliRunner().invoke(main.app, [])
     assert all(command in done.output for command in COMMANDS)
 
 
@@ -177,7 +177,7 @@ def test_a_job_of_the_workflow_trains_and_tells_its_output(tiny: Skd) -> None:
 
 @pytest.mark.parametrize("command", ["train", "teacher", "errors"])
 def test_every_command_of_a_job_has_help(command: str) -> None:
-    done = CliRunner().invoke(cli.app, ["job", command, "--help"], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(main.app, ["job", command, "--help"], env={"COLUMNS": "200"})
     assert done.exit_code == 0
     assert f" {command} " in done.output
 

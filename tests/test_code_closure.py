@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skd.code.accepted import Acceptance, AcceptedError, add_accepted, changes_since, read_accepted
-from skd.code.closure import APART, LOOP, code_of, read_files, roots_of
-from skd.code.here import code_here, joined
+from skd.code.closure import APART, code_of, read_files
 from skd.models import network_family
-from skd.spec import DatasetSpec, MethodSpec, Recipe, RunSpec, TermSpec
+from skd.study.code_roots import LOOP, roots_of
+from skd.study.spec import DatasetSpec, MethodSpec, Recipe, RunSpec, TermSpec
+from skd.training.code_here import code_here, joined
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +31,11 @@ def run(*terms: str, network: str = "resnet8", dataset: str = "digits") -> RunSp
 def test_a_run_depends_on_its_own_files_and_not_on_others() -> None:
     files = set(code_here(run("kd")))
     assert {LOOP, "baselines/kd.py", "baselines/_precision.py", "skd/data/digits.py"} <= files
-    assert {"skd/models/resnet.py", "skd/simplifier.py", "skd/training/batch_norm.py"} <= files
+    assert {
+        "skd/models/resnet.py",
+        "skd/losses/simplifier.py",
+        "skd/training/batch_norm.py",
+    } <= files
     others = {"baselines/crd.py", "skd/models/vgg.py", "skd/data/cifar100.py"}
     assert not others & files
     assert "baselines/_negatives.py" in code_here(run("crd"))
@@ -39,23 +44,29 @@ def test_a_run_depends_on_its_own_files_and_not_on_others() -> None:
 
 def test_what_only_reads_sheets_keeps_files_or_tells_is_apart() -> None:
     files = set(code_here(run("kd")))
-    assert not {"skd/sheet.py", "skd/store.py", "skd/lease.py", "skd/jobs/gpu.py"} & files
+    files_of_the_store = {"skd/study/sheet.py", "skd/store/store.py", "skd/common/lease.py"}
+    assert not files_of_the_store & files
     assert not any(path.startswith(("report/", "workflow/")) for path in files)
     for pattern in APART:
         place = pattern.rstrip("*").replace(".", "/")
-        assert (ROOT / place).is_dir() or (ROOT / f"{place}.py").is_file(), pattern
+        assert (ROOT / place / "__init__.py").is_file() or (ROOT / f"{place}.py").is_file(), pattern
 
 
 def test_the_files_are_found_without_importing_them(tmp_path: Path) -> None:
-    for path in ("skd/training/loop.py", "skd/spec.py", "baselines/kd.py", "baselines/_own.py"):
+    for path in (
+        "skd/training/loop.py",
+        "skd/study/spec.py",
+        "baselines/kd.py",
+        "baselines/_own.py",
+    ):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("")
     (tmp_path / "skd/__init__.py").write_text("")
     (tmp_path / "baselines/kd.py").write_text("import nowhere\nfrom baselines._own import x\n")
-    (tmp_path / "baselines/_own.py").write_text("from skd.spec import y\n")
+    (tmp_path / "baselines/_own.py").write_text("from skd.study.spec import y\n")
     found = read_files(["baselines/kd.py", "baselines/gone.py"], tmp_path)
-    assert set(found) == {"baselines/kd.py", "baselines/_own.py", "skd/spec.py"}
-    assert set(code_of(["baselines/_own.py"], found)) == {"baselines/_own.py", "skd/spec.py"}
+    assert set(found) == {"baselines/kd.py", "baselines/_own.py", "skd/study/spec.py"}
+    assert set(code_of(["baselines/_own.py"], found)) == {"baselines/_own.py", "skd/study/spec.py"}
     before = found["baselines/_own.py"].digest
     (tmp_path / "baselines/_own.py").write_text("def (")  # which a run would not survive
     assert read_files(["baselines/kd.py"], tmp_path)["baselines/_own.py"].digest != before

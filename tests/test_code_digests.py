@@ -98,7 +98,7 @@ def test_other_versions_of_python_have_the_same_digests(tmp_path: Path) -> None:
         pytest.skip("no other Python of 3.11 or newer here; name some in SKD_PYTHONS")
     (tmp_path / "tricky.py").write_bytes(TRICKY)
     files = [tmp_path / "tricky.py"]
-    for package in ("skd", "baselines", "report"):
+    for package in ("skd", "baselines", "report", "benchmarks"):
         files += sorted((ROOT / package).rglob("*.py"))
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from skd.code.sources import code_facts, own_environment, source_files, sources_id
-from skd.provenance.comparing import code_text, same_code
+from skd.store.comparing import code_text, same_code
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = {"git_commit": "c0ffee", "git_clean": True}
@@ -26,7 +26,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def make_package(folder: Path) -> Path:
     """Leave a package of a few files, and return the folder that holds it."""
-    for name in ("skd/a.py", "skd/a/b.py", "skd/methods.yaml", "baselines/kd.py"):
+    for name in ("skd/a.py", "skd/a/b.py", "skd/losses/methods.yaml", "baselines/kd.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"# {name}\n")
     return folder
@@ -51,7 +51,7 @@ def test_the_digest_is_of_the_sources_wherever_they_lie(tmp_path: Path) -> None:
     assert sources_id(other) == before
 
 
-@pytest.mark.parametrize("name", ["skd/a.py", "skd/methods.yaml", "baselines/kd.py"])
+@pytest.mark.parametrize("name", ["skd/a.py", "skd/losses/methods.yaml", "baselines/kd.py"])
 def test_a_changed_renamed_or_added_source_changes_the_digest(tmp_path: Path, name: str) -> None:
     folder = make_package(tmp_path)
     seen = {sources_id(folder)}
@@ -67,7 +67,7 @@ def test_a_changed_renamed_or_added_source_changes_the_digest(tmp_path: Path, na
 
 def test_this_projects_digest_is_that_of_the_command_in_the_docs() -> None:
     names = [name for name, _ in source_files()]
-    assert {"skd/training/loop.py", "skd/methods.yaml", "baselines/kd.py"} <= set(names)
+    assert {"skd/training/loop.py", "skd/losses/methods.yaml", "baselines/kd.py"} <= set(names)
     page = (ROOT / "docs" / "provenance.md").read_text()
     (command,) = [line.strip() for line in page.splitlines() if "xargs sha256sum" in line]
     done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)

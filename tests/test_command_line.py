@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from skd.command_line import run
-from skd.files import UnwritableError
+from skd.cli.running import run
+from skd.common.files import UnwritableError
 
 
 def ended(command: Callable[[], object]) -> int:
@@ -53,7 +53,7 @@ def test_output_that_is_closed_or_interrupted_is_no_traceback(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skd.command_line._discard_output", lambda: None)
+    monkeypatch.setattr("skd.cli.running._discard_output", lambda: None)
     assert ended(closed) == 1
     assert ended(interrupted) == 130
     assert capsys.readouterr().err == ""

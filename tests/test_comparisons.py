@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from report.comparisons import MethodComparison, best_method, compare_methods
-from report.statistics import summarise
+from report.statistics.comparisons import MethodComparison, best_method, compare_methods
+from report.statistics.intervals import summarise
 
 PAIR = "resnet56--resnet20"
 ACCURACY = {

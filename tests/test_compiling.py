@@ -20,25 +20,25 @@ from emulated import emulated
 from stepping import assert_same_bits, train, trained_teacher, training_of
 from torch import nn
 
-from skd.errors import InterruptedRunError, RunFailedError
+from skd.common.errors import InterruptedRunError, RunFailedError
 from skd.models import Outputs, build_model
-from skd.store import Store
-from skd.training import compiling, first_step
+from skd.store.store import Store
+from skd.training import compiling, fast_paths
 from skd.training.batch_norm import counted_batch_norms
 from skd.training.compiling import CompilerError, compiled, flattened, reached_by
 from skd.training.execution import Execution, ExecutionError, choose, freeze, frozen
-from skd.training.first_step import FastPaths, decide, without_compiler
+from skd.training.fast_paths import FastPaths, decide, without_compiler
 from skd.training.loop import Training
-from skd.training.materials import Materials
+from skd.training.resources import Materials
 from skd.training.runs import complete
-from skd.training.teaching import LiveTeacher
+from skd.training.teacher import LiveTeacher
 
 COMPILED = choose("cpu", 1).model_copy(update={"compiled": True})
 ALWAYS = FastPaths(compile="always")
 FRESH = """
 import sys, tiny
 from pathlib import Path
-from skd.training.first_step import FastPaths
+from skd.training.fast_paths import FastPaths
 
 study = tiny.study(recipe={"epochs": 2, "milestones": []})
 print(tiny.numbers(tiny.run(study, Path(sys.argv[1]), "kd", paths=FastPaths(compile="always"))))
@@ -164,7 +164,7 @@ GPU = "NVIDIA H200"
 def decided(
     monkeypatch: pytest.MonkeyPatch, steps: int = 60_000, whole: bool = True, **changes: Any
 ) -> Execution:
-    monkeypatch.setattr(first_step, "gpu_model", lambda: GPU)
+    monkeypatch.setattr(fast_paths, "gpu_model", lambda: GPU)
     wanted = {key: changes.pop(key) for key in ("compile", "compile_steps", "kernels")
               if key in changes}  # fmt: skip
     execution = Execution(**{"device": "cuda", "threads": 1, **changes})
@@ -204,7 +204,7 @@ def test_kernels_need_a_table_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(ExecutionError, match=f"no table of kernels was measured for {GPU}.*tune"):
         decided(monkeypatch, kernels="always")
-    monkeypatch.setattr(first_step, "table_for", lambda name: Table if name == GPU else None)
+    monkeypatch.setattr(fast_paths, "table_for", lambda name: Table if name == GPU else None)
     assert decided(monkeypatch).kernels == Table.name
     assert decided(monkeypatch, kernels="never").kernels is None
     alone = decided(monkeypatch, compile="never", kernels="always")

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from skd.jobs.batches import Shape
 from skd.jobs.configuration import Configuration, ConfigurationError
 from skd.jobs.launch import Parallel
-from skd.planning.teacher_views import ViewsWish
+from skd.planning.batches import Shape
+from skd.planning.views_choice import ViewsWish
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = ROOT / "workflow" / "profiles" / "slurm" / "jobs.yaml"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import skd.terms
+import skd.losses.term
 import skd.training.loop
 from skd.authoring.contract import (
     PAIRS,
@@ -27,11 +27,12 @@ from skd.authoring.trial import (
     trial_spec,
 )
 from skd.data import facts, load
-from skd.methods import _listed, method_names, resolve
+from skd.losses.discovery import term_classes
+from skd.losses.methods import _listed, method_names, resolve
+from skd.losses.term import Batch, Peers, Term, TermContext, TermSettings
 from skd.models import _builders
-from skd.sheet import Method, StudyError
-from skd.spec import DatasetSpec, Recipe
-from skd.terms import Batch, Peers, Term, TermContext, TermSettings, term_classes
+from skd.study.sheet import Method, StudyError
+from skd.study.spec import DatasetSpec, Recipe
 
 TEN = [
     "student", "kd", "dkd", "crd", "reviewkd",
@@ -238,7 +239,7 @@ class Fails(Rule):
 
 class IsLessThanDocumented(Rule):
     class Settings(TermSettings):
-        idle: float = skd.terms.Field(1.0, description="changes nothing")
+        idle: float = skd.losses.term.Field(1.0, description="changes nothing")
         bare: float = 1.0
 
     def forward(self, batch: Batch) -> Tensor:
@@ -254,13 +255,13 @@ def problems(monkeypatch: pytest.MonkeyPatch):
                 monkeypatch.setattr(module, "term_classes", lambda: known)
             if hasattr(module, "term_class"):
                 monkeypatch.setattr(module, "term_class", known.__getitem__)
-        skd.fit._tried.cache_clear()
-        skd.fit._convolved.cache_clear()
+        skd.expansion.dry_run._tried.cache_clear()
+        skd.expansion.dry_run._convolved.cache_clear()
         method = with_simplifier("rule") if simplified else Method(name="rule")
         findings = [*check_method(resolve(method, {}), PAIRS[:1])]
         findings += check_settings("rule", PAIRS[:1])
-        skd.fit._tried.cache_clear()
-        skd.fit._convolved.cache_clear()
+        skd.expansion.dry_run._tried.cache_clear()
+        skd.expansion.dry_run._convolved.cache_clear()
         return {f"{f.subject}: {f.check}": f.problem for f in findings if f.problem}
 
     return check
@@ -268,7 +269,12 @@ def problems(monkeypatch: pytest.MonkeyPatch):
 
 MODULES_WITH_TERMS: list[ModuleType] = [
     sys.modules[name]
-    for name in ("skd.terms", "skd.methods", "skd.objective", "skd.authoring.contract")
+    for name in (
+        "skd.losses.term",
+        "skd.losses.methods",
+        "skd.losses.objective",
+        "skd.authoring.contract",
+    )
 ]
 
 
@@ -334,8 +340,8 @@ def test_a_rule_that_detaches_the_teacher_is_found_out_behind_a_simplifier(probl
 
 class HasAnOptionalSetting(Rule):
     class Settings(TermSettings):
-        times: int | None = skd.terms.Field(None, description="a factor, or none")
-        note: str = skd.terms.Field("", description="what no check can guess")
+        times: int | None = skd.losses.term.Field(None, description="a factor, or none")
+        note: str = skd.losses.term.Field("", description="what no check can guess")
 
     def forward(self, batch: Batch) -> Tensor:
         loss = super().forward(batch)

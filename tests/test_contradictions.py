@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from report.render import render
-from skd.analyses import commands
+from report.output.render import render
 from skd.analyses.checks import LOGITS, check_stored
 from skd.analyses.records import read_analysis
 from skd.analyses.stated import contradictions, possible
 from skd.analyses.study import analyse
-from skd.store import Entry, Store
-from skd.study import Expansion, write_expansion
+from skd.cli import analyse as analyse_command
+from skd.store.store import Entry, Store
+from skd.study.expansion import Expansion, write_expansion
 
 # What is possible.
 
@@ -130,11 +130,11 @@ def test_a_run_trained_anew_is_not_judged_by_an_older_analysis(expansion, result
 
 
 def test_other_files_than_the_recorded_ones_are_named(expansion, results, kd, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "load_expansion", lambda *_: expansion)
+    monkeypatch.setattr(analyse_command, "load_expansion", lambda *_: expansion)
     other = Store(results).run(expansion.cell("resnet8", "student").runs[0])
     kd.logits_path.write_bytes(other.logits_path.read_bytes())
     other.weights_path.write_bytes(b"others")
-    commands.analyse("tiny", results, ["kd"])
+    analyse_command.analyse("tiny", results, ["kd"])
     said = capsys.readouterr().err
     assert f"CONTRADICTED {tiny.PAIR}/kd seed 0 (run {kd.id}): {LOGITS} is not the recorded" in said
     assert f"(run {other.id}): weights.safetensors is not the recorded file" in said

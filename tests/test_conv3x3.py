@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from skd.kernels import command, search, tables, tuning
+from skd.cli import tune_kernels
+from skd.kernels import search, tables, tuning
 from skd.kernels.conv3x3 import conv3x3, conv3x3_weight_gradient
 from skd.kernels.layers import KernelConv2d, eligible, use_kernels
 from skd.kernels.tables import (
@@ -78,14 +79,14 @@ def test_in_tritons_interpreter() -> None:
 
 def test_triton_is_not_imported_before_a_kernel_runs() -> None:
     code = (
-        "import sys, skd.kernels.layers, skd.kernels.tuning, skd.kernels.command\n"
+        "import sys, skd.kernels.layers, skd.kernels.tuning, skd.cli.tune_kernels\n"
         "assert 'triton' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=HERE.parent, check=True)
 
 
 def test_the_command_and_tables_import_no_torch() -> None:
-    code = "import sys, skd.kernels.command, skd.kernels.search; assert 'torch' not in sys.modules"
+    code = "import sys, skd.cli.tune_kernels, skd.kernels.search; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=HERE.parent, check=True)
 
 
@@ -258,7 +259,7 @@ def test_nothing_is_tuned_where_nothing_can_be_written(
     if not writable:
         folder.touch()
     app = typer.Typer()
-    app.command()(command.tune_kernels)
+    app.command()(tune_kernels.tune_kernels)
     done = CliRunner().invoke(app, ["--network", "resnet8", "--output", str(folder)])
     assert len(tuned) == writable
     if writable:
@@ -438,7 +439,7 @@ def test_tuning_needs_a_gpu() -> None:
         with pytest.raises(KernelsError, match="there is none here"):
             tune([SHAPE], ["float32"], device, 1.0)
     app = typer.Typer()
-    app.command()(command.tune_kernels)
+    app.command()(tune_kernels.tune_kernels)
     done = CliRunner().invoke(app, ["--minutes", "0"])
     assert isinstance(done.exception, KernelsError)
     assert "torch finds none here" in str(done.exception)
@@ -447,7 +448,7 @@ def test_tuning_needs_a_gpu() -> None:
 def test_results_are_shown() -> None:
     console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     console.print(
-        command.results(table(entry(), entry(direction="input_gradient", microseconds=10)))
+        tune_kernels.results(table(entry(), entry(direction="input_gradient", microseconds=10)))
     )
     shown = console.export_text()
     assert "1.80x" in shown

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WRITE = """
 import sys
 from pathlib import Path
-from skd.files import write_atomically
+from skd.common.files import write_atomically
 from tests.dying import Dying
 folder = Path(sys.argv[1])
 dying = Dying(folder, int(sys.argv[2]))

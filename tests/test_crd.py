@@ -24,9 +24,9 @@ from baselines._negatives import (
     draw_without_replacement,
 )
 from baselines.crd import CRD
-from skd.models.outputs import Outputs
+from skd.losses.term import Alone, Batch, UnfitError
+from skd.models.network import Outputs
 from skd.randomness import Draws
-from skd.terms import Alone, Batch, UnfitError
 
 IMAGES, CLASSES, WIDTH = 40, 5, 6
 LABELS = torch.arange(IMAGES) % CLASSES

@@ -14,11 +14,11 @@ from torch import Tensor
 
 import baselines.crd
 from baselines.crd import CRD
-from skd.models.outputs import Outputs
-from skd.objective import Objective
+from skd.losses.objective import Objective
+from skd.losses.term import Alone, Batch, TermContext
+from skd.models.network import Outputs
 from skd.randomness import Draws, seeded
-from skd.spec import MethodSpec, TermSpec
-from skd.terms import Alone, Batch, TermContext
+from skd.study.spec import MethodSpec, TermSpec
 
 IMAGES, CLASSES, SIZE, GROUP, WIDTH, STEPS = 60, 5, 16, 4, 6, 3
 LABELS = torch.arange(IMAGES) % CLASSES

@@ -20,8 +20,8 @@ import baselines.crd
 from baselines._contrast import Drawn, Listed
 from baselines._negatives import OtherClasses, draws_for, first_different
 from baselines.crd import CRD
-from skd.models.outputs import Outputs
-from skd.terms import Alone
+from skd.losses.term import Alone
+from skd.models.network import Outputs
 
 IMAGES = 40
 # Classes of 4, 9, 13 and 14 images, in no order.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.ctkd import CTKD, ctkd_loss, reversal_strength, reverse_gradient
-from skd.terms import Term
+from skd.losses.term import Term
 
 
 def log_softmax(row: list[float], temperature: float) -> list[float]:

@@ -17,10 +17,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torchvision.datasets import CIFAR100
 
+from skd.common.errors import UnknownNameError
 from skd.data import data_root, dataset_names, digits, load, synthetic
 from skd.data.images import DataError, Images, limit, stratified_order, validation_split
-from skd.errors import UnknownNameError
-from skd.spec import DatasetSpec
+from skd.study.spec import DatasetSpec
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import pytest
 from reported import FIRST, THIRD, filled, make_card, make_record
 from typer.testing import CliRunner
 
-from report.commands import DiffError
-from report.differences import compare_sets
+from report.equivalence.differences import compare_sets
 from report.findings import find
-from skd import cli
-from skd.store import Store
-from skd.study import write_expansion
+from skd.cli import main
+from skd.cli.diff import DiffError
+from skd.store.store import Store
+from skd.study.expansion import write_expansion
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_other_teachers_are_told(sets) -> None:
 
 
 def test_the_command_lists_flipped_verdicts(sets) -> None:
-    done = CliRunner().invoke(cli.app, ["diff", *map(str, sets)], env={"COLUMNS": "160"})
+    done = CliRunner().invoke(main.app, ["diff", *map(str, sets)], env={"COLUMNS": "160"})
     assert done.exit_code == 0
     assert "Flipped verdicts: 1" in done.output
     assert "lower → reproduced" in done.output
@@ -86,7 +86,7 @@ def test_the_command_lists_flipped_verdicts(sets) -> None:
 
 def test_what_cannot_be_compared_is_refused(sets, tmp_path) -> None:
     def refused(*arguments: object) -> str:
-        done = CliRunner().invoke(cli.app, ["diff", *map(str, arguments)])
+        done = CliRunner().invoke(main.app, ["diff", *map(str, arguments)])
         assert isinstance(done.exception, DiffError)
         return str(done.exception)
 

@@ -11,9 +11,9 @@ import pytest
 
 import baselines
 import skd.data
+import skd.losses.term
 import skd.models
-import skd.terms
-from skd.study import expansion_path, load_expansion
+from skd.study.expansion import expansion_path, load_expansion
 
 SHEET = """
 title: T
@@ -35,7 +35,7 @@ Add = Callable[[ModuleType, str], Path]
 
 
 def forget() -> None:
-    skd.terms._found.cache_clear()
+    skd.losses.discovery._found.cache_clear()
     skd.models._found.cache_clear()
     skd.models._builders.cache_clear()
 
@@ -152,7 +152,7 @@ def test_warnings_come_through_where_a_study_is_expanded_in_a_process_of_its_own
     def child(command: list[str], **_: object) -> object:
         return SimpleNamespace(returncode=2, stderr="skd: warning: one\nskd: the error\n")
 
-    monkeypatch.setattr("skd.study.subprocess.run", child)
+    monkeypatch.setattr("skd.study.expansion.subprocess.run", child)
     with pytest.raises(ValueError, match=r"^the error$"):
         load_expansion("plain", tmp_path / "results")
     assert capsys.readouterr().err == "skd: warning: one\n"

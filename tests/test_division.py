@@ -13,12 +13,12 @@ import torch
 
 from skd.data import load as load_images
 from skd.models import build_model
-from skd.training.division import Division, DivisionError
+from skd.training.data_parallel import Division, DivisionError
+from skd.training.distributed import Single
 from skd.training.execution import choose
 from skd.training.loop import Training
-from skd.training.materials import Material
-from skd.training.processes import Single
-from skd.training.teaching import LiveTeacher
+from skd.training.resources import Material
+from skd.training.teacher import LiveTeacher
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 2, "milestones": [1], "batch_size": 32, "bn_batch": 8, "last_batch": "drop"}

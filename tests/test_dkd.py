@@ -13,7 +13,7 @@ from torch import Tensor
 
 from baselines.dkd import DKD, dkd_loss
 from baselines.kd import kd_loss
-from skd.terms import TermContext, UnfitError
+from skd.losses.term import TermContext, UnfitError
 
 Row = list[Decimal]
 STEP = Decimal("1e-15")  # of central differences; with 50 digits they are exact to about 1e-30

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(
     path
-    for folder in ("skd", "report", "baselines", "tools")
+    for folder in ("skd", "report", "baselines", "benchmarks", "tools")
     for path in (ROOT / folder).rglob("*.py")
 )
 

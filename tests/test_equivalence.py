@@ -12,16 +12,16 @@ from reported import ACCURACY, FIRST, PAIRS, THIRD, filled, make_card, make_reco
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 from typer.testing import CliRunner
 
-from report.commands import DiffError
-from report.differences import UNRECORDED, compare_sets, execution_of
-from report.equivalence import SetEquivalence, equivalence_of, outcome_of
+from report.equivalence.differences import UNRECORDED, compare_sets, execution_of
+from report.equivalence.equivalence import SetEquivalence, equivalence_of, outcome_of
 from report.findings import find
-from report.statistics import Difference, averaged, mean_difference, paired_difference
-from skd import cli
-from skd.records import Failure
-from skd.spec import Recipe
-from skd.store import Store
-from skd.study import Cell, Expansion, write_expansion
+from report.statistics.intervals import Difference, averaged, mean_difference, paired_difference
+from skd.cli import main
+from skd.cli.diff import DiffError
+from skd.store.records import Failure
+from skd.store.store import Store
+from skd.study.expansion import Cell, Expansion, write_expansion
+from skd.study.spec import Recipe
 
 STEP = 0.01  # of accuracies over 10,000 images
 BFLOAT16 = {"device": "cuda", "precision": "bfloat16", "compiled": True, "kernels": "h100"}
@@ -295,7 +295,7 @@ def test_ways_of_executing_are_listed_where_they_differ(sets) -> None:
 
 def run(*arguments: object, columns: int = 160) -> tuple[int, str]:
     command = ["diff", *map(str, arguments)]
-    done = CliRunner().invoke(cli.app, command, env={"COLUMNS": str(columns)})
+    done = CliRunner().invoke(main.app, command, env={"COLUMNS": str(columns)})
     assert done.exception is None or isinstance(done.exception, SystemExit)
     return done.exit_code, done.output
 
@@ -355,6 +355,6 @@ def test_the_table_fits_a_terminal(tmp_path: Path, columns: int) -> None:
 @pytest.mark.parametrize("points", ["0", "-1", "nan", "inf"])
 def test_a_margin_that_is_none_is_refused(sets, points: str) -> None:
     _, a, b = sets
-    done = CliRunner().invoke(cli.app, ["diff", str(a), str(b), "--equivalence", points])
+    done = CliRunner().invoke(main.app, ["diff", str(a), str(b), "--equivalence", points])
     assert isinstance(done.exception, DiffError)
     assert "allowed: a number of points above 0" in str(done.exception)

@@ -14,18 +14,18 @@ import torch
 from stepping import METHODS, train, trained_teacher, training_of
 from torch.overrides import TorchFunctionMode
 
-from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError
+from skd.common.errors import DeviceFailedError, InterruptedRunError, RunFailedError
 from skd.randomness import Draws
-from skd.records import Record
-from skd.store import Store
+from skd.store.records import Record
+from skd.store.store import Store
 from skd.training.execution import choose, frozen
 from skd.training.lanes import in_lanes
 from skd.training.loop import Training
-from skd.training.materials import Materials
+from skd.training.resources import Materials
 from skd.training.runs import complete
 from skd.training.schedule import make_optimizer
+from skd.training.teacher import LiveTeacher
 from skd.training.teachers import train_teacher
-from skd.training.teaching import LiveTeacher
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def test_runs_side_by_side_are_the_same_runs_alone(tmp_path, alone, lanes: int) 
 def test_a_lane_whose_loss_is_not_finite_leaves_and_the_others_stay(
     tmp_path, alone, monkeypatch
 ) -> None:
-    from skd.objective import Objective
+    from skd.losses.objective import Objective
 
     forward = Objective.forward
 

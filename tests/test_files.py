@@ -5,8 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from skd.files import UnwritableError, check_writable, check_writable_folder, write_atomically
-from skd.system_errors import explained
+from skd.common.files import (
+    UnwritableError,
+    check_writable,
+    check_writable_folder,
+    write_atomically,
+)
+from skd.common.system_errors import explained
 
 
 @pytest.mark.parametrize(

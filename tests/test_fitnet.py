@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.fitnet import FitNet, fitnet_loss
-from skd.terms import TermContext, UnfitError
+from skd.losses.term import TermContext, UnfitError
 
 # Sizes of the student's and the teacher's map, the convolution between them: kernel, stride,
 # padding, transposed.

@@ -10,18 +10,18 @@ import team_work
 import tiny
 import torch
 
+from skd.common.errors import InterruptedRunError
 from skd.data import load as load_images
 from skd.data.views import ViewMaker, epoch_order
-from skd.errors import InterruptedRunError
 from skd.jobs.launch import together
-from skd.records import Record
-from skd.store import Store
-from skd.study import Expansion
-from skd.terms import term_classes
-from skd.training.division import Division
+from skd.losses.discovery import term_classes
+from skd.store.records import Record
+from skd.store.store import Store
+from skd.study.expansion import Expansion
+from skd.training.data_parallel import Division
 from skd.training.execution import choose
 from skd.training.lanes import in_lanes
-from skd.training.materials import Materials
+from skd.training.resources import Materials
 from skd.training.runs import complete
 from skd.training.teacher_views import make_teacher_views
 from skd.training.teachers import train_teacher
@@ -171,7 +171,7 @@ def test_a_step_on_photos_is_recorded_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setenv("SKD_DATA", str(tmp_path))
-    monkeypatch.setattr("skd.training.materials.cores_of_one_process", lambda: workers)
+    monkeypatch.setattr("skd.training.resources.cores_of_one_process", lambda: workers)
     photos.make_folder(tmp_path / "made-up")
     settings = {"simplifier": {"group": 2}, "crd": {"negatives": 4}}
     expansion = tiny.study(

@@ -13,13 +13,13 @@ import pytest
 import tiny
 import torch
 
-from skd.errors import InterruptedRunError
-from skd.objective import Objective
-from skd.store import Store
+from skd.common.errors import InterruptedRunError
+from skd.losses.objective import Objective
+from skd.store.store import Store
 from skd.training.execution import choose
-from skd.training.first_step import FastPaths
+from skd.training.fast_paths import FastPaths
 from skd.training.lanes import in_lanes
-from skd.training.materials import Materials
+from skd.training.resources import Materials
 from skd.training.runs import complete
 from skd.training.teachers import train_teacher
 
@@ -36,7 +36,7 @@ SIXTY_STEPS = """
 import sys, tiny
 from pathlib import Path
 from skd.training.execution import choose
-from skd.training.first_step import FastPaths
+from skd.training.fast_paths import FastPaths
 
 study = tiny.study(methods=["reviewkd"], recipe={"epochs": 30, "milestones": [20]})
 gpu = {"execution": choose("cuda", 1), "paths": FastPaths(compile="always")}

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from skd.sheet_files import STUDIES
+from skd.study.sheet_files import STUDIES
 
 pytestmark = pytest.mark.slow
 

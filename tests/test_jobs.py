@@ -12,23 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planned import GPU, study, timing, timings
 
-from skd.errors import FAILED, INTERRUPTED, SkdError, UnknownNameError
+from skd.common.errors import FAILED, INTERRUPTED, SkdError, UnknownNameError
+from skd.common.lease import lease
 from skd.jobs import slurm
-from skd.jobs.batches import Shape, entries_by_output, make_batches
 from skd.jobs.driver import comment_of, orphans_of, study_of, take_over
 from skd.jobs.errors import JobError, find_errors, note_error
 from skd.jobs.overview import overview, projected_seconds
-from skd.jobs.packing import count, lanes_that_help, runs_side_by_side
-from skd.jobs.requests import batch_request, teacher_request
 from skd.jobs.workers import leave_note, run_workers, saving_margin
-from skd.lease import lease
-from skd.planning.model import estimate_run, usual_device
+from skd.planning.batches import Shape, entries_by_output, make_batches
+from skd.planning.estimates import estimate_run, usual_device
+from skd.planning.packing import count, lanes_that_help, runs_side_by_side
+from skd.planning.requests import batch_request, teacher_request
 from skd.planning.survey import survey
-from skd.records import Progress
-from skd.sheet import StudyError
-from skd.store import Entry, Store
+from skd.store.records import Progress
+from skd.store.store import Entry, Store
+from skd.study.sheet import StudyError
 
-HOLD = "from pathlib import Path; from skd.lease import lease; import os, sys, time, signal\n"
+HOLD = (
+    "from pathlib import Path; from skd.common.lease import lease; import os, sys, time, signal\n"
+)
 
 
 def python(code: str, *arguments: object) -> list[str]:

@@ -12,16 +12,16 @@ import tiny
 import yaml
 from test_store import card_of, make_failure, make_record
 
-from report.reading import read_run
+from report.frames.reading import read_run
 from skd.analyses.sources import UnusableError, stored_run
-from skd.files import UnwritableError, read_json, write_json
-from skd.judging import IdentityError
+from skd.common.files import UnwritableError, read_json, write_json
 from skd.planning.timings import load
 from skd.provenance.checking import RefusedError, check
 from skd.provenance.reading import read_record
-from skd.status import cell_result, teacher_outcome
-from skd.store import Entry, Store, StoreError
-from skd.study import (
+from skd.store.checks import IdentityError
+from skd.store.status import cell_result, teacher_outcome
+from skd.store.store import Entry, Store, StoreError
+from skd.study.expansion import (
     Expansion,
     kept_expansion,
     load_expansion,
@@ -249,7 +249,7 @@ def test_an_edited_expansion_is_made_anew_with_a_word(
         write_expansion(fresh, tmp_path)
         return subprocess.CompletedProcess([], 0, stderr="")
 
-    monkeypatch.setattr("skd.study.subprocess.run", expand)
+    monkeypatch.setattr("skd.study.expansion.subprocess.run", expand)
     assert load_expansion(str(sheet), tmp_path) == fresh
     assert capsys.readouterr().err == ""
     edit(path, change)

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.kd import KD, kd_loss
-from skd.models.outputs import Outputs
+from skd.losses.term import Batch, TermContext
+from skd.models.network import Outputs
 from skd.randomness import Draws
-from skd.terms import Batch, TermContext
 
 SHAPES = ((1, 2), (3, 10), (16, 100), (4, 1))
 TEMPERATURES = (0.5, 1.0, 4.0, 20.0)

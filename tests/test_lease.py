@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-import skd.lease
-from skd.errors import InterruptedRunError, SkdWarning
-from skd.lease import (
+import skd.common.lease
+from skd.common.errors import InterruptedRunError, SkdWarning
+from skd.common.lease import (
     CLOCK_SECONDS,
     STALE_SECONDS,
     Holder,
@@ -27,7 +27,7 @@ from skd.lease import (
     holder,
     lease,
 )
-from skd.living import process_start
+from skd.common.process_identity import process_start
 
 HERE = socket.gethostname()
 ELSEWHERE = "another-machine"
@@ -36,7 +36,7 @@ DEADLINE = 30.0  # of a wait that only a defect makes so long
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(skd.lease, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(skd.common.lease, "HEARTBEAT_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -191,7 +191,9 @@ def test_a_heartbeat_far_ahead_that_stays_alone_is_taken_over(folder: Path, ahea
 def test_a_living_holder_whose_clock_is_hours_ahead_keeps_its_lease(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(skd.lease, "WATCHED_BEATS", 1000)  # until it beats, however busy this is
+    monkeypatch.setattr(
+        skd.common.lease, "WATCHED_BEATS", 1000
+    )  # until it beats, however busy this is
     hours = 5 * 3600
     path = leave(folder, host=ELSEWHERE, heartbeat=time.time() + hours)
 
@@ -230,7 +232,7 @@ def test_a_living_holder_is_not_taken_over(folder: Path, changes: dict[str, obje
 HOLD = """
 import sys, time
 from pathlib import Path
-from skd.lease import lease
+from skd.common.lease import lease
 assert "torch" not in sys.modules
 with lease(Path(sys.argv[1]), wait=False):
     print("held", flush=True)
@@ -346,7 +348,7 @@ def test_a_holder_that_was_taken_over_notices_and_leaves_the_lease_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch, beating: bool
 ) -> None:
     if not beating:
-        monkeypatch.setattr(skd.lease, "HEARTBEAT_SECONDS", 600.0)
+        monkeypatch.setattr(skd.common.lease, "HEARTBEAT_SECONDS", 600.0)
     theirs = folder / "lease-2.json"
     with lease(folder, wait=False) as check:
         leave(folder, number=2)
@@ -416,17 +418,17 @@ def test_a_slow_taker_does_not_oust_one_who_came_meanwhile(
     seen = leave(folder, started="1")
     if left == "a lease that is being released":
         seen.write_text("")
-    create = skd.lease._create
+    create = skd.common.lease._create
     meanwhile: list[Callable[[], None]] = []
 
     def create_late(folder: Path, number: int) -> Path | None:
-        monkeypatch.setattr(skd.lease, "_create", create)
+        monkeypatch.setattr(skd.common.lease, "_create", create)
         with lease(folder, wait=False):
             pass
         meanwhile.append(stack.enter_context(lease(folder, wait=False)))
         return create(folder, number)
 
-    monkeypatch.setattr(skd.lease, "_create", create_late)
+    monkeypatch.setattr(skd.common.lease, "_create", create_late)
     with pytest.raises(LeaseHeldError), lease(folder, wait=False):
         pass
     meanwhile[0]()

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from skd.errors import SkdError
-from skd.files import write_atomically
-from skd.lease import lease
-from skd.leftovers import survey, tidy
-from skd.store import Entry, Store
-from skd.temporary import ABANDONED_SECONDS, abandoned, temporary_files, temporary_name
+from skd.common.errors import SkdError
+from skd.common.files import write_atomically
+from skd.common.lease import lease
+from skd.common.temporary_files import ABANDONED_SECONDS, abandoned, temporary_files, temporary_name
+from skd.store.leftovers import survey, tidy
+from skd.store.store import Entry, Store
 from tests import tiny
 
 STUDY = tiny.study(methods=["student"], recipe={"epochs": 1, "milestones": []})
@@ -24,7 +24,7 @@ NOT_OURS = (".record.json", ".hidden", "record.json", ".a.0123", ".nfs0000000001
 DIE_WRITING = """
 import os, signal, sys
 from pathlib import Path
-from skd.files import write_atomically
+from skd.common.files import write_atomically
 os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 write_atomically(Path(sys.argv[1]), b"new")
 """
@@ -144,7 +144,7 @@ def test_a_finished_run_in_a_folder_that_cannot_be_written_is_no_error(
     def read_only(*_: object, **__: object) -> None:
         raise PermissionError(30, "Read-only file system")
 
-    monkeypatch.setattr("skd.leftovers.lease", read_only)
+    monkeypatch.setattr("skd.store.leftovers.lease", read_only)
     try:
         tidy(finished)
     except SkdError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skd.models import network_names
-from skd.published import (
+from skd.study.published import (
     COMMON_RECIPES,
     FOLDER,
     OWN,
@@ -16,7 +16,7 @@ from skd.published import (
     recipe_changes,
     unlike_published,
 )
-from skd.spec import DatasetSpec, Recipe
+from skd.study.spec import DatasetSpec, Recipe
 
 CIFAR, IMAGENET = DatasetSpec(name="cifar100"), DatasetSpec(name="imagenet")
 HEADER = "teacher,student,method,top1,top5,reported_epoch,n_runs,sd,source"

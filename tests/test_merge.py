@@ -11,13 +11,13 @@ import pytest
 import tiny
 from test_store import card_of, leave_dead_lease, make_card, make_failure, make_record
 
-from skd.lease import holder, lease
+from skd.common.lease import holder, lease
 from skd.provenance import merging
-from skd.provenance.comparing import differences
-from skd.records import Collapse, Record, TeacherCard
-from skd.spec import DatasetSpec, ImportedTeacher
-from skd.store import Entry, Store
-from skd.study import Cell, Expansion, write_expansion
+from skd.store.comparing import differences
+from skd.store.records import Collapse, Record, TeacherCard
+from skd.store.store import Entry, Store
+from skd.study.expansion import Cell, Expansion, write_expansion
+from skd.study.spec import DatasetSpec, ImportedTeacher
 
 CONTENT = b"weights of one machine"
 TEACHER_WEIGHTS = b"weights of the teacher"
@@ -598,7 +598,7 @@ def test_a_source_that_changes_while_it_is_merged_is_noticed(
             change()
             carry_out(*arguments)
 
-        monkeypatch.setattr("skd.provenance.commands.carry_out", changed)
+        monkeypatch.setattr("skd.cli.provenance.carry_out", changed)
         status, _, err = skd("merge", "theirs")
         assert status == 2
         assert "changed since it was checked" in err
@@ -622,7 +622,7 @@ def test_a_run_that_is_taken_or_finished_while_others_are_merged_is_left_alone(
         with lease(ours.run(entry.id).folder, wait=False):
             carry_out(*arguments)
 
-    monkeypatch.setattr("skd.provenance.commands.carry_out", taken)
+    monkeypatch.setattr("skd.cli.provenance.carry_out", taken)
     status, _, err = skd("merge", "theirs")
     assert (status, "is being trained by" in err) == (2, True)
     assert ours.run(entry.id).record() is None
@@ -631,7 +631,7 @@ def test_a_run_that_is_taken_or_finished_while_others_are_merged_is_left_alone(
         put_run(ours, cell, top1=50.0)
         carry_out(*arguments)
 
-    monkeypatch.setattr("skd.provenance.commands.carry_out", finished)
+    monkeypatch.setattr("skd.cli.provenance.carry_out", finished)
     status, _, err = skd("merge", "theirs")
     assert (status, "since it was checked, different: " in err) == (2, True)
     assert ours.run(entry.id).record().last.top1 == 50.0

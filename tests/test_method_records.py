@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from report.render import render
+from report.output.render import render
 
 TEACHER, STUDENT = 64, 64  # pooled widths of the tiny pair, resnet8 both
 IMAGES, CLASSES, WIDTH = 80, 10, 128

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from skd.models import build_model, network_names
 from skd.models.accounting import count_parameters, multiply_adds
 from skd.models.layers import channel_shuffle
-from skd.models.outputs import FeatureNetwork
+from skd.models.network import FeatureNetwork
 from skd.models.resnet import ResNet
 from skd.models.wrn import WideResNet
 

@@ -8,10 +8,10 @@ import pytest
 
 from skd.authoring.contract import PAIRS
 from skd.authoring.trial import Trial, make_teacher, same_student, train, trial_spec
-from skd.methods import resolve
-from skd.sheet import Method
-from skd.simplifier import SimplifierSettings
-from skd.terms import TermSettings
+from skd.losses.methods import resolve
+from skd.losses.simplifier import SimplifierSettings
+from skd.losses.term import TermSettings
+from skd.study.sheet import Method
 
 
 def ends(first: dict[str, Any], second: dict[str, Any]) -> tuple[Trial, Trial]:

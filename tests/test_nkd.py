@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.nkd import NKD, nkd_loss
-from skd.terms import UnfitError
+from skd.losses.term import UnfitError
 
 
 def log_softmax(row: list[float], temperature: float = 1.0) -> list[float]:

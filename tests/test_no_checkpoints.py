@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from skd.errors import TeacherError
+from skd.common.errors import TeacherError
 from skd.models import build_model
-from skd.training.fitting import build_loaded
+from skd.training.loading import build_loaded
 from skd.training.state_dicts import read_state_dict
 
 

@@ -15,14 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import skd.objective
-from skd.methods import method_names, needs_teacher, resolve
-from skd.models.outputs import Outputs
-from skd.objective import Objective
+import skd.losses.objective
+from skd.losses.discovery import term_class
+from skd.losses.methods import method_names, needs_teacher, resolve
+from skd.losses.objective import Objective
+from skd.losses.term import Alone, Batch, Term, TermContext, TermSettings
+from skd.models.network import Outputs
 from skd.randomness import Draws
-from skd.sheet import Method, StudyError
-from skd.spec import MethodSpec, Recipe, SimplifierSpec, TermSpec
-from skd.terms import Alone, Batch, Term, TermContext, TermSettings, term_class
+from skd.study.sheet import Method, StudyError
+from skd.study.spec import MethodSpec, Recipe, SimplifierSpec, TermSpec
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
 
 CLASSES = 7
@@ -454,7 +455,7 @@ def test_a_term_that_redeclares_its_weights_keeps_their_check(field, value):
 
 def learned_objective(monkeypatch: pytest.MonkeyPatch, **simplifier: Any) -> Objective:
     known = {"learned": Learned}
-    monkeypatch.setattr(skd.objective, "term_class", lambda n: known.get(n) or term_class(n))
+    monkeypatch.setattr(skd.losses.objective, "term_class", lambda n: known.get(n) or term_class(n))
     made = [
         TermSpec(term=name, version=1, settings={"teacher": who})
         for name, who in (("learned", "raw"), ("learned", "raw"), ("kd", "simplified"))

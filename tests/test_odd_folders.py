@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from report.cli import main as report_main
-from skd.expand import expand_study
-from skd.study import expansion_path, read_expansion, write_expansion
+from skd.cli.report import main as report_main
+from skd.expansion.expand import expand_study
+from skd.study.expansion import expansion_path, read_expansion, write_expansion
 
 SHEET = """
 title: A very small study
@@ -63,7 +63,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         write_expansion(study, results, Path(output) if output else None)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr("skd.study.subprocess", SimpleNamespace(run=expanded))
+    monkeypatch.setattr("skd.study.expansion.subprocess", SimpleNamespace(run=expanded))
 
 
 def files(folder: Path) -> list[str]:
@@ -153,8 +153,8 @@ def test_to_look_at_a_study_leaves_the_kept_expansion_as_it_is(
 
 COMMANDS = """
 import contextlib, io, json, sys
-from report.cli import main as report
-from skd.cli import main as skd
+from skd.cli.report import main as report
+from skd.cli.main import main as skd
 done = []
 for name, *arguments in json.loads(sys.argv[1]):
     sys.argv, said, status = [name, *arguments], io.StringIO(), 0
@@ -257,7 +257,7 @@ def test_an_error_that_is_the_codes_fault_keeps_its_traceback(
     def faulty(*_: Any) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
-    monkeypatch.setattr("skd.jobs.watching.look_up", faulty)
+    monkeypatch.setattr("skd.cli.status.look_up", faulty)
     with pytest.raises(OSError, match="Bad file descriptor"):
         skd("status", "tiny")
 
@@ -280,7 +280,7 @@ def test_a_wrong_checkpoint_is_refused_before_data_are_loaded_or_a_store_is_made
     def load(*_: Any) -> None:
         raise AssertionError("data were loaded")
 
-    monkeypatch.setattr("skd.training.materials.Materials.data", load)
+    monkeypatch.setattr("skd.training.resources.Materials.data", load)
     torch.save({"other": torch.zeros(1)}, "empty.pth")
     assert words in line(skd(command, checkpoint, "--network", network))
     assert files(here) == ["empty.pth"]

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 from planned import leave_views_card, study
 
-from skd.code.stale import Finished
-from skd.files import write_json
-from skd.jobs.batches import Shape, make_batches
-from skd.jobs.outputs import (
+from skd.common.files import write_json
+from skd.jobs.rule_outputs import (
     cells_content,
     cells_file,
     code_has_changed,
@@ -19,10 +17,12 @@ from skd.jobs.outputs import (
     teacher_file,
     views_file,
 )
-from skd.planning.teacher_views import ViewsPlan, ViewsWish, plan_views
-from skd.records import TeacherCard
-from skd.store import Entry, Store
-from skd.study import Expansion
+from skd.planning.batches import Shape, make_batches
+from skd.planning.views_choice import ViewsPlan, ViewsWish, plan_views
+from skd.store.records import TeacherCard
+from skd.store.stale import Finished
+from skd.store.store import Entry, Store
+from skd.study.expansion import Expansion
 
 
 def reading_logits(expansion: Expansion) -> Expansion:

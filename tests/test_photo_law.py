@@ -17,7 +17,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as vision
 from torchvision.transforms.v2 import functional as vision2
 
-from skd.data.photo_law import (
+from skd.data.photos.random_resized_crop import (
     Crop,
     draw_crop,
     epoch_numbers,

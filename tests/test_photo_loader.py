@@ -14,9 +14,9 @@ from torchvision.transforms import functional as vision
 
 from skd.data import make_tests, make_views
 from skd.data.images import DataError, Images
-from skd.data.photo_decoding import decode
-from skd.data.photo_law import evaluation_view, training_view
-from skd.data.photo_views import PhotoViews, TestPhotos
+from skd.data.photos.decoding import decode
+from skd.data.photos.random_resized_crop import evaluation_view, training_view
+from skd.data.photos.views import PhotoViews, TestPhotos
 from skd.data.views import TestPixels, ViewMaker, epoch_order
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -210,7 +210,7 @@ def test_closing_ends_the_processes(views, helped):
 
 
 def test_test_photos_come_in_order_as_an_evaluation_sees_them(images, monkeypatch):
-    monkeypatch.setattr("skd.data.photo_views.TEST_BATCH", {"cpu": 4})
+    monkeypatch.setattr("skd.data.photos.views.TEST_BATCH", {"cpu": 4})
     tests = make_tests(images, CPU)
     assert isinstance(tests, TestPhotos)
     assert not tests.on_device

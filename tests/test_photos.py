@@ -19,16 +19,17 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.datasets import ImageFolder
 
+from skd.common.frozen import canonical, digest
 from skd.data import facts, imagenet
 from skd.data.images import DataError, stratified_order
-from skd.data.photo_decoding import decode, jpeg_decoder
-from skd.data.photo_files import PhotoFiles
-from skd.data.photo_folders import load_folder
-from skd.expand import expand
-from skd.planning.teacher_views import ViewsWish, plan_views
-from skd.sheet import Sheet
-from skd.spec import DatasetSpec, FolderSpec, canonical, digest
-from skd.store import Store
+from skd.data.photos.decoding import decode, jpeg_decoder
+from skd.data.photos.files import PhotoFiles
+from skd.data.photos.folders import load_folder
+from skd.expansion.expand import expand
+from skd.planning.views_choice import ViewsWish, plan_views
+from skd.store.store import Store
+from skd.study.sheet import Sheet
+from skd.study.spec import DatasetSpec, FolderSpec
 from skd.training.execution import choose
 from skd.training.teacher_views import TeacherViewsError, make_teacher_views
 

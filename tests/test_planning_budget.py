@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from planned import study
 
 from skd.planning.budget import Proposal, propose, sheet_lines
-from skd.sheet import Pair, Sheet
+from skd.study.sheet import Pair, Sheet
 
 PAIRS = (("resnet56", "resnet20"), ("vgg13", "resnet20"), ("vgg13", "MobileNetV2"))
 STUDY = study(PAIRS, ("student", "kd"), seeds=3)

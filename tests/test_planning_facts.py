@@ -6,11 +6,11 @@ from tiny import study
 from torch import nn
 
 from skd.data import dataset_names, facts, load
-from skd.fit import extra_facts, network_facts
+from skd.expansion.dry_run import extra_facts, network_facts
 from skd.models import build_model
 from skd.models.accounting import count_parameters, counted, multiply_adds
-from skd.spec import DatasetSpec
-from skd.study import Expansion, ImageFacts, kept_expansion, write_expansion
+from skd.study.expansion import Expansion, ImageFacts, kept_expansion, write_expansion
+from skd.study.spec import DatasetSpec
 
 
 def test_a_pass_is_counted_by_layer() -> None:
@@ -91,9 +91,9 @@ def test_convolutions_count_where_they_are_applied(methods) -> None:
 
 
 def test_a_counted_convolution_is_what_a_real_pass_does() -> None:
-    from skd.fit import _build, _context
+    from skd.expansion.dry_run import _build, _context
+    from skd.losses.term import Batch
     from skd.randomness import Draws
-    from skd.terms import Batch
 
     expansion = study(methods=["reviewkd"])
     cell, known = expansion.cells[0], facts(expansion.dataset)

@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planned import CPU, CRD, GPU, H200, IMAGES, leave_views_card, network, study, timing, timings
 
-from skd.jobs import sharing
-from skd.jobs.batches import Shape, make_batches
-from skd.jobs.gpu import GpuState
-from skd.jobs.packing import lane_cores, lanes_that_help, runs_side_by_side
-from skd.jobs.requests import batch_request
+from skd.common.gpu_state import GpuState
+from skd.planning import sharing
+from skd.planning.batches import Shape, make_batches
 from skd.planning.devices import DEVICE_MODELS, Device, for_photos
+from skd.planning.estimates import choose_device, estimate_run
 from skd.planning.graph import shared_seconds
 from skd.planning.lanes import fitted_utilisation, seconds_alone, slowdown
-from skd.planning.model import choose_device, estimate_run
+from skd.planning.packing import lane_cores, lanes_that_help, runs_side_by_side
+from skd.planning.requests import batch_request
 from skd.planning.steps import Networks, evaluation_seconds, step_seconds
 from skd.planning.survey import survey
 from skd.planning.timings import latest_way
-from skd.store import Store
-from skd.study import ExtraFacts
-from skd.teacher_views import ViewsFile
+from skd.store.store import Store
+from skd.store.views_files import ViewsFile
+from skd.study.expansion import ExtraFacts
 
 REVIEWKD = {
     "resnet20": ExtraFacts(parameters=114_278, bytes=460_632, multiply_adds=18_735_104),

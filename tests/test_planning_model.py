@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planned import CPU, CRD, GPU, IMAGES, network, study, timing, timings
 
-from skd.errors import UnknownNameError
+from skd.common.errors import UnknownNameError
 from skd.planning.devices import DEVICE_MODELS, model_of
-from skd.planning.model import (
+from skd.planning.estimates import (
     CONTEXT_BYTES,
     choose_device,
     estimate_run,
@@ -17,8 +17,8 @@ from skd.planning.model import (
     model_training,
 )
 from skd.planning.steps import Networks, evaluation_seconds, step_seconds, training_bytes
-from skd.spec import Recipe
-from skd.study import NetworkFacts
+from skd.study.expansion import NetworkFacts
+from skd.study.spec import Recipe
 
 # Seconds a step at batch 64 on one thread of an AMD EPYC.
 MEASURED_STEPS = [

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from planned import CPU, GPU, study, timing, timings
 
-from skd.jobs.batches import Shape
+from skd.planning.batches import Shape
 from skd.planning.plan import keep_plan, make_plan, plan_path, read_plan
 from skd.planning.survey import survey
 from skd.planning.timings import Timings
-from skd.records import TeacherCard
-from skd.store import Store
-from skd.study import TeacherNode
+from skd.store.records import TeacherCard
+from skd.store.store import Store
+from skd.study.expansion import TeacherNode
 
 PAIRS = (("resnet56", "resnet20"), ("vgg13", "resnet20"), ("vgg13", "MobileNetV2"))
 CARD = TeacherCard(
@@ -116,7 +116,7 @@ def skd_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skd):
     Path("results").mkdir()
 
     def run(expansion, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("skd.planning.commands.read_expansion", lambda *_: expansion)
+        monkeypatch.setattr("skd.cli.plan.read_expansion", lambda *_: expansion)
         return skd("plan", "planned", *arguments)
 
     return run

@@ -5,10 +5,10 @@ import json
 import pytest
 from planned import study
 
+from skd.common.frozen import canonical
 from skd.planning.timings import load
-from skd.records import Accuracy, Cost, Epoch, Record
-from skd.spec import canonical
-from skd.store import Store
+from skd.store.records import Accuracy, Cost, Epoch, Record
+from skd.store.store import Store
 
 
 def record(cell, seed: int, **environment) -> Record:

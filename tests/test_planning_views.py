@@ -10,12 +10,12 @@ import pytest
 from planned import CPU, GPU, leave_views_card, timing, timings
 from pydantic import ValidationError
 
-from skd.jobs.batches import Shape
-from skd.planning.model import estimate_run, views_seconds
+from skd.planning.batches import Shape
+from skd.planning.estimates import estimate_run, views_seconds
 from skd.planning.survey import survey
-from skd.planning.teacher_views import ViewsPlan, ViewsWish, plan_views
-from skd.store import Store
-from skd.study import Expansion
+from skd.planning.views_choice import ViewsPlan, ViewsWish, plan_views
+from skd.store.store import Store
+from skd.study.expansion import Expansion
 
 NEEDS = {
     "kd": ("teacher_logits",),

@@ -19,15 +19,15 @@ import yaml
 from safetensors.numpy import load_file
 from team_work import METHODS
 
-from skd.errors import UnknownNameError
+from skd.common.errors import UnknownNameError
+from skd.common.lease import Holder, LeaseHeldError
 from skd.jobs.launch import Parallel, together
-from skd.lease import Holder, LeaseHeldError
-from skd.records import Record
-from skd.sheet import StudyError
-from skd.store import Store
-from skd.study import Expansion
-from skd.training.division import Division
-from skd.training.processes import _portable, others_ended
+from skd.store.records import Record
+from skd.store.store import Store
+from skd.study.expansion import Expansion
+from skd.study.sheet import StudyError
+from skd.training.data_parallel import Division
+from skd.training.distributed import _portable, others_ended
 from skd.training.teachers import train_teacher
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from report.ranks import Ranking, ranking
+from report.statistics.ranks import Ranking, ranking
 
 # Demšar 2006, table 5a: q at 5 % for k methods.
 DEMSAR = {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 10: 3.164}

@@ -22,7 +22,7 @@ def section(title: str) -> str:
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     folder = tmp_path / "copy"
-    for name in ("baselines", "report", "skd", "tests", "workflow"):
+    for name in ("baselines", "benchmarks", "report", "skd", "tests", "workflow"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored, symlinks=True)
     for name in ("pyproject.toml", "environment.yml"):

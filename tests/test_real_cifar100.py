@@ -8,11 +8,11 @@ import tiny
 
 from skd.data import facts
 from skd.data.images import Facts
-from skd.expand import expand
-from skd.sheet import Sheet, read_sheet
-from skd.sheet_files import find_sheet
-from skd.spec import DatasetSpec
-from skd.store import Store
+from skd.expansion.expand import expand
+from skd.store.store import Store
+from skd.study.sheet import Sheet, read_sheet
+from skd.study.sheet_files import find_sheet
+from skd.study.spec import DatasetSpec
 from skd.training.execution import choose
 from skd.training.teachers import import_teacher
 

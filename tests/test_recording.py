@@ -12,10 +12,10 @@ from emulated import PHASES, Recorder, emulated
 from stepping import METHODS, assert_same_bits, few_images, train, trained_teacher, training_of
 from torch import nn
 
-from skd.terms import Batch, Term, TermSettings
-from skd.training.graphs import Recordings, _capture, first_cause, own_stream, try_out
+from skd.losses.term import Batch, Term, TermSettings
+from skd.training.cuda_graph import Recordings, _capture, first_cause, own_stream, try_out
 from skd.training.loop import Training
-from skd.training.teaching import LiveTeacher
+from skd.training.teacher import LiveTeacher
 
 CAUSE = "operation not permitted when stream is capturing"
 

@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from reported import FIRST, PAIRS, THIRD, fill, filled, make_card, make_record, make_study
 
-import report.cli
-from report.frame import LEAK, build_frames
-from report.render import render
-from skd.records import Accuracy, Failure
-from skd.sheet import StudyError
-from skd.spec import DatasetSpec, Recipe, TrainedTeacher
-from skd.store import Store
-from skd.study import TeacherNode
+import skd.cli.report
+from report.frames.frame import LEAK, build_frames
+from report.output.render import render
+from skd.store.records import Accuracy, Failure
+from skd.store.store import Store
+from skd.study.expansion import TeacherNode
+from skd.study.sheet import StudyError
+from skd.study.spec import DatasetSpec, Recipe, TrainedTeacher
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -301,9 +301,9 @@ def test_report_never_imports_torch(results, tmp_path):
     path.write_text(make_study().model_dump_json(by_alias=True))
     code = (
         "import sys, pathlib\n"
-        "from report.render import render\n"
-        "import report.cli\n"
-        "from skd.study import Expansion\n"
+        "from report.output.render import render\n"
+        "import skd.cli.report\n"
+        "from skd.study.expansion import Expansion\n"
         f"study = Expansion.model_validate_json(pathlib.Path({str(path)!r}).read_text())\n"
         f"render(study, pathlib.Path({str(results)!r}))\n"
         "assert 'torch' not in sys.modules\n"
@@ -312,19 +312,19 @@ def test_report_never_imports_torch(results, tmp_path):
 
 
 def test_command_prints_the_path_or_the_error(results, monkeypatch, capsys):
-    monkeypatch.setattr(report.cli, "load_expansion", lambda name, folder: make_study())
+    monkeypatch.setattr(skd.cli.report, "load_expansion", lambda name, folder: make_study())
     monkeypatch.setattr(sys, "argv", ["skd-report", "small", "--results", str(results)])
     with pytest.raises(SystemExit) as done:
-        report.cli.main()
+        skd.cli.report.main()
     assert done.value.code == 0
     assert capsys.readouterr().out.strip() == f"{results}/small/report/index.html"
 
     def refuse(name, folder):
         raise StudyError(f"unknown study '{name}'")
 
-    monkeypatch.setattr(report.cli, "load_expansion", refuse)
+    monkeypatch.setattr(skd.cli.report, "load_expansion", refuse)
     with pytest.raises(SystemExit) as wrong:
-        report.cli.main()
+        skd.cli.report.main()
     assert wrong.value.code == 2
     assert capsys.readouterr().err == "skd-report: unknown study 'small'\n"
 

@@ -9,9 +9,9 @@ import pytest
 from reported import FIRST, filled
 
 from report.figures.gallery import Gallery, make_gallery
-from report.figures.look import looks
+from report.figures.style import looks
 from report.findings import Findings, find
-from report.render import render
+from report.output.render import render
 from skd.analyses.records import Analysis, Embedding, Example, Panel, RunMeasures, analysis_path
 
 CLASSES = ("ant", "bee", "cat", "dog")

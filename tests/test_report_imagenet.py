@@ -7,12 +7,12 @@ from reported import make_card, make_record, make_study
 
 from report.findings import Findings, find
 from report.formats import ABSENT, MINUS
-from report.protocol import recipe_exceptions, recipe_text
-from report.render import render
-from report.tables.model import Table
-from skd.spec import DatasetSpec, Recipe
-from skd.store import Store
-from skd.study import Expansion
+from report.output.protocol import recipe_exceptions, recipe_text
+from report.output.render import render
+from report.table_model import Table
+from skd.store.store import Store
+from skd.study.expansion import Expansion
+from skd.study.spec import DatasetSpec, Recipe
 
 IMAGENET = DatasetSpec(name="imagenet")
 PAIRS = (("resnet34", "resnet18"), ("resnet50", "MobileNetV1"))

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from reported import fill, make_record, make_study
 
-from report.frame import build_frames
-from report.plan import compare, plan_and_reality, wall_seconds
-from report.render import render
+from report.frames.frame import build_frames
+from report.frames.plan import compare, plan_and_reality, wall_seconds
+from report.output.render import render
 from skd.planning.plan import Plan, PlannedTraining, expansion_digest, plan_path
-from skd.spec import DatasetSpec, TrainedTeacher
-from skd.store import Store
-from skd.study import Expansion
+from skd.store.store import Store
+from skd.study.expansion import Expansion
+from skd.study.spec import DatasetSpec, TrainedTeacher
 
 STUDY = make_study(DatasetSpec(name="cifar100"))
 

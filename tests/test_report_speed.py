@@ -7,12 +7,12 @@ from typing import Any
 
 import reported
 
+from benchmarks.results import Comparison, Row, SpeedUp, TeacherViews, write
 from report.findings import find
 from report.formats import mebibytes
 from report.tables.markdown import table_markdown
 from report.tables.speed import read_comparisons, speed_table
-from skd.bench.results import Comparison, Row, SpeedUp, TeacherViews, write
-from skd.spec import DatasetSpec
+from skd.study.spec import DatasetSpec
 
 STUDY = reported.make_study()
 

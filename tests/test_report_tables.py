@@ -14,13 +14,13 @@ from scipy import stats
 
 from report import formats
 from report.findings import Findings, find
+from report.frames.outcomes import outcome_counts
 from report.headline import average_difference, average_gains, headline
-from report.outcomes import outcome_counts
-from report.render import markdown
+from report.output.render import markdown
+from report.table_model import Column, Entry, Table
 from report.tables.latex import document, escaped, table_latex
 from report.tables.markdown import plain, table_markdown
-from report.tables.model import Column, Entry, Table
-from skd.published import FOLDER, published_values
+from skd.study.published import FOLDER, published_values
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from skd.errors import InterruptedRunError, RunFailedError, SkdError, SkdWarning, described
-from skd.lease import LeaseLostError
-from skd.store import Entry, Store, StoreError
+from skd.common.errors import InterruptedRunError, RunFailedError, SkdError, SkdWarning, described
+from skd.common.lease import LeaseLostError
+from skd.store.store import Entry, Store, StoreError
 from skd.training import checkpoint
 from skd.training.checkpoint import CheckpointError
 from skd.training.execution import ExecutionError, choose
@@ -256,7 +256,7 @@ def test_a_full_disk_names_the_file_and_the_remedy_and_loses_nothing(
 
     entry = entry_of(results)
     with monkeypatch.context() as patch:
-        patch.setattr("skd.files.os.fsync", full)
+        patch.setattr("skd.common.files.os.fsync", full)
         with pytest.raises((SkdError, OSError)) as caught:
             train(results)
     said = described(caught.value)

@@ -12,9 +12,9 @@ from handmade import draw, make_batch, make_outputs, make_term
 from torch import Tensor
 
 from baselines.reviewkd import ABF, ReviewKD, hcl_loss
+from skd.losses.term import UnfitError
 from skd.models import build_model
-from skd.models.outputs import Outputs
-from skd.terms import UnfitError
+from skd.models.network import Outputs
 
 STUDENT_MAPS = ((2, 9, 9), (3, 6, 5), (2, 4, 3), (5, 3, 3))  # channels, height, width
 TEACHER_MAPS = ((4, 9, 9), (2, 7, 6), (3, 4, 3), (2, 2, 2))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skd.authoring.scaffold import BaselineNameError, new_baseline
-from skd.methods import method_names
+from skd.losses.methods import method_names
 
 
 def test_the_skeletons_are_filled_in_for_the_name(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from functools import cache
 import pytest
 import yaml
 
-from report.settings import OF_SIMPLIFIER, by_temperature, method_specs, variants
-from skd.expand import expand_study
-from skd.simplifier import SimplifierSettings
-from skd.study import Expansion
+from report.frames.settings import OF_SIMPLIFIER, by_temperature, method_specs, variants
+from skd.expansion.expand import expand_study
+from skd.losses.simplifier import SimplifierSettings
+from skd.study.expansion import Expansion
 
 PAIR = ("resnet56", "resnet20")
 # The shipped study's variants of SKD, by hand from its sheet and docs/assumptions.md.

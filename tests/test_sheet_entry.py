@@ -10,10 +10,10 @@ import yaml
 from pydantic import ValidationError
 
 from skd.models import build_model
-from skd.sheet import Import, StudyError
-from skd.sheet_entry import check_path, teacher_entry
-from skd.store import Store
-from skd.study import load_expansion
+from skd.store.store import Store
+from skd.study.expansion import load_expansion
+from skd.study.sheet import Import, StudyError
+from skd.study.sheet_entry import check_path, teacher_entry
 
 Skd = Callable[..., tuple[int, str, str]]
 PATHS = [

@@ -9,15 +9,15 @@ import pytest
 import yaml
 from planned import study
 
+from skd.common.files import write_atomically
+from skd.common.names import LONGEST_FILE_NAME, LONGEST_NAME
 from skd.data import data_root
-from skd.files import write_atomically
-from skd.jobs.batches import Shape, make_batches
 from skd.jobs.driver import comment_of
 from skd.jobs.workers import history
-from skd.names import LONGEST_FILE_NAME, LONGEST_NAME
-from skd.sheet import Import, Sheet, read_sheet
-from skd.sheet_files import StudyError, find_sheet, study_folders
-from skd.store import Store
+from skd.planning.batches import Shape, make_batches
+from skd.store.store import Store
+from skd.study.sheet import Import, Sheet, read_sheet
+from skd.study.sheet_files import StudyError, find_sheet, study_folders
 
 LONG = "x" * LONGEST_NAME
 DATA = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from skd.expand import expand_study
-from skd.sheet_files import StudyError, find_sheet, sheet_files
-from skd.study import Expansion, sources_digest
+from skd.expansion.expand import expand_study
+from skd.study.expansion import Expansion, sources_digest
+from skd.study.sheet_files import StudyError, find_sheet, sheet_files
 
 BASE = """
 title: Base

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from torchvision.models import ResNet34_Weights, ResNet50_Weights
 
-from skd.expand import expand_study
-from skd.published import unlike_published
-from skd.sheet_files import study_names
-from skd.spec import Recipe
-from skd.study import Cell, Expansion
-from skd.terms import term_classes
+from skd.expansion.expand import expand_study
+from skd.losses.discovery import term_classes
+from skd.study.expansion import Cell, Expansion
+from skd.study.published import unlike_published
+from skd.study.sheet_files import study_names
+from skd.study.spec import Recipe
 
 # The reference page's tables: DKD's beta and ReviewKD's weight by pair, "ours" included.
 WEIGHTS = {

@@ -15,15 +15,16 @@ from rich.console import Console
 from test_store import card_of, leave_dead_lease, make_card, make_failure, make_record
 
 from skd.code.sources import sources_id
-from skd.jobs.batches import Shape, keep_batches, make_batches
-from skd.lease import lease
+from skd.common.frozen import canonical
+from skd.common.lease import lease
+from skd.planning.batches import Shape, keep_batches, make_batches
 from skd.provenance.facts import Facts
 from skd.provenance.reading import near
-from skd.provenance.shown import shown
-from skd.records import Collapse, Failure, Progress, TeacherCard
-from skd.spec import DatasetSpec, ImportedTeacher, canonical
-from skd.store import Entry, Store
-from skd.study import Expansion, expansion_path, write_expansion
+from skd.provenance.show_text import shown
+from skd.store.records import Collapse, Failure, Progress, TeacherCard
+from skd.store.store import Entry, Store
+from skd.study.expansion import Expansion, expansion_path, write_expansion
+from skd.study.spec import DatasetSpec, ImportedTeacher
 
 Skd = Callable[..., tuple[int, str, str]]
 pytestmark = pytest.mark.usefixtures("store")

@@ -15,18 +15,18 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from report.render import render
+from report.output.render import render
+from report.table_model import Column, Entry
+from report.table_model import Table as ReportTable
 from report.tables.latex import escaped, table_latex
 from report.tables.markdown import plain, table_markdown
-from report.tables.model import Column, Entry
-from report.tables.model import Table as ReportTable
-from skd.expand import expand_study
-from skd.records import Failure
-from skd.sheet import StudyError, read_sheet
-from skd.sheet_files import find_sheet
-from skd.store import Store
-from skd.study import load_expansion, write_expansion
-from skd.terminal import PlainConsole, description, printable
+from skd.common.terminal import PlainConsole, description, printable
+from skd.expansion.expand import expand_study
+from skd.store.records import Failure
+from skd.store.store import Store
+from skd.study.expansion import load_expansion, write_expansion
+from skd.study.sheet import StudyError, read_sheet
+from skd.study.sheet_files import find_sheet
 from skd.training.progress import Bar
 
 Skd = Callable[..., tuple[int, str, str]]

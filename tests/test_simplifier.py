@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.kd import kd_loss
-from skd.collapse import judge
-from skd.models.outputs import Outputs
-from skd.objective import Objective
+from skd.common.frozen import canonical
+from skd.losses.objective import Objective
+from skd.losses.simplifier import Simplifier, SimplifierSettings
+from skd.losses.term import Batch, TermContext
+from skd.models.network import Outputs
 from skd.randomness import Draws
-from skd.records import Epoch
-from skd.simplifier import Simplifier, SimplifierSettings
-from skd.spec import MethodSpec, SimplifierSpec, TermSpec, canonical
-from skd.terms import Batch, TermContext
+from skd.store.collapse import judge
+from skd.store.records import Epoch
+from skd.study.spec import MethodSpec, SimplifierSpec, TermSpec
 
 FORMS = [
     {"axis": axis, "values": values, "combination": combination, "layer_norm": norm, "heads": heads}

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from skd.common.lease import lease
 from skd.jobs import slurm
 from skd.jobs.driver import orphans_of
 from skd.jobs.shell_variables import misleading, remove_misleading
 from skd.jobs.workers import run_workers
-from skd.lease import lease
 
 COMMENT = "rule_train_wildcards_tiny_a--b_kd_0123abcd"
 HOSTILE = ("SQUEUE_STATES", "SQUEUE_FORMAT2", "SCANCEL_STATE", "SINFO_FORMAT", "SBATCH_WAIT")

@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from skd.methods import resolve
-from skd.sheet import Method
-from skd.spec import (
+from skd.common.frozen import Frozen, added_later, canonical, digest
+from skd.losses.discovery import term_class
+from skd.losses.methods import resolve
+from skd.study.sheet import Method
+from skd.study.spec import (
     DatasetSpec,
-    Frozen,
     ImportedTeacher,
     MethodSpec,
     Recipe,
@@ -21,11 +22,7 @@ from skd.spec import (
     SimplifierSpec,
     TermSpec,
     TrainedTeacher,
-    added_later,
-    canonical,
-    digest,
 )
-from skd.terms import term_class
 
 CE = TermSpec(term="cross_entropy", version=1, settings={"weight": 0.1})
 KD = TermSpec(term="kd", version=1, settings={"weight": 0.9, "temperature": 4.0})

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from skd.code import accepted
-from skd.code.accepting import grouped, kinds_of
-from skd.code.stale import Finished, finished_runs, stale_lines
-from skd.files import sha256_of
-from skd.store import Entry, Store
-from skd.study import Expansion, load_expansion
+from skd.common.files import sha256_of
+from skd.provenance.accepting import grouped, kinds_of
+from skd.store.stale import Finished, finished_runs, stale_lines
+from skd.store.store import Entry, Store
+from skd.study.expansion import Expansion, load_expansion
 
 ROOT = Path(__file__).resolve().parents[1]
 SHEET = """
@@ -131,7 +131,7 @@ def test_what_cannot_be_trained_here_is_not_begun_anew(small: Path, skd: Skd) ->
 def test_only_what_is_asked_for_is_trained_anew(small: Path, skd: Skd) -> None:
     for seed in (0, 1):
         say_other_code(entry_of("good--resnet8/kd", seed), "baselines/kd.py")
-        say_other_code(entry_of("good--resnet8/skd", seed), "skd/simplifier.py")
+        say_other_code(entry_of("good--resnet8/skd", seed), "skd/losses/simplifier.py")
     options = ("--seed", 1, "--threads", 1, "--stale")
     _, out, _ = skd("train", "small", "good--resnet8", "kd", *options)
     begun = [line for line in out.splitlines() if "anew" in line]
@@ -190,13 +190,13 @@ def test_views_that_other_code_stored_teach_nobody(small: Path, skd: Skd) -> Non
 def test_a_change_that_leaves_the_bits_is_accepted_by_training_again(small: Path, skd: Skd) -> None:
     for seed in (0, 1):
         say_other_code(entry_of("good--resnet8/kd", seed), "baselines/kd.py")
-        say_other_code(entry_of("good--resnet8/skd", seed), "skd/simplifier.py")
+        say_other_code(entry_of("good--resnet8/skd", seed), "skd/losses/simplifier.py")
     records = [path.read_bytes() for path in sorted(Path("results").glob("runs/*/record.json"))]
     status, out, _ = skd("accept", "small")
     assert status == 0
     assert out.count("the same bits") == 2  # a run of each kind
     (entry,) = json.loads((small / "accepted.json").read_text())
-    assert set(entry["changes"]) == {"baselines/kd.py", "skd/simplifier.py"}
+    assert set(entry["changes"]) == {"baselines/kd.py", "skd/losses/simplifier.py"}
     assert len(entry["trained_again"]) == 2
     assert "other code" not in skd("status", "small")[1]
     assert records == [
@@ -258,7 +258,7 @@ def test_runs_of_several_generations_are_accepted_one_by_one() -> None:
 def test_an_edited_loss_is_never_pooled_silently(tmp_path: Path) -> None:
     """The loss is edited and a seed is added: the old and the new formula lie in one cell."""
     code = tmp_path / "code"
-    for package in ("skd", "baselines", "report", "workflow"):
+    for package in ("skd", "baselines", "report", "benchmarks", "workflow"):
         shutil.copytree(
             ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__")
         )

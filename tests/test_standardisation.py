@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skd.methods import resolve
-from skd.objective import Objective
-from skd.sheet import Method
-from skd.standardisation import standardised
-from skd.terms import TermContext
+from skd.losses.methods import resolve
+from skd.losses.objective import Objective
+from skd.losses.standardisation import standardised
+from skd.losses.term import TermContext
+from skd.study.sheet import Method
 
 
 def reference(logits: Tensor) -> tuple[Tensor, Tensor]:

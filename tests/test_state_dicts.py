@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from skd.models import build_model
-from skd.training.fitting import build_loaded
+from skd.training.loading import build_loaded
 from skd.training.state_dicts import read_state_dict
 
 

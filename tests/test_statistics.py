@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from report.statistics import (
+from report.statistics.intervals import (
     Difference,
     Summary,
     holm,

@@ -13,16 +13,17 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from skd.errors import SkdWarning
-from skd.expand import expand_study
-from skd.files import sha256_of, write_atomically, write_json
+from skd.common.errors import SkdWarning
+from skd.common.files import sha256_of, write_atomically, write_json
+from skd.common.frozen import Frozen
+from skd.common.lease import Holder, lease
+from skd.expansion.expand import expand_study
 from skd.jobs.overview import overview, shown
-from skd.lease import Holder, lease
-from skd.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
-from skd.spec import Frozen, Recipe, RunSpec
-from skd.status import cell_result
-from skd.store import Entry, Store, StoreError, outcome
-from skd.study import Expansion
+from skd.store.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
+from skd.store.status import cell_result
+from skd.store.store import Entry, Store, StoreError, outcome
+from skd.study.expansion import Expansion
+from skd.study.spec import Recipe, RunSpec
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +239,7 @@ def test_a_record_from_before_a_field_keeps_the_fields_neutral_value(
     entry: Entry, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     neutral = {Recipe: {"nesterov": True}}
-    monkeypatch.setattr("skd.spec._neutral_values", lambda model: neutral.get(model, {}))
+    monkeypatch.setattr("skd.common.frozen._neutral_values", lambda model: neutral.get(model, {}))
     changed = record.spec.recipe.model_copy(update={"nesterov": True})
     spec = record.spec.model_copy(update={"recipe": changed})
     entry = Entry(entry.folder.with_name(spec.identity))

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from skd.expand import expand_study
-from skd.sheet_files import STUDIES, StudyError, find_sheet, study_names
-from skd.study import Expansion, expansion_path, load_expansion, write_expansion
+from skd.expansion.expand import expand_study
+from skd.study.expansion import Expansion, expansion_path, load_expansion, write_expansion
+from skd.study.sheet_files import STUDIES, StudyError, find_sheet, study_names
 
 SHEET: dict[str, Any] = {
     "title": "A test",
@@ -580,7 +579,7 @@ def test_an_expansion_is_read_back_as_it_was(
     monkeypatch.setenv("SKD_T", str(tmp_path))
     study = expanded(IMPORT)
     write_expansion(study, tmp_path / "results")
-    monkeypatch.setattr("skd.study.subprocess", SimpleNamespace(run=no_process))
+    monkeypatch.setattr("skd.study.expansion.subprocess", SimpleNamespace(run=no_process))
     assert load_expansion("mine", tmp_path / "results") == study
 
 
@@ -598,7 +597,7 @@ def test_an_expansion_is_made_once_and_again_when_something_changed(
         write_expansion(expand_study(name), Path(folder))
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr("skd.study.subprocess", SimpleNamespace(run=counted))
+    monkeypatch.setattr("skd.study.expansion.subprocess", SimpleNamespace(run=counted))
     monkeypatch.setenv("SKD_T", str(tmp_path))
 
     def load(times: int) -> Expansion:
@@ -618,12 +617,6 @@ def test_an_expansion_is_made_once_and_again_when_something_changed(
     expansion_path(results, "mine").write_text('{"sources": ')
     load(4)
     load(4)
-
-
-def test_what_the_workflow_and_the_report_read_imports_no_torch() -> None:
-    modules = "study, skd.store, skd.records, skd.status, skd.cli, skd.lease, skd.files, skd.spec"
-    code = f"import sys, skd.{modules}; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_unpinned_checkpoint_that_is_gone_is_known_by_the_hash_it_had(

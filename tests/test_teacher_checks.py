@@ -11,16 +11,16 @@ from reported import filled, make_card, make_study
 from torch import nn
 
 from report.findings import find
-from report.render import markdown
-from skd.errors import RunFailedError, TeacherError
-from skd.files import sha256_of
+from report.output.render import markdown
+from skd.common.errors import RunFailedError, TeacherError
+from skd.common.files import sha256_of
 from skd.models import build_model
-from skd.published import PublishedError
-from skd.sheet import Import
-from skd.spec import DatasetSpec, ImportedTeacher, Recipe
-from skd.store import Entry, Store
-from skd.teacher_checks import below_published, doubts, least_accuracy, poor
-from skd.training.materials import Materials
+from skd.store.store import Entry, Store
+from skd.store.teacher_accuracy import below_published, doubts, least_accuracy, poor
+from skd.study.published import PublishedError
+from skd.study.sheet import Import
+from skd.study.spec import DatasetSpec, ImportedTeacher, Recipe
+from skd.training.resources import Materials
 from skd.training.teacher_views import TeacherViewsError, make_teacher_views
 from skd.training.teachers import import_teacher, train_teacher, warn
 from skd.training.weights import leave
@@ -141,7 +141,7 @@ def test_a_file_of_published_values_that_cannot_be_read_costs_no_teacher(
     def broken(*_: Any) -> None:
         raise PublishedError("skd.csv, line 20: top1: not a number")
 
-    monkeypatch.setattr("skd.teacher_checks.published_teacher", broken)
+    monkeypatch.setattr("skd.store.teacher_accuracy.published_teacher", broken)
     warn("resnet56", CIFAR, make_card(make_study(), "resnet56"))
     assert "warning: teacher resnet56: it is not held against" in capsys.readouterr().err
 

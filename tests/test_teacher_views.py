@@ -12,18 +12,18 @@ import pytest
 import tiny
 import torch
 
+from skd.common.errors import InterruptedRunError
 from skd.data import load as load_images
 from skd.data.views import ViewMaker
-from skd.errors import InterruptedRunError
-from skd.spec import DatasetSpec
-from skd.store import Entry, Store, StoreError
-from skd.teacher_views import ViewsFile, stored_outputs
+from skd.store.store import Entry, Store, StoreError
+from skd.store.views_files import ViewsFile, stored_outputs
+from skd.study.spec import DatasetSpec
 from skd.training import teacher_views
 from skd.training.execution import choose
-from skd.training.materials import choose_teacher
+from skd.training.resources import choose_teacher
+from skd.training.teacher import RELEASE_EVERY, LiveTeacher, StoredOutput, TeacherViews
 from skd.training.teacher_views import TeacherViewsError, make_teacher_views, open_views
 from skd.training.teachers import train_teacher
-from skd.training.teaching import RELEASE_EVERY, LiveTeacher, StoredOutput, TeacherViews
 from skd.training.weights import TeacherError, load_teacher
 
 CPU = torch.device("cpu")

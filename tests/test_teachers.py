@@ -9,16 +9,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from skd.common.errors import TeacherError
+from skd.common.files import sha256_of
 from skd.data import load as load_images
-from skd.errors import TeacherError
-from skd.files import sha256_of
 from skd.models import build_model
 from skd.models.accounting import count_parameters
-from skd.sheet import Import
-from skd.spec import DatasetSpec, ImportedTeacher
-from skd.store import Entry, Store
+from skd.store.store import Entry, Store
+from skd.study.sheet import Import
+from skd.study.spec import DatasetSpec, ImportedTeacher
 from skd.training import teachers
-from skd.training.fitting import build_loaded
+from skd.training.loading import build_loaded
 from skd.training.teachers import import_teacher
 from skd.training.weights import load_teacher
 

@@ -19,18 +19,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from skd.common.errors import InterruptedRunError
+from skd.common.files import sha256_of
 from skd.data import load as load_images
-from skd.errors import InterruptedRunError
-from skd.files import sha256_of
+from skd.losses.simplifier import Simplifier, SimplifierSettings
 from skd.models import build_model
-from skd.simplifier import Simplifier, SimplifierSettings
-from skd.store import Store, outcome
+from skd.store.store import Store, outcome
 from skd.training import checkpoint, runs
 from skd.training.execution import choose
 from skd.training.loop import Training
-from skd.training.materials import Material
+from skd.training.resources import Material
 from skd.training.runs import RunFailedError
-from skd.training.teaching import LiveTeacher
+from skd.training.teacher import LiveTeacher
 from skd.training.weights import load_teacher
 
 CPU = torch.device("cpu")

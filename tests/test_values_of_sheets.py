@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import tiny
 
-from skd.expand import expand
-from skd.sheet import Sheet, StudyError, read_sheet
-from skd.spec import DatasetSpec, Recipe, RunSpec, canonical
-from skd.study import Expansion
+from skd.common.frozen import canonical
+from skd.expansion.expand import expand
+from skd.study.expansion import Expansion
+from skd.study.sheet import Sheet, StudyError, read_sheet
+from skd.study.spec import DatasetSpec, Recipe, RunSpec
 
 DKD = {"methods": ["student", "dkd"]}
 PHOTOS = {"path": "x", "classes": 10, "train_images": 100, "test_images": 10, "size": 32}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from report.variance import VarianceSplit, variance_split
+from report.statistics.variance import VarianceSplit, variance_split
 
 
 def accuracy_of(values: np.ndarray) -> dict[str, dict[int, float]]:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW, ttost_ind
 
-from report.statistics import Difference, Summary, summarise
-from report.verdicts import KINDS, MARGIN, against, judge, kind_of, more_seeds
-from skd.published import PublishedValue
+from report.statistics.intervals import Difference, Summary, summarise
+from report.statistics.verdicts import KINDS, MARGIN, against, judge, kind_of, more_seeds
+from skd.study.published import PublishedValue
 
 REPEATS = 10_000
 TRUTH = 70.0

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.vid import VID, vid_loss
-from skd.terms import UnfitError
+from skd.losses.term import UnfitError
 
 
 def reference(mean, variance, teacher):

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import tiny
 
-from skd.records import Record
-from skd.store import Store
-from skd.study import load_expansion
-from skd.training import commands, stopping
+from skd.cli import train
+from skd.common import stopping
+from skd.store.records import Record
+from skd.store.store import Store
+from skd.study.expansion import load_expansion
 
 SHEET = """
 title: small
@@ -223,7 +224,7 @@ def test_several_processes_need_a_pair(
     def two(device: str) -> Iterator[Any]:
         yield SimpleNamespace(count=2, rank=0, told=lambda make: make())
 
-    monkeypatch.setattr("skd.training.processes.team", two)
+    monkeypatch.setattr("skd.training.distributed.team", two)
     status, _, error = run(skd)
     assert status == 2
     assert "several processes train the runs of a pair: name one" in error
@@ -231,7 +232,7 @@ def test_several_processes_need_a_pair(
 
 def test_an_order_by_cells_is_kept_for_a_pair() -> None:
     cells = [SimpleNamespace(key=key, runs={0: "", 1: ""}) for key in "ab"]
-    by_cell = commands._in_order(cells, None, by_seed=False)
+    by_cell = train._in_order(cells, None, by_seed=False)
     assert [(cell.key, seed) for cell, seed in by_cell] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-    by_seed = commands._in_order(cells, [1, 0], by_seed=True)
+    by_seed = train._in_order(cells, [1, 0], by_seed=True)
     assert [(cell.key, seed) for cell, seed in by_seed] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]

@@ -14,7 +14,7 @@ import pytest
 import tiny
 import yaml
 
-from skd.study import load_expansion
+from skd.study.expansion import load_expansion
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "workflow" / "studies"

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from skd.expand import expand
-from skd.records import Record
-from skd.sheet import Sheet
-from skd.store import Store
-from skd.study import Expansion
+from skd.expansion.expand import expand
+from skd.store.records import Record
+from skd.store.store import Store
+from skd.study.expansion import Expansion
+from skd.study.sheet import Sheet
 from skd.training.execution import choose
 from skd.training.runs import Options, complete
 from skd.training.teachers import train_teacher

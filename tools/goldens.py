@@ -14,8 +14,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from reported import filled  # noqa: E402
 
-from report.render import render  # noqa: E402
-from skd.command_line import run  # noqa: E402
+from report.output.render import render  # noqa: E402
+from skd.cli.running import run  # noqa: E402
 from tools.readme import without_drawings  # noqa: E402
 
 

@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from report.findings import Findings, find  # noqa: E402
-from report.render import render  # noqa: E402
+from report.output.render import render  # noqa: E402
 from report.tables.markdown import plain, table_markdown  # noqa: E402
-from skd.command_line import run  # noqa: E402
-from skd.study import load_expansion  # noqa: E402
+from skd.cli.running import run  # noqa: E402
+from skd.study.expansion import load_expansion  # noqa: E402
 from tools.reference import REFERENCE  # noqa: E402
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "reproduction.md")

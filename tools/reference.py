@@ -13,11 +13,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from skd.command_line import run  # noqa: E402
-from skd.files import home_expanded  # noqa: E402
-from skd.looking import require_results  # noqa: E402
-from skd.store import Entry, Store  # noqa: E402
-from skd.study import Expansion, load_expansion  # noqa: E402
+from skd.cli.lookup import require_results  # noqa: E402
+from skd.cli.running import run  # noqa: E402
+from skd.common.files import home_expanded  # noqa: E402
+from skd.store.store import Entry, Store  # noqa: E402
+from skd.study.expansion import Expansion, load_expansion  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference"
 STUDIES = ("demo", "cifar100-small", "ablation-screen", "ablation-confirm", "ablation-long")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.axes import Axes
 
-from report.figures.look import Drawing, Look, draw
 from report.figures.parts import dots, label_epochs, legend_below, line, pair_and_methods
+from report.figures.style import Drawing, Look, draw
 from report.formats import listing, number, plural
 
 BAND = "Lines are means over seeds; bands are one sample standard deviation to either side."

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from report.figures.look import CONTROL_COLOUR, INK, Drawing, Look, draw
 from report.figures.parts import each_run, label_epochs, legend_below, line, pair_and_methods
+from report.figures.style import CONTROL_COLOUR, INK, Drawing, Look, draw
 from report.formats import listing
-from report.frame import DIAGNOSTIC, watched
+from report.frames.frame import DIAGNOSTIC, watched
 
 TEACHER_LOOKS = {
     "raw": Look(CONTROL_COLOUR, (0, (1, 1))),

@@ -9,16 +9,16 @@ from functools import partial
 from joblib import Parallel, cpu_count, delayed
 from rich.progress import track
 
-from report.analysis import Analyses, measures_frame
-from report.cells import CONTROL, PairFinding, anchor
-from report.figures import curves, diagnostics, outputs, overview, tradeoffs
-from report.figures.look import Drawing, Look, looks
-from report.frame import Frames
-from report.ranks import Ranking
+from report.figures import analysis, curves, diagnostics, overview, tradeoffs
+from report.figures.style import Drawing, Look, looks
+from report.frames.analysis import Analyses, measures_frame
+from report.frames.cells import CONTROL, PairFinding, anchor
+from report.frames.frame import Frames
+from report.statistics.ranks import Ranking
 from report.tables.sensitivity import groups
 from skd.analyses.records import FEATURES
-from skd.study import Expansion
-from skd.terminal import PlainConsole
+from skd.common.terminal import PlainConsole
+from skd.study.expansion import Expansion
 
 Made = Drawing | str | None  # a text says why there is none
 Job = partial
@@ -129,11 +129,11 @@ def _pair_jobs(
         found = analyses.of_pair(runs, teacher.id)
         featured = [method for method in FEATURES if method in found.runs] or list(found.runs)
         jobs += [
-            partial(outputs.calibration, found, look, f"{name}-calibration"),
-            partial(outputs.per_class_gain, found, look, f"{name}-classes", featured),
-            partial(outputs.correlations, found, f"{name}-correlations", featured),
-            partial(outputs.embeddings, found, f"{name}-features"),
-            partial(outputs.examples, found, f"{name}-examples"),
+            partial(analysis.calibration, found, look, f"{name}-calibration"),
+            partial(analysis.per_class_gain, found, look, f"{name}-classes", featured),
+            partial(analysis.correlations, found, f"{name}-correlations", featured),
+            partial(analysis.embeddings, found, f"{name}-features"),
+            partial(analysis.examples, found, f"{name}-examples"),
         ]
     return jobs
 

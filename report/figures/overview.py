@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from report.cells import PairFinding
-from report.figures.look import GRID, INK, VERDICT_COLOURS, Drawing, Look, draw
 from report.figures.parts import dots
+from report.figures.style import GRID, INK, VERDICT_COLOURS, Drawing, Look, draw
 from report.formats import listing, number, plural
-from report.ranks import Ranking
-from report.statistics import EQUIVALENCE
-from report.verdicts import KINDS
+from report.frames.cells import PairFinding
+from report.statistics.intervals import EQUIVALENCE
+from report.statistics.ranks import Ranking
+from report.statistics.verdicts import KINDS
 
 
 def forest(pairs: Sequence[PairFinding], margin: float) -> Drawing | None:

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from report.figures.look import INK, Look
+from report.figures.style import INK, Look
 
 
 def line(axes: Axes, data: pd.DataFrame, column: str, look: Look, label: str) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from report.cells import PairFinding
-from report.figures.look import CONTROL_COLOUR, INK, Drawing, Look, draw
 from report.figures.parts import legend_below
+from report.figures.style import CONTROL_COLOUR, INK, Drawing, Look, draw
 from report.formats import listing, number
-from report.statistics import summarise
+from report.frames.cells import PairFinding
+from report.statistics.intervals import summarise
 
 
 def accuracy_against_cost(

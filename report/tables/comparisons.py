@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report.cells import SKD, PairFinding, with_skd
-from report.comparisons import MethodComparison
 from report.formats import ABSENT, interval, number, p_equals, p_value, signed, spread
-from report.ranks import Ranking
-from report.tables.model import Column, Entry, Table
-from report.variance import VarianceSplit
+from report.frames.cells import SKD, PairFinding, with_skd
+from report.statistics.comparisons import MethodComparison
+from report.statistics.ranks import Ranking
+from report.statistics.variance import VarianceSplit
+from report.table_model import Column, Entry, Table
 
 
 def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> Table | None:

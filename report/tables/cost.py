@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from report.formats import count, duration, mebibytes, number, spread
-from report.frame import Frames
-from report.statistics import summarise
-from report.tables.model import Column, Entry, Table
-from skd.study import Expansion
+from report.frames.frame import Frames
+from report.statistics.intervals import summarise
+from report.table_model import Column, Entry, Table
+from skd.study.expansion import Expansion
 
 
 def cost_table(expansion: Expansion, frames: Frames) -> Table | None:

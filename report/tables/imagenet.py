@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from report.cells import CellFinding, PairFinding, TeacherFinding
 from report.formats import ABSENT, number, published_text, signed, spread
-from report.tables.model import Column, Entry, Table
+from report.frames.cells import CellFinding, PairFinding, TeacherFinding
+from report.table_model import Column, Entry, Table
 from report.tables.results import against_published
-from skd.published import Key, PublishedValue
+from skd.study.published import Key, PublishedValue
 
 KEY, TITLE = "imagenet", "ImageNet"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from report.tables.model import Entry, Table
+from report.table_model import Entry, Table
 
 LONG = 30  # rows: more go over pages
 PREAMBLE = r"""\documentclass[10pt]{article}

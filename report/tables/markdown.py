@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from report.tables.model import Entry, Table
-from skd.terminal import printable
+from report.table_model import Entry, Table
+from skd.common.terminal import printable
 
 
 def table_markdown(table: Table) -> str:

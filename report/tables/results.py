@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from report.cells import CellFinding, PairFinding
 from report.formats import (
     ABSENT,
     EXACT,
@@ -17,10 +16,11 @@ from report.formats import (
     spread,
     verdict_symbol,
 )
-from report.frame import Frames
-from report.statistics import EQUIVALENCE
-from report.tables.model import Column, Entry, Table
-from report.verdicts import MOST_SEEDS, Verdict
+from report.frames.cells import CellFinding, PairFinding
+from report.frames.frame import Frames
+from report.statistics.intervals import EQUIVALENCE
+from report.statistics.verdicts import MOST_SEEDS, Verdict
+from report.table_model import Column, Entry, Table
 
 CONTRADICTED = ("contradicted", "contradicted by stored files")
 LEGEND = (

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report.cells import SKD, PairFinding
-from report.comparisons import MethodComparison
 from report.formats import ABSENT, interval, p_value, signed, spread, value_text
-from report.settings import Variant, by_temperature, variants
-from report.tables.model import Column, Entry, Table
-from skd.study import Expansion
+from report.frames.cells import SKD, PairFinding
+from report.frames.settings import Variant, by_temperature, variants
+from report.statistics.comparisons import MethodComparison
+from report.table_model import Column, Entry, Table
+from skd.study.expansion import Expansion
 
 
 def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Table | None:

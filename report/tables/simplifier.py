@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from report.cells import PairFinding
 from report.formats import number, spread
-from report.frame import DIAGNOSTIC, Frames, last_watched
-from report.tables.model import Column, Entry, Table
+from report.frames.cells import PairFinding
+from report.frames.frame import DIAGNOSTIC, Frames, last_watched
+from report.table_model import Column, Entry, Table
 
 
 def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks.results import BenchError, Comparison, Row, read
+from benchmarks.sides import OURS, VARIED
+from benchmarks.variants import DEFAULT
 from report.formats import mebibytes, number
-from report.tables.model import Column, Entry, Table
-from skd.bench.results import BenchError, Comparison, Row, read
-from skd.bench.sides import OURS, VARIED
-from skd.bench.variants import DEFAULT
-from skd.study import Expansion
+from report.table_model import Column, Entry, Table
+from skd.study.expansion import Expansion
 
 FOLDER = "bench"
 SIDES = {

@@ -25,8 +25,9 @@ from skd.analyses.records import (
     read_analysis,
     read_arrays,
 )
-from skd.files import write_atomically, write_json
-from skd.spec import DatasetSpec, canonical, digest
+from skd.common.files import write_atomically, write_json
+from skd.common.frozen import canonical, digest
+from skd.study.spec import DatasetSpec
 
 # Raise a kind's number when its values change.
 VERSIONS = {"measures": 1, "correlation": 1, "labels": 1, "embedding": 1, "example": 1}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from skd.analyses.records import Analysis, Measures
 from skd.analyses.stated import contradictions
-from skd.records import Record, TeacherCard
-from skd.store import Store, StoreError
-from skd.study import Expansion
+from skd.store.records import Record, TeacherCard
+from skd.store.store import Store, StoreError
+from skd.study.expansion import Expansion
 
 LOGITS = "test_logits.safetensors"
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from skd.analyses.cache import Cache
-from skd.analyses.outputs import beside_teacher, class_correlation, measures
+from skd.analyses.inventory import Stock
+from skd.analyses.measures import beside_teacher, class_correlation, measures
 from skd.analyses.records import Example, Measures, RunMeasures
 from skd.analyses.sources import Stored, UnusableError
 from skd.analyses.stated import possible
-from skd.analyses.stock import Stock
-from skd.spec import canonical
-from skd.study import Cell
+from skd.common.frozen import canonical
+from skd.study.expansion import Cell
 
 
 def teacher_measures(stock: Stock, cache: Cache, name: str) -> Measures:
@@ -73,7 +73,7 @@ def shown_labels(stock: Stock, cache: Cache) -> str:
     """Return the key of the classes of the test images whose features are shown, (P,) int64."""
 
     def make() -> np.ndarray:
-        from skd.analyses.features import chosen_images
+        from skd.analyses.networks.features import chosen_images
 
         return stock.labels[chosen_images(stock.labels)]
 
@@ -89,7 +89,7 @@ def embedding(stock: Stock, cache: Cache, stored: Stored, network: str) -> str:
 
     def make() -> np.ndarray:
         weights = stored.read(stored.entry.weights_path)
-        from skd.analyses.features import tsne_of
+        from skd.analyses.networks.features import tsne_of
 
         return tsne_of(weights, network, stock.images)
 
@@ -113,7 +113,7 @@ def example(stock: Stock, cache: Cache, run: Stored, seed: int, cell: Cell) -> E
     if known is not None:
         return known.model_copy(update=place)
     weights, student = run.read(kept), stock.logits(run)[:batch]
-    from skd.analyses.examples import distributions
+    from skd.analyses.networks.examples import distributions
 
     found = distributions(spec, weights, stock.teacher_logits[cell.teacher][:batch], student)
     places = found.places

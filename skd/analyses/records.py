@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from skd.files import read_json
-from skd.spec import DatasetSpec, Frozen
+from skd.common.files import read_json
+from skd.common.frozen import Frozen
+from skd.study.spec import DatasetSpec
 
 # The methods that are shown side by side, each with a panel or a line, where the study has them.
 FEATURES = ("student", "kd", "skd")

@@ -10,9 +10,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from skd.errors import SkdError
-from skd.files import sha256_of
-from skd.store import Entry, StoreError
+from skd.common.errors import SkdError
+from skd.common.files import sha256_of
+from skd.store.store import Entry, StoreError
 
 
 class UnusableError(SkdError):

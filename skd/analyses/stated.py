@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import log_softmax
 
 from skd.analyses.records import Possible
-from skd.records import Record, TeacherCard
+from skd.store.records import Record, TeacherCard
 
 ROUNDING, LEAST = 1.1 * 2.0**-11, 2.0**-24  # of a float16: relative, and of the smallest ones
 SLACK = 1e-6  # percent, or nats: of sums in another order

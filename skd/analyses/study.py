@@ -7,6 +7,7 @@ from pathlib import Path
 
 from skd.analyses import findings
 from skd.analyses.cache import Cache, write
+from skd.analyses.inventory import Stock, Track
 from skd.analyses.records import (
     FEATURES,
     Analysis,
@@ -16,9 +17,8 @@ from skd.analyses.records import (
     RunMeasures,
 )
 from skd.analyses.sources import UnusableError
-from skd.analyses.stock import Stock, Track
-from skd.store import Store
-from skd.study import Cell, Expansion
+from skd.store.store import Store
+from skd.study.expansion import Cell, Expansion
 
 
 def analyse(

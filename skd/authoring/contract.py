@@ -30,12 +30,13 @@ from skd.authoring.trial import (
     trial_spec,
 )
 from skd.data import facts
-from skd.fit import misfit
-from skd.methods import SIMPLIFIER, resolve
-from skd.objective import trainable
-from skd.sheet import Method
-from skd.spec import MethodSpec, RunSpec
-from skd.terms import TermSettings, term_class, term_classes
+from skd.expansion.dry_run import misfit
+from skd.losses.discovery import term_class, term_classes
+from skd.losses.methods import SIMPLIFIER, resolve
+from skd.losses.objective import trainable
+from skd.losses.term import TermSettings
+from skd.study.sheet import Method
+from skd.study.spec import MethodSpec, RunSpec
 
 Pairs = tuple[tuple[str, str], ...]
 

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from skd.authoring.trial import DATASET, RECIPE, made_up_network
 from skd.data import load
+from skd.losses.objective import Objective
+from skd.losses.term import Alone, Batch, TermContext
 from skd.models import Outputs
-from skd.objective import Objective
 from skd.randomness import Draws
-from skd.spec import RunSpec
-from skd.terms import Alone, Batch, TermContext
+from skd.study.spec import RunSpec
 
 TOLERANCE = 1e-4  # relative: rows of different batches are multiplied in another order
 

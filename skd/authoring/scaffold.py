@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 from string import Template
 
-from skd.errors import SkdError
-from skd.files import write_atomically
-from skd.names import LONGEST_NAME
-from skd.sheet_files import ROOT
+from skd.common.errors import SkdError
+from skd.common.files import write_atomically
+from skd.common.names import LONGEST_NAME
+from skd.common.project import ROOT
 
 SKELETONS = Path(__file__).with_name("skeleton")
 

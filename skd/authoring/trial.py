@@ -16,16 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from skd.data import load
-from skd.methods import needs_teacher, resolve
+from skd.losses.methods import needs_teacher, resolve
+from skd.losses.objective import Losses, trainable
 from skd.models import FeatureNetwork, Outputs, build_model
-from skd.objective import Losses, trainable
 from skd.randomness import seeded
-from skd.sheet import Method
-from skd.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec
+from skd.study.sheet import Method
+from skd.study.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec
 from skd.training.execution import Execution
 from skd.training.loop import Training
-from skd.training.materials import Material
-from skd.training.teaching import LiveTeacher
+from skd.training.resources import Material
+from skd.training.teacher import LiveTeacher
 
 DATASET = DatasetSpec(name="digits", train_limit=16)
 RECIPE = Recipe(epochs=2, batch_size=8)

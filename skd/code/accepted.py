@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from skd.errors import SkdError
-from skd.files import write_json
-from skd.spec import Frozen
+from skd.common.errors import SkdError
+from skd.common.files import write_json
+from skd.common.frozen import Frozen
 
 ACCEPTED = Path(__file__).with_name("accepted.json")
 # By path, a file's digests before and after; none where it is not among a run's files.

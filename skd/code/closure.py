@@ -8,43 +8,47 @@ a teacher's checkpoint, whose weights have a digest of their own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pydantic import Field
 
 from skd.code.digests import DIGEST_LENGTH, imported_modules, source_digest
-from skd.code.sources import PACKAGES
-from skd.sheet_files import ROOT
-from skd.spec import DatasetSpec, Frozen, RunSpec
+from skd.common.frozen import Frozen
+from skd.common.project import PACKAGES, ROOT
 
-LOOP = "skd/training/loop.py"
-VIEWS = "skd/training/teacher_views.py"
 # Modules that are not followed.
 APART = (
     "skd",  # its version; the modules in it are others
-    "skd.bounds",
     "skd.code*",
-    "skd.discovery",
-    "skd.errors",
-    "skd.files",
-    "skd.jobs*",
-    "skd.judging",
-    "skd.lease",
-    "skd.leftovers",
-    "skd.limits",
-    "skd.living",
-    "skd.names",
-    "skd.records",
-    "skd.sheet*",
-    "skd.store*",
-    "skd.temporary",
+    "skd.common",
+    "skd.common.bounds",
+    "skd.common.errors",
+    "skd.common.files",
+    "skd.common.gpu_state",
+    "skd.common.lease",
+    "skd.common.names",
+    "skd.common.plugins",
+    "skd.common.process_identity",
+    "skd.common.project",
+    "skd.common.system_errors",
+    "skd.common.temporary_files",
+    "skd.common.terminal",
+    "skd.common.validation_messages",
+    "skd.common.yaml_files",
+    "skd.store",
+    "skd.store.checks",
+    "skd.store.leftovers",
+    "skd.store.reading",
+    "skd.store.records",
+    "skd.store.store",
+    "skd.study",
+    "skd.study.limits",
+    "skd.study.sheet",
+    "skd.study.sheet_files",
     "skd.training.file_kinds",
     "skd.training.state_dicts",
-    "skd.terminal",
-    "skd.wording",
-    "skd.yaml_reading",
 )
 
 
@@ -53,29 +57,6 @@ class SourceFile(Frozen):
 
     digest: str = Field(description="of its syntax tree, without comments and docstrings")
     imports: tuple[str, ...] = Field(description="paths of the project's files that it imports")
-
-
-def roots_of(spec: RunSpec, family: Callable[[str], str]) -> list[str]:
-    """Return the files that a run's numbers are computed from, before their imports.
-
-    Args:
-        spec: the run; its simplifier is what the loop imports anyway.
-        family: returns the file of ``skd/models`` that defines a network, by the network's name.
-    """
-    networks = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
-    families = [f"skd/models/{family(name)}.py" for name in networks]
-    terms = [f"baselines/{term.term}.py" for term in spec.method.terms]
-    return list(dict.fromkeys([LOOP, f"skd/data/{spec.dataset.name}.py", *families, *terms]))
-
-
-def views_roots(dataset: DatasetSpec, family: str) -> list[str]:
-    """Return the files that make stored views of a teacher, before their imports.
-
-    Args:
-        dataset: the images.
-        family: the file of ``skd/models`` that defines the teacher's network.
-    """
-    return [VIEWS, f"skd/data/{dataset.name}.py", f"skd/models/{family}.py"]
 
 
 def read_files(roots: Iterable[str], folder: Path = ROOT) -> dict[str, SourceFile]:

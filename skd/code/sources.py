@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from skd.code.digests import DIGEST_LENGTH
-from skd.sheet_files import ROOT
+from skd.common.project import PACKAGES, ROOT
 
-PACKAGES = ("skd", "baselines")
 SUFFIXES = (".py", ".yaml")
 MEASURED = "skd/kernels/tables/"
 # Git's other variables would have it answer for another repository, as in a hook, or otherwise.

@@ -2,7 +2,7 @@
 
 A data set's file has ``FACTS`` and ``load(root) -> Images``. Its training and test images live in
 memory as uint8, and views are made from them in whole batches (`skd.data.views`); or they are
-photos, which stay in their files (`skd.data.photo_views`).
+photos, which stay in their files (`skd.data.photos.views`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from skd.common.errors import UnknownNameError
+from skd.common.files import path_from_environment
+from skd.common.plugins import BrokenFileError, file_of, load_module
 from skd.data import imagefolder
 from skd.data.images import (
     Facts,
@@ -24,24 +27,12 @@ from skd.data.images import (
     limit,
     validation_split,
 )
-from skd.data.photo_files import PhotoFiles
-from skd.data.photo_views import PhotoViews, TestPhotos
+from skd.data.photos.files import PhotoFiles
+from skd.data.photos.views import PhotoViews, TestPhotos
 from skd.data.views import TestPixels, Tests, ViewMaker, Views
-from skd.discovery import BrokenFileError, file_of, load_module
-from skd.errors import UnknownNameError
-from skd.files import path_from_environment
-from skd.spec import FOLDER_DATASET, DatasetSpec
+from skd.study.spec import FOLDER_DATASET, DatasetSpec
 
-_HELPERS = {
-    "images",
-    "photo_decoding",
-    "photo_files",
-    "photo_folders",
-    "photo_law",
-    "photo_loader",
-    "photo_views",
-    "views",
-}
+_HELPERS = {"images", "photos", "views"}
 
 
 def dataset_names() -> list[str]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from skd.common.lease import lease
 from skd.data.images import DataError, Facts, Images
-from skd.lease import lease
 
 FACTS = Facts(num_classes=100, train_images=50_000, test_images=10_000, size=32)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from skd.data.images import Facts, Images
-from skd.data.photo_folders import load_folder
-from skd.spec import FolderSpec
+from skd.data.photos.folders import load_folder
+from skd.study.spec import FolderSpec
 
 
 def facts(folder: FolderSpec) -> Facts:

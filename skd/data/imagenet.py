@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skd.data.images import Facts, Images
-from skd.data.photo_folders import load_folder
+from skd.data.photos.folders import load_folder
 
 FACTS = Facts(num_classes=1000, train_images=1_281_167, test_images=50_000, size=224, photos=True)
 ADVICE = (

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skd.data.photo_files import PhotoFiles
-from skd.errors import SkdError
+from skd.common.errors import SkdError
+from skd.data.photos.files import PhotoFiles
 from skd.randomness import words
 
 # The field's split of CIFAR-100 for selection: 45,000 / 5,000.

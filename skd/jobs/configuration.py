@@ -16,13 +16,13 @@ import yaml
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
 from pydantic import field_validator as validator
 
-from skd.errors import SkdError
-from skd.jobs.batches import Shape
-from skd.jobs.gpu import gpu_state
+from skd.common.errors import SkdError
+from skd.common.gpu_state import gpu_state
 from skd.jobs.launch import Parallel
-from skd.jobs.packing import count
-from skd.planning.teacher_views import ViewsWish
-from skd.sheet_files import SHEET_SUFFIXES
+from skd.planning.batches import Shape
+from skd.planning.packing import count
+from skd.planning.views_choice import ViewsWish
+from skd.study.sheet_files import SHEET_SUFFIXES
 
 _NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*|(?=\.))(\.[0-9]*)?([eE][-+]?[0-9]+)?")
 LONGEST_MINUTES = 366 * 24 * 60

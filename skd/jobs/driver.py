@@ -12,9 +12,9 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from skd.common.lease import LeaseHeldError, holder, lease
 from skd.jobs import slurm
-from skd.lease import LeaseHeldError, holder, lease
-from skd.sheet_files import StudyError
+from skd.study.sheet_files import StudyError
 
 RULES = ("train", "teacher", "teacher_views")
 

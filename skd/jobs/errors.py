@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from skd.common.lease import holder
 from skd.jobs.workers import leave_note
-from skd.lease import holder
-from skd.store import Entry, StoreError
+from skd.store.store import Entry, StoreError
 
 KIND = "Job"
 

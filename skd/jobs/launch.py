@@ -9,10 +9,10 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
+from skd.common.frozen import Frozen
 from skd.planning.devices import Device
-from skd.sheet_files import StudyError
-from skd.spec import Frozen
-from skd.study import Expansion
+from skd.study.expansion import Expansion
+from skd.study.sheet_files import StudyError
 
 SAVING_SECONDS = 300
 

@@ -17,17 +17,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from skd.code.stale import finished_runs, stale_lines
 from skd.jobs import slurm
-from skd.jobs.batches import read_batches
 from skd.jobs.driver import comment_of, orphans_of
 from skd.jobs.workers import history
-from skd.leftovers import Left, survey
+from skd.planning.batches import read_batches
 from skd.planning.survey import Survey
-from skd.records import CellOutcome
-from skd.status import cell_result, teacher_outcome
-from skd.store import Entry, Store
-from skd.study import Expansion
+from skd.store.leftovers import Left, survey
+from skd.store.records import CellOutcome
+from skd.store.stale import finished_runs, stale_lines
+from skd.store.status import cell_result, teacher_outcome
+from skd.store.store import Entry, Store
+from skd.study.expansion import Expansion
 
 # State by the outcome's name, in the table's order.
 STATES = {

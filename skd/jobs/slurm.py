@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from skd.errors import SkdError
+from skd.common.errors import SkdError
+from skd.common.names import RESULTS_NAME
 from skd.jobs.shell_variables import plain
 
 TIMEOUT_SECONDS = 60
@@ -20,8 +21,6 @@ END_SECONDS = 120.0
 ACTIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED")
 # What squeue has in place of a job's end where there is none.
 ENDLESS = ("NONE", "N/A", "Unknown", "UNLIMITED", "NOT_SET")
-# The folder that the workflow's jobs write to, in the one that they are submitted from.
-RESULTS_NAME = "results"
 _SEPARATOR = "\x1f"
 _FIELDS = ("%i", "%T", "%r", "%k", "%Z")
 

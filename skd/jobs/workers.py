@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from skd.errors import FAILED, INTERRUPTED
-from skd.files import writing
+from skd.common.errors import FAILED, INTERRUPTED
+from skd.common.files import writing
+from skd.common.lease import Holder, holder
 from skd.jobs import slurm
-from skd.lease import Holder, holder
-from skd.records import Failure
-from skd.store import Entry
+from skd.store.records import Failure
+from skd.store.store import Entry
 
 POLL_SECONDS = 0.2
 # How often SLURM is asked for the job's end, which an administrator may move.

@@ -1,5 +1,4 @@
 """Triton kernels for 3x3 convolutions of few channels, where measured faster than cuDNN.
 
-Imports nothing of skd but `skd.errors` and `skd.files`; the command also builds networks. Triton is
-imported when a kernel is first launched: CPU builds of torch do not include it.
+Triton is imported when a kernel is first launched: CPU builds of torch do not include it.
 """

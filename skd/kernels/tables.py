@@ -24,7 +24,7 @@ from pydantic import (
     ValidationError,
 )
 
-from skd.errors import SkdError
+from skd.common.errors import SkdError
 
 Dtype = Literal["float32", "bfloat16"]
 Direction = Literal["forward", "input_gradient", "weight_gradient"]

@@ -15,7 +15,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from skd.files import write_atomically
+from skd.common.files import write_atomically
 from skd.kernels import search
 from skd.kernels.conv3x3 import conv3x3, conv3x3_input_gradient, conv3x3_weight_gradient
 from skd.kernels.layers import eligible

@@ -14,9 +14,9 @@ from functools import cache
 from itertools import combinations
 from types import MappingProxyType
 
-from skd.discovery import BrokenFileError, file_of, load_modules, warn
-from skd.errors import UnknownNameError
-from skd.models.outputs import FeatureNetwork, Outputs
+from skd.common.errors import UnknownNameError
+from skd.common.plugins import BrokenFileError, file_of, load_modules, warn
+from skd.models.network import FeatureNetwork, Outputs
 
 __all__ = [
     "FeatureNetwork",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skd.models.layers import init_convs, outputs_of_stages, stack
-from skd.models.outputs import FeatureNetwork, Outputs
+from skd.models.network import FeatureNetwork, Outputs
 from skd.models.resnet import BasicBlock
 from skd.models.resnet50 import Bottleneck
 

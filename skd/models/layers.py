@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skd.models.outputs import Outputs
+from skd.models.network import Outputs
 
 
 def conv(

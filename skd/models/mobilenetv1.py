@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skd.models.layers import conv, outputs_of_stages
-from skd.models.outputs import FeatureNetwork, Outputs
+from skd.models.network import FeatureNetwork, Outputs
 
 _STEM_WIDTH = 32
 # (width, stride) of each depthwise separable block. A stage ends where the next block strides, so

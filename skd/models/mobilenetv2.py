@@ -14,7 +14,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from skd.models.layers import conv, global_average, init_convs, init_linear, stack
-from skd.models.outputs import FeatureNetwork, Outputs
+from skd.models.network import FeatureNetwork, Outputs
 
 
 class _Group(NamedTuple):

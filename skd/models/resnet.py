@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skd.models.layers import conv, init_convs, outputs_of_stages, projection, stack
-from skd.models.outputs import FeatureNetwork, Outputs
+from skd.models.network import FeatureNetwork, Outputs
 
 
 class BasicBlock(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skd.models.layers import channel_shuffle, conv, outputs_of_stages, stack
-from skd.models.outputs import FeatureNetwork, Outputs
+from skd.models.network import FeatureNetwork, Outputs
 
 _GROUPS = 3
 _STEM_WIDTH = 24

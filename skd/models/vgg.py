@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skd.models.layers import conv, global_average, init_convs, init_linear
-from skd.models.outputs import FeatureNetwork, Outputs
+from skd.models.network import FeatureNetwork, Outputs
 
 _WIDTHS = (64, 128, 256, 512, 512)
 

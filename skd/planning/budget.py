@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from skd.sheet import Pair
-from skd.study import Expansion
+from skd.study.expansion import Expansion
+from skd.study.sheet import Pair
 
 # A teacher's name, or a cell's key and a seed: what is paid for once, whoever needs it.
 Item = tuple[str, int | None]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import median
 
-from skd.errors import UnknownNameError
+from skd.common.errors import UnknownNameError
 
 GIB = 2**30
 # Default of `--device-model`.

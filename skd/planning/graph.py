@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from skd.planning.estimates import Estimate
 from skd.planning.lanes import slowdown
-from skd.planning.model import Estimate
-from skd.study import Cell, Expansion
+from skd.study.expansion import Cell, Expansion
 
 STARTUP_SECONDS = 60.0  # of a job: waiting for its node, environment, imports, data
 REPORT = "report"

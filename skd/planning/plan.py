@@ -13,13 +13,13 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from skd.files import read_json, write_json
-from skd.jobs.batches import Shape
+from skd.common.files import read_json, write_json
+from skd.common.frozen import Frozen, digest
+from skd.planning.batches import Shape
 from skd.planning.graph import Job
 from skd.planning.simulate import DEVICES, Schedule, simulate
 from skd.planning.survey import Survey
-from skd.spec import Frozen, digest
-from skd.study import Expansion
+from skd.study.expansion import Expansion
 
 
 class PlannedTraining(Frozen):

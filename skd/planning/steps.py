@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from skd.planning.devices import Device
 from skd.planning.lanes import slowdown
-from skd.study import ExtraFacts, ImageFacts, NetworkFacts
+from skd.study.expansion import ExtraFacts, ImageFacts, NetworkFacts
 
 FORWARD_AND_BACKWARD = 3  # the backward pass costs about two forward ones
 STEP_LAUNCHES = 50  # optimiser, losses, views and metrics of one step

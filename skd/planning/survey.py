@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from skd.jobs.batches import Shape, make_batches
-from skd.jobs.packing import runs_side_by_side
+from skd.planning.batches import Shape, make_batches
 from skd.planning.devices import Device
+from skd.planning.estimates import Estimate, estimate_run, estimate_teacher, views_seconds
 from skd.planning.graph import Job, shared_seconds, study_jobs
-from skd.planning.model import Estimate, estimate_run, estimate_teacher, views_seconds
-from skd.planning.teacher_views import ViewsPlan, ViewsWish, plan_views
+from skd.planning.packing import runs_side_by_side
 from skd.planning.timings import Timings
-from skd.store import Store
-from skd.study import Cell, Expansion
+from skd.planning.views_choice import ViewsPlan, ViewsWish, plan_views
+from skd.store.store import Store
+from skd.study.expansion import Cell, Expansion
 
 
 @dataclass(frozen=True)

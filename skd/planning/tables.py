@@ -10,8 +10,8 @@ from rich import box
 from rich.table import Table
 
 from skd.planning.budget import Proposal
+from skd.planning.estimates import Estimate
 from skd.planning.graph import STARTUP_SECONDS, Job
-from skd.planning.model import Estimate
 from skd.planning.plan import Plan
 from skd.planning.simulate import Schedule
 from skd.planning.survey import Part, Survey

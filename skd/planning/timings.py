@@ -13,10 +13,11 @@ from pathlib import Path
 
 from pydantic import PositiveFloat, PositiveInt
 
-from skd.files import read_json, write_json
-from skd.records import Record
-from skd.spec import DatasetSpec, Frozen, MethodSpec, RunSpec, canonical, digest
-from skd.store import Entry, Store, StoreError
+from skd.common.files import read_json, write_json
+from skd.common.frozen import Frozen, canonical, digest
+from skd.store.records import Record
+from skd.store.store import Entry, Store, StoreError
+from skd.study.spec import DatasetSpec, MethodSpec, RunSpec
 
 FORMAT = 6  # of the cache file: another one is read anew
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from skd.errors import SkdError
-from skd.files import sha256_of
+from skd.common.errors import SkdError
+from skd.common.files import sha256_of
 from skd.provenance.facts import stated_files
-from skd.provenance.finding import Kind
+from skd.provenance.lookup import Kind
 from skd.provenance.reading import near, read_card, read_record
-from skd.records import Record, TeacherCard
-from skd.store import Entry
+from skd.store.records import Record, TeacherCard
+from skd.store.store import Entry
 
 
 class RefusedError(SkdError, ValueError):

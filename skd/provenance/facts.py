@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from skd.code.sources import sources_id
-from skd.files import read_json, sha256_of
-from skd.provenance.finding import Kind, Occurrence, Studies
+from skd.common.files import read_json, sha256_of
+from skd.provenance.lookup import Kind, Occurrence, Studies
 from skd.provenance.reading import read_card, read_failure, read_record, read_spec
-from skd.records import Failure, Progress, Record, TeacherCard
-from skd.spec import ImportedTeacher, RunSpec, TrainedTeacher
-from skd.status import teacher_outcome
-from skd.store import Entry, Store, outcome
+from skd.store.records import Failure, Progress, Record, TeacherCard
+from skd.store.status import teacher_outcome
+from skd.store.store import Entry, Store, outcome
+from skd.study.spec import ImportedTeacher, RunSpec, TrainedTeacher
 
 WEIGHTS = "weights.safetensors"
 

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from skd.files import sync_folder
-from skd.lease import LeaseHeldError, LeaseLostError, lease
-from skd.leftovers import leftovers, remove
+from skd.common.files import sync_folder
+from skd.common.lease import LeaseHeldError, LeaseLostError, lease
+from skd.common.temporary_files import temporary_name
 from skd.provenance.checking import stamp_of
-from skd.provenance.planning import Conflict, MergeError, Plan, Step, decide
-from skd.store import Store
-from skd.temporary import temporary_name
+from skd.provenance.merge_plan import Conflict, MergeError, Plan, Step, decide
+from skd.store.leftovers import leftovers, remove
+from skd.store.store import Store
 
 CHUNK_BYTES = 2**20
 

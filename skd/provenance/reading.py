@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from skd.files import read_json
-from skd.records import Failure, Record, TeacherCard
-from skd.spec import RunSpec
-from skd.store import Entry, StoreError
+from skd.common.files import read_json
+from skd.store.records import Failure, Record, TeacherCard
+from skd.store.store import Entry, StoreError
+from skd.study.spec import RunSpec
 
 Model = TypeVar("Model", bound=BaseModel)
 

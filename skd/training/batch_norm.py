@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skd.training.processes import Team
+from skd.training.distributed import Team
 
 Form = TypeVar("Form", bound=nn.BatchNorm2d)
 

@@ -16,10 +16,11 @@ from typing import Any, Self
 
 import torch
 
-from skd.errors import SkdError, caution
-from skd.files import sync_folder, write_atomically
-from skd.spec import RunSpec, canonical, digest
-from skd.store import Entry
+from skd.common.errors import SkdError, caution
+from skd.common.files import sync_folder, write_atomically
+from skd.common.frozen import canonical, digest
+from skd.store.store import Entry
+from skd.study.spec import RunSpec
 
 _DIGEST_BYTES = 32
 _OF = "of"  # the key of what a checkpoint says of its run; earlier versions said nothing

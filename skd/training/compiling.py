@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from skd.errors import SkdError
-from skd.models.outputs import FeatureNetwork, Outputs
+from skd.common.errors import SkdError
+from skd.models.network import FeatureNetwork, Outputs
 
 
 class CompilerError(SkdError):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from skd.data import make_tests
 from skd.data.images import Images
 from skd.data.views import Views
-from skd.training.processes import Single, Team
+from skd.training.distributed import Single, Team
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ import torch
 from pydantic import PositiveInt
 
 import skd
-from skd import bounds
 from skd.code.sources import code_facts
-from skd.errors import SkdError, described
-from skd.files import write_json
-from skd.jobs.gpu import gpu_state
-from skd.spec import Frozen, added_later
-from skd.teacher_views import TeacherOutputs
+from skd.common import bounds
+from skd.common.errors import SkdError, described
+from skd.common.files import write_json
+from skd.common.frozen import Frozen, added_later
+from skd.common.gpu_state import gpu_state
+from skd.store.views_files import TeacherOutputs
 
 Step = Literal["fast", "eager", "plain"]
 Precision = Literal["float32", "bfloat16"]

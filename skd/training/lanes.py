@@ -1,6 +1,6 @@
 """Lanes: runs of one process side by side on its device, each in a thread of its own.
 
-On a GPU each run has a stream of its own, too (`skd.training.graphs.own_stream`). Runs share images
+On a GPU each run has a stream of its own, too (`skd.training.cuda_graph.own_stream`). Runs share images
 and teachers; a recorded step costs Python next to nothing, so that threads do not wait for each
 other. A run's numbers are the same in a lane and alone.
 """

@@ -6,7 +6,7 @@ from step to step lies in tensors on the device, so that a step can be recorded 
 nothing is read back before the epoch's end.
 
 A batch may be divided among processes, and further into parts that go through the networks one
-after the other (`skd.training.division`): the batch and its gradient are the same.
+after the other (`skd.training.data_parallel`): the batch and its gradient are the same.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skd.errors import SkdError
+from skd.common.errors import SkdError
 from skd.kernels.layers import use_kernels
 from skd.kernels.tables import table_named
+from skd.losses.objective import Losses, Objective
+from skd.losses.term import Batch, TermContext
 from skd.models import build_model
-from skd.models.outputs import Outputs, dry_pass
-from skd.objective import Losses, Objective
+from skd.models.network import Outputs, dry_pass
 from skd.randomness import Draws, seeded
-from skd.records import Epoch
-from skd.spec import RunSpec
-from skd.terms import Batch, TermContext
+from skd.store.records import Epoch
+from skd.study.spec import RunSpec
 from skd.training.batch_norm import (
     count_batches,
     counted_batch_norms,
@@ -36,14 +36,14 @@ from skd.training.batch_norm import (
     move_batch_norms,
 )
 from skd.training.compiling import CompilerError, Passes, compiled, reached_by
-from skd.training.division import Division, Networks, divided
+from skd.training.cuda_graph import SETTING_UP, Recorded, Recordings, record, try_out
+from skd.training.data_parallel import Division, Networks, divided
+from skd.training.epoch_inputs import EpochInputs, Inputs
 from skd.training.execution import Execution
-from skd.training.graphs import SETTING_UP, Recorded, Recordings, record, try_out
-from skd.training.inputs import EpochInputs, Inputs
-from skd.training.materials import Material
+from skd.training.metrics import FINITE, Sums, under
+from skd.training.resources import Material
 from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
-from skd.training.sums import FINITE, Sums, under
-from skd.training.teaching import Teaching, finite_on
+from skd.training.teacher import Teaching, finite_on
 
 DRY_BATCH = 2
 

@@ -9,8 +9,8 @@ from typing import Protocol, Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from skd.records import Epoch
-from skd.terminal import PlainConsole, description, printable
+from skd.common.terminal import PlainConsole, description, printable
+from skd.store.records import Epoch
 
 LINE_SECONDS = 10.0
 BAR_SECONDS = 0.5

@@ -13,21 +13,23 @@ from typing import Any
 
 import torch
 
-from skd.code.here import code_here, joined
-from skd.code.stale import files_text
-from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError, described
-from skd.judging import check_identity
+from skd.common.errors import DeviceFailedError, InterruptedRunError, RunFailedError, described
+from skd.common.lease import Holder, LeaseHeldError, LeaseLostError, lease
 from skd.kernels.tables import KernelsError
-from skd.lease import Holder, LeaseHeldError, LeaseLostError, lease
-from skd.leftovers import tidy
-from skd.records import Record, TeacherCard
-from skd.spec import RunSpec
-from skd.store import Entry
-from skd.teacher_views import TeacherOutputs
+from skd.store.checks import check_identity
+from skd.store.leftovers import tidy
+from skd.store.records import Record, TeacherCard
+from skd.store.stale import files_text
+from skd.store.store import Entry
+from skd.store.views_files import TeacherOutputs
+from skd.study.spec import RunSpec
 from skd.training import checkpoint
 from skd.training.checkpoint import CheckpointError
+from skd.training.code_here import code_here, joined
 from skd.training.compiling import CompilerError
-from skd.training.division import Division, DivisionError
+from skd.training.cuda_graph import own_stream
+from skd.training.data_parallel import Division, DivisionError
+from skd.training.distributed import ProcessesError, others_ended
 from skd.training.execution import (
     Execution,
     ExecutionError,
@@ -37,14 +39,12 @@ from skd.training.execution import (
     frozen,
     reset_peak_memory,
 )
-from skd.training.first_step import FastPaths, decide, without_compiler
-from skd.training.graphs import own_stream
+from skd.training.fast_paths import FastPaths, decide, without_compiler
 from skd.training.loop import NonFiniteLossError, Training
-from skd.training.materials import Material, Materials, choose_teacher
-from skd.training.outcome import leave_failure, leave_record
-from skd.training.processes import ProcessesError, others_ended
 from skd.training.progress import RunProgress, run_progress, wants_loss
-from skd.training.telling import Telling
+from skd.training.progress_file import Telling
+from skd.training.resources import Material, Materials, choose_teacher
+from skd.training.result import leave_failure, leave_record
 
 SAVING_SHARE = 20  # training takes at least so many times as long as saving
 LEASE_POLL_SECONDS = 5.0

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from skd.objective import Objective, trainable
-from skd.spec import Recipe
+from skd.losses.objective import Objective, trainable
+from skd.study.spec import Recipe
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:

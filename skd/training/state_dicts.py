@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from skd.errors import TeacherError
+from skd.common.errors import TeacherError
 from skd.training.file_kinds import AGAIN, SAVE_ANEW, kind_of
 
 # What a state dict is found under. Of several that hold one, the first.

@@ -21,22 +21,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skd.code.here import views_code_here
+from skd.common.errors import InterruptedRunError, SkdError
+from skd.common.files import sha256_of, write_json
+from skd.common.lease import lease
+from skd.common.temporary_files import temporary_files
 from skd.data import facts
 from skd.data import load as load_images
 from skd.data.views import ViewMaker, epoch_order
-from skd.errors import InterruptedRunError, SkdError
-from skd.files import sha256_of, write_json
-from skd.lease import lease
-from skd.leftovers import remove
 from skd.models import FeatureNetwork, Outputs
-from skd.records import TeacherCard
-from skd.spec import DatasetSpec
-from skd.store import Entry
-from skd.teacher_views import BYTES, Output, ViewsCard, ViewsFile, ViewsPrecision
-from skd.temporary import temporary_files
+from skd.store.leftovers import remove
+from skd.store.records import TeacherCard
+from skd.store.store import Entry
+from skd.store.views_files import BYTES, Output, ViewsCard, ViewsFile, ViewsPrecision
+from skd.study.spec import DatasetSpec
+from skd.training.code_here import views_code_here
 from skd.training.execution import Execution, environment
-from skd.training.teaching import StoredOutput
+from skd.training.teacher import StoredOutput
 from skd.training.weights import load_teacher
 
 # Views a forward pass: on a CPU more would leave its cache, on a GPU fewer would leave it idle.

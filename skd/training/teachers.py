@@ -11,22 +11,22 @@ from urllib.parse import urlsplit
 
 import torch
 
+from skd.common.errors import TeacherError
+from skd.common.files import sha256_of
+from skd.common.lease import lease
 from skd.data import facts
-from skd.errors import TeacherError
-from skd.files import sha256_of
-from skd.lease import lease
-from skd.leftovers import leftovers, remove, tidy
 from skd.models.accounting import count_parameters
-from skd.published import PublishedError
-from skd.records import Record, TeacherCard
-from skd.sheet import Import
-from skd.spec import ImportedTeacher, TeacherSpec, TrainedTeacher
-from skd.store import Entry, Store
-from skd.study import TeacherNode
-from skd.teacher_checks import doubts, poor
+from skd.store.leftovers import leftovers, remove, tidy
+from skd.store.records import Record, TeacherCard
+from skd.store.store import Entry, Store
+from skd.store.teacher_accuracy import doubts, poor
+from skd.study.expansion import TeacherNode
+from skd.study.published import PublishedError
+from skd.study.sheet import Import
+from skd.study.spec import ImportedTeacher, TeacherSpec, TrainedTeacher
 from skd.training.file_kinds import AGAIN, kind_of
-from skd.training.fitting import build_loaded
-from skd.training.materials import Materials
+from skd.training.loading import build_loaded
+from skd.training.resources import Materials
 from skd.training.runs import Options, complete
 from skd.training.state_dicts import precision_of, read_state_dict
 from skd.training.weights import leave_weights

@@ -9,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from skd.errors import TeacherError
-from skd.files import sha256_of, write_atomically
+from skd.common.errors import TeacherError
+from skd.common.files import sha256_of, write_atomically
 from skd.models import FeatureNetwork
-from skd.records import TeacherCard
-from skd.store import Entry
-from skd.training.fitting import build_loaded
+from skd.store.records import TeacherCard
+from skd.store.store import Entry
+from skd.training.loading import build_loaded
 
 
 @dataclass(frozen=True)

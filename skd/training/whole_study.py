@@ -5,15 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from skd.errors import DeviceFailedError, InterruptedRunError, RunFailedError, SkdError, described
-from skd.planning.teacher_views import ViewsPlan, ViewsWish, plan_views
-from skd.store import Store
-from skd.study import Cell, Expansion
-from skd.terminal import printable
-from skd.training.materials import Materials
+from skd.common.errors import (
+    DeviceFailedError,
+    InterruptedRunError,
+    RunFailedError,
+    SkdError,
+    described,
+)
+from skd.common.terminal import printable
+from skd.planning.views_choice import ViewsPlan, ViewsWish, plan_views
+from skd.store.store import Store
+from skd.study.expansion import Cell, Expansion
+from skd.training.resources import Materials
 from skd.training.runs import Options
-from skd.training.store_views import store_views
 from skd.training.teachers import ready_teacher
+from skd.training.views_of_study import store_views
 
 
 def make_ready(

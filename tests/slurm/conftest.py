@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from skd.study import Expansion, load_expansion
+from skd.study.expansion import Expansion, load_expansion
 from slurm.cluster import Cluster, obstacle
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from skd.code.stale import finished_runs, stale_lines
-from skd.errors import SkdError
-from skd.jobs.batches import keep_batches, plan_batches, read_batches
+from skd.store.stale import finished_runs, stale_lines
+from skd.common.errors import SkdError
+from skd.planning.batches import keep_batches, plan_batches, read_batches
 from skd.jobs.configuration import Configuration
-from skd.jobs.outputs import (
+from skd.jobs.rule_outputs import (
     cells_file,
     code_has_changed,
     outdated_files,
@@ -20,15 +20,15 @@ from skd.jobs.outputs import (
     teacher_file,
     views_file,
 )
-from skd.jobs.packing import count
-from skd.jobs.requests import batch_request, teacher_request, views_request
+from skd.planning.packing import count
+from skd.planning.requests import batch_request, teacher_request, views_request
 from skd.jobs.shell_variables import remove_misleading
-from skd.planning.model import usual_device
+from skd.planning.estimates import usual_device
 from skd.planning.survey import survey
 from skd.planning.timings import load
-from skd.sheet_files import find_sheet, sheet_files
-from skd.store import Store
-from skd.study import load_expansion
+from skd.study.sheet_files import find_sheet, sheet_files
+from skd.store.store import Store
+from skd.study.expansion import load_expansion
 
 # For jobs that make their environment, with `--software-deployment-method conda`; else they run in
 # the one that Snakemake runs in.

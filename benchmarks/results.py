@@ -1,0 +1,175 @@
+"""What `skd bench` leaves, as data. Imports no torch: the report reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from skd.common.errors import SkdError
+from skd.common.files import read_json, write_json
+from skd.common.frozen import Frozen
+from skd.store.reading import why_unreadable
+from skd.study.spec import DatasetSpec
+
+SCHEMA_VERSION = 1
+
+
+class BenchError(SkdError):
+    """A comparison cannot be made or read. Says what to do."""
+
+
+class SpeedUp(Frozen):
+    """Images a second, over those of the plain loop: the median of the rounds' ratios."""
+
+    value: PositiveFloat
+    low: PositiveFloat | None = Field(
+        None, description="of the 95 % interval; none of fewer than six rounds"
+    )
+    high: PositiveFloat | None = None
+
+
+class Row(Frozen):
+    """One side's measurement of one (pair, method). What failed has its reason and no numbers."""
+
+    pair: str
+    method: str
+    teacher: str | None = Field(description="its name in the sheet; none: the method needs none")
+    student: str
+    side: str = Field(description="skd, skd-live, plain or mdistiller: see benchmarks.sides")
+    variant: str | None = Field(
+        None,
+        description="of ours, see benchmarks.variants; none of other sides, and where a file is "
+        "older than the variants",
+    )
+    how: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what the side says of itself: teacher (live, views, none), teacher's weights, "
+        "precision, memory format, lanes, workers, …",
+    )
+    batch_size: PositiveInt = Field(description="images in a step of one run")
+    lanes: PositiveInt = Field(1, description="runs that step together")
+    steps_per_epoch: PositiveInt
+    rounds: tuple[PositiveFloat, ...] = Field((), description="seconds a step, of all lanes")
+    plain_rounds: tuple[PositiveFloat, ...] = Field(
+        (), description="seconds a step of the plain loop in the same rounds"
+    )
+    evaluations: tuple[PositiveFloat, ...] = Field((), description="seconds, of all lanes")
+    seconds_per_step: PositiveFloat | None = Field(None, description="the rounds' median")
+    images_per_second: PositiveFloat | None = Field(None, description="of all lanes, training")
+    evaluation_seconds: PositiveFloat | None = Field(None, description="the evaluations' median")
+    evaluation_share: PositiveFloat | None = Field(None, description="of an epoch")
+    seconds_per_epoch: PositiveFloat | None = Field(
+        None, description="of one run: steps and evaluation, over the lanes that share them"
+    )
+    peak_memory_bytes: NonNegativeInt | None = Field(
+        None, description="of the device's allocator; on a CPU of the process and its workers"
+    )
+    multiply_adds: NonNegativeInt | None = Field(
+        None,
+        description="of a step of all lanes: 3 x (student + what trains beside it) + live teacher",
+    )
+    share_of_peak: PositiveFloat | None = None
+    speed_up: SpeedUp | None = Field(None, description="over plain; none where that failed")
+    failure: str | None = None
+    unfit: bool = Field(False, description="not a fault: the side has no such method or network")
+    skipped: bool = Field(False, description="not a fault: time was up before the first round")
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Training steps a second, summed over the lanes."""
+        return None if self.seconds_per_step is None else self.lanes / self.seconds_per_step
+
+    @property
+    def name(self) -> str:
+        """How a person names the row among those of its case."""
+        variant = f" {self.variant}" if self.variant else ""
+        return f"{self.side}{variant}"
+
+
+class Peak(Frozen):
+    """What the hardware does at best, measured at the same time, not taken from a data sheet."""
+
+    precision: str
+    multiply_adds_per_second: PositiveFloat
+    measured_by: str
+
+
+class TeacherViews(Frozen):
+    """What it takes to compute a teacher's logits on every view of every training image, once."""
+
+    teacher: str
+    views: PositiveInt | None = Field(None, description="of one image")
+    images: PositiveInt | None = None
+    seconds: PositiveFloat | None = Field(None, description="to build all of the data set")
+    measured_share: PositiveFloat | None = Field(
+        None,
+        le=1,
+        description="of the work that was measured; the seconds are extrapolated from it",
+    )
+    bytes: PositiveInt | None = None
+    pays_after_runs: dict[str, float | None] = Field(
+        default_factory=dict,
+        description="by pair/method: seconds over what a run saves; null: it saves nothing",
+    )
+    failure: str | None = None
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether only a part was measured."""
+        return self.measured_share is not None and self.measured_share < 1
+
+
+class Comparison(Frozen):
+    """One run of `skd bench`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    made_at: str = Field(description="ISO 8601, UTC")
+    environment: dict[str, Any]
+    study: str
+    dataset: DatasetSpec
+    device: Literal["cpu", "cuda"]
+    device_name: str
+    threads: PositiveInt
+    round_steps: PositiveInt = Field(description="steps timed in a round, at most")
+    minutes: NonNegativeFloat | None = Field(None, description="that the whole was to take at most")
+    epochs: PositiveInt = Field(description="of a run of the study")
+    peaks: dict[str, Peak] = Field(default_factory=dict, description="by precision")
+    rows: tuple[Row, ...] = ()
+    teacher_views: tuple[TeacherViews, ...] = ()
+
+    @property
+    def failures(self) -> list[str]:
+        """What failed, other than for want of a method or of time."""
+        rows = [f"{row.pair}/{row.method}, {row.name}" for row in self.rows if _failed(row)]
+        return rows + [f"views of {row.teacher}" for row in self.teacher_views if row.failure]
+
+
+def _failed(row: Row) -> bool:
+    return row.failure is not None and not (row.unfit or row.skipped)
+
+
+def write(comparison: Comparison, path: Path) -> None:
+    """Write a comparison as JSON, atomically."""
+    write_json(path, comparison.model_dump(mode="json"))
+
+
+def read(path: Path) -> Comparison:
+    """Read what `write` wrote.
+
+    Raises:
+        BenchError: there is no such file, or it is of another form.
+    """
+    try:
+        return Comparison.model_validate(read_json(path))
+    except FileNotFoundError:
+        raise BenchError(f"{path} is not there; make it by: skd bench") from None
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{path} {why_unreadable(error)}; make it anew by: skd bench") from error

@@ -1,0 +1,171 @@
+"""A comparison as text of 80 columns, whatever the terminal. Imports no torch."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+from benchmarks.results import Comparison, Row, TeacherViews
+from benchmarks.sides import LIVE, OURS, PLAIN
+
+WIDTH = 80
+INDENT = "    "
+MIB, GIB = 2**20, 2**30
+COLUMNS = ("side", "lanes", "ms/step", "steps/s", "x plain [95 %]", "GiB", "rounds")
+SHOWN_ELSEWHERE = ("lanes",)
+
+
+def line(row: Row) -> str:
+    """Return a row in a line, as it is shown when it is measured."""
+    name = f"{row.pair}/{row.method}, {_name(row)}"
+    if row.skipped:
+        return f"{name}: {row.failure}"
+    if row.failure:
+        return f"{name}: {'not there' if row.unfit else 'FAILED'}: {row.failure}"
+    epoch = "" if row.seconds_per_epoch is None else f", {_seconds(row.seconds_per_epoch)} an epoch"
+    ratio = _ratio(row)
+    times = f", {ratio} times as fast as plain" if ratio else ""
+    return (
+        f"{name}: {_seconds(row.seconds_per_step)} a step, {row.images_per_second:.0f} images/s"
+        f"{epoch}{times}"
+    )
+
+
+def rows_lines(rows: Sequence[Row], long: bool = False) -> Iterator[str]:
+    """Yield a table for each case under a line that names it.
+
+    Below a table are the reasons of what failed, and with ``long`` the further numbers of each row
+    and how it was trained.
+    """
+    for (pair, method), found in groupby(rows, key=lambda row: (row.pair, row.method)):
+        case = [*found]
+        yield from ("", f"{pair}, {method}", *_table(case))
+        for row in case:
+            if row.failure and not row.skipped:
+                yield from _wrapped(f"{_name(row)}: {row.failure}")
+            elif long and not row.failure:
+                yield from _wrapped(f"{_name(row)}: {', '.join(_details(row))}")
+
+
+def views_lines(rows: Sequence[TeacherViews]) -> Iterator[str]:
+    """Yield what the teachers' views take, a paragraph a teacher."""
+    yield from ("", "Teachers' logits on every view of every training image, once a teacher")
+    for row in rows:
+        if row.failure:
+            yield from _wrapped(f"{row.teacher}: FAILED: {row.failure}")
+            continue
+        about = "about " if row.extrapolated else ""
+        pays = "; ".join(f"{key}: {_runs(runs)}" for key, runs in row.pays_after_runs.items())
+        yield from _wrapped(
+            f"{row.teacher}: {row.views} views, {about}{_seconds(row.seconds)} to build, "
+            f"{row.bytes / MIB:,.0f} MiB" + (f"; pays after runs: {pays}" if pays else "")
+        )
+
+
+def notes(comparison: Comparison) -> Iterator[str]:
+    """Yield lines on what the numbers are."""
+    for note in _notes(comparison):
+        yield from textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    threads = "" if comparison.device == "cuda" else f", {comparison.threads} threads a side"
+    yield f"device: {comparison.device_name}{threads}"
+    for peak in comparison.peaks.values():
+        yield (
+            f"peak in {peak.precision}: {2e-9 * peak.multiply_adds_per_second:,.0f} GFLOP/s, "
+            f"measured here: {peak.measured_by}"
+        )
+    yield (
+        f"{OURS}: as this project trains; {LIVE}: the same with the teacher in each step; "
+        f"{PLAIN}: the field's common loop"
+    )
+    yield (
+        "ms/step: of one step on every lane, the median over rounds, in each of which the sides "
+        "take turns; steps/s: summed over the lanes; x plain: images/s over those of the plain "
+        "loop in the same rounds; GiB: the most memory held"
+    )
+    if any(row.how.get("teacher_weights") == "random" for row in comparison.rows):
+        yield "teachers that the store lacks have random weights here: the time is the same"
+
+
+def _table(rows: Sequence[Row]) -> Iterator[str]:
+    cells = [COLUMNS, *map(_cells, rows)]
+    whole = [row for row in cells if len(row) == len(COLUMNS)]
+    widths = [max(len(row[place]) for row in whole) for place in range(len(COLUMNS))]
+    widths[:2] = [max(len(row[place]) for row in cells) for place in (0, 1)]
+    for row in cells:
+        name, *others = row
+        if len(row) < len(COLUMNS):  # words in place of numbers
+            lanes, words = others
+            yield f"{name:<{widths[0]}}  {lanes:>{widths[1]}}  {words}"
+            continue
+        numbers = [f"{text:>{width}}" for text, width in zip(others, widths[1:], strict=True)]
+        yield "  ".join([f"{name:<{widths[0]}}", *numbers]).rstrip()
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    lanes = str(row.lanes)
+    if row.skipped:
+        return row.name, lanes, row.failure
+    if row.failure:
+        return row.name, lanes, "not there" if row.unfit else "FAILED"
+    memory = row.peak_memory_bytes
+    return (
+        row.name,
+        lanes,
+        _digits(1000 * row.seconds_per_step),
+        _digits(row.steps_per_second),
+        _ratio(row),
+        "" if memory is None else f"{memory / GIB:.2f}",
+        str(len(row.rounds)),
+    )
+
+
+def _details(row: Row) -> Iterator[str]:
+    yield f"{row.images_per_second:,.0f} images/s"
+    if row.seconds_per_epoch is not None:
+        yield f"{_seconds(row.seconds_per_epoch)} an epoch"
+        yield f"{100 * row.evaluation_share:.1f} % of it evaluation"
+    if row.share_of_peak is not None:
+        yield f"{100 * row.share_of_peak:.1f} % of the peak"
+    for key, value in row.how.items():
+        if value is not None and key not in SHOWN_ELSEWHERE:
+            yield f"{key.replace('_', ' ')} {value}"
+
+
+def _name(row: Row) -> str:
+    return row.name if row.lanes == 1 else f"{row.name}, {row.lanes} lanes"
+
+
+def _ratio(row: Row) -> str:
+    """Return how many times as fast as the plain loop a row is, where it is another."""
+    if row.speed_up is None or row.side == PLAIN:
+        return ""
+    value, low, high = row.speed_up.value, row.speed_up.low, row.speed_up.high
+    interval = "" if low is None else f" [{_digits(low)}, {_digits(high)}]"
+    return f"{_digits(value)}{interval}"
+
+
+def _digits(value: float) -> str:
+    """Return a number with three digits that count, and all that stand before the point."""
+    return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        subsequent_indent=INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value < 600 else f"{value / 60:.0f} min"
+
+
+def _runs(runs: float | None) -> str:
+    return "never" if runs is None else f"{runs:.2g}"

@@ -1,0 +1,101 @@
+"""The variants of our own side: ways to compute the same step. Imports no torch by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from skd.common.errors import UnfitError, UnknownNameError
+
+if TYPE_CHECKING:
+    from skd.training.execution import Execution, Precision, Step
+
+DEFAULT = "recorded"
+
+
+class Variant(NamedTuple):
+    """What differs between the variants, in the words of `skd.training.execution.Execution`."""
+
+    step: Step
+    compiled: bool = False
+    kernels: bool = False
+    precision: Precision = "float32"
+
+
+_FLOAT32 = {
+    "eager": Variant("eager"),
+    "recorded": Variant("fast"),
+    "compiled": Variant("fast", compiled=True),
+    "kernels": Variant("fast", compiled=True, kernels=True),
+}
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    _FLOAT32
+    | {
+        f"{name}-bfloat16": variant._replace(precision="bfloat16")
+        for name, variant in _FLOAT32.items()
+    }
+)
+
+
+def variant_of(name: str) -> Variant:
+    """Return a variant by its name.
+
+    Raises:
+        UnknownNameError: there is no such variant; names the allowed ones.
+    """
+    if name not in VARIANTS:
+        raise UnknownNameError("variant", name, VARIANTS)
+    return VARIANTS[name]
+
+
+def execution_of(name: str, place: Execution) -> Execution:
+    """Return how a variant is executed.
+
+    Args:
+        name: of the variant.
+        place: its device and threads.
+
+    Raises:
+        UnknownNameError: there is no such variant; names the allowed ones.
+        UnfitError: it needs a table of kernels, and none was measured on this GPU.
+    """
+    variant = variant_of(name)
+    changes: dict[str, Any] = {"step": variant.step, "precision": variant.precision}
+    if variant.compiled:
+        gpu = _gpu() if place.device == "cuda" else None
+        changes |= {"compiled": True, "gpu": gpu}
+        if variant.kernels:
+            changes["kernels"] = _table(gpu)
+    return place.model_copy(update=changes)
+
+
+def product_choice(place: Execution, steps: int) -> str:
+    """Return the name of the variant in which `skd train` would train by itself.
+
+    Args:
+        place: its device and threads.
+        steps: of the whole run.
+    """
+    from skd.training.fast_paths import FastPaths, decide
+
+    decided = decide(place, FastPaths(), steps, whole=True)
+    return "kernels" if decided.kernels else "compiled" if decided.compiled else DEFAULT
+
+
+def _gpu() -> str | None:
+    from skd.training.execution import gpu_model
+
+    return gpu_model()
+
+
+def _table(gpu: str | None) -> str:
+    """Return the name of the table of kernels that was measured on a GPU."""
+    if gpu is None:
+        raise UnfitError("the kernels run on a GPU only")
+    from skd.kernels.tables import table_for
+
+    table = table_for(gpu)
+    if table is None:
+        raise UnfitError("no table was measured on this GPU: skd tune-kernels")
+    return table.name

@@ -1,0 +1,1 @@
+"""Whether two results folders say the same: `skd diff`."""

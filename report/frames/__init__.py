@@ -1,0 +1,1 @@
+"""Records as pandas frames, and what a cell says."""

@@ -1,0 +1,41 @@
+"""What came of a study's runs, in counts and words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from report.formats import plural
+from report.frames.frame import Frames
+
+
+def failures(frames: Frames) -> pd.DataFrame:
+    """Return the runs that failed or cannot be read, each once, with their reasons."""
+    bad = frames.runs[frames.runs["outcome"].isin(["failed", "unreadable"])]
+    return bad.drop_duplicates("id")
+
+
+def collapses(frames: Frames) -> pd.DataFrame:
+    """Return the runs whose simplified teacher no longer teaches, each once."""
+    return frames.runs[frames.runs["collapsed"].eq(True)].drop_duplicates("id")
+
+
+def outcome_counts(frames: Frames) -> dict[str, int]:
+    """Return how many distinct runs came to each outcome."""
+    counts: dict[str, int] = {}
+    for reading in frames.readings.values():
+        counts[reading.outcome] = counts.get(reading.outcome, 0) + 1
+    return counts
+
+
+def outcome_phrase(counts: Mapping[str, int]) -> str:
+    """Return the counts in words: how many of the expected runs are done, and the rest."""
+    total = sum(counts.values())
+    names = {"missing": "not run"}
+    rest = [
+        f"{counts[kind]} {names.get(kind, kind)}"
+        for kind in ("failed", "unreadable", "interrupted", "running", "missing")
+        if counts.get(kind)
+    ]
+    return ", ".join([f"{counts.get('done', 0)} of {plural(total, 'run')} done", *rest])

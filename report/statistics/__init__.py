@@ -1,0 +1,1 @@
+"""What any comparison of runs needs. Pure functions."""

@@ -1,0 +1,1 @@
+"""The analyses that need a network or its losses, and so torch."""

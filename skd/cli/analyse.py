@@ -1,0 +1,66 @@
+"""The command `skd analyse`. Imports no torch: what has to be made does."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
+
+from skd.analyses.checks import check_stored
+from skd.analyses.records import FEATURES, analysis_path
+from skd.analyses.study import analyse as analyse_study
+from skd.cli.lookup import require_results
+from skd.cli.options import RESULTS, Results, Study
+from skd.common.errors import suggest
+from skd.common.files import check_writable
+from skd.common.terminal import PlainConsole, description, printable
+from skd.store.store import Store
+from skd.study.expansion import load_expansion
+from skd.study.sheet_files import StudyError
+
+
+def analyse(
+    study: Study,
+    results: Results = RESULTS,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="t-SNE of this method's features beside the teacher's; may be repeated "
+            f"(default: {', '.join(FEATURES)})"
+        ),
+    ] = None,
+) -> None:
+    """Look into a study's finished runs: calibration, agreement, correlations, features, …
+
+    From stored weights and logits, without training. What the last analysis holds is kept.
+    """
+    require_results(results)
+    expansion = load_expansion(study, results)
+    for method in features or ():
+        if method not in expansion.methods:
+            raise StudyError(f"unknown method '{method}'{suggest(method, expansion.methods)}")
+    check_writable(analysis_path(results, expansion.study))
+    shown = sys.stderr.isatty()
+    columns = description(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    screen = PlainConsole(stderr=True)
+    with Progress(*columns, console=screen, transient=True, disable=not shown) as progress:
+        analysis = analyse_study(
+            expansion,
+            results,
+            features or FEATURES,
+            lambda items, title: progress.track(items, description=title),
+        )
+    print(f"{len(analysis.runs)} runs analysed: {analysis_path(results, analysis.study)}")
+    for identity, reason in analysis.skipped.items():
+        print(printable(f"skipped {identity}: {reason}"), file=sys.stderr)
+    checks = check_stored(analysis, expansion, Store(results))
+    for line in checks.lines(expansion):
+        print(printable(f"CONTRADICTED {line}"), file=sys.stderr)
+    if checks.unchecked:
+        print(
+            f"accuracies of {checks.unchecked} of {checks.finished} finished runs not checked: "
+            "their test logits are not kept here",
+            file=sys.stderr,
+        )

@@ -1,0 +1,185 @@
+"""Files that are written whole or not at all. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from skd.common.temporary_files import abandoned, temporary_name
+
+DEEPEST = 100  # levels of lists and objects; a file of ours has a few
+
+
+class UnwritableError(OSError):
+    """A path cannot be written. ``filename`` is the path that was meant, never a temporary one."""
+
+    def __str__(self) -> str:
+        return f"{self.filename} cannot be written: {self.strerror}"
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name a path in the errors that writing it meets; many do not name one, as of a full disk.
+
+    Raises:
+        UnwritableError: from any OSError.
+    """
+    try:
+        yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        raise UnwritableError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def check_writable(path: Path) -> None:
+    """Check before a long work that its file can be written. Leaves no trace.
+
+    Raises:
+        UnwritableError: there is a folder at the path, no folder can be made above it, or that
+            folder may not be written to.
+    """
+    with writing(path):
+        if path.is_dir():
+            raise _os_error(errno.EISDIR)
+        _check_folder(path.absolute().parent)
+
+
+def check_writable_folder(folder: Path) -> None:
+    """Check as `check_writable` does that files can be made in a folder, which may be missing.
+
+    Raises:
+        UnwritableError: they cannot.
+    """
+    with writing(folder):
+        _check_folder(folder.absolute())
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one.
+
+    What killed processes have left of earlier attempts is removed.
+
+    Raises:
+        UnwritableError: the file system refuses.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_name(path)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        for left in abandoned(path.parent, path.name):
+            left.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def home_expanded(path: str | Path) -> Path:
+    """Return a path with a leading ``~`` or ``~user`` replaced, where there is such a home."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  pathlib's raises where there is none
+
+
+def path_from_environment(variable: str) -> Path | None:
+    """Return the path that an environment variable holds, ``~`` expanded; none: unset or empty."""
+    value = os.environ.get(variable)
+    return home_expanded(value) if value else None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within a folder survive a crash of the machine."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with writing(folder):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write indented JSON atomically; refuses NaN, which no other JSON reader takes."""
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, f"{text}\n".encode())
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds, fit to be walked through, shown and written again.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read.
+        ValueError: it is no regular file, or no JSON in UTF-8; it has NaN, Infinity or text that is
+            not Unicode, or more than 100 levels.
+    """
+    if path.exists() and not path.is_file():  # to read a pipe would never end
+        raise ValueError("it is no regular file")
+    try:
+        data = json.loads(path.read_bytes().decode(), parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError(f"it has more than {DEEPEST} levels") from None
+    _check(data)
+    return data
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _check(data: Any) -> None:
+    level = [data]
+    for _ in range(DEEPEST):
+        level = [inner for value in level for inner in _inner(value)]
+        if not level:
+            return
+    raise ValueError(f"it has more than {DEEPEST} levels")
+
+
+def _inner(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, str):
+        value.encode()  # half of a surrogate pair cannot be written again
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("a number in it is too large")
+    return value if isinstance(value, list) else []
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_folder(folder: Path) -> None:
+    while not _exists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise _os_error(errno.ENOTDIR)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        raise _os_error(errno.EROFS if read_only else errno.EACCES)
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is something, be it a dangling link; a path that cannot be is an error."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _os_error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))

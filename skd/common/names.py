@@ -1,0 +1,52 @@
+"""Names that a sheet gives: they become parts of file names. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+# The folder that commands and jobs write to, in the one that they are started from.
+RESULTS_NAME = "results"
+LONGEST_FILE_NAME = 255  # bytes, on all common file systems
+# The longest file name that is made of names is that of the folder of a batch's SLURM logs: study,
+# teacher, student, first method, separators, a count and a digest.
+LONGEST_NAME = 50
+
+
+def plain_name(name: str) -> str:
+    """Return a name that can be part of any file's name.
+
+    Raises:
+        ValueError: it has other characters than allowed, or too many.
+    """
+    if len(name) > LONGEST_NAME:
+        raise ValueError(
+            f"'{name[:20]}…' has {len(name)} characters; a name, which becomes part of file names, "
+            f"has at most {LONGEST_NAME}"
+        )
+    if not re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9+_.])*", name):
+        raise ValueError(
+            f"'{name}': names are made of letters, digits and, not at the start, + _ . and single -"
+        )
+    return name
+
+
+def check_path(path: Path) -> Path:
+    """Return a path that a file can have.
+
+    Raises:
+        ValueError: a part of it is too long.
+    """
+    for part in path.parts:
+        if (length := len(os.fsencode(part))) > LONGEST_FILE_NAME:
+            raise ValueError(
+                f"'{part[:20]}…' has {length} bytes; a file's name has at most {LONGEST_FILE_NAME}"
+            )
+    return path
+
+
+Name = Annotated[str, AfterValidator(plain_name)]

@@ -1,0 +1,6 @@
+"""Where the project's own files are."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("skd", "baselines")  # whose code trains

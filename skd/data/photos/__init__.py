@@ -1,0 +1,1 @@
+"""Photos: folders, decoding, crops and loader processes."""

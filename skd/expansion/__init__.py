@@ -1,0 +1,1 @@
+"""What needs torch to expand a sheet: networks and losses tried without storage."""

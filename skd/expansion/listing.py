@@ -1,0 +1,81 @@
+"""What a study sheet may name, as tables for `skd list`: one function a kind."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from skd.common.plugins import BrokenFileError
+from skd.data import check_dataset, dataset_names
+from skd.losses.discovery import broken_terms
+from skd.losses.methods import SIMPLIFIER, method_names, resolve
+from skd.models import broken_networks, build_model, network_names
+from skd.models.accounting import count_parameters, multiply_adds
+from skd.study.sheet import Method, read_sheet
+from skd.study.sheet_files import StudyError, find_sheet, study_names
+
+
+def studies() -> Table:
+    """Return the studies with their titles; of one that cannot be read, why."""
+    table = Table("study", "title", box=None)
+    for name in study_names():
+        try:
+            table.add_row(name, read_sheet(find_sheet(name)).title)
+        except StudyError as error:
+            table.add_row(name, _broken(error))
+    return table
+
+
+def networks() -> Table:
+    """Return the networks with their sizes."""
+    table = Table("network", box=None)
+    for title in ("parameters", "multiply-adds (32x32, 100 classes)"):
+        table.add_column(title, justify="right")
+    for name in network_names():
+        model = build_model(name, 100)
+        table.add_row(name, f"{count_parameters(model):,}", f"{multiply_adds(model):,}")
+    for reason in broken_networks():
+        table.add_row(_broken(reason))
+    return table
+
+
+def datasets() -> Table:
+    """Return the data sets."""
+    table = Table("data set", "", box=None)
+    for name in dataset_names():
+        try:
+            check_dataset(name)
+            table.add_row(name)
+        except BrokenFileError as error:
+            table.add_row(name, _broken(error))
+    return table
+
+
+def methods() -> Table:
+    """Return the methods with their terms' default settings."""
+    table = Table("method", box=None, caption="Sums of methods are methods too: skd+kd and so on.")
+    table.add_column("terms, with their settings", overflow="fold")
+    for name in [*method_names(), "skd+kd"]:
+        try:
+            method = resolve(Method(name=name), {})
+        except StudyError as error:
+            table.add_row(name, _broken(error))
+            continue
+        parts = [f"{term.term} {_settings(term.settings)}" for term in method.terms]
+        if method.simplifier:
+            parts.append(f"{SIMPLIFIER} {_settings(method.simplifier.settings)}")
+        table.add_row(name, "\n".join(parts))
+    for name, reason in broken_terms().items():
+        table.add_row(name, _broken(reason))
+    return table
+
+
+def _broken(reason: object) -> Text:
+    return Text(f"broken: {' '.join(str(reason).split())}", "red")
+
+
+def _settings(settings: dict[str, Any]) -> str:
+    return json.dumps(settings).replace('"', "").strip("{}")

@@ -1,0 +1,68 @@
+"""The terms in ``baselines/``, by name."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from functools import cache
+
+from skd.common.errors import UnknownNameError
+from skd.common.plugins import BrokenFileError, file_of, load_module, load_modules, warn
+from skd.losses.term import Term
+
+
+@cache
+def _found() -> tuple[dict[str, type[Term]], dict[str, str]]:
+    """Return the terms of ``baselines/`` by name, and why a file there gives none."""
+    files = [
+        f"baselines.{module.name}"
+        for module in pkgutil.iter_modules(load_module("baselines").__path__)
+        if not module.name.startswith("_")
+    ]
+    loaded, broken = load_modules(files)
+    terms = {}
+    for name, module in loaded.items():
+        classes = [
+            value
+            for _, value in inspect.getmembers(module, inspect.isclass)
+            if issubclass(value, Term) and value.__module__ == name
+        ]
+        if len(classes) == 1:
+            terms[name] = classes[0]
+        else:
+            broken[name] = (
+                f"{file_of(name)}: expected one subclass of Term, found {len(classes)}; a helper "
+                "file's name starts with an underscore"
+            )
+    warn(broken.values())
+    return tuple(
+        {name.split(".")[1]: value for name, value in found.items()} for found in (terms, broken)
+    )
+
+
+def term_classes() -> dict[str, type[Term]]:
+    """Return the terms of ``baselines/`` by name, but for those in `broken_terms`."""
+    return _found()[0]
+
+
+def broken_terms() -> dict[str, str]:
+    """Return the terms whose files cannot be imported or hold no one term: by name, file and why.
+
+    Each is told on stderr once in a process. A method that names one is refused.
+    """
+    return _found()[1]
+
+
+def term_class(name: str) -> type[Term]:
+    """Return a term by name.
+
+    Raises:
+        BrokenFileError: its file is broken; says how.
+        UnknownNameError: no such term; names the allowed ones.
+    """
+    terms = term_classes()
+    if name in broken_terms():
+        raise BrokenFileError(broken_terms()[name])
+    if name not in terms:
+        raise UnknownNameError("term", name, terms)
+    return terms[name]

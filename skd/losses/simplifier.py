@@ -1,0 +1,220 @@
+"""SKD's two parts on the teacher's side: softening, then the learning simplifier.
+
+Student-friendly Knowledge Distillation, arXiv 2305.10893. Only its abstract is at hand: teacher
+logits are softened by a temperature, then simplified by an attention mechanism that is trained
+jointly with the student by the distillation loss. Everything beyond that is an assumption of this
+project (A1 to A8, docs/assumptions.md), and each is a setting here.
+
+The simplifier is a transformation of teacher logits: a loss that takes teacher logits takes the
+simplified ones unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from skd.common.errors import UnfitError
+from skd.common.frozen import Frozen, added_later
+
+VERSION = 2  # part of a run's identity: raise it when the values change, initial weights too
+
+
+class SimplifierSettings(Frozen):
+    """The assumptions A1 to A4, A6 and A7, as options."""
+
+    temperature: PositiveFloat = Field(4.0, description="T of the softening")
+    softening: Literal["log_softmax", "scaled", "softmax"] = Field(
+        "log_softmax", description="A1: of z/T; scaled is z/T itself"
+    )
+    axis: Literal["batch", "classes"] = Field(
+        "batch", description="A2: tokens are the samples of the batch, or each sample's classes"
+    )
+    group: PositiveInt | None = added_later(
+        None,
+        neutral=None,
+        description="A7: images that attend to each other, consecutive ones of the batch, so that "
+        "it can be divided among processes; none: the whole batch",
+    )
+    heads: PositiveInt = Field(1, description="A3")
+    width: PositiveInt | None = Field(
+        None, description="A3: of queries, keys and values over all heads; none: C"
+    )
+    layer_norm: bool = Field(True, description="A3: over the classes, before the projections")
+    values: Literal["projected", "rows"] = Field(
+        "projected", description="what attention mixes: projections, or the softened rows"
+    )
+    combination: Literal["residual", "mean", "attention"] = Field(
+        "residual", description="A4: h + a, their mean, or a alone"
+    )
+    output_init: Literal["zero", "default"] = Field(
+        "zero", description="A4: zero starts training from the softened teacher"
+    )
+    trainable: bool = Field(True, description="false: a control, frozen as initialised")
+    objective: Literal["joint", "anchored"] = Field(
+        "joint",
+        description="joint: the distillation loss reaches the simplifier. anchored: the student "
+        "learns from a detached teacher, and the simplifier minimises its KL to the student plus "
+        "anchor times the softened teacher's KL to it",
+    )
+    anchor: NonNegativeFloat = 1.0
+    learning_rate_multiplier: PositiveFloat = Field(
+        0.00001,
+        description="A6: of the student's learning rate. It decides when the simplifier collapses: "
+        "see docs/assumptions.md",
+    )
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.width is not None and self.width % self.heads:
+            raise ValueError(f"the width {self.width} is no multiple of the {self.heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
+        if self.group is not None and self.axis == "classes":
+            raise ValueError(
+                f"group: {self.group} is for axis: batch; along the classes every image is by "
+                "itself already: leave group out"
+            )
+        return self
+
+
+class Simplifier(nn.Module):
+    """Turns teacher logits (B, C) into simplified teacher logits (B, C).
+
+    With h the softened logits and a the attention's output, ``residual`` returns
+    T·(h + softmax(Q Kᵀ/√d) V W_o). Because softmax(log_softmax(x)) = softmax(x), a zero W_o makes
+    any loss of softmax(logits/T) the same as on the raw logits.
+    """
+
+    def __init__(self, settings: SimplifierSettings, num_classes: int) -> None:
+        super().__init__()
+        width = settings.width or num_classes
+        if width % settings.heads:
+            raise UnfitError(
+                f"simplifier: the width {width} is not a multiple of the {settings.heads} heads"
+            )
+        self.settings = settings
+        self.norm = nn.LayerNorm(num_classes) if settings.layer_norm else nn.Identity()
+        features = num_classes if settings.axis == "batch" else 1
+        self.query = nn.Linear(features, width, bias=False)
+        self.key = nn.Linear(features, width, bias=False)
+        if settings.values == "projected":
+            self.value = nn.Linear(features, width, bias=False)
+            self.output = nn.Linear(width, features, bias=False)
+            if settings.output_init == "zero":
+                nn.init.zeros_(self.output.weight)
+        self.requires_grad_(settings.trainable)
+
+    def soften(self, teacher_logits: Tensor) -> Tensor:
+        """Return h, (B, C): assumption A1."""
+        scaled = teacher_logits / self.settings.temperature
+        if self.settings.softening == "log_softmax":
+            return F.log_softmax(scaled, dim=1)
+        if self.settings.softening == "softmax":
+            return F.softmax(scaled, dim=1)
+        return scaled
+
+    def forward(self, teacher_logits: Tensor) -> Tensor:
+        """Return the simplified teacher logits z' = T·s, (B, C)."""
+        softened = self.soften(teacher_logits)
+        mixed = self._attend_in_groups(softened)
+        if self.settings.combination == "residual":
+            mixed = softened + mixed
+        elif self.settings.combination == "mean":
+            mixed = (softened + mixed) / 2
+        return self.settings.temperature * mixed
+
+    def why_undivided(self, part: int) -> str | None:
+        """Return why a batch cannot be divided into parts of so many images, or none."""
+        group = self.settings.group
+        if self.settings.axis == "classes" or (group and part % group == 0):
+            return None
+        if group is None:
+            found = "the simplifier lets all images of a batch attend to each other"
+        else:
+            found = f"the simplifier's groups of {group} images do not fill a part of {part}"
+        return f"{found}: set its `group` to {part} or a divisor of it"
+
+    def for_student(self, simplified: Tensor) -> Tensor:
+        """Return the simplified logits as the student's loss sees them: detached if anchored."""
+        return simplified.detach() if self.settings.objective == "anchored" else simplified
+
+    def own_loss(
+        self, teacher_logits: Tensor, simplified: Tensor, student_logits: Tensor
+    ) -> Tensor | None:
+        """Return the simplifier's loss beside the student's, or none where they are one."""
+        if self.settings.objective == "joint":
+            return None
+        t = self.settings.temperature
+        to_student = divergence(simplified / t, student_logits.detach() / t)
+        return to_student + self.settings.anchor * divergence(teacher_logits / t, simplified / t)
+
+    @torch.no_grad()
+    def diagnostics(
+        self, teacher_logits: Tensor, simplified: Tensor, student_logits: Tensor, target: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the collapse control's means: entropies and KL in nats, top-1 in %."""
+        t = self.settings.temperature
+        return {
+            "entropy_raw": entropy(teacher_logits),
+            "entropy_softened": entropy(teacher_logits / t),
+            "entropy_simplified": entropy(simplified / t),
+            "top1_raw": _top1(teacher_logits, target),
+            "top1_simplified": _top1(simplified, target),
+            "kl_softened_simplified": divergence(teacher_logits / t, simplified / t),
+            "kl_simplified_student": divergence(simplified / t, student_logits / t),
+        }
+
+    def _attend_in_groups(self, softened: Tensor) -> Tensor:
+        """Return the attention's output, (B, C). The last group may be smaller."""
+        size = self.settings.group or len(softened)
+        whole = len(softened) // size * size  # images in full groups
+        if whole in (0, len(softened)):
+            return self._attend(softened, min(size, len(softened)))
+        rest = softened[whole:]
+        return torch.cat([self._attend(softened[:whole], size), self._attend(rest, len(rest))])
+
+    def _attend(self, softened: Tensor, size: int) -> Tensor:
+        """Return the attention's output, (B, C), within groups of so many images."""
+        tokens = self.norm(softened)
+        rows = softened
+        if self.settings.axis == "classes":  # B sequences of C tokens of one feature
+            tokens, rows = tokens.unsqueeze(2), rows.unsqueeze(2)
+        else:  # one sequence a group, of its images: tokens of C features
+            tokens, rows = tokens.unflatten(0, (-1, size)), rows.unflatten(0, (-1, size))
+        query, key = self._split(self.query(tokens)), self._split(self.key(tokens))
+        scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        weights = scores.softmax(dim=-1)
+        if self.settings.values == "rows":
+            mixed = weights.mean(dim=1) @ rows
+        else:
+            heads = weights @ self._split(self.value(tokens))
+            mixed = self.output(heads.transpose(1, 2).flatten(2))
+        return mixed.reshape(softened.shape)
+
+    def _split(self, projected: Tensor) -> Tensor:
+        """Split (S, L, width) into heads: (S, heads, L, width/heads)."""
+        return projected.unflatten(2, (self.settings.heads, -1)).transpose(1, 2)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Return the mean entropy of softmax(logits), in nats."""
+    log_probabilities = F.log_softmax(logits, dim=1)
+    return -(log_probabilities.exp() * log_probabilities).sum(dim=1).mean()
+
+
+def divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
+    """Return KL(softmax(logits) ‖ softmax(other_logits)), mean over the batch, in nats."""
+    log_p, log_q = F.log_softmax(logits, dim=1), F.log_softmax(other_logits, dim=1)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def _top1(logits: Tensor, target: Tensor) -> Tensor:
+    return 100 * (logits.argmax(dim=1) == target).float().mean()

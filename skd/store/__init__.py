@@ -1,0 +1,1 @@
+"""Runs, teachers and their files by identity. Imports no torch."""

@@ -1,0 +1,174 @@
+"""Published accuracies: ``report/published/<dataset>.csv`` and, for SKD's own, ``skd.csv`` there.
+
+One row a (teacher, student, method). A reader of a paper adds its numbers there, and nowhere else.
+Imports no torch: the report judges by them, and so do the checks of a teacher.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from skd.common.errors import SkdError
+from skd.common.project import ROOT
+from skd.study.spec import DatasetSpec, Recipe
+
+FOLDER = ROOT / "report" / "published"
+OWN = "skd.csv"  # the paper's own numbers, of every data set
+OF_OWN = ("cifar100", "imagenet")  # those data sets; another name is a slip of the pen
+# The recipes that published values rest on, by data set.
+COMMON_RECIPES = {
+    "cifar100": Recipe(),
+    "imagenet": Recipe(
+        epochs=100,
+        batch_size=512,
+        learning_rate=0.2,
+        milestones=(30, 60, 90),
+        weight_decay=1e-4,
+    ),
+}
+# What some students and methods have of their own; a sum has what any of its parts has.
+_SLOWER = {"learning_rate": 0.01}
+_SMALLER = {"batch_size": 256, "learning_rate": 0.1}
+OF_STUDENTS = {"cifar100": {"MobileNetV2": _SLOWER, "ShuffleV1": _SLOWER, "ShuffleV2": _SLOWER}}
+OF_METHODS = {"imagenet": {"student": _SMALLER, "crd": _SMALLER, "reviewkd": _SMALLER}}
+# What nobody states of the published runs, and so cannot be compared.
+UNSTATED = {"imagenet": ("last_batch", "bn_batch")}
+
+Key = tuple[str, str, str]  # (teacher's network, student, method)
+
+
+class PublishedError(SkdError, ValueError):
+    """A file of published values cannot be read. The message names the file and the line."""
+
+
+class PublishedValue(BaseModel):
+    """One published accuracy, with the protocol under which it was reported."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    teacher: str = Field(min_length=1)
+    student: str = Field(min_length=1)
+    method: str = Field(min_length=1)
+    top1: FiniteFloat = Field(gt=1, le=100, description="in percent")
+    top5: FiniteFloat | None = Field(None, gt=0, le=100)
+    reported_epoch: Literal["last", "best", "unstated"]
+    n_runs: PositiveInt | None = Field(None, description="of which it is the mean; none: unstated")
+    sd: NonNegativeFloat | None = Field(None, description="sample standard deviation, in points")
+    source: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_spread(self) -> Self:
+        if self.sd is not None and self.n_runs is None:
+            raise ValueError("sd: of how many runs? give n_runs too")
+        return self
+
+
+def published_values(dataset: DatasetSpec, folder: Path = FOLDER) -> dict[Key, PublishedValue]:
+    """Return what is published for a data set; empty where a comparison would be unfair.
+
+    Published numbers are of networks trained on all training images and evaluated on the test
+    set, so a validation split or fewer training images have none.
+
+    Raises:
+        PublishedError: a file has a line that cannot be read, or a value twice.
+    """
+    if dataset.split != "test" or dataset.train_limit is not None:
+        return {}
+    values: dict[Key, PublishedValue] = {}
+    for where, row in _rows(folder, dataset.name):
+        value = _value(row, where)
+        key = (value.teacher, value.student, value.method)
+        if key in values:
+            raise PublishedError(f"{where}: {key} is there twice")
+        values[key] = value
+    return values
+
+
+def published_teacher(
+    dataset: DatasetSpec, network: str, folder: Path = FOLDER
+) -> PublishedValue | None:
+    """Return what is published for a network as a teacher, or none; the lowest of several values.
+
+    Raises:
+        PublishedError: as `published_values`.
+    """
+    found = [
+        value
+        for (teacher, _, method), value in published_values(dataset, folder).items()
+        if (teacher, method) == (network, "teacher")
+    ]
+    return min(found, key=lambda value: value.top1, default=None)
+
+
+def unlike_published(
+    dataset: DatasetSpec, recipe: Recipe, student: str = "", method: str = ""
+) -> dict[str, tuple[Any, Any]]:
+    """Return in what a run's recipe differs from the one that published values rest on.
+
+    Setting by setting, (common, here). Empty where they agree, or where no recipe is common.
+    """
+    common = COMMON_RECIPES.get(dataset.name)
+    if common is None:
+        return {}
+    own = dict(OF_STUDENTS.get(dataset.name, {}).get(student, {}))
+    for part in method.split("+"):
+        own |= OF_METHODS.get(dataset.name, {}).get(part, {})
+    changes = recipe_changes(common.model_copy(update=own), recipe)
+    unstated = UNSTATED.get(dataset.name, ())
+    return {name: change for name, change in changes.items() if name not in unstated}
+
+
+def recipe_changes(usual: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
+    """Return in what one recipe differs from another: (usual, other) by setting."""
+    before, after = usual.model_dump(), other.model_dump()
+    return {n: (before[n], after[n]) for n in after if after[n] != before[n]}
+
+
+def _rows(folder: Path, dataset: str) -> Iterator[tuple[str, dict[str, str | None]]]:
+    """Yield where a row stands, and the row; of the paper's own file, this data set's only."""
+    for name in (f"{dataset}.csv", OWN):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+        except UnicodeDecodeError as error:
+            raise PublishedError(f"{name}: not UTF-8 text: {error}") from error
+        kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+        reader = csv.DictReader(line for _, line in kept)
+        for place, row in enumerate(reader, 1):
+            where = f"{name}, line {kept[place][0]}"
+            if reader.line_num != place + 1:
+                raise PublishedError(f"{where}: a quotation mark is not closed")
+            if None in row:
+                raise PublishedError(f"{where}: more values than the header has names")
+            clean = {key: (text or "").strip() or None for key, text in row.items()}
+            if name == OWN:
+                of = clean.pop("dataset", None)
+                if of not in OF_OWN:
+                    raise PublishedError(f"{where}: dataset: which? ({', '.join(OF_OWN)})")
+                if of != dataset:
+                    continue
+            yield where, clean
+
+
+def _value(row: dict[str, str | None], where: str) -> PublishedValue:
+    try:
+        return PublishedValue.model_validate(row)
+    except ValidationError as error:
+        problems = "; ".join(": ".join([*e["loc"], e["msg"]]) for e in error.errors())
+        raise PublishedError(f"{where}: {problems}") from error

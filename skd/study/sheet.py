@@ -1,0 +1,246 @@
+"""Study sheets: what a user asks, as written. Imports no torch.
+
+Here a sheet's shape is checked: keys, types, references within it. Its files are found and read in
+`skd.study.sheet_files`. The names of networks, methods and settings are checked where they are known, in
+`skd.expansion.expand`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from skd.common.errors import suggest
+from skd.common.files import home_expanded
+from skd.common.frozen import Frozen
+from skd.common.names import Name, check_path
+from skd.common.terminal import printable
+from skd.common.validation_messages import place, words
+from skd.study.limits import seeds_of
+from skd.study.sheet_files import StudyError, load, sheet_files
+from skd.study.spec import DatasetSpec, Recipe
+
+
+class Train(Frozen):
+    """A teacher to be trained here, by the study's recipe or one of its own."""
+
+    seed: NonNegativeInt
+    recipe: dict[str, Any] = Field(default_factory=dict)
+
+
+class Import(Frozen):
+    """A teacher's checkpoint from elsewhere."""
+
+    file: Path | None = None
+    url: str | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{8,64}$")] | None = Field(
+        None,
+        description="of the file; its first 8 hex digits or more will do, as torchvision's file "
+        "names give them. The teacher's identity is by the digits given here",
+    )
+    seen_validation: bool = Field(
+        False,
+        description="states that it was trained on the images of the validation split too; without "
+        "that it teaches no study on the split. No part of its identity",
+    )
+    accept_poor: bool = Field(
+        False,
+        description="imports it even if its accuracy here is below twice the chance level. No part "
+        "of its identity",
+    )
+
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _check_quoted(cls, sha256: Any) -> Any:
+        if isinstance(sha256, int | float):
+            raise ValueError(f"{sha256} is read as a number; write it in quotes")
+        return sha256
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _expand(cls, file: Any) -> Any:
+        return home_expanded(os.path.expandvars(file)) if isinstance(file, str) else file
+
+    @field_validator("file")
+    @classmethod
+    def _check_file(cls, file: Path | None) -> Path | None:
+        return None if file is None else check_path(file)
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, url: str | None) -> str | None:
+        return None if url is None else _usable_url(url)
+
+    @field_validator("sha256", mode="before")
+    @classmethod
+    def _check_text(cls, sha256: Any) -> Any:
+        if isinstance(sha256, int | float):
+            raise ValueError("YAML takes these digits for a number; write them in quotes")
+        return sha256
+
+    @field_validator("sha256")
+    @classmethod
+    def _lower(cls, sha256: str | None) -> str | None:
+        return sha256 and sha256.lower()
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("give either file or url")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("a url needs the sha256 of what it serves")
+        return self
+
+
+def _usable_url(url: str) -> str:
+    if not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError(f"'{url}' is no URL: percent-encode spaces and what is not ASCII")
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"'{url}' is no URL: {error}") from error
+    if parts.scheme not in ("https", "http", "file", "ftp"):
+        raise ValueError(f"'{url}' is no URL: begin it with https://")
+    if parts.scheme != "file" and not parts.hostname:
+        raise ValueError(f"'{url}' is no URL: it names no host")
+    return url
+
+
+class Teacher(Frozen):
+    """One entry of a sheet's teachers; the network is the entry's name unless given."""
+
+    network: str | None = None
+    train: Train | None = None
+    import_: Import | None = Field(None, alias="import")
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        if (self.train is None) == (self.import_ is None):
+            raise ValueError("give either train (with its seed) or import (file or url)")
+        return self
+
+
+class Pair(Frozen):
+    """A teacher's name and a student's network, with what only this pair sets."""
+
+    teacher: str
+    student: Name
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    without: tuple[str, ...] = Field((), description="methods that this pair is not taught by")
+
+
+class Method(Frozen):
+    """A method as a sheet writes it: terms of its own, or another method's with changes."""
+
+    name: Name
+    like: str | None = None
+    terms: tuple[dict[str, Any], ...] | None = Field(None, min_length=1)
+    simplifier: dict[str, Any] | None = None
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    recipe: dict[str, Any] = Field(
+        default_factory=dict,
+        description="what this method trains otherwise, on top of the study's and the student's "
+        "recipe; it is the entry's own: what is 'like' another method does not inherit it",
+    )
+
+
+class Sheet(Frozen):
+    """A study sheet."""
+
+    title: str
+    description: str = ""
+    dataset: DatasetSpec
+    recipe: Recipe = Recipe()
+    student_recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    teachers: dict[Name, Teacher]
+    pairs: tuple[Pair, ...] = Field(min_length=1)
+    methods: tuple[Method, ...] = Field(min_length=1)
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+
+    @field_validator("title", "description")
+    @classmethod
+    def _check_printable(cls, text: str) -> str:
+        if printable(text) != text:
+            raise ValueError(f"{text!r} has control characters: write text and line breaks only")
+        return text
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _names_are_methods(cls, methods: Any) -> Any:
+        if not isinstance(methods, list):
+            return methods
+        return [{"name": m} if isinstance(m, str) else m for m in methods]
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_is_seeds(cls, seeds: Any) -> Any:
+        return seeds_of(seeds)
+
+    @model_validator(mode="after")
+    def _check_references(self) -> Self:
+        for pair in self.pairs:
+            if pair.teacher not in self.teachers:
+                raise ValueError(
+                    f"pairs: unknown teacher '{pair.teacher}'{suggest(pair.teacher, self.teachers)}"
+                )
+            methods = [method.name for method in self.methods]
+            for name in pair.without:
+                if name not in methods:
+                    raise ValueError(
+                        f"pairs: without: unknown method '{name}'{suggest(name, methods)}"
+                    )
+        students = list(dict.fromkeys(pair.student for pair in self.pairs))
+        for student in self.student_recipes:
+            if student not in students:
+                raise ValueError(
+                    f"student_recipes: '{student}' is no student{suggest(student, students)}"
+                )
+        for what, names in (
+            ("methods", [method.name for method in self.methods]),
+            ("seeds", list(self.seeds)),
+            ("pairs", [(pair.teacher, pair.student) for pair in self.pairs]),
+        ):
+            if twice := {str(name) for name in names if names.count(name) > 1}:
+                raise ValueError(f"{what}: named twice: {', '.join(sorted(twice))}")
+        return self
+
+
+def read_sheet(path: Path) -> Sheet:
+    """Read and validate a sheet, as far as that needs no torch.
+
+    Raises:
+        StudyError: the file cannot be read (`skd.common.yaml_files`), an unknown key, a missing or
+            ill-typed value.
+    """
+    data: dict[str, Any] = {}
+    for source in reversed(sheet_files(path)):
+        data |= load(source)
+    data.pop("extends", None)
+    try:
+        return Sheet.model_validate(data)
+    except ValidationError as error:
+        raise StudyError(explain(path.name, error)) from error
+
+
+def explain(where: str, error: ValidationError) -> str:
+    """Return a validation error as lines of place and message, without the library's own words."""
+    lines, errors = [], error.errors()
+    within = {item["loc"][:-1] for item in errors if item["loc"]}
+    for item in errors:
+        if item["type"] == "too_short" and item["loc"] in within:
+            continue  # its items are wrong, and so are not counted
+        at = place(item)
+        lines.append(f"{where}: {at + ': ' if at else ''}{words(item)}")
+    return "\n".join(lines)

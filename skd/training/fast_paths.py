@@ -1,0 +1,93 @@
+"""What is decided once, at a run's first step: which of its passes are compiled, and which kernels.
+
+The decision rests on all steps of the run, never on those that are left, so that a resumed run
+would decide alike; it is stored all the same (`skd.training.execution.freeze`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from skd.common.execution_choices import COMPILE_STEPS, When
+from skd.kernels.tables import table_for
+from skd.training.execution import Execution, ExecutionError, gpu_model
+
+
+@dataclass(frozen=True)
+class FastPaths:
+    """The user's choices for paths that are not bit-identical to the plain one.
+
+    Attributes:
+        compile: whether passes go through torch.compile. auto: on a GPU, in runs of many steps.
+        compile_steps: the steps of a whole run from which on auto compiles.
+        kernels: whether convolutions use this project's kernels where a table says that they are
+            faster. auto: where passes are compiled, on a GPU that has a table.
+    """
+
+    compile: When = "auto"
+    compile_steps: int = COMPILE_STEPS
+    kernels: When = "auto"
+
+
+def check(execution: Execution, wanted: FastPaths) -> None:
+    """Refuse what no run could be executed with, before any is begun.
+
+    Raises:
+        ExecutionError: passes or kernels are always wanted, and steps are plain, or there is no
+            table of kernels for this device.
+        KernelsError: the GPU's table of kernels cannot be read.
+    """
+    if execution.step == "plain" and "always" in (wanted.compile, wanted.kernels):
+        raise ExecutionError(
+            "plain steps are neither compiled nor do they use the kernels: choose --step fast or "
+            "eager, or leave out --compile always and --kernels always"
+        )
+    if wanted.kernels != "always":
+        return
+    if execution.device == "cpu":
+        raise ExecutionError("--kernels always: the kernels run on a GPU only")
+    if table_for(gpu_model() or "") is None:
+        raise ExecutionError(
+            f"no table of kernels was measured for {gpu_model()}: skd tune-kernels makes one"
+        )
+
+
+def decide(execution: Execution, wanted: FastPaths, steps: int, whole: bool) -> Execution:
+    """Return an execution with its passes and kernels decided.
+
+    Args:
+        execution: of a run that is begun now.
+        wanted: what the user asked for.
+        steps: of the whole run.
+        whole: whether a batch is neither divided nor grouped, and its images lie on the device.
+
+    Raises:
+        ExecutionError: what was asked for is not possible.
+        KernelsError: the GPU's table of kernels cannot be read.
+    """
+    check(execution, wanted)
+    possible = execution.step != "plain" and whole
+    if not possible and "always" in (wanted.compile, wanted.kernels):
+        raise ExecutionError(
+            "passes are compiled, and kernels used, only for whole batches of images that lie on "
+            "the device, without groups of BatchNorm"
+        )
+    long = execution.device == "cuda" and steps >= wanted.compile_steps
+    compiled = possible and (wanted.compile == "always" or (wanted.compile == "auto" and long))
+    gpu = gpu_model() if execution.device == "cuda" else None
+    table = None
+    if wanted.kernels == "always" or (wanted.kernels == "auto" and compiled):
+        table = table_for(gpu) if gpu else None
+    return execution.model_copy(
+        update={
+            "compiled": compiled,
+            "kernels": table and table.name,
+            "gpu": gpu if compiled or table else None,
+        }
+    )
+
+
+def without_compiler(execution: Execution, reason: str) -> Execution:
+    """Return the execution to use after a compiler has failed: no code is generated."""
+    changes = {"compiled": False, "kernels": None, "gpu": None, "not_compiled": reason}
+    return execution.model_copy(update=changes)
