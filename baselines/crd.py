@@ -100,7 +100,7 @@ class CRD(Term):
         parts = [moved for _, moved in self._parts]
         self._parts.clear()
         indices, student, teacher = (
-            peers.gathered(torch.cat(rows)) for rows in zip(*parts, strict=True)
+            peers.all_gather(torch.cat(rows)) for rows in zip(*parts, strict=True)
         )
         self._move(self.student_bank, student, indices)
         self._move(self.teacher_bank, teacher, indices)
@@ -148,7 +148,7 @@ class CRD(Term):
         total = total if times is None else total.mul_(times[rows])
         total = positive[rows].exp().sum() + total.sum()
         count = len(positive[rows]) * (self.settings.negatives + 1)
-        first = peers.of_first((total * len(self.labels) / count).log())
+        first = peers.broadcast_tensor((total * len(self.labels) / count).log())
         # Fixed without asking a GPU.
         log_z = torch.where(fixed.isnan(), first, fixed)
         self.log_normalisers[side] = log_z

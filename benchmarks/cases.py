@@ -8,14 +8,14 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from benchmarks.variants import DEFAULT
+from benchmarks.variants import DEFAULT_VARIANT
 from skd.common.errors import UnknownNameError
-from skd.common.frozen import Frozen
-from skd.study.expansion import Cell, Expansion, ExtraFacts, ImageFacts, NetworkFacts
+from skd.common.frozen import FrozenModel
+from skd.study.expansion import Cell, Expansion, ImageInfo, NetworkProfile, ObjectiveProfile
 from skd.study.spec import RunSpec
 
 
-class Case(Frozen):
+class BenchmarkCase(FrozenModel):
     """One (pair, method) of a study, with all that a side needs to build it.
 
     It goes to the sides' processes as JSON.
@@ -26,10 +26,10 @@ class Case(Frozen):
     spec: RunSpec  # of the study's first seed
     teacher: str | None = None  # the teacher's name in the sheet; none where the method needs none
     teacher_id: str | None = None  # its place in the store
-    images: ImageFacts
-    student_facts: NetworkFacts
-    teacher_facts: NetworkFacts | None = None
-    extra: ExtraFacts = ExtraFacts()
+    images: ImageInfo
+    student_facts: NetworkProfile
+    teacher_facts: NetworkProfile | None = None
+    extra: ObjectiveProfile = ObjectiveProfile()
 
     @property
     def key(self) -> str:
@@ -52,7 +52,7 @@ class Case(Frozen):
         return self.spec.recipe.epochs * self.steps_per_epoch
 
 
-class Options(Frozen):
+class SideOptions(FrozenModel):
     """How a side is to be executed.
 
     Attributes:
@@ -69,7 +69,7 @@ class Options(Frozen):
 
     device: Literal["cpu", "cuda"]
     threads: PositiveInt
-    variant: str = DEFAULT
+    variant: str = DEFAULT_VARIANT
     lanes: PositiveInt | None = None
     workers: int | None = None
     teacher: Literal["auto", "live"] = "auto"
@@ -78,9 +78,9 @@ class Options(Frozen):
     mdistiller_site: Path | None = None
 
 
-def cases_of(
+def select_cases(
     expansion: Expansion, pairs: Sequence[str] = (), methods: Sequence[str] = ()
-) -> list[Case]:
+) -> list[BenchmarkCase]:
     """Return the cases for what a user asked, in the study's order of pairs and methods.
 
     Args:
@@ -97,7 +97,9 @@ def cases_of(
         if pair not in known:
             raise UnknownNameError("pair", pair, known)
     chosen = [name for name in known if name in pairs] if pairs else [*known][:1]
-    found: dict[str, Case] = {}  # a method without a teacher has one cell for several pairs
+    found: dict[
+        str, BenchmarkCase
+    ] = {}  # a method without a teacher has one cell for several pairs
     for pair in chosen:
         teacher, student = known[pair]
         allowed = expansion.methods_of(teacher, student)
@@ -111,9 +113,9 @@ def cases_of(
     return [*found.values()]
 
 
-def _case(expansion: Expansion, cell: Cell) -> Case:
+def _case(expansion: Expansion, cell: Cell) -> BenchmarkCase:
     node = expansion.teacher(cell.teacher) if cell.teacher else None
-    return Case(
+    return BenchmarkCase(
         pair=cell.pair,
         method=cell.method,
         spec=cell.spec,

@@ -9,13 +9,13 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from rich import box
 from rich.table import Table
 
-from skd.common.frozen import Frozen
+from skd.common.frozen import FrozenModel
 
 OURS, REFERENCE = "skd", "torchvision"
-SIDES = (OURS, REFERENCE)
+LOADERS = (OURS, REFERENCE)
 
 
-class LoaderRow(Frozen):
+class LoaderRow(FrozenModel):
     """One side's images a second in each round."""
 
     side: Literal["skd", "torchvision"]
@@ -27,7 +27,7 @@ class LoaderRow(Frozen):
         return median(self.rounds)
 
 
-class Times(Frozen):
+class Times(FrozenModel):
     """How many times as fast ours is: the median of the rounds' ratios."""
 
     value: PositiveFloat
@@ -37,7 +37,7 @@ class Times(Frozen):
     high: PositiveFloat | None = None
 
 
-class LoaderComparison(Frozen):
+class LoaderComparison(FrozenModel):
     """One run of `skd bench-loader`."""
 
     schema_version: Literal[1] = 1
@@ -56,28 +56,30 @@ class LoaderComparison(Frozen):
     times: Times
 
 
-def table(made: LoaderComparison) -> Table:
+def loader_table(comparison: LoaderComparison) -> Table:
     """Return the table of both sides."""
-    title = f"Training photos, decoded, augmented and normalised on the device ({made.device})"
+    title = (
+        f"Training photos, decoded, augmented and normalised on the device ({comparison.device})"
+    )
     shown = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     shown.add_column("side")
     for name in ("images/s, median", "range", "times as fast"):
         shown.add_column(name, justify="right")
-    for row in made.rows:
+    for row in comparison.rows:
         span = f"{min(row.rounds):,.0f} to {max(row.rounds):,.0f}"
-        times = _times(made.times) if row.side == OURS else "1"
+        times = _times(comparison.times) if row.side == OURS else "1"
         shown.add_row(row.side, f"{row.median:,.0f}", span, times)
     return shown
 
 
-def notes(made: LoaderComparison) -> list[str]:
+def loader_notes(comparison: LoaderComparison) -> list[str]:
     """Return lines on what the numbers are."""
-    width, height = made.median_size
+    width, height = comparison.median_size
     return [
-        f"{made.device_name}, {made.environment['cpu_count']} cores, {made.workers} workers a side",
-        f"{made.folder}: {made.photos:,} photos, median {width} x {height} pixels, "
-        f"{made.mean_bytes / 1000:,.0f} kB a file; {made.images:,} of them in each of "
-        f"{len(made.rows[0].rounds)} rounds, in batches of {made.batch_size}",
+        f"{comparison.device_name}, {comparison.environment['cpu_count']} cores, {comparison.workers} workers a side",
+        f"{comparison.folder}: {comparison.photos:,} photos, median {width} x {height} pixels, "
+        f"{comparison.mean_bytes / 1000:,.0f} kB a file; {comparison.images:,} of them in each of "
+        f"{len(comparison.rows[0].rounds)} rounds, in batches of {comparison.batch_size}",
         f"{REFERENCE}: ImageFolder and DataLoader with the transforms of its training reference, "
         "on PIL; the sides take turns, with the same photos",
     ]

@@ -15,8 +15,8 @@ from pydantic import (
 
 from skd.common.errors import SkdError
 from skd.common.files import read_json, write_json
-from skd.common.frozen import Frozen
-from skd.store.reading import why_unreadable
+from skd.common.frozen import FrozenModel
+from skd.store.json_files import unreadable_reason
 from skd.study.spec import DatasetSpec
 
 SCHEMA_VERSION = 1
@@ -26,7 +26,7 @@ class BenchError(SkdError):
     """A comparison cannot be made or read. Says what to do."""
 
 
-class SpeedUp(Frozen):
+class SpeedUp(FrozenModel):
     """Images a second, over those of the plain loop: the median of the rounds' ratios."""
 
     value: PositiveFloat
@@ -36,14 +36,14 @@ class SpeedUp(Frozen):
     high: PositiveFloat | None = None
 
 
-class Row(Frozen):
+class BenchmarkRow(FrozenModel):
     """One side's measurement of one (pair, method). What failed has its reason and no numbers."""
 
     pair: str
     method: str
     teacher: str | None = Field(description="its name in the sheet; none: the method needs none")
     student: str
-    side: str = Field(description="skd, skd-live, plain or mdistiller: see benchmarks.sides")
+    side: str = Field(description="skd, skd-live, plain or mdistiller: see benchmarks.side_names")
     variant: str | None = Field(
         None,
         description="of ours, see benchmarks.variants; none of other sides, and where a file is "
@@ -94,7 +94,7 @@ class Row(Frozen):
         return f"{self.side}{variant}"
 
 
-class Peak(Frozen):
+class HardwarePeak(FrozenModel):
     """What the hardware does at best, measured at the same time, not taken from a data sheet."""
 
     precision: str
@@ -102,7 +102,7 @@ class Peak(Frozen):
     measured_by: str
 
 
-class TeacherViews(Frozen):
+class ViewsCost(FrozenModel):
     """What it takes to compute a teacher's logits on every view of every training image, once."""
 
     teacher: str
@@ -127,7 +127,7 @@ class TeacherViews(Frozen):
         return self.measured_share is not None and self.measured_share < 1
 
 
-class Comparison(Frozen):
+class BenchmarkResult(FrozenModel):
     """One run of `skd bench`."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -141,9 +141,9 @@ class Comparison(Frozen):
     round_steps: PositiveInt = Field(description="steps timed in a round, at most")
     minutes: NonNegativeFloat | None = Field(None, description="that the whole was to take at most")
     epochs: PositiveInt = Field(description="of a run of the study")
-    peaks: dict[str, Peak] = Field(default_factory=dict, description="by precision")
-    rows: tuple[Row, ...] = ()
-    teacher_views: tuple[TeacherViews, ...] = ()
+    peaks: dict[str, HardwarePeak] = Field(default_factory=dict, description="by precision")
+    rows: tuple[BenchmarkRow, ...] = ()
+    teacher_views: tuple[ViewsCost, ...] = ()
 
     @property
     def failures(self) -> list[str]:
@@ -152,24 +152,26 @@ class Comparison(Frozen):
         return rows + [f"views of {row.teacher}" for row in self.teacher_views if row.failure]
 
 
-def _failed(row: Row) -> bool:
+def _failed(row: BenchmarkRow) -> bool:
     return row.failure is not None and not (row.unfit or row.skipped)
 
 
-def write(comparison: Comparison, path: Path) -> None:
+def write_benchmark(comparison: BenchmarkResult, path: Path) -> None:
     """Write a comparison as JSON, atomically."""
     write_json(path, comparison.model_dump(mode="json"))
 
 
-def read(path: Path) -> Comparison:
-    """Read what `write` wrote.
+def read_benchmark(path: Path) -> BenchmarkResult:
+    """Read what `write_benchmark` wrote.
 
     Raises:
         BenchError: there is no such file, or it is of another form.
     """
     try:
-        return Comparison.model_validate(read_json(path))
+        return BenchmarkResult.model_validate(read_json(path))
     except FileNotFoundError:
         raise BenchError(f"{path} is not there; make it by: skd bench") from None
     except (OSError, ValueError) as error:
-        raise BenchError(f"{path} {why_unreadable(error)}; make it anew by: skd bench") from error
+        raise BenchError(
+            f"{path} {unreadable_reason(error)}; make it anew by: skd bench"
+        ) from error

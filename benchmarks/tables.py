@@ -6,17 +6,17 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from benchmarks.results import Comparison, Row, TeacherViews
-from benchmarks.sides import LIVE, OURS, PLAIN
+from benchmarks.results import BenchmarkResult, BenchmarkRow, ViewsCost
+from benchmarks.side_names import LIVE, OURS, PLAIN
 
 WIDTH = 80
 INDENT = "    "
 MIB, GIB = 2**20, 2**30
 COLUMNS = ("side", "lanes", "ms/step", "steps/s", "x plain [95 %]", "GiB", "rounds")
-SHOWN_ELSEWHERE = ("lanes",)
+NOT_IN_DETAILS = ("lanes",)
 
 
-def line(row: Row) -> str:
+def row_line(row: BenchmarkRow) -> str:
     """Return a row in a line, as it is shown when it is measured."""
     name = f"{row.pair}/{row.method}, {_name(row)}"
     if row.skipped:
@@ -32,7 +32,7 @@ def line(row: Row) -> str:
     )
 
 
-def rows_lines(rows: Sequence[Row], long: bool = False) -> Iterator[str]:
+def rows_lines(rows: Sequence[BenchmarkRow], long: bool = False) -> Iterator[str]:
     """Yield a table for each case under a line that names it.
 
     Below a table are the reasons of what failed, and with ``long`` the further numbers of each row
@@ -48,7 +48,7 @@ def rows_lines(rows: Sequence[Row], long: bool = False) -> Iterator[str]:
                 yield from _wrapped(f"{_name(row)}: {', '.join(_details(row))}")
 
 
-def views_lines(rows: Sequence[TeacherViews]) -> Iterator[str]:
+def views_lines(rows: Sequence[ViewsCost]) -> Iterator[str]:
     """Yield what the teachers' views take, a paragraph a teacher."""
     yield from ("", "Teachers' logits on every view of every training image, once a teacher")
     for row in rows:
@@ -63,13 +63,13 @@ def views_lines(rows: Sequence[TeacherViews]) -> Iterator[str]:
         )
 
 
-def notes(comparison: Comparison) -> Iterator[str]:
+def comparison_notes(comparison: BenchmarkResult) -> Iterator[str]:
     """Yield lines on what the numbers are."""
     for note in _notes(comparison):
         yield from textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
-def _notes(comparison: Comparison) -> Iterator[str]:
+def _notes(comparison: BenchmarkResult) -> Iterator[str]:
     threads = "" if comparison.device == "cuda" else f", {comparison.threads} threads a side"
     yield f"device: {comparison.device_name}{threads}"
     for peak in comparison.peaks.values():
@@ -90,7 +90,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield "teachers that the store lacks have random weights here: the time is the same"
 
 
-def _table(rows: Sequence[Row]) -> Iterator[str]:
+def _table(rows: Sequence[BenchmarkRow]) -> Iterator[str]:
     cells = [COLUMNS, *map(_cells, rows)]
     whole = [row for row in cells if len(row) == len(COLUMNS)]
     widths = [max(len(row[place]) for row in whole) for place in range(len(COLUMNS))]
@@ -105,7 +105,7 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
         yield "  ".join([f"{name:<{widths[0]}}", *numbers]).rstrip()
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: BenchmarkRow) -> tuple[str, ...]:
     lanes = str(row.lanes)
     if row.skipped:
         return row.name, lanes, row.failure
@@ -123,7 +123,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _details(row: Row) -> Iterator[str]:
+def _details(row: BenchmarkRow) -> Iterator[str]:
     yield f"{row.images_per_second:,.0f} images/s"
     if row.seconds_per_epoch is not None:
         yield f"{_seconds(row.seconds_per_epoch)} an epoch"
@@ -131,15 +131,15 @@ def _details(row: Row) -> Iterator[str]:
     if row.share_of_peak is not None:
         yield f"{100 * row.share_of_peak:.1f} % of the peak"
     for key, value in row.how.items():
-        if value is not None and key not in SHOWN_ELSEWHERE:
+        if value is not None and key not in NOT_IN_DETAILS:
             yield f"{key.replace('_', ' ')} {value}"
 
 
-def _name(row: Row) -> str:
+def _name(row: BenchmarkRow) -> str:
     return row.name if row.lanes == 1 else f"{row.name}, {row.lanes} lanes"
 
 
-def _ratio(row: Row) -> str:
+def _ratio(row: BenchmarkRow) -> str:
     """Return how many times as fast as the plain loop a row is, where it is another."""
     if row.speed_up is None or row.side == PLAIN:
         return ""

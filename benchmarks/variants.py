@@ -11,10 +11,10 @@ from skd.common.errors import UnfitError, UnknownNameError
 if TYPE_CHECKING:
     from skd.training.execution import Execution, Precision, Step
 
-DEFAULT = "recorded"
+DEFAULT_VARIANT = "recorded"
 
 
-class Variant(NamedTuple):
+class StepVariant(NamedTuple):
     """What differs between the variants, in the words of `skd.training.execution.Execution`."""
 
     step: Step
@@ -24,12 +24,12 @@ class Variant(NamedTuple):
 
 
 _FLOAT32 = {
-    "eager": Variant("eager"),
-    "recorded": Variant("fast"),
-    "compiled": Variant("fast", compiled=True),
-    "kernels": Variant("fast", compiled=True, kernels=True),
+    "eager": StepVariant("eager"),
+    "recorded": StepVariant("fast"),
+    "compiled": StepVariant("fast", compiled=True),
+    "kernels": StepVariant("fast", compiled=True, kernels=True),
 }
-VARIANTS: Mapping[str, Variant] = MappingProxyType(
+VARIANTS: Mapping[str, StepVariant] = MappingProxyType(
     _FLOAT32
     | {
         f"{name}-bfloat16": variant._replace(precision="bfloat16")
@@ -38,7 +38,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 
 
-def variant_of(name: str) -> Variant:
+def variant_named(name: str) -> StepVariant:
     """Return a variant by its name.
 
     Raises:
@@ -49,7 +49,7 @@ def variant_of(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def execution_of(name: str, place: Execution) -> Execution:
+def variant_execution(name: str, place: Execution) -> Execution:
     """Return how a variant is executed.
 
     Args:
@@ -60,7 +60,7 @@ def execution_of(name: str, place: Execution) -> Execution:
         UnknownNameError: there is no such variant; names the allowed ones.
         UnfitError: it needs a table of kernels, and none was measured on this GPU.
     """
-    variant = variant_of(name)
+    variant = variant_named(name)
     changes: dict[str, Any] = {"step": variant.step, "precision": variant.precision}
     if variant.compiled:
         gpu = _gpu() if place.device == "cuda" else None
@@ -70,17 +70,17 @@ def execution_of(name: str, place: Execution) -> Execution:
     return place.model_copy(update=changes)
 
 
-def product_choice(place: Execution, steps: int) -> str:
+def train_choice(place: Execution, steps: int) -> str:
     """Return the name of the variant in which `skd train` would train by itself.
 
     Args:
         place: its device and threads.
         steps: of the whole run.
     """
-    from skd.training.fast_paths import FastPaths, decide
+    from skd.training.fast_paths import FastPaths, decide_fast_paths
 
-    decided = decide(place, FastPaths(), steps, whole=True)
-    return "kernels" if decided.kernels else "compiled" if decided.compiled else DEFAULT
+    decided = decide_fast_paths(place, FastPaths(), steps, whole_batches=True)
+    return "kernels" if decided.kernels else "compiled" if decided.compiled else DEFAULT_VARIANT
 
 
 def _gpu() -> str | None:
@@ -93,9 +93,9 @@ def _table(gpu: str | None) -> str:
     """Return the name of the table of kernels that was measured on a GPU."""
     if gpu is None:
         raise UnfitError("the kernels run on a GPU only")
-    from skd.kernels.tables import table_for
+    from skd.kernels.tables import find_table
 
-    table = table_for(gpu)
+    table = find_table(gpu)
     if table is None:
         raise UnfitError("no table was measured on this GPU: skd tune-kernels")
     return table.name

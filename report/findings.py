@@ -7,37 +7,37 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from report.frames.analysis import (
-    Analyses,
+    StudyAnalysis,
     contradicted_lines,
-    read_analyses,
+    read_study_analysis,
     skipped_text,
     unchecked_text,
 )
 from report.frames.cells import PairFinding, find_pairs
-from report.frames.frame import Frames, build_frames
-from report.frames.plan import plan_and_reality, plan_table
+from report.frames.study_frames import Frames, build_frames
 from report.headline import headline
-from report.statistics.ranks import Ranking, ranking
-from report.statistics.variance import VarianceSplit, variance_split
-from report.statistics.verdicts import MARGIN
-from report.table_model import Table
-from report.tables.calibration import outputs_table
-from report.tables.comparisons import (
+from report.statistics.ranks import Ranking, rank_methods
+from report.statistics.variance import VarianceSplit, split_variance
+from report.statistics.verdicts import DEFAULT_MARGIN
+from report.tables.calibration import calibration_table
+from report.tables.cost import cost_table
+from report.tables.imagenet import imagenet_table, published_imagenet_table
+from report.tables.method_comparisons import (
     combinations_table,
     comparisons_table,
     ranks_table,
     variance_table,
 )
-from report.tables.cost import cost_table
-from report.tables.imagenet import imagenet_table, published_imagenet_table
+from report.tables.plan import plan_table, read_plan_comparison
 from report.tables.results import cells_table, paper_tables, teachers_table
 from report.tables.sensitivity import ablation_table, temperature_table
 from report.tables.simplifier import simplifier_table
-from report.tables.speed import read_comparisons, speed_table
-from skd.analyses.checks import check
+from report.tables.speed import read_benchmarks, speed_table
+from report.tables.table import ReportTable
+from skd.analyses.consistency import check_records
 from skd.store.store import Store
 from skd.study.expansion import Expansion, expansion_path
-from skd.study.published import Key, PublishedValue, published_values
+from skd.study.published import PublishedKey, PublishedValue, published_values
 from skd.study.spec import DatasetSpec
 
 IMAGENET = "imagenet"
@@ -58,17 +58,17 @@ class Findings:
     results: Path
     margin: float
     frames: Frames
-    published: Mapping[Key, PublishedValue]
+    published: Mapping[PublishedKey, PublishedValue]
     pairs: tuple[PairFinding, ...]
     ranking: Ranking | None
     variances: Mapping[str, VarianceSplit]
-    analyses: Analyses | None
+    analyses: StudyAnalysis | None
     problems: tuple[str, ...]
     headline: tuple[str, ...]
-    tables: Mapping[str, Table]
+    tables: Mapping[str, ReportTable]
 
 
-def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Findings:
+def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_MARGIN) -> Findings:
     """Read what the store holds of a study now, and judge it.
 
     Raises:
@@ -76,15 +76,15 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
     """
     frames = build_frames(expansion, Store(results))
     published = published_values(expansion.dataset)
-    analyses, analysis_problem = read_analyses(results, expansion.study)
-    checks = check(analyses.found if analyses else None, frames.records, frames.cards)
+    analyses, analysis_problem = read_study_analysis(results, expansion.study)
+    checks = check_records(analyses.found if analyses else None, frames.records, frames.cards)
     pairs = tuple(find_pairs(expansion, frames, published, margin, checks.runs))
     ranked = _ranking(expansion, pairs)
     variances = {
-        pair.pair: split for pair in pairs if (split := variance_split(_at_most_seeds(pair)))
+        pair.pair: split for pair in pairs if (split := split_variance(_at_most_seeds(pair)))
     }
-    plan, plan_problem = plan_and_reality(expansion, frames, results)
-    comparisons, bench_problems = read_comparisons(results, expansion)
+    plan, plan_problem = read_plan_comparison(expansion, frames, results)
+    comparisons, bench_problems = read_benchmarks(results, expansion)
     methods = expansion.methods
     tables = (
         teachers_table(frames, pairs, checks.teachers),
@@ -97,7 +97,7 @@ def find(expansion: Expansion, results: Path, margin: float = MARGIN) -> Finding
         ranks_table(ranked),
         comparisons_table(pairs),
         variance_table(variances),
-        outputs_table(analyses, frames) if analyses else None,
+        calibration_table(analyses, frames) if analyses else None,
         cost_table(expansion, frames),
         speed_table(comparisons, expansion),
         plan_table(plan) if plan else None,
@@ -147,15 +147,17 @@ def _ranking(expansion: Expansion, pairs: tuple[PairFinding, ...]) -> Ranking | 
         }
         for method in expansion.methods
     }
-    return ranking({method: found for method, found in means.items() if len(found) == len(begun)})
+    return rank_methods(
+        {method: found for method, found in means.items() if len(found) == len(begun)}
+    )
 
 
 def _imagenet(
     expansion: Expansion,
     results: Path,
     pairs: tuple[PairFinding, ...],
-    published: Mapping[Key, PublishedValue],
-) -> Table | None:
+    published: Mapping[PublishedKey, PublishedValue],
+) -> ReportTable | None:
     """Return ImageNet's results where they are the study's, or what is published beside others."""
     if expansion.dataset.name == IMAGENET:
         return imagenet_table(pairs)

@@ -11,7 +11,7 @@ from skd.study.published import PublishedValue
 
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-EXACT = "\N{DAGGER}"  # of a published value whose runs are unstated
+EXACT_MARK = "\N{DAGGER}"  # of a published value whose runs are unstated
 ONE_SEED = "one seed, no interval"
 VERDICT_SYMBOLS = {
     "reproduced": "=", "higher": "↑", "lower": "↓", "inconclusive": "?", "not run": "·",
@@ -36,7 +36,7 @@ def signed(value: float | None, decimals: int = 2) -> str:
     return text[1:] if float(f"{value:.{decimals}f}") == 0 else text
 
 
-def spread(summary: Summary, decimals: int = 2) -> str:
+def mean_and_sd(summary: Summary, decimals: int = 2) -> str:
     """Return mean ± sample standard deviation, or the mean alone of one value."""
     mean = number(summary.mean, decimals)
     return mean if summary.sd is None else f"{mean} ± {number(summary.sd, decimals)}"
@@ -75,7 +75,7 @@ def published_text(value: PublishedValue | None) -> str:
     """Return a published value with its protocol."""
     if value is None:
         return "not available"
-    runs = f", {plural(value.n_runs, 'run')}" if value.n_runs else EXACT
+    runs = f", {plural(value.n_runs, 'run')}" if value.n_runs else EXACT_MARK
     epoch = "epoch unstated" if value.reported_epoch == "unstated" else value.reported_epoch
     return f"{number(value.top1)} ({epoch}{runs})"
 
@@ -109,7 +109,7 @@ def plural(n: int, noun: str, many: str | None = None) -> str:
     return f"{n} {noun if n == 1 else many or noun + 's'}"
 
 
-def listing(names: list[str]) -> str:
+def join_names(names: list[str]) -> str:
     """Return names as a phrase: a, b and c; none of none."""
     if len(names) < 2:
         return names[0] if names else "none"

@@ -6,19 +6,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from report.formats import ONE_SEED, interval, listing, plural, signed
+from report.formats import ONE_SEED, interval, join_names, plural, signed
 from report.frames.cells import CONTROL, SKD, CellFinding, PairFinding, with_skd
-from report.frames.code import code_sentences
-from report.frames.frame import DIAGNOSTIC, Frames, last_watched
-from report.frames.outcomes import collapses
-from report.statistics.intervals import Difference, averaged, mean_difference
-from report.statistics.verdicts import KINDS
+from report.frames.code_columns import code_sentences
+from report.frames.outcomes import collapsed_runs
+from report.frames.study_frames import DIAGNOSTIC_PREFIX, Frames, last_diagnostic_epochs
+from report.statistics.intervals import Difference, average_by_seed, mean_difference
+from report.statistics.verdicts import VERDICT_KINDS
 
-STILL = 0.001  # nats, of the softened from the simplified teacher: less changes next to nothing
+UNCHANGED_BELOW = (
+    0.001  # nats, of the softened from the simplified teacher: less changes next to nothing
+)
 
 
 @dataclass(frozen=True)
-class Average:
+class AverageDifference:
     """Method a minus method b, averaged over pairs at each seed."""
 
     a: str
@@ -33,7 +35,7 @@ class Average:
         return f"{plural(len(self.pairs), 'pair')}, {_interval(self.difference)}"
 
 
-def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> Average | None:
+def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> AverageDifference | None:
     """Return a minus b over the pairs that have both, or none without a common seed.
 
     At each seed that all those pairs have, the difference is averaged over the pairs; the interval
@@ -47,14 +49,14 @@ def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> Average 
         common = one.last_by_seed.keys() & other.last_by_seed.keys()
         if common:
             by_pair[pair.pair] = {s: one.last_by_seed[s] - other.last_by_seed[s] for s in common}
-    by_seed = averaged(by_pair.values())
+    by_seed = average_by_seed(by_pair.values())
     # A mean over pairs has a finer step than one pair's accuracy.
     step = pairs[0].resolution / math.sqrt(len(by_pair)) if by_pair else 0.0
     difference = mean_difference(by_seed.values(), step)
-    return Average(a, b, tuple(by_pair), by_seed, difference) if difference else None
+    return AverageDifference(a, b, tuple(by_pair), by_seed, difference) if difference else None
 
 
-def average_gains(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[Average]:
+def average_gains(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[AverageDifference]:
     """Return each method's average gain over the student alone, largest first."""
     found = (average_difference(pairs, method, CONTROL) for method in methods if method != CONTROL)
     return sorted((gain for gain in found if gain), key=lambda gain: -gain.difference.mean)
@@ -69,7 +71,7 @@ def headline(
     baseline, and what is not known.
     """
     doubtful = _doubtful(frames)
-    if not any(reading.outcome == "done" for reading in frames.readings.values()):
+    if not any(reading.outcome == "done" for reading in frames.run_states.values()):
         nothing = "No run has finished yet, so there is nothing to answer."
         return [nothing, *doubtful, *_unknown(pairs)]
     return [
@@ -88,7 +90,7 @@ def headline(
 def verdict_counts(pairs: Sequence[PairFinding]) -> dict[str, int]:
     """Return how many published cells came to each verdict; a cell shared by pairs counts once."""
     judged = _judged(pairs)
-    return {kind: sum(cell.verdict.kind == kind for cell in judged) for kind in KINDS}
+    return {kind: sum(cell.verdict.kind == kind for cell in judged) for kind in VERDICT_KINDS}
 
 
 def _judged(pairs: Sequence[PairFinding]) -> list[CellFinding]:
@@ -107,12 +109,12 @@ def _verdicts(pairs: Sequence[PairFinding], margin: float) -> list[str]:
     total = sum(counts.values())
     if not total:
         return []
-    said = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
+    said = [f"{counts[kind]} {kind}" for kind in VERDICT_KINDS if counts[kind]]
     lead = (
         f"Of {plural(total, 'published accuracy', 'published accuracies')} of students: "
-        f"{listing(said)}, at a margin of {margin:g} points."
+        f"{join_names(said)}, at a margin of {margin:g} points."
     )
-    exact = sum(cell.verdict.taken_as_exact for cell in _judged(pairs))
+    exact = sum(cell.verdict.published_is_exact for cell in _judged(pairs))
     if not exact:
         return [lead]
     return [
@@ -157,7 +159,7 @@ def _best(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
         ("since not every pair has them", [name for name in partial if name not in everywhere]),
     ):
         if names:
-            sentences.append(f"Not ranked, {want}: {listing(names)}.")
+            sentences.append(f"Not ranked, {want}: {join_names(names)}.")
     return [lead, " ".join(sentences)]
 
 
@@ -169,7 +171,7 @@ def _additions(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str
         if found:
             said.append(f"to {baseline} {signed(found.difference.mean)} ({found.basis})")
     instead = average_difference(pairs, SKD, "kd") if {SKD, "kd"} <= set(methods) else None
-    sentences = [f"SKD added to a baseline, in points: {listing(said)}."] if said else []
+    sentences = [f"SKD added to a baseline, in points: {join_names(said)}."] if said else []
     if instead:
         sentences.append(f"SKD in KD's place: {signed(instead.difference.mean)} ({instead.basis}).")
     return [" ".join(sentences)] if sentences else []
@@ -192,11 +194,11 @@ def _doubtful(frames: Frames) -> list[str]:
 
 def _still(frames: Frames) -> list[str]:
     """Say so where no simplifier has changed its teacher: what SKD gains is then not its own."""
-    last = last_watched(frames.epochs)
-    if last.empty or not last[f"{DIAGNOSTIC}kl_softened_simplified"].max() < STILL:
+    last = last_diagnostic_epochs(frames.epochs)
+    if last.empty or not last[f"{DIAGNOSTIC_PREFIX}kl_softened_simplified"].max() < UNCHANGED_BELOW:
         return []
     return [
-        f"No simplifier has moved by the last epoch (KL from the softened teacher below {STILL:g} "
+        f"No simplifier has moved by the last epoch (KL from the softened teacher below {UNCHANGED_BELOW:g} "
         "nats): what SKD teaches here is the teacher as it is, and skd is KD."
     ]
 
@@ -213,17 +215,17 @@ def _unknown(pairs: Sequence[PairFinding]) -> list[str]:
 
 
 def _mixed(pairs: Sequence[PairFinding]) -> list[str]:
-    mixed = [pair.pair for pair in pairs if pair.mixed]
+    mixed = [pair.pair for pair in pairs if pair.has_mixed_teachers]
     if not mixed:
         return []
     return [
-        f"Runs of {listing(mixed)} were taught by different teachers' weights: what is compared "
+        f"Runs of {join_names(mixed)} were taught by different teachers' weights: what is compared "
         "there differs in more than the method."
     ]
 
 
 def _collapsed(frames: Frames) -> list[str]:
-    if not (n := len(collapses(frames))):
+    if not (n := len(collapsed_runs(frames))):
         return []
     return [
         f"In {plural(n, 'run')} the simplified teacher collapsed: such a run says what "
@@ -231,7 +233,7 @@ def _collapsed(frames: Frames) -> list[str]:
     ]
 
 
-def _rankable(averages: list[Average], covered: set[str]) -> list[Average]:
+def _rankable(averages: list[AverageDifference], covered: set[str]) -> list[AverageDifference]:
     """Leave out a method that lacks pairs, or that has one seed where others have an interval."""
     full = [average for average in averages if set(average.pairs) == covered]
     with_interval = [average for average in full if average.difference.se is not None]
@@ -256,7 +258,7 @@ def _against_control(gain: Difference) -> str:
     return "The interval excludes zero: at this many seeds it is separated from the student alone."
 
 
-def _against_next(best: Average, second: Average) -> str:
+def _against_next(best: AverageDifference, second: AverageDifference) -> str:
     seeds = best.by_seed.keys() & second.by_seed.keys()
     ahead = mean_difference(best.by_seed[s] - second.by_seed[s] for s in sorted(seeds))
     if ahead is None or ahead.separated is None:

@@ -18,15 +18,15 @@ import torch
 from torch import Generator
 
 
-def derive(seed: int, purpose: str, epoch: int = 0) -> int:
+def derive_seed(seed: int, purpose: str, epoch: int = 0) -> int:
     """Return a 64-bit seed for one purpose: equal inputs, equal seed; else unrelated ones."""
     key = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return int.from_bytes(key[:8], "little")
 
 
-def words(seed: int, purpose: str, epoch: int, count: int) -> np.ndarray:
+def random_words(seed: int, purpose: str, epoch: int, count: int) -> np.ndarray:
     """Return independent uniform 64-bit words, (count,) uint64."""
-    return np.random.Philox(key=derive(seed, purpose, epoch)).random_raw(count)
+    return np.random.Philox(key=derive_seed(seed, purpose, epoch)).random_raw(count)
 
 
 _SEEDING = threading.Lock()  # the generator that `seeded` borrows is the process's
@@ -40,7 +40,7 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
     """
     with _SEEDING, torch.random.fork_rng(devices=[]):
         # Not `torch.manual_seed`, which notes a stack trace for each GPU: milliseconds.
-        torch.default_generator.manual_seed(derive(seed, purpose) >> 1)
+        torch.default_generator.manual_seed(derive_seed(seed, purpose) >> 1)
         yield
 
 
@@ -61,7 +61,7 @@ class Draws:
         """Those that steps have asked for."""
         return tuple(self._generators.values())
 
-    def go_to(self, epoch: int, step: int) -> Draws:
+    def set_step(self, epoch: int, step: int) -> Draws:
         """Go to a step (0-based) of an epoch (1-based), and return itself."""
         self.epoch, self.step = epoch, step
         for purpose in self._generators:
@@ -79,5 +79,5 @@ class Draws:
         return self._generators[purpose]
 
     def _seed(self, purpose: str) -> None:
-        seed = derive(self.seed, f"{purpose}, step {self.step}", self.epoch)
+        seed = derive_seed(self.seed, f"{purpose}, step {self.step}", self.epoch)
         self._generators[purpose].manual_seed(seed >> 1)

@@ -33,18 +33,18 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-import report.output.render
+import report.output.write
 import skd.cli.main
 import skd.cli.report
 import skd.common.lease
-from report.findings import find
-from report.statistics.verdicts import MARGIN
+from report.findings import read_findings
+from report.statistics.verdicts import DEFAULT_MARGIN
 from skd.analyses.networks import features
 from skd.common.files import sha256_of
 from skd.models import build_model
 from skd.randomness import seeded
 from skd.study.expansion import load_expansion
-from skd.training import progress_file, teacher_views
+from skd.training import progress_file, stored_views
 from skd.training.execution import environment
 from tests.dying import Dying
 
@@ -266,17 +266,19 @@ def draw_once(folder: Path, scratch: Path) -> None:
     drawn = scratch / "gallery"
 
     def draw() -> None:
-        found = find(load_expansion("crash", folder / "results"), folder / "results", MARGIN)
+        found = read_findings(
+            load_expansion("crash", folder / "results"), folder / "results", DEFAULT_MARGIN
+        )
         expansion, frames = found.expansion, found.frames
-        gallery = report.output.render.make_gallery(
-            expansion, frames, found.pairs, found.analyses, found.ranking, MARGIN
+        gallery = report.output.write.make_gallery(
+            expansion, frames, found.pairs, found.analyses, found.ranking, DEFAULT_MARGIN
         )
         drawn.write_bytes(pickle.dumps(gallery))
 
     if in_fork(draw, scratch / "drawing"):
         raise SystemExit((scratch / "drawing").read_text())
     gallery = pickle.loads(drawn.read_bytes())
-    report.output.render.make_gallery = lambda *_: gallery
+    report.output.write.make_gallery = lambda *_: gallery
 
 
 def main(
@@ -295,7 +297,7 @@ def main(
     torch.set_num_threads(1)
     features.IMAGES_PER_CLASS = 4
     # What is written every so many seconds would give each attempt another number of operations.
-    skd.common.lease.HEARTBEAT_SECONDS = progress_file.TELL_SECONDS = teacher_views.SAVE_SECONDS = (
+    skd.common.lease.HEARTBEAT_SECONDS = progress_file.WRITE_SECONDS = stored_views.SAVE_SECONDS = (
         3600.0
     )
     environment()  # asks git and the machine once, not in each fork

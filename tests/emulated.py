@@ -9,7 +9,7 @@ import pytest
 from torch import Generator, Tensor
 
 from skd.training import loop
-from skd.training.cuda_graph import WARM_UPS, put_back, try_out
+from skd.training.cuda_graph import WARM_UPS, restore_tensors, run_and_restore
 from skd.training.loop import Training
 
 PHASES = ("warm-up", "capture", "end of the capture")
@@ -50,11 +50,11 @@ class Recorder:
         state: Callable[[], Mapping[str, Tensor]],
         generators: Callable[[], Iterable[Generator]] = tuple,
     ) -> Callable[[], None]:
-        """Stand in for `skd.training.cuda_graph.record`."""
+        """Stand in for `skd.training.cuda_graph.record_graph`."""
         self.attempts += 1
         fails = self._fails(self.attempts)
         for _ in range(WARM_UPS):
-            try_out(step, state)
+            run_and_restore(step, state)
             if fails == "warm-up":
                 raise RuntimeError(CAUSE)
         places = self._places(state)
@@ -101,7 +101,7 @@ class Recorder:
         except RuntimeError as error:
             raise RuntimeError(FOLLOW_UP) from error
         finally:
-            put_back(state(), kept)
+            restore_tensors(state(), kept)
         if fails == "end of the capture":
             raise RuntimeError(CAUSE)
 
@@ -111,5 +111,5 @@ def emulated(
 ) -> Recorder:
     """Have a training recorded by a `Recorder`, and return it."""
     recorder = Recorder(training, fails)
-    monkeypatch.setattr(loop, "record", recorder.record)
+    monkeypatch.setattr(loop, "record_graph", recorder.record)
     return recorder

@@ -20,11 +20,19 @@ from skd.kernels.conv3x3 import (
     conv3x3_weight_gradient,
 )
 from skd.kernels.layers import KernelConv2d, use_kernels
-from skd.kernels.tables import DIRECTIONS, Blocks, ConvShape, Direction, Entry, KernelsError, Table
-from skd.kernels.tuning import shapes_of
+from skd.kernels.tables import (
+    DIRECTIONS,
+    BlockSizes,
+    ConvShape,
+    Direction,
+    KernelsError,
+    KernelTable,
+    TunedConv,
+)
+from skd.kernels.tuning import conv_shapes
 from skd.models import build_model
 from skd.study.sheet import read_sheet
-from skd.study.sheet_files import STUDIES
+from skd.study.sheet_files import STUDIES_FOLDER
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "run tests/test_conv3x3.py"
 
@@ -36,7 +44,7 @@ LAST = torch.channels_last
 def study_networks() -> list[str]:
     """Return the networks of all studies of CIFAR images, teachers and students."""
     found = set()
-    for path in STUDIES.glob("*.yaml"):
+    for path in STUDIES_FOLDER.glob("*.yaml"):
         sheet = read_sheet(path)
         if sheet.dataset.name.startswith("cifar"):
             found |= {teacher.network or name for name, teacher in sheet.teachers.items()}
@@ -51,7 +59,7 @@ def study_kinds() -> list[tuple[int, int, int]]:
         for name in study_networks():
             found |= {
                 (shape.in_channels, shape.out_channels, shape.stride)
-                for shape in shapes_of(build_model(name), 32, 1)
+                for shape in conv_shapes(build_model(name), 32, 1)
             }
     return sorted(found)
 
@@ -216,22 +224,22 @@ def test_types_that_the_kernels_do_not_take() -> None:
             conv3x3(x, other, 1, "tf32", BLOCKS, [], [])
 
 
-def table(directions: tuple[str, ...] = DIRECTIONS) -> Table:
+def table(directions: tuple[str, ...] = DIRECTIONS) -> KernelTable:
     """Batches of two 8x8 images, 3 to 16 channels."""
     shape = ConvShape(batch=2, in_channels=3, out_channels=16, height=8, width=8, stride=1)
     times = {"microseconds": 1.0, "cudnn_microseconds": 2.0}
     entries = [
-        Entry(
+        TunedConv(
             dtype=dtype,
             direction=direction,
             shape=shape,
-            blocks=Blocks(pixels=64, patch=32, chunks=2),
+            blocks=BlockSizes(pixels=64, patch=32, chunks=2),
             **times,
         )
         for dtype in ("float32", "bfloat16")
         for direction in directions
     ]
-    return Table(gpu="Test GPU", torch="2", triton="3", entries=tuple(entries))
+    return KernelTable(gpu="Test GPU", torch="2", triton="3", entries=tuple(entries))
 
 
 def layers(**options: tuple[str, ...]) -> tuple[nn.Conv2d, KernelConv2d]:
@@ -329,7 +337,7 @@ def test_a_direction_is_measured(direction: Direction, monkeypatch: pytest.Monke
     """All but the clock, which is a GPU's; the time is over, so that there is one candidate."""
     times = iter([1.0, *(5.2, 7.0), *(5.004, 7.3), *(6.0, 8.0)])  # the first is the search's
     monkeypatch.setattr(tuning, "FINAL_ROUNDS", 3)
-    monkeypatch.setattr(tuning, "microseconds", lambda call: (call(), next(times))[1])
+    monkeypatch.setattr(tuning, "measure_microseconds", lambda call: (call(), next(times))[1])
     shape = ConvShape(batch=2, in_channels=3, out_channels=16, height=7, width=5, stride=2)
     calls = tuning._Calls(shape, "float32", torch.device("cpu"))
     found = tuning._measured(calls, direction, deadline=0.0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skd.data import load
+from skd.data import load_dataset
 from skd.data.images import Images
 from skd.study.spec import DatasetSpec
 
@@ -49,7 +49,7 @@ def dataset(path: str, classes: int = 3, train: int = 12, val: int = 6, **more: 
 
 
 def load_photos(data: dict, **more: object) -> Images:
-    return load(DatasetSpec.model_validate(data | more))
+    return load_dataset(DatasetSpec.model_validate(data | more))
 
 
 def real_photos(empty: Path) -> Path:

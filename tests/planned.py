@@ -3,19 +3,26 @@
 from typing import Any
 
 from skd.common.files import write_json
-from skd.planning.devices import DEVICE_MODELS, Device
+from skd.planning.devices import DEVICE_MODELS, PlannedDevice
 from skd.planning.estimates import Estimate
 from skd.planning.timings import Timing, Timings, method_digest
-from skd.store.views_files import ViewsCard, ViewsFile
-from skd.study.expansion import Cell, Expansion, ExtraFacts, ImageFacts, NetworkFacts, TeacherNode
+from skd.store.teacher_view_files import ViewsCard, ViewsFile
+from skd.study.expansion import (
+    Cell,
+    Expansion,
+    ImageInfo,
+    NetworkProfile,
+    ObjectiveProfile,
+    TeacherNode,
+)
 from skd.study.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec, TermSpec
 from skd.study.spec import TrainedTeacher as Trained
 
 DATASET = DatasetSpec(name="cifar100")
-IMAGES = ImageFacts(train_images=50_000, test_images=10_000, size=32, channels=3, classes=100)
-GPU = Device("a100", DEVICE_MODELS["a100"])
-H200 = Device("h200", DEVICE_MODELS["h200"])
-CPU = Device("cpu", DEVICE_MODELS["cpu"])
+IMAGES = ImageInfo(train_images=50_000, test_images=10_000, size=32, channels=3, classes=100)
+GPU = PlannedDevice("a100", DEVICE_MODELS["a100"])
+H200 = PlannedDevice("h200", DEVICE_MODELS["h200"])
+CPU = PlannedDevice("cpu", DEVICE_MODELS["cpu"])
 FACTS = {
     "resnet20": (278_324, 40_818_944, 401_508, 43),
     "resnet56": (861_620, 125_753_600, 1_089_636, 115),
@@ -24,7 +31,7 @@ FACTS = {
     "vgg13": (9_462_180, 284_936_192, 524_388, 21),
     "MobileNetV2": (812_836, 6_523_648, 423_396, 107),
 }
-CRD = ExtraFacts(parameters=16_640, bytes=51_666_568, multiply_adds=12_816_384)
+CRD = ObjectiveProfile(parameters=16_640, bytes=51_666_568, multiply_adds=12_816_384)
 
 
 def leave_views_card(file: ViewsFile) -> None:
@@ -45,9 +52,9 @@ def leave_views_card(file: ViewsFile) -> None:
     write_json(file.card_path, card.model_dump(mode="json"))
 
 
-def network(name: str) -> NetworkFacts:
+def network(name: str) -> NetworkProfile:
     parameters, multiply_adds, activations, layers = FACTS[name]
-    return NetworkFacts(
+    return NetworkProfile(
         parameters=parameters,
         multiply_adds=multiply_adds,
         activations=activations,
@@ -101,7 +108,7 @@ def study(
                 runs={
                     seed: spec.model_copy(update={"seed": seed}).identity for seed in range(seeds)
                 },
-                extra=CRD if name == "crd" else ExtraFacts(),
+                extra=CRD if name == "crd" else ObjectiveProfile(),
             )
             cells.setdefault(cell.key, cell)
     return Expansion(

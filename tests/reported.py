@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from skd.code.closure import SourceFile
-from skd.store.records import Accuracy, Collapse, Cost, Epoch, Failure, Record, TeacherCard
+from skd.store.records import Accuracy, Collapse, Cost, EpochMetrics, Failure, Record, TeacherCard
 from skd.store.store import Store
-from skd.study.code_roots import LOOP
-from skd.study.expansion import Cell, Expansion, ImageFacts, NetworkFacts, TeacherNode
+from skd.study.code_roots import LOOP_FILE
+from skd.study.expansion import Cell, Expansion, ImageInfo, NetworkProfile, TeacherNode
 from skd.study.spec import (
     DatasetSpec,
     ImportedTeacher,
@@ -40,7 +40,7 @@ METHODS = {
     "skd+kd": MethodSpec(terms=(CE, KD, SKD.terms[1]), simplifier=SKD.simplifier),
     "T-8": on_simplified(8.0),
 }
-IMAGES = ImageFacts(train_images=50_000, test_images=10_000, size=32, channels=3, classes=100)
+IMAGES = ImageInfo(train_images=50_000, test_images=10_000, size=32, channels=3, classes=100)
 PAIRS = (("resnet56", "resnet20"), ("resnet110", "resnet20"), ("vgg13", "MobileNetV2"))
 FIRST, SECOND, THIRD = (f"{teacher}--{student}" for teacher, student in PAIRS)
 FAMILIES = {
@@ -122,12 +122,14 @@ def make_study(
         cells=tuple(cells.values()),
         images=IMAGES,
         networks={name: facts(FAMILIES[name]) for pair in pairs for name in pair},
-        code={LOOP: SourceFile(digest=TODAYS, imports=())},
+        code={LOOP_FILE: SourceFile(digest=TODAYS, imports=())},
     )
 
 
-def facts(family: str) -> NetworkFacts:
-    return NetworkFacts(parameters=10, multiply_adds=1000, activations=100, layers=5, family=family)
+def facts(family: str) -> NetworkProfile:
+    return NetworkProfile(
+        parameters=10, multiply_adds=1000, activations=100, layers=5, family=family
+    )
 
 
 def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record:
@@ -144,7 +146,7 @@ def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record
         "kl_simplified_student": 0.3,
     }
     epochs = tuple(
-        Epoch(
+        EpochMetrics(
             epoch=number,
             learning_rate=0.05,
             train_losses={"total": 2.0, "cross_entropy": 2.0},
@@ -180,7 +182,7 @@ def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record
         ),
         "collapse": collapse if simplified else None,
         "files": {},
-        "code": {LOOP: TODAYS},
+        "code": {LOOP_FILE: TODAYS},
         "finished_at": "2025-01-01T00:00:00Z",
     }
     return Record(**{**values, **changes})

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from skd.common.errors import InterruptedRunError
-from skd.data import load as load_images
+from skd.data import load_dataset as load_images
 from skd.data.images import Images
 from skd.losses.discovery import term_classes
 from skd.store.store import Store
-from skd.training.execution import Execution, choose
+from skd.training.execution import Execution, choose_execution
 from skd.training.loop import Training
-from skd.training.resources import Material
+from skd.training.resources import DeviceDataset
 from skd.training.teacher import LiveTeacher
-from skd.training.teachers import train_teacher
-from skd.training.weights import load_teacher
+from skd.training.teacher_setup import train_teacher
+from skd.training.weights import load_teacher_network
 
 CPU = torch.device("cpu")
 TERMS = sorted(set(term_classes()) - {"cross_entropy"})
@@ -39,7 +39,7 @@ def trained_teacher(results: Path) -> LiveTeacher:
     node = STUDY.teachers[0]
     entry = Store(results).teacher(node.id)
     train_teacher(node.spec, entry, tiny.options(), "teacher")
-    return LiveTeacher(load_teacher(entry, CPU, 10).network)
+    return LiveTeacher(load_teacher_network(entry, CPU, 10).network)
 
 
 def few_images() -> Images:
@@ -58,8 +58,8 @@ def training_of(
     """Return a run of the study on one CPU thread, at its first step."""
     alone = method == "student"
     cell = STUDY.cell("resnet8" if alone else tiny.PAIR, method)
-    material = Material(images or few_images(), CPU)
-    how = execution or choose("cpu", 1)
+    material = DeviceDataset(images or few_images(), CPU)
+    how = execution or choose_execution("cpu", 1)
     return Training(cell.run(seed), material, None if alone else teacher, how)
 
 

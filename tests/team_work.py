@@ -15,13 +15,13 @@ import tiny
 import torch
 
 from skd.common.errors import InterruptedRunError
-from skd.common.stopping import stoppable
+from skd.common.stopping import handle_stop_signals
 from skd.store.store import Store
 from skd.study.expansion import Expansion
-from skd.training.data_parallel import Division
-from skd.training.distributed import Team, team
-from skd.training.execution import choose
-from skd.training.runs import complete
+from skd.training.data_parallel import BatchPartition
+from skd.training.distributed import Team, join_team
+from skd.training.execution import choose_execution
+from skd.training.runs import complete_run
 
 SETTINGS = {"simplifier": {"group": 8, "learning_rate_multiplier": 1.0}, "crd": {"negatives": 20}}
 RECIPE = {"epochs": 3, "milestones": [2], "batch_size": 32, "bn_batch": 8, "last_batch": "drop"}
@@ -51,25 +51,25 @@ def train(
     method: str,
     results: Path,
     teachers: Path,
-    division: Division,
+    division: BatchPartition,
     **options: Any,
 ) -> None:
     """Train a run, or what is left of it, in float64: else rounding grows within few steps."""
     cell = study.cell(tiny.PAIR, method)
     teacher = Store(teachers).teacher(study.teachers[0].id)
     if "--cuda" in sys.argv:
-        options["execution"] = choose("cuda", 1)
+        options["execution"] = choose_execution("cuda", 1)
     settings = tiny.options(division=division, **options)
     torch.set_default_dtype(torch.float64)
     try:
-        complete(cell.run(0), Store(results).run(cell.runs[0]), settings, cell.key, teacher)
+        complete_run(cell.run(0), Store(results).run(cell.runs[0]), settings, cell.key, teacher)
     finally:
         torch.set_default_dtype(torch.float32)
 
 
 def work(folder: Path, teachers: Path, processes: Team, stopping: Callable[[], bool]) -> None:
     """Do what the module says."""
-    division = Division(processes)
+    division = BatchPartition(processes)
     if "--long" in sys.argv:
         train(long_study(), "skd+crd", folder / "long", teachers, division, stopping=stopping)
         return
@@ -88,5 +88,5 @@ def work(folder: Path, teachers: Path, processes: Team, stopping: Callable[[], b
 
 
 if __name__ == "__main__":
-    with team() as both, stoppable() as asked:
+    with join_team() as both, handle_stop_signals() as asked:
         work(Path(sys.argv[1]), Path(sys.argv[2]), both, asked)

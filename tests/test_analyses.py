@@ -20,16 +20,16 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from skd.analyses import cache, findings
-from skd.analyses.measures import beside_teacher, measures
+from skd.analyses import cache, cached_results
+from skd.analyses.analyse import analyse_study
+from skd.analyses.measures import logit_measures, teacher_agreement
 from skd.analyses.networks import examples, features
 from skd.analyses.records import Analysis, read_analysis, read_arrays
-from skd.analyses.study import analyse
 from skd.cli import analyse as analyse_command
-from skd.data import load as load_images
+from skd.data import load_dataset as load_images
 from skd.data.images import DataError, Images
 from skd.losses.simplifier import Simplifier, SimplifierSettings
-from skd.store.store import Entry, Store
+from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion, write_expansion
 from skd.study.sheet import StudyError
 
@@ -74,7 +74,7 @@ def analysed(expansion: Expansion, trained: Path, tmp_path_factory: Any) -> Path
     results = shutil.copytree(trained, tmp_path_factory.mktemp("analysed") / "results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "IMAGES_PER_CLASS", 4)
-        analyse(expansion, results)
+        analyse_study(expansion, results)
     return results
 
 
@@ -102,8 +102,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Counter:
 
         monkeypatch.setattr(module, name, counted)
 
-    counting(findings, "measures")
-    counting(findings, "class_correlation")
+    counting(cached_results, "measures")
+    counting(cached_results, "class_correlation")
     counting(features, "tsne_of")
     counting(features, "chosen_images")
     counting(examples, "distributions")
@@ -121,11 +121,11 @@ def run_id(expansion: Expansion, method: str, seed: int = 0) -> str:
     return expansion.cell(pair, method).runs[seed]
 
 
-def logits_of(entry: Entry) -> np.ndarray:
+def logits_of(entry: StoreEntry) -> np.ndarray:
     return load_file(entry.logits_path)["logits"].astype(np.float64)
 
 
-def teacher_of(expansion: Expansion, results: Path) -> Entry:
+def teacher_of(expansion: Expansion, results: Path) -> StoreEntry:
     return Store(results).teacher(expansion.teacher("teacher").id)
 
 
@@ -145,9 +145,9 @@ def test_measures_of_every_run_and_teacher(
     for identity, found in analysis.runs.items():
         record, logits = store.run(identity).record(), logits_of(store.run(identity))
         assert found.top1 == pytest.approx(record.last.top1, abs=0.6)  # the logits are fp16
-        expected = measures(logits, labels)
+        expected = logit_measures(logits, labels)
         if identity in taught:
-            expected |= beside_teacher(logits, beside)
+            expected |= teacher_agreement(logits, beside)
         else:
             assert found.agreement is None
             assert found.teacher_kl is None
@@ -218,7 +218,7 @@ def test_examples_are_what_the_stored_simplifier_does_to_the_first_batch(
         # An independently built simplifier with the stored weights, in float64.
         settings = SimplifierSettings.restore(cell.spec.method.simplifier.settings)
         simplifier = Simplifier(settings, 10)
-        weights = load_file(entry.kept_path)
+        weights = load_file(entry.objective_path)
         simplifier.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
         t = settings.temperature
         assert example.temperature == t == 4
@@ -247,12 +247,12 @@ def test_nothing_is_made_twice_and_the_files_stay_the_same(
 ) -> None:
     before = {path.name: path.read_bytes() for path in (copy / "tiny").iterdir()}
     assert before.keys() == {"analysis.json", "analysis.npz"}
-    analyse(expansion, copy)
+    analyse_study(expansion, copy)
     assert made == {}
     assert {path.name: path.read_bytes() for path in (copy / "tiny").iterdir()} == before
     # Made anew, they are the same bytes too.
     shutil.rmtree(copy / "tiny")
-    analyse(expansion, copy)
+    analyse_study(expansion, copy)
     assert made == {
         "measures": 8,
         "class_correlation": 5,
@@ -267,7 +267,7 @@ def test_a_cached_analysis_imports_no_torch(expansion: Expansion, copy: Path) ->
     path = write_expansion(expansion, copy)
     code = (
         "import sys; from pathlib import Path; from skd.study.expansion import kept_expansion;"
-        "from skd.analyses.study import analyse;"
+        "from skd.analyses.analyse import analyse;"
         f"analyse(kept_expansion(Path({str(path)!r})), Path({str(copy)!r}), features=());"
         "print('torch' in sys.modules)"
     )
@@ -287,7 +287,7 @@ def test_an_added_run_is_all_that_is_looked_at(
 ) -> None:
     before, _ = files(copy)
     tiny.run(expansion, copy, "frozen", 0)
-    after = analyse(expansion, copy)
+    after = analyse_study(expansion, copy)
     # The cell's first finished seed is now another.
     assert made == {"measures": 1, "class_correlation": 1, "distributions": 1}
     assert after.runs == {
@@ -299,7 +299,7 @@ def test_an_added_run_is_all_that_is_looked_at(
 
 
 def test_other_methods_features_on_request(expansion: Expansion, copy: Path, made: Counter) -> None:
-    analysis = analyse(expansion, copy, features=["frozen", "kd"])
+    analysis = analyse_study(expansion, copy, features=["frozen", "kd"])
     assert made == {"tsne_of": 1, "chosen_images": 1}
     assert [panel.what for panel in analysis.embeddings[tiny.PAIR].panels] == [
         "teacher",
@@ -324,7 +324,7 @@ def test_a_damaged_analysis_is_made_anew(
         (folder / "analysis.npz").write_bytes(data)
     if damage == "older":
         (folder / "analysis.json").write_text('{"study": "tiny", "runs": {}, "skipped": []}')
-    analyse(expansion, copy)
+    analyse_study(expansion, copy)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert made["measures"] == (0 if damage == "npz" else 8)
     assert made["tsne_of"] == (4 if damage in ("npz", "both") else 0)
@@ -333,18 +333,18 @@ def test_a_damaged_analysis_is_made_anew(
 def test_another_version_of_a_finding_is_made_anew(
     expansion: Expansion, copy: Path, made: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(cache.VERSIONS, "correlation", 2)
-    analyse(expansion, copy)
+    monkeypatch.setitem(cache.KIND_VERSIONS, "correlation", 2)
+    analyse_study(expansion, copy)
     assert made == {"class_correlation": 5}
 
 
 # What cannot be used.
 
 
-def change_logits(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Entry], None]:
+def change_logits(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[StoreEntry], None]:
     """Store other logits, and their hash in the record."""
 
-    def damage(entry: Entry) -> None:
+    def damage(entry: StoreEntry) -> None:
         save_file({"logits": change(load_file(entry.logits_path)["logits"])}, entry.logits_path)
         record = entry.record()
         assert record is not None
@@ -363,7 +363,7 @@ def put(value: float) -> Callable[[np.ndarray], np.ndarray]:
     return change
 
 
-def forget(entry: Entry) -> None:
+def forget(entry: StoreEntry) -> None:
     entry.logits_path.unlink()
     record = entry.record()
     assert record is not None
@@ -374,7 +374,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
 
 
-def not_tensors(entry: Entry) -> None:
+def not_tensors(entry: StoreEntry) -> None:
     entry.logits_path.write_bytes(b"not tensors")
     record = entry.record()
     assert record is not None
@@ -410,7 +410,7 @@ def test_an_unusable_run_is_named_and_the_rest_goes_on(
     damage, reason = DAMAGES[name]
     bad, next_seed = (run_id(expansion, "skd", seed) for seed in (0, 1))
     damage(Store(results).run(bad))
-    found = analyse(expansion, results, features=())
+    found = analyse_study(expansion, results, features=())
     assert found.skipped.keys() == {bad}
     assert reason in found.skipped[bad]
     assert found.runs == {i: m for i, m in whole.runs.items() if i != bad}
@@ -426,7 +426,7 @@ def test_what_was_found_of_a_recorded_file_stays_when_the_file_goes(
     before, _ = files(copy)
     for path in (copy / "runs").glob("*/*.safetensors"):
         path.unlink()
-    assert analyse(expansion, copy) == before
+    assert analyse_study(expansion, copy) == before
     assert made == {}
 
 
@@ -438,8 +438,8 @@ def test_unusable_weights_and_simplifiers_cost_their_panels_and_examples_alone(
     store = Store(results)
     kd, skd = run_id(expansion, "kd"), run_id(expansion, "skd")
     store.run(kd).weights_path.unlink()
-    truncate(store.run(skd).kept_path)
-    found = analyse(expansion, results, features=["kd"])
+    truncate(store.run(skd).objective_path)
+    found = analyse_study(expansion, results, features=["kd"])
     assert found.runs == whole.runs
     assert found.skipped == {
         kd: "no weights at hand",
@@ -457,10 +457,10 @@ def test_runs_from_before_simplifiers_were_kept_have_no_examples(
         entry = Store(results).run(run_id(expansion, "skd", seed))
         record = entry.record()
         assert record is not None
-        entry.kept_path.unlink()
-        stated = {n: sha for n, sha in record.files.items() if n != entry.kept_path.name}
+        entry.objective_path.unlink()
+        stated = {n: sha for n, sha in record.files.items() if n != entry.objective_path.name}
         entry.write(record.model_copy(update={"files": stated}))
-    found = analyse(expansion, results, features=())
+    found = analyse_study(expansion, results, features=())
     assert [example.method for example in found.examples] == ["frozen"]
     assert found.skipped == {}
 
@@ -481,7 +481,7 @@ def test_a_teacher_that_is_not_whole(
         paths[lost].unlink()
     else:
         truncate(paths[lost])
-    found = analyse(expansion, results, features=["kd"])
+    found = analyse_study(expansion, results, features=["kd"])
     assert found.skipped.keys() == {teacher.id}
     assert found.skipped[teacher.id].startswith("teacher teacher: ")
     assert len(found.runs) == 7
@@ -500,12 +500,12 @@ def test_an_imported_teacher_has_no_record(
     results = shutil.copytree(trained, tmp_path / "results")
     teacher = teacher_of(expansion, results)
     teacher.record_path.unlink()
-    assert analyse(expansion, results, features=()).teachers == files(analysed)[0].teachers
+    assert analyse_study(expansion, results, features=()).teachers == files(analysed)[0].teachers
     change = change_logits(put(np.nan))
     shutil.copy(teacher_record(trained, expansion), teacher.record_path)
     change(teacher)
     teacher.record_path.unlink()
-    found = analyse(expansion, results, features=())
+    found = analyse_study(expansion, results, features=())
     assert found.teachers == {}
     assert "not finite" in found.skipped[teacher.id]
 
@@ -520,11 +520,11 @@ def test_a_study_without_its_data_set_is_an_error_unless_all_is_known(
     def absent(_: object) -> None:
         raise DataError("not at hand")
 
-    monkeypatch.setattr("skd.data.load", absent)
-    analyse(expansion, copy)
+    monkeypatch.setattr("skd.data.load_dataset", absent)
+    analyse_study(expansion, copy)
     (copy / "tiny" / "analysis.json").unlink()
     with pytest.raises(DataError, match="not at hand"):
-        analyse(expansion, copy)
+        analyse_study(expansion, copy)
 
 
 def test_the_command_tells_what_it_did(

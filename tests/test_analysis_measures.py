@@ -16,15 +16,15 @@ from scipy.stats import entropy
 from threadpoolctl import threadpool_limits
 
 from skd.analyses.measures import (
-    beside_teacher,
     class_correlation,
     expected_calibration_error,
-    measures,
+    logit_measures,
     reliability,
+    teacher_agreement,
 )
 from skd.analyses.networks import examples, features
-from skd.analyses.sources import UnusableError
-from skd.data import load as load_images
+from skd.analyses.stored_networks import UnusableError
+from skd.data import load_dataset as load_images
 from skd.losses.simplifier import SimplifierSettings
 from skd.models import build_model
 from skd.study.spec import DatasetSpec, SimplifierSpec
@@ -65,7 +65,7 @@ def test_measures_are_the_loops(seed: int, count: int, classes: int, scale: floa
     random = np.random.default_rng(seed)
     logits = random.normal(0, scale, (count, classes))
     labels = random.integers(0, classes, count)
-    seen = measures(logits, labels)
+    seen = logit_measures(logits, labels)
     rows, truth = logits.tolist(), labels.tolist()
     said = [row.index(max(row)) for row in rows]
     hits = [a == y for a, y in zip(said, truth, strict=True)]
@@ -96,7 +96,7 @@ def test_nearness_to_the_teacher_is_scipys(
     seed: int, count: int, classes: int, scale: float
 ) -> None:
     student, teacher = np.random.default_rng(seed).normal(0, scale, (2, count, classes))
-    seen = beside_teacher(student, teacher)
+    seen = teacher_agreement(student, teacher)
     p, q = softmax(teacher, axis=1), softmax(student, axis=1)
     assert seen["teacher_kl"] == pytest.approx(entropy(p, q, axis=1).mean(), rel=1e-9, abs=1e-12)
     same = sum(a.argmax() == b.argmax() for a, b in zip(student, teacher, strict=True))
@@ -105,13 +105,13 @@ def test_nearness_to_the_teacher_is_scipys(
 
 def test_the_divergence_is_from_the_teacher_and_finite_where_the_student_is_certain() -> None:
     student, teacher = np.array([[0.0, 1000.0]]), np.array([[0.0, 0.0]])
-    assert beside_teacher(student, teacher)["teacher_kl"] == pytest.approx(500 - math.log(2))
-    assert beside_teacher(teacher, student)["teacher_kl"] == pytest.approx(math.log(2))
+    assert teacher_agreement(student, teacher)["teacher_kl"] == pytest.approx(500 - math.log(2))
+    assert teacher_agreement(teacher, student)["teacher_kl"] == pytest.approx(math.log(2))
 
 
 def test_a_class_without_images_has_no_accuracy() -> None:
     logits = np.array([[3.0, 0, 0], [3.0, 0, 0], [0, 0, 3.0]])
-    seen = measures(logits, np.array([0, 2, 2]))
+    seen = logit_measures(logits, np.array([0, 2, 2]))
     assert seen["per_class_top1"] == [100, None, 50]
     assert seen["top1"] == pytest.approx(200 / 3)
 
@@ -158,14 +158,14 @@ def test_a_class_whose_logit_never_changes_is_correlated_with_none() -> None:
 
 def test_examples_of_a_small_batch_are_fewer() -> None:
     logits = np.array([[0.0, 0], [9, 0], [4, 0]])
-    assert examples.chosen_places(logits).tolist() == [1, 2, 0]
-    assert examples.chosen_places(logits[:1]).tolist() == [0]
+    assert examples.select_examples(logits).tolist() == [1, 2, 0]
+    assert examples.select_examples(logits[:1]).tolist() == [0]
 
 
 def test_the_images_shown_are_the_first_of_the_first_classes() -> None:
     labels = np.random.default_rng(0).permutation(np.arange(12 * 60) % 12)
     labels[np.flatnonzero(labels == 3)[7:]] = 11  # seven are left
-    chosen = features.chosen_images(labels)
+    chosen = features.select_images(labels)
     first = [np.flatnonzero(labels == label)[:50] for label in range(10)]
     np.testing.assert_array_equal(chosen, np.concatenate(first))
     assert len(chosen) == 9 * 50 + 7
@@ -176,7 +176,7 @@ def test_pooled_features_are_what_the_classifier_reads() -> None:
     torch.manual_seed(0)
     network = build_model("resnet8", 10).eval()
     places = np.array([5, 0, 301])
-    found = features.pooled(network, images, places)
+    found = features.pooled_features(network, images, places)
     pixels = images.test_images[places].double() / 255
     mean, std = (torch.tensor(v).double().view(1, 3, 1, 1) for v in (images.mean, images.std))
     with torch.no_grad():
@@ -188,21 +188,21 @@ def test_tsne_repeats_and_keeps_neighbours() -> None:
     random = np.random.default_rng(0)
     groups = np.repeat([0, 30], 20)
     spread = random.normal(size=(40, 8)).astype(np.float32) + groups[:, None].astype(np.float32)
-    found = features.embed(spread)
+    found = features.tsne_embedding(spread)
     with threadpool_limits(2):
-        np.testing.assert_array_equal(found, features.embed(spread.copy()))
+        np.testing.assert_array_equal(found, features.tsne_embedding(spread.copy()))
     distances = np.linalg.norm(found[:, None] - found[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert (groups[distances.argmin(axis=1)] == groups).all()
 
 
 def test_tsne_of_odd_features() -> None:
-    assert not features.embed(np.ones((40, 8), np.float32)).any()
-    assert np.isfinite(features.embed(np.eye(4, 8, dtype=np.float32))).all()
+    assert not features.tsne_embedding(np.ones((40, 8), np.float32)).any()
+    assert np.isfinite(features.tsne_embedding(np.eye(4, 8, dtype=np.float32))).all()
     with pytest.raises(UnusableError, match="3 test images"):
-        features.embed(np.zeros((3, 8)))
+        features.tsne_embedding(np.zeros((3, 8)))
     with pytest.raises(UnusableError, match="not finite"):
-        features.embed(np.full((40, 8), np.nan))
+        features.tsne_embedding(np.full((40, 8), np.nan))
 
 
 def test_weights_that_do_not_fit_are_unusable() -> None:

@@ -95,12 +95,12 @@ def test_the_rules_name_no_import_that_is_not_there() -> None:
 
 def test_the_import_rules_forbid_something() -> None:
     assert forbidden("baselines.kd", "skd.training.loop")
-    assert forbidden("report.frames.frame", "skd.training")
+    assert forbidden("report.frames.study_frames", "skd.training")
     assert forbidden("skd.jobs.workers", "skd.training.loop")
     assert forbidden("skd.study.sheet", "skd.losses.term")
     assert forbidden("skd.models.resnet", "skd.terms")
     assert forbidden("skd.training.loop", "baselines.kd")
-    assert not forbidden("report.frames.frame", "skd.store.store")
+    assert not forbidden("report.frames.study_frames", "skd.store.store")
 
 
 def light_modules() -> list[str]:

@@ -5,8 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from skd.models import build_model
-from skd.training.batch_norm import GroupedBatchNorm2d, group_batch_norms, move_batch_norms
-from skd.training.distributed import Single
+from skd.training.batch_norm import (
+    GroupedBatchNorm2d,
+    update_running_stats,
+    use_grouped_batch_norms,
+)
+from skd.training.distributed import SingleProcess
 
 
 def layer_of(group: int, channels: int = 3) -> GroupedBatchNorm2d:
@@ -44,7 +48,7 @@ def test_outputs_and_running_statistics_are_the_groups(count: int, group: int) -
     outputs, mean, variance = by_the_formula(x, layer, group)
     torch.testing.assert_close(layer(x), outputs)
     assert torch.equal(layer.running_mean, before[0])  # not before the step ends
-    move_batch_norms([layer], Single())
+    update_running_stats([layer], SingleProcess())
     torch.testing.assert_close(layer.running_mean, 0.9 * before[0] + 0.1 * mean)
     torch.testing.assert_close(layer.running_var, 0.9 * before[1] + 0.1 * variance)
     assert layer.num_batches_tracked == 1
@@ -55,13 +59,13 @@ def test_a_divided_batch_is_the_whole_one() -> None:
     outputs = whole(x)
     torch.testing.assert_close(torch.cat([parts(part) for part in x.split(8)]), outputs)
     for layer in (whole, parts):
-        move_batch_norms([layer], Single())
+        update_running_stats([layer], SingleProcess())
     torch.testing.assert_close(parts.running_mean, whole.running_mean)
     torch.testing.assert_close(parts.running_var, whole.running_var)
     # A step's sums are its own.
     for layer in (whole, parts):
         layer(maps(4, seed=2))
-        move_batch_norms([layer], Single())
+        update_running_stats([layer], SingleProcess())
     torch.testing.assert_close(parts.running_mean, whole.running_mean)
 
 
@@ -82,7 +86,7 @@ def test_evaluation_is_batch_norms() -> None:
 def test_a_layer_that_saw_nothing_stays() -> None:
     layer = layer_of(4)
     before = layer.running_mean.clone()
-    move_batch_norms([layer], Single())
+    update_running_stats([layer], SingleProcess())
     assert torch.equal(layer.running_mean, before)
     assert layer.num_batches_tracked == 0
 
@@ -90,7 +94,7 @@ def test_a_layer_that_saw_nothing_stays() -> None:
 def test_a_network_keeps_its_parameters_and_keys() -> None:
     network = build_model("resnet8", 10)
     keys, parameters = list(network.state_dict()), list(network.parameters())
-    layers = group_batch_norms(network, 16)
+    layers = use_grouped_batch_norms(network, 16)
     assert list(network.state_dict()) == keys
     assert all(a is b for a, b in zip(network.parameters(), parameters, strict=True))
     assert len(layers) == sum(isinstance(m, nn.BatchNorm2d) for m in network.modules())

@@ -9,12 +9,12 @@ from planned import study
 from pydantic import ValidationError
 
 from skd.planning.batches import (
-    Batches,
-    Shape,
+    JobShape,
+    StudyBatches,
     batches_path,
-    keep_batches,
     make_batches,
     plan_batches,
+    save_batches,
 )
 from skd.study.expansion import Expansion
 
@@ -26,22 +26,22 @@ TEN = dict.fromkeys(KEYS, 10.0)
 FIRST = "resnet56--resnet20"
 
 
-def made(shape: Shape, seconds: dict[str, float] = TEN, of: Expansion = STUDY) -> Batches:
+def made(shape: JobShape, seconds: dict[str, float] = TEN, of: Expansion = STUDY) -> StudyBatches:
     return make_batches(of, shape, lambda: seconds)
 
 
-def keys(batches: Batches) -> list[list[str]]:
+def keys(batches: StudyBatches) -> list[list[str]]:
     return [[f"{b.pair}/{method}" for method in b.methods] for b in batches.batches]
 
 
 def test_a_cell_is_a_job_unless_asked_otherwise() -> None:
-    batches = made(Shape())
+    batches = made(JobShape())
     assert keys(batches) == [[key] for key in KEYS]
     assert [batch.path for batch in batches.batches] == [cell.path for cell in STUDY.cells]
 
 
 def test_small_cells_of_a_pair_share_a_job() -> None:
-    batches = made(Shape(job_minutes=20 / 60))
+    batches = made(JobShape(job_minutes=20 / 60))
     assert keys(batches)[:3] == [
         ["resnet20/student"],
         [f"{FIRST}/kd", f"{FIRST}/crd"],
@@ -51,14 +51,14 @@ def test_small_cells_of_a_pair_share_a_job() -> None:
 
 
 def test_exactly_so_many_cells_a_job() -> None:
-    sizes = [len(group) for group in keys(made(Shape(cells_per_job=3), {}))]
+    sizes = [len(group) for group in keys(made(JobShape(cells_per_job=3), {}))]
     assert sizes == [1, 3, 1, 3, 1, 1, 3, 1]
 
 
 def test_impossible_shapes_are_refused() -> None:
     for wrong in ({"job_minutes": -1}, {"cells_per_job": 0}, {"cells": 1}):
         with pytest.raises(ValidationError):
-            Shape.model_validate(wrong)
+            JobShape.model_validate(wrong)
 
 
 @given(
@@ -67,7 +67,7 @@ def test_impossible_shapes_are_refused() -> None:
     size=st.none() | st.integers(1, 6),
 )
 def test_each_cell_is_in_one_job_that_is_small_enough(seconds, minutes, size) -> None:
-    batches = made(Shape(job_minutes=minutes, cells_per_job=size), seconds)
+    batches = made(JobShape(job_minutes=minutes, cells_per_job=size), seconds)
     groups = keys(batches)
     assert sorted(key for group in groups for key in group) == sorted(KEYS)
     assert len({batch.path for batch in batches.batches}) == len(groups)
@@ -81,9 +81,9 @@ def test_each_cell_is_in_one_job_that_is_small_enough(seconds, minutes, size) ->
 
 
 def test_what_was_put_together_stays_together(tmp_path: Path) -> None:
-    shape = Shape(job_minutes=20 / 60)
+    shape = JobShape(job_minutes=20 / 60)
     first = plan_batches(STUDY, tmp_path, shape, lambda: TEN)
-    keep_batches(first, tmp_path, STUDY.study)
+    save_batches(first, tmp_path, STUDY.study)
     slower = dict.fromkeys(KEYS, 1000.0)
     assert plan_batches(STUDY, tmp_path, shape, lambda: slower) == first
 
@@ -94,20 +94,20 @@ def test_what_was_put_together_stays_together(tmp_path: Path) -> None:
 
 
 def test_a_new_shape_is_for_what_is_not_done(tmp_path: Path) -> None:
-    first = plan_batches(STUDY, tmp_path, Shape(job_minutes=20 / 60), lambda: TEN)
-    keep_batches(first, tmp_path, STUDY.study)
+    first = plan_batches(STUDY, tmp_path, JobShape(job_minutes=20 / 60), lambda: TEN)
+    save_batches(first, tmp_path, STUDY.study)
     done = first.batches[1]
     file = batches_path(tmp_path, STUDY.study).parent / "cells" / f"{done.path}.json"
     file.parent.mkdir(parents=True)
     file.write_text("[]")
-    second = plan_batches(STUDY, tmp_path, Shape(), lambda: TEN)
+    second = plan_batches(STUDY, tmp_path, JobShape(), lambda: TEN)
     assert [batch for batch in second.batches if len(batch.methods) > 1] == [done]
     assert sorted(key for group in keys(second) for key in group) == sorted(KEYS)
 
 
 def test_another_seed_makes_other_batches() -> None:
     more = study(PAIRS, METHODS, seeds=4)
-    shape = Shape(job_minutes=20 / 60)
+    shape = JobShape(job_minutes=20 / 60)
     first = made(shape)
     again = make_batches(more, shape, lambda: TEN, first)
     assert not {batch.path for batch in first.batches} & {batch.path for batch in again.batches}
@@ -115,7 +115,7 @@ def test_another_seed_makes_other_batches() -> None:
 
 
 def test_a_batch_is_found_by_what_names_its_file() -> None:
-    batches = made(Shape(cells_per_job=2))
+    batches = made(JobShape(cells_per_job=2))
     batch = batches.batches[1]
     assert batches.find(batch.pair, batch.name, batch.digest) is batch
     assert batches.find(batch.pair, batch.name, "00000000") is None

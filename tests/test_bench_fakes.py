@@ -7,18 +7,18 @@ import signal
 import time
 from typing import Any
 
-from benchmarks.cases import Case, Options
+from benchmarks.cases import BenchmarkCase, SideOptions
 from skd.common.errors import UnfitError
 
 
 class Fake:
     """A side that does nothing, but what it is told to."""
 
-    def __init__(self, options: Options, **how: Any) -> None:
+    def __init__(self, options: SideOptions, **how: Any) -> None:
         self.how = {"teacher": options.teacher, "lanes": options.lanes or 2, **how}
         self.steps, self.evaluations = 0, 0
 
-    def rebuild(self, options: Options) -> None:
+    def rebuild(self, options: SideOptions) -> None:
         if options.variant.startswith("kernels"):
             raise UnfitError("there is no such table")
         self.how |= {"process": os.getpid(), "lanes": options.lanes, "variant": options.variant}
@@ -42,7 +42,7 @@ class Fake:
         return {**self.how, "steps": self.steps, "evaluations": self.evaluations}
 
 
-def build(case: Case, options: Options) -> Fake:
+def build(case: BenchmarkCase, options: SideOptions) -> Fake:
     print("what a library prints is no answer")
     side = Fake(options, teacher="live" if options.teacher == "live" else "views")
     if options.variant.startswith("kernels"):
@@ -50,11 +50,11 @@ def build(case: Case, options: Options) -> Fake:
     return side
 
 
-def build_unfit(case: Case, options: Options) -> Fake:
+def build_unfit(case: BenchmarkCase, options: SideOptions) -> Fake:
     raise UnfitError("there is no such method")
 
 
-def build_broken(case: Case, options: Options) -> Fake:
+def build_broken(case: BenchmarkCase, options: SideOptions) -> Fake:
     side = build(case, options)
 
     def step() -> None:
@@ -66,17 +66,17 @@ def build_broken(case: Case, options: Options) -> Fake:
     return side
 
 
-def build_sleeping(case: Case, options: Options) -> Fake:
+def build_sleeping(case: BenchmarkCase, options: SideOptions) -> Fake:
     side = build(case, options)
     side.step = lambda: time.sleep(600)
     return side
 
 
-def build_dying(case: Case, options: Options) -> Fake:
+def build_dying(case: BenchmarkCase, options: SideOptions) -> Fake:
     side = build(case, options)
     side.evaluate = lambda: os.kill(os.getpid(), signal.SIGKILL)
     return side
 
 
-def measure_views(case: Case, options: Options) -> dict[str, Any]:
+def measure_views(case: BenchmarkCase, options: SideOptions) -> dict[str, Any]:
     return {"views": 25, "images": 80, "seconds": 5.0, "measured_share": 0.5, "bytes": 1000}

@@ -9,9 +9,15 @@ import pytest
 import torch
 from photos import make_folder
 
-from benchmarks.loader_results import LoaderComparison, LoaderRow, Times, notes, table
-from benchmarks.loader_sides import SIZE, Photos, images_per_second, ours, reference
+from benchmarks.loader_results import LoaderComparison, LoaderRow, Times, loader_notes, loader_table
 from benchmarks.results import BenchError
+from benchmarks.sides.photo_loaders import (
+    CROP_SIZE,
+    PhotoRounds,
+    measure_throughput,
+    skd_loader,
+    torchvision_loader,
+)
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -22,30 +28,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("bench")) / "train"
 
 
-@pytest.mark.parametrize("side", [ours, reference])
+@pytest.mark.parametrize("side", [skd_loader, torchvision_loader])
 def test_a_side_gives_a_rounds_photos_normalised(folder: Path, side):
-    photos = Photos(folder, 4, 10)
+    photos = PhotoRounds(folder, 4, 10)
     assert photos.images == 8
     first, second = side(photos, CPU, 0)(1)
     for batch in (first, second):
-        assert batch.shape == (4, 3, SIZE, SIZE)
+        assert batch.shape == (4, 3, CROP_SIZE, CROP_SIZE)
         assert batch.dtype == torch.float32
         assert -2.2 < batch.min() < 0 < batch.max() < 2.7
-    assert images_per_second(side(photos, CPU, 0), 2, photos, CPU) > 0
+    assert measure_throughput(side(photos, CPU, 0), 2, photos, CPU) > 0
 
 
 def test_neither_side_reads_hidden_files(tmp_path: Path):
     top = make_folder(tmp_path / "few") / "train"
     (top / ".ipynb_checkpoints").mkdir()
     (top / "n0000" / "._0.JPEG").write_bytes(b"Mac OS X")
-    photos = Photos(top, 4, 12)
+    photos = PhotoRounds(top, 4, 12)
     assert len(photos.paths) == 12
-    for side in (ours, reference):
+    for side in (skd_loader, torchvision_loader):
         assert sum(len(batch) for batch in side(photos, CPU, 0)(1)) == 12
 
 
 def test_rounds_see_other_photos_and_both_sides_the_same(folder: Path, monkeypatch):
-    photos = Photos(folder, 4, 12)
+    photos = PhotoRounds(folder, 4, 12)
     one, other = torch.cat(photos.batches(1)), torch.cat(photos.batches(2))
     assert sorted(one.tolist()) == sorted(other.tolist()) == list(range(12))
     assert not torch.equal(one, other)
@@ -53,23 +59,23 @@ def test_rounds_see_other_photos_and_both_sides_the_same(folder: Path, monkeypat
     from skd.data.photos import loader
 
     decode = loader.decode
-    monkeypatch.setattr(loader, "decode", lambda path: seen.append(path) or decode(path))
-    list(ours(photos, CPU, 0)(1))
+    monkeypatch.setattr(loader, "decode_photo", lambda path: seen.append(path) or decode(path))
+    list(skd_loader(photos, CPU, 0)(1))
     assert seen == [photos.paths[place] for place in one.tolist()]
 
 
 def test_a_side_that_gives_too_few_is_refused(folder: Path):
-    photos = Photos(folder, 4, 12)
+    photos = PhotoRounds(folder, 4, 12)
     with pytest.raises(BenchError, match="8 photos of 12"):
-        images_per_second(lambda number: iter([torch.zeros(8)]), 1, photos, CPU)
+        measure_throughput(lambda number: iter([torch.zeros(8)]), 1, photos, CPU)
 
 
 def test_folders_that_will_not_do_are_told(folder: Path, tmp_path: Path):
     with pytest.raises(BenchError, match="12 photos, and a batch takes 64"):
-        Photos(folder, 64, 1024)
+        PhotoRounds(folder, 64, 1024)
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BenchError, match="no photos in folders by class"):
-            Photos(path, 4, 8)
+            PhotoRounds(path, 4, 8)
 
 
 def test_the_command_prints_and_writes_what_it_measured(folder: Path, tmp_path: Path, skd):
@@ -107,11 +113,11 @@ def test_the_table_has_medians_ranges_and_the_interval():
         ),
         times=Times(value=2.5, low=1.25, high=3.0),
     )
-    columns = [list(column.cells) for column in table(made).columns]
+    columns = [list(column.cells) for column in loader_table(made).columns]
     assert columns == [
         ["skd", "torchvision"],
         ["2,000", "800"],
         ["1,000 to 3,000", "700 to 900"],
         ["2.50 [1.25, 3.00]", "1"],
     ]
-    assert "median 500 x 375 pixels, 44 kB a file" in notes(made)[1]
+    assert "median 500 x 375 pixels, 44 kB a file" in loader_notes(made)[1]

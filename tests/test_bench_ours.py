@@ -9,24 +9,24 @@ import pytest
 import tiny
 import torch
 
-from benchmarks import ours
-from benchmarks.cases import Options, cases_of
+from benchmarks.cases import SideOptions, select_cases
+from benchmarks.sides import skd_side
 from skd.common.errors import UnfitError
 
 
 def options(results: Path, variant: str = "recorded", lanes: int | None = None, **changes: str):
     asked = {"variant": variant, "lanes": lanes, **changes}
-    return Options(device="cpu", threads=1, results=results, **asked)
+    return SideOptions(device="cpu", threads=1, results=results, **asked)
 
 
-def weights(side: ours.Ours, lane: int = 0) -> dict[str, torch.Tensor]:
+def weights(side: skd_side.SkdSide, lane: int = 0) -> dict[str, torch.Tensor]:
     return side.lanes[lane].training.student.state_dict()
 
 
 @pytest.mark.parametrize("teacher", ["auto", "live"])
 def test_variants_are_built_one_after_the_other(teacher: str, tmp_path: Path) -> None:
-    case = cases_of(tiny.study(), methods=["kd"])[0]
-    side = ours.build(case, options(tmp_path, teacher=teacher))
+    case = select_cases(tiny.study(), methods=["kd"])[0]
+    side = skd_side.build(case, options(tmp_path, teacher=teacher))
     told = side.describe()
     assert told["teacher"] == ("views" if teacher == "auto" else "live")
     assert (told["lanes"], told["step"], told["choice"]) == (1, "fast", "the product's default")
@@ -53,15 +53,15 @@ def test_variants_are_built_one_after_the_other(teacher: str, tmp_path: Path) ->
 
 
 def test_a_method_without_a_teacher_has_none(tmp_path: Path) -> None:
-    case = cases_of(tiny.study(), methods=["student"])[0]
-    side = ours.build(case, options(tmp_path, lanes=2))
+    case = select_cases(tiny.study(), methods=["student"])[0]
+    side = skd_side.build(case, options(tmp_path, lanes=2))
     side.step()
     assert (side.describe()["teacher"], side.describe()["lanes"]) == ("none", 2)
 
 
 @pytest.mark.slow
 def test_passes_can_be_compiled(tmp_path: Path) -> None:
-    case = cases_of(tiny.study(), methods=["kd"])[0]
-    side = ours.build(case, options(tmp_path, "compiled"))
+    case = select_cases(tiny.study(), methods=["kd"])[0]
+    side = skd_side.build(case, options(tmp_path, "compiled"))
     side.step()
     assert side.describe()["compiled"] == "yes"

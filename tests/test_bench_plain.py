@@ -16,38 +16,38 @@ from handmade import draw, make_batch, make_outputs, make_term
 from torch import Tensor
 from torchvision import transforms
 
-from benchmarks.cases import Case, Options, cases_of
-from benchmarks.gathered_crd import GatheredCRD, SampledBatch
-from benchmarks.memory import peak_with_workers
-from benchmarks.pictures import Pictures, SampledPictures, train_loader
-from benchmarks.plain import PlainLoop
-from benchmarks.teachers import RANDOM, STORED, teacher_for
-from skd.data import load
+from benchmarks.cases import BenchmarkCase, SideOptions, select_cases
+from benchmarks.sides.gathered_crd import BatchWithNegatives, GatheredCRD
+from benchmarks.sides.pil_dataset import PILDataset, PILDatasetWithNegatives, train_loader
+from benchmarks.sides.plain_loop import PlainLoop
+from benchmarks.sides.side_base import peak_with_workers
+from benchmarks.sides.teacher import RANDOM, STORED, build_teacher
+from skd.data import load_dataset
 from skd.data.images import Images
 from skd.losses.objective import Objective
 from skd.losses.term import Alone, Batch, TermContext
 from skd.randomness import Draws, seeded
 from skd.store.store import Store
 from skd.training.execution import peak_memory
-from skd.training.teachers import train_teacher
+from skd.training.teacher_setup import train_teacher
 
 CPU = torch.device("cpu")
 METHODS = ["student", "kd", "skd", "crd", "skd+crd"]
 PAIR = {"teacher": "teacher", "student": "resnet8", "settings": {"crd": {"negatives": 20}}}
 
 
-def case_of(method: str) -> Case:
-    return cases_of(tiny.study(methods=METHODS, pairs=[PAIR]), methods=[method])[0]
+def case_of(method: str) -> BenchmarkCase:
+    return select_cases(tiny.study(methods=METHODS, pairs=[PAIR]), methods=[method])[0]
 
 
-def options(results: Path) -> Options:
-    return Options(device="cpu", threads=1, workers=0, results=results)
+def options(results: Path) -> SideOptions:
+    return SideOptions(device="cpu", threads=1, workers=0, results=results)
 
 
 def make_loop(method: str, results: Path) -> tuple[PlainLoop, Images]:
     case = case_of(method)
-    images = load(case.spec.dataset)
-    teacher, _ = teacher_for(case, options(results), images, CPU)
+    images = load_dataset(case.spec.dataset)
+    teacher, _ = build_teacher(case, options(results), images, CPU)
     return PlainLoop(case.spec, images, teacher, CPU, workers=0), images
 
 
@@ -143,8 +143,8 @@ def test_an_evaluation_sees_all_test_images_and_leaves_training_alone(tmp_path: 
 
 def test_the_stores_teacher_is_used_where_there_is_one(tmp_path: Path) -> None:
     case = case_of("kd")
-    images = load(case.spec.dataset)
-    made_up, origin = teacher_for(case, options(tmp_path), images, CPU)
+    images = load_dataset(case.spec.dataset)
+    made_up, origin = build_teacher(case, options(tmp_path), images, CPU)
     assert origin == RANDOM
     assert not made_up.training
     assert not any(parameter.requires_grad for parameter in made_up.parameters())
@@ -154,14 +154,14 @@ def test_the_stores_teacher_is_used_where_there_is_one(tmp_path: Path) -> None:
     train_teacher(
         tiny.study().teachers[0].spec, Store(tmp_path).teacher(case.teacher_id), tiny.options(), "t"
     )
-    stored, origin = teacher_for(case, options(tmp_path), images, CPU)
+    stored, origin = build_teacher(case, options(tmp_path), images, CPU)
     assert origin == STORED
     assert not torch.equal(next(stored.parameters()), next(made_up.parameters()))
-    assert teacher_for(case_of("student"), options(tmp_path), images, CPU) == (None, None)
+    assert build_teacher(case_of("student"), options(tmp_path), images, CPU) == (None, None)
 
 
 def test_memory_counts_the_loaders_workers() -> None:
-    images = load(case_of("kd").spec.dataset)
+    images = load_dataset(case_of("kd").spec.dataset)
     batches = iter(train_loader(images, 16, workers=1, pin=False))
     next(batches)
     alone = peak_memory(CPU)
@@ -197,11 +197,11 @@ def test_negatives_are_of_other_classes() -> None:
     labels = torch.arange(40) % 4
     pixels = torch.zeros(40, 3, 8, 8, dtype=torch.uint8)
     item = transforms.Compose([transforms.ToTensor()])
-    image, label, index, drawn = SampledPictures(pixels, labels, item, negatives=30)[6]
+    image, label, index, drawn = PILDatasetWithNegatives(pixels, labels, item, negatives=30)[6]
     assert (image.shape, label, index) == ((3, 8, 8), 2, 6)
     # All thirty there are, none twice.
     assert sorted(drawn) == [place for place in range(40) if place % 4 != 2]
-    *_, drawn = SampledPictures(pixels, labels, item, negatives=500)[6]
+    *_, drawn = PILDatasetWithNegatives(pixels, labels, item, negatives=500)[6]
     assert len(drawn) == 500
     assert all(labels[drawn] != 2)
 
@@ -223,7 +223,7 @@ def test_pictures_are_torchvisions(cifar_root: Path) -> None:
     theirs = CIFAR100(cifar_root, train=True, transform=item)
     images = load_cifar(cifar_root)
     ours = train_loader(images, 64, workers=0, pin=False).dataset
-    assert isinstance(ours, Pictures)
+    assert isinstance(ours, PILDataset)
     assert len(ours) == len(theirs) == 50_000
     for index in (0, 1, 49_999):
         pairs = []
@@ -239,7 +239,7 @@ def test_pictures_are_torchvisions(cifar_root: Path) -> None:
 COUNT, CLASSES, IMAGES = 4, 5, 50
 
 
-def gathered(**settings: object) -> tuple[GatheredCRD, SampledBatch, torch.nn.Module]:
+def gathered(**settings: object) -> tuple[GatheredCRD, BatchWithNegatives, torch.nn.Module]:
     """Return a term, a batch, and the product's own term with the same weights and banks."""
     student, teacher = make_outputs(1, COUNT, width=7), make_outputs(2, COUNT, width=9)
     own = make_term("crd", student, teacher, negatives=6, width=3, **settings)
@@ -252,10 +252,10 @@ def gathered(**settings: object) -> tuple[GatheredCRD, SampledBatch, torch.nn.Mo
     picks = np.random.default_rng(0)
     negatives = np.stack([picks.choice(places, 6, replace=False) for places in others])
     batch = make_batch(student, teacher, target, indices=indices)
-    return term, SampledBatch(**vars(batch), negatives=torch.from_numpy(negatives)), own
+    return term, BatchWithNegatives(**vars(batch), negatives=torch.from_numpy(negatives)), own
 
 
-def reference(term: GatheredCRD, batch: SampledBatch) -> Tensor:
+def reference(term: GatheredCRD, batch: BatchWithNegatives) -> Tensor:
     """The paper's eq. 18 in float64, by loops over anchors and negatives; c = K/N."""
     noise = 6 / IMAGES
     total = torch.zeros((), dtype=torch.float64)

@@ -9,23 +9,23 @@ import pytest
 import tiny
 from test_bench_sides import FAKES, PLAN, importable  # noqa: F401  a fixture for all tests
 
-from benchmarks.cases import Case, Options, cases_of
-from benchmarks.limits import TimeLimit
-from benchmarks.process import SideProcess
-from benchmarks.running import Plan, groups_of, run_case
+from benchmarks.case_runner import MeasurementPlan, measurement_groups, run_case
+from benchmarks.cases import BenchmarkCase, SideOptions, select_cases
+from benchmarks.side_process import SideProcess
+from benchmarks.time_limit import TimeLimit
 
 
 @pytest.fixture(scope="module")
-def case() -> Case:
-    return cases_of(tiny.study(), methods=["kd"])[0]
+def case() -> BenchmarkCase:
+    return select_cases(tiny.study(), methods=["kd"])[0]
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
-    return Options(device="cpu", threads=1, workers=0, results=tmp_path)
+def options(tmp_path: Path) -> SideOptions:
+    return SideOptions(device="cpu", threads=1, workers=0, results=tmp_path)
 
 
-def test_sides_take_turns(case: Case, options: Options) -> None:
+def test_sides_take_turns(case: BenchmarkCase, options: SideOptions) -> None:
     builders, told = dict.fromkeys(["good", "other"], f"{FAKES}:build"), []
     found = run_case(case, [dict.fromkeys(builders, options)], PLAN, told.append, builders)
     assert [len(side.rounds) for side in found] == [3, 3]
@@ -34,11 +34,11 @@ def test_sides_take_turns(case: Case, options: Options) -> None:
     assert len(told) == PLAN.turns([dict.fromkeys(builders, options)])
 
 
-def test_ours_is_built_again_in_its_process(case: Case, options: Options) -> None:
+def test_ours_is_built_again_in_its_process(case: BenchmarkCase, options: SideOptions) -> None:
     builders = {"skd": f"{FAKES}:build", "skd-live": f"{FAKES}:build", "plain": f"{FAKES}:build"}
     sides = dict.fromkeys(builders, options)
-    groups = groups_of(sides, ["recorded", "kernels", "eager", "compiled"], [1, 3])
-    plan, told = Plan(rounds=2, steps=3, warmup=1, evaluations=1), []
+    groups = measurement_groups(sides, ["recorded", "kernels", "eager", "compiled"], [1, 3])
+    plan, told = MeasurementPlan(rounds=2, steps=3, warmup=1, evaluations=1), []
     found = run_case(case, groups, plan, told.append, builders)
     names = [(side.side, side.variant, side.lanes) for side in found]
     assert names == [
@@ -64,9 +64,9 @@ def test_ours_is_built_again_in_its_process(case: Case, options: Options) -> Non
     assert turns == ["skd", "plain", "plain", "skd"] * 6
 
 
-def test_a_process_that_has_failed_is_replaced(case: Case, options: Options) -> None:
+def test_a_process_that_has_failed_is_replaced(case: BenchmarkCase, options: SideOptions) -> None:
     builders = {"skd": f"{FAKES}:build_broken", "plain": f"{FAKES}:build"}
-    groups = groups_of(dict.fromkeys(builders, options), ["recorded", "eager"], [None])
+    groups = measurement_groups(dict.fromkeys(builders, options), ["recorded", "eager"], [None])
     found = run_case(case, groups, PLAN, builders=builders)
     ours = [side for side in found if side.side == "skd"]
     assert [side.failure for side in ours] == ["ArithmeticError: the sixth step"] * 2
@@ -74,12 +74,12 @@ def test_a_process_that_has_failed_is_replaced(case: Case, options: Options) -> 
     assert len(plain.rounds) == 6
 
 
-def test_time_ends_what_is_under_way(case: Case, options: Options) -> None:
+def test_time_ends_what_is_under_way(case: BenchmarkCase, options: SideOptions) -> None:
     builders = {"skd": f"{FAKES}:build_sleeping", "plain": f"{FAKES}:build"}
-    groups = groups_of(dict.fromkeys(builders, options), ["recorded", "eager"], [None])
+    groups = measurement_groups(dict.fromkeys(builders, options), ["recorded", "eager"], [None])
     begun = time.monotonic()
     limit = TimeLimit(begun + 8, begun + 8)
-    plan = Plan(rounds=2, steps=1, warmup=1, evaluations=1)
+    plan = MeasurementPlan(rounds=2, steps=1, warmup=1, evaluations=1)
     found = run_case(case, groups, plan, builders=builders, limit=limit)
     assert 8 <= time.monotonic() - begun < 16
     assert [(side.name, side.skipped) for side in found] == [
@@ -88,9 +88,11 @@ def test_time_ends_what_is_under_way(case: Case, options: Options) -> None:
     assert {side.failure for side in found} == {None}
 
 
-def test_fewer_rounds_are_measured_where_time_is_short(case: Case, options: Options) -> None:
+def test_fewer_rounds_are_measured_where_time_is_short(
+    case: BenchmarkCase, options: SideOptions
+) -> None:
     builders = {"skd": f"{FAKES}:build", "plain": f"{FAKES}:build"}
-    groups = groups_of(dict.fromkeys(builders, options), ["recorded", "eager"], [None])
+    groups = measurement_groups(dict.fromkeys(builders, options), ["recorded", "eager"], [None])
     now = time.monotonic()
     limit = TimeLimit(goal=now, end=now + 600)  # the rounds should be over before they begin
     found = run_case(case, groups, PLAN, builders=builders, limit=limit)
@@ -99,7 +101,7 @@ def test_fewer_rounds_are_measured_where_time_is_short(case: Case, options: Opti
     ]  # fmt: skip
 
 
-def test_a_turn_may_end_before_all_its_steps(case: Case, options: Options) -> None:
+def test_a_turn_may_end_before_all_its_steps(case: BenchmarkCase, options: SideOptions) -> None:
     with SideProcess(f"{FAKES}:build", case, options) as side:
         side.build()
         assert 0.001 <= side.steps(500, seconds=0.05) < 0.05  # a step

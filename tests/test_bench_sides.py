@@ -16,16 +16,17 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
-from benchmarks import comparing, mdistiller, mdistiller_checkout
-from benchmarks.cases import Case, Options, cases_of
-from benchmarks.process import SideProcess
-from benchmarks.results import BenchError, read
-from benchmarks.running import Plan, run_case
-from benchmarks.sides import BUILDERS, SIDES
+from benchmarks import collect
+from benchmarks.case_runner import MeasurementPlan, run_case
+from benchmarks.cases import BenchmarkCase, SideOptions, select_cases
+from benchmarks.results import BenchError, read_benchmark
+from benchmarks.side_names import BUILDERS, SIDES
+from benchmarks.side_process import SideProcess
+from benchmarks.sides import mdistiller, mdistiller_checkout
 from skd.cli import bench
 from skd.common.errors import INTERRUPTED, UnfitError, UnknownNameError
 
-PLAN = Plan(rounds=3, steps=4, warmup=2, evaluations=2)
+PLAN = MeasurementPlan(rounds=3, steps=4, warmup=2, evaluations=2)
 
 
 FAKES = "test_bench_fakes"
@@ -39,20 +40,22 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def case() -> Case:
-    return cases_of(tiny.study(), methods=["kd"])[0]
+def case() -> BenchmarkCase:
+    return select_cases(tiny.study(), methods=["kd"])[0]
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
-    return Options(device="cpu", threads=1, workers=0, results=tmp_path)
+def options(tmp_path: Path) -> SideOptions:
+    return SideOptions(device="cpu", threads=1, workers=0, results=tmp_path)
 
 
 def test_the_sides_have_builders() -> None:
     assert set(BUILDERS) == set(SIDES)
 
 
-def test_a_failing_side_says_why_and_the_others_go_on(case: Case, options: Options) -> None:
+def test_a_failing_side_says_why_and_the_others_go_on(
+    case: BenchmarkCase, options: SideOptions
+) -> None:
     builders = {
         "good": f"{FAKES}:build",
         "unfit": f"{FAKES}:build_unfit",
@@ -82,10 +85,12 @@ def test_a_failing_side_says_why_and_the_others_go_on(case: Case, options: Optio
     assert warmed == [f"{case.key}: {name}, warming up" for name in ("good", "broken", "dying")]
 
 
-def test_ours_is_not_measured_twice_without_views(case: Case, options: Options) -> None:
+def test_ours_is_not_measured_twice_without_views(
+    case: BenchmarkCase, options: SideOptions
+) -> None:
     live = options.model_copy(update={"teacher": "live"})
     builders = {"skd": f"{FAKES}:build", "skd-live": f"{FAKES}:build"}
-    plan = Plan(rounds=1, steps=1, warmup=1, evaluations=1)
+    plan = MeasurementPlan(rounds=1, steps=1, warmup=1, evaluations=1)
     found = run_case(case, [{"skd": live, "skd-live": live}], plan, builders=builders)
     assert [side.side for side in found] == ["skd"]
 
@@ -102,7 +107,7 @@ def until_stopped(process: int) -> bool:
 
 
 def test_a_side_is_stopped_between_its_turns_and_gone_in_the_end(
-    case: Case, options: Options
+    case: BenchmarkCase, options: SideOptions
 ) -> None:
     with SideProcess(f"{FAKES}:build", case, options) as side:
         side.build()
@@ -116,8 +121,10 @@ def test_a_side_is_stopped_between_its_turns_and_gone_in_the_end(
 # mdistiller's side, without mdistiller.
 
 
-def test_mdistiller_refuses_what_it_cannot_do(case: Case, options: Options, tmp_path: Path) -> None:
-    def with_spec(method: str = "kd", dataset: str = "cifar100") -> Case:
+def test_mdistiller_refuses_what_it_cannot_do(
+    case: BenchmarkCase, options: SideOptions, tmp_path: Path
+) -> None:
+    def with_spec(method: str = "kd", dataset: str = "cifar100") -> BenchmarkCase:
         spec = case.spec.model_copy(update={"dataset": mdistiller.DATASET})
         spec = spec if dataset == "cifar100" else case.spec
         return case.model_copy(update={"method": method, "spec": spec})
@@ -132,7 +139,7 @@ def test_mdistiller_refuses_what_it_cannot_do(case: Case, options: Options, tmp_
     with pytest.raises(BenchError, match=r"no checkout of mdistiller.*trainer\.py"):
         mdistiller.build(with_spec(), wrong)
     with pytest.raises(BenchError, match=r"needs the package no_such_thing.*--mdistiller-site"):
-        mdistiller_checkout.module("no_such_thing")
+        mdistiller_checkout.import_from_checkout("no_such_thing")
 
 
 def test_mdistillers_own_configuration_is_taken(tmp_path: Path) -> None:
@@ -145,16 +152,16 @@ def test_mdistillers_own_configuration_is_taken(tmp_path: Path) -> None:
 
     leave("a.yaml", "DKD", "resnet56", "resnet20", TRAINER="dot")
     some, fit = leave("b.yaml", "DKD", "vgg13", "vgg8"), leave("dkd/c.yaml", "DKD", "t", "s")
-    assert mdistiller_checkout.config_for(tmp_path, "DKD", "t", "s") == fit
-    assert mdistiller_checkout.config_for(tmp_path, "DKD", "resnet56", "resnet20") == some
+    assert mdistiller_checkout.config_file(tmp_path, "DKD", "t", "s") == fit
+    assert mdistiller_checkout.config_file(tmp_path, "DKD", "resnet56", "resnet20") == some
     with pytest.raises(BenchError, match="no file of type KD"):
-        mdistiller_checkout.config_for(tmp_path, "KD", "t", "s")
+        mdistiller_checkout.config_file(tmp_path, "KD", "t", "s")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif("SKD_MDISTILLER" not in os.environ, reason="it names no checkout of mdistiller")
 def test_mdistiller_itself(
-    options: Options, cifar_root: Path, monkeypatch: pytest.MonkeyPatch
+    options: SideOptions, cifar_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKD_DATA", str(cifar_root))
     study = tiny.study(
@@ -166,8 +173,8 @@ def test_mdistiller_itself(
     )
     places = {"mdistiller": os.environ["SKD_MDISTILLER"]}
     places["mdistiller_site"] = os.environ.get("SKD_MDISTILLER_SITE")
-    options = Options.model_validate({**options.model_dump(), **places})
-    for case in cases_of(study):
+    options = SideOptions.model_validate({**options.model_dump(), **places})
+    for case in select_cases(study):
         with SideProcess(BUILDERS["mdistiller"], case, options) as side:
             how = side.build()
             assert how["teacher"] == ("none" if case.method == "student" else "live")
@@ -184,17 +191,17 @@ def run(*arguments: Any) -> Any:
     return CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "200"})
 
 
-def test_wrong_arguments_name_the_allowed_ones(options: Options, tmp_path: Path) -> None:
-    assert [*bench.sides_for((), options)] == ["skd", "skd-live", "plain"]
+def test_wrong_arguments_name_the_allowed_ones(options: SideOptions, tmp_path: Path) -> None:
+    assert [*bench.select_sides((), options)] == ["skd", "skd-live", "plain"]
     given = options.model_copy(update={"mdistiller": tmp_path})
-    assert [*bench.sides_for([], given)] == [*SIDES]
-    chosen = bench.sides_for(["plain", "skd-live"], options)
+    assert [*bench.select_sides([], given)] == [*SIDES]
+    chosen = bench.select_sides(["plain", "skd-live"], options)
     assert {name: asked.teacher for name, asked in chosen.items()} == {
         "skd-live": "live",
         "plain": "auto",
     }
     with pytest.raises(UnknownNameError, match=r"side 'plian'.*skd, skd-live, plain, mdistiller"):
-        bench.sides_for(["plian"], options)
+        bench.select_sides(["plian"], options)
     assert run("--rounds", 0).exit_code == 2
     refused = run("--variant", "recoded")
     assert isinstance(refused.exception, UnknownNameError)
@@ -219,12 +226,12 @@ def test_the_command_measures_writes_and_tells(
     fakes = {"skd": "build", "skd-live": "build", "mdistiller": "nowhere"}
     builders = {**BUILDERS, **{name: f"{FAKES}:{place}" for name, place in fakes.items()}}
     monkeypatch.setattr(bench, "run_case", partial(run_case, builders=builders))
-    monkeypatch.setattr(comparing, "MEASURE_VIEWS", f"{FAKES}:measure_views")
+    monkeypatch.setattr(collect, "MEASURE_VIEWS", f"{FAKES}:measure_views")
     places = [sheet, "--results", tmp_path, "--mdistiller", tmp_path]
     usual = [*places, "--device", "cpu", "--threads", 1, "--workers", 0, "--method", "kd"]
     done = run(*usual, "--rounds", 2, "--steps", 1, "--warmup", 1)
     path = next((tmp_path / "bench").glob("*-1-threads-*.json"))
-    made = read(path)
+    made = read_benchmark(path)
     assert [row.side for row in made.rows] == ["skd", "skd-live", "plain", "mdistiller"]
     ours, live, plain, absent = made.rows
     assert (ours.how["teacher"], live.how["teacher"]) == ("views", "live")
@@ -246,7 +253,7 @@ def test_the_command_measures_writes_and_tells(
     long += ["--lanes", 1, "--lanes", 2, "--long", "--side", "plain", "--side", "skd"]
     done = run(*usual, *long, "--rounds", 1, "--steps", 1, "--warmup", 1, "--minutes", 5)
     assert done.exit_code == 0  # that there is no table is no fault
-    made = read(tmp_path / "more.json")
+    made = read_benchmark(tmp_path / "more.json")
     shown = [(row.name, row.lanes, row.unfit) for row in made.rows]
     assert made.minutes == 5
     assert shown == [
@@ -259,5 +266,5 @@ def test_the_command_measures_writes_and_tells(
     assert max(map(len, table)) <= 80
     done = run(*usual, "--output", tmp_path / "late.json", "--minutes", 0)
     assert done.exit_code == 0
-    assert all(row.skipped for row in read(tmp_path / "late.json").rows)
+    assert all(row.skipped for row in read_benchmark(tmp_path / "late.json").rows)
     assert "not measured: time is up" in done.output

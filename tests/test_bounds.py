@@ -65,12 +65,16 @@ def test_what_must_be_finite_is(
 
 def test_bounds_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)
-    assert bounds.threads(8) == 8
-    assert bounds.threads(None) is None
-    assert bounds.lanes([1, 16]) == [1, 16]
-    assert bounds.workers(16) == 16
-    for check, count in ((bounds.threads, 9), (bounds.workers, 17), (bounds.lanes, [1, 17])):
+    assert bounds.check_threads(8) == 8
+    assert bounds.check_threads(None) is None
+    assert bounds.check_lanes([1, 16]) == [1, 16]
+    assert bounds.check_workers(16) == 16
+    for check, count in (
+        (bounds.check_threads, 9),
+        (bounds.check_workers, 17),
+        (bounds.check_lanes, [1, 17]),
+    ):
         with pytest.raises(typer.BadParameter, match="at most"):
             check(count)
     monkeypatch.setattr("os.cpu_count", lambda: 64)
-    assert bounds.lanes(64) == 64
+    assert bounds.check_lanes(64) == 64

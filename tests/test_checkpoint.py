@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from skd.store.leftovers import leftovers, remove
-from skd.store.store import Entry
+from skd.store.leftovers import leftover_files, remove_files
+from skd.store.store import StoreEntry
 from skd.training import checkpoint
 
 CPU = torch.device("cpu")
-RUN = checkpoint.Run("0123456789abcdef", "5" * 16)
+RUN = checkpoint.CheckpointOwner("0123456789abcdef", "5" * 16)
 
 
 def state(number: int) -> dict[str, Any]:
@@ -264,10 +264,10 @@ def test_a_finished_runs_checkpoints_are_removed_and_nothing_else(
         save(tmp_path, state(1))
         save(tmp_path, state(2))
         killed_while_saving(tmp_path, state(3), steps, monkeypatch)
-        remove(leftovers(Entry(tmp_path)))
+        remove_files(leftover_files(StoreEntry(tmp_path)))
         assert {*tmp_path.iterdir()} == kept
     assert load(tmp_path) is None
-    remove(leftovers(Entry(tmp_path)))
+    remove_files(leftover_files(StoreEntry(tmp_path)))
 
 
 class Evil:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from skd.cli import main
-from skd.common.lease import lease
+from skd.common.lease import hold_lease
 from skd.data import dataset_names
 from skd.models import build_model, network_names
 from skd.store.store import Store
@@ -342,7 +342,7 @@ def test_a_failed_run_is_told_noted_and_does_not_stop_the_next(
 
 def test_a_run_that_another_process_trains_is_refused(tiny: Skd) -> None:
     cell = load_expansion("tiny", RESULTS).cell("resnet8", "student")
-    with lease(Store(RESULTS).run(cell.runs[0]).folder, wait=False):
+    with hold_lease(Store(RESULTS).run(cell.runs[0]).folder, wait=False):
         refused = tiny("train", "tiny", "resnet8", "student")
     assert refused.status == 1
     assert "NOT TRAINED resnet8/student seed 0" in refused.err

@@ -7,12 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skd.code.accepted import Acceptance, AcceptedError, add_accepted, changes_since, read_accepted
-from skd.code.closure import APART, code_of, read_files
+from skd.code.accepted import (
+    Acceptance,
+    AcceptedError,
+    add_acceptance,
+    changes_since,
+    read_acceptances,
+)
+from skd.code.closure import NOT_FOLLOWED, closure_digests, read_source_closure
 from skd.models import network_family
-from skd.study.code_roots import LOOP, roots_of
+from skd.study.code_roots import LOOP_FILE, run_source_roots
 from skd.study.spec import DatasetSpec, MethodSpec, Recipe, RunSpec, TermSpec
-from skd.training.code_here import code_here, joined
+from skd.training.current_code import current_run_code, join_session_digests
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,8 +35,8 @@ def run(*terms: str, network: str = "resnet8", dataset: str = "digits") -> RunSp
 
 
 def test_a_run_depends_on_its_own_files_and_not_on_others() -> None:
-    files = set(code_here(run("kd")))
-    assert {LOOP, "baselines/kd.py", "baselines/_precision.py", "skd/data/digits.py"} <= files
+    files = set(current_run_code(run("kd")))
+    assert {LOOP_FILE, "baselines/kd.py", "baselines/_precision.py", "skd/data/digits.py"} <= files
     assert {
         "skd/models/resnet.py",
         "skd/losses/simplifier.py",
@@ -38,16 +44,16 @@ def test_a_run_depends_on_its_own_files_and_not_on_others() -> None:
     } <= files
     others = {"baselines/crd.py", "skd/models/vgg.py", "skd/data/cifar100.py"}
     assert not others & files
-    assert "baselines/_negatives.py" in code_here(run("crd"))
-    assert "skd/models/vgg.py" in code_here(run("kd", network="vgg8"))
+    assert "baselines/_negatives.py" in current_run_code(run("crd"))
+    assert "skd/models/vgg.py" in current_run_code(run("kd", network="vgg8"))
 
 
 def test_what_only_reads_sheets_keeps_files_or_tells_is_apart() -> None:
-    files = set(code_here(run("kd")))
+    files = set(current_run_code(run("kd")))
     files_of_the_store = {"skd/study/sheet.py", "skd/store/store.py", "skd/common/lease.py"}
     assert not files_of_the_store & files
     assert not any(path.startswith(("report/", "workflow/")) for path in files)
-    for pattern in APART:
+    for pattern in NOT_FOLLOWED:
         place = pattern.rstrip("*").replace(".", "/")
         assert (ROOT / place / "__init__.py").is_file() or (ROOT / f"{place}.py").is_file(), pattern
 
@@ -64,17 +70,20 @@ def test_the_files_are_found_without_importing_them(tmp_path: Path) -> None:
     (tmp_path / "skd/__init__.py").write_text("")
     (tmp_path / "baselines/kd.py").write_text("import nowhere\nfrom baselines._own import x\n")
     (tmp_path / "baselines/_own.py").write_text("from skd.study.spec import y\n")
-    found = read_files(["baselines/kd.py", "baselines/gone.py"], tmp_path)
+    found = read_source_closure(["baselines/kd.py", "baselines/gone.py"], tmp_path)
     assert set(found) == {"baselines/kd.py", "baselines/_own.py", "skd/study/spec.py"}
-    assert set(code_of(["baselines/_own.py"], found)) == {"baselines/_own.py", "skd/study/spec.py"}
+    assert set(closure_digests(["baselines/_own.py"], found)) == {
+        "baselines/_own.py",
+        "skd/study/spec.py",
+    }
     before = found["baselines/_own.py"].digest
     (tmp_path / "baselines/_own.py").write_text("def (")  # which a run would not survive
-    assert read_files(["baselines/kd.py"], tmp_path)["baselines/_own.py"].digest != before
+    assert read_source_closure(["baselines/kd.py"], tmp_path)["baselines/_own.py"].digest != before
 
 
 def test_roots_name_files_that_are_there() -> None:
     spec = run("cross_entropy", "kd")
-    roots = roots_of(spec, network_family)
+    roots = run_source_roots(spec, network_family)
     assert all((ROOT / root).is_file() for root in roots)
 
 
@@ -131,25 +140,30 @@ def test_a_chain_of_accepted_states_carries_the_first_to_the_last(
 
 def test_the_file_of_accepted_changes_grows_and_says_when_it_is_damaged(tmp_path: Path) -> None:
     path = tmp_path / "accepted.json"
-    assert read_accepted(path) == ()
+    assert read_acceptances(path) == ()
     for one in (accepted(a=("1", "2")), RENAMED):
-        add_accepted(one, path)
-    assert read_accepted(path) == (accepted(a=("1", "2")), RENAMED)
+        add_acceptance(one, path)
+    assert read_acceptances(path) == (accepted(a=("1", "2")), RENAMED)
     for damaged in ("7", "[1]", "[", '[{"why": 1}]'):
         path.write_text(damaged)
         with pytest.raises(AcceptedError, match=r"accepted.json cannot be read"):
-            read_accepted(path)
+            read_acceptances(path)
 
 
 def test_the_projects_own_file_is_sound() -> None:
-    read_accepted()
+    read_acceptances()
 
 
 def test_code_that_changed_between_sessions_is_none_of_todays() -> None:
     now = {"a": "1", "b": "1"}
-    assert joined(now, now) == now
-    assert joined({"a": "1", "b": "0"}, now) == {"a": "1", "b": "0+1"}
-    assert joined(joined({"a": "1", "b": "0"}, now), now) == {"a": "1", "b": "0+1"}
-    assert joined({"a": "1"}, now) == {"a": "1", "b": "unknown+1"}
-    assert joined(None, now) == {"a": "unknown+1", "b": "unknown+1"}
-    assert changes_since(joined({"a": "1", "b": "0"}, now), now) == {"b": ("0+1", "1")}
+    assert join_session_digests(now, now) == now
+    assert join_session_digests({"a": "1", "b": "0"}, now) == {"a": "1", "b": "0+1"}
+    assert join_session_digests(join_session_digests({"a": "1", "b": "0"}, now), now) == {
+        "a": "1",
+        "b": "0+1",
+    }
+    assert join_session_digests({"a": "1"}, now) == {"a": "1", "b": "unknown+1"}
+    assert join_session_digests(None, now) == {"a": "unknown+1", "b": "unknown+1"}
+    assert changes_since(join_session_digests({"a": "1", "b": "0"}, now), now) == {
+        "b": ("0+1", "1")
+    }

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from skd.code.sources import code_facts, own_environment, source_files, sources_id
-from skd.store.comparing import code_text, same_code
+from skd.code.sources import code_version, source_files, sources_id, subprocess_environment
+from skd.store.record_differences import code_text, same_code
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = {"git_commit": "c0ffee", "git_clean": True}
@@ -80,22 +80,22 @@ def test_the_commit_is_that_of_its_own_repository(
     folder = make_package(tmp_path / "own")
     commit = make_repository(folder)
     digest = sources_id(folder)
-    assert code_facts(folder) == {"git_commit": commit, "git_clean": True, "sources": digest}
+    assert code_version(folder) == {"git_commit": commit, "git_clean": True, "sources": digest}
     for name in ("GIT_DIR", "GIT_OBJECT_DIRECTORY"):  # as a hook of another repository sees it
         monkeypatch.setenv(name, str(tmp_path / "none"))
-        assert code_facts(folder)["git_commit"] == commit
+        assert code_version(folder)["git_commit"] == commit
         monkeypatch.delenv(name)
     (tmp_path / "link").symlink_to(folder)
-    assert code_facts(tmp_path / "link")["git_commit"] == commit
+    assert code_version(tmp_path / "link")["git_commit"] == commit
     (folder / "skd" / "new.py").touch()
     monkeypatch.setenv("GIT_CONFIG_COUNT", "1")  # as in a user's ~/.gitconfig
     monkeypatch.setenv("GIT_CONFIG_KEY_0", "status.showUntrackedFiles")
     monkeypatch.setenv("GIT_CONFIG_VALUE_0", "no")
-    assert code_facts(folder)["git_clean"] is False
+    assert code_version(folder)["git_clean"] is False
     (folder / "skd" / "new.py").unlink()
-    assert code_facts(folder)["git_clean"] is True
+    assert code_version(folder)["git_clean"] is True
     (folder / "skd" / "a.py").write_text("changed")
-    changed = code_facts(folder)
+    changed = code_version(folder)
     assert (changed["git_commit"], changed["git_clean"]) == (commit, False)
     assert changed["sources"] != digest
 
@@ -103,11 +103,11 @@ def test_the_commit_is_that_of_its_own_repository(
 def test_without_a_commit_of_its_own_there_is_none(tmp_path: Path) -> None:
     folder = make_package(tmp_path / "project" / "release")
     none = {"git_commit": None, "git_clean": None, "sources": sources_id(folder)}
-    assert code_facts(folder) == none
+    assert code_version(folder) == none
     make_repository(tmp_path / "project")
-    assert code_facts(folder) == none
+    assert code_version(folder) == none
     git(folder, "init", "--quiet")  # its own, and nothing committed yet
-    assert code_facts(folder) == none
+    assert code_version(folder) == none
 
 
 def test_a_release_unpacked_in_another_repository_records_its_digest_alone(tmp_path: Path) -> None:
@@ -173,7 +173,12 @@ def test_a_process_of_ours_runs_our_code_beside_another_clone(tmp_path: Path) ->
     (tmp_path / "skd" / "__init__.py").touch()
     command = [sys.executable, "-c", "import skd; print(skd.__file__)"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=own_environment(), capture_output=True, text=True, check=True
+        command,
+        cwd=tmp_path,
+        env=subprocess_environment(),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.strip() == str(ROOT / "skd" / "__init__.py")
 
@@ -190,5 +195,5 @@ def test_the_commit_of_another_users_clone_is_recorded(tmp_path: Path) -> None:
             ["git", "-C", folder, "status"], capture_output=True, text=True, check=False
         ).stderr
     )
-    assert code_facts(folder)["git_commit"] == commit
-    assert code_facts(folder)["git_clean"] is True
+    assert code_version(folder)["git_commit"] == commit
+    assert code_version(folder)["git_clean"] is True

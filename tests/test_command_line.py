@@ -8,13 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from skd.cli.running import run
+from skd.cli.error_lines import run_command
 from skd.common.files import UnwritableError
 
 
 def ended(command: Callable[[], object]) -> int:
     with pytest.raises(SystemExit) as left:
-        run("skd", command)
+        run_command("skd", command)
     return left.value.code
 
 
@@ -27,14 +27,14 @@ def test_characters_that_a_terminal_lacks_are_replaced(
 ) -> None:
     terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", terminal)
-    run("skd", lambda: print("a → b, 1 ± 2 µs, \N{SNOWMAN}"))
+    run_command("skd", lambda: print("a → b, 1 ± 2 µs, \N{SNOWMAN}"))
     assert terminal.buffer.getvalue() == written
 
 
 def test_a_file_name_that_is_no_text_is_written_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", terminal)
-    run("skd", lambda: print(os.fsdecode(b"caf\xe9")))
+    run_command("skd", lambda: print(os.fsdecode(b"caf\xe9")))
     assert terminal.buffer.getvalue() == b"caf\xe9\n"
 
 
@@ -53,7 +53,7 @@ def test_output_that_is_closed_or_interrupted_is_no_traceback(
     def interrupted() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skd.cli.running._discard_output", lambda: None)
+    monkeypatch.setattr("skd.cli.error_lines._discard_output", lambda: None)
     assert ended(closed) == 1
     assert ended(interrupted) == 130
     assert capsys.readouterr().err == ""

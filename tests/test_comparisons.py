@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from report.statistics.comparisons import MethodComparison, best_method, compare_methods
 from report.statistics.intervals import summarise
+from report.statistics.paired_tests import MethodComparison, best_method, compare_methods
 
 PAIR = "resnet56--resnet20"
 ACCURACY = {

@@ -24,16 +24,27 @@ from skd.common.errors import InterruptedRunError, RunFailedError
 from skd.models import Outputs, build_model
 from skd.store.store import Store
 from skd.training import compiling, fast_paths
-from skd.training.batch_norm import counted_batch_norms
-from skd.training.compiling import CompilerError, compiled, flattened, reached_by
-from skd.training.execution import Execution, ExecutionError, choose, freeze, frozen
-from skd.training.fast_paths import FastPaths, decide, without_compiler
+from skd.training.batch_norm import use_counted_batch_norms
+from skd.training.compiling import (
+    CompilerError,
+    compile_network,
+    flatten_outputs,
+    outputs_with_gradient,
+)
+from skd.training.execution import (
+    Execution,
+    ExecutionError,
+    choose_execution,
+    load_execution,
+    save_execution,
+)
+from skd.training.fast_paths import FastPaths, decide_fast_paths, without_compiler
 from skd.training.loop import Training
-from skd.training.resources import Materials
-from skd.training.runs import complete
+from skd.training.resources import Resources
+from skd.training.runs import complete_run
 from skd.training.teacher import LiveTeacher
 
-COMPILED = choose("cpu", 1).model_copy(update={"compiled": True})
+COMPILED = choose_execution("cpu", 1).model_copy(update={"compiled": True})
 ALWAYS = FastPaths(compile="always")
 FRESH = """
 import sys, tiny
@@ -81,12 +92,12 @@ def loss_of(outputs: Outputs) -> torch.Tensor:
 
 def test_outputs_with_a_gradient_are_those_that_the_loss_reads() -> None:
     outputs = build_model("resnet8", 5).forward_features(images_of(2))
-    flat = flattened(outputs)
-    reached = reached_by(loss_of, outputs)
+    flat = flatten_outputs(outputs)
+    reached = outputs_with_gradient(loss_of, outputs)
     assert [bool(a) for a in reached] == [
         place in (0, 2 + 2) for place in range(len(flat))
     ]  # logits, pooled, then the stages
-    assert not any(reached_by(lambda seen: seen.pooled.detach().sum(), outputs))
+    assert not any(outputs_with_gradient(lambda seen: seen.pooled.detach().sum(), outputs))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -94,16 +105,16 @@ def test_compiled_passes_are_the_networks(name: str, traced: list[int]) -> None:
 
     torch.manual_seed(0)
     plain = build_model(name, 5).to(memory_format=torch.channels_last)
-    counted_batch_norms(plain)
+    use_counted_batch_norms(plain)
     other = copy.deepcopy(plain)
     images = images_of()
-    reached = reached_by(loss_of, copy.deepcopy(plain).forward_features(images))
-    outputs = compiled(other, reached)(images)
+    reached = outputs_with_gradient(loss_of, copy.deepcopy(plain).forward_features(images))
+    outputs = compile_network(other, reached)(images)
     expected = plain.forward_features(images)
     loss_of(outputs).backward()
     loss_of(expected).backward()
     assert len(traced) == 1
-    shown = zip(flattened(outputs), flattened(expected), reached, strict=True)
+    shown = zip(flatten_outputs(outputs), flatten_outputs(expected), reached, strict=True)
     for tensor, reference, reaches in shown:
         torch.testing.assert_close(tensor, reference)
         assert tensor.requires_grad == reaches
@@ -118,12 +129,12 @@ def test_networks_of_one_kind_share_what_is_compiled(traced: list[int]) -> None:
     for seed in range(3):
         torch.manual_seed(seed)
         network = build_model("resnet8", 5)
-        reached = (True,) * len(flattened(network.forward_features(images)))
-        compiled(network, reached)(images)
+        reached = (True,) * len(flatten_outputs(network.forward_features(images)))
+        compile_network(network, reached)(images)
     assert len(traced) == 1
     for classes in range(6, 15):  # each is another variant: more than torch keeps by default
         network = build_model("resnet8", classes)
-        assert compiled(network)(images).logits.shape == (4, classes)
+        assert compile_network(network)(images).logits.shape == (4, classes)
     assert len(traced) == 10
 
 
@@ -168,7 +179,7 @@ def decided(
     wanted = {key: changes.pop(key) for key in ("compile", "compile_steps", "kernels")
               if key in changes}  # fmt: skip
     execution = Execution(**{"device": "cuda", "threads": 1, **changes})
-    return decide(execution, FastPaths(**wanted), steps, whole)
+    return decide_fast_paths(execution, FastPaths(**wanted), steps, whole)
 
 
 def test_long_runs_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +215,7 @@ def test_kernels_need_a_table_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
 
     with pytest.raises(ExecutionError, match=f"no table of kernels was measured for {GPU}.*tune"):
         decided(monkeypatch, kernels="always")
-    monkeypatch.setattr(fast_paths, "table_for", lambda name: Table if name == GPU else None)
+    monkeypatch.setattr(fast_paths, "find_table", lambda name: Table if name == GPU else None)
     assert decided(monkeypatch).kernels == Table.name
     assert decided(monkeypatch, kernels="never").kernels is None
     alone = decided(monkeypatch, compile="never", kernels="always")
@@ -217,17 +228,17 @@ def test_kernels_need_a_table_of_the_gpu(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_was_decided_stays_and_is_bound_to_the_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert frozen(tmp_path) is None
-    freeze(tmp_path, decided(monkeypatch))
+    assert load_execution(tmp_path) is None
+    save_execution(tmp_path, decided(monkeypatch))
     with pytest.raises(ExecutionError, match=f"those of a {GPU}, and here is no GPU; go on"):
-        frozen(tmp_path)
+        load_execution(tmp_path)
     monkeypatch.setattr("skd.training.execution.gpu_model", lambda: GPU)
-    assert frozen(tmp_path).compiled
+    assert load_execution(tmp_path).compiled
 
 
 def test_an_older_run_goes_on_uncompiled(tmp_path: Path) -> None:
     (tmp_path / "execution.json").write_text('{"device": "cpu", "threads": 1, "step": "fast"}')
-    kept = frozen(tmp_path)
+    kept = load_execution(tmp_path)
     assert (kept.compiled, kept.kernels, kept.gpu, kept.not_compiled) == (False, None, None, None)
 
 
@@ -263,12 +274,12 @@ def test_a_compiler_that_has_failed_is_not_tried_again_for_the_network(
         fail()
 
     monkeypatch.setattr(Training, "_generate", failing)
-    study, store, materials = tiny.study(), Store(tmp_path), Materials()
+    study, store, materials = tiny.study(), Store(tmp_path), Resources()
     cell = study.cell("resnet8", "student")
     for seed in study.seeds:
         options = tiny.options(paths=ALWAYS)
         entry = store.run(cell.runs[seed])
-        record = complete(cell.run(seed), entry, options, "a run", materials=materials)
+        record = complete_run(cell.run(seed), entry, options, "a run", resources=materials)
         assert record.execution["not_compiled"] == "InductorError: no C++ compiler"
     assert tried == ["resnet8"]
 
@@ -300,7 +311,7 @@ def test_a_table_that_is_gone_leaves_the_run_as_it_was(
         tiny.run(tiny.study(), tmp_path, "kd", stopping=lambda: next(stops))
     entry = Store(tmp_path).run(tiny.study().cell(tiny.PAIR, "kd").runs[0])
     changes = {"kernels": "a-gpu-01234567", "teacher": "live"}
-    freeze(entry.folder, choose("cpu", 1).model_copy(update=changes))
+    save_execution(entry.folder, choose_execution("cpu", 1).model_copy(update=changes))
     with pytest.raises(ExecutionError, match="no table of kernels 'a-gpu-01234567'"):
         tiny.run(tiny.study(), tmp_path, "kd")
     assert entry.failure() is None
@@ -317,7 +328,7 @@ def test_a_run_that_lacks_only_its_record_compiles_nothing(
     tmp_path: Path, traced: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("skd.training.runs.leave_record", lambda *_: 1 / 0)
+        patch.setattr("skd.training.runs.write_result", lambda *_: 1 / 0)
         with pytest.raises(RunFailedError):
             tiny.run(tiny.study(), tmp_path, "kd", paths=ALWAYS)
     monkeypatch.setattr(Training, "_generate", fail)

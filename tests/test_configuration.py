@@ -6,31 +6,31 @@ from typing import Any
 import pytest
 import yaml
 
-from skd.jobs.configuration import Configuration, ConfigurationError
-from skd.jobs.launch import Parallel
-from skd.planning.batches import Shape
-from skd.planning.views_choice import ViewsWish
+from skd.jobs.torchrun import ParallelConfig
+from skd.jobs.workflow_config import ConfigurationError, WorkflowConfig
+from skd.planning.batches import JobShape
+from skd.planning.views_choice import ViewsConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 JOBS = ROOT / "workflow" / "profiles" / "slurm" / "jobs.yaml"
 
 
-def read(*arguments: str, **config: Any) -> Configuration:
-    return Configuration.read(config, arguments=arguments)
+def read(*arguments: str, **config: Any) -> WorkflowConfig:
+    return WorkflowConfig.read(config, arguments=arguments)
 
 
 def test_the_shipped_file_is_valid_and_names_every_key() -> None:
     text = JOBS.read_text()
-    keys = Configuration.read(yaml.safe_load(text), [JOBS]).model_dump().keys()
+    keys = WorkflowConfig.read(yaml.safe_load(text), [JOBS]).model_dump().keys()
     for key in keys - {"study", "pathvars"}:  # the command's, and Snakemake's own
         assert f"\n{key}: " in text or f"\n# {key}: " in text, key
 
 
 def test_the_parts_are_those_of_the_configuration() -> None:
     found = read(job_minutes=20, teacher_views="never", accumulate=2)
-    assert found.shape == Shape(job_minutes=20)
-    assert found.wish == ViewsWish(teacher_views="never")
-    assert found.parallel == Parallel(accumulate=2)
+    assert found.shape == JobShape(job_minutes=20)
+    assert found.views_config == ViewsConfig(teacher_views="never")
+    assert found.parallel == ParallelConfig(accumulate=2)
     assert read().study == "cifar100"
 
 
@@ -71,9 +71,9 @@ def test_a_number_that_is_read_as_another_is_refused(
     file.write_text(f"job_minutes: {text}\n")
     assert yaml.safe_load(file.read_text()) == {"job_minutes": value}
     with pytest.raises(ConfigurationError, match=f"job_minutes: '{text}' is read as {value}"):
-        Configuration.read({"job_minutes": value}, [file])
+        WorkflowConfig.read({"job_minutes": value}, [file])
     # What the command line says replaces it.
-    assert Configuration.read({"job_minutes": 30}, [file], ["job_minutes=30"]).job_minutes == 30
+    assert WorkflowConfig.read({"job_minutes": 30}, [file], ["job_minutes=30"]).job_minutes == 30
     with pytest.raises(ConfigurationError, match="is read as"):
         read(f"job_minutes={text}", job_minutes=value)
 
@@ -87,7 +87,7 @@ def test_a_key_written_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "jobs.yaml"
     file.write_text("accumulate: 1\naccumulate: 2\n")
     with pytest.raises(ConfigurationError, match="written twice: accumulate"):
-        Configuration.read({"accumulate": 2}, [file])
+        WorkflowConfig.read({"accumulate": 2}, [file])
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_study_keeps_the_name_that_was_written(tmp_path: Path, text: str, pars
     assert read(f"study={text}", study=parsed).study == text.strip("'")
     file = tmp_path / "jobs.yaml"
     file.write_text(f"study: {text}\n")
-    assert Configuration.read({"study": parsed}, [file]).study == text.strip("'")
+    assert WorkflowConfig.read({"study": parsed}, [file]).study == text.strip("'")
 
 
 def test_a_study_may_be_a_sheets_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

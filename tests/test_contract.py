@@ -13,25 +13,25 @@ from torch import Tensor, nn
 import skd.losses.term
 import skd.training.loop
 from skd.authoring.contract import (
-    PAIRS,
-    check_baseline,
+    TRIAL_PAIRS,
+    check_contract,
     check_method,
-    check_settings,
+    check_term_settings,
     with_simplifier,
 )
-from skd.authoring.parts import undeclared_mixing
+from skd.authoring.image_mixing import undeclared_mixing
 from skd.authoring.trial import (
-    DATASET,
-    alone,
+    TRIAL_DATASET,
     make_teacher,
+    student_only_trial,
     trial_spec,
 )
-from skd.data import facts, load
+from skd.data import dataset_facts, load_dataset
 from skd.losses.discovery import term_classes
-from skd.losses.methods import _listed, method_names, resolve
+from skd.losses.methods import _listed, method_names, resolve_method
 from skd.losses.term import Batch, Peers, Term, TermContext, TermSettings
 from skd.models import _builders
-from skd.study.sheet import Method, StudyError
+from skd.study.sheet import SheetMethod, StudyError
 from skd.study.spec import DatasetSpec, Recipe
 
 TEN = [
@@ -60,16 +60,16 @@ def test_the_pairs_have_each_family_on_both_sides_and_never_one_twice() -> None:
     imagenet = {"skd.models.imagenet_resnet", "skd.models.mobilenetv1"}
     every = {family(name) for name in _builders()} - imagenet
     assert len(every) == 7
-    assert {family(teacher) for teacher, _ in PAIRS} == every
-    assert {family(student) for _, student in PAIRS} == every
-    assert all(family(teacher) != family(student) for teacher, student in PAIRS)
+    assert {family(teacher) for teacher, _ in TRIAL_PAIRS} == every
+    assert {family(student) for _, student in TRIAL_PAIRS} == every
+    assert all(family(teacher) != family(student) for teacher, student in TRIAL_PAIRS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
-    pairs = PAIRS[::3] if "+" in method else PAIRS  # what is summed is tried on all
-    findings = list(check_method(resolve(Method(name=method), {}), pairs))
+    pairs = TRIAL_PAIRS[::3] if "+" in method else TRIAL_PAIRS  # what is summed is tried on all
+    findings = list(check_method(resolve_method(SheetMethod(name=method), {}), pairs))
     assert [finding for finding in findings if finding.problem] == []
     refused = {finding.subject: finding.refused for finding in findings if finding.refused}
     expected = {}
@@ -92,21 +92,21 @@ LOGIT_RULES = [name for name, term in term_classes().items() if "teacher_logits"
 def test_every_rule_on_logits_teaches_the_simplifier_in_front_of_it(name: str) -> None:
     method = with_simplifier(name)
     assert method.terms == ({"term": name, "teacher": "simplified"},)
-    findings = list(check_method(resolve(method, {}), PAIRS[:2]))
+    findings = list(check_method(resolve_method(method, {}), TRIAL_PAIRS[:2]))
     assert findings
     assert [finding for finding in findings if finding.problem] == []
 
 
 def test_crd_resumes_where_it_draws_without_replacement() -> None:
-    few = Method(name="few", like="crd", settings={"crd": {"negatives": 4}})
-    findings = list(check_method(resolve(few, {}), PAIRS[:1]))
+    few = SheetMethod(name="few", like="crd", settings={"crd": {"negatives": 4}})
+    findings = list(check_method(resolve_method(few, {}), TRIAL_PAIRS[:1]))
     assert {finding.check for finding in findings} >= {"repeats", "resumes"}
     assert [finding for finding in findings if finding.problem] == []
 
 
 @pytest.mark.parametrize("name", term_classes())
 def test_every_setting_is_described_and_changes_a_run(name: str) -> None:
-    findings = list(check_settings(name))
+    findings = list(check_term_settings(name))
     assert [finding for finding in findings if finding.problem] == []
     own = set(term_classes()[name].Settings.model_fields) - set(TermSettings.model_fields)
     assert {finding.subject for finding in findings} == {f"setting {field}" for field in own}
@@ -115,7 +115,7 @@ def test_every_setting_is_described_and_changes_a_run(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(term_classes()) - {"cross_entropy"}))
 def test_an_unknown_option_is_refused_with_the_allowed_ones(name: str) -> None:
     with pytest.raises(StudyError, match=r"unknown key 'wieght'.*did you mean 'weight'.*warmup"):
-        resolve(Method(name=name, settings={name: {"wieght": 1}}), {})
+        resolve_method(SheetMethod(name=name, settings={name: {"wieght": 1}}), {})
 
 
 # What is broken is noticed. The rules below are made for one check each.
@@ -257,9 +257,9 @@ def problems(monkeypatch: pytest.MonkeyPatch):
                 monkeypatch.setattr(module, "term_class", known.__getitem__)
         skd.expansion.dry_run._tried.cache_clear()
         skd.expansion.dry_run._convolved.cache_clear()
-        method = with_simplifier("rule") if simplified else Method(name="rule")
-        findings = [*check_method(resolve(method, {}), PAIRS[:1])]
-        findings += check_settings("rule", PAIRS[:1])
+        method = with_simplifier("rule") if simplified else SheetMethod(name="rule")
+        findings = [*check_method(resolve_method(method, {}), TRIAL_PAIRS[:1])]
+        findings += check_term_settings("rule", TRIAL_PAIRS[:1])
         skd.expansion.dry_run._tried.cache_clear()
         skd.expansion.dry_run._convolved.cache_clear()
         return {f"{f.subject}: {f.check}": f.problem for f in findings if f.problem}
@@ -297,11 +297,11 @@ MODULES_WITH_TERMS: list[ModuleType] = [
 )
 def test_a_broken_rule_is_found_out(problems, rule: type[Term], check: str, words: str) -> None:
     found = problems(rule)
-    assert words in found[f"{' → '.join(PAIRS[0])}: {check}"]
+    assert words in found[f"{' → '.join(TRIAL_PAIRS[0])}: {check}"]
     assert words not in str(problems(Rule))
 
 
-MIXING = f"{' → '.join(PAIRS[0])}: says if it mixes images"
+MIXING = f"{' → '.join(TRIAL_PAIRS[0])}: says if it mixes images"
 
 
 @pytest.mark.parametrize(
@@ -327,14 +327,18 @@ def test_the_rules_that_compare_images_say_so_and_no_others(
     monkeypatch.setattr(term, "mixes_images", False)
     own = {} if name == "cross_entropy" else {name: {"weight": 1.0}}
     method = "student" if name == "cross_entropy" else name
-    spec = trial_spec(resolve(Method(name="m", like=method, settings=own), {}), *PAIRS[0])
+    spec = trial_spec(
+        resolve_method(SheetMethod(name="m", like=method, settings=own), {}), *TRIAL_PAIRS[0]
+    )
     found = undeclared_mixing(spec, make_teacher(spec))
     assert found.startswith(f"{name}: its loss") if name in comparing else not found
 
 
 def test_a_rule_that_detaches_the_teacher_is_found_out_behind_a_simplifier(problems) -> None:
     found = problems(DetachesTheTeacher, simplified=True)
-    assert "simplifier.output.weight: no gradient" in found[f"{' → '.join(PAIRS[0])}: two steps"]
+    assert (
+        "simplifier.output.weight: no gradient" in found[f"{' → '.join(TRIAL_PAIRS[0])}: two steps"]
+    )
     assert problems(Rule, simplified=True) == {}
 
 
@@ -366,7 +370,7 @@ def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make = skd.training.loop.make_optimizer
-    spec = resolve(Method(name="crd"), {})
+    spec = resolve_method(SheetMethod(name="crd"), {})
 
     def lacking(
         recipe: Recipe, student: nn.Module, objective: nn.Module, **how: bool
@@ -379,18 +383,20 @@ def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
         return optimizer
 
     monkeypatch.setattr("skd.training.loop.make_optimizer", lacking)
-    findings = list(check_method(spec, PAIRS[:1]))
+    findings = list(check_method(spec, TRIAL_PAIRS[:1]))
     assert "not in the optimiser exactly once" in findings[0].problem
 
 
 def test_another_start_or_other_views_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = resolve(Method(name="kd"), {})
-    control = alone(PAIRS[0][1])
+    spec = resolve_method(SheetMethod(name="kd"), {})
+    control = student_only_trial(TRIAL_PAIRS[0][1])
     started = replace(control, first_weights={k: v + 1 for k, v in control.first_weights.items()})
     shown = replace(control, views=[views + 1 for views in control.views])
     for changed, words in ((started, "does not start as"), (shown, "sees other images")):
-        monkeypatch.setattr("skd.authoring.contract.alone", lambda _, changed=changed: changed)
-        assert words in next(check_method(spec, PAIRS[:1])).problem
+        monkeypatch.setattr(
+            "skd.authoring.contract.student_only_trial", lambda _, changed=changed: changed
+        )
+        assert words in next(check_method(spec, TRIAL_PAIRS[:1])).problem
 
 
 def test_settings_without_description_or_effect_are_found_out(problems) -> None:
@@ -404,20 +410,20 @@ def test_settings_without_description_or_effect_are_found_out(problems) -> None:
 
 
 def test_a_changed_teacher_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = trial_spec(resolve(Method(name="kd"), {}), *PAIRS[0])
+    spec = trial_spec(resolve_method(SheetMethod(name="kd"), {}), *TRIAL_PAIRS[0])
     teacher = make_teacher(spec)
     assert not teacher.training
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     monkeypatch.setattr(
         "skd.authoring.contract.make_teacher", lambda spec: make_teacher(spec).train()
     )
-    findings = list(check_method(resolve(Method(name="kd"), {}), PAIRS[:1]))
+    findings = list(check_method(resolve_method(SheetMethod(name="kd"), {}), TRIAL_PAIRS[:1]))
     assert "the teacher was changed" in findings[0].problem
 
 
 def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
     with pytest.raises(StudyError, match=r"unknown method 'dkb'.*did you mean 'dkd'"):
-        list(check_baseline("dkb"))
+        list(check_contract("dkb"))
 
 
 @pytest.mark.parametrize("name", ["digits", "synthetic"])
@@ -425,7 +431,7 @@ def test_an_unknown_name_is_refused_with_the_allowed_ones() -> None:
 def test_facts_are_those_of_the_loaded_images(name: str, split: str) -> None:
     for count in (None, 60):
         spec = DatasetSpec(name=name, split=split, train_limit=count)
-        known, images = facts(spec), load(spec)
+        known, images = dataset_facts(spec), load_dataset(spec)
         assert known.num_classes == images.num_classes
         assert known.train_images == len(images.train_images)
         assert images.train_images.shape[1:] == (3, known.size, known.size)
@@ -434,4 +440,4 @@ def test_facts_are_those_of_the_loaded_images(name: str, split: str) -> None:
 def test_the_ten_and_the_listed_methods_are_among_those_checked() -> None:
     assert set(_listed()) <= set(METHODS)
     assert set(term_classes()) - {"cross_entropy"} <= set(METHODS)
-    assert DATASET.name == "digits"
+    assert TRIAL_DATASET.name == "digits"

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from report.output.render import render
-from skd.analyses.checks import LOGITS, check_stored
+from report.output.write import write_report
+from skd.analyses.analyse import analyse_study
+from skd.analyses.consistency import LOGITS_FILE, check_store
+from skd.analyses.measure_bounds import contradictions, measure_bounds
 from skd.analyses.records import read_analysis
-from skd.analyses.stated import contradictions, possible
-from skd.analyses.study import analyse
 from skd.cli import analyse as analyse_command
-from skd.store.store import Entry, Store
+from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion, write_expansion
 
 # What is possible.
@@ -31,7 +31,7 @@ def test_what_was_measured_before_rounding_is_possible(seed, images, classes, sc
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, images)
     logits = rng.normal(0, scale, (images, classes)).round(2 if seed % 2 else 9)  # many ties, or no
-    found = possible(logits.astype(np.float16).astype(np.float64), labels)
+    found = measure_bounds(logits.astype(np.float16).astype(np.float64), labels)
     label = logits[np.arange(images), labels][:, None]
     for name, k in (("top1", 1), ("top5", 5)):
         low, high = getattr(found, name)
@@ -43,12 +43,12 @@ def test_what_was_measured_before_rounding_is_possible(seed, images, classes, sc
 
 def test_only_near_ties_are_uncertain():
     labels, logits = np.arange(4), np.eye(4) * 5.0
-    assert possible(logits, labels).top1 == (100.0, 100.0)
+    assert measure_bounds(logits, labels).top1 == (100.0, 100.0)
     logits[3, 0] = 5.0 + 1e-4
-    assert possible(logits, labels).top1 == (75.0, 100.0)
+    assert measure_bounds(logits, labels).top1 == (75.0, 100.0)
     logits[3, 0] = 5.1
-    assert possible(logits, labels).top1 == (75.0, 75.0)
-    low, high = possible(logits, labels).loss
+    assert measure_bounds(logits, labels).top1 == (75.0, 75.0)
+    low, high = measure_bounds(logits, labels).loss
     assert 0 < high - low < 0.01
 
 
@@ -65,7 +65,7 @@ def trained(expansion: Expansion, tmp_path_factory: pytest.TempPathFactory) -> P
     results = tmp_path_factory.mktemp("results")
     for method in ("student", "kd"):
         tiny.run(expansion, results, method)
-    analyse(expansion, results, features=())
+    analyse_study(expansion, results, features=())
     return results
 
 
@@ -75,7 +75,7 @@ def results(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kd(expansion: Expansion, results: Path) -> Entry:
+def kd(expansion: Expansion, results: Path) -> StoreEntry:
     return Store(results).run(expansion.cell(tiny.PAIR, "kd").runs[0])
 
 
@@ -93,7 +93,7 @@ def edit(path: Path, top1: float) -> None:
 
 def found(expansion: Expansion, results: Path):
     analysis = read_analysis(results / "tiny" / "analysis.json")
-    return check_stored(analysis, expansion, Store(results))
+    return check_store(analysis, expansion, Store(results))
 
 
 def test_what_was_trained_contradicts_nothing(expansion, results):
@@ -105,7 +105,7 @@ def test_an_edited_accuracy_is_contradicted_without_a_new_analysis(expansion, re
     edit(kd.record_path, 99.0)
     (said,) = found(expansion, results).runs[kd.id]
     assert said.startswith("top-1 99.0000, and its test logits give ")
-    page = render(expansion, results).read_text()
+    page = write_report(expansion, results).read_text()
     assert "1 contradicted by stored files" in page
     assert f"{tiny.PAIR}/kd seed 0 (run {kd.id}): top-1 99.0000" in page
 
@@ -123,7 +123,7 @@ def test_top5_and_loss_are_checked_too(expansion, results, kd, field, name):
 def test_a_run_trained_anew_is_not_judged_by_an_older_analysis(expansion, results, kd):
     edit(kd.record_path, 99.0)
     data = json.loads(kd.record_path.read_text())
-    data["files"][LOGITS] = "0" * 64
+    data["files"][LOGITS_FILE] = "0" * 64
     kd.record_path.write_text(json.dumps(data))
     checks = found(expansion, results)
     assert (checks.runs, checks.unchecked) == ({}, 1)
@@ -136,7 +136,10 @@ def test_other_files_than_the_recorded_ones_are_named(expansion, results, kd, ca
     other.weights_path.write_bytes(b"others")
     analyse_command.analyse("tiny", results, ["kd"])
     said = capsys.readouterr().err
-    assert f"CONTRADICTED {tiny.PAIR}/kd seed 0 (run {kd.id}): {LOGITS} is not the recorded" in said
+    assert (
+        f"CONTRADICTED {tiny.PAIR}/kd seed 0 (run {kd.id}): {LOGITS_FILE} is not the recorded"
+        in said
+    )
     assert f"(run {other.id}): weights.safetensors is not the recorded file" in said
 
 
@@ -148,18 +151,18 @@ def test_a_teacher_is_checked_likewise(expansion, results, what):
         edit(teacher.card_path, 99.0)
     else:
         teacher.weights_path.write_bytes(b"others")
-    analyse(expansion, results, features=())
-    page = render(expansion, results).read_text()
+    analyse_study(expansion, results, features=())
+    page = write_report(expansion, results).read_text()
     assert f"Teacher teacher ({teacher.id}): {'top-1 99' if what == 'card' else what}" in page
     assert page.count("contradicted by stored files") == 1
 
 
 def test_logits_that_are_not_kept_are_counted_once(expansion, results):
-    for path in results.glob(f"*/*/{LOGITS}"):
+    for path in results.glob(f"*/*/{LOGITS_FILE}"):
         path.unlink()
     (results / "tiny" / "analysis.json").unlink()
     write_expansion(expansion, results)
-    page = render(expansion, results).read_text()
+    page = write_report(expansion, results).read_text()
     assert page.count("Accuracies of 2 of 2 finished runs have not been checked") == 1
-    analyse(expansion, results, features=())
+    analyse_study(expansion, results, features=())
     assert found(expansion, results).unchecked == 2

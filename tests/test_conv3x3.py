@@ -18,21 +18,21 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from skd.cli import tune_kernels
-from skd.kernels import search, tables, tuning
+from skd.kernels import candidates, tables, tuning
 from skd.kernels.conv3x3 import conv3x3, conv3x3_weight_gradient
-from skd.kernels.layers import KernelConv2d, eligible, use_kernels
+from skd.kernels.layers import KernelConv2d, is_eligible, use_kernels
 from skd.kernels.tables import (
     DIRECTIONS,
-    Blocks,
+    BlockSizes,
+    ConvBlocks,
     ConvShape,
-    Entry,
     KernelsError,
-    Plan,
-    Table,
-    table_for,
-    table_named,
+    KernelTable,
+    TunedConv,
+    find_table,
+    load_table,
 )
-from skd.kernels.tuning import require_writable, shapes_of, tune, write_table
+from skd.kernels.tuning import conv_shapes, require_writable, tune, write_table
 from skd.models import build_model
 
 HERE = Path(__file__).parent
@@ -41,20 +41,22 @@ ours = pytest.mark.skipif(not tables.has_triton(), reason="no triton here")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
-def entry(**other: Any) -> Entry:
+def entry(**other: Any) -> TunedConv:
     given = {
         "dtype": "float32",
         "direction": "forward",
         "shape": SHAPE,
-        "blocks": Blocks(pixels=64, patch=32),
+        "blocks": BlockSizes(pixels=64, patch=32),
         "microseconds": 5.0,
         "cudnn_microseconds": 9.0,
     }
-    return Entry(**given | other)
+    return TunedConv(**given | other)
 
 
-def table(*entries: Entry, **other: str) -> Table:
-    return Table(**{"gpu": "NVIDIA H200", "torch": "2", "triton": "3"} | other, entries=entries)
+def table(*entries: TunedConv, **other: str) -> KernelTable:
+    return KernelTable(
+        **{"gpu": "NVIDIA H200", "torch": "2", "triton": "3"} | other, entries=entries
+    )
 
 
 # In a process of its own.
@@ -86,7 +88,7 @@ def test_triton_is_not_imported_before_a_kernel_runs() -> None:
 
 
 def test_the_command_and_tables_import_no_torch() -> None:
-    code = "import sys, skd.cli.tune_kernels, skd.kernels.search; assert 'torch' not in sys.modules"
+    code = "import sys, skd.cli.tune_kernels, skd.kernels.candidates; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=HERE.parent, check=True)
 
 
@@ -101,15 +103,15 @@ def test_a_name_is_of_the_choices_not_of_the_times() -> None:
     assert table(second, first, torch="3").name == name
     assert table(entry(microseconds=8.7), entry(direction="weight_gradient")).name == name
     for other in (
-        entry(blocks=Blocks(pixels=64, patch=32, warps=8)),
-        entry(blocks=Blocks(pixels=32, patch=32)),
+        entry(blocks=BlockSizes(pixels=64, patch=32, warps=8)),
+        entry(blocks=BlockSizes(pixels=32, patch=32)),
         entry(microseconds=8.9),
         entry(dtype="bfloat16"),
     ):
         assert table(other, second).name != name
     # What cuDNN computes has no blocks of ours.
     slower = {"microseconds": 10.0}
-    changed = entry(**slower, blocks=Blocks(pixels=256, patch=16))
+    changed = entry(**slower, blocks=BlockSizes(pixels=256, patch=16))
     assert table(second, entry(**slower)).name == table(second, changed).name
 
 
@@ -120,9 +122,9 @@ def test_a_name_is_of_the_kernels_version(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_ours_is_used_only_where_it_was_measured_faster_by_the_margin() -> None:
-    assert entry(microseconds=96.9, cudnn_microseconds=100.0).used
-    assert not entry(microseconds=97.0, cudnn_microseconds=100.0).used
-    blocks = Blocks(pixels=32, patch=64, chunks=8, warps=8, stages=3)
+    assert entry(microseconds=96.9, cudnn_microseconds=100.0).is_faster
+    assert not entry(microseconds=97.0, cudnn_microseconds=100.0).is_faster
+    blocks = BlockSizes(pixels=32, patch=64, chunks=8, warps=8, stages=3)
     found = table(
         entry(),
         entry(direction="input_gradient", microseconds=9.0),
@@ -130,7 +132,7 @@ def test_ours_is_used_only_where_it_was_measured_faster_by_the_margin() -> None:
         entry(dtype="bfloat16", microseconds=10.0),
         entry(shape=SHAPE.model_copy(update={"in_channels": 3})),
     ).plans(16, 32, 2)
-    assert found == {("float32", 64, 9, 7): Plan((64, 32, 1, 4, 1), (), (32, 64, 8, 8, 3))}
+    assert found == {("float32", 64, 9, 7): ConvBlocks((64, 32, 1, 4, 1), (), (32, 64, 8, 8, 3))}
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_ours_is_used_only_where_it_was_measured_faster_by_the_margin() -> None:
         {"pixels": 0},
         {"patch": -16},
         {"chunks": 0},
-        {"chunks": tables.MOST_CHUNKS + 1},
+        {"chunks": tables.MAX_CHUNKS + 1},
         {"warps": 0},
         {"stages": 0},
     ],
@@ -149,63 +151,63 @@ def test_ours_is_used_only_where_it_was_measured_faster_by_the_margin() -> None:
 )
 def test_blocks_that_no_kernel_has(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        Blocks(**{"pixels": 16, "patch": 16} | wrong)
+        BlockSizes(**{"pixels": 16, "patch": 16} | wrong)
 
 
 def test_blocks_as_ints_and_back() -> None:
-    blocks = Blocks(pixels=32, patch=64, chunks=8, warps=2, stages=3)
+    blocks = BlockSizes(pixels=32, patch=64, chunks=8, warps=2, stages=3)
     assert blocks.as_ints() == (32, 64, 8, 2, 3)
-    assert Blocks.from_ints(blocks.as_ints()) == blocks
+    assert BlockSizes.from_ints(blocks.as_ints()) == blocks
     with pytest.raises(ValueError, match="five block sizes"):
-        Blocks.from_ints([32, 64])
+        BlockSizes.from_ints([32, 64])
 
 
 def test_a_table_is_found_by_gpu_and_by_name(tmp_path: Path) -> None:
     made = table(entry(), entry(direction="weight_gradient"))
-    assert table_for(made.gpu, tmp_path) is None
+    assert find_table(made.gpu, tmp_path) is None
     path = write_table(made, tmp_path / "new")
     assert path.name == "nvidia-h200.yaml"
     if tables.has_triton():
-        assert table_for("NVIDIA H200", path.parent) == made
-        assert table_named(made.name, path.parent) == made
-    assert table_for("NVIDIA H100 80GB HBM3", path.parent) is None
+        assert find_table("NVIDIA H200", path.parent) == made
+        assert load_table(made.name, path.parent) == made
+    assert find_table("NVIDIA H100 80GB HBM3", path.parent) is None
 
 
 @ours
 def test_an_unknown_name_is_told(tmp_path: Path) -> None:
     write_table(table(entry()), tmp_path)
     with pytest.raises(KernelsError) as refused:
-        table_named("nvidia-h200-00000000", tmp_path)
+        load_table("nvidia-h200-00000000", tmp_path)
     told = str(refused.value)
     assert "'nvidia-h200-00000000'" in told
     assert table(entry()).name in told
     assert "remove the run's folder" in told
     with pytest.raises(KernelsError, match="there is: none"):
-        table_named("nvidia-h200-00000000", tmp_path / "none")
+        load_table("nvidia-h200-00000000", tmp_path / "none")
 
 
 @ours
 def test_a_broken_table_is_told(tmp_path: Path) -> None:
     (tmp_path / "nvidia-h200.yaml").write_text("gpu: NVIDIA H200\n")
     with pytest.raises(KernelsError, match="make it anew: skd tune-kernels"):
-        table_for("NVIDIA H200", tmp_path)
+        find_table("NVIDIA H200", tmp_path)
 
 
 def test_without_triton_there_is_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = table(entry())
     write_table(made, tmp_path)
     monkeypatch.setattr(tables, "has_triton", lambda: False)
-    assert table_for(made.gpu, tmp_path) is None
+    assert find_table(made.gpu, tmp_path) is None
     with pytest.raises(KernelsError, match="need triton"):
-        table_named(made.name, tmp_path)
+        load_table(made.name, tmp_path)
 
 
-def read_all(folder: Path) -> list[Table]:
+def read_all(folder: Path) -> list[KernelTable]:
     """Read a folder's tables as training would, by GPU model and by name."""
     made = []
     for path in sorted(folder.glob("*.yaml")):
         made.append(tables.read_table(path))
-        assert path.stem == tables.slug(made[-1].gpu)
+        assert path.stem == tables.gpu_slug(made[-1].gpu)
         assert made[-1].name.startswith(f"{path.stem}-")
         assert made[-1].entries
     return made
@@ -275,7 +277,7 @@ def test_nothing_is_tuned_where_nothing_can_be_written(
 def test_eligible_layers_are_replaced_and_share_their_parameters() -> None:
     network = build_model("resnet20", 10)
     before = {name: id(parameter) for name, parameter in network.named_parameters()}
-    convs = sum(map(eligible, network.modules()))
+    convs = sum(map(is_eligible, network.modules()))
     keys, drawn = list(network.state_dict()), torch.get_rng_state()
     assert use_kernels(network, table()) == convs == 19
     assert {name: id(parameter) for name, parameter in network.named_parameters()} == before
@@ -303,9 +305,9 @@ def test_eligible_layers_are_replaced_and_share_their_parameters() -> None:
 )
 def test_other_layers_are_left_alone(other: dict[str, Any]) -> None:
     usual = {"in_channels": 4, "out_channels": 64, "kernel_size": 3, "padding": 1, "bias": False}
-    assert eligible(nn.Conv2d(**usual))
-    assert not eligible(nn.Conv2d(**usual | other))
-    assert not eligible(nn.Conv1d(4, 4, 3, padding=1, bias=False))
+    assert is_eligible(nn.Conv2d(**usual))
+    assert not is_eligible(nn.Conv2d(**usual | other))
+    assert not is_eligible(nn.Conv1d(4, 4, 3, padding=1, bias=False))
 
 
 def test_the_layer_is_conv2d_where_no_kernel_can_run() -> None:
@@ -326,7 +328,7 @@ def test_the_layer_is_conv2d_where_no_kernel_can_run() -> None:
 def test_the_shapes_of_a_network() -> None:
     network = build_model("resnet20", 10)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    found = shapes_of(network, 32, 64)
+    found = conv_shapes(network, 32, 64)
     assert [
         (s.batch, s.in_channels, s.out_channels, s.height, s.width, s.stride) for s in found
     ] == [
@@ -338,7 +340,7 @@ def test_the_shapes_of_a_network() -> None:
         (64, 64, 64, 8, 8, 1),
     ]
     torch.testing.assert_close(network.state_dict(), state, rtol=0, atol=0)
-    assert shapes_of(build_model("vgg8"), 32, 1) == []  # its convolutions have a bias
+    assert conv_shapes(build_model("vgg8"), 32, 1) == []  # its convolutions have a bias
     assert network.training
 
 
@@ -349,7 +351,7 @@ def test_candidates_are_distinct_and_whole(direction: tables.Direction, batch: i
         shape = ConvShape(
             batch=batch, in_channels=c, out_channels=k, height=size, width=size, stride=stride
         )
-        found = search.candidates(direction, shape)
+        found = candidates.candidates(direction, shape)
         assert found
         assert len(set(found)) == len(found) <= 100
         for blocks in found:
@@ -363,15 +365,15 @@ def searched(
     """Search among blocks of so many pixels; None fails. Returns the winner and what was timed."""
     timed = []
 
-    def measured(of: dict[int, float | None], blocks: Blocks) -> float:
+    def measured(of: dict[int, float | None], blocks: BlockSizes) -> float:
         if of is times:
             timed.append(blocks.pixels)
         if of[blocks.pixels] is None:
             raise RuntimeError("out of shared memory")
         return of[blocks.pixels]
 
-    found = search.search(
-        [Blocks(pixels=pixels, patch=16) for pixels in errors],
+    found = candidates.find_fastest(
+        [BlockSizes(pixels=pixels, patch=16) for pixels in errors],
         lambda blocks: measured(errors, blocks),
         lambda blocks: measured(times, blocks),
         **{"deadline": 100.0, "bound": 5e-3, "clock": lambda: 0.0} | options,
@@ -395,7 +397,7 @@ def test_the_best_and_cudnn_are_measured_in_turn() -> None:
         order.append(name)
         return next(clocks[name])
 
-    found = search.in_turn(lambda: time_of("ours"), lambda: time_of("cudnn"), 3)
+    found = candidates.measure_alternately(lambda: time_of("ours"), lambda: time_of("cudnn"), 3)
     assert found == (4.0, 7.0)
     assert order == ["ours", "cudnn"] * 3
 
@@ -403,21 +405,21 @@ def test_the_best_and_cudnn_are_measured_in_turn() -> None:
 def test_a_candidate_that_was_lucky_once_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     class Calls:
         shape, dtype = SHAPE, "float32"
-        started: ClassVar[list[Blocks | None]] = []
+        started: ClassVar[list[BlockSizes | None]] = []
 
-        def call(self, direction: tables.Direction, blocks: Blocks | None) -> float:
+        def call(self, direction: tables.Direction, blocks: BlockSizes | None) -> float:
             lucky = blocks is not None and blocks not in self.started
             self.started.append(blocks)
             return 5.0 if lucky else 7.0
 
-        def error(self, direction: tables.Direction, blocks: Blocks) -> float:
+        def error(self, direction: tables.Direction, blocks: BlockSizes) -> float:
             return 0.0
 
-    monkeypatch.setattr(tuning, "microseconds", lambda call: call())
+    monkeypatch.setattr(tuning, "measure_microseconds", lambda call: call())
     found = tuning._measured(Calls(), "forward", time.monotonic() + 60)
-    assert set(search.candidates("forward", SHAPE)) < set(Calls.started)  # and None, cuDNN
+    assert set(candidates.candidates("forward", SHAPE)) < set(Calls.started)  # and None, cuDNN
     assert (found.microseconds, found.cudnn_microseconds) == (7.0, 7.0)
-    assert not found.used
+    assert not found.is_faster
 
 
 def test_when_the_time_is_over_only_the_first_is_tried() -> None:
@@ -426,11 +428,13 @@ def test_when_the_time_is_over_only_the_first_is_tried() -> None:
 
 
 def test_a_broken_device_ends_the_search() -> None:
-    def broken(blocks: Blocks) -> float:
+    def broken(blocks: BlockSizes) -> float:
         raise torch.AcceleratorError("an illegal memory access was encountered")
 
     with pytest.raises(torch.AcceleratorError):
-        search.search([Blocks(pixels=16, patch=16)], broken, broken, 1.0, bound=1.0)
+        candidates.find_fastest(
+            [BlockSizes(pixels=16, patch=16)], broken, broken, 1.0, max_error=1.0
+        )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
@@ -448,7 +452,9 @@ def test_tuning_needs_a_gpu() -> None:
 def test_results_are_shown() -> None:
     console = Console(width=160, record=True, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
     console.print(
-        tune_kernels.results(table(entry(), entry(direction="input_gradient", microseconds=10)))
+        tune_kernels.results_table(
+            table(entry(), entry(direction="input_gradient", microseconds=10))
+        )
     )
     shown = console.export_text()
     assert "1.80x" in shown
@@ -532,7 +538,7 @@ def test_compiled_kernels(dtype: str, stages: int, shape: tuple[int, ...]) -> No
         rounds.append((y, *torch.autograd.grad(y, (x, weight), grad)))
     for got, again, right in zip(*rounds, wanted, strict=True):
         assert torch.equal(got, again)
-        assert off(got, right) < search.BOUNDS[dtype]
+        assert off(got, right) < candidates.MAX_ERRORS[dtype]
     if dtype == "float32":
         y = conv3x3(x, weight, stride, "ieee", blocks, blocks, blocks)
         assert off(y, wanted[0]) < 1e-6
@@ -567,7 +573,7 @@ def test_kernels_can_be_recorded_and_started_by_threads() -> None:
 @on_a_gpu
 @pytest.mark.gpu
 def test_a_small_tuning_makes_a_table(tmp_path: Path) -> None:
-    shapes = shapes_of(build_model("resnet8"), 32, 64)[:2]
+    shapes = conv_shapes(build_model("resnet8"), 32, 64)[:2]
     told = []
     made = tune(shapes, ["float32"], "cuda", 20.0, lambda *news: told.append(news))
     assert len(made.entries) == 6
@@ -575,9 +581,9 @@ def test_a_small_tuning_makes_a_table(tmp_path: Path) -> None:
     assert all(each.microseconds > 0.5 for each in made.entries)
     path = write_table(made, tmp_path)
     assert (
-        table_for(torch.cuda.get_device_name(), tmp_path)
+        find_table(torch.cuda.get_device_name(), tmp_path)
         == made
-        == table_named(made.name, path.parent)
+        == load_table(made.name, path.parent)
     )
 
 
@@ -588,8 +594,8 @@ def test_a_network_by_the_kernels_is_about_that_by_cudnn() -> None:
     network = build_model("resnet8", 10).cuda().to(memory_format=torch.channels_last)
     images = torch.randn(8, 3, 32, 32, device="cuda")
     entries = [
-        entry(direction=direction, shape=shape, blocks=Blocks(pixels=64, patch=32, chunks=16))
-        for shape in shapes_of(network, 32, 8)
+        entry(direction=direction, shape=shape, blocks=BlockSizes(pixels=64, patch=32, chunks=16))
+        for shape in conv_shapes(network, 32, 8)
         for direction in DIRECTIONS
     ]
 

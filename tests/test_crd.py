@@ -221,7 +221,7 @@ def make(**changes) -> tuple[CRD, list]:
     for step, places in enumerate((torch.arange(4), torch.arange(8, 12))):
         batch = make_batch(*outputs[2 * step : 2 * step + 2], LABELS[places], indices=places)
         batches.append(batch)
-        batch.draws.go_to(1, step)
+        batch.draws.set_step(1, step)
     return crd, batches
 
 
@@ -234,7 +234,7 @@ def step(crd: CRD, batch: Batch) -> Tensor:
 
 def again(batch: Batch) -> Batch:
     """Return the batch at the start of its step's draws."""
-    batch.draws.go_to(batch.draws.epoch, batch.draws.step)
+    batch.draws.set_step(batch.draws.epoch, batch.draws.step)
     return batch
 
 
@@ -422,7 +422,7 @@ def test_each_step_draws_anew_and_the_same_again_when_repeated():
     draws = Draws(7)
 
     def drawn(epoch: int, step: int) -> Tensor:
-        stream = draws.go_to(epoch, step).generator("CRD's negatives")
+        stream = draws.set_step(epoch, step).generator("CRD's negatives")
         return draw_without_replacement(own, 12, stream)
 
     assert torch.equal(drawn(1, 0), drawn(1, 0))

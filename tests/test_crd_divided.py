@@ -46,10 +46,10 @@ class Member:
         self.team.barrier.wait()
         return values
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         return torch.cat(self._all(rows))
 
-    def of_first(self, value: Tensor) -> Tensor:
+    def broadcast_tensor(self, value: Tensor) -> Tensor:
         return self._all(value)[0]
 
 
@@ -84,7 +84,7 @@ def train(crd: CRD, rank: int, processes: int, parts: int, peers) -> list[dict[s
     draws, found = Draws(3), []
     count = processes * parts
     for step in range(STEPS):
-        draws.go_to(1, step)
+        draws.set_step(1, step)
         crd.zero_grad()
         losses, inputs = [], []
         for number in range(rank * parts, (rank + 1) * parts):
@@ -149,22 +149,22 @@ def test_z_is_of_the_first_batchs_first_group():
     crd, draws = make(12), Draws(3)
     batch = part_of(0, slice(0, SIZE), draws)
     own = batch.target[:GROUP, None] == LABELS
-    drawn = crd.draw(own, 12, draws.go_to(1, 0).generator("CRD's negatives, group 0"))
+    drawn = crd.draw(own, 12, draws.set_step(1, 0).generator("CRD's negatives, group 0"))
     vectors = crd.embed_student(batch.student.pooled[:GROUP]).detach()
     anchors = vectors / vectors.norm(dim=1, keepdim=True)
     scores = (anchors @ crd.teacher_bank.T / 0.3).exp()
     seen = scores.gather(1, batch.indices[:GROUP, None]).sum() + scores[drawn].sum()
     expected = (seen / (GROUP * 13) * IMAGES).log().item()
-    draws.go_to(1, 0)
+    draws.set_step(1, 0)
     crd(batch)
     assert crd.log_normalisers[0].item() == pytest.approx(expected, rel=1e-12)
     whole = make(12, group=None)
-    whole(part_of(0, slice(0, SIZE), Draws(3).go_to(1, 0)))
+    whole(part_of(0, slice(0, SIZE), Draws(3).set_step(1, 0)))
     assert whole.log_normalisers[0].item() != pytest.approx(expected, rel=1e-6)
 
 
 def test_groups_of_a_batch_draw_apart_and_a_smaller_last_group_too():
-    crd, draws = make(12), Draws(3).go_to(1, 0)
+    crd, draws = make(12), Draws(3).set_step(1, 0)
     rows = slice(0, 2 * GROUP + 1)
     batch = part_of(0, rows, draws)
     batch = replace(batch, target=torch.zeros_like(batch.target))
@@ -173,7 +173,7 @@ def test_groups_of_a_batch_draw_apart_and_a_smaller_last_group_too():
     assert len({tuple(row) for row in images.tolist()}) == len(images)
     later = make(12)._draw(replace(batch, target=batch.target[:GROUP], first=GROUP))
     assert not torch.equal(later.images, images[GROUP : 2 * GROUP])  # the stream went on
-    draws.go_to(1, 0)
+    draws.set_step(1, 0)
     later = make(12)._draw(replace(batch, target=batch.target[:GROUP], first=GROUP))
     assert torch.equal(later.images, images[GROUP : 2 * GROUP])
 
@@ -188,7 +188,7 @@ def test_what_an_unfinished_step_remembered_is_dropped():
         (half_way, [halves[0], *halves]),
     ):
         for rows in seen:
-            term(part_of(0, rows, Draws(3).go_to(1, 0)))
+            term(part_of(0, rows, Draws(3).set_step(1, 0)))
         assert len(term._parts) == 2
         term.after_step(Alone())
         assert term._parts == []
@@ -198,13 +198,13 @@ def test_what_an_unfinished_step_remembered_is_dropped():
 def test_banks_move_once_a_step_and_not_before():
     crd = make(12)
     before = crd.student_bank.clone()
-    crd(part_of(0, slice(0, SIZE), Draws(3).go_to(1, 0)))
+    crd(part_of(0, slice(0, SIZE), Draws(3).set_step(1, 0)))
     assert torch.equal(crd.student_bank, before)
     context = TermContext(CLASSES, LABELS, 0, *outputs_of(0)[:2], group=GROUP)
     spec = MethodSpec(terms=[TermSpec(term="crd", version=2, settings={"negatives": 12})])
     objective = Objective(spec, context).double()
     objective.begin_epoch(1)
-    objective(part_of(0, slice(0, SIZE), Draws(3).go_to(1, 0)))
+    objective(part_of(0, slice(0, SIZE), Draws(3).set_step(1, 0)))
     banks = [objective.terms["crd"].student_bank.clone()]
     objective.after_step(Alone())
     moved = (objective.terms["crd"].student_bank != banks[0]).any(dim=1).nonzero().flatten()

@@ -209,7 +209,7 @@ def test_two_steps_are_those_of_the_formula_and_of_all_images_scored(monkeypatch
     for step in range(2):
         places = torch.arange(6) + 7 * step
         batch = make_batch(student, teacher, LABELS[places], indices=places)
-        batch.draws.go_to(1, step)
+        batch.draws.set_step(1, step)
         images = crd.others.draw(batch.target, 12, batch.draws.generator("CRD's negatives"))
         expected = 0.0
         sides = (
@@ -228,7 +228,7 @@ def test_two_steps_are_those_of_the_formula_and_of_all_images_scored(monkeypatch
             expected = expected - contrast.mean()
         inputs = [*crd.parameters(), student.pooled, teacher.pooled]
         slopes = torch.autograd.grad(expected, inputs)
-        batch.draws.go_to(1, step)
+        batch.draws.set_step(1, step)
         loss = crd(batch)
         assert loss.item() == pytest.approx(expected.item(), rel=1e-10)
         torch.testing.assert_close(torch.autograd.grad(loss, inputs), slopes, rtol=1e-9, atol=1e-12)

@@ -18,8 +18,14 @@ from torch import Tensor
 from torchvision.datasets import CIFAR100
 
 from skd.common.errors import UnknownNameError
-from skd.data import data_root, dataset_names, digits, load, synthetic
-from skd.data.images import DataError, Images, limit, stratified_order, validation_split
+from skd.data import data_root, dataset_names, digits, load_dataset, synthetic
+from skd.data.images import (
+    DataError,
+    Images,
+    limit_training_images,
+    stratified_order,
+    validation_split,
+)
 from skd.study.spec import DatasetSpec
 
 
@@ -27,7 +33,7 @@ from skd.study.spec import DatasetSpec
 def cifar(cifar_root: Path) -> Iterator[Images]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SKD_DATA", str(cifar_root))
-        yield load(DatasetSpec(name="cifar100"))
+        yield load_dataset(DatasetSpec(name="cifar100"))
 
 
 def numbered(labels: Tensor, test: int = 3) -> Images:
@@ -108,7 +114,7 @@ def test_missing_cifar100_says_where_it_belongs(monkeypatch, tmp_path: Path, err
     monkeypatch.setattr(CIFAR100, "download", refuse)
     monkeypatch.setenv("SKD_DATA", str(tmp_path / "nowhere"))
     with pytest.raises(DataError) as caught:
-        load(DatasetSpec(name="cifar100"))
+        load_dataset(DatasetSpec(name="cifar100"))
     for words in (str(tmp_path / "nowhere" / "cifar-100-python"), "SKD_DATA", str(error)):
         assert words in str(caught.value)
 
@@ -162,36 +168,36 @@ def test_validation_split_parts_the_training_images_and_drops_the_test_images():
 def test_limit_is_balanced_and_nested(count: int):
     labels = torch.arange(600) % 6
     images = numbered(labels)
-    limited = limit(images, count)
+    limited = limit_training_images(images, count)
     kept = places(limited.train_images)
     assert len(set(kept)) == count
     assert torch.equal(limited.train_labels, labels[kept])
     seen = torch.bincount(limited.train_labels, minlength=6)
     assert seen.max() - seen.min() <= 1
-    assert set(places(limit(images, max(1, count // 2)).train_images)) <= set(kept)
+    assert set(places(limit_training_images(images, max(1, count // 2)).train_images)) <= set(kept)
     assert torch.equal(limited.test_images, images.test_images)
 
 
 def test_limit_is_pinned_by_a_small_case():
-    limited = limit(numbered(torch.arange(600) % 6), 8)
+    limited = limit_training_images(numbered(torch.arange(600) % 6), 8)
     assert places(limited.train_images) == [93, 125, 272, 276, 292, 472, 547, 548]
 
 
 def test_limit_beyond_the_images_is_refused():
     with pytest.raises(DataError, match=r"601 .* 600"):
-        limit(numbered(torch.arange(600) % 6), 601)
+        limit_training_images(numbered(torch.arange(600) % 6), 601)
 
 
 def test_a_spec_takes_its_limit_from_what_the_split_left():
-    whole = load(DatasetSpec(name="digits", split="validation"))
+    whole = load_dataset(DatasetSpec(name="digits", split="validation"))
     assert (len(whole.train_labels), len(whole.test_labels)) == (900, 100)
-    part = load(DatasetSpec(name="digits", split="validation", train_limit=100))
+    part = load_dataset(DatasetSpec(name="digits", split="validation", train_limit=100))
     assert torch.equal(part.test_images, whole.test_images)
     rows = {image.numpy().tobytes() for image in whole.train_images}
     assert all(image.numpy().tobytes() in rows for image in part.train_images)
     assert torch.bincount(part.train_labels).tolist() == [10] * 10
     with pytest.raises(DataError, match="901"):
-        load(DatasetSpec(name="digits", split="validation", train_limit=901))
+        load_dataset(DatasetSpec(name="digits", split="validation", train_limit=901))
 
 
 # The sets that need no files.
@@ -236,7 +242,7 @@ def test_synthetic_is_the_same_every_time():
     first = synthetic.load(Path())
     torch.manual_seed(2)
     np.random.seed(2)
-    second = load(DatasetSpec(name="synthetic"))
+    second = load_dataset(DatasetSpec(name="synthetic"))
     assert_sound(first, 272, 100, 10, 32)
     for part in ("train_images", "train_labels", "test_images", "test_labels"):
         assert torch.equal(getattr(first, part), getattr(second, part))
@@ -249,7 +255,7 @@ def test_unknown_data_set_is_told_with_the_known_ones():
     assert not {"images", "views"} & set(dataset_names())
     for name in ("cifar10", "views", "nothing"):
         with pytest.raises(UnknownNameError) as caught:
-            load(DatasetSpec(name=name))
+            load_dataset(DatasetSpec(name=name))
         assert all(known in str(caught.value) for known in (name, *dataset_names()))
 
 

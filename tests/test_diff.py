@@ -7,8 +7,8 @@ import pytest
 from reported import FIRST, THIRD, filled, make_card, make_record
 from typer.testing import CliRunner
 
-from report.equivalence.differences import compare_sets
-from report.findings import find
+from report.diff.differences import compare_sets
+from report.findings import read_findings
 from skd.cli import main
 from skd.cli.diff import DiffError
 from skd.store.store import Store
@@ -32,10 +32,10 @@ def sets(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_sets_are_compared_run_by_run_and_cell_by_cell(sets) -> None:
     study = filled(sets[0].parent / "again")
-    found = compare_sets(*(find(study, folder) for folder in sets))
+    found = compare_sets(*(read_findings(study, folder) for folder in sets))
     assert (found.equal, found.unequal, found.only_a, found.only_b) == (23, 3, 0, 0)
-    assert found.environments["torch"] == ({"2.15.0": 26}, {"2.15.0": 23, "2.11.0": 3})
-    assert "skd" not in found.environments
+    assert found.environment_differences["torch"] == ({"2.15.0": 26}, {"2.15.0": 23, "2.11.0": 3})
+    assert "skd" not in found.environment_differences
     cells = {(c.a.pair, c.a.method): c for c in found.cells}
     assert len(cells) == 11
     kd = cells["vgg13 → MobileNetV2", "kd"]
@@ -50,7 +50,7 @@ def test_a_verdict_that_comes_to_be_is_a_flipped_one(sets) -> None:
     study = filled(sets[0].parent / "again")
     for run in study.cell(THIRD, "dkd").runs.values():
         Store(sets[0]).run(run).record_path.unlink()
-    found = compare_sets(*(find(study, folder) for folder in sets))
+    found = compare_sets(*(read_findings(study, folder) for folder in sets))
     (dkd,) = (cell for cell in found.cells if cell.a.method == "dkd")
     assert (dkd.verdicts, dkd.difference) == (("not run", "higher"), None)
     assert found.only_b == 3
@@ -58,8 +58,8 @@ def test_a_verdict_that_comes_to_be_is_a_flipped_one(sets) -> None:
 
 def test_a_set_beside_itself_differs_in_nothing(sets) -> None:
     study = filled(sets[0].parent / "again")
-    found = compare_sets(find(study, sets[0]), find(study, sets[0]))
-    assert (found.unequal, found.only_a, found.environments) == (0, 0, {})
+    found = compare_sets(read_findings(study, sets[0]), read_findings(study, sets[0]))
+    assert (found.unequal, found.only_a, found.environment_differences) == (0, 0, {})
     assert not any(cell.flipped or cell.separated for cell in found.cells)
 
 
@@ -69,7 +69,7 @@ def test_other_teachers_are_told(sets) -> None:
         card = make_card(study, "resnet56", sha256=sha * 32)
         record = make_record(study.cell(FIRST, "kd"), 0, 70.0, teacher=card)
         Store(folder).run(record.id).write(record)
-    found = compare_sets(*(find(study, folder) for folder in sets))
+    found = compare_sets(*(read_findings(study, folder) for folder in sets))
     told = {(c.a.pair, c.a.method): c.teachers for c in found.cells}
     assert told["resnet56 → resnet20", "kd"] is False
     assert told["resnet56 → resnet20", "skd"] is None

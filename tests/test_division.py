@@ -11,13 +11,13 @@ import pytest
 import tiny
 import torch
 
-from skd.data import load as load_images
+from skd.data import load_dataset as load_images
 from skd.models import build_model
-from skd.training.data_parallel import Division, DivisionError
-from skd.training.distributed import Single
-from skd.training.execution import choose
+from skd.training.data_parallel import BatchPartition, DivisionError
+from skd.training.distributed import SingleProcess
+from skd.training.execution import choose_execution
 from skd.training.loop import Training
-from skd.training.resources import Material
+from skd.training.resources import DeviceDataset
 from skd.training.teacher import LiveTeacher
 
 CPU = torch.device("cpu")
@@ -42,7 +42,7 @@ def study_of(recipe: dict[str, Any], settings: dict[str, Any], methods: list[str
 
 def training_of(
     method: str,
-    division: Division | None = None,
+    division: BatchPartition | None = None,
     recipe: dict[str, Any] = RECIPE,
     settings: dict[str, Any] = GROUPED,
 ) -> Training:
@@ -54,7 +54,9 @@ def training_of(
         torch.manual_seed(3)
         network = build_model("resnet8", 10).eval().requires_grad_(False)
     teacher = None if alone else LiveTeacher(network.to(torch.get_default_dtype()))
-    return Training(cell.run(0), Material(few, CPU), teacher, choose("cpu", 1), division)
+    return Training(
+        cell.run(0), DeviceDataset(few, CPU), teacher, choose_execution("cpu", 1), division
+    )
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def moved(training: Training) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_steps_in_parts_are_whole_steps(double, method: str) -> None:
-    whole, parts = training_of(method), training_of(method, Division(accumulate=4))
+    whole, parts = training_of(method), training_of(method, BatchPartition(accumulate=4))
     for _ in range(3):  # past the first epoch
         for training in (whole, parts):
             if training.step == training.steps_per_epoch:
@@ -90,7 +92,7 @@ def test_steps_in_parts_are_whole_steps(double, method: str) -> None:
 
 
 @dataclass(frozen=True)
-class Several(Single):
+class Several(SingleProcess):
     """Stands for a team of which nothing is asked."""
 
     rank: int = 0
@@ -102,7 +104,7 @@ def test_the_parts_of_all_processes_are_the_batch(processes: int, accumulate: in
     seen = [
         place
         for rank in range(processes)
-        for part in Division(Several(rank, processes), accumulate).parts(64)
+        for part in BatchPartition(Several(rank, processes), accumulate).parts(64)
         for place in part
     ]
     assert seen == list(range(64))
@@ -121,23 +123,23 @@ def test_what_cannot_be_divided_is_refused(
     recipe: dict[str, Any], accumulate: int, said: str
 ) -> None:
     with pytest.raises(DivisionError, match=said):
-        training_of("kd", Division(accumulate=accumulate), {**RECIPE, **recipe})
+        training_of("kd", BatchPartition(accumulate=accumulate), {**RECIPE, **recipe})
 
 
 def test_what_sees_the_whole_batch_is_not_divided() -> None:
     ungrouped = {**GROUPED, "simplifier": {}}
     training_of("skd", settings=ungrouped)
     with pytest.raises(DivisionError, match="group"):
-        training_of("skd", Division(accumulate=2), settings=ungrouped)
+        training_of("skd", BatchPartition(accumulate=2), settings=ungrouped)
     with pytest.raises(DivisionError, match="rkd"):
-        training_of("rkd", Division(accumulate=2))
+        training_of("rkd", BatchPartition(accumulate=2))
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:
     training = training_of("student")
     recipe = training.spec.recipe.model_copy(update={"batch_size": 96})
     with pytest.raises(DivisionError, match="80 training images make no batch of 96"):
-        Division().check(recipe, training.objective, 80)
+        BatchPartition().check(recipe, training.objective, 80)
 
 
 def test_the_last_batch_is_dropped_where_the_recipe_says_so() -> None:
@@ -162,12 +164,12 @@ def test_groups_change_the_run_and_its_identity() -> None:
 
 
 def test_a_copy_of_the_teams_face() -> None:
-    """`Single` answers for one process as `Processes` does for several."""
-    team = Single()
+    """`SingleProcess` answers for one process as `Processes` does for several."""
+    team = SingleProcess()
     rows = torch.arange(3)
-    assert team.gathered(rows) is rows
-    assert team.told(lambda: 4) == 4
-    assert team.most(2) == 2
+    assert team.all_gather(rows) is rows
+    assert team.broadcast(lambda: 4) == 4
+    assert team.all_reduce_max(2) == 2
     total = copy.deepcopy(rows)
     team.add([total])
     assert torch.equal(total, rows)

@@ -12,10 +12,15 @@ from reported import ACCURACY, FIRST, PAIRS, THIRD, filled, make_card, make_reco
 from statsmodels.stats.weightstats import DescrStatsW, ttost_paired
 from typer.testing import CliRunner
 
-from report.equivalence.differences import UNRECORDED, compare_sets, execution_of
-from report.equivalence.equivalence import SetEquivalence, equivalence_of, outcome_of
-from report.findings import find
-from report.statistics.intervals import Difference, averaged, mean_difference, paired_difference
+from report.diff.differences import EXECUTION_DEFAULTS, compare_sets, recorded_execution
+from report.diff.equivalence import SetEquivalence, assess_equivalence, equivalence_outcome
+from report.findings import read_findings
+from report.statistics.intervals import (
+    Difference,
+    average_by_seed,
+    mean_difference,
+    paired_difference,
+)
 from skd.cli import main
 from skd.cli.diff import DiffError
 from skd.store.records import Failure
@@ -49,7 +54,7 @@ def test_it_is_statsmodels_tost_of_pairs(values, margin) -> None:
     assert found.p_within(margin) == pytest.approx(p, rel=1e-6, abs=1e-12)
     assume(abs(p - 0.05) > 1e-9)
     assert found.within(margin) == (p < 0.05)
-    assert (outcome_of(found, margin) == "equivalent") == (p < 0.05)
+    assert (equivalence_outcome(found, margin) == "equivalent") == (p < 0.05)
 
 
 @relaxed
@@ -62,7 +67,7 @@ def test_not_equivalent_is_shown_to_be_larger_by_one_test(values, margin) -> Non
     smaller = reference.ttest_mean(-margin, alternative="smaller")[1]
     assume(abs(larger - 0.05) > 1e-9)
     assume(abs(smaller - 0.05) > 1e-9)
-    found = outcome_of(mean_difference(differences), margin)
+    found = equivalence_outcome(mean_difference(differences), margin)
     assert (found == "not equivalent") == (min(larger, smaller) < 0.05)
 
 
@@ -72,7 +77,7 @@ def test_the_order_of_the_sets_does_not_matter(values, margin) -> None:
     there = mean_difference((b - a for a, b in values), STEP)
     back = mean_difference((a - b for a, b in values), STEP)
     assume(abs(there.p_within(margin) - 0.05) > 1e-9)
-    assert outcome_of(there, margin) == outcome_of(back, margin)
+    assert equivalence_outcome(there, margin) == equivalence_outcome(back, margin)
     assert there.p_within(margin) == pytest.approx(back.p_within(margin))
 
 
@@ -85,19 +90,19 @@ def test_the_accuracies_step_counts_as_spread() -> None:
 
 def test_one_pair_or_none_is_undecided() -> None:
     one = mean_difference([0.0], STEP)
-    assert (one.within(9.0), one.beyond(0.1), one.p_within(9.0)) == (None, None, None)
-    assert outcome_of(one, 9.0) == outcome_of(None, 9.0) == "undecided"
+    assert (one.within(9.0), one.is_beyond(0.1), one.p_within(9.0)) == (None, None, None)
+    assert equivalence_outcome(one, 9.0) == equivalence_outcome(None, 9.0) == "undecided"
 
 
 def test_without_any_spread_the_mean_decides() -> None:
     sure = Difference(3, 0.5, 0.0, 2)
     assert (sure.within(0.5), sure.p_within(0.5)) == (True, 0.0)
-    assert (sure.within(0.4), sure.beyond(0.4), sure.p_within(0.4)) == (False, True, 1.0)
+    assert (sure.within(0.4), sure.is_beyond(0.4), sure.p_within(0.4)) == (False, True, 1.0)
 
 
 def test_averages_are_over_the_seeds_that_all_have() -> None:
-    assert averaged([{0: 1.0, 1: 2.0, 2: 9.0}, {1: 4.0, 0: 3.0}]) == {0: 2.0, 1: 3.0}
-    assert averaged([{0: 1.0}, {1: 1.0}]) == averaged([]) == {}
+    assert average_by_seed([{0: 1.0, 1: 2.0, 2: 9.0}, {1: 4.0, 0: 3.0}]) == {0: 2.0, 1: 3.0}
+    assert average_by_seed([{0: 1.0}, {1: 1.0}]) == average_by_seed([]) == {}
 
 
 def test_what_an_older_record_lacks_is_what_was_done_then() -> None:
@@ -108,14 +113,14 @@ def test_what_an_older_record_lacks_is_what_was_done_then() -> None:
     neutral = {name: extra["neutral"] for name, extra in extras.items() if "neutral" in extra}
     chosen = {name: value for name, value in neutral.items() if value is not None}
     assert {**chosen, "sharing": 1, "processes": 1, "accumulate": 1} == {
-        **UNRECORDED,
+        **EXECUTION_DEFAULTS,
         "teacher": "live",
     }
     study = make_study()
     record = make_record(study.cell(FIRST, "kd"), 0, 70.0, execution={"sessions": ["x"]})
-    assert execution_of(record) == UNRECORDED
+    assert recorded_execution(record) == EXECUTION_DEFAULTS
     taught = record.model_copy(update={"teacher": make_card(study, "resnet56")})
-    assert execution_of(taught) == {**UNRECORDED, "teacher": "live"}
+    assert recorded_execution(taught) == {**EXECUTION_DEFAULTS, "teacher": "live"}
 
 
 # Two result sets.
@@ -155,7 +160,7 @@ def fail(study: Expansion, folder: Path, pair: str, method: str, seed: int) -> N
 
 
 def judged(study: Expansion, a: Path, b: Path, margin: float = 0.5) -> SetEquivalence:
-    return equivalence_of(find(study, a), find(study, b), margin)
+    return assess_equivalence(read_findings(study, a), read_findings(study, b), margin)
 
 
 def outcomes(found: SetEquivalence) -> Mapping[str, str]:
@@ -225,7 +230,7 @@ def test_runs_of_another_identity_are_not_compared(sets) -> None:
     cell = other.cell(FIRST, "kd")
     for seed in cell.runs:
         Store(b).run(cell.runs[seed]).write(make_record(cell, seed, 70.0))
-    found = equivalence_of(find(study, a), find(other, b), 0.5)
+    found = assess_equivalence(read_findings(study, a), read_findings(other, b), 0.5)
     assert outcomes(found) == {f"{FIRST}/kd": "undecided"}
     assert (found.cells[0].difference, found.pooled, found.shown) == (None, None, False)
     (kd,) = [runs for runs in found.unpaired if runs.cell == f"{FIRST}/kd"]
@@ -274,14 +279,16 @@ def test_other_teachers_are_said(sets) -> None:
 
 def test_nothing_in_common_is_not_equivalent(sets, tmp_path: Path) -> None:
     study, a, _ = sets
-    found = equivalence_of(find(study, a), find(study, tmp_path / "none"), 0.5)
+    found = assess_equivalence(
+        read_findings(study, a), read_findings(study, tmp_path / "none"), 0.5
+    )
     assert (found.cells, found.pooled, found.shown) == ((), None, False)
 
 
 def test_ways_of_executing_are_listed_where_they_differ(sets) -> None:
     study, a, b = sets
     execute(study, b, small, environment={"torch": "2.15.0", "sources": "a" * 16})
-    found = compare_sets(find(study, a), find(study, b)).environments
+    found = compare_sets(read_findings(study, a), read_findings(study, b)).environment_differences
     assert found["execution.precision"] == ({"float32": 12}, {"bfloat16": 12})
     assert found["execution.compiled"] == ({"no": 12}, {"yes": 12})
     assert found["execution.kernels"] == ({"none": 12}, {"h100": 12})

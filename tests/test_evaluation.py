@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from skd.data.images import Images
-from skd.data.views import TEST_BATCH, ViewMaker
+from skd.data.views import TEST_BATCH, PixelViews
 from skd.training.evaluation import Evaluator
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def make_images(labels: list[int], classes: int) -> Images:
 
 def make_evaluator(labels: list[int], classes: int) -> Evaluator:
     images = make_images(labels, classes)
-    return Evaluator(images, ViewMaker(images, CPU))
+    return Evaluator(images, PixelViews(images, CPU))
 
 
 def make_model(classes: int) -> nn.Sequential:
@@ -95,7 +95,7 @@ def test_logits_are_in_order_in_evaluation_mode_and_leave_the_model_alone(traini
     images = make_images([i % 5 for i in range(count)], 5)
     model = make_model(5).train(training)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    logits = Evaluator(images, ViewMaker(images, CPU)).logits(model)
+    logits = Evaluator(images, PixelViews(images, CPU)).logits(model)
     assert [module.training for module in model.modules()] == [training] * 5
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])

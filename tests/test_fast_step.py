@@ -18,14 +18,14 @@ from skd.common.errors import DeviceFailedError, InterruptedRunError, RunFailedE
 from skd.randomness import Draws
 from skd.store.records import Record
 from skd.store.store import Store
-from skd.training.execution import choose, frozen
-from skd.training.lanes import in_lanes
+from skd.training.execution import choose_execution, load_execution
+from skd.training.lanes import run_in_lanes
 from skd.training.loop import Training
-from skd.training.resources import Materials
-from skd.training.runs import complete
-from skd.training.schedule import make_optimizer
+from skd.training.optimizer import make_optimizer
+from skd.training.resources import Resources
+from skd.training.runs import complete_run
 from skd.training.teacher import LiveTeacher
-from skd.training.teachers import train_teacher
+from skd.training.teacher_setup import train_teacher
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,8 @@ def double() -> Iterator[None]:
 def test_ten_steps_fast_are_ten_steps_plain(double, method: str, teacher: LiveTeacher) -> None:
     teacher = LiveTeacher(copy.deepcopy(teacher.network).double())
     fast, plain = (
-        train(training_of(method, teacher, choose("cpu", 1, step))) for step in ("fast", "plain")
+        train(training_of(method, teacher, choose_execution("cpu", 1, step)))
+        for step in ("fast", "plain")
     )
     assert fast.keys() == plain.keys()
     assert fast["student.conv1.weight"].dtype == torch.float64
@@ -56,7 +57,9 @@ def test_ten_steps_fast_are_ten_steps_plain(double, method: str, teacher: LiveTe
 
 
 def test_fast_is_another_memory_format_and_optimiser(teacher: LiveTeacher) -> None:
-    fast, plain = (training_of("kd", teacher, choose("cpu", 1, s)) for s in ("fast", "plain"))
+    fast, plain = (
+        training_of("kd", teacher, choose_execution("cpu", 1, s)) for s in ("fast", "plain")
+    )
     weights = [training.student.conv1.weight for training in (fast, plain)]
     assert [w.is_contiguous(memory_format=torch.channels_last) for w in weights] == [True, False]
     assert [t.optimizer.defaults["fused"] for t in (fast, plain)] == [True, False]
@@ -93,11 +96,11 @@ def test_nothing_is_read_back_within_an_epoch(method: str, teacher: LiveTeacher)
 
 
 def test_draws_are_of_their_step_whenever_they_are_made() -> None:
-    first = Draws(3).go_to(2, 5).generator("a")
+    first = Draws(3).set_step(2, 5).generator("a")
     one = torch.rand(4, generator=first)
-    later = Draws(3).go_to(1, 1)
+    later = Draws(3).set_step(1, 1)
     later.generator("a")
-    later.go_to(2, 5)  # seeds what is known, so that a recorded step need not
+    later.set_step(2, 5)  # seeds what is known, so that a recorded step need not
     assert torch.equal(torch.rand(4, generator=later.generator("a")), one)
     assert not torch.equal(torch.rand(4, generator=later.generator("b")), one)
     assert later.generators == (later.generator("a"), later.generator("b"))
@@ -130,7 +133,7 @@ def test_fused_sgd_is_the_formula_from_the_first_step_on(teacher, nesterov: bool
 def test_bfloat16_is_near_float32_and_evaluates_in_float32(method, teacher) -> None:
     found = []
     for precision in ("float32", "bfloat16"):
-        training = training_of(method, teacher, choose("cpu", 1, precision=precision))
+        training = training_of(method, teacher, choose_execution("cpu", 1, precision=precision))
         dtypes: list[torch.dtype] = []
         training.student.conv1.register_forward_hook(
             lambda _m, _i, out, dtypes=dtypes: dtypes.append(out.dtype)
@@ -148,7 +151,7 @@ def test_bfloat16_is_near_float32_and_evaluates_in_float32(method, teacher) -> N
 def test_an_older_run_goes_on_in_the_plain_way(tmp_path: Path) -> None:
     """What a run was begun with before there was a choice is not what is chosen now."""
     (tmp_path / "execution.json").write_text('{"device": "cpu", "threads": 1}')
-    kept = frozen(tmp_path)
+    kept = load_execution(tmp_path)
     assert (kept.step, kept.precision, kept.teacher) == ("plain", "float32", "live")
     assert kept.threads == 1
 
@@ -161,7 +164,7 @@ def run_lanes(
     results: Path, lanes: int, runs: list[tuple[str, int]] = LANES, **options: Any
 ) -> dict[tuple[str, int], Record | Exception]:
     """Train runs side by side; return what came of each."""
-    store, materials = Store(results), Materials()
+    store, materials = Store(results), Resources()
     node = FEW.teachers[0]
     teacher = store.teacher(node.id)
     train_teacher(node.spec, teacher, tiny.options(), "teacher")
@@ -175,13 +178,13 @@ def run_lanes(
         how = tiny.options(sharing=lanes, **options)
         taught = None if alone else teacher
         try:
-            found[run] = complete(cell.run(seed), entry, how, f"{run}", taught, materials)
+            found[run] = complete_run(cell.run(seed), entry, how, f"{run}", taught, materials)
         except DeviceFailedError:
             raise
         except RunFailedError as error:
             found[run] = error
 
-    in_lanes(work, runs, lanes)
+    run_in_lanes(work, runs, lanes)
     return found
 
 
@@ -261,5 +264,5 @@ def test_after_an_error_no_further_lane_is_begun() -> None:
     for lanes in (1, 2):
         begun.clear()
         with pytest.raises(ArithmeticError, match="the first"):
-            in_lanes(work, range(1000), lanes)
+            run_in_lanes(work, range(1000), lanes)
         assert len(begun) < 1000

@@ -11,7 +11,7 @@ from skd.common.files import (
     check_writable_folder,
     write_atomically,
 )
-from skd.common.system_errors import explained
+from skd.common.system_errors import explain_os_error
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_a_path_that_cannot_be_written_is_told_with_what_is_in_the_way(
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(UnwritableError) as caught:
         write(tmp_path / path)
-    said = explained(caught.value)
+    said = explain_os_error(caught.value)
     assert said.startswith(f"{tmp_path / path} cannot be written: ")
     assert why in said
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["file", "folder", "link"]
@@ -43,7 +43,7 @@ def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UnwritableError) as caught:
         check_writable_folder(tmp_path / "file")
-    assert f"written: {tmp_path / 'file'} is not a folder; move" in explained(caught.value)
+    assert f"written: {tmp_path / 'file'} is not a folder; move" in explain_os_error(caught.value)
 
 
 def test_what_can_be_written_leaves_no_trace_before_it_is(tmp_path: Path) -> None:

@@ -11,20 +11,20 @@ import tiny
 import torch
 
 from skd.common.errors import InterruptedRunError
-from skd.data import load as load_images
-from skd.data.views import ViewMaker, epoch_order
-from skd.jobs.launch import together
+from skd.data import load_dataset as load_images
+from skd.data.views import PixelViews, epoch_order
+from skd.jobs.torchrun import torchrun_command
 from skd.losses.discovery import term_classes
 from skd.store.records import Record
 from skd.store.store import Store
 from skd.study.expansion import Expansion
-from skd.training.data_parallel import Division
-from skd.training.execution import choose
-from skd.training.lanes import in_lanes
-from skd.training.resources import Materials
-from skd.training.runs import complete
-from skd.training.teacher_views import make_teacher_views
-from skd.training.teachers import train_teacher
+from skd.training.data_parallel import BatchPartition
+from skd.training.execution import choose_execution
+from skd.training.lanes import run_in_lanes
+from skd.training.resources import Resources
+from skd.training.runs import complete_run
+from skd.training.stored_views import make_teacher_views
+from skd.training.teacher_setup import train_teacher
 
 pytestmark = [
     pytest.mark.gpu,
@@ -42,7 +42,7 @@ def test_views_are_the_same_on_cpu_and_gpu() -> None:
     order = epoch_order(3, 2, len(images.train_labels))[:64]
     batches = []
     for device in (torch.device("cpu"), torch.device("cuda")):
-        maker = ViewMaker(images, device)
+        maker = PixelViews(images, device)
         numbers = maker.draw(3, 2)[order.to(device)]
         batches.append(maker.batch(order.to(device), numbers).cpu())
     torch.testing.assert_close(*batches, rtol=0, atol=1e-6)
@@ -51,7 +51,7 @@ def test_views_are_the_same_on_cpu_and_gpu() -> None:
 @pytest.mark.recording
 @pytest.mark.parametrize("method", ["few-negatives", *METHODS])
 def test_a_run_on_a_gpu_repeats_and_resumes_bit_for_bit(tmp_path: Path, method: str) -> None:
-    gpu = {"execution": choose("cuda", 1)}
+    gpu = {"execution": choose_execution("cuda", 1)}
     expansion = tiny.study(methods=[FEW_NEGATIVES, *METHODS], **MOVING)
     # The teacher is trained on the CPU, as `tiny.run` does.
     whole = tiny.run(expansion, tmp_path / "whole", method, **gpu)
@@ -67,7 +67,7 @@ def test_a_run_on_a_gpu_repeats_and_resumes_bit_for_bit(tmp_path: Path, method: 
 def test_a_run_begun_on_a_gpu_is_near_the_same_run_on_a_cpu(tmp_path: Path) -> None:
     expansion = tiny.study(recipe={"epochs": 1, "milestones": []})
     cpu = tiny.run(expansion, tmp_path / "cpu", "kd")
-    gpu = tiny.run(expansion, tmp_path / "gpu", "kd", execution=choose("cuda", 1))
+    gpu = tiny.run(expansion, tmp_path / "gpu", "kd", execution=choose_execution("cuda", 1))
     assert gpu.epochs[0].train_losses == pytest.approx(cpu.epochs[0].train_losses, rel=0.02)
 
 
@@ -79,13 +79,13 @@ def test_a_step_is_recorded_and_the_same_as_eager_bit_for_bit(
     settings = {**MOVING["settings"], "dkd": {"warmup_epochs": 2}}
     methods = ["student", "dkd", "skd+crd", "reviewkd"]
     expansion = tiny.study(methods=methods, settings=settings)
-    gpu = {"execution": choose("cuda", 1)}
+    gpu = {"execution": choose_execution("cuda", 1)}
     recorded = {name: tiny.run(expansion, tmp_path / "recorded", name, **gpu) for name in methods}
 
     def refused(*_: object) -> None:
         raise RuntimeError("not today")
 
-    monkeypatch.setattr("skd.training.loop.record", refused)
+    monkeypatch.setattr("skd.training.loop.record_graph", refused)
     for name, record in recorded.items():
         assert record.execution["recording"] == "recorded as a CUDA graph", name
         eager = tiny.run(expansion, tmp_path / "eager", name, **gpu)
@@ -97,7 +97,7 @@ def test_a_step_is_recorded_and_the_same_as_eager_bit_for_bit(
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_recorded(tmp_path: Path, method: str) -> None:
     expansion = tiny.study(methods=METHODS, recipe={"epochs": 1, "milestones": []})
-    record = tiny.run(expansion, tmp_path, method, execution=choose("cuda", 1))
+    record = tiny.run(expansion, tmp_path, method, execution=choose_execution("cuda", 1))
     assert record.execution["recording"] == "recorded as a CUDA graph"
 
 
@@ -106,7 +106,7 @@ def test_fast_steps_are_near_plain_ones(tmp_path: Path, method: str) -> None:
     recipe = {"epochs": 1, "milestones": [], "learning_rate": 0.01}
     expansion = tiny.study(methods=["student", "kd", "skd+dkd", "reviewkd"], recipe=recipe)
     fast, plain = (
-        tiny.run(expansion, tmp_path / step, method, execution=choose("cuda", 1, step))
+        tiny.run(expansion, tmp_path / step, method, execution=choose_execution("cuda", 1, step))
         for step in ("fast", "plain")
     )
     assert fast.epochs[0].train_losses == pytest.approx(plain.epochs[0].train_losses, rel=0.02)
@@ -115,7 +115,7 @@ def test_fast_steps_are_near_plain_ones(tmp_path: Path, method: str) -> None:
 @pytest.mark.recording
 def test_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
     expansion = tiny.study(seeds=4)
-    store, materials, gpu = Store(tmp_path / "lanes"), Materials(), choose("cuda", 1)
+    store, materials, gpu = Store(tmp_path / "lanes"), Resources(), choose_execution("cuda", 1)
     alone = {
         seed: tiny.run(expansion, tmp_path / "alone", "skd", seed, execution=gpu)
         for seed in expansion.seeds
@@ -127,9 +127,9 @@ def test_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
 
     def work(seed: int) -> None:
         entry, how = store.run(cell.runs[seed]), tiny.options(execution=gpu, sharing=4)
-        found[seed] = complete(cell.run(seed), entry, how, f"{seed}", teacher, materials)
+        found[seed] = complete_run(cell.run(seed), entry, how, f"{seed}", teacher, materials)
 
-    in_lanes(work, expansion.seeds, 4)
+    run_in_lanes(work, expansion.seeds, 4)
     assert {k: tiny.numbers(v) for k, v in found.items()} == {
         k: tiny.numbers(v) for k, v in alone.items()
     }
@@ -138,7 +138,7 @@ def test_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("precision", ["float16", "float32"])
 def test_stored_views_are_the_live_teachers(tmp_path: Path, precision: str) -> None:
     expansion = tiny.study(methods=["student", "skd+crd"], recipe={"epochs": 1, "milestones": []})
-    gpu = choose("cuda", 1)
+    gpu = choose_execution("cuda", 1)
     live = tiny.run(expansion, tmp_path, "skd+crd", execution=gpu)
     entry = Store(tmp_path).teacher(expansion.teachers[0].id)
     make_teacher_views(entry, expansion.dataset, ("logits", "pooled"), precision, gpu)
@@ -161,8 +161,8 @@ def eager_of(
         raise RuntimeError("not today")
 
     with monkeypatch.context() as patch:
-        patch.setattr("skd.training.loop.record", refused)
-        return tiny.run(expansion, folder, method, execution=choose("cuda", 1))
+        patch.setattr("skd.training.loop.record_graph", refused)
+        return tiny.run(expansion, folder, method, execution=choose_execution("cuda", 1))
 
 
 @pytest.mark.recording
@@ -171,13 +171,15 @@ def test_a_step_on_photos_is_recorded_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setenv("SKD_DATA", str(tmp_path))
-    monkeypatch.setattr("skd.training.resources.cores_of_one_process", lambda: workers)
+    monkeypatch.setattr("skd.training.resources.cores_per_process", lambda: workers)
     photos.make_folder(tmp_path / "made-up")
     settings = {"simplifier": {"group": 2}, "crd": {"negatives": 4}}
     expansion = tiny.study(
         dataset=photos.dataset("made-up"), recipe=DIVISIBLE, settings=settings, methods=["skd+crd"]
     )
-    recorded = tiny.run(expansion, tmp_path / "recorded", "skd+crd", execution=choose("cuda", 1))
+    recorded = tiny.run(
+        expansion, tmp_path / "recorded", "skd+crd", execution=choose_execution("cuda", 1)
+    )
     assert recorded.execution["recording"] == "recorded as a CUDA graph"
     eager = eager_of(monkeypatch, expansion, tmp_path / "eager", "skd+crd")
     assert tiny.numbers(eager) == tiny.numbers(recorded)
@@ -190,7 +192,9 @@ def test_gathered_negatives_are_recorded_bit_for_bit(
     """As where there are more images than can all be scored."""
     monkeypatch.setattr("baselines.crd.MOST_SCORED", 10)
     expansion = tiny.study(methods=["crd"], settings={"crd": {"negatives": 20}})
-    recorded = tiny.run(expansion, tmp_path / "recorded", "crd", execution=choose("cuda", 1))
+    recorded = tiny.run(
+        expansion, tmp_path / "recorded", "crd", execution=choose_execution("cuda", 1)
+    )
     assert recorded.execution["recording"] == "recorded as a CUDA graph"
     eager = eager_of(monkeypatch, expansion, tmp_path / "eager", "crd")
     assert tiny.numbers(eager) == tiny.numbers(recorded)
@@ -204,8 +208,8 @@ def test_parts_of_a_batch_on_a_gpu_are_near_the_whole(tmp_path: Path) -> None:
             expansion,
             tmp_path / str(count),
             "kd",
-            execution=choose("cuda", 1),
-            division=Division(accumulate=count),
+            execution=choose_execution("cuda", 1),
+            division=BatchPartition(accumulate=count),
         )
         for count in (1, 2)
     )
@@ -218,7 +222,7 @@ def test_two_gpus_train_what_one_does(tmp_path: Path) -> None:
     study, results = team_work.study_of(), tmp_path / "teachers"
     node = study.teachers[0]
     train_teacher(node.spec, Store(results).teacher(node.id), tiny.options(), "teacher")
-    command = together(["--unused"], 2)
+    command = torchrun_command(["--unused"], 2)
     command = [*command[: command.index("--module")], team_work.__file__, str(tmp_path / "two")]
     paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)])
     subprocess.run(
@@ -226,7 +230,12 @@ def test_two_gpus_train_what_one_does(tmp_path: Path) -> None:
     )
     for method in team_work.METHODS:
         team_work.train(
-            study, method, tmp_path / "one", results, Division(), execution=choose("cuda", 1)
+            study,
+            method,
+            tmp_path / "one",
+            results,
+            BatchPartition(),
+            execution=choose_execution("cuda", 1),
         )
         cell = study.cell(tiny.PAIR, method)
         one = Store(tmp_path / "one").run(cell.runs[0]).record()

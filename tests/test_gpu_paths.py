@@ -16,12 +16,12 @@ import torch
 from skd.common.errors import InterruptedRunError
 from skd.losses.objective import Objective
 from skd.store.store import Store
-from skd.training.execution import choose
+from skd.training.execution import choose_execution
 from skd.training.fast_paths import FastPaths
-from skd.training.lanes import in_lanes
-from skd.training.resources import Materials
-from skd.training.runs import complete
-from skd.training.teachers import train_teacher
+from skd.training.lanes import run_in_lanes
+from skd.training.resources import Resources
+from skd.training.runs import complete_run
+from skd.training.teacher_setup import train_teacher
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,7 +47,7 @@ print(tiny.numbers(record))
 
 
 def gpu(**more: Any) -> dict[str, Any]:
-    return {"execution": choose("cuda", 1), **more}
+    return {"execution": choose_execution("cuda", 1), **more}
 
 
 @pytest.mark.recording
@@ -88,7 +88,7 @@ def test_fresh_processes_with_empty_caches_compile_to_the_same_bits(tmp_path: Pa
 
 @pytest.mark.recording
 def test_compiled_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
-    store, materials = Store(tmp_path / "lanes"), Materials()
+    store, materials = Store(tmp_path / "lanes"), Resources()
     runs = [("kd", 0), ("kd", 1), ("skd+crd", 0), ("reviewkd", 0)]
     alone = {
         run: tiny.numbers(tiny.run(STUDY, tmp_path / "alone", *run, **gpu(paths=ALWAYS)))
@@ -103,10 +103,10 @@ def test_compiled_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
         cell = STUDY.cell(tiny.PAIR, run[0])
         how = tiny.options(**gpu(paths=ALWAYS), sharing=4)
         entry = store.run(cell.runs[run[1]])
-        record = complete(cell.run(run[1]), entry, how, f"{run}", teacher, materials)
+        record = complete_run(cell.run(run[1]), entry, how, f"{run}", teacher, materials)
         found[run] = tiny.numbers(record)
 
-    in_lanes(work, runs, 4)
+    run_in_lanes(work, runs, 4)
     assert found == alone
 
 

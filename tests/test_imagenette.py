@@ -15,12 +15,12 @@ import psutil
 import pytest
 import yaml
 
-from skd.study.sheet_files import STUDIES
+from skd.study.sheet_files import STUDIES_FOLDER
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-IMAGENET = yaml.safe_load((STUDIES / "imagenet.yaml").read_text())
+IMAGENET = yaml.safe_load((STUDIES_FOLDER / "imagenet.yaml").read_text())
 METHODS = [m if isinstance(m, str) else m["name"] for m in IMAGENET["methods"]]
 SAME = [name for name in METHODS if name not in ("student", "reviewkd")]
 SHEET = {

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from planned import GPU, study, timing, timings
 
 from skd.common.errors import FAILED, INTERRUPTED, SkdError, UnknownNameError
-from skd.common.lease import lease
+from skd.common.lease import hold_lease
 from skd.jobs import slurm
-from skd.jobs.driver import comment_of, orphans_of, study_of, take_over
-from skd.jobs.errors import JobError, find_errors, note_error
-from skd.jobs.overview import overview, projected_seconds
-from skd.jobs.workers import leave_note, run_workers, saving_margin
-from skd.planning.batches import Shape, entries_by_output, make_batches
-from skd.planning.estimates import estimate_run, usual_device
-from skd.planning.packing import count, lanes_that_help, runs_side_by_side
-from skd.planning.requests import batch_request, teacher_request
-from skd.planning.survey import survey
-from skd.store.records import Progress
-from skd.store.store import Entry, Store
+from skd.jobs.driver import become_driver, driverless_jobs, job_comment, study_of_comment
+from skd.jobs.overview import projected_seconds, study_overview
+from skd.jobs.snakemake_errors import JobError, find_job_errors, note_job_error
+from skd.jobs.workers import run_workers, saving_margin, write_failure_note
+from skd.planning.batches import JobShape, entries_by_rule_output, make_batches
+from skd.planning.estimates import default_device, estimate_run
+from skd.planning.job_resources import batch_job_resources, teacher_job_resources
+from skd.planning.side_by_side import parse_side_by_side, runs_side_by_side, useful_lanes
+from skd.planning.survey import survey_study
+from skd.store.records import ProgressNote
+from skd.store.store import Store, StoreEntry
 from skd.study.sheet import StudyError
 
 HOLD = (
@@ -43,7 +43,7 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def entry(tmp_path: Path) -> Entry:
+def entry(tmp_path: Path) -> StoreEntry:
     return Store(tmp_path).run("a" * 16)
 
 
@@ -80,7 +80,9 @@ def test_a_signal_is_passed_on_so_that_workers_save(tmp_path: Path, number: int)
     assert not outcome.requeued
 
 
-def test_a_killed_worker_leaves_a_note_for_what_it_trained(entry: Entry, tmp_path: Path) -> None:
+def test_a_killed_worker_leaves_a_note_for_what_it_trained(
+    entry: StoreEntry, tmp_path: Path
+) -> None:
     other = Store(tmp_path).run("b" * 16)
     code = "with lease(Path(sys.argv[1]), wait=False): os.kill(os.getpid(), signal.SIGKILL)"
     entries = {"pair/kd seed 0": entry, "pair/kd seed 1": other}
@@ -93,7 +95,7 @@ def test_a_killed_worker_leaves_a_note_for_what_it_trained(entry: Entry, tmp_pat
     assert other.failure() is None
 
 
-def test_one_who_is_asked_to_end_has_not_failed(entry: Entry, tmp_path: Path) -> None:
+def test_one_who_is_asked_to_end_has_not_failed(entry: StoreEntry, tmp_path: Path) -> None:
     code = "with lease(Path(sys.argv[1]), wait=False): os.kill(os.getpid(), signal.SIGTERM)"
     run_workers([python(code, entry.folder)], {"run": entry}, tmp_path / "log")
     assert entry.failure() is None
@@ -112,13 +114,13 @@ SAVES = (
 def limit(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A time limit that is there as soon as the workers are; returns what SLURM is asked."""
     asked: list[str] = []
-    monkeypatch.setattr(slurm, "time_left", lambda: 16.0)
-    monkeypatch.setattr(slurm, "requeue", lambda: asked.append("requeue") is None)
+    monkeypatch.setattr(slurm, "job_time_left", lambda: 16.0)
+    monkeypatch.setattr(slurm, "requeue_job", lambda: asked.append("requeue") is None)
     return asked
 
 
 def test_before_its_time_is_up_a_job_saves_and_is_queued_again(
-    entry: Entry, limit: list[str], tmp_path: Path
+    entry: StoreEntry, limit: list[str], tmp_path: Path
 ) -> None:
     outcome = run_workers([python(SAVES, entry.folder)], {"run": entry}, tmp_path / "log")
     assert limit == ["requeue"]
@@ -128,7 +130,7 @@ def test_before_its_time_is_up_a_job_saves_and_is_queued_again(
 
 
 def test_a_limit_too_short_for_a_step_is_a_failure_and_no_endless_loop(
-    entry: Entry, limit: list[str], tmp_path: Path
+    entry: StoreEntry, limit: list[str], tmp_path: Path
 ) -> None:
     outcome = run_workers([python("time.sleep(60)")], {"run": entry}, tmp_path / "log")
     assert limit == []
@@ -137,9 +139,9 @@ def test_a_limit_too_short_for_a_step_is_a_failure_and_no_endless_loop(
 
 
 def test_who_waited_for_another_is_queued_again(
-    entry: Entry, limit: list[str], tmp_path: Path
+    entry: StoreEntry, limit: list[str], tmp_path: Path
 ) -> None:
-    with lease(entry.folder, wait=False):
+    with hold_lease(entry.folder, wait=False):
         outcome = run_workers([python("time.sleep(60)")], {"run": entry}, tmp_path / "log")
     assert outcome.requeued
     assert entry.failure() is None
@@ -163,21 +165,21 @@ def fake(folder: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None
 
 
 def test_without_slurm_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert slurm.time_left() is None
-    assert not slurm.requeue()
+    assert slurm.job_time_left() is None
+    assert not slurm.requeue_job()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert slurm.jobs_of(tmp_path) == []
+    assert slurm.active_jobs(tmp_path) == []
 
 
 def test_the_time_left_is_what_slurm_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 600))
     fake(tmp_path / "bin", monkeypatch, squeue=f"echo {end}")
-    assert slurm.time_left() == pytest.approx(600, abs=5)
+    assert slurm.job_time_left() == pytest.approx(600, abs=5)
     fake(tmp_path / "bin", monkeypatch, squeue="echo NONE")
-    assert slurm.time_left() is None
+    assert slurm.job_time_left() is None
     fake(tmp_path / "bin", monkeypatch, squeue="echo slurm is down >&2; exit 1")
-    assert slurm.time_left() is None
+    assert slurm.job_time_left() is None
 
 
 def test_orphans_are_the_jobs_of_this_folder_and_study(
@@ -198,30 +200,30 @@ def test_orphans_are_the_jobs_of_this_folder_and_study(
     (tmp_path / "queue").write_text(lines)
     fake(tmp_path / "bin", monkeypatch, squeue="exit 1")
     with pytest.raises(slurm.SlurmError, match="does not answer"):
-        orphans_of("demo", tmp_path / "results")
+        driverless_jobs("demo", tmp_path / "results")
     fake(tmp_path / "bin", monkeypatch, squeue=f"cat {tmp_path / 'queue'}")
-    found = orphans_of("demo", tmp_path / "results")
-    assert [(job.id, job.pending) for job in found] == [("1", False), ("2", True)]
-    assert [job.id for job in orphans_of("demo_2", tmp_path / "results")] == ["3"]
+    found = driverless_jobs("demo", tmp_path / "results")
+    assert [(job.id, job.is_pending) for job in found] == [("1", False), ("2", True)]
+    assert [job.id for job in driverless_jobs("demo_2", tmp_path / "results")] == ["3"]
 
 
 def test_the_comment_names_the_study() -> None:
-    comment = comment_of("train", "demo_2", "a--b", "kd", "0123abcd")
+    comment = job_comment("train", "demo_2", "a--b", "kd", "0123abcd")
     assert comment == "rule_train_wildcards_demo_2_a--b_kd_0123abcd"
-    assert study_of(comment, ["demo", "demo_2"]) == "demo_2"
-    assert study_of(comment, ["other"]) is None
-    assert study_of("rule_report_wildcards_demo", ["demo"]) is None
+    assert study_of_comment(comment, ["demo", "demo_2"]) == "demo_2"
+    assert study_of_comment(comment, ["other"]) is None
+    assert study_of_comment("rule_report_wildcards_demo", ["demo"]) is None
 
 
 def test_there_is_one_driver_a_study(tmp_path: Path) -> None:
     with (
-        lease(tmp_path / "demo" / "driver", wait=False),
+        hold_lease(tmp_path / "demo" / "driver", wait=False),
         pytest.raises(StudyError, match="another Snakemake works on study demo: process"),
     ):
-        take_over(["demo"], tmp_path)
-    take_over(["demo", "other"], tmp_path)
+        become_driver(["demo"], tmp_path)
+    become_driver(["demo", "other"], tmp_path)
     with pytest.raises(StudyError, match="study other"):
-        take_over(["other"], tmp_path)
+        become_driver(["other"], tmp_path)
 
 
 # What Snakemake's log says of failed jobs.
@@ -257,25 +259,27 @@ For further error details see the cluster/cloud log and the log files of the inv
 
 
 def test_the_log_tells_why_a_job_failed() -> None:
-    first, second = find_errors(LOG)
+    first, second = find_job_errors(LOG)
     assert first.output == "results/demo/cells/a--b/kd-0123abcd.json"
     assert first.message == "SLURM-job '5' failed, SLURM status is: 'DEADLINE'."
     assert first.log == "/x/.snakemake/slurm_logs/rule_train/5.log"
     assert second.output == "results/demo/teachers/t-0123.json"
     assert "Invalid partition name specified" in second.message
-    assert find_errors("") == []
+    assert find_job_errors("") == []
 
 
-def test_who_has_said_why_keeps_its_word(entry: Entry) -> None:
+def test_who_has_said_why_keeps_its_word(entry: StoreEntry) -> None:
     error = JobError("results/x.json", "SLURM-job '5' failed", "5.log")
-    with lease(entry.folder, wait=False):
-        assert not note_error(entry, error)  # it runs again
-    assert note_error(entry, error)
+    with hold_lease(entry.folder, wait=False):
+        assert not note_job_error(entry, error)  # it runs again
+    assert note_job_error(entry, error)
     assert entry.failure().reason == "SLURM-job '5' failed"
-    assert note_error(entry, JobError("results/x.json", "another word", ""))  # of a later attempt
+    assert note_job_error(
+        entry, JobError("results/x.json", "another word", "")
+    )  # of a later attempt
     assert entry.failure().reason == "another word"
-    leave_note(entry, "my own reason", "Killed")
-    assert not note_error(entry, error)
+    write_failure_note(entry, "my own reason", "Killed")
+    assert not note_job_error(entry, error)
     assert entry.failure().reason == "my own reason"
 
 
@@ -299,7 +303,7 @@ def test_no_more_runs_share_a_device_than_fit(asked, runs, free, each, busy, att
         assert found == 1
     elif found > 1:
         assert found * each <= 0.9 * free
-        assert found <= lanes_that_help(busy)
+        assert found <= useful_lanes(busy)
     if attempt > 1:
         assert found <= max(1, runs_side_by_side(asked, runs, free, each, busy) // 2)
 
@@ -312,17 +316,17 @@ def test_plans_rest_on_timings_of_the_kind_of_device_that_is_expected() -> None:
         timing(cell.spec, device="a cpu, 1 thread", threads=1),
         timing(cell.spec, device="NVIDIA H200"),
     )
-    assert usual_device(expansion, on_cpu, "a100").name == "a100"
-    assert usual_device(expansion, on_both, "a100").name == "NVIDIA H200"
-    assert usual_device(expansion, on_both, "cpu").name == "a cpu, 1 thread"
+    assert default_device(expansion, on_cpu, "a100").name == "a100"
+    assert default_device(expansion, on_both, "a100").name == "NVIDIA H200"
+    assert default_device(expansion, on_both, "cpu").name == "a cpu, 1 thread"
     with pytest.raises(UnknownNameError, match="allowed: a100"):
-        usual_device(expansion, on_cpu, "a1000")
+        default_device(expansion, on_cpu, "a1000")
 
 
 def test_what_was_sampled_counts_only_where_no_run_shared_the_device() -> None:
     expansion = study()
     cell = expansion.cells[0]
-    device = usual_device(expansion, timings(), "a100")
+    device = default_device(expansion, timings(), "a100")
 
     def share(**measured: float) -> float:
         known = timings(timing(cell.spec, device=device.name, **measured))
@@ -333,26 +337,26 @@ def test_what_was_sampled_counts_only_where_no_run_shared_the_device() -> None:
 
 
 def test_a_number_or_auto() -> None:
-    assert (count("auto"), count("3")) == (None, 3)
+    assert (parse_side_by_side("auto"), parse_side_by_side("3")) == (None, 3)
     for wrong in ("0", "-1", "many", ""):
         with pytest.raises(SkdError, match="a number from 1, or auto"):
-            count(wrong)
+            parse_side_by_side(wrong)
 
 
 def test_requests_follow_networks_methods_and_attempts(tmp_path: Path) -> None:
     expansion = study((("vgg13", "MobileNetV2"), ("resnet56", "resnet20")))
-    found = survey(expansion, Store(tmp_path), timings(), GPU, 1)
+    found = survey_study(expansion, Store(tmp_path), timings(), GPU, 1)
     asked = {
-        f"{batch.pair}/{batch.name}": batch_request(found, batch, 1, None)
-        for batch in make_batches(expansion, Shape(), dict).batches
+        f"{batch.pair}/{batch.name}": batch_job_resources(found, batch, 1, None)
+        for batch in make_batches(expansion, JobShape(), dict).batches
     }
     assert asked["vgg13--MobileNetV2/kd"].minutes > asked["MobileNetV2/student"].minutes
-    batch = next(b for b in make_batches(expansion, Shape(), dict).batches if b.name == "kd")
-    first, second = (batch_request(found, batch, attempt, None) for attempt in (1, 2))
+    batch = next(b for b in make_batches(expansion, JobShape(), dict).batches if b.name == "kd")
+    first, second = (batch_job_resources(found, batch, attempt, None) for attempt in (1, 2))
     assert second.minutes == 2 * first.minutes
     assert second.memory_mb == pytest.approx(2 * first.memory_mb, abs=1)
-    assert batch_request(found, batch, 5, 60).minutes == 60
-    assert teacher_request(found, "vgg13", 1, None).minutes >= 10
+    assert batch_job_resources(found, batch, 5, 60).minutes == 60
+    assert teacher_job_resources(found, "vgg13", 1, None).minutes >= 10
 
 
 # What a person sees.
@@ -363,16 +367,18 @@ def test_the_overview_has_progress_and_the_end(tmp_path: Path) -> None:
     cell = expansion.cell("resnet56--resnet20", "kd")
     running, failed = store.run(cell.runs[0]), store.run(cell.runs[1])
     running.write(
-        Progress(epoch=11, epochs=240, images_per_second=1234, seconds_left=3600, at=time.time())
+        ProgressNote(
+            epoch=11, epochs=240, images_per_second=1234, seconds_left=3600, at=time.time()
+        )
     )
-    leave_note(failed, "it broke", "Killed")
-    with lease(running.folder, wait=False):
-        found = overview(expansion, store, tmp_path)
+    write_failure_note(failed, "it broke", "Killed")
+    with hold_lease(running.folder, wait=False):
+        found = study_overview(expansion, store, tmp_path)
     row = next(counts for what, counts, _ in found.rows if what == cell.key)
     assert row == {"running": 1, "failed": 1, "missing": 1}
     assert any("epoch 12/240, 1234 images/s, 1:00:00 left" in line for line in found.lines)
     assert any(f"({failed.id}) failed: it broke; " in line for line in found.lines)
-    left = survey(expansion, store, timings(), GPU, 1)
+    left = survey_study(expansion, store, timings(), GPU, 1)
     one = projected_seconds(found, left)
     assert one > 3600
     found.running_jobs = 4
@@ -383,7 +389,7 @@ def test_the_overview_has_progress_and_the_end(tmp_path: Path) -> None:
 
 def test_each_job_is_known_by_its_output(tmp_path: Path) -> None:
     expansion = study()
-    outputs = entries_by_output(expansion, Store(tmp_path), tmp_path / "results")
+    outputs = entries_by_rule_output(expansion, Store(tmp_path), tmp_path / "results")
     teacher = expansion.teachers[0]
     assert f"results/{expansion.study}/teachers/{teacher.name}-{teacher.id}.json" in outputs
     labels = [label for entries in outputs.values() for label in entries]

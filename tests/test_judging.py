@@ -12,23 +12,23 @@ import tiny
 import yaml
 from test_store import card_of, make_failure, make_record
 
-from report.frames.reading import read_run
-from skd.analyses.sources import UnusableError, stored_run
+from report.frames.run_state import read_run_state
+from skd.analyses.stored_networks import UnusableError, stored_run
 from skd.common.files import UnwritableError, read_json, write_json
-from skd.planning.timings import load
-from skd.provenance.checking import RefusedError, check
-from skd.provenance.reading import read_record
-from skd.store.checks import IdentityError
-from skd.store.status import cell_result, teacher_outcome
-from skd.store.store import Entry, Store, StoreError
+from skd.planning.timings import load_timings
+from skd.provenance.entry_reading import read_record
+from skd.provenance.source_checks import RefusedError, check_entry
+from skd.store.outcomes import cell_result, teacher_outcome
+from skd.store.record_checks import IdentityError
+from skd.store.store import Store, StoreEntry, StoreError
 from skd.study.expansion import (
     Expansion,
-    kept_expansion,
+    expansion_sources_digest,
     load_expansion,
-    sources_digest,
+    read_expansion_file,
     write_expansion,
 )
-from skd.training.runs import complete
+from skd.training.runs import complete_run
 
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -45,7 +45,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 @pytest.fixture
-def entry(study: Expansion, store: Store) -> Entry:
+def entry(study: Expansion, store: Store) -> StoreEntry:
     cell = study.cell("resnet8", "student")
     found = store.run(cell.runs[0])
     record = make_record(cell.run(0), found.id)
@@ -87,29 +87,29 @@ EDITS: dict[str, tuple[Edit, str]] = {
 
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edited_record_is_unreadable_to_every_reader(
-    study: Expansion, store: Store, entry: Entry, name: str
+    study: Expansion, store: Store, entry: StoreEntry, name: str
 ) -> None:
     assert entry.finished()
-    assert len(load(store).rows) == 1
+    assert len(load_timings(store).rows) == 1
     change, reason = EDITS[name]
     edit(entry.record_path, change)
     with pytest.raises(StoreError, match="Move it away, then: skd train") as caught:
-        complete(study.cell("resnet8", "student").run(0), entry, tiny.options(), "a run")
+        complete_run(study.cell("resnet8", "student").run(0), entry, tiny.options(), "a run")
     assert reason in str(caught.value)
     assert not entry.finished()
     status = cell_result(study, study.cell("resnet8", "student"), store).runs[0]
     assert (status.outcome, status.reason) == ("unreadable", str(caught.value))
-    reading = read_run(store, entry, 0)
+    reading = read_run_state(store, entry, 0)
     assert (reading.outcome, reading.record) == ("unreadable", None)
     assert reason in reading.reason
     assert reason in read_record(entry)[1]
     with pytest.raises(RefusedError) as refused:
-        check("run", entry)
+        check_entry("run", entry)
     assert reason in str(refused.value)
     with pytest.raises(UnusableError) as unusable:
         stored_run(entry)
     assert reason in str(unusable.value)
-    assert load(store).rows == {}  # of skd plan
+    assert load_timings(store).rows == {}  # of skd plan
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_an_edited_card_is_unreadable(
     found = teacher_outcome(store, node.id)[0]
     assert found.outcome == "unreadable"
     assert reason in found.reason
-    assert not teacher.ready()
+    assert not teacher.has_card()
 
 
 def test_a_failure_note_that_cannot_be_read_does_not_keep_a_run_from_being_tried(
@@ -149,7 +149,7 @@ def test_a_failure_note_that_cannot_be_read_does_not_keep_a_run_from_being_tried
     status = cell_result(study, study.cell("resnet8", "student"), store).runs[0]
     assert status.outcome == "unreadable"
     assert "failed_at: must be a date and time with its zone, got 'never'" in status.reason
-    assert entry.failed() is None
+    assert entry.failure_or_none() is None
 
 
 # Files that are no files, or no JSON.
@@ -193,7 +193,7 @@ GARBAGE: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_is_one_unreadable_run_in_one_line(
-    study: Expansion, store: Store, entry: Entry, name: str
+    study: Expansion, store: Store, entry: StoreEntry, name: str
 ) -> None:
     entry.write(make_failure(entry.id))
     for path in (entry.record_path, entry.failure_path, entry.card_path):
@@ -206,7 +206,7 @@ def test_garbage_is_one_unreadable_run_in_one_line(
     for read in (entry.record, entry.failure, entry.card):
         with pytest.raises(StoreError):
             read()
-    assert read_run(store, entry, 0).outcome == "unreadable"
+    assert read_run_state(store, entry, 0).outcome == "unreadable"
 
 
 def test_a_file_that_nests_a_little_is_read(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_an_edited_expansion_is_made_anew_with_a_word(
 ) -> None:
     sheet = tmp_path / "tiny.yaml"
     sheet.write_text(yaml.safe_dump(tiny.SHEET))
-    fresh = study.model_copy(update={"sources": sources_digest(sheet)})
+    fresh = study.model_copy(update={"sources": expansion_sources_digest(sheet)})
     path = write_expansion(fresh, tmp_path)
 
     def expand(*_: Any, **__: Any) -> subprocess.CompletedProcess:
@@ -264,10 +264,10 @@ def test_an_older_expansion_has_no_digest_and_its_runs_are_checked(
 ) -> None:
     path = write_expansion(study, tmp_path)
     edit(path, lambda data: data.pop("content"))
-    assert kept_expansion(path) == study
+    assert read_expansion_file(path) == study
     edit(path, lambda data: data["cells"][0]["spec"].update(network="vgg8"))
     with pytest.raises(ValueError, match="has a spec of identity"):
-        kept_expansion(path)
+        read_expansion_file(path)
 
 
 def test_a_spec_is_not_trained_under_the_identity_of_another(
@@ -276,5 +276,5 @@ def test_a_spec_is_not_trained_under_the_identity_of_another(
     cell = study.cell("resnet8", "student")
     entry = store.run(cell.runs[1])
     with pytest.raises(IdentityError, match=f"not {entry.id}: .*skd expand STUDY"):
-        complete(cell.run(0), entry, tiny.options(), "a run")
+        complete_run(cell.run(0), entry, tiny.options(), "a run")
     assert not entry.folder.exists()

@@ -19,13 +19,13 @@ import pytest
 import skd.common.lease
 from skd.common.errors import InterruptedRunError, SkdWarning
 from skd.common.lease import (
-    CLOCK_SECONDS,
+    MAX_CLOCK_SKEW_SECONDS,
     STALE_SECONDS,
-    Holder,
     LeaseHeldError,
+    LeaseHolder,
     LeaseLostError,
-    holder,
-    lease,
+    hold_lease,
+    read_holder,
 )
 from skd.common.process_identity import process_start
 
@@ -60,7 +60,7 @@ def leave(folder: Path, number: int = 1, **changes: object) -> Path:
     """Leave the lease of this very process, or with changes another's."""
     folder.mkdir(parents=True, exist_ok=True)
     started = process_start(os.getpid())
-    values = asdict(Holder("theirs", HERE, os.getpid(), started, None, time.time())) | changes
+    values = asdict(LeaseHolder("theirs", HERE, os.getpid(), started, None, time.time())) | changes
     path = folder / f"lease-{number}.json"
     path.write_text(json.dumps(values))
     return path
@@ -86,30 +86,30 @@ def test_a_lease_is_exclusive_and_the_refusal_names_the_holder(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    with lease(folder, wait=False) as check:
-        with pytest.raises(LeaseHeldError) as caught, lease(folder, wait=False):
+    with hold_lease(folder, wait=False) as check:
+        with pytest.raises(LeaseHeldError) as caught, hold_lease(folder, wait=False):
             pass
         check()
-        assert holder(folder).alive()
+        assert read_holder(folder).is_alive()
     message = str(caught.value)
     assert f"{folder.name} is being trained by process {os.getpid()} on {HERE}, job 4711" in message
     assert "--if-leased wait" in message
 
 
 def test_a_lease_is_released_with_nothing_left(folder: Path) -> None:
-    with lease(folder, wait=False):
-        assert holder(folder) is not None
+    with hold_lease(folder, wait=False):
+        assert read_holder(folder) is not None
     assert list(folder.iterdir()) == []
-    with pytest.raises(ZeroDivisionError), lease(folder, wait=False):
+    with pytest.raises(ZeroDivisionError), hold_lease(folder, wait=False):
         raise ZeroDivisionError
     assert list(folder.iterdir()) == []
-    assert holder(folder) is None
-    with lease(folder, wait=False) as check:
+    assert read_holder(folder) is None
+    with hold_lease(folder, wait=False) as check:
         check()
 
 
 def test_leases_of_two_runs_do_not_meet(folder: Path) -> None:
-    with lease(folder, wait=False), lease(folder.with_name("other"), wait=False) as check:
+    with hold_lease(folder, wait=False), hold_lease(folder.with_name("other"), wait=False) as check:
         check()
 
 
@@ -126,16 +126,16 @@ def test_leases_of_two_runs_do_not_meet(folder: Path) -> None:
 )
 def test_a_dead_holder_is_taken_over(folder: Path, changes: dict[str, object]) -> None:
     leave(folder, number=7, **changes)
-    with lease(folder, wait=False) as check:
+    with hold_lease(folder, wait=False) as check:
         check()
-        assert holder(folder).token != "theirs"
+        assert read_holder(folder).token != "theirs"
         assert len(list(folder.glob("lease-*.json"))) == 1
     assert list(folder.iterdir()) == []
 
 
 def test_a_holder_whose_process_is_gone_is_taken_over(folder: Path) -> None:
     leave(folder, pid=no_such_process())
-    with lease(folder, wait=False) as check:
+    with hold_lease(folder, wait=False) as check:
         check()
 
 
@@ -143,7 +143,10 @@ def test_a_holder_whose_process_is_gone_is_taken_over(folder: Path) -> None:
 def test_a_lease_that_nobody_can_read_is_taken_over(folder: Path, text: str) -> None:
     path = leave(folder)
     path.write_text(text)
-    with pytest.warns(SkdWarning, match=f"{path} is damaged"), lease(folder, wait=False) as check:
+    with (
+        pytest.warns(SkdWarning, match=f"{path} is damaged"),
+        hold_lease(folder, wait=False) as check,
+    ):
         check()
     assert list(folder.iterdir()) == []
 
@@ -154,7 +157,7 @@ def test_a_lease_that_nobody_can_read_is_taken_over(folder: Path, text: str) -> 
 )
 def test_a_lease_with_values_of_another_kind_is_damaged(folder: Path, changes: dict) -> None:
     leave(folder, **{"host": ELSEWHERE, **changes})
-    with pytest.warns(SkdWarning, match="is damaged"), lease(folder, wait=False) as check:
+    with pytest.warns(SkdWarning, match="is damaged"), hold_lease(folder, wait=False) as check:
         check()
 
 
@@ -164,7 +167,7 @@ def test_a_lease_that_is_a_folder_is_damaged_too(folder: Path, full: bool) -> No
     path.mkdir(parents=True)
     if full:
         (path / "file").touch()
-    with pytest.warns(SkdWarning, match="is damaged"), lease(folder, wait=False) as check:
+    with pytest.warns(SkdWarning, match="is damaged"), hold_lease(folder, wait=False) as check:
         check()
     assert path.exists() == full
 
@@ -173,17 +176,17 @@ def test_a_lease_that_is_a_folder_is_damaged_too(folder: Path, full: bool) -> No
 
 
 def test_a_clock_that_is_some_minutes_ahead_is_believed(folder: Path) -> None:
-    leave(folder, host=ELSEWHERE, heartbeat=time.time() + CLOCK_SECONDS - 60)
-    with pytest.raises(LeaseHeldError), lease(folder, wait=False):
+    leave(folder, host=ELSEWHERE, heartbeat=time.time() + MAX_CLOCK_SKEW_SECONDS - 60)
+    with pytest.raises(LeaseHeldError), hold_lease(folder, wait=False):
         pass
 
 
-@pytest.mark.parametrize("ahead", [CLOCK_SECONDS + 60, 10 * 365 * 86400, float("inf")])
+@pytest.mark.parametrize("ahead", [MAX_CLOCK_SKEW_SECONDS + 60, 10 * 365 * 86400, float("inf")])
 def test_a_heartbeat_far_ahead_that_stays_alone_is_taken_over(folder: Path, ahead: float) -> None:
     leave(folder, host=ELSEWHERE, heartbeat=time.time() + ahead)
-    assert not holder(folder).alive()
+    assert not read_holder(folder).is_alive()
     said = pytest.warns(SkdWarning, match="ahead: its clock is wrong, or the file is damaged")
-    with said, lease(folder, wait=False) as check:
+    with said, hold_lease(folder, wait=False) as check:
         check()
 
 
@@ -192,7 +195,7 @@ def test_a_living_holder_whose_clock_is_hours_ahead_keeps_its_lease(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        skd.common.lease, "WATCHED_BEATS", 1000
+        skd.common.lease, "OBSERVED_HEARTBEATS", 1000
     )  # until it beats, however busy this is
     hours = 5 * 3600
     path = leave(folder, host=ELSEWHERE, heartbeat=time.time() + hours)
@@ -204,10 +207,10 @@ def test_a_living_holder_whose_clock_is_hours_ahead_keeps_its_lease(
 
     thread = in_thread(beat)
     refused = pytest.raises(LeaseHeldError, match="its clock is 5 hours ahead")
-    with refused, lease(folder, wait=False):
+    with refused, hold_lease(folder, wait=False):
         pass
     thread.join()
-    assert holder(folder).token == "theirs"
+    assert read_holder(folder).token == "theirs"
 
 
 @pytest.mark.parametrize(
@@ -223,7 +226,7 @@ def test_a_living_holder_is_not_taken_over(folder: Path, changes: dict[str, obje
         changes = {"host": ELSEWHERE, "heartbeat": time.time() - changes["age"]}
     path = leave(folder, **changes)
     before = path.read_text()
-    with pytest.raises(LeaseHeldError), lease(folder, wait=False):
+    with pytest.raises(LeaseHeldError), hold_lease(folder, wait=False):
         pass
     assert path.read_text() == before
     assert list(folder.iterdir()) == [path]
@@ -246,12 +249,12 @@ def test_a_killed_process_frees_its_lease_even_before_it_is_reaped(folder: Path)
         assert child.stdout.readline() == b"held\n"
         with (
             pytest.raises(LeaseHeldError, match=f"process {child.pid} "),
-            lease(folder, wait=False),
+            hold_lease(folder, wait=False),
         ):
             pass
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # dead, and still a zombie
-        with lease(folder, wait=False) as check:
+        with hold_lease(folder, wait=False) as check:
             check()
     finally:
         child.kill()
@@ -276,14 +279,14 @@ def test_a_terminated_process_leaves_no_lease(folder: Path) -> None:
 
 def test_waiting_ends_when_the_holder_is_done(folder: Path, stack: ExitStack) -> None:
     events: list[str] = []
-    told: list[Holder] = []
+    told: list[LeaseHolder] = []
 
     def wait() -> None:
-        with lease(folder, wait=True, on_wait=told.append):
+        with hold_lease(folder, wait=True, on_wait=told.append):
             events.append("second")
 
     first = stack.enter_context(ExitStack())
-    first.enter_context(lease(folder, wait=False))
+    first.enter_context(hold_lease(folder, wait=False))
     thread = in_thread(wait)
     until(lambda: bool(told))
     time.sleep(0.05)  # several polls
@@ -300,7 +303,7 @@ def test_waiting_ends_when_the_holder_dies(folder: Path) -> None:
     got: list[bool] = []
 
     def wait() -> None:
-        with lease(folder, wait=True, on_wait=lambda _: told.set()):
+        with hold_lease(folder, wait=True, on_wait=lambda _: told.set()):
             got.append(True)
 
     thread = in_thread(wait)
@@ -316,10 +319,10 @@ def test_waiting_ends_when_the_holder_dies(folder: Path) -> None:
 
 def test_the_heartbeat_goes_on_and_stops_with_the_lease(folder: Path) -> None:
     before = set(threading.enumerate())
-    with lease(folder, wait=False) as check:
-        first = holder(folder)
-        until(lambda: holder(folder).heartbeat > first.heartbeat)
-        later = holder(folder)
+    with hold_lease(folder, wait=False) as check:
+        first = read_holder(folder)
+        until(lambda: read_holder(folder).heartbeat > first.heartbeat)
+        later = read_holder(folder)
         assert {**asdict(later), "heartbeat": first.heartbeat} == asdict(first)
         check()
     assert set(threading.enumerate()) <= before
@@ -334,12 +337,12 @@ def test_a_heartbeat_that_cannot_be_written_does_not_end_the_training(
         tried.set()
         raise OSError("no space left on device")
 
-    with lease(folder, wait=False) as check:
+    with hold_lease(folder, wait=False) as check:
         with monkeypatch.context() as patch:
             patch.setattr("pathlib.Path.replace", full)
             assert tried.wait(DEADLINE)
-        before = holder(folder).heartbeat
-        until(lambda: holder(folder).heartbeat > before)
+        before = read_holder(folder).heartbeat
+        until(lambda: read_holder(folder).heartbeat > before)
         check()
 
 
@@ -350,19 +353,19 @@ def test_a_holder_that_was_taken_over_notices_and_leaves_the_lease_alone(
     if not beating:
         monkeypatch.setattr(skd.common.lease, "HEARTBEAT_SECONDS", 600.0)
     theirs = folder / "lease-2.json"
-    with lease(folder, wait=False) as check:
+    with hold_lease(folder, wait=False) as check:
         leave(folder, number=2)
         (folder / "lease-1.json").unlink()
         with pytest.raises(LeaseLostError, match=folder.name):
             check()
         if beating:
             time.sleep(0.1)  # beats that must not be written
-    assert holder(folder).token == "theirs"
+    assert read_holder(folder).token == "theirs"
     assert list(folder.iterdir()) == [theirs]
 
 
 def test_a_holder_whose_lease_was_removed_notices(folder: Path) -> None:
-    with lease(folder, wait=False) as check:
+    with hold_lease(folder, wait=False) as check:
         for path in folder.glob("lease-*.json"):
             path.unlink()
         with pytest.raises(LeaseLostError, match="has been removed or damaged"):
@@ -370,7 +373,7 @@ def test_a_holder_whose_lease_was_removed_notices(folder: Path) -> None:
 
 
 def test_a_holder_whose_folder_was_removed_says_so_and_leaves_none(folder: Path) -> None:
-    with lease(folder, wait=False) as check:
+    with hold_lease(folder, wait=False) as check:
         shutil.rmtree(folder)
         time.sleep(0.1)  # beats
         with pytest.raises(LeaseLostError, match=f"{folder} has been removed"):
@@ -394,7 +397,7 @@ def test_of_many_that_race_for_a_lease_one_gets_it(folder: Path, dead: bool) -> 
         def race(start=start, tried=tried, won=won, refused=refused) -> None:
             start.wait(DEADLINE)
             try:
-                with lease(folder, wait=False) as check:
+                with hold_lease(folder, wait=False) as check:
                     won.append(check)
                     tried.wait(DEADLINE)  # holds it until all have tried
                     check()
@@ -423,31 +426,31 @@ def test_a_slow_taker_does_not_oust_one_who_came_meanwhile(
 
     def create_late(folder: Path, number: int) -> Path | None:
         monkeypatch.setattr(skd.common.lease, "_create", create)
-        with lease(folder, wait=False):
+        with hold_lease(folder, wait=False):
             pass
-        meanwhile.append(stack.enter_context(lease(folder, wait=False)))
+        meanwhile.append(stack.enter_context(hold_lease(folder, wait=False)))
         return create(folder, number)
 
     monkeypatch.setattr(skd.common.lease, "_create", create_late)
-    with pytest.raises(LeaseHeldError), lease(folder, wait=False):
+    with pytest.raises(LeaseHeldError), hold_lease(folder, wait=False):
         pass
     meanwhile[0]()
 
 
 def test_a_lease_is_released_although_another_process_is_just_trying(folder: Path) -> None:
     # Who tries makes the next number's file, sees a living holder, and withdraws.
-    with lease(folder, wait=False):
+    with hold_lease(folder, wait=False):
         trying = leave(folder, number=2)
     trying.unlink()
-    assert holder(folder) is None
+    assert read_holder(folder) is None
 
 
 def test_one_who_waits_can_be_asked_to_leave(folder: Path) -> None:
     asked = []
     with (
-        lease(folder, wait=False),
+        hold_lease(folder, wait=False),
         pytest.raises(InterruptedRunError, match="while waiting for"),
-        lease(folder, wait=True, stopping=lambda: bool(asked.append(1)) or len(asked) > 1),
+        hold_lease(folder, wait=True, should_stop=lambda: bool(asked.append(1)) or len(asked) > 1),
     ):
         pass
     assert len(asked) == 2

@@ -11,10 +11,15 @@ import pytest
 
 from skd.common.errors import SkdError
 from skd.common.files import write_atomically
-from skd.common.lease import lease
-from skd.common.temporary_files import ABANDONED_SECONDS, abandoned, temporary_files, temporary_name
-from skd.store.leftovers import survey, tidy
-from skd.store.store import Entry, Store
+from skd.common.lease import hold_lease
+from skd.common.temporary_files import (
+    ABANDONED_SECONDS,
+    abandoned_files,
+    temporary_files,
+    temporary_name,
+)
+from skd.store.leftovers import count_leftovers, remove_leftovers
+from skd.store.store import Store, StoreEntry
 from tests import tiny
 
 STUDY = tiny.study(methods=["student"], recipe={"epochs": 1, "milestones": []})
@@ -49,7 +54,7 @@ def test_a_killed_write_leaves_the_old_file_and_the_next_write_clears_up(tmp_pat
     write_atomically(path, b"old")
     left, another = of_a_killed_process(path), of_a_killed_process(tmp_path / "analysis")
     assert path.read_bytes() == b"old"
-    assert abandoned(tmp_path) == sorted([left, another])
+    assert abandoned_files(tmp_path) == sorted([left, another])
     write_atomically(path, b"newer")
     assert {*tmp_path.iterdir()} == {path, another}  # another file's is not its business
 
@@ -59,7 +64,7 @@ def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
     mine = temporary_name(path)
     mine.touch()
     assert temporary_files(tmp_path, "record.json") == [mine]
-    assert abandoned(tmp_path) == []
+    assert abandoned_files(tmp_path) == []
     write_atomically(path, b"")
     assert mine.exists()
 
@@ -68,9 +73,9 @@ def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
 def test_where_no_process_can_be_asked_the_files_age_counts(tmp_path: Path, name: str) -> None:
     path = aged(tmp_path / name, ABANDONED_SECONDS / 2)
     assert temporary_files(tmp_path) == [path]
-    assert abandoned(tmp_path) == []
+    assert abandoned_files(tmp_path) == []
     aged(path, ABANDONED_SECONDS + 60)
-    assert abandoned(tmp_path) == [path]
+    assert abandoned_files(tmp_path) == [path]
 
 
 @pytest.mark.parametrize("name", NOT_OURS)
@@ -83,16 +88,16 @@ def test_names_of_machines_do_not_confuse(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "node-3.cluster.example")
     temporary_name(tmp_path / "a.b-c.json").touch()
     assert len(temporary_files(tmp_path, "a.b-c.json")) == 1
-    assert abandoned(tmp_path) == []
+    assert abandoned_files(tmp_path) == []
 
 
 @pytest.fixture
-def finished(tmp_path: Path) -> Entry:
+def finished(tmp_path: Path) -> StoreEntry:
     record = tiny.run(STUDY, tmp_path, "student")
     return Store(tmp_path).run(record.id)
 
 
-def clutter(entry: Entry) -> set[Path]:
+def clutter(entry: StoreEntry) -> set[Path]:
     """Leave all that a process can leave which is killed between its record and its end."""
     names = ("checkpoint.pt", "checkpoint.previous.pt", "failure.json", "progress.json", *EARLIER)
     for name in names:
@@ -102,57 +107,57 @@ def clutter(entry: Entry) -> set[Path]:
     return {entry.folder / name for name in (*names, "lease-4.json")}
 
 
-def test_what_is_left_of_a_finished_run_is_counted_and_cleared(finished: Entry) -> None:
+def test_what_is_left_of_a_finished_run_is_counted_and_cleared(finished: StoreEntry) -> None:
     before = {*finished.folder.iterdir()}
     left = clutter(finished)
     size = sum(path.stat().st_size for path in left)
-    counted = survey([finished], [])
+    counted = count_leftovers([finished], [])
     assert (counted.files, counted.size) == (len(left), size)
     tiny.run(STUDY, finished.folder.parents[1], "student")  # finds it finished
     assert {*finished.folder.iterdir()} == before
-    assert survey([finished], []).files == 0
+    assert count_leftovers([finished], []).files == 0
 
 
-def test_nothing_is_cleared_under_a_living_holder(finished: Entry) -> None:
+def test_nothing_is_cleared_under_a_living_holder(finished: StoreEntry) -> None:
     left = clutter(finished) - {finished.folder / "lease-4.json"}
-    with lease(finished.folder, wait=False):
-        assert survey([finished], []).files == 0
-        tidy(finished)
+    with hold_lease(finished.folder, wait=False):
+        assert count_leftovers([finished], []).files == 0
+        remove_leftovers(finished)
         assert all(path.exists() for path in left)
-    tidy(finished)
+    remove_leftovers(finished)
     assert not any(path.exists() for path in left)
 
 
 @pytest.mark.parametrize("damage", ["", None])
 def test_checkpoints_are_cleared_only_where_there_is_a_sound_record(
-    finished: Entry, damage: str | None
+    finished: StoreEntry, damage: str | None
 ) -> None:
     left = clutter(finished)
     if damage is None:
         finished.record_path.unlink()
     else:
         finished.record_path.write_text(damage)
-    tidy(finished)
+    remove_leftovers(finished)
     assert all(path.exists() for path in left)
 
 
 def test_a_finished_run_in_a_folder_that_cannot_be_written_is_no_error(
-    finished: Entry, monkeypatch
+    finished: StoreEntry, monkeypatch
 ) -> None:
     clutter(finished)
 
     def read_only(*_: object, **__: object) -> None:
         raise PermissionError(30, "Read-only file system")
 
-    monkeypatch.setattr("skd.store.leftovers.lease", read_only)
+    monkeypatch.setattr("skd.store.leftovers.hold_lease", read_only)
     try:
-        tidy(finished)
+        remove_leftovers(finished)
     except SkdError as error:
         pytest.fail(str(error))
 
 
 def test_the_folders_of_a_study_are_counted_too(tmp_path: Path) -> None:
     aged(tmp_path / EARLIER[0], 2 * ABANDONED_SECONDS)
-    left = survey([], [tmp_path, tmp_path / "report"])
+    left = count_leftovers([], [tmp_path, tmp_path / "report"])
     assert left.files == 1
     assert str(left).startswith("1 leftover temporary file of killed processes")

@@ -9,12 +9,12 @@ import pytest
 from skd.models import network_names
 from skd.study.published import (
     COMMON_RECIPES,
-    FOLDER,
-    OWN,
+    PUBLISHED_FOLDER,
+    SKD_FILE,
     PublishedError,
+    differences_from_published,
     published_values,
     recipe_changes,
-    unlike_published,
 )
 from skd.study.spec import DatasetSpec, Recipe
 
@@ -27,10 +27,10 @@ LINE = 'resnet56,resnet20,skd,71.25,92.5,unstated,3,0.21,"Table 1, page 2"'
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the folder as shipped."""
-    return Path(shutil.copytree(FOLDER, tmp_path / "published"))
+    return Path(shutil.copytree(PUBLISHED_FOLDER, tmp_path / "published"))
 
 
-def add(folder: Path, *lines: str, name: str = OWN) -> int:
+def add(folder: Path, *lines: str, name: str = SKD_FILE) -> int:
     """Add lines to a file; return the number of the first."""
     text = (folder / name).read_text()
     (folder / name).write_text(text + "".join(f"{line}\n" for line in lines))
@@ -72,7 +72,9 @@ def test_what_is_shipped_is_whole():
 @pytest.mark.parametrize("dataset", [CIFAR, IMAGENET], ids=lambda dataset: dataset.name)
 def test_skds_own_file_ships_without_a_number(dataset):
     assert not [key for key in published_values(dataset) if "skd" in key[2]]
-    lines = [line for line in (FOLDER / OWN).read_text().splitlines() if line[:1] != "#"]
+    lines = [
+        line for line in (PUBLISHED_FOLDER / SKD_FILE).read_text().splitlines() if line[:1] != "#"
+    ]
     assert lines == [f"dataset,{HEADER}"]
 
 
@@ -88,7 +90,7 @@ def test_a_number_typed_into_skds_file_takes_part(copy):
 
 
 def test_spaces_an_editors_mark_and_empty_fields_do_no_harm(copy):
-    own = copy / OWN
+    own = copy / SKD_FILE
     own.write_text(own.read_text() + " cifar100 , resnet56,resnet20,skd , 71.2,,last,,, Table 1\n")
     own.write_bytes(b"\xef\xbb\xbf" + own.read_bytes().replace(b"\n", b"\r\n"))
     value = published_values(CIFAR, copy)[KEY]
@@ -131,7 +133,7 @@ def test_a_mistake_is_told_with_file_line_and_field(copy, change, field):
     good = LINE.replace("resnet20", "resnet32")
     bad = LINE.replace(*change)
     line = add(copy, f"cifar100,{good}", "# a remark", "", f"cifar100,{bad}") + 3
-    assert refused(copy).startswith(f"{OWN}, line {line}: {field}: ")
+    assert refused(copy).startswith(f"{SKD_FILE}, line {line}: {field}: ")
     assert published_values(IMAGENET, copy) == published_values(IMAGENET)  # not of its lines
 
 
@@ -143,33 +145,33 @@ def test_mistakes_of_a_data_sets_own_file_are_told_too(copy):
 @pytest.mark.parametrize("name", ["", " ", "CIFAR-100", "cifar10", f'"{LINE[:8]}"'])
 def test_a_line_of_no_data_set_is_refused(copy, name):
     line = add(copy, f"{name},{LINE}")
-    expected = f"{OWN}, line {line}: dataset: which? (cifar100, imagenet)"
+    expected = f"{SKD_FILE}, line {line}: dataset: which? (cifar100, imagenet)"
     assert refused(copy) == refused(copy, IMAGENET) == expected
 
 
 def test_a_line_written_with_semicolons_is_refused(copy):
     line = add(copy, "cifar100;resnet56;resnet20;skd;71.25;;last;;;Table 1")
-    assert refused(copy).startswith(f"{OWN}, line {line}: dataset: which?")
+    assert refused(copy).startswith(f"{SKD_FILE}, line {line}: dataset: which?")
 
 
 def test_too_many_and_too_few_values_are_refused(copy):
     line = add(copy, f"cifar100,{LINE},and more")
-    assert refused(copy) == f"{OWN}, line {line}: more values than the header has names"
-    shutil.copy(FOLDER / OWN, copy / OWN)
+    assert refused(copy) == f"{SKD_FILE}, line {line}: more values than the header has names"
+    shutil.copy(PUBLISHED_FOLDER / SKD_FILE, copy / SKD_FILE)
     add(copy, "cifar100,resnet56,resnet20,skd,71.25,,last")
-    assert refused(copy).startswith(f"{OWN}, line {line}: source: ")
+    assert refused(copy).startswith(f"{SKD_FILE}, line {line}: source: ")
 
 
 def test_an_unknown_column_is_refused(copy):
-    text = (copy / OWN).read_text().replace("n_runs,sd,source", "runs,sd,source")
-    (copy / OWN).write_text(f"{text}cifar100,{LINE}\n")
+    text = (copy / SKD_FILE).read_text().replace("n_runs,sd,source", "runs,sd,source")
+    (copy / SKD_FILE).write_text(f"{text}cifar100,{LINE}\n")
     assert "runs: Extra inputs" in refused(copy)
 
 
-@pytest.mark.parametrize("name", [OWN, "cifar100.csv"])
+@pytest.mark.parametrize("name", [SKD_FILE, "cifar100.csv"])
 def test_a_value_that_is_there_twice_is_refused(copy, name):
     taken = "resnet56,resnet20,crd,70,last,,a paper"
-    lines = [taken] if name != OWN else [f"cifar100,{LINE}"] * 2
+    lines = [taken] if name != SKD_FILE else [f"cifar100,{LINE}"] * 2
     line = add(copy, *lines, name=name) + len(lines) - 1
     said = refused(copy)
     assert said.startswith(f"{name}, line {line}: ")
@@ -178,7 +180,7 @@ def test_a_value_that_is_there_twice_is_refused(copy, name):
 
 def test_a_baseline_in_skds_file_may_not_be_in_the_data_sets_own_too(copy):
     line = add(copy, f"cifar100,{LINE.replace(',skd,', ',crd,')}")
-    assert refused(copy).startswith(f"{OWN}, line {line}: ")
+    assert refused(copy).startswith(f"{SKD_FILE}, line {line}: ")
 
 
 def test_an_open_quotation_mark_swallows_no_lines(copy):
@@ -187,11 +189,13 @@ def test_an_open_quotation_mark_swallows_no_lines(copy):
 
 
 def test_a_file_that_is_no_utf8_is_named(copy):
-    (copy / OWN).write_bytes((copy / OWN).read_bytes() + "Table 1 \N{EN DASH}".encode("cp1252"))
-    assert refused(copy).startswith(f"{OWN}: not UTF-8")
+    (copy / SKD_FILE).write_bytes(
+        (copy / SKD_FILE).read_bytes() + "Table 1 \N{EN DASH}".encode("cp1252")
+    )
+    assert refused(copy).startswith(f"{SKD_FILE}: not UTF-8")
 
 
-@pytest.mark.parametrize("folder", [FOLDER, Path("nowhere")])
+@pytest.mark.parametrize("folder", [PUBLISHED_FOLDER, Path("nowhere")])
 @pytest.mark.parametrize(
     "dataset",
     [
@@ -221,7 +225,7 @@ def test_nothing_is_published_of_other_data(dataset, folder):
 def test_a_recipe_is_unlike_by_anything_but_a_students_own_learning_rate(setting, value):
     usual = getattr(Recipe(), setting)
     other = Recipe(learning_rate=0.01).model_copy(update={setting: value})
-    assert unlike_published(CIFAR, other, "ShuffleV1") == {setting: (usual, value)}
+    assert differences_from_published(CIFAR, other, "ShuffleV1") == {setting: (usual, value)}
     assert recipe_changes(Recipe(), other) == {
         "learning_rate": (0.05, 0.01),
         setting: (usual, value),
@@ -229,13 +233,15 @@ def test_a_recipe_is_unlike_by_anything_but_a_students_own_learning_rate(setting
 
 
 def test_the_common_recipe_is_the_fields():
-    assert unlike_published(CIFAR, Recipe(), "resnet20") == {}
+    assert differences_from_published(CIFAR, Recipe(), "resnet20") == {}
     slower = Recipe(learning_rate=0.01)
-    assert unlike_published(CIFAR, slower, "resnet20") == {"learning_rate": (0.05, 0.01)}
-    assert unlike_published(CIFAR, Recipe(), "MobileNetV2") == {"learning_rate": (0.01, 0.05)}
-    assert unlike_published(CIFAR, Recipe(), "resnet20", "crd") == {}
+    assert differences_from_published(CIFAR, slower, "resnet20") == {"learning_rate": (0.05, 0.01)}
+    assert differences_from_published(CIFAR, Recipe(), "MobileNetV2") == {
+        "learning_rate": (0.01, 0.05)
+    }
+    assert differences_from_published(CIFAR, Recipe(), "resnet20", "crd") == {}
     dropped = {"last_batch": ("keep", "drop")}
-    assert unlike_published(CIFAR, Recipe(last_batch="drop"), "resnet20") == dropped
+    assert differences_from_published(CIFAR, Recipe(last_batch="drop"), "resnet20") == dropped
     common = COMMON_RECIPES["cifar100"].model_dump()
     assert common == {
         "epochs": 240,
@@ -249,7 +255,9 @@ def test_the_common_recipe_is_the_fields():
         "last_batch": "keep",
         "bn_batch": None,
     }
-    assert unlike_published(DatasetSpec(name="digits"), Recipe(epochs=1), "resnet20") == {}
+    assert (
+        differences_from_published(DatasetSpec(name="digits"), Recipe(epochs=1), "resnet20") == {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -274,12 +282,14 @@ def test_imagenets_recipe_depends_on_the_method(method, batch, rate):
         milestones=(30, 60, 90),
         weight_decay=1e-4,
     )
-    assert unlike_published(IMAGENET, usual, "resnet18", method) == {}
+    assert differences_from_published(IMAGENET, usual, "resnet18", method) == {}
     # Not stated of the published runs, whatever it is here.
     grouped = usual.model_copy(update={"last_batch": "drop", "bn_batch": 64})
-    assert unlike_published(IMAGENET, grouped, "MobileNetV1", method) == {}
+    assert differences_from_published(IMAGENET, grouped, "MobileNetV1", method) == {}
     halved = usual.model_copy(update={"batch_size": batch // 2})
     changed = {"batch_size": (batch, batch // 2)}
-    assert unlike_published(IMAGENET, halved, "resnet18", method) == changed
+    assert differences_from_published(IMAGENET, halved, "resnet18", method) == changed
     shorter = usual.model_copy(update={"epochs": 90})
-    assert unlike_published(IMAGENET, shorter, "resnet18", method) == {"epochs": (100, 90)}
+    assert differences_from_published(IMAGENET, shorter, "resnet18", method) == {
+        "epochs": (100, 90)
+    }

@@ -11,11 +11,11 @@ import pytest
 import tiny
 from test_store import card_of, leave_dead_lease, make_card, make_failure, make_record
 
-from skd.common.lease import holder, lease
-from skd.provenance import merging
-from skd.store.comparing import differences
+from skd.common.lease import hold_lease, read_holder
+from skd.provenance import merge_execution
+from skd.store.record_differences import record_differences
 from skd.store.records import Collapse, Record, TeacherCard
-from skd.store.store import Entry, Store
+from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Cell, Expansion, write_expansion
 from skd.study.spec import DatasetSpec, ImportedTeacher
 
@@ -50,7 +50,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def put(entry: Entry, record: Record, content: bytes | None = CONTENT) -> Record:
+def put(entry: StoreEntry, record: Record, content: bytes | None = CONTENT) -> Record:
     """Leave a record, with its weights and logits unless there is no content."""
     files = {name: sha256((content or CONTENT) + name.encode()) for name in (WEIGHTS, LOGITS)}
     record = record.model_copy(update={"files": files})
@@ -61,14 +61,14 @@ def put(entry: Entry, record: Record, content: bytes | None = CONTENT) -> Record
     return record
 
 
-def put_run(store: Store, cell: Cell, seed: int = 0, **changes: Any) -> Entry:
+def put_run(store: Store, cell: Cell, seed: int = 0, **changes: Any) -> StoreEntry:
     entry = store.run(cell.runs[seed])
     content = changes.pop("content", CONTENT)
     put(entry, make_record(cell.run(seed), entry.id, **changes), content)
     return entry
 
 
-def put_teacher(store: Store, study: Expansion, top1: float = 90.0, **changes: Any) -> Entry:
+def put_teacher(store: Store, study: Expansion, top1: float = 90.0, **changes: Any) -> StoreEntry:
     """Leave a trained teacher: its record and its card."""
     node = study.teachers[0]
     entry = store.teacher(node.id)
@@ -114,7 +114,7 @@ def test_finished_runs_and_teachers_are_brought_and_the_source_is_left_alone(
         assert ours.run(entry.id).record() == entry.record()
         assert (ours.run(entry.id).folder / WEIGHTS).read_bytes() == CONTENT + WEIGHTS.encode()
         assert (ours.run(entry.id).folder / LOGITS).read_bytes() == CONTENT + LOGITS.encode()
-        assert holder(ours.run(entry.id).folder) is None
+        assert read_holder(ours.run(entry.id).folder) is None
     assert ours.teacher(teacher.id).card() == teacher.card()
     assert ours.teacher(teacher.id).record() == teacher.record()
     assert ours.run(student.runs[1]).record() is not None
@@ -277,7 +277,7 @@ def test_teachers_go_where_they_are_shared_and_come_from_the_source(
     monkeypatch.setenv("SKD_TEACHERS", str(tmp_path / "shared"))
     status, out, _ = skd("merge", "theirs")
     assert (status, "teachers: 1 merged" in out) == (0, True)
-    assert Entry(tmp_path / "shared" / teacher.id).card() is not None
+    assert StoreEntry(tmp_path / "shared" / teacher.id).card() is not None
     assert not (ours.root / "teachers").exists()
 
 
@@ -476,15 +476,15 @@ def test_each_number_counts(
 ) -> None:
     record = make_record(study.cells[0].run(0), "x")
     other = record.model_copy(update=change(record))
-    assert differences(record, record) == []
-    assert differences(record, other) == differences(other, record) == [name]
+    assert record_differences(record, record) == []
+    assert record_differences(record, other) == record_differences(other, record) == [name]
 
 
 def test_a_run_being_trained_here_is_a_conflict(
     skd: Skd, study: Expansion, theirs: Store, ours: Store
 ) -> None:
     entry = put_run(theirs, study.cell("resnet8", "student"))
-    with lease(ours.run(entry.id).folder, wait=False):
+    with hold_lease(ours.run(entry.id).folder, wait=False):
         out, err = conflict(skd)
     assert f"being trained here, by process {os.getpid()}" in out
     assert "merge again once it is done" in err
@@ -552,9 +552,9 @@ def test_a_merge_that_ends_in_the_middle_is_repeated(
         copied.append(target)
         copy(source, target, expected)
 
-    copy = merging.copy
+    copy = merge_execution.copy_verified
     with monkeypatch.context() as patch:
-        patch.setattr(merging, "copy", copy_three)
+        patch.setattr(merge_execution, "copy_verified", copy_three)
         status, _, err = skd("merge", "theirs")
     assert status != 0
     if isinstance(error, OSError):
@@ -563,7 +563,7 @@ def test_a_merge_that_ends_in_the_middle_is_repeated(
     assert ours.run(entries[0].id).record() is not None
     assert begun.record() is None  # its record would have been last
     assert (begun.folder / "checkpoint.pt").read_bytes() == b"here"
-    assert holder(begun.folder) is None
+    assert read_holder(begun.folder) is None
     assert skd("merge", "theirs")[0] == 0
     assert begun.record() == entries[1].record()
     assert not (begun.folder / "checkpoint.pt").exists()
@@ -591,7 +591,7 @@ def test_a_source_that_changes_while_it_is_merged_is_noticed(
     skd: Skd, study: Expansion, theirs: Store, ours: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = put_run(theirs, study.cell("resnet8", "student"))
-    carry_out = merging.merge
+    carry_out = merge_execution.execute_merge
 
     def after(change: Callable[[], None]) -> None:
         def changed(*arguments: Any) -> None:
@@ -616,10 +616,10 @@ def test_a_run_that_is_taken_or_finished_while_others_are_merged_is_left_alone(
 ) -> None:
     cell = study.cell("resnet8", "student")
     entry = put_run(theirs, cell)
-    carry_out = merging.merge
+    carry_out = merge_execution.execute_merge
 
     def taken(*arguments: Any) -> None:
-        with lease(ours.run(entry.id).folder, wait=False):
+        with hold_lease(ours.run(entry.id).folder, wait=False):
             carry_out(*arguments)
 
     monkeypatch.setattr("skd.cli.provenance.carry_out", taken)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from report.output.render import render
+from report.output.write import write_report
 
 TEACHER, STUDENT = 64, 64  # pooled widths of the tiny pair, resnet8 both
 IMAGES, CLASSES, WIDTH = 80, 10, 128
@@ -82,6 +82,6 @@ def test_the_record_is_complete(results: Path, method: str) -> None:
 def test_the_report_has_every_method(results: Path) -> None:
     for method in EXTRA:  # each is there already, unless this test runs alone
         tiny.run(EXPANSION, results, method)
-    page = render(EXPANSION, results).read_text()
+    page = write_report(EXPANSION, results).read_text()
     for method in EXTRA:
         assert f">{method}<" in page

@@ -6,21 +6,21 @@ from typing import Any
 
 import pytest
 
-from skd.authoring.contract import PAIRS
-from skd.authoring.trial import Trial, make_teacher, same_student, train, trial_spec
-from skd.losses.methods import resolve
+from skd.authoring.contract import TRIAL_PAIRS
+from skd.authoring.trial import MethodTrial, make_teacher, run_trial, same_student, trial_spec
+from skd.losses.methods import resolve_method
 from skd.losses.simplifier import SimplifierSettings
 from skd.losses.term import TermSettings
-from skd.study.sheet import Method
+from skd.study.sheet import SheetMethod
 
 
-def ends(first: dict[str, Any], second: dict[str, Any]) -> tuple[Trial, Trial]:
+def ends(first: dict[str, Any], second: dict[str, Any]) -> tuple[MethodTrial, MethodTrial]:
     """Train two methods for two steps on the first pair."""
     specs = [
-        trial_spec(resolve(Method(name="m", **written), {}), *PAIRS[0])
+        trial_spec(resolve_method(SheetMethod(name="m", **written), {}), *TRIAL_PAIRS[0])
         for written in (first, second)
     ]
-    one, other = (train(spec, make_teacher(spec)) for spec in specs)
+    one, other = (run_trial(spec, make_teacher(spec)) for spec in specs)
     assert specs[0].identity != specs[1].identity
     return one, other
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from skd.common.errors import TeacherError
 from skd.models import build_model
-from skd.training.loading import build_loaded
+from skd.training.network_loading import build_from_state_dict
 from skd.training.state_dicts import read_state_dict
 
 
@@ -197,20 +197,20 @@ def test_other_tensors_than_plain_ones_are_refused_by_name(
 
 def test_another_networks_weights_say_which_network_they_fit(weights: dict[str, Tensor]) -> None:
     with pytest.raises(TeacherError, match=r"missing .*; it fits resnet8$"):
-        build_loaded("resnet14", 10, below("module.", weights), "it")
+        build_from_state_dict("resnet14", 10, below("module.", weights), "it")
     with pytest.raises(TeacherError, match=r"missing .*; it fits resnet8 with 10 classes$"):
-        build_loaded("vgg8", 100, weights, "it")
+        build_from_state_dict("vgg8", 100, weights, "it")
 
 
 def test_weights_for_other_classes_say_so(weights: dict[str, Tensor]) -> None:
     with pytest.raises(TeacherError, match="it is for 10 classes, and the data set has 100"):
-        build_loaded("resnet8", 100, weights, "it")
+        build_from_state_dict("resnet8", 100, weights, "it")
 
 
 def test_integers_in_the_place_of_weights_are_named(weights: dict[str, Tensor]) -> None:
     weights["fc.bias"] = weights["fc.bias"].to(torch.int8)
     with pytest.raises(TeacherError, match=r"types 1: fc.bias is int8"):
-        build_loaded("resnet8", 10, weights, "it")
+        build_from_state_dict("resnet8", 10, weights, "it")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -221,4 +221,4 @@ def test_values_that_are_not_finite_are_named_and_counted(
     weights[name].view(-1)[:2] = value
     of = weights[name].numel()
     with pytest.raises(TeacherError, match=rf"NaN or infinity in {name} \(2 of {of} values\)\."):
-        build_loaded("resnet8", 10, weights, "it")
+        build_from_state_dict("resnet8", 10, weights, "it")

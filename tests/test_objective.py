@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 import skd.losses.objective
 from skd.losses.discovery import term_class
-from skd.losses.methods import method_names, needs_teacher, resolve
+from skd.losses.methods import method_names, needs_teacher, resolve_method
 from skd.losses.objective import Objective
 from skd.losses.term import Alone, Batch, Term, TermContext, TermSettings
 from skd.models.network import Outputs
 from skd.randomness import Draws
-from skd.study.sheet import Method, StudyError
+from skd.study.sheet import SheetMethod, StudyError
 from skd.study.spec import MethodSpec, Recipe, SimplifierSpec, TermSpec
-from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
+from skd.training.optimizer import learning_rate, make_optimizer, set_learning_rate
 
 CLASSES = 7
 
@@ -35,7 +35,7 @@ def draw(seed: int, shape: tuple[int, ...], scale: float = 3.0) -> Tensor:
 
 def chosen(method: str | dict[str, Any], **shared: Any) -> MethodSpec:
     written = {"name": method} if isinstance(method, str) else {"name": "mine", **method}
-    return resolve(Method.model_validate(written), shared)
+    return resolve_method(SheetMethod.model_validate(written), shared)
 
 
 def terms(spec: MethodSpec) -> list[tuple[str, float, str]]:
@@ -284,7 +284,7 @@ def test_method_names_are_the_listed_ones_and_the_terms():
     ],
 )
 def test_what_couples_a_batchs_images_is_named(method, part, words):
-    reason = make_objective(chosen(method)).why_undivided(part)
+    reason = make_objective(chosen(method)).partition_problem(part)
     assert bool(reason) == bool(words)
     for word in words:
         assert word in reason
@@ -300,7 +300,7 @@ def test_a_batch_in_parts_is_the_whole_one_where_nothing_couples_them(objective)
         for place, parameter in enumerate(made.simplifier.parameters()):
             parameter.data = draw(place, tuple(parameter.shape), 0.5)
         batch, size = make_batch(count=6), 6 // parts
-        assert made.why_undivided(size) is None
+        assert made.partition_problem(size) is None
         total = 0.0
         for first in range(0, 6, size):
             rows = slice(first, first + size)

@@ -16,7 +16,7 @@ import torch
 
 from skd.cli.report import main as report_main
 from skd.expansion.expand import expand_study
-from skd.study.expansion import expansion_path, read_expansion, write_expansion
+from skd.study.expansion import expansion_path, load_expansion_readonly, write_expansion
 
 SHEET = """
 title: A very small study
@@ -142,7 +142,7 @@ def test_to_look_at_a_study_leaves_the_kept_expansion_as_it_is(
     kept = expansion_path(results, "tiny")
     kept.parent.mkdir(parents=True)
     kept.write_text("{}")
-    assert len(read_expansion("tiny", results).cells) == 2
+    assert len(load_expansion_readonly("tiny", results).cells) == 2
     assert skd("status", "tiny")[0] == 0
     assert kept.read_text() == "{}"
     assert files(results) == ["tiny", "tiny/specs.json"]
@@ -257,7 +257,7 @@ def test_an_error_that_is_the_codes_fault_keeps_its_traceback(
     def faulty(*_: Any) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
 
-    monkeypatch.setattr("skd.cli.status.look_up", faulty)
+    monkeypatch.setattr("skd.cli.status.open_study", faulty)
     with pytest.raises(OSError, match="Bad file descriptor"):
         skd("status", "tiny")
 
@@ -280,7 +280,7 @@ def test_a_wrong_checkpoint_is_refused_before_data_are_loaded_or_a_store_is_made
     def load(*_: Any) -> None:
         raise AssertionError("data were loaded")
 
-    monkeypatch.setattr("skd.training.resources.Materials.data", load)
+    monkeypatch.setattr("skd.training.resources.Resources.data", load)
     torch.save({"other": torch.zeros(1)}, "empty.pth")
     assert words in line(skd(command, checkpoint, "--network", network))
     assert files(here) == ["empty.pth"]

@@ -10,18 +10,18 @@ from planned import leave_views_card, study
 
 from skd.common.files import write_json
 from skd.jobs.rule_outputs import (
-    cells_content,
-    cells_file,
-    code_has_changed,
+    batch_content,
+    batch_file,
     outdated_files,
+    report_code_changed,
     teacher_file,
     views_file,
 )
-from skd.planning.batches import Shape, make_batches
-from skd.planning.views_choice import ViewsPlan, ViewsWish, plan_views
+from skd.planning.batches import JobShape, make_batches
+from skd.planning.views_choice import ViewsConfig, ViewsPlan, plan_views
 from skd.store.records import TeacherCard
-from skd.store.stale import Finished
-from skd.store.store import Entry, Store
+from skd.store.stale import FinishedRun
+from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion
 
 
@@ -34,7 +34,7 @@ def reading_logits(expansion: Expansion) -> Expansion:
 
 
 STUDY = reading_logits(study(methods=("student", "kd"), seeds=2))
-BATCHES = make_batches(STUDY, Shape(), dict).batches
+BATCHES = make_batches(STUDY, JobShape(), dict).batches
 TEACHER = STUDY.teachers[0]
 TAUGHT = STUDY.cells[1]
 FIRST = TAUGHT.runs[0]
@@ -52,7 +52,7 @@ CARD = TeacherCard(
 
 
 def plan_of(store: Store) -> ViewsPlan:
-    return plan_views(STUDY, {TEACHER.name: store.teacher(TEACHER.id)}, ViewsWish())[TEACHER.name]
+    return plan_views(STUDY, {TEACHER.name: store.teacher(TEACHER.id)}, ViewsConfig())[TEACHER.name]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def store(tmp_path: Path) -> Store:
         file.path.write_bytes(b"")
     write_json(views_file(folder, plan), {"files": [{"output": output} for output in plan.outputs]})
     for batch, cell in zip(BATCHES, STUDY.cells, strict=True):
-        write_json(cells_file(folder, batch), cells_content(STUDY, [cell], store))
+        write_json(batch_file(folder, batch), batch_content(STUDY, [cell], store))
     return store
 
 
@@ -112,7 +112,7 @@ def another_card(store: Store) -> None:
 
 
 def damage_cells_file(store: Store) -> None:
-    cells_file(store.root / "made", BATCHES[1]).write_text("{")
+    batch_file(store.root / "made", BATCHES[1]).write_text("{")
 
 
 CELLS, TEACHERS = f"cells/{TAUGHT.key}", f"teachers/{TEACHER.name}"
@@ -142,7 +142,7 @@ def test_what_is_gone_or_another_one_is_made_again_and_nothing_else(
 
 def test_the_views_of_a_cell_that_was_never_trained_are_made_again(store: Store) -> None:
     remove_views(store)
-    cells_file(store.root / "made", BATCHES[1]).unlink()
+    batch_file(store.root / "made", BATCHES[1]).unlink()
     assert outdated(store) == {VIEWS}
 
 
@@ -153,7 +153,7 @@ def test_views_that_were_refused_are_not_asked_for_again(store: Store) -> None:
 
 
 def test_a_file_of_an_earlier_version_is_taken_at_its_word(store: Store) -> None:
-    path = cells_file(store.root / "made", BATCHES[1])
+    path = batch_file(store.root / "made", BATCHES[1])
     content = json.loads(path.read_text())
     for run in content[0]["runs"]:
         del run["record_sha256"]
@@ -183,5 +183,5 @@ def test_a_report_that_says_other_code_than_todays_is_noticed(
     if told is not None:
         (tmp_path / "report" / "data").mkdir(parents=True)
         (tmp_path / "report" / "data" / "runs.csv").write_text(told)
-    run = Finished("a run", Entry(Path("a")), changed={})
-    assert code_has_changed(tmp_path, [run]) is changed
+    run = FinishedRun("a run", StoreEntry(Path("a")), changed={})
+    assert report_code_changed(tmp_path, [run]) is changed

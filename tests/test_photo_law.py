@@ -20,10 +20,10 @@ from torchvision.transforms.v2 import functional as vision2
 from skd.data.photos.random_resized_crop import (
     Crop,
     draw_crop,
-    epoch_numbers,
+    draw_photo_view_numbers,
+    draw_uniforms,
     evaluation_view,
     training_view,
-    uniforms,
 )
 
 LIKELY = 1e-3  # the seeds are fixed: none of the p-values may fall below
@@ -76,7 +76,7 @@ def test_a_crop_is_the_law_written_out_and_lies_within_the_photo(number, height,
 
 def test_crops_are_distributed_as_torchvisions():
     height, width, count = 375, 500, 6000
-    ours = [draw_crop(n, height, width) for n in epoch_numbers(0, 1, count).tolist()]
+    ours = [draw_crop(n, height, width) for n in draw_photo_view_numbers(0, 1, count).tolist()]
     blank = torch.empty(3, height, width)
     torch.manual_seed(0)
     theirs = [RandomResizedCrop.get_params(blank, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(count)]
@@ -96,7 +96,7 @@ def test_crops_are_distributed_as_torchvisions():
 
 def test_where_every_try_fits_area_and_ratio_are_uniform():
     # Of a photo so large that rounding is nothing; the largest areas do not fit at most ratios.
-    crops = [draw_crop(n, 100_000, 100_000) for n in epoch_numbers(1, 1, 6000).tolist()]
+    crops = [draw_crop(n, 100_000, 100_000) for n in draw_photo_view_numbers(1, 1, 6000).tolist()]
     small = [c for c in crops if c.height * c.width < 0.7 * 1e10]
     areas = [c.height * c.width / 1e10 for c in small]
     assert kstest(areas, "uniform", (0.08, 0.62)).pvalue > LIKELY
@@ -112,11 +112,11 @@ def test_where_no_try_fits_it_is_torchvisions_central_crop(shape):
 
 
 def test_numbers_are_pure_in_seed_and_epoch_and_pinned():
-    numbers = epoch_numbers(0, 1, 4)
+    numbers = draw_photo_view_numbers(0, 1, 4)
     assert numbers.dtype == torch.int64
-    assert bool((epoch_numbers(3, 9, 10_000) >= 0).all())
-    assert torch.equal(numbers, epoch_numbers(0, 1, 9)[:4])
-    for other in (epoch_numbers(1, 1, 4), epoch_numbers(0, 2, 4)):
+    assert bool((draw_photo_view_numbers(3, 9, 10_000) >= 0).all())
+    assert torch.equal(numbers, draw_photo_view_numbers(0, 1, 9)[:4])
+    for other in (draw_photo_view_numbers(1, 1, 4), draw_photo_view_numbers(0, 2, 4)):
         assert not torch.equal(numbers, other)
     # Stored runs depend on them: other ones mean that no run can be resumed or repeated.
     assert numbers.tolist() == PINNED_NUMBERS
@@ -124,7 +124,7 @@ def test_numbers_are_pure_in_seed_and_epoch_and_pinned():
 
 
 def test_uniforms_are_in_the_half_open_interval_and_their_neighbours_unrelated():
-    drawn = np.array([uniforms(n) for n in range(2000)])
+    drawn = np.array([draw_uniforms(n) for n in range(2000)])
     assert drawn.min() >= 0
     assert drawn.max() < 1
     for column in drawn.T:
@@ -136,7 +136,7 @@ def test_uniforms_are_in_the_half_open_interval_and_their_neighbours_unrelated()
 def test_views_are_torchvisions_pixels(shape):
     photo = pixels(picture(3, shape[1], shape[0]))
     mirrored = set()
-    for number in epoch_numbers(5, 2, 6).tolist():
+    for number in draw_photo_view_numbers(5, 2, 6).tolist():
         crop = draw_crop(number, *shape)
         place = (crop.top, crop.left, crop.height, crop.width)
         expected = vision2.resized_crop(photo, *place, [96, 96], antialias=True)

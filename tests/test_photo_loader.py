@@ -12,12 +12,12 @@ from photos import SIZE, dataset, load_photos, make_folder
 from torch import Tensor
 from torchvision.transforms import functional as vision
 
-from skd.data import make_tests, make_views
+from skd.data import make_test_images, make_views
 from skd.data.images import DataError, Images
-from skd.data.photos.decoding import decode
+from skd.data.photos.decoding import decode_photo
 from skd.data.photos.random_resized_crop import evaluation_view, training_view
 from skd.data.photos.views import PhotoViews, TestPhotos
-from skd.data.views import TestPixels, ViewMaker, epoch_order
+from skd.data.views import PixelViews, TestPixels, epoch_order
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_batches_are_the_laws_views_normalised_as_torchvision_does(images, views
     assert made.is_contiguous(memory_format=torch.channels_last)
     indices, numbers = map(torch.cat, zip(*batches, strict=True))
     for row, index, number in zip(made, indices.tolist(), numbers.tolist(), strict=True):
-        view = training_view(decode(images.train_images.path(index)), number, SIZE)
+        view = training_view(decode_photo(images.train_images.path(index)), number, SIZE)
         scaled = view.float() / 255
         assert torch.equal(row, vision.normalize(scaled, images.mean, images.std))
 
@@ -211,13 +211,13 @@ def test_closing_ends_the_processes(views, helped):
 
 def test_test_photos_come_in_order_as_an_evaluation_sees_them(images, monkeypatch):
     monkeypatch.setattr("skd.data.photos.views.TEST_BATCH", {"cpu": 4})
-    tests = make_tests(images, CPU)
+    tests = make_test_images(images, CPU)
     assert isinstance(tests, TestPhotos)
     assert not tests.on_device
     batches = list(tests.batches(0, 6))
     assert [len(batch) for batch in batches] == [4, 2]
     for place, made in enumerate(torch.cat(batches)):
-        photo = decode(images.test_images.path(place))
+        photo = decode_photo(images.test_images.path(place))
         assert torch.equal(made, evaluation_view(photo, SIZE))
     assert torch.equal(torch.cat(list(tests.batches(1, 6))), torch.cat(batches)[1:])
     assert list(tests.batches(3, 3)) == []
@@ -233,7 +233,7 @@ def test_a_damaged_test_photo_is_named(images):
     path.write_bytes(b"")
     try:
         with pytest.raises(DataError, match=f"{path.name} .*it is empty"):
-            list(make_tests(images, CPU).batches(0, 6))
+            list(make_test_images(images, CPU).batches(0, 6))
     finally:
         path.write_bytes(whole)
 
@@ -242,8 +242,8 @@ def test_images_in_memory_have_the_same_face():
     pixels = torch.randint(0, 256, (250, 3, 8, 8), dtype=torch.uint8)
     labels = torch.zeros(250, dtype=torch.int64)
     images = Images(pixels, labels, pixels, labels, ("a",), (0.5,) * 3, (0.5,) * 3)
-    views, tests = make_views(images, CPU), make_tests(images, CPU)
-    assert isinstance(views, ViewMaker)
+    views, tests = make_views(images, CPU), make_test_images(images, CPU)
+    assert isinstance(views, PixelViews)
     assert isinstance(tests, TestPixels)
     assert tests.on_device
     assert [len(batch) for batch in tests.batches(0, 250)] == [100, 100, 50]

@@ -20,18 +20,18 @@ from pydantic import ValidationError
 from torchvision.datasets import ImageFolder
 
 from skd.common.frozen import canonical, digest
-from skd.data import facts, imagenet
+from skd.data import dataset_facts, imagenet
 from skd.data.images import DataError, stratified_order
-from skd.data.photos.decoding import decode, jpeg_decoder
+from skd.data.photos.decoding import decode_photo, jpeg_decoder
 from skd.data.photos.files import PhotoFiles
 from skd.data.photos.folders import load_folder
-from skd.expansion.expand import expand
-from skd.planning.views_choice import ViewsWish, plan_views
+from skd.expansion.expand import expand_sheet
+from skd.planning.views_choice import ViewsConfig, plan_views
 from skd.store.store import Store
 from skd.study.sheet import Sheet
 from skd.study.spec import DatasetSpec, FolderSpec
-from skd.training.execution import choose
-from skd.training.teacher_views import TeacherViewsError, make_teacher_views
+from skd.training.execution import choose_execution
+from skd.training.stored_views import TeacherViewsError, make_teacher_views
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
 
@@ -87,7 +87,7 @@ def test_photos_are_found_in_torchvisions_order(folder: Path):
 def test_facts_are_those_of_the_loaded_photos_and_views_are_endless(folder: Path):
     for more in ({}, {"split": "validation"}, {"train_limit": 5}):
         spec = DatasetSpec.model_validate(dataset("few") | more)
-        known, images = facts(spec), load_photos(dataset("few"), **more)
+        known, images = dataset_facts(spec), load_photos(dataset("few"), **more)
         assert known.num_classes == images.num_classes == 3
         assert known.train_images == len(images.train_images) == len(images.train_labels)
         assert known.test_images == len(images.test_images) == len(images.test_labels)
@@ -203,27 +203,27 @@ def test_files_that_are_no_photos_are_named_where_the_count_is_wrong(folder: Pat
 
 
 def test_imagenets_facts_are_the_official_counts():
-    known = facts(DatasetSpec(name="imagenet"))
+    known = dataset_facts(DatasetSpec(name="imagenet"))
     assert (known.num_classes, known.train_images, known.test_images) == (1000, 1_281_167, 50_000)
     assert (known.size, known.views) == (224, 0)
-    assert facts(DatasetSpec(name="imagenet", split="validation")).train_images == 1_153_050
+    assert dataset_facts(DatasetSpec(name="imagenet", split="validation")).train_images == 1_153_050
 
 
 def test_imagenet_is_loaded_from_its_folder(folder: Path, monkeypatch):
     folder.rename(folder.parent / "imagenet")
-    small = facts(DatasetSpec.model_validate(dataset("few")))
+    small = dataset_facts(DatasetSpec.model_validate(dataset("few")))
     monkeypatch.setattr(imagenet, "FACTS", small)
     assert len(load_photos({"name": "imagenet"}).train_images) == 12
 
 
 def test_real_photos_are_whole_and_readable(tmp_path: Path):
-    known = facts(DatasetSpec.model_validate(dataset("any", 10, 1000, 300)))
+    known = dataset_facts(DatasetSpec.model_validate(dataset("any", 10, 1000, 300)))
     images = load_folder(real_photos(tmp_path), known, "real", "no advice")
     assert torch.bincount(images.train_labels).tolist() == [100] * 10
     assert torch.bincount(images.test_labels).tolist() == [30] * 10
     for place in range(0, 1000, 20):
         path = images.train_images.path(place)
-        photo = decode(path)
+        photo = decode_photo(path)
         with Image.open(path) as image:
             assert np.array_equal(photo.permute(1, 2, 0).numpy(), image.convert("RGB"))
 
@@ -279,14 +279,14 @@ def test_endless_views_are_never_planned(tmp_path: Path):
     for views, stored in ((1, True), (0, False)):
         images = expansion.images.model_copy(update={"views": views})
         study = expansion.model_copy(update={"images": images, "cells": tuple(cells)})
-        assert bool(plan_views(study, entries, ViewsWish(teacher_views="always"))) == stored
+        assert bool(plan_views(study, entries, ViewsConfig(teacher_views="always"))) == stored
 
 
 def test_endless_views_are_refused(tmp_path: Path):
     entry = Store(tmp_path).teacher("0" * 16)
     spec = DatasetSpec.model_validate(dataset("few"))
     with pytest.raises(TeacherViewsError, match="photos have endless views"):
-        make_teacher_views(entry, spec, ["logits"], "float16", choose("cpu", 1))
+        make_teacher_views(entry, spec, ["logits"], "float16", choose_execution("cpu", 1))
 
 
 def test_a_sheet_of_photos_expands_without_them():
@@ -301,7 +301,7 @@ def test_a_sheet_of_photos_expands_without_them():
             "seeds": [0],
         }
     )
-    images = expand(sheet, study="few").images
+    images = expand_sheet(sheet, study="few").images
     assert (images.train_images, images.test_images, images.size, images.views) == (12, 6, 32, 0)
 
 
@@ -344,7 +344,7 @@ def turned(image: Image.Image) -> bytes:
 def test_all_kinds_of_files_become_pils_rgb(decoder, tmp_path: Path, write: Callable):
     path = tmp_path / "any.JPEG"
     path.write_bytes(write(picture(2)))
-    photo = decode(path)
+    photo = decode_photo(path)
     assert photo.shape == (3, 40, 48)
     assert photo.dtype == torch.uint8
     with Image.open(path) as image:
@@ -370,4 +370,4 @@ def test_a_damaged_file_is_named(decoder, tmp_path: Path, damage: Callable | Non
     if damage:
         path.write_bytes(damage(jpeg(picture(2))))
     with pytest.raises(DataError, match=f"(?is){re.escape(str(path))}.*{words}"):
-        decode(path)
+        decode_photo(path)

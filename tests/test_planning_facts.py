@@ -5,11 +5,11 @@ import torch
 from tiny import study
 from torch import nn
 
-from skd.data import dataset_names, facts, load
+from skd.data import dataset_facts, dataset_names, load_dataset
 from skd.expansion.dry_run import extra_facts, network_facts
 from skd.models import build_model
-from skd.models.accounting import count_parameters, counted, multiply_adds
-from skd.study.expansion import Expansion, ImageFacts, kept_expansion, write_expansion
+from skd.models.accounting import count_layers, count_parameters, multiply_adds
+from skd.study.expansion import Expansion, ImageInfo, read_expansion_file, write_expansion
 from skd.study.spec import DatasetSpec
 
 
@@ -17,7 +17,7 @@ def test_a_pass_is_counted_by_layer() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(128, 5)
     )
-    with counted(model) as work:
+    with count_layers(model) as work:
         model(torch.zeros(1, 3, 4, 4))
     model(torch.zeros(1, 3, 4, 4))  # no longer counted
     assert work.multiply_adds == 8 * 16 * 3 * 9 + 128 * 5 == multiply_adds(model, (3, 4, 4))
@@ -32,7 +32,7 @@ NEED_FILES = {"cifar100", "imagefolder", "imagenet"}  # photos': tests/test_phot
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_facts_are_what_is_loaded(name: str, split: str) -> None:
     spec = DatasetSpec(name=name, split=split, train_limit=50)
-    known, images = facts(spec), load(spec)
+    known, images = dataset_facts(spec), load_dataset(spec)
     assert known.train_images == len(images.train_labels)
     assert known.test_images == len(images.test_labels)
     assert images.train_images.shape[1:] == (3, known.size, known.size)
@@ -40,7 +40,7 @@ def test_facts_are_what_is_loaded(name: str, split: str) -> None:
 
 def test_an_expansion_knows_its_networks_and_images(tmp_path) -> None:
     expansion = study()
-    assert expansion.images == ImageFacts(
+    assert expansion.images == ImageInfo(
         train_images=80, test_images=797, size=16, channels=3, classes=10, views=25
     )
     model = build_model("resnet8", 10)
@@ -50,7 +50,7 @@ def test_an_expansion_knows_its_networks_and_images(tmp_path) -> None:
     assert known.multiply_adds == multiply_adds(model, (3, 16, 16))
     assert known.pooled == model.fc.in_features
     assert known.layers == 9 + 9 + 1  # with a projection in two of the three stages
-    assert kept_expansion(write_expansion(expansion, tmp_path)) == (expansion)
+    assert read_expansion_file(write_expansion(expansion, tmp_path)) == (expansion)
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +96,12 @@ def test_a_counted_convolution_is_what_a_real_pass_does() -> None:
     from skd.randomness import Draws
 
     expansion = study(methods=["reviewkd"])
-    cell, known = expansion.cells[0], facts(expansion.dataset)
+    cell, known = expansion.cells[0], dataset_facts(expansion.dataset)
     context = _context("resnet8", "resnet8", known)
     objective = _build(cell.spec.method, context).to_empty(device="cpu").eval()
     image = torch.zeros(1, dtype=torch.int64)
     objective.begin_epoch(1)
-    with torch.no_grad(), counted(objective) as work:
+    with torch.no_grad(), count_layers(objective) as work:
         draws = Draws(0, torch.device("cpu"))
         objective(Batch(context.student, context.teacher, image, image, 1, draws))
     assert extra_facts(cell.spec, known).multiply_adds == work.multiply_adds
@@ -115,6 +115,9 @@ def test_facts_are_no_part_of_an_identity() -> None:
 
 
 def test_a_networks_facts_follow_the_images_size() -> None:
-    small, large = facts(DatasetSpec(name="digits")), facts(DatasetSpec(name="synthetic"))
+    small, large = (
+        dataset_facts(DatasetSpec(name="digits")),
+        dataset_facts(DatasetSpec(name="synthetic")),
+    )
     assert network_facts("resnet8", small).activations < network_facts("resnet8", large).activations
     assert network_facts("resnet8", small).layers == network_facts("resnet8", large).layers

@@ -3,7 +3,7 @@
 import pytest
 from planned import estimate, study
 
-from skd.planning.graph import REPORT, STARTUP_SECONDS, shared_seconds, study_jobs
+from skd.planning.job_graph import REPORT_JOB, STARTUP_SECONDS, shared_seconds, study_jobs
 
 PAIRS = (("resnet56", "resnet20"), ("vgg13", "resnet20"), ("vgg13", "MobileNetV2"))
 METHODS = ("student", "kd", "crd", "skd", "at")
@@ -21,7 +21,7 @@ def test_the_graph() -> None:
     assert by_name["vgg13--MobileNetV2"].needs == ("teacher vgg13",)
     assert by_name["vgg13--MobileNetV2"].seconds == 4 * 10 + STARTUP_SECONDS
     assert by_name["resnet20"].needs == ()
-    assert set(by_name[REPORT].needs) == set(by_name) - {REPORT}
+    assert set(by_name[REPORT_JOB].needs) == set(by_name) - {REPORT_JOB}
     seen: set[str] = set()
     for job in jobs:
         assert set(job.needs) <= seen
@@ -33,7 +33,7 @@ def test_what_is_done_is_no_job() -> None:
     jobs = study_jobs(STUDY, {}, {"resnet56--resnet20/crd": 5.0}, names)
     assert [(job.name, job.needs, job.parts) for job in jobs] == [
         ("resnet56--resnet20", (), ("resnet56--resnet20/crd",)),
-        (REPORT, ("resnet56--resnet20",), ()),
+        (REPORT_JOB, ("resnet56--resnet20",), ()),
     ]
 
 

@@ -10,24 +10,24 @@ from hypothesis import strategies as st
 from planned import CPU, CRD, GPU, H200, IMAGES, leave_views_card, network, study, timing, timings
 
 from skd.common.gpu_state import GpuState
-from skd.planning import sharing
-from skd.planning.batches import Shape, make_batches
-from skd.planning.devices import DEVICE_MODELS, Device, for_photos
+from skd.planning import local_lanes
+from skd.planning.batches import JobShape, make_batches
+from skd.planning.devices import DEVICE_MODELS, PlannedDevice, assumed_for_photos
 from skd.planning.estimates import choose_device, estimate_run
-from skd.planning.graph import shared_seconds
-from skd.planning.lanes import fitted_utilisation, seconds_alone, slowdown
-from skd.planning.packing import lane_cores, lanes_that_help, runs_side_by_side
-from skd.planning.requests import batch_request
-from skd.planning.steps import Networks, evaluation_seconds, step_seconds
-from skd.planning.survey import survey
-from skd.planning.timings import latest_way
+from skd.planning.job_graph import shared_seconds
+from skd.planning.job_resources import batch_job_resources
+from skd.planning.side_by_side import lane_cores, runs_side_by_side, useful_lanes
+from skd.planning.slowdown import fitted_utilisation, seconds_alone, slowdown
+from skd.planning.step_model import StepNetworks, evaluation_seconds, step_seconds
+from skd.planning.survey import survey_study
+from skd.planning.timings import latest_execution
 from skd.store.store import Store
-from skd.store.views_files import ViewsFile
-from skd.study.expansion import ExtraFacts
+from skd.store.teacher_view_files import ViewsFile
+from skd.study.expansion import ObjectiveProfile
 
 REVIEWKD = {
-    "resnet20": ExtraFacts(parameters=114_278, bytes=460_632, multiply_adds=18_735_104),
-    "resnet8x4": ExtraFacts(parameters=1_808_774, bytes=7_248_984, multiply_adds=295_632_896),
+    "resnet20": ObjectiveProfile(parameters=114_278, bytes=460_632, multiply_adds=18_735_104),
+    "resnet8x4": ObjectiveProfile(parameters=1_808_774, bytes=7_248_984, multiply_adds=295_632_896),
 }
 LIVE = {"resnet20": "resnet56", "resnet8x4": "resnet32x4"}
 # Steps a second on one H200, all lanes together, batch 64, TF32, deterministic, recorded. KD, SKD
@@ -59,8 +59,8 @@ NOT_COMPILED = [
 def modelled_rate(student: str, method: str, lanes: int) -> float:
     """Return the model's steps a second of all lanes."""
     live = method == "reviewkd"
-    extra = {"crd": CRD, "reviewkd": REVIEWKD[student]}.get(method, ExtraFacts())
-    networks = Networks(network(student), network(LIVE[student]) if live else None, extra)
+    extra = {"crd": CRD, "reviewkd": REVIEWKD[student]}.get(method, ObjectiveProfile())
+    networks = StepNetworks(network(student), network(LIVE[student]) if live else None, extra)
     return 1 / step_seconds(networks, 64, H200, lanes)
 
 
@@ -87,10 +87,10 @@ def test_which_constants_were_fitted() -> None:
     assert fitted == {"h200", "cpu"}
     assert DEVICE_MODELS["h200"].basis.startswith("fitted to measurements of one H200")
     assert DEVICE_MODELS["h100"].basis == "assumed"
-    assert for_photos(DEVICE_MODELS["h200"]).basis == "assumed"
+    assert assumed_for_photos(DEVICE_MODELS["h200"]).basis == "assumed"
 
 
-def estimated(*rows, device: Device = GPU, cell: str = "kd"):
+def estimated(*rows, device: PlannedDevice = GPU, cell: str = "kd"):
     expansion = study()
     found = expansion.cell("resnet56--resnet20", cell)
     known = timings(*(timing(found.spec, device.name, **row) for row in rows))
@@ -110,12 +110,12 @@ def lanes_of(count: int, step: float, epoch: float = 6.0) -> dict[str, float]:
 def test_two_numbers_of_lanes_tell_the_utilisation() -> None:
     alone = [{**lanes_of(1, step), "gpu_utilisation": 100.0} for step in (0.8e-3, 1.2e-3)]
     found = estimated(*alone, lanes_of(16, 4e-3, epoch=24.0))
-    assert found.known_utilisation == pytest.approx(0.2)
+    assert found.utilisation_or_one == pytest.approx(0.2)
     assert found.seconds_per_step == pytest.approx(1e-3)
     assert found.seconds == pytest.approx(240 * 6.0)
     assert shared_seconds(found, 16, 16) == pytest.approx(240 * 24.0)
     found = estimated(lanes_of(4, 1.6e-3), lanes_of(16, 4e-3))  # no run was alone
-    assert found.known_utilisation == pytest.approx(0.2)
+    assert found.utilisation_or_one == pytest.approx(0.2)
     assert found.seconds_per_step == pytest.approx(1e-3)
 
 
@@ -146,7 +146,7 @@ def test_the_fit_of_the_h200s_lanes() -> None:
 def test_one_number_of_lanes_tells_no_utilisation(device, known) -> None:
     modelled = estimated(device=device).utilisation
     found = estimated({**lanes_of(4, 4e-3, epoch=24.0), "gpu_utilisation": 50.0}, device=device)
-    assert found.known_utilisation == pytest.approx(known)
+    assert found.utilisation_or_one == pytest.approx(known)
     assert found.utilisation == pytest.approx(modelled)
     assert found.seconds_per_step == pytest.approx(4e-3 / slowdown(4, modelled))
     assert shared_seconds(found, 4, 4) == pytest.approx(240 * 24.0)  # as it was measured
@@ -155,31 +155,31 @@ def test_one_number_of_lanes_tells_no_utilisation(device, known) -> None:
 def test_lanes_that_do_not_help_leave_the_device_full() -> None:
     slower = {"images_per_second": rate(90), "sharing": 4}
     found = estimated({"images_per_second": rate(400)}, slower)
-    assert found.known_utilisation == 1.0
+    assert found.utilisation_or_one == 1.0
 
 
 def test_no_device_is_shared_on_a_guess() -> None:
-    assert estimated().known_utilisation == 1.0
-    assert estimated({}).known_utilisation == 1.0  # alone, and the driver did not tell
-    assert estimated({"gpu_utilisation": 40.0}).known_utilisation == pytest.approx(0.4)
+    assert estimated().utilisation_or_one == 1.0
+    assert estimated({}).utilisation_or_one == 1.0  # alone, and the driver did not tell
+    assert estimated({"gpu_utilisation": 40.0}).utilisation_or_one == pytest.approx(0.4)
     assert estimated().utilisation < 1
 
 
 def test_constants_that_were_fitted_are_no_guess() -> None:
     for rows in ([], [{}], [{"gpu_utilisation": 100.0}]):
-        assert estimated(*rows, device=H200).known_utilisation == pytest.approx(0.375)
+        assert estimated(*rows, device=H200).utilisation_or_one == pytest.approx(0.375)
     rows = [lanes_of(1, 1e-3), lanes_of(11, 3.5e-3)]
-    assert estimated(*rows, device=H200).known_utilisation == pytest.approx(0.25)
+    assert estimated(*rows, device=H200).utilisation_or_one == pytest.approx(0.25)
 
 
 def test_on_a_cpu_those_that_share_have_cores_of_their_own() -> None:
     shared = {"images_per_second": 100.0, "sharing": 4, "threads": 1}
     found = estimated(shared, {**shared, "sharing": 2, "images_per_second": 200.0}, device=CPU)
     assert found.seconds_per_step == pytest.approx((64 / 100 + 64 / 200) / 2)
-    assert found.known_utilisation == 1.0
+    assert found.utilisation_or_one == 1.0
     expansion = study()
     cell = expansion.cell("resnet20", "student")
-    modelled = step_seconds(Networks(network("resnet20")), 64, CPU)
+    modelled = step_seconds(StepNetworks(network("resnet20")), 64, CPU)
     row = timing(cell.spec, "a cpu", threads=1, sharing=2, images_per_second=64 / modelled / 3)
     assert choose_device(expansion, timings(row)).scale == pytest.approx(3)
 
@@ -188,7 +188,7 @@ def test_on_a_cpu_those_that_share_have_cores_of_their_own() -> None:
 def test_a_lanes_speed_is_not_taken_for_the_devices(lanes) -> None:
     expansion = study()
     cell = expansion.cell("resnet20", "student")
-    modelled = step_seconds(Networks(network("resnet20")), 64, H200, lanes)
+    modelled = step_seconds(StepNetworks(network("resnet20")), 64, H200, lanes)
     speed = 64 / (1.5 * modelled * lanes)
     row = timing(cell.spec, "NVIDIA H200", images_per_second=speed, sharing=lanes)
     assert choose_device(expansion, timings(row)).scale == pytest.approx(1.5)
@@ -202,7 +202,7 @@ def test_only_runs_that_were_executed_alike_are_compared(way) -> None:
     new = {"images_per_second": rate(300), "finished_at": "2026-02-01T00:00:00+00:00", **way}
     for rows in ([old, new], [new, old]):
         assert estimated(*rows).seconds_per_step == pytest.approx(1 / 300)
-    assert latest_way([]) == []
+    assert latest_execution([]) == []
 
 
 # How many lanes.
@@ -213,14 +213,14 @@ def test_as_many_lanes_as_help(busy) -> None:
     def speed(count: int) -> float:
         return count / (1 + (count - 1) * busy)
 
-    found = lanes_that_help(busy)
+    found = useful_lanes(busy)
     assert 1 <= found <= 16
     assert found == 16 or speed(found) >= (0.95 - 1e-6) / busy
     assert found == 1 or speed(found - 1) < 0.95 / busy
 
 
 def test_lanes_by_hand() -> None:
-    assert [lanes_that_help(busy) for busy in (0.4, 0.5, 0.8, 0.95, 1.0)] == [16, 16, 5, 1, 1]
+    assert [useful_lanes(busy) for busy in (0.4, 0.5, 0.8, 0.95, 1.0)] == [16, 16, 5, 1, 1]
     assert runs_side_by_side(None, 45, 140 * 2**30, 2**30, 0.5) == 16
     assert [lane_cores(lanes) for lanes in (1, 3, 16)] == [1, 3, 4]
 
@@ -228,36 +228,39 @@ def test_lanes_by_hand() -> None:
 def test_a_run_that_several_devices_train_has_them_alone(tmp_path: Path) -> None:
     expansion = study()
     key = expansion.cells[0].key
-    alone = survey(expansion, Store(tmp_path), timings(), H200, None)
-    several = Device("h200", H200.model, processes=2)
-    assert alone.together(key) == 3
-    assert survey(expansion, Store(tmp_path), timings(), several, None).together(key) == 1
+    alone = survey_study(expansion, Store(tmp_path), timings(), H200, None)
+    several = PlannedDevice("h200", H200.model, processes=2)
+    assert alone.runs_side_by_side_of(key) == 3
+    assert (
+        survey_study(expansion, Store(tmp_path), timings(), several, None).runs_side_by_side_of(key)
+        == 1
+    )
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> GpuState:
     state = GpuState(140 * 2**30, 140 * 2**30, 100.0, "595", "NVIDIA A100")
-    monkeypatch.setattr(sharing, "gpu_state", lambda: state)
+    monkeypatch.setattr(local_lanes, "gpu_state", lambda: state)
     return state
 
 
 def test_lanes_share_a_few_cores_and_the_memory_of_one_process(tmp_path: Path) -> None:
     expansion, store = study(seeds=20), Store(tmp_path)
-    one, most = (survey(expansion, store, timings(), H200, lanes) for lanes in (1, None))
-    batch = next(b for b in make_batches(expansion, Shape(), dict).batches if b.name == "kd")
-    assert [batch_request(found, batch, 1, None).cores for found in (one, most)] == [1, 4]
-    alone, sixteen = (batch_request(found, batch, 1, None).memory_mb for found in (one, most))
+    one, most = (survey_study(expansion, store, timings(), H200, lanes) for lanes in (1, None))
+    batch = next(b for b in make_batches(expansion, JobShape(), dict).batches if b.name == "kd")
+    assert [batch_job_resources(found, batch, 1, None).cores for found in (one, most)] == [1, 4]
+    alone, sixteen = (batch_job_resources(found, batch, 1, None).memory_mb for found in (one, most))
     assert sixteen < 4 * alone
 
 
 def test_a_gpu_that_was_never_measured_is_known_by_its_name(tmp_path, gpu, monkeypatch) -> None:
     expansion, store = study(seeds=20), Store(tmp_path)
     cells = [expansion.cell("resnet56--resnet20", "kd")]
-    assert sharing.lanes_here(None, expansion, cells, store, 20) == 1
+    assert local_lanes.choose_lanes(None, expansion, cells, store, 20) == 1
     for name, lanes in {"NVIDIA H200": 16, "NVIDIA H200 MIG 1g.18gb": 1}.items():
         state = replace(gpu, name=name)
-        monkeypatch.setattr(sharing, "gpu_state", lambda state=state: state)
-        assert sharing.lanes_here(None, expansion, cells, store, 20) == lanes
+        monkeypatch.setattr(local_lanes, "gpu_state", lambda state=state: state)
+        assert local_lanes.choose_lanes(None, expansion, cells, store, 20) == lanes
 
 
 def test_a_job_uses_what_is_known_of_the_runs_with_stored_views(tmp_path, gpu, monkeypatch) -> None:
@@ -265,8 +268,8 @@ def test_a_job_uses_what_is_known_of_the_runs_with_stored_views(tmp_path, gpu, m
     cell = expansion.cell("resnet56--resnet20", "kd")
     cell = cell.model_copy(update={"needs": ("teacher_logits",)})
     row = timing(cell.spec, "NVIDIA A100", stored_teacher=True, gpu_utilisation=80.0)
-    monkeypatch.setattr(sharing, "load", lambda _: timings(row))
-    here = partial(sharing.lanes_here, None, expansion, [cell], store, 20)
+    monkeypatch.setattr(local_lanes, "load_timings", lambda _: timings(row))
+    here = partial(local_lanes.choose_lanes, None, expansion, [cell], store, 20)
     assert here() == 1  # a live teacher: nothing was measured
     entry = store.teacher(expansion.teacher("resnet56").id)
     file = ViewsFile(entry, expansion.dataset, "logits", "float16")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from planned import CPU, CRD, GPU, IMAGES, network, study, timing, timings
 
 from skd.common.errors import UnknownNameError
-from skd.planning.devices import DEVICE_MODELS, model_of
+from skd.planning.devices import DEVICE_MODELS, device_model_of
 from skd.planning.estimates import (
     CONTEXT_BYTES,
     choose_device,
@@ -16,8 +16,8 @@ from skd.planning.estimates import (
     estimate_teacher,
     model_training,
 )
-from skd.planning.steps import Networks, evaluation_seconds, step_seconds, training_bytes
-from skd.study.expansion import NetworkFacts
+from skd.planning.step_model import StepNetworks, evaluation_seconds, step_seconds, training_bytes
+from skd.study.expansion import NetworkProfile
 from skd.study.spec import Recipe
 
 # Seconds a step at batch 64 on one thread of an AMD EPYC.
@@ -31,16 +31,16 @@ MEASURED_STEPS = [
 
 @pytest.mark.parametrize(("student", "teacher", "seconds"), MEASURED_STEPS)
 def test_the_cpu_model_is_near_what_was_measured(student, teacher, seconds) -> None:
-    networks = Networks(network(student), network(teacher) if teacher else None)
+    networks = StepNetworks(network(student), network(teacher) if teacher else None)
     assert seconds / 2.5 < step_seconds(networks, 64, CPU) < 2.5 * seconds
 
 
 def test_a_step_by_hand() -> None:
-    student = NetworkFacts(parameters=1, multiply_adds=10**8, activations=1, layers=10, family="")
-    teacher = NetworkFacts(
+    student = NetworkProfile(parameters=1, multiply_adds=10**8, activations=1, layers=10, family="")
+    teacher = NetworkProfile(
         parameters=1, multiply_adds=2 * 10**8, activations=1, layers=20, family=""
     )
-    networks = Networks(student, teacher, CRD)
+    networks = StepNetworks(student, teacher, CRD)
     work = 64 * (3 * (10**8 + CRD.multiply_adds) + 2 * 10**8)
     assert step_seconds(networks, 64, GPU) == pytest.approx(work / 8e12)
     # One image is so little work that launching it is what takes the time.
@@ -59,7 +59,7 @@ def test_memory_by_hand() -> None:
     buffers = CRD.bytes - 4 * CRD.parameters
     activations = 64 * (2 * student.activations + teacher.activations // 2)
     expected = pixels + 4 * (weights + activations) + buffers
-    assert training_bytes(Networks(student, teacher, CRD), 64, IMAGES) == expected
+    assert training_bytes(StepNetworks(student, teacher, CRD), 64, IMAGES) == expected
 
 
 def test_a_whole_training_by_hand() -> None:
@@ -99,7 +99,7 @@ def test_what_was_measured_is_right() -> None:
 def test_the_rest_is_scaled_by_the_median_ratio() -> None:
     expansion = study()
     kd = expansion.cell("resnet56--resnet20", "kd")
-    modelled = step_seconds(Networks(network("resnet20"), network("resnet56")), 64, GPU)
+    modelled = step_seconds(StepNetworks(network("resnet20"), network("resnet56")), 64, GPU)
     rows = timings(
         *(timing(kd.spec, images_per_second=64 / (k * modelled)) for k in (2.0, 3.0, 9.0))
     )
@@ -149,13 +149,13 @@ def test_which_device() -> None:
 
 
 def test_recorded_names_are_recognised() -> None:
-    assert model_of("NVIDIA GeForce RTX 3090", on_cpu=False).name == "rtx3090"
-    assert model_of("NVIDIA H200", on_cpu=False).name == "h200"
-    assert model_of("NVIDIA H100 80GB HBM3", on_cpu=False).name == "h100"
-    assert model_of("Tesla V100-SXM2-16GB", on_cpu=False).name == "v100"
+    assert device_model_of("NVIDIA GeForce RTX 3090", on_cpu=False).name == "rtx3090"
+    assert device_model_of("NVIDIA H200", on_cpu=False).name == "h200"
+    assert device_model_of("NVIDIA H100 80GB HBM3", on_cpu=False).name == "h100"
+    assert device_model_of("Tesla V100-SXM2-16GB", on_cpu=False).name == "v100"
     for other in ("something new", "NVIDIA GH200 480GB", "NVIDIA H200 MIG 1g.18gb"):
-        assert model_of(other, on_cpu=False) == DEVICE_MODELS["a100"]
-    assert model_of("AMD EPYC", on_cpu=True).name == "cpu"
+        assert device_model_of(other, on_cpu=False) == DEVICE_MODELS["a100"]
+    assert device_model_of("AMD EPYC", on_cpu=True).name == "cpu"
 
 
 def test_teachers_are_trained_or_only_evaluated() -> None:
@@ -177,8 +177,8 @@ def test_teachers_are_trained_or_only_evaluated() -> None:
 )
 def test_more_to_do_never_takes_less(student, taught, batch, device) -> None:
     place = replace(GPU, model=DEVICE_MODELS[device])
-    alone = Networks(network(student))
-    more = Networks(network(student), network("resnet56") if taught else None, CRD)
+    alone = StepNetworks(network(student))
+    more = StepNetworks(network(student), network("resnet56") if taught else None, CRD)
     recipe = Recipe(batch_size=batch)
     less, found = (model_training(n, recipe, IMAGES, place) for n in (alone, more))
     assert found.seconds >= less.seconds

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from planned import CPU, GPU, study, timing, timings
 
-from skd.planning.batches import Shape
-from skd.planning.plan import keep_plan, make_plan, plan_path, read_plan
-from skd.planning.survey import survey
+from skd.planning.batches import JobShape
+from skd.planning.stored_plan import make_plan, plan_path, read_plan, save_plan
+from skd.planning.survey import survey_study
 from skd.planning.timings import Timings
 from skd.store.records import TeacherCard
 from skd.store.store import Store
@@ -46,7 +46,7 @@ def finished(expansion, count: int) -> Timings:
 def test_what_is_done_and_left(tmp_path: Path) -> None:
     expansion, store = study(PAIRS), Store(tmp_path)
     leave_card(store, expansion.teacher("vgg13"))
-    found = survey(expansion, store, finished(expansion, 2), GPU)
+    found = survey_study(expansion, store, finished(expansion, 2), GPU)
     assert found.teachers_left == {"resnet56"}
     assert found.done == 3
     assert found.seeds_left["resnet20/student"] == (1, 2)
@@ -62,8 +62,8 @@ def test_what_is_done_and_left(tmp_path: Path) -> None:
 def test_a_finished_study_has_no_job_but_the_report(tmp_path: Path) -> None:
     expansion, store = study(seeds=1), Store(tmp_path)
     leave_card(store, expansion.teachers[0])
-    found = survey(expansion, store, finished(expansion, 3), GPU)
-    assert [job.name for job in found.jobs(Shape())] == ["report"]
+    found = survey_study(expansion, store, finished(expansion, 3), GPU)
+    assert [job.name for job in found.jobs(JobShape())] == ["report"]
     assert found.parts()["all"][0].left == 0
 
 
@@ -71,7 +71,7 @@ def test_a_run_that_two_cells_share_counts_once(tmp_path: Path) -> None:
     expansion = study()
     twin = expansion.cells[1].model_copy(update={"method": "kd-again"})
     expansion = expansion.model_copy(update={"cells": (*expansion.cells, twin)})
-    found = survey(expansion, Store(tmp_path), timings(), GPU)
+    found = survey_study(expansion, Store(tmp_path), timings(), GPU)
     assert found.parts()["all"][0].trainings == 3 * 3 + 1
     assert twin.key not in found.cell_seconds
 
@@ -79,25 +79,25 @@ def test_a_run_that_two_cells_share_counts_once(tmp_path: Path) -> None:
 def test_side_by_side_shares_a_device(tmp_path: Path) -> None:
     store = Store(tmp_path)
     expansion = study((("vgg13", "MobileNetV2"),), ("student",))  # many small layers
-    one, three = (survey(expansion, store, timings(), GPU, k) for k in (1, 3))
+    one, three = (survey_study(expansion, store, timings(), GPU, k) for k in (1, 3))
     assert sum(three.cell_seconds.values()) < sum(one.cell_seconds.values())
-    busy = (survey(expansion, store, timings(), CPU, k) for k in (1, 3))
+    busy = (survey_study(expansion, store, timings(), CPU, k) for k in (1, 3))
     first, second = (sum(found.cell_seconds.values()) for found in busy)
     assert first == pytest.approx(second)
 
 
 def test_the_plan_from_before_is_kept(tmp_path: Path) -> None:
     expansion, store = study(), Store(tmp_path)
-    before = make_plan(survey(expansion, store, timings(), GPU), [])
-    assert keep_plan(before, tmp_path) == before == read_plan(plan_path(tmp_path, "planned"))
-    same = make_plan(survey(expansion, store, timings(), CPU), [])
-    assert keep_plan(same, tmp_path).device == "cpu"  # nothing was done in between
-    later = make_plan(survey(expansion, store, finished(expansion, 1), GPU), [])
+    before = make_plan(survey_study(expansion, store, timings(), GPU), [])
+    assert save_plan(before, tmp_path) == before == read_plan(plan_path(tmp_path, "planned"))
+    same = make_plan(survey_study(expansion, store, timings(), CPU), [])
+    assert save_plan(same, tmp_path).device == "cpu"  # nothing was done in between
+    later = make_plan(survey_study(expansion, store, finished(expansion, 1), GPU), [])
     assert later.done == 1
-    assert keep_plan(later, tmp_path).device == "cpu"
-    assert keep_plan(later, tmp_path, renew=True) == later
-    other = make_plan(survey(study(seeds=4), store, timings(), GPU), [])
-    assert keep_plan(other, tmp_path) == other
+    assert save_plan(later, tmp_path).device == "cpu"
+    assert save_plan(later, tmp_path, renew=True) == later
+    other = make_plan(survey_study(study(seeds=4), store, timings(), GPU), [])
+    assert save_plan(other, tmp_path) == other
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"study": 1}'])
@@ -116,7 +116,7 @@ def skd_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skd):
     Path("results").mkdir()
 
     def run(expansion, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("skd.cli.plan.read_expansion", lambda *_: expansion)
+        monkeypatch.setattr("skd.cli.plan.load_expansion_readonly", lambda *_: expansion)
         return skd("plan", "planned", *arguments)
 
     return run

@@ -6,34 +6,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skd.planning.graph import Job
+from skd.planning.job_graph import PlannedJob
 from skd.planning.simulate import critical_seconds, simulate
 
 
 @st.composite
-def graphs(draw) -> list[Job]:
-    jobs: list[Job] = []
+def graphs(draw) -> list[PlannedJob]:
+    jobs: list[PlannedJob] = []
     for place in range(draw(st.integers(1, 14))):
         needs = draw(st.lists(st.sampled_from(jobs), max_size=3, unique=True)) if jobs else []
         seconds = float(draw(st.integers(0, 50)))
-        jobs.append(Job(f"job{place}", seconds, tuple(job.name for job in needs)))
+        jobs.append(PlannedJob(f"job{place}", seconds, tuple(job.name for job in needs)))
     return draw(st.permutations(jobs))
 
 
 DEVICES = st.integers(1, 20)
 
 
-def lower_bound(jobs: list[Job], devices: int) -> float:
+def lower_bound(jobs: list[PlannedJob], devices: int) -> float:
     work = sum(job.seconds for job in jobs)
     return max(max(critical_seconds(jobs).values()), work / devices)
 
 
 def test_by_hand() -> None:
     jobs = [
-        Job("teacher", 10.0),
-        Job("alone", 5.0),
-        Job("taught", 7.0, ("teacher",)),
-        Job("report", 0.0, ("teacher", "alone", "taught")),
+        PlannedJob("teacher", 10.0),
+        PlannedJob("alone", 5.0),
+        PlannedJob("taught", 7.0, ("teacher",)),
+        PlannedJob("report", 0.0, ("teacher", "alone", "taught")),
     ]
     two = simulate(jobs, 2)
     assert two.starts == {"teacher": 0, "alone": 0, "taught": 10, "report": 17}
@@ -44,7 +44,7 @@ def test_by_hand() -> None:
 
 
 def test_the_longest_way_goes_first() -> None:
-    jobs = [Job("a", 4.0), Job("b", 1.0), Job("c", 9.0, ("b",))]
+    jobs = [PlannedJob("a", 4.0), PlannedJob("b", 1.0), PlannedJob("c", 9.0, ("b",))]
     assert simulate(jobs, 1).starts["b"] == 0
     assert critical_seconds(jobs) == {"a": 4, "b": 10, "c": 9}
 
@@ -57,9 +57,9 @@ def test_devices_out_of_range(devices) -> None:
 
 def test_needs_that_cannot_be_met() -> None:
     with pytest.raises(ValueError, match="needs b, which is no job"):
-        simulate([Job("a", 1.0, ("b",))], 1)
+        simulate([PlannedJob("a", 1.0, ("b",))], 1)
     with pytest.raises(ValueError, match="circle: a"):
-        simulate([Job("a", 1.0, ("a",))], 1)
+        simulate([PlannedJob("a", 1.0, ("a",))], 1)
 
 
 @given(jobs=graphs(), devices=DEVICES)

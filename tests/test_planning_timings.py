@@ -6,13 +6,13 @@ import pytest
 from planned import study
 
 from skd.common.frozen import canonical
-from skd.planning.timings import load
-from skd.store.records import Accuracy, Cost, Epoch, Record
+from skd.planning.timings import load_timings
+from skd.store.records import Accuracy, Cost, EpochMetrics, Record
 from skd.store.store import Store
 
 
 def record(cell, seed: int, **environment) -> Record:
-    epoch = Epoch(
+    epoch = EpochMetrics(
         epoch=1,
         learning_rate=0.1,
         train_losses={"total": 1.0},
@@ -61,33 +61,33 @@ def store(tmp_path):
 
 
 def test_records_tell_what_they_were_and_took(store) -> None:
-    expansion, found = study(), load(store)
+    expansion, found = study(), load_timings(store)
     alone, taught = expansion.cells[:2]
-    (row,) = found.alike(alone.spec, "AMD EPYC, 2 threads")
+    (row,) = found.matching(alone.spec, "AMD EPYC, 2 threads")
     assert (row.kind, row.threads, row.sessions) == ("cpu", 2, 1)
     assert row.seconds_per_step == pytest.approx(64 / 10_000)
-    (row,) = found.alike(taught.spec, "NVIDIA A100")
+    (row,) = found.matching(taught.spec, "NVIDIA A100")
     assert (row.kind, row.teacher, row.peak_memory_bytes) == ("gpu", "resnet56", 10**9)
-    assert found.alike(expansion.teachers[0].spec.run, "AMD EPYC, 2 threads")
+    assert found.matching(expansion.teachers[0].spec.run, "AMD EPYC, 2 threads")
     assert found.devices() == {"AMD EPYC, 2 threads": 2, "NVIDIA A100": 1}
     assert found.devices("digits") == {}
     assert found.threads("NVIDIA A100") is None
 
 
 def test_the_cache_spares_the_reading(store, monkeypatch) -> None:
-    first = load(store)
+    first = load_timings(store)
     read = []
     monkeypatch.setattr("skd.planning.timings._read_record", read.append)
-    assert load(store).rows == first.rows
+    assert load_timings(store).rows == first.rows
     assert not read
 
 
 def test_new_runs_come_in_and_vanished_ones_go(store) -> None:
-    load(store)
+    load_timings(store)
     alone = study().cells[0]
     store.run(alone.runs[0]).record_path.unlink()
     store.run(alone.runs[2]).write(record(alone, 2))
-    keys = set(load(store).rows)
+    keys = set(load_timings(store).rows)
     assert f"runs/{alone.runs[2]}" in keys
     assert f"runs/{alone.runs[0]}" not in keys
     assert set(json.loads((store.root / "timings.json").read_text())["rows"]) == keys
@@ -98,25 +98,25 @@ def test_how_a_run_was_executed_is_read_with_what_older_records_do_not_say(store
     left = record(cell, 2)
     how = {"step": "fast", "precision": "bfloat16", "compiled": True, "kernels": "a table"}
     store.run(cell.runs[2]).write(left.model_copy(update={"execution": {**left.execution, **how}}))
-    rows = load(store).rows
-    assert rows[f"runs/{cell.runs[2]}"].way == ("fast", "bfloat16", True, "a table")
-    assert rows[f"runs/{cell.runs[0]}"].way == ("plain", "float32", False, None)
+    rows = load_timings(store).rows
+    assert rows[f"runs/{cell.runs[2]}"].execution_key == ("fast", "bfloat16", True, "a table")
+    assert rows[f"runs/{cell.runs[0]}"].execution_key == ("plain", "float32", False, None)
     assert rows[f"runs/{cell.runs[2]}"].finished_at == left.finished_at
 
 
 def test_damage_is_passed_over(store) -> None:
-    whole = load(store).rows
+    whole = load_timings(store).rows
     for name, text in {"a": "{", "b": "[]", "c": '{"spec": {}}', "d": "\x00\xff"}.items():
         entry = store.run(name)
         entry.folder.mkdir(parents=True)
         entry.record_path.write_text(text)
     for text in ("", "[]", '{"format": 0}', '{"format": 1, "rows": {"runs/x": {"network": 1}}}'):
         (store.root / "timings.json").write_text(text)
-        assert load(store).rows == whole
+        assert load_timings(store).rows == whole
 
 
 def test_an_empty_store_leaves_no_cache(tmp_path) -> None:
-    assert load(Store(tmp_path)).rows == {}
+    assert load_timings(Store(tmp_path)).rows == {}
     assert not [*tmp_path.iterdir()]
 
 

@@ -10,10 +10,10 @@ import pytest
 from planned import CPU, GPU, leave_views_card, timing, timings
 from pydantic import ValidationError
 
-from skd.planning.batches import Shape
+from skd.planning.batches import JobShape
 from skd.planning.estimates import estimate_run, views_seconds
-from skd.planning.survey import survey
-from skd.planning.views_choice import ViewsPlan, ViewsWish, plan_views
+from skd.planning.survey import survey_study
+from skd.planning.views_choice import ViewsConfig, ViewsPlan, plan_views
 from skd.store.store import Store
 from skd.study.expansion import Expansion
 
@@ -39,7 +39,7 @@ def study(methods: tuple[str, ...] = ("student", "kd", "reviewkd"), **options: A
 def plans(expansion: Expansion, tmp_path: Path, **wish: Any) -> dict[str, ViewsPlan]:
     store = Store(tmp_path)
     entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
-    return plan_views(expansion, entries, ViewsWish(**wish))
+    return plan_views(expansion, entries, ViewsConfig(**wish))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_pooled_features_are_stored_where_they_are_read_and_small_enough(tmp_pat
 
 def test_what_is_asked_for_is_checked() -> None:
     with pytest.raises(ValidationError, match="auto"):
-        ViewsWish(teacher_views="sometimes")
+        ViewsConfig(teacher_views="sometimes")
 
 
 def test_the_plan_does_not_change_while_the_study_runs(tmp_path) -> None:
@@ -92,8 +92,10 @@ def test_the_plan_does_not_change_while_the_study_runs(tmp_path) -> None:
 
 def test_a_stored_teacher_costs_no_step_and_its_views_once(tmp_path) -> None:
     expansion = study(epochs=60, milestones=())
-    found = survey(expansion, Store(tmp_path), timings(), CPU, 1)
-    live = survey(expansion, Store(tmp_path), timings(), CPU, 1, ViewsWish(teacher_views="never"))
+    found = survey_study(expansion, Store(tmp_path), timings(), CPU, 1)
+    live = survey_study(
+        expansion, Store(tmp_path), timings(), CPU, 1, ViewsConfig(teacher_views="never")
+    )
     alone = found.cells["resnet20/student"].seconds_per_step
     assert found.cells["resnet56--resnet20/kd"].seconds_per_step == pytest.approx(alone)
     assert live.cells["resnet56--resnet20/kd"].seconds_per_step > 1.9 * alone
@@ -115,7 +117,8 @@ def test_a_stored_teacher_costs_no_step_and_its_views_once(tmp_path) -> None:
 def test_jobs_wait_for_the_views_that_they_look_up(tmp_path) -> None:
     expansion = study(epochs=60, milestones=())
     jobs = {
-        job.name: job for job in survey(expansion, Store(tmp_path), timings(), GPU).jobs(Shape())
+        job.name: job
+        for job in survey_study(expansion, Store(tmp_path), timings(), GPU).jobs(JobShape())
     }
     assert jobs["views of resnet56"].needs == ("teacher resnet56",)
     needs = {job.parts[0]: job.needs for job in jobs.values() if job.parts}

@@ -20,15 +20,15 @@ from safetensors.numpy import load_file
 from team_work import METHODS
 
 from skd.common.errors import UnknownNameError
-from skd.common.lease import Holder, LeaseHeldError
-from skd.jobs.launch import Parallel, together
+from skd.common.lease import LeaseHeldError, LeaseHolder
+from skd.jobs.torchrun import ParallelConfig, torchrun_command
 from skd.store.records import Record
 from skd.store.store import Store
 from skd.study.expansion import Expansion
 from skd.study.sheet import StudyError
-from skd.training.data_parallel import Division
-from skd.training.distributed import _portable, others_ended
-from skd.training.teachers import train_teacher
+from skd.training.data_parallel import BatchPartition
+from skd.training.distributed import _portable, lost_process_error
+from skd.training.teacher_setup import train_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,7 +44,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def torchrun(*arguments: str | Path) -> subprocess.Popen[str]:
     """Start two processes that do some work together."""
-    command = together(["--unused"], 2)
+    command = torchrun_command(["--unused"], 2)
     command = [*command[: command.index("--module")], *map(str, arguments)]
     path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
     return subprocess.Popen(
@@ -86,7 +86,7 @@ def test_two_processes_train_what_one_does(
     method: str, two: Path, tmp_path: Path, teachers: Path
 ) -> None:
     study = team_work.study_of()
-    team_work.train(study, method, tmp_path, teachers, Division())
+    team_work.train(study, method, tmp_path, teachers, BatchPartition())
     one, other = record_of(study, method, tmp_path), record_of(study, method, two / "whole")
     for a, b in zip(one.epochs, other.epochs, strict=True):
         assert a.train_losses == pytest.approx(b.train_losses, rel=1e-9)
@@ -145,9 +145,9 @@ def test_a_run_goes_on_in_another_number_of_processes(
     study, calls = team_work.study_of(), iter(range(100))
     with pytest.raises(team_work.InterruptedRunError):
         team_work.train(
-            study, "kd", tmp_path, teachers, Division(), stopping=lambda: next(calls) == 2
+            study, "kd", tmp_path, teachers, BatchPartition(), stopping=lambda: next(calls) == 2
         )
-    team_work.train(study, "kd", tmp_path, teachers, Division(accumulate=2))
+    team_work.train(study, "kd", tmp_path, teachers, BatchPartition(accumulate=2))
     one, other = (record_of(study, "kd", path) for path in (tmp_path, two / "whole"))
     for a, b in zip(one.epochs, other.epochs, strict=True):
         assert a.train_losses == pytest.approx(b.train_losses, rel=1e-9)
@@ -169,8 +169,8 @@ def test_a_batch_that_cannot_be_shared_is_refused_in_a_line(
 
 
 def test_how_a_job_starts_processes() -> None:
-    assert together(["train"], 1) == [sys.executable, "-m", "skd", "train"]
-    command = together(["train", "x"], 4)
+    assert torchrun_command(["train"], 1) == [sys.executable, "-m", "skd", "train"]
+    command = torchrun_command(["train", "x"], 4)
     assert command[command.index("--nproc-per-node") + 1] == "4"
     assert command[-3:] == ["skd", "train", "x"]
     assert "--standalone" in command
@@ -178,15 +178,15 @@ def test_how_a_job_starts_processes() -> None:
 
 def test_a_study_that_cannot_be_divided_is_refused_before_it_starts() -> None:
     study = team_work.study_of()
-    Parallel(processes_per_run=2, accumulate=2).check(study)
+    ParallelConfig(processes_per_run=2, accumulate=2).check(study)
     with pytest.raises(StudyError, match=r"teacher--resnet8/kd in 8 processes.*may be: 1, 2, 4"):
-        Parallel(processes_per_run=8).check(study)
+        ParallelConfig(processes_per_run=8).check(study)
     with pytest.raises(StudyError, match="bn_batch must say"):
-        Parallel(accumulate=2).check(tiny.study())
+        ParallelConfig(accumulate=2).check(tiny.study())
 
 
 def test_what_is_told_arrives_whatever_it_is() -> None:
-    known = LeaseHeldError(Path("run"), Holder("t", "host", 1, "2", None, 0.0))
+    known = LeaseHeldError(Path("run"), LeaseHolder("t", "host", 1, "2", None, 0.0))
     assert str(_portable(known)) == str(known)
     unknown = UnknownNameError("term", "kdd", ["kd"])
     assert "unknown term 'kdd'" in str(_portable(unknown))
@@ -203,9 +203,9 @@ def test_what_is_told_arrives_whatever_it_is() -> None:
     ],
 )
 def test_only_a_lost_connection_is_another_process_gone(words: str, gone: bool) -> None:
-    assert (others_ended(RuntimeError(words)) is not None) == gone
+    assert (lost_process_error(RuntimeError(words)) is not None) == gone
 
 
 def test_a_precision_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="precision"):
-        Parallel(precision="float16")
+        ParallelConfig(precision="float16")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from report.statistics.ranks import Ranking, ranking
+from report.statistics.ranks import Ranking, rank_methods
 
 # Demšar 2006, table 5a: q at 5 % for k methods.
 DEMSAR = {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 10: 3.164}
@@ -34,7 +34,7 @@ def draw(seed: int, pairs: int, methods: int) -> np.ndarray:
 
 def test_mean_ranks_by_hand():
     # p1: skd 1, kd 2, student 3; p2: skd and kd share (1 + 2)/2, student 3; p3: skd, student, kd.
-    found = ranking(ACCURACY)
+    found = rank_methods(ACCURACY)
     assert found.pairs == 3
     assert found.ranks == pytest.approx({"skd": 3.5 / 3, "kd": 6.5 / 3, "student": 8 / 3})
     assert list(found.ranks) == ["skd", "kd", "student"]
@@ -47,7 +47,7 @@ def test_means_that_differ_by_rounding_alone_share_a_rank():
         "b": {"p1": (70.2 + 70.2) / 2, "p2": 2.0},
     }
     assert accuracy["a"]["p1"] != accuracy["b"]["p1"]
-    assert ranking(accuracy).ranks == {"b": 1.25, "a": 1.75}
+    assert rank_methods(accuracy).ranks == {"b": 1.25, "a": 1.75}
 
 
 tables = st.integers(2, 6).flatmap(
@@ -63,7 +63,7 @@ tables = st.integers(2, 6).flatmap(
 @given(tables)
 def test_a_rank_is_one_more_than_those_above_and_half_of_those_beside(table):
     values = np.array(table)
-    found = ranking(accuracy_of(values))
+    found = rank_methods(accuracy_of(values))
     pairs, k = values.shape
     for i in range(k):
         above = (values > values[:, [i]]).sum()
@@ -78,18 +78,18 @@ def test_friedmans_p_is_scipys(pairs, methods):
     values = draw(pairs, pairs, methods)
     values[0, 0] = values[0, 1]  # a tie
     expected = stats.friedmanchisquare(*values.T).pvalue
-    assert ranking(accuracy_of(values)).p == pytest.approx(expected)
+    assert rank_methods(accuracy_of(values)).p == pytest.approx(expected)
 
 
 def test_friedman_by_hand_without_ties():
     # Ranks 1, 2, 3 in each of four pairs: χ² = 12·4/(3·4)·(1 + 4 + 9 − 3·4²/4) = 8, 2 degrees.
     values = np.tile([3.0, 2.0, 1.0], (4, 1)) + np.arange(4)[:, None]
-    assert ranking(accuracy_of(values)).p == pytest.approx(math.exp(-8 / 2))
+    assert rank_methods(accuracy_of(values)).p == pytest.approx(math.exp(-8 / 2))
 
 
 def test_two_methods_have_no_friedman_and_equal_ones_no_p():
-    assert ranking(accuracy_of(draw(0, 5, 2))).p is None
-    same = ranking(accuracy_of(np.full((4, 3), 70.0)))
+    assert rank_methods(accuracy_of(draw(0, 5, 2))).p is None
+    same = rank_methods(accuracy_of(np.full((4, 3), 70.0)))
     assert same.p is None
     assert set(same.ranks.values()) == {2.0}
     assert same.cliques() == [("m0", "m1", "m2")]
@@ -98,7 +98,7 @@ def test_two_methods_have_no_friedman_and_equal_ones_no_p():
 @pytest.mark.parametrize(("k", "q"), DEMSAR.items())
 @pytest.mark.parametrize("pairs", [2, 13])
 def test_the_critical_difference_is_demsars(k, q, pairs):
-    found = ranking(accuracy_of(draw(1, pairs, k)))
+    found = rank_methods(accuracy_of(draw(1, pairs, k)))
     expected = q * math.sqrt(k * (k + 1) / (6 * pairs))
     assert found.critical_difference == pytest.approx(expected, rel=3e-4)  # q has 3 decimals
 
@@ -106,7 +106,7 @@ def test_the_critical_difference_is_demsars(k, q, pairs):
 def test_demsars_own_example():
     """Four classifiers on 14 data sets, CD = 2.569·√(4·5/(6·14)) = 1.25: none are told apart."""
     ranks = {"C4.5": 3.143, "C4.5+m": 2.000, "C4.5+cf": 2.893, "C4.5+m+cf": 1.964}
-    cd = ranking(accuracy_of(draw(2, 14, 4))).critical_difference
+    cd = rank_methods(accuracy_of(draw(2, 14, 4))).critical_difference
     assert cd == pytest.approx(1.25, abs=0.005)
     ordered = dict(sorted(ranks.items(), key=lambda item: item[1]))
     assert Ranking(14, ordered, None, cd).cliques() == [tuple(ordered)]
@@ -138,23 +138,23 @@ def test_two_methods_share_a_clique_exactly_where_they_are_not_told_apart(tenths
 
 def test_pairs_that_a_method_lacks_are_left_out():
     both = {method: ACCURACY[method] for method in ("kd", "skd")}
-    assert ranking(both).pairs == 4
-    assert ranking(both).ranks == pytest.approx({"skd": 5.5 / 4, "kd": 6.5 / 4})
-    assert ranking(ACCURACY).pairs == 3
+    assert rank_methods(both).pairs == 4
+    assert rank_methods(both).ranks == pytest.approx({"skd": 5.5 / 4, "kd": 6.5 / 4})
+    assert rank_methods(ACCURACY).pairs == 3
 
 
 def test_there_is_no_ranking_below_two_methods_or_two_pairs():
-    assert ranking({}) is None
-    assert ranking({"kd": ACCURACY["kd"]}) is None
-    assert ranking({"kd": {"p1": 70.0}, "skd": {"p1": 71.0}}) is None
-    assert ranking({"kd": {"p1": 70.0, "p2": 1.0}, "skd": {"p1": 71.0, "p3": 1.0}}) is None
-    assert ranking({"kd": ACCURACY["kd"], "skd": {}}) is None
+    assert rank_methods({}) is None
+    assert rank_methods({"kd": ACCURACY["kd"]}) is None
+    assert rank_methods({"kd": {"p1": 70.0}, "skd": {"p1": 71.0}}) is None
+    assert rank_methods({"kd": {"p1": 70.0, "p2": 1.0}, "skd": {"p1": 71.0, "p3": 1.0}}) is None
+    assert rank_methods({"kd": ACCURACY["kd"], "skd": {}}) is None
 
 
 @pytest.mark.parametrize("methods", [3, 5])
 def test_of_equal_methods_nemenyi_tells_some_apart_in_5_percent_of_studies(methods):
     """By simulation: thirteen pairs, ranks at random; the largest difference of mean ranks."""
-    cd = ranking(accuracy_of(draw(3, 13, methods))).critical_difference
+    cd = rank_methods(accuracy_of(draw(3, 13, methods))).critical_difference
     ranks = np.random.default_rng(4).random((20_000, 13, methods)).argsort(axis=2).mean(axis=1)
     told_apart = (np.ptp(ranks, axis=1) >= cd).mean()
     assert 0.02 < told_apart <= 0.055

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import tiny
 
-from skd.data import facts
-from skd.data.images import Facts
-from skd.expansion.expand import expand
+from skd.data import dataset_facts
+from skd.data.images import DatasetFacts
+from skd.expansion.expand import expand_sheet
 from skd.store.store import Store
 from skd.study.sheet import Sheet, read_sheet
 from skd.study.sheet_files import find_sheet
 from skd.study.spec import DatasetSpec
-from skd.training.execution import choose
-from skd.training.teachers import import_teacher
+from skd.training.execution import choose_execution
+from skd.training.teacher_setup import import_teacher
 
 pytestmark = pytest.mark.slow
 IMAGES = 144  # three steps, the last of 16
@@ -33,12 +33,12 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
     }
     del sheet["student_recipes"]
     sheet["pairs"] = [{"teacher": "resnet56", "student": "resnet20"}]
-    assert facts(DatasetSpec(name="cifar100")) == Facts(100, 50_000, 10_000, 32)
-    expansion = expand(Sheet.model_validate(sheet), study="real")
+    assert dataset_facts(DatasetSpec(name="cifar100")) == DatasetFacts(100, 50_000, 10_000, 32)
+    expansion = expand_sheet(Sheet.model_validate(sheet), study="real")
     store = Store(tmp_path)
     node = expansion.teachers[0]
     entry = store.teacher(node.id)
-    options = tiny.options(execution=choose("cpu", 2))
+    options = tiny.options(execution=choose_execution("cpu", 2))
     device = options.execution.apply()
     card = import_teacher(node.spec, node.source, entry, device)
     # Others measured 72.63 with constants that differ in the fourth digit.
@@ -49,7 +49,7 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
         record = tiny.complete(cell.run(0), run, options, cell.key, entry)
         epoch = record.epochs[0]
         assert 0 < epoch.test_loss < 3 * math.log(100)
-        assert record.num_classes == facts(expansion.dataset).num_classes == 100
+        assert record.num_classes == dataset_facts(expansion.dataset).num_classes == 100
         assert epoch.diagnostics["top1_raw"] > 90  # it has seen these images
         # A simplifier that starts as nothing, at a small rate: still the softened teacher.
         assert epoch.diagnostics["kl_softened_simplified"] < 1e-3

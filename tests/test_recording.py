@@ -13,7 +13,7 @@ from stepping import METHODS, assert_same_bits, few_images, train, trained_teach
 from torch import nn
 
 from skd.losses.term import Batch, Term, TermSettings
-from skd.training.cuda_graph import Recordings, _capture, first_cause, own_stream, try_out
+from skd.training.cuda_graph import GraphRecorder, _capture, own_stream, root_cause, run_and_restore
 from skd.training.loop import Training
 from skd.training.teacher import LiveTeacher
 
@@ -156,14 +156,14 @@ def test_the_first_cause_is_what_an_error_was_raised_from() -> None:
 
     with pytest.raises(RuntimeError, match="what followed") as caught:
         fail()
-    assert first_cause(caught.value) == "the cause"
+    assert root_cause(caught.value) == "the cause"
     try:
         {}["cache key"]
     except KeyError:  # handled: no cause of what comes next
         with pytest.raises(RuntimeError) as caught:
             raise RuntimeError("the operation cannot be captured")  # noqa: B904
-    assert first_cause(caught.value) == "the operation cannot be captured"
-    assert first_cause(ValueError()) == "ValueError"
+    assert root_cause(caught.value) == "the operation cannot be captured"
+    assert root_cause(ValueError()) == "ValueError"
 
 
 class Graph:
@@ -200,12 +200,12 @@ def test_a_capture_that_fails_says_why_and_leaves_the_garbage_collector_on(
 ) -> None:
     with pytest.raises(RuntimeError) as caught:
         _capture(graph, (0, 0), step)
-    assert first_cause(caught.value) == said
+    assert root_cause(caught.value) == said
     assert gc.isenabled()
 
 
 def test_only_recorded_steps_are_called_recorded() -> None:
-    recordings = Recordings(True, after_failure=lambda: None)
+    recordings = GraphRecorder(True, after_failure=lambda: None)
     assert recordings.make("step", broken) is None
     assert recordings.make("evaluation", lambda: "recorded") == "recorded"
     assert str(recordings) == "not recorded: asks the device"
@@ -224,13 +224,13 @@ def test_a_state_that_is_loaded_is_what_recorded_steps_go_on_from(
 
 
 def test_nothing_is_tried_where_recordings_are_off() -> None:
-    recordings = Recordings(False, after_failure=lambda: None)
+    recordings = GraphRecorder(False, after_failure=lambda: None)
     assert recordings.make("step", lambda: pytest.fail("tried")) is None
     assert str(recordings) == "not recorded"
 
 
 def test_other_errors_are_no_failed_recordings() -> None:
-    recordings = Recordings(True, after_failure=lambda: None)
+    recordings = GraphRecorder(True, after_failure=lambda: None)
     with pytest.raises(ZeroDivisionError):
         recordings.make("step", lambda: 1 / 0)
 
@@ -248,7 +248,7 @@ def test_trying_out_puts_everything_back_even_after_an_error() -> None:
 
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     with pytest.raises(ArithmeticError):
-        try_out(step, state)
+        run_and_restore(step, state)
     assert all(torch.equal(before[name], tensor) for name, tensor in layer.state_dict().items())
     assert not new["sum"].any()
 

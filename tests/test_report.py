@@ -14,8 +14,8 @@ import pytest
 from reported import FIRST, PAIRS, THIRD, fill, filled, make_card, make_record, make_study
 
 import skd.cli.report
-from report.frames.frame import LEAK, build_frames
-from report.output.render import render
+from report.frames.study_frames import LEAK, build_frames
+from report.output.write import write_report
 from skd.store.records import Accuracy, Failure
 from skd.store.store import Store
 from skd.study.expansion import TeacherNode
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("results")
-    render(filled(folder), folder)
+    write_report(filled(folder), folder)
     return folder
 
 
@@ -152,7 +152,7 @@ def test_output_is_the_same_twice_and_what_is_no_longer_in_it_goes(results):
     folder = results / "small" / "report"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (folder / "figures" / "of-a-pair-that-is-gone.svg").write_text("")
-    render(make_study(), results)
+    write_report(make_study(), results)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert {path.name for path in folder.iterdir()} == {
         "index.html", "results.md", "results.tex", "data", "figures", "tables",
@@ -176,7 +176,7 @@ def test_data_files_keep_whole_numbers_gaps_and_full_precision(results):
 
 @pytest.mark.parametrize("split", ["test", "validation"])
 def test_nothing_done_yet_renders(split, tmp_path):
-    html = render(make_study(DatasetSpec(name="cifar100", split=split)), tmp_path).read_text()
+    html = write_report(make_study(DatasetSpec(name="cifar100", split=split)), tmp_path).read_text()
     assert "svg" not in parsed(html).tags
     text = words(html)
     assert "No run has finished yet" in text
@@ -187,7 +187,7 @@ def test_nothing_done_yet_renders(split, tmp_path):
 def test_another_recipe_is_shown_beside_published_values_and_not_judged(tmp_path):
     study = make_study(recipe=Recipe(epochs=3, milestones=(2,)))
     fill(Store(tmp_path), study)
-    text = words(render(study, tmp_path).read_text())
+    text = words(write_report(study, tmp_path).read_text())
     assert "so none is judged: epochs 3 instead of 240, milestones 2 instead of 150, 180" in text
     assert "not compared" in text
     assert "reproduced," not in text.split("Results")[0]
@@ -209,7 +209,7 @@ def test_values_that_are_not_numbers_make_no_number(tmp_path):
     assert list(runs.loc["kd", "outcome"]) == ["unreadable", "unreadable", "done"]
     assert runs.loc["kd", "last_top1"].isna().tolist() == [True, True, False]
     assert "has schema version 2" in runs.loc[("skd", 0), "reason"]
-    shown = parsed(render(study, tmp_path).read_text()).text
+    shown = parsed(write_report(study, tmp_path).read_text()).text
     assert "2 unreadable" in " ".join(shown)
     assert not {text for text in shown if text.strip().lower() == "nan"}
 
@@ -226,7 +226,7 @@ def test_sources_are_shown_where_no_clean_commit_stands_for_them(tmp_path):
     for seed, environment in enumerate(codes):
         record = make_record(cell, seed, 70.0, environment=environment)
         Store(tmp_path).run(record.id).write(record)
-    page = render(study, tmp_path)
+    page = write_report(study, tmp_path)
     text = words(page.read_text())
     runs = text[text.index("Commit Finished") :]
     assert f"\N{EN DASH} sources {digests[0]}" in runs
@@ -248,7 +248,7 @@ def test_a_cell_that_mixes_teachers_is_flagged(tmp_path):
     for seed in other.runs:
         record = make_record(other, seed, 71.0 + seed, teacher=cards[2])
         Store(tmp_path).run(record.id).write(record)
-    text = words(render(study, tmp_path).read_text())
+    text = words(write_report(study, tmp_path).read_text())
     assert "mixes 2 teachers" in text
     assert "another teacher than at hand" in text
 
@@ -262,7 +262,7 @@ def test_methods_of_a_pair_with_different_teachers_are_told(tmp_path):
             record = make_record(cell, seed, 70.0 + seed, teacher=card)
             Store(tmp_path).run(record.id).write(record)
     Store(tmp_path).teacher(study.teacher("resnet56").id).card_path.unlink()
-    text = words(render(study, tmp_path).read_text())
+    text = words(write_report(study, tmp_path).read_text())
     assert text.count("1 of the pair's 2 teachers") >= 2
     assert "Runs of resnet56 → resnet20 were taught by different teachers' weights" in text
 
@@ -280,7 +280,7 @@ def test_absurd_and_empty_values_cost_a_cell_or_a_figure_not_the_report(tmp_path
     ):
         record = make_record(cell, seed, 66.0, **changes)
         Store(tmp_path).run(record.id).write(record)
-    text = words(render(study, tmp_path).read_text())
+    text = words(write_report(study, tmp_path).read_text())
     assert "last is not what its last epoch, 240, has" in text
     assert "cost.peak_memory_bytes 11805916207174113034… is no number" in text
     assert "cost.images_per_second 0 is no number that a training can have" in text
@@ -292,7 +292,7 @@ def test_a_figure_that_cannot_be_drawn_is_told(tmp_path, monkeypatch):
 
     broken.__name__ = "forest"
     monkeypatch.setattr("report.figures.overview.forest", broken)
-    text = words(render(filled(tmp_path), tmp_path).read_text())
+    text = words(write_report(filled(tmp_path), tmp_path).read_text())
     assert "The figure forest cannot be drawn: ZeroDivisionError: no" in text
 
 
@@ -301,7 +301,7 @@ def test_report_never_imports_torch(results, tmp_path):
     path.write_text(make_study().model_dump_json(by_alias=True))
     code = (
         "import sys, pathlib\n"
-        "from report.output.render import render\n"
+        "from report.output.write import render\n"
         "import skd.cli.report\n"
         "from skd.study.expansion import Expansion\n"
         f"study = Expansion.model_validate_json(pathlib.Path({str(path)!r}).read_text())\n"

@@ -9,10 +9,17 @@ import pytest
 from reported import FIRST, filled
 
 from report.figures.gallery import Gallery, make_gallery
-from report.figures.style import looks
-from report.findings import Findings, find
-from report.output.render import render
-from skd.analyses.records import Analysis, Embedding, Example, Panel, RunMeasures, analysis_path
+from report.figures.style import method_styles
+from report.findings import Findings, read_findings
+from report.output.write import write_report
+from skd.analyses.records import (
+    Analysis,
+    Embedding,
+    EmbeddingPanel,
+    RunMeasures,
+    SimplifierExample,
+    analysis_path,
+)
 
 CLASSES = ("ant", "bee", "cat", "dog")
 
@@ -37,10 +44,11 @@ def write_analyses(folder: Path, study, skipped: dict | None = None) -> None:
     arrays["images"] = np.zeros((2, 3, 8, 8), dtype=np.uint8)
     arrays["values"] = np.full((2, 4), 0.25, dtype=np.float32)
     panels = tuple(
-        Panel(what=what, id="x", seed=0, key="points") for what in ("teacher", "student", "skd")
+        EmbeddingPanel(what=what, id="x", seed=0, key="points")
+        for what in ("teacher", "student", "skd")
     )
     stages = dict.fromkeys(("raw", "softened", "simplified", "student"), "values")
-    example = Example(
+    example = SimplifierExample(
         pair=FIRST, method="skd", seed=0, id="x", temperature=4.0, indices=(5, 6), labels=(1, 3),
         images="images", **stages,
     )  # fmt: skip
@@ -73,7 +81,7 @@ def findings(tmp_path_factory) -> Findings:
     folder = tmp_path_factory.mktemp("results")
     study = filled(folder)
     write_analyses(folder, study)
-    return find(study, folder)
+    return read_findings(study, folder)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +137,7 @@ def test_figures_are_files_of_their_own_and_the_same_twice(findings, drawings):
 
 
 def test_looks_are_distinct_for_many_methods():
-    found = looks(["student", *(f"m{i}" for i in range(30))], "student")
+    found = method_styles(["student", *(f"m{i}" for i in range(30))], "student")
     assert len({(look.colour, str(look.dash)) for look in found.values()}) == 31
 
 
@@ -137,7 +145,7 @@ def test_what_could_not_be_analysed_is_told(tmp_path):
     study = filled(tmp_path)
     write_analyses(tmp_path, study, {"a": "no test logits at hand", "b": "no test logits at hand"})
     said = "Not analysed in full: 2 runs: no test logits at hand (2)"
-    assert said in find(study, tmp_path).problems
+    assert said in read_findings(study, tmp_path).problems
 
 
 def test_damaged_analyses_are_told_and_the_rest_is_shown(tmp_path):
@@ -145,10 +153,10 @@ def test_damaged_analyses_are_told_and_the_rest_is_shown(tmp_path):
     write_analyses(tmp_path, study)
     path = analysis_path(tmp_path, study.study)
     path.with_suffix(".npz").write_bytes(b"PK damaged")
-    found = find(study, tmp_path)
+    found = read_findings(study, tmp_path)
     assert "analysis.npz cannot be read; skd analyse small makes it anew" in found.problems
     assert found.tables["outputs"].rows[0][3].text == "1.100 ± 0.100"
     path.write_text("{")
-    found = find(study, tmp_path)
+    found = read_findings(study, tmp_path)
     assert found.analyses is None
-    assert "analysis.json cannot be read" in render(study, tmp_path).read_text()
+    assert "analysis.json cannot be read" in write_report(study, tmp_path).read_text()

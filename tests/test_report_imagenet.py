@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from reported import make_card, make_record, make_study
 
-from report.findings import Findings, find
+from report.findings import Findings, read_findings
 from report.formats import ABSENT, MINUS
 from report.output.protocol import recipe_exceptions, recipe_text
-from report.output.render import render
-from report.table_model import Table
+from report.output.write import write_report
+from report.tables.table import ReportTable
 from skd.store.store import Store
 from skd.study.expansion import Expansion
 from skd.study.spec import DatasetSpec, Recipe
@@ -43,7 +43,7 @@ def filled(folder: Path, study: Expansion) -> Findings:
             store.run(cell.runs[seed]).write(make_record(cell, seed, top1))
     card = make_card(study, "resnet34", test_top1=73.31, test_top5=91.42)
     store.teacher(card.id).write(card)
-    return find(study, folder)
+    return read_findings(study, folder)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def findings(study: Expansion, tmp_path_factory: pytest.TempPathFactory) -> Find
     return filled(tmp_path_factory.mktemp("results"), study)
 
 
-def rows(table: Table) -> dict[tuple[str, str], list[str]]:
+def rows(table: ReportTable) -> dict[tuple[str, str], list[str]]:
     return {(row[0].text, row[1].text): [e.text for e in row[2:]] for row in table.rows}
 
 
@@ -120,12 +120,12 @@ def test_the_table_has_top1_and_top5_of_all_cells_and_teachers(findings: Finding
 
 
 def test_another_studys_report_shows_what_is_published(tmp_path: Path) -> None:
-    found = rows(find(make_study(), tmp_path).tables["imagenet"])
+    found = rows(read_findings(make_study(), tmp_path).tables["imagenet"])
     assert len(found) == 12
     assert found[FIRST, "teacher"] == ["73.31 (epoch unstated†)", "91.42", "not run"]
     (tmp_path / "imagenet").mkdir()
     (tmp_path / "imagenet" / "specs.json").write_text("{}")
-    found = rows(find(make_study(), tmp_path).tables["imagenet"])
+    found = rows(read_findings(make_study(), tmp_path).tables["imagenet"])
     assert {row[-1] for row in found.values()} == {"see study imagenet"}
 
 
@@ -147,7 +147,7 @@ def test_a_method_by_another_recipe_than_its_published_one_is_not_compared(tmp_p
     shown = rows(found.tables["imagenet"])
     assert shown[FIRST, "student"][2:4] == [ABSENT, "not compared"]
     assert shown[FIRST, "kd"][3] == "lower"
-    page = render(found.expansion, tmp_path).read_text()
+    page = write_report(found.expansion, tmp_path).read_text()
     assert "so none is judged" not in page
 
 
@@ -174,7 +174,7 @@ def test_exceptions_are_said_of_students_of_methods_or_of_cells() -> None:
 
 
 def test_the_page_is_rendered_with_the_table(study: Expansion, findings: Findings) -> None:
-    page = render(study, findings.results)
+    page = write_report(study, findings.results)
     text = page.read_text()
     assert 'id="imagenet"' in text
     assert "91.42" in (page.parent / "tables/imagenet.md").read_text()

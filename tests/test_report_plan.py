@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from reported import fill, make_record, make_study
 
-from report.frames.frame import build_frames
-from report.frames.plan import compare, plan_and_reality, wall_seconds
-from report.output.render import render
-from skd.planning.plan import Plan, PlannedTraining, expansion_digest, plan_path
+from report.frames.study_frames import build_frames
+from report.output.write import write_report
+from report.tables.plan import compare_with_plan, read_plan_comparison, wall_seconds
+from skd.planning.stored_plan import PlannedTraining, StudyPlan, expansion_digest, plan_path
 from skd.store.store import Store
 from skd.study.expansion import Expansion
 from skd.study.spec import DatasetSpec, TrainedTeacher
@@ -16,7 +16,7 @@ from skd.study.spec import DatasetSpec, TrainedTeacher
 STUDY = make_study(DatasetSpec(name="cifar100"))
 
 
-def make_plan(expansion: Expansion, **changes) -> Plan:
+def make_plan(expansion: Expansion, **changes) -> StudyPlan:
     planned = PlannedTraining(seconds=4.0, source="model")
     values = {
         "study": expansion.study,
@@ -30,7 +30,7 @@ def make_plan(expansion: Expansion, **changes) -> Plan:
         "cells": dict.fromkeys([cell.key for cell in expansion.cells], planned),
         "wall_seconds": {1: 60.0, 8: 10.0},
     }
-    return Plan(**{**values, **changes})
+    return StudyPlan(**{**values, **changes})
 
 
 @pytest.fixture
@@ -39,14 +39,16 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write(plan: Plan, results: Path) -> None:
+def write(plan: StudyPlan, results: Path) -> None:
     path = plan_path(results, plan.study)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(plan.model_dump_json())
 
 
 def test_planned_and_measured_by_method_a_shared_run_once(results) -> None:
-    found = compare(make_plan(STUDY), STUDY, build_frames(STUDY, Store(results)), Store(results))
+    found = compare_with_plan(
+        make_plan(STUDY), STUDY, build_frames(STUDY, Store(results)), Store(results)
+    )
     rows = [(row.name, row.finished, row.planned, row.measured) for row in found.rows]
     assert rows == [
         ("student", 6, 24.0, 36.0),
@@ -59,7 +61,7 @@ def test_planned_and_measured_by_method_a_shared_run_once(results) -> None:
     ]
     assert {row.ratio for row in found.rows} == {1.5}
     # All finished at one second, and each took six.
-    assert (found.wall_seconds, found.at_once) == (6.0, 26.0)
+    assert (found.wall_seconds, found.mean_concurrency) == (6.0, 26.0)
 
 
 def test_teachers_that_were_trained_count(results) -> None:
@@ -70,7 +72,7 @@ def test_teachers_that_were_trained_count(results) -> None:
     others = [other for other in STUDY.teachers if other.name != node.name]
     study = STUDY.model_copy(update={"teachers": (node, *others)})
     store.teacher(node.id).write(record)
-    found = compare(make_plan(study), study, build_frames(study, store), store)
+    found = compare_with_plan(make_plan(study), study, build_frames(study, store), store)
     assert (found.rows[0].name, found.rows[0].measured) == ("teachers", 6.0)
 
 
@@ -87,10 +89,10 @@ def test_the_wall_time_is_told_where_records_tell() -> None:
 
 
 def test_the_section_is_there_with_a_plan_and_not_without(results) -> None:
-    page = render(STUDY, results)
+    page = write_report(STUDY, results)
     assert "Plan and reality" not in page.read_text()
     write(make_plan(STUDY), results)
-    page = render(STUDY, results)
+    page = write_report(STUDY, results)
     text, markdown = page.read_text(), (page.parent / "results.md").read_text()
     assert '<div class="table" id="plan">' in text
     assert "Planned 2025-01-01T00:00:00+00:00 for NVIDIA A100, modelled as a100" in text
@@ -98,20 +100,20 @@ def test_the_section_is_there_with_a_plan_and_not_without(results) -> None:
     assert "share a device" not in text
     assert "| in all | 26 | 104 s | 2.6 min | 1.50 |" in markdown
     write(make_plan(STUDY, side_by_side=4), results)
-    assert "share a device, 4 at a time" in render(STUDY, results).read_text()
+    assert "share a device, 4 at a time" in write_report(STUDY, results).read_text()
 
 
 def test_a_plan_that_does_not_serve_is_said_to(results) -> None:
     write(make_plan(STUDY).model_copy(update={"expansion": "other"}), results)
-    assert "was made for other runs" in render(STUDY, results).read_text()
+    assert "was made for other runs" in write_report(STUDY, results).read_text()
     plan_path(results, STUDY.study).write_text("{")
-    found, problem = plan_and_reality(STUDY, build_frames(STUDY, Store(results)), results)
+    found, problem = read_plan_comparison(STUDY, build_frames(STUDY, Store(results)), results)
     assert found is None
     assert "cannot be read" in problem
 
 
 def test_nothing_finished_yet(tmp_path) -> None:
     write(make_plan(STUDY), tmp_path)
-    text = render(STUDY, tmp_path).read_text()
+    text = write_report(STUDY, tmp_path).read_text()
     assert '<div class="table" id="plan">' in text
     assert "From the first start" not in text

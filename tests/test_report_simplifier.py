@@ -6,13 +6,13 @@ from pathlib import Path
 import pandas as pd
 from reported import filled
 
-from report.findings import find
+from report.findings import read_findings
 from report.headline import headline
 from report.tables.simplifier import last_diagnostics
 
 
 def test_the_table_has_the_last_epochs_means_and_marks_a_collapse(tmp_path: Path) -> None:
-    table = find(filled(tmp_path), tmp_path).tables["simplifier"]
+    table = read_findings(filled(tmp_path), tmp_path).tables["simplifier"]
     pair, method, top1, entropy, right, from_softened, to_student = table.rows[0]
     assert (pair.text, method.text) == ("resnet56 → resnet20", "skd")
     assert top1.marks == (("collapsed", "1 collapsed"),)
@@ -38,7 +38,7 @@ def test_of_each_run_the_last_epoch_counts_and_what_was_not_watched_is_left_out(
 
 
 def test_the_answer_says_so_only_where_no_simplifier_has_moved(tmp_path: Path) -> None:
-    found = find(filled(tmp_path), tmp_path)
+    found = read_findings(filled(tmp_path), tmp_path)
     name = "diagnostic_kl_softened_simplified"
 
     def answer(epochs: pd.DataFrame) -> list[str]:

@@ -7,17 +7,17 @@ from typing import Any
 
 import reported
 
-from benchmarks.results import Comparison, Row, SpeedUp, TeacherViews, write
-from report.findings import find
+from benchmarks.results import BenchmarkResult, BenchmarkRow, SpeedUp, ViewsCost, write_benchmark
+from report.findings import read_findings
 from report.formats import mebibytes
 from report.tables.markdown import table_markdown
-from report.tables.speed import read_comparisons, speed_table
+from report.tables.speed import read_benchmarks, speed_table
 from skd.study.spec import DatasetSpec
 
 STUDY = reported.make_study()
 
 
-def row(side: str, **changes: Any) -> Row:
+def row(side: str, **changes: Any) -> BenchmarkRow:
     values = {
         "pair": reported.FIRST,
         "method": "kd",
@@ -33,10 +33,10 @@ def row(side: str, **changes: Any) -> Row:
         "peak_memory_bytes": 2**30,
         "share_of_peak": 0.5,
     }
-    return Row(**{**values, **changes})
+    return BenchmarkRow(**{**values, **changes})
 
 
-def comparison(*rows: Row, made_at: str = "2026-01-01T00:00:00+00:00", **changes: Any):
+def comparison(*rows: BenchmarkRow, made_at: str = "2026-01-01T00:00:00+00:00", **changes: Any):
     values = {
         "made_at": made_at,
         "environment": {"torch": "2.15.0"},
@@ -49,10 +49,10 @@ def comparison(*rows: Row, made_at: str = "2026-01-01T00:00:00+00:00", **changes
         "epochs": 240,
         "rows": rows,
         "teacher_views": (
-            TeacherViews(teacher="resnet56", pays_after_runs={f"{reported.FIRST}/kd": 0.71}),
+            ViewsCost(teacher="resnet56", pays_after_runs={f"{reported.FIRST}/kd": 0.71}),
         ),
     }
-    return Comparison(**{**values, **changes})
+    return BenchmarkResult(**{**values, **changes})
 
 
 def test_each_side_has_its_row_and_the_later_measurement_counts() -> None:
@@ -108,14 +108,14 @@ def test_variants_and_lanes_have_rows_of_their_own() -> None:
 
 def test_it_is_in_the_report_of_the_same_data_set(tmp_path: Path) -> None:
     study = reported.filled(tmp_path)
-    assert "speed" not in find(study, tmp_path).tables
-    write(comparison(row("skd")), tmp_path / "bench" / "cpu.json")
+    assert "speed" not in read_findings(study, tmp_path).tables
+    write_benchmark(comparison(row("skd")), tmp_path / "bench" / "cpu.json")
     other = comparison(row("plain"), dataset=DatasetSpec(name="digits"))
-    write(other, tmp_path / "bench" / "other.json")
+    write_benchmark(other, tmp_path / "bench" / "other.json")
     (tmp_path / "bench" / "torn.json").write_text("{")
-    findings = find(study, tmp_path)
+    findings = read_findings(study, tmp_path)
     assert [r[3].text for r in findings.tables["speed"].rows] == ["ours"]
     assert "250.0" in table_markdown(findings.tables["speed"])
     (problem,) = [text for text in findings.problems if "torn.json" in text]
     assert "torn.json is damaged" in problem
-    assert len(read_comparisons(tmp_path, study)[0]) == 1
+    assert len(read_benchmarks(tmp_path, study)[0]) == 1

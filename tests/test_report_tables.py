@@ -13,20 +13,20 @@ from reported import FIRST, filled, make_study
 from scipy import stats
 
 from report import formats
-from report.findings import Findings, find
+from report.findings import Findings, read_findings
 from report.frames.outcomes import outcome_counts
 from report.headline import average_difference, average_gains, headline
-from report.output.render import markdown
-from report.table_model import Column, Entry, Table
-from report.tables.latex import document, escaped, table_latex
-from report.tables.markdown import plain, table_markdown
-from skd.study.published import FOLDER, published_values
+from report.output.write import report_markdown
+from report.tables.latex import escape_latex, latex_document, table_latex
+from report.tables.markdown import escape_markdown, table_markdown
+from report.tables.table import ReportTable, TableColumn, TableEntry
+from skd.study.published import PUBLISHED_FOLDER, published_values
 
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory) -> Findings:
     folder = tmp_path_factory.mktemp("results")
-    return find(filled(folder), folder)
+    return read_findings(filled(folder), folder)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_formats():
     assert formats.signed(-0.004) == "0.00"
     assert formats.signed(-1.5) == "\N{MINUS SIGN}1.50"
     assert formats.number(math.nan) == formats.number(None) == formats.ABSENT
-    assert formats.listing(["a", "b", "c"]) == "a, b and c"
+    assert formats.join_names(["a", "b", "c"]) == "a, b and c"
     assert formats.plural(1, "run") == "1 run"
     assert [formats.duration(s) for s in (6.0, 600.0, 36000.0)] == ["6 s", "10 min", "10.0 h"]
     assert [formats.p_equals(p) for p in (0.0001, 0.04)] == ["p < 0.001", "p = 0.040"]
@@ -151,7 +151,7 @@ def test_a_run_that_two_methods_share_counts_once_and_differs_in_nothing(tmp_pat
     kd = study.cell(FIRST, "kd")
     twin = kd.model_copy(update={"method": "kd-again"})
     changes = {"cells": (*study.cells, twin), "methods": (*study.methods, "kd-again")}
-    found = find(make_study().model_copy(update=changes), tmp_path)
+    found = read_findings(make_study().model_copy(update=changes), tmp_path)
     assert outcome_counts(found.frames)["done"] == 26
     compared = found.pairs[0].compared("kd", "kd-again")
     assert (compared.difference.mean, compared.p) == (0.0, 1.0)
@@ -160,12 +160,12 @@ def test_a_run_that_two_methods_share_counts_once_and_differs_in_nothing(tmp_pat
 
 def test_skds_own_numbers_once_typed_in_are_judged_like_the_others(tmp_path, monkeypatch):
     folder = tmp_path / "published"
-    shutil.copytree(FOLDER, folder)
+    shutil.copytree(PUBLISHED_FOLDER, folder)
     with (folder / "skd.csv").open("a") as file:
         file.write('cifar100,resnet56,resnet20,skd+kd,72.60,,last,3,0.9,"made up, Table 0"\n')
     typed_in = partial(published_values, folder=folder)
     monkeypatch.setattr("report.findings.published_values", typed_in)
-    found = find(filled(tmp_path / "results"), tmp_path / "results")
+    found = read_findings(filled(tmp_path / "results"), tmp_path / "results")
     verdict = found.pairs[0].cell("skd+kd").verdict
     ours = [72.0, 72.4, 73.9]
     welch = stats.ttest_ind_from_stats(
@@ -173,21 +173,22 @@ def test_skds_own_numbers_once_typed_in_are_judged_like_the_others(tmp_path, mon
     )
     assert verdict.comparisons[0].difference.p == pytest.approx(welch.pvalue, abs=1e-5)
     assert not any(sentence.startswith("Not known") for sentence in found.headline)
-    assert "72.60 (last, 3 runs)" in markdown(found)
+    assert "72.60 (last, 3 runs)" in report_markdown(found)
 
 
-TRICKY = Table(
+TRICKY = ReportTable(
     key="tricky",
     title="Under_score & 100 %",
     caption='a|b <i>c</i> $x$ \\y {z} [w] *v* ~u ^t "s" é 漢',
-    columns=(Column("One\ntwo", number=False), Column("n")),
-    rows=((Entry("a_b|c", detail="x & y", marks=(("failed", "1 failed"),)), Entry("±1")),) * 2,
+    columns=(TableColumn("One\ntwo", number=False), TableColumn("n")),
+    rows=((TableEntry("a_b|c", detail="x & y", marks=(("failed", "1 failed"),)), TableEntry("±1")),)
+    * 2,
 )
 
 
 def test_a_table_refuses_a_row_of_another_length():
     with pytest.raises(ValueError, match="tricky: 1 entries in 2 columns"):
-        Table("tricky", "", "", TRICKY.columns, ((Entry("a"),),))
+        ReportTable("tricky", "", "", TRICKY.columns, ((TableEntry("a"),),))
 
 
 def test_markdown_cannot_be_broken_out_of():
@@ -200,28 +201,28 @@ def test_markdown_cannot_be_broken_out_of():
 
 
 def test_latex_is_escaped():
-    assert escaped("a_b & 5 % → {x}") == r"a\_b \& 5 \% $\rightarrow$ \{x\}"
-    assert escaped("漢é") == "?é"
+    assert escape_latex("a_b & 5 % → {x}") == r"a\_b \& 5 \% $\rightarrow$ \{x\}"
+    assert escape_latex("漢é") == "?é"
     fragment = table_latex(TRICKY)
     assert fragment.count(r"\begin{tabular}{lr}") == 1
     assert r"\shortstack{One\\two}" in fragment
 
 
 def test_all_formats_have_the_same_entries(findings):
-    text = markdown(findings)
-    tex = document("t", findings.headline, list(findings.tables.values()))
+    text = report_markdown(findings)
+    tex = latex_document("t", findings.headline, list(findings.tables.values()))
     for table in findings.tables.values():
         for entry in (entry for row in table.rows for entry in row if entry.text):
-            assert escaped(entry.text) in tex
-            assert plain(entry.text) in text
+            assert escape_latex(entry.text) in tex
+            assert escape_markdown(entry.text) in text
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no TeX is installed")
 def test_latex_compiles_as_it_is(findings, tmp_path: Path):
     tables = [TRICKY, *findings.tables.values()]
-    tables.append(Table("long", "Long", "Long.", TRICKY.columns, TRICKY.rows * 40))
+    tables.append(ReportTable("long", "Long", "Long.", TRICKY.columns, TRICKY.rows * 40))
     (tmp_path / "results.tex").write_text(
-        document('A_"title" é Þ ½ \N{BELL}', findings.headline, tables)
+        latex_document('A_"title" é Þ ½ \N{BELL}', findings.headline, tables)
     )
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "results.tex"],

@@ -13,19 +13,19 @@ from typing import Any
 import pytest
 import torch
 
-from skd.common.errors import InterruptedRunError, RunFailedError, SkdError, SkdWarning, described
+from skd.common.errors import InterruptedRunError, RunFailedError, SkdError, SkdWarning, error_text
 from skd.common.lease import LeaseLostError
-from skd.store.store import Entry, Store, StoreError
+from skd.store.store import Store, StoreEntry, StoreError
 from skd.training import checkpoint
 from skd.training.checkpoint import CheckpointError
-from skd.training.execution import ExecutionError, choose
+from skd.training.execution import ExecutionError, choose_execution
 from tests import tiny
 
 STUDY = tiny.study(methods=["student"], recipe={"epochs": 2, "milestones": []})
 CELL = STUDY.cell("resnet8", "student")
 
 
-def entry_of(results: Path, seed: int = 0) -> Entry:
+def entry_of(results: Path, seed: int = 0) -> StoreEntry:
     return Store(results).run(CELL.runs[seed])
 
 
@@ -33,7 +33,7 @@ def train(results: Path, seed: int = 0, **changes: Any) -> dict[str, Any]:
     return tiny.numbers(tiny.run(STUDY, results, "student", seed, **changes))
 
 
-def begin(results: Path, seed: int = 0, steps: int = 2) -> Entry:
+def begin(results: Path, seed: int = 0, steps: int = 2) -> StoreEntry:
     """Train some of a run's four steps; it has then saved twice: an epoch, and at its stop."""
     left = iter(range(steps))
     with pytest.raises(InterruptedRunError):
@@ -69,7 +69,11 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     of = state.get("of")
     folder = path.parent / "rewritten"
     folder.mkdir()
-    checkpoint.save(folder, plain, checkpoint.Run(**of) if of else checkpoint.Run("", ""))
+    checkpoint.save(
+        folder,
+        plain,
+        checkpoint.CheckpointOwner(**of) if of else checkpoint.CheckpointOwner("", ""),
+    )
     (folder / "checkpoint.pt").replace(path)
     folder.rmdir()
 
@@ -169,11 +173,11 @@ def test_links_to_ones_own_folder_and_of_all_runs_are_fine(
     results: Path, tmp_path: Path, whole: dict[str, Any]
 ) -> None:
     scratch = tmp_path / "scratch"
-    shutil.move(results / "runs", scratch)
+    shutil.update_running_stats(results / "runs", scratch)
     (results / "runs").symlink_to(scratch)
     moved = tmp_path / "elsewhere" / CELL.runs[0]
     moved.parent.mkdir()
-    shutil.move(scratch / CELL.runs[0], moved)
+    shutil.update_running_stats(scratch / CELL.runs[0], moved)
     (scratch / CELL.runs[0]).symlink_to(moved)
     assert train(results) == whole
 
@@ -236,8 +240,8 @@ def test_a_run_begun_on_a_gpu_says_so_where_there_is_none(results: Path, monkeyp
 def test_more_threads_from_the_environment_than_cores_are_refused(monkeypatch) -> None:
     monkeypatch.setattr("torch.get_num_threads", lambda: 5000)
     with pytest.raises(ExecutionError, match="OMP_NUM_THREADS"):
-        choose("cpu", None)
-    assert choose("cpu", 1).threads == 1
+        choose_execution("cpu", None)
+    assert choose_execution("cpu", 1).threads == 1
 
 
 # Errors while it trains.
@@ -259,7 +263,7 @@ def test_a_full_disk_names_the_file_and_the_remedy_and_loses_nothing(
         patch.setattr("skd.common.files.os.fsync", full)
         with pytest.raises((SkdError, OSError)) as caught:
             train(results)
-    said = described(caught.value)
+    said = error_text(caught.value)
     assert "No space left on device" in said
     assert "make room, and the same command goes on" in said
     assert str(entry.folder) in said

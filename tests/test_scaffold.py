@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from skd.authoring.scaffold import BaselineNameError, new_baseline
+from skd.authoring.scaffold import BaselineNameError, write_baseline
 from skd.losses.methods import method_names
 
 
 def test_the_skeletons_are_filled_in_for_the_name(tmp_path: Path) -> None:
-    rule, test = new_baseline("my_rule_2", method_names(), root=tmp_path)
+    rule, test = write_baseline("my_rule_2", method_names(), root=tmp_path)
     assert rule == tmp_path / "baselines" / "my_rule_2.py"
     assert test == tmp_path / "tests" / "test_my_rule_2.py"
     for path in (rule, test):
@@ -25,16 +25,16 @@ def test_the_skeletons_are_filled_in_for_the_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["My", "1st", "a-b", "_helper", "lambda", "", "a.b", "../a"])
 def test_what_cannot_be_a_modules_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BaselineNameError, match="named as its file"):
-        new_baseline(name, [], root=tmp_path)
+        write_baseline(name, [], root=tmp_path)
     assert not list(tmp_path.rglob("*.py"))
 
 
 def test_a_taken_name_is_refused_and_nothing_overwritten(tmp_path: Path) -> None:
     with pytest.raises(BaselineNameError, match="a method 'kd' already"):
-        new_baseline("kd", method_names(), root=tmp_path)
+        write_baseline("kd", method_names(), root=tmp_path)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "test_mine.py").write_text("precious")
     with pytest.raises(BaselineNameError, match="is there already"):
-        new_baseline("mine", [], root=tmp_path)
+        write_baseline("mine", [], root=tmp_path)
     assert (tmp_path / "tests" / "test_mine.py").read_text() == "precious"
     assert not (tmp_path / "baselines").exists()

@@ -5,7 +5,12 @@ from functools import cache
 import pytest
 import yaml
 
-from report.frames.settings import OF_SIMPLIFIER, by_temperature, method_specs, variants
+from report.frames.method_variants import (
+    SIMPLIFIER_ASSUMPTIONS,
+    method_specs,
+    method_variants,
+    temperature_groups,
+)
 from skd.expansion.expand import expand_study
 from skd.losses.simplifier import SimplifierSettings
 from skd.study.expansion import Expansion
@@ -91,19 +96,19 @@ def own(tmp_path_factory) -> Expansion:
 
 
 def varied(study: Expansion, base: str, pair=("big", "resnet8")) -> dict:
-    return {found.method: found for found in variants(study, *pair, base)}
+    return {found.method: found for found in method_variants(study, *pair, base)}
 
 
 @pytest.mark.parametrize("pair", [PAIR, ("wrn_40_2", "ShuffleV1")], ids="--".join)
 def test_the_ablations_methods_are_skds_variants_each_of_its_assumptions(pair):
-    found = variants(shipped("ablation"), *pair, "skd")
+    found = method_variants(shipped("ablation"), *pair, "skd")
     assert {variant.method: variant.assumptions for variant in found} == ASSUMPTIONS
     assert [variant.method for variant in found] == list(ASSUMPTIONS)  # the sheet's order
     assert {variant.base for variant in found} == {"skd"}
 
 
 def test_a_variant_says_what_it_changes_and_nothing_else():
-    changes = {v.method: v.changes for v in variants(shipped("ablation"), *PAIR, "skd")}
+    changes = {v.method: v.changes for v in method_variants(shipped("ablation"), *PAIR, "skd")}
     assert changes["heads-4"] == (("simplifier", "heads", 1, 4),)
     assert changes["rate-0.1"] == (("simplifier", "learning_rate_multiplier", 0.00001, 0.1),)
     assert set(changes["T-8"]) == {
@@ -121,8 +126,8 @@ def test_a_variant_says_what_it_changes_and_nothing_else():
 
 
 def test_every_setting_of_the_simplifier_belongs_to_an_assumption():
-    assert OF_SIMPLIFIER.keys() == SimplifierSettings.model_fields.keys()
-    assert set(OF_SIMPLIFIER.values()) == {"A1", "A2", "A3", "A4", "A6", "A7", "control"}
+    assert SIMPLIFIER_ASSUMPTIONS.keys() == SimplifierSettings.model_fields.keys()
+    assert set(SIMPLIFIER_ASSUMPTIONS.values()) == {"A1", "A2", "A3", "A4", "A6", "A7", "control"}
 
 
 def test_sums_with_skd_and_other_teachers_logits_are_no_variants(own):
@@ -132,7 +137,7 @@ def test_sums_with_skd_and_other_teachers_logits_are_no_variants(own):
     assert varied(own, "skd")["loss-2"].assumptions == ("A5",)
     assert varied(own, "skd")["softening-2"].assumptions == ("A1",)
     assert varied(own, "skd+kd") == varied(own, "skd+dkd") == {}
-    assert variants(shipped("cifar100"), *PAIR, "skd") == []
+    assert method_variants(shipped("cifar100"), *PAIR, "skd") == []
 
 
 def test_any_method_has_variants_and_an_absent_one_none(own):
@@ -150,22 +155,22 @@ def test_a_term_that_is_there_twice_is_told_apart(own):
 
 def test_the_ablations_temperatures_are_one_group():
     for pair in shipped("ablation").pairs:
-        (group,) = by_temperature(shipped("ablation"), *pair)
+        (group,) = temperature_groups(shipped("ablation"), *pair)
         assert list(group.items()) == [(1, "T-1"), (2, "T-2"), (4, "skd"), (8, "T-8")]
 
 
 def test_methods_are_grouped_where_they_differ_in_temperature_alone(own):
     # Not: another weight, softening and loss apart, two losses of two temperatures, CRD's 0.07.
-    found = by_temperature(own, "big", "resnet8")
+    found = temperature_groups(own, "big", "resnet8")
     assert [list(group.items()) for group in found] == [
         [(2, "kd-2"), (4, "kd"), (8, "kd-8")],
         [(2, "both-2"), (4, "skd")],
     ]
-    assert by_temperature(own, "big", "resnet14") == [{2: "kd-2", 4: "kd"}]
+    assert temperature_groups(own, "big", "resnet14") == [{2: "kd-2", 4: "kd"}]
 
 
 def test_without_a_second_temperature_there_is_no_group():
-    assert by_temperature(shipped("cifar100"), *PAIR) == []
+    assert temperature_groups(shipped("cifar100"), *PAIR) == []
 
 
 def test_a_pairs_methods_are_those_it_has_with_its_own_settings(own):

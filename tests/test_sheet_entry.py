@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from skd.models import build_model
 from skd.store.store import Store
 from skd.study.expansion import load_expansion
-from skd.study.sheet import Import, StudyError
-from skd.study.sheet_entry import check_path, teacher_entry
+from skd.study.import_lines import check_sheet_path, teacher_sheet_lines
+from skd.study.sheet import ImportSource, StudyError
 
 Skd = Callable[..., tuple[int, str, str]]
 PATHS = [
@@ -31,14 +31,14 @@ PATHS = [
 
 @pytest.mark.parametrize("path", PATHS)
 def test_what_is_printed_is_yaml_that_means_the_same(path: str) -> None:
-    source = Import(file=Path(path), sha256="0" * 64)
-    text = teacher_entry("resnet8", source)
+    source = ImportSource(file=Path(path), sha256="0" * 64)
+    text = teacher_sheet_lines("resnet8", source)
     assert yaml.safe_load(text) == {
         "teachers": {"resnet8": {"import": {"file": path, "sha256": "0" * 64}}}
     }
     poor = source.model_copy(update={"accept_poor": True})
-    entry = yaml.safe_load(teacher_entry("resnet8", poor))["teachers"]["resnet8"]["import"]
-    assert Import.model_validate(entry) == poor
+    entry = yaml.safe_load(teacher_sheet_lines("resnet8", poor))["teachers"]["resnet8"]["import"]
+    assert ImportSource.model_validate(entry) == poor
 
 
 def test_a_path_that_no_sheet_can_name_is_refused_first(
@@ -46,13 +46,13 @@ def test_a_path_that_no_sheet_can_name_is_refused_first(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SKD_T", "elsewhere")
-    check_path(Path("$SKD_UNSET/x.pth"))
+    check_sheet_path(Path("$SKD_UNSET/x.pth"))
     Path("$SKD_T.pth").write_bytes(b"x")
     status, out, err = skd("import-teacher", "$SKD_T.pth", "--network", "resnet8")
     assert (status, out, "take what follows '$'" in err) == (2, "", True)
     assert not Path("results").exists()
     with pytest.raises(StudyError, match="UTF-8"):
-        check_path(Path("b\udcffd.pth"))
+        check_sheet_path(Path("b\udcffd.pth"))
 
 
 @pytest.mark.parametrize("path", ["vanilla,res8/student_best", "it's # 1: é.pth"])
@@ -77,10 +77,10 @@ def test_the_printed_lines_give_the_imported_teacher(
 
 
 def test_a_hash_is_taken_as_hash_tools_write_it_and_no_number() -> None:
-    upper = Import(file=Path("x"), sha256="0AB1" * 16)
-    assert upper == Import(file=Path("x"), sha256="0ab1" * 16)
+    upper = ImportSource(file=Path("x"), sha256="0AB1" * 16)
+    assert upper == ImportSource(file=Path("x"), sha256="0ab1" * 16)
     with pytest.raises(ValidationError, match="write them in quotes"):
-        Import(file=Path("x"), sha256=12345678)
+        ImportSource(file=Path("x"), sha256=12345678)
 
 
 def test_a_teacher_for_ones_own_photos_can_be_imported() -> None:

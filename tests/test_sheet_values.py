@@ -10,16 +10,16 @@ import yaml
 from planned import study
 
 from skd.common.files import write_atomically
-from skd.common.names import LONGEST_FILE_NAME, LONGEST_NAME
+from skd.common.names import MAX_FILE_NAME_BYTES, MAX_NAME_LENGTH
 from skd.data import data_root
-from skd.jobs.driver import comment_of
-from skd.jobs.workers import history
-from skd.planning.batches import Shape, make_batches
+from skd.jobs.driver import job_comment
+from skd.jobs.workers import history_log
+from skd.planning.batches import JobShape, make_batches
 from skd.store.store import Store
-from skd.study.sheet import Import, Sheet, read_sheet
+from skd.study.sheet import ImportSource, Sheet, read_sheet
 from skd.study.sheet_files import StudyError, find_sheet, study_folders
 
-LONG = "x" * LONGEST_NAME
+LONG = "x" * MAX_NAME_LENGTH
 DATA = {
     "title": "T",
     "dataset": {"name": "synthetic"},
@@ -50,7 +50,7 @@ def refusal(tmp_path: Path, text: str) -> str:
         ("recipe: {milestones: [true]}", "milestones: true and false are not allowed in it"),
         ("recipe: {epochs: true}", "epochs: true is no value for it"),
         ("title: 2024", "title"),
-        (f"methods: [{{name: x{LONG}, like: kd}}]", f"at most {LONGEST_NAME}"),
+        (f"methods: [{{name: x{LONG}, like: kd}}]", f"at most {MAX_NAME_LENGTH}"),
         (f"teachers: {{x{LONG}: {{network: resnet20, train: {{seed: 0}}}}}}", "has 51 characters"),
         (f"pairs: [{{teacher: resnet20, student: x{LONG}}}]", "has 51 characters"),
     ],
@@ -87,7 +87,7 @@ def test_booleans_stay_where_they_are_meant() -> None:
 )
 def test_a_source_that_none_can_have_is_refused(source: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        Import(**{"sha256": "0" * 8, **source})
+        ImportSource(**{"sha256": "0" * 8, **source})
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -97,9 +97,11 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     mine = tmp_path / "mine"
     assert (data_root(), study_folders()[0]) == (mine, mine)
     assert Store(Path("results")).teachers == mine
-    assert Import(file="~/a.pth").file == tmp_path / "a.pth"
-    assert Import(file="$SKD_DATA/a.pth").file == mine / "a.pth"
-    assert Import(file="~nobody-of-this-name/a.pth").file == Path("~nobody-of-this-name/a.pth")
+    assert ImportSource(file="~/a.pth").file == tmp_path / "a.pth"
+    assert ImportSource(file="$SKD_DATA/a.pth").file == mine / "a.pth"
+    assert ImportSource(file="~nobody-of-this-name/a.pth").file == Path(
+        "~nobody-of-this-name/a.pth"
+    )
     monkeypatch.setenv("SKD_DATA", "")
     assert data_root() == Path("data")
 
@@ -133,17 +135,17 @@ def test_the_longest_names_make_files_that_can_be_written(tmp_path: Path) -> Non
         for method in methods
     ]
     many = small.model_copy(update={"cells": tuple(cells), "study": LONG})
-    (batch,) = make_batches(many, Shape(cells_per_job=len(cells)), dict).batches
+    (batch,) = make_batches(many, JobShape(cells_per_job=len(cells)), dict).batches
     assert batch.name.endswith("-and-1199-more")
     log = tmp_path / LONG / f"{batch.path}.log"
-    for path in (log, history(log), log.with_suffix(".json")):
+    for path in (log, history_log(log), log.with_suffix(".json")):
         write_atomically(path, b"x")
     # The plugin names a folder of its logs so.
-    logs = comment_of("train", LONG, batch.pair, batch.name, batch.digest)
+    logs = job_comment("train", LONG, batch.pair, batch.name, batch.digest)
     (tmp_path / logs.partition("wildcards_")[2]).mkdir()
 
 
 def test_the_longest_file_name_is_written_atomically(tmp_path: Path) -> None:
-    path = tmp_path / ("é" * (LONGEST_FILE_NAME // 2))
+    path = tmp_path / ("é" * (MAX_FILE_NAME_BYTES // 2))
     write_atomically(path, b"x")
     assert os.listdir(tmp_path) == [path.name]  # noqa: PTH208

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skd.expansion.expand import expand_study
-from skd.study.expansion import Expansion, sources_digest
+from skd.study.expansion import Expansion, expansion_sources_digest
 from skd.study.sheet_files import StudyError, find_sheet, sheet_files
 
 BASE = """
@@ -69,9 +69,9 @@ def test_an_extension_that_changes_nothing_has_the_same_runs(write: Write) -> No
 
 def test_an_edit_of_the_extended_sheet_is_noticed(write: Write) -> None:
     path = write("extends: base\n")
-    before = sources_digest(path)
+    before = expansion_sources_digest(path)
     write(BASE.replace("seeds: 2", "seeds: 3"), "base")
-    assert sources_digest(path) != before
+    assert expansion_sources_digest(path) != before
     assert expand_study("mine").seeds == (0, 1, 2)
 
 

@@ -12,7 +12,7 @@ from torchvision.models import ResNet34_Weights, ResNet50_Weights
 from skd.expansion.expand import expand_study
 from skd.losses.discovery import term_classes
 from skd.study.expansion import Cell, Expansion
-from skd.study.published import unlike_published
+from skd.study.published import differences_from_published
 from skd.study.sheet_files import study_names
 from skd.study.spec import Recipe
 
@@ -219,8 +219,8 @@ def test_imagenet_has_the_fields_recipes_and_settings(pair: tuple[str, str]) -> 
             last_batch="drop",
             bn_batch=batch // 8,
         )
-        assert [spec.recipe.why_undivided(count) for count in (1, 2, 4, 8)] == [None] * 4
-        assert unlike_published(spec.dataset, spec.recipe, pair[1], method) == {}
+        assert [spec.recipe.partition_problem(count) for count in (1, 2, 4, 8)] == [None] * 4
+        assert differences_from_published(spec.dataset, spec.recipe, pair[1], method) == {}
         found = [(t.term, t.settings["weight"], t.settings["teacher"]) for t in spec.method.terms]
         assert sorted(found) == sorted((t, weight if w == "w" else w, who) for t, w, who in terms)
         own = {t.term: t.settings for t in spec.method.terms}

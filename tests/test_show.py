@@ -16,13 +16,13 @@ from test_store import card_of, leave_dead_lease, make_card, make_failure, make_
 
 from skd.code.sources import sources_id
 from skd.common.frozen import canonical
-from skd.common.lease import lease
-from skd.planning.batches import Shape, keep_batches, make_batches
-from skd.provenance.facts import Facts
-from skd.provenance.reading import near
-from skd.provenance.show_text import shown
-from skd.store.records import Collapse, Failure, Progress, TeacherCard
-from skd.store.store import Entry, Store
+from skd.common.lease import hold_lease
+from skd.planning.batches import JobShape, make_batches, save_batches
+from skd.provenance.details import EntryDetails
+from skd.provenance.entry_reading import display_path
+from skd.provenance.show_text import render_details
+from skd.store.records import Collapse, Failure, ProgressNote, TeacherCard
+from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion, expansion_path, write_expansion
 from skd.study.spec import DatasetSpec, ImportedTeacher
 
@@ -88,7 +88,7 @@ def fail(skd: Skd, *arguments: str) -> str:
 
 
 @pytest.fixture
-def done(study: Expansion, store: Store) -> Entry:
+def done(study: Expansion, store: Store) -> StoreEntry:
     """A finished run of `skd`, with its teacher's card, its weights and no logits."""
     cell, node = study.cell(tiny.PAIR, "skd"), study.teachers[0]
     entry = store.run(cell.runs[1])
@@ -117,7 +117,7 @@ def done(study: Expansion, store: Store) -> Entry:
 
 
 def test_a_finished_run_is_shown_with_all_it_rests_on(
-    skd: Skd, study: Expansion, done: Entry
+    skd: Skd, study: Expansion, done: StoreEntry
 ) -> None:
     rows = said(skd, done.id)
     spec = study.cell(tiny.PAIR, "skd").spec
@@ -152,7 +152,7 @@ def test_a_finished_run_is_shown_with_all_it_rests_on(
 
 
 def test_an_unclean_tree_and_other_weights_of_the_teacher_are_said_aloud(
-    skd: Skd, study: Expansion, store: Store, done: Entry
+    skd: Skd, study: Expansion, store: Store, done: StoreEntry
 ) -> None:
     record = done.record()
     done.write(record.model_copy(update={"environment": {**ENVIRONMENT, "git_clean": False}}))
@@ -163,7 +163,7 @@ def test_an_unclean_tree_and_other_weights_of_the_teacher_are_said_aloud(
     assert f"NOW HERE WITH OTHER WEIGHTS: sha256 {'2' * 64}" in rows["What it is/teacher"]
 
 
-def test_the_sources_that_made_it_are_compared_with_this_code(skd: Skd, done: Entry) -> None:
+def test_the_sources_that_made_it_are_compared_with_this_code(skd: Skd, done: StoreEntry) -> None:
     def recorded(**changes: object) -> tuple[str, dict[str, Any]]:
         record = done.record()
         done.write(record.model_copy(update={"environment": {**ENVIRONMENT, **changes}}))
@@ -183,7 +183,7 @@ def test_the_sources_that_made_it_are_compared_with_this_code(skd: Skd, done: En
     )
 
 
-def test_files_are_hashed_only_where_that_is_asked_for(skd: Skd, done: Entry) -> None:
+def test_files_are_hashed_only_where_that_is_asked_for(skd: Skd, done: StoreEntry) -> None:
     assert said(skd, done.id)["Files/weights.safetensors"].startswith("there")
     assert [file["matches"] for file in data(skd, done.id)["files"]] == [None, None]
     assert said(skd, done.id, "--verify")["Files/weights.safetensors"].startswith("matches")
@@ -194,10 +194,10 @@ def test_files_are_hashed_only_where_that_is_asked_for(skd: Skd, done: Entry) ->
 
 
 def test_the_logs_of_its_job_are_those_of_its_batch(
-    skd: Skd, study: Expansion, done: Entry
+    skd: Skd, study: Expansion, done: StoreEntry
 ) -> None:
-    batches = make_batches(study, Shape(cells_per_job=3), dict)
-    keep_batches(batches, Path("results"), "tiny")
+    batches = make_batches(study, JobShape(cells_per_job=3), dict)
+    save_batches(batches, Path("results"), "tiny")
     (batch,) = [batch for batch in batches.batches if "skd" in batch.methods]
     assert len(batch.methods) == 3
     log = Path("results/tiny/logs") / f"{batch.path}.log"
@@ -209,7 +209,7 @@ def test_the_logs_of_its_job_are_those_of_its_batch(
     assert data(skd, done.id)["logs"] == [str(log), str(log.with_suffix(".history.log"))]
 
 
-def test_the_document_has_what_is_shown(skd: Skd, study: Expansion, done: Entry) -> None:
+def test_the_document_has_what_is_shown(skd: Skd, study: Expansion, done: StoreEntry) -> None:
     found, record = data(skd, done.id), done.record()
     assert (found["id"], found["kind"], found["state"]) == (done.id, "run", "done")
     assert found["folder"] == f"results/runs/{done.id}"
@@ -264,11 +264,11 @@ def test_a_run_under_way_is_shown_with_who_runs_it_and_how_far_it_is(
 ) -> None:
     cell = study.cell("resnet8", "student")
     entry = store.run(cell.runs[0])
-    with lease(entry.folder, wait=False):
+    with hold_lease(entry.folder, wait=False):
         assert said(skd, entry.id)["Outcome/progress"] == "starting"
         entry.write_spec(cell.run(0))
         (entry.folder / "execution.json").write_text('{"device": "cpu", "threads": 3}')
-        told = Progress(
+        told = ProgressNote(
             epoch=1, epochs=3, images_per_second=50.0, seconds_left=61.0, at=time.time()
         )
         entry.write(told)
@@ -315,7 +315,7 @@ def test_what_was_interrupted_or_never_begun_is_known_from_the_study(
     ],
 )
 def test_a_record_that_cannot_be_read_is_shown_as_such(
-    skd: Skd, done: Entry, damage: Callable[[str], str], message: str
+    skd: Skd, done: StoreEntry, damage: Callable[[str], str], message: str
 ) -> None:
     done.record_path.write_text(damage(done.record_path.read_text()))
     rows = said(skd, done.id)
@@ -386,7 +386,7 @@ def test_teachers_are_looked_for_where_they_are_shared(
     skd: Skd, study: Expansion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKD_TEACHERS", str(tmp_path / "shared"))
-    Entry(tmp_path / "shared" / ("b" * 16)).write(make_card("b" * 16))
+    StoreEntry(tmp_path / "shared" / ("b" * 16)).write(make_card("b" * 16))
     assert said(skd, "bbbb")["What it is/folder"] == f"shared/{'b' * 16}"
 
 
@@ -449,7 +449,9 @@ def test_an_address_that_leads_nowhere_names_what_is_allowed(
     assert words in fail(skd, address)
 
 
-def test_a_study_of_another_release_is_not_searched_and_that_is_said(skd: Skd, done: Entry) -> None:
+def test_a_study_of_another_release_is_not_searched_and_that_is_said(
+    skd: Skd, done: StoreEntry
+) -> None:
     path = expansion_path(Path("results"), "tiny")
     path.write_text(path.read_text().replace('"cells"', '"cellules"'))
     rows = said(skd, done.id)
@@ -470,14 +472,14 @@ def test_paths_are_relative_within_the_working_directory_only(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    assert near(Path("results/x")) == "results/x"
-    assert near(tmp_path / "here" / "y") == "y"
-    assert near(tmp_path / "there") == str(tmp_path / "there")
+    assert display_path(Path("results/x")) == "results/x"
+    assert display_path(tmp_path / "here" / "y") == "y"
+    assert display_path(tmp_path / "there") == str(tmp_path / "there")
 
 
 def test_a_section_without_anything_to_say_is_left_out() -> None:
     text = io.StringIO()
-    facts = Facts(Entry(Path("results/runs/0000")), "run", "missing", "")
-    Console(file=text, width=80).print(shown(facts))
+    facts = EntryDetails(StoreEntry(Path("results/runs/0000")), "run", "missing", "")
+    Console(file=text, width=80).print(render_details(facts))
     sections = [line for line in text.getvalue().splitlines() if line and line[0] != " "]
     assert sections == ["run 0000: missing", "What it is", "Outcome"]

@@ -15,19 +15,18 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from report.output.render import render
-from report.table_model import Column, Entry
-from report.table_model import Table as ReportTable
-from report.tables.latex import escaped, table_latex
-from report.tables.markdown import plain, table_markdown
-from skd.common.terminal import PlainConsole, description, printable
+from report.output.write import write_report
+from report.tables.latex import escape_latex, table_latex
+from report.tables.markdown import escape_markdown, table_markdown
+from report.tables.table import ReportTable, TableColumn, TableEntry
+from skd.common.terminal import PlainConsole, description_column, printable
 from skd.expansion.expand import expand_study
 from skd.store.records import Failure
 from skd.store.store import Store
 from skd.study.expansion import load_expansion, write_expansion
 from skd.study.sheet import StudyError, read_sheet
 from skd.study.sheet_files import find_sheet
-from skd.training.progress import Bar
+from skd.training.progress import RunProgressBar
 
 Skd = Callable[..., tuple[int, str, str]]
 MARKUP = "SKD [ours] [/foo] [bold]x[/bold] :smile:"
@@ -64,7 +63,7 @@ def marked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, to work in."""
     monkeypatch.setenv("SKD_STUDIES", str(folder))
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("skd.jobs.overview.orphans_of", lambda *_: [])
+    monkeypatch.setattr("skd.jobs.overview.driverless_jobs", lambda *_: [])
     return folder
 
 
@@ -120,10 +119,10 @@ def test_tables_and_texts_are_drawn_without_markup_or_commands(
 
 
 def test_progress_bars_show_labels_as_they_are() -> None:
-    bar = Bar(MARKUP, epochs=1, steps=2)
+    bar = RunProgressBar(MARKUP, epochs=1, steps=2)
     (task,) = bar._bar.tasks
     assert str(bar._bar.columns[0](task)) == MARKUP
-    with Progress(description(), console=PlainConsole(stderr=True)) as progress:
+    with Progress(description_column(), console=PlainConsole(stderr=True)) as progress:
         progress.add_task(f"{MARKUP} [/]")
         assert MARKUP in drawn(progress.get_renderable())
 
@@ -152,7 +151,7 @@ class Tags(HTMLParser):
 
 
 def test_a_report_of_such_a_study_escapes_everything(marked: Path) -> None:
-    index = render(load_expansion("mine", marked / "results"), marked / "results", 0.5)
+    index = write_report(load_expansion("mine", marked / "results"), marked / "results", 0.5)
     page = index.read_text()
     tags = Tags()
     tags.feed(page)
@@ -171,7 +170,7 @@ def test_a_report_of_such_a_study_escapes_everything(marked: Path) -> None:
 
 @pytest.mark.parametrize("text", [LATEX, ALL, ESCAPES])
 def test_latex_has_no_command_from_a_text(text: str) -> None:
-    made = escaped(text)
+    made = escape_latex(text)
     own = r"\\(?:textbackslash|textasciitilde|textasciicircum)\{\}|\\[{}$&#%_]|\$[<>|]\$"
     rest = re.sub(own, "", made)
     assert not re.search(r"[\\$&#%_^~\x00-\x1f]", rest)
@@ -179,8 +178,8 @@ def test_latex_has_no_command_from_a_text(text: str) -> None:
 
 
 def test_a_table_of_such_texts_keeps_its_cells() -> None:
-    columns = (Column(ALL), Column(MARKDOWN))
-    rows = [(Entry(ALL), Entry(MARKDOWN))] * 2
+    columns = (TableColumn(ALL), TableColumn(MARKDOWN))
+    rows = [(TableEntry(ALL), TableEntry(MARKDOWN))] * 2
     table = ReportTable("key", ALL, ALL, columns, rows)
     lines = table_markdown(table).splitlines()
     cells = [len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")]
@@ -191,7 +190,7 @@ def test_a_table_of_such_texts_keeps_its_cells() -> None:
 
 
 def test_markdown_shows_marks_instead_of_obeying_them() -> None:
-    made = plain(MARKDOWN)
+    made = escape_markdown(MARKDOWN)
     assert not re.search(r"(?<!\\)[|*_`\[~$#]", made)
     assert "<" not in made
 

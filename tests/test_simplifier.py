@@ -20,8 +20,8 @@ from skd.losses.simplifier import Simplifier, SimplifierSettings
 from skd.losses.term import Batch, TermContext
 from skd.models.network import Outputs
 from skd.randomness import Draws
-from skd.store.collapse import judge
-from skd.store.records import Epoch
+from skd.store.collapse import detect_collapse
+from skd.store.records import EpochMetrics
 from skd.study.spec import MethodSpec, SimplifierSpec, TermSpec
 
 FORMS = [
@@ -487,10 +487,10 @@ def test_diagnostics_are_means_in_nats_and_percent(temperature):
 # The collapse control.
 
 
-def epochs(*seen: dict[str, float]) -> list[Epoch]:
+def epochs(*seen: dict[str, float]) -> list[EpochMetrics]:
     common = {"learning_rate": 0.1, "train_losses": {}, "train_top1": 0, "test_loss": 0}
     common |= {"test_top1": 0, "test_top5": 0, "seconds": 1, "images_per_second": 1}
-    return [Epoch(epoch=i + 1, diagnostics=d, **common) for i, d in enumerate(seen)]
+    return [EpochMetrics(epoch=i + 1, diagnostics=d, **common) for i, d in enumerate(seen)]
 
 
 def diagnostics(top1: float = 99.7, entropy: float = 3.61) -> dict[str, float]:
@@ -506,7 +506,7 @@ JUST_KEPT = diagnostics(top1=89.8, entropy=4.50)  # 89.73 % is nine tenths; 4.50
 
 def test_healthy_runs_are_not_flagged():
     for last in (HEALTHY, JUST_KEPT):
-        verdict = judge(epochs(HEALTHY, last), 100)
+        verdict = detect_collapse(epochs(HEALTHY, last), 100)
         assert (verdict.collapsed, verdict.reason, verdict.first_epoch) == (False, "", None)
 
 
@@ -521,7 +521,7 @@ def test_healthy_runs_are_not_flagged():
     ],
 )
 def test_lost_labels_or_information_are_flagged_with_the_reason(last, words):
-    verdict = judge(epochs(HEALTHY, last), 100)
+    verdict = detect_collapse(epochs(HEALTHY, last), 100)
     assert verdict.collapsed
     assert verdict.first_epoch == 2
     assert all(word in verdict.reason for word in words)
@@ -545,27 +545,27 @@ def test_lost_labels_or_information_are_flagged_with_the_reason(last, words):
 )
 def test_first_epoch_starts_the_last_stretch(stretch, first):
     seen = {"h": HEALTHY, "c": NO_LABELS, "i": NO_INFORMATION}
-    verdict = judge(epochs(*(seen[letter] for letter in stretch)), 100)
+    verdict = detect_collapse(epochs(*(seen[letter] for letter in stretch)), 100)
     assert verdict.collapsed
     assert verdict.first_epoch == first
 
 
 def test_a_run_that_recovered_is_not_flagged():
-    assert not judge(epochs(HEALTHY, NO_LABELS, NO_INFORMATION, HEALTHY), 100).collapsed
+    assert not detect_collapse(epochs(HEALTHY, NO_LABELS, NO_INFORMATION, HEALTHY), 100).collapsed
 
 
 def test_the_reason_is_the_last_epochs():
-    verdict = judge(epochs(NO_LABELS, NO_INFORMATION), 100)
+    verdict = detect_collapse(epochs(NO_LABELS, NO_INFORMATION), 100)
     assert verdict.first_epoch == 1
     assert "labels" not in verdict.reason
 
 
 def test_information_is_measured_against_the_number_of_classes():
     seen = {**HEALTHY, "entropy_softened": 1.0, "entropy_simplified": 2.2}
-    assert judge(epochs(seen), 10).collapsed  # log 10 = 2.303: 0.10 of 1.30 nats is left
-    assert not judge(epochs(seen), 100).collapsed
+    assert detect_collapse(epochs(seen), 10).collapsed  # log 10 = 2.303: 0.10 of 1.30 nats is left
+    assert not detect_collapse(epochs(seen), 100).collapsed
 
 
 def test_no_simplifier_no_verdict():
-    assert judge([], 100) is None
-    assert judge(epochs({}, {}), 100) is None
+    assert detect_collapse([], 100) is None
+    assert detect_collapse(epochs({}, {}), 100) is None

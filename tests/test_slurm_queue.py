@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from skd.common.lease import lease
+from skd.common.lease import hold_lease
 from skd.jobs import slurm
-from skd.jobs.driver import orphans_of
-from skd.jobs.shell_variables import misleading, remove_misleading
+from skd.jobs.driver import driverless_jobs
+from skd.jobs.shell_variables import misleading_names, remove_misleading
 from skd.jobs.workers import run_workers
 
 COMMENT = "rule_train_wildcards_tiny_a--b_kd_0123abcd"
@@ -48,9 +48,9 @@ def test_jobs_are_found_by_whatever_links_results_are_reached(
     for submitted_in in (home, tmp_path / "me"):
         queue(tmp_path, monkeypatch, submitted_in)
         for asked_for in (home / "results", tmp_path / "me" / "results", tmp_path / "scratch/res"):
-            assert [job.id for job in orphans_of("tiny", asked_for)] == ["7"], asked_for
+            assert [job.id for job in driverless_jobs("tiny", asked_for)] == ["7"], asked_for
     monkeypatch.chdir(tmp_path / "me")
-    assert len(orphans_of("tiny", Path("results"))) == 1
+    assert len(driverless_jobs("tiny", Path("results"))) == 1
 
 
 def test_jobs_of_another_folder_are_left_alone(
@@ -59,19 +59,19 @@ def test_jobs_of_another_folder_are_left_alone(
     (tmp_path / "other" / "results").mkdir(parents=True)
     for folder in (tmp_path / "other", tmp_path / "gone", tmp_path / "scratch"):
         queue(tmp_path, monkeypatch, folder)
-        assert orphans_of("tiny", home / "results") == []
+        assert driverless_jobs("tiny", home / "results") == []
 
 
 def test_a_job_that_holds_a_run_is_found_where_the_folder_was_moved(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue(tmp_path, monkeypatch, tmp_path / "as-it-was-called")
-    assert orphans_of("tiny", home / "results") == []
+    assert driverless_jobs("tiny", home / "results") == []
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    with lease(home / "results" / "runs" / "a", wait=False):
-        assert [job.id for job in orphans_of("tiny", home / "results")] == ["7"]
+    with hold_lease(home / "results" / "runs" / "a", wait=False):
+        assert [job.id for job in driverless_jobs("tiny", home / "results")] == ["7"]
         queue(tmp_path, monkeypatch, tmp_path / "as-it-was-called", number="8")
-        assert orphans_of("tiny", home / "results") == []
+        assert driverless_jobs("tiny", home / "results") == []
 
 
 def test_variables_of_the_shell_do_not_reach_slurm(
@@ -85,11 +85,11 @@ def test_variables_of_the_shell_do_not_reach_slurm(
     monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
     end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 600))
     squeue(tmp_path, monkeypatch, f"env > {tmp_path / 'seen'}; echo {end}")
-    assert slurm.time_left() == pytest.approx(600, abs=5)
+    assert slurm.job_time_left() == pytest.approx(600, abs=5)
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
     assert seen["SLURM_TIME_FORMAT"] == "standard"
     assert not {*HOSTILE, "SLURM_CLUSTERS"} & seen.keys()  # a job's cluster is the one it is on
-    slurm.jobs_of(tmp_path)
+    slurm.active_jobs(tmp_path)
     seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
     assert not {*HOSTILE} & seen.keys()
     assert seen["SLURM_CLUSTERS"] == "gpus"  # where jobs are submitted is the user's choice
@@ -102,14 +102,14 @@ def test_the_driver_removes_them_for_the_plugin() -> None:
     shell = environment | kept
     assert remove_misleading(shell) == sorted(environment)
     assert shell == kept
-    assert misleading(shell) == []
+    assert misleading_names(shell) == []
 
 
 def test_an_end_that_cannot_be_read_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    monkeypatch.setattr("skd.jobs.workers.CLOCK_SECONDS", 0.0)
+    monkeypatch.setattr("skd.jobs.workers.TIME_LIMIT_POLL_SECONDS", 0.0)
     squeue(tmp_path, monkeypatch, "echo Tomorr 12:00")
     worker = [sys.executable, "-c", "import time; time.sleep(1)"]
     assert run_workers([worker], {}, tmp_path / "log").status == 0

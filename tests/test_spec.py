@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from skd.common.frozen import Frozen, added_later, canonical, digest
+from skd.common.frozen import FrozenModel, added_later, canonical, digest
 from skd.losses.discovery import term_class
-from skd.losses.methods import resolve
-from skd.study.sheet import Method
+from skd.losses.methods import resolve_method
+from skd.study.sheet import SheetMethod
 from skd.study.spec import (
     DatasetSpec,
     ImportedTeacher,
@@ -80,14 +80,14 @@ RUN_CHANGES = {
 }
 
 
-def changed(model: Frozen, name: str, value: Any) -> Any:
+def changed(model: FrozenModel, name: str, value: Any) -> Any:
     """Rebuild, and so validate, a model with one field changed."""
     data = {key: getattr(model, key) for key in type(model).model_fields}
     assert data[name] != value, "the test's change is none"
     return type(model)(**{**data, name: value})
 
 
-def from_json(model: Frozen) -> Any:
+def from_json(model: FrozenModel) -> Any:
     """Go the way through a stored file."""
     return type(model).restore(json.loads(json.dumps(canonical(model))))
 
@@ -102,9 +102,11 @@ def from_json(model: Frozen) -> Any:
         (KD, TERM_CHANGES),
         (FULL.method.simplifier, SIMPLIFIER_CHANGES),
     ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Frozen) else "",
+    ids=lambda value: type(value).__name__ if isinstance(value, FrozenModel) else "",
 )
-def test_every_single_field_changes_the_identity(model: Frozen, changes: dict[str, Any]) -> None:
+def test_every_single_field_changes_the_identity(
+    model: FrozenModel, changes: dict[str, Any]
+) -> None:
     fields = set(type(model).model_fields) - ELSEWHERE
     assert set(changes) == fields, "a field has no change in this test"
 
@@ -169,11 +171,11 @@ def test_a_numbers_spelling_does_not_change_the_identity(first: dict, second: di
 
 @pytest.mark.parametrize("spelling", [4, "4", "4e0"])
 def test_a_settings_spelling_does_not_change_a_resolved_method(spelling: Any) -> None:
-    method = Method(name="skd")
+    method = SheetMethod(name="skd")
 
     def resolved(temperature: Any) -> MethodSpec:
         values = {"temperature": temperature}
-        return resolve(method, {"kd": values, "simplifier": values})
+        return resolve_method(method, {"kd": values, "simplifier": values})
 
     plain, other = digest(canonical(resolved(4.0))), digest(canonical(resolved(spelling)))
     assert plain == other != digest(canonical(resolved(4.5)))
@@ -183,7 +185,7 @@ def test_a_terms_version_and_settings_change_a_resolved_method(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def resolved(settings: dict[str, Any]) -> str:
-        return digest(canonical(resolve(Method(name="kd"), settings)))
+        return digest(canonical(resolve_method(SheetMethod(name="kd"), settings)))
 
     before = resolved({})
     assert resolved({"kd": {"temperature": 4.5}}) != before
@@ -214,22 +216,22 @@ def test_golden_identities() -> None:
     assert FULL.identity == "75ca17d481ceddd0"
 
 
-class Old(Frozen):
+class Old(FrozenModel):
     a: int = 1
 
 
-class New(Frozen):
+class New(FrozenModel):
     a: int = 1
     b: str = added_later("new", neutral="old")
 
 
-class OldOuter(Frozen):
+class OldOuter(FrozenModel):
     inner: Old
     more: tuple[Old, ...] = ()
     named: dict[str, Old] = Field(default_factory=dict)
 
 
-class NewOuter(Frozen):
+class NewOuter(FrozenModel):
     inner: New
     more: tuple[New, ...] = ()
     named: dict[str, New] = Field(default_factory=dict)
@@ -303,7 +305,7 @@ def test_an_unknown_key_is_refused_with_the_near_match_and_the_allowed_ones() ->
 
 
 @pytest.mark.parametrize("model", [FULL, FULL.recipe, FULL.dataset, IMPORTED, KD])
-def test_specs_are_frozen(model: Frozen) -> None:
+def test_specs_are_frozen(model: FrozenModel) -> None:
     name = next(iter(type(model).model_fields))
     with pytest.raises(ValidationError):
         setattr(model, name, getattr(model, name))

@@ -12,9 +12,9 @@ import pytest
 
 from skd.code import accepted
 from skd.common.files import sha256_of
-from skd.provenance.accepting import grouped, kinds_of
-from skd.store.stale import Finished, finished_runs, stale_lines
-from skd.store.store import Entry, Store
+from skd.provenance.change_groups import group_by_changes, group_by_kind
+from skd.store.stale import FinishedRun, finished_runs, stale_lines
+from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion, load_expansion
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,11 +57,11 @@ def expansion_here() -> Expansion:
     return load_expansion("small", Path("results"))
 
 
-def entry_of(key: str, seed: int) -> Entry:
+def entry_of(key: str, seed: int) -> StoreEntry:
     return Store(Path("results")).run(expansion_here().cell_by_key(key).runs[seed])
 
 
-def say_other_code(entry: Entry, path: str, digest: str = "0123456789abcdef") -> None:
+def say_other_code(entry: StoreEntry, path: str, digest: str = "0123456789abcdef") -> None:
     """Make a record say that its training had another file than today's."""
     data = json.loads(entry.record_path.read_text())
     assert path in data["code"]
@@ -236,21 +236,21 @@ def test_what_cannot_be_trained_again_here_needs_a_reason(small: Path, skd: Skd)
 def test_a_run_of_every_kind_is_tried(small: Path) -> None:
     """An edited simplifier is among every run's files, but only some runs use it."""
     found = finished_runs(expansion_here(), Store(Path("results")))
-    kinds = [[run.label for run in kind] for kind in kinds_of(found)]
+    kinds = [[run.label for run in kind] for kind in group_by_kind(found)]
     both = [[f"{cell} seed {seed}" for seed in (0, 1)]
             for cell in ("resnet8/student", "good--resnet8/kd", "good--resnet8/skd")]  # fmt: skip
     both[0].insert(0, "teacher good")  # the same training, with seed 7
     assert kinds == both
 
 
-def finished(label: str, **changes: tuple[str, str]) -> Finished:
-    return Finished(label, Entry(Path(label)), changes)
+def finished(label: str, **changes: tuple[str, str]) -> FinishedRun:
+    return FinishedRun(label, StoreEntry(Path(label)), changes)
 
 
 def test_runs_of_several_generations_are_accepted_one_by_one() -> None:
     runs = [finished("old", a=("0", "2")), finished("new", a=("1", "2"), b=("1", "2")),
             finished("other", b=("1", "2")), finished("today")]  # fmt: skip
-    groups = grouped(runs)
+    groups = group_by_changes(runs)
     assert [[run.label for run in group.runs] for group in groups] == [["old", "other"], ["new"]]
 
 

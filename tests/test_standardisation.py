@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from skd.losses.methods import resolve
+from skd.losses.methods import resolve_method
 from skd.losses.objective import Objective
-from skd.losses.standardisation import standardised
+from skd.losses.standardisation import standardise_logits
 from skd.losses.term import TermContext
-from skd.study.sheet import Method
+from skd.study.sheet import SheetMethod
 
 
 def reference(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def test_value_and_gradient_follow_the_formula(seed, batch, classes, scale, shif
     logits = (draw(seed, (batch, classes), scale) + shift).requires_grad_()
     values, jacobian = reference(logits.detach())
     upstream = draw(seed + 1, (batch, classes))
-    found = standardised(logits)
+    found = standardise_logits(logits)
     (gradient,) = torch.autograd.grad(found, logits, upstream)
     torch.testing.assert_close(found.detach(), values, rtol=1e-7, atol=1e-8)
     expected = torch.einsum("bi,bij->bj", upstream, jacobian)
@@ -58,33 +58,33 @@ def test_value_and_gradient_follow_the_formula(seed, batch, classes, scale, shif
 
 
 def test_gradcheck():
-    assert torch.autograd.gradcheck(standardised, draw(0, (3, 6)).requires_grad_())
+    assert torch.autograd.gradcheck(standardise_logits, draw(0, (3, 6)).requires_grad_())
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 100), st.floats(-100, 100))
 def test_rows_have_mean_zero_and_deviation_one_whatever_their_scale_and_offset(seed, scale, shift):
     logits = draw(seed, (4, 10))
-    found = standardised(scale * logits + shift)
-    torch.testing.assert_close(found, standardised(logits), rtol=1e-4, atol=1e-4)
+    found = standardise_logits(scale * logits + shift)
+    torch.testing.assert_close(found, standardise_logits(logits), rtol=1e-4, atol=1e-4)
     assert found.mean(dim=1).abs().max() < 1e-9
     torch.testing.assert_close(found.std(dim=1), torch.ones(4).double(), rtol=1e-4, atol=0)
-    assert standardised(-scale * logits).allclose(-found, atol=1e-4)
+    assert standardise_logits(-scale * logits).allclose(-found, atol=1e-4)
 
 
 def test_order_and_bounds():
     # Section 4.2: monotone, and no z-score of C numbers is beyond (C - 1)/√C.
     logits = draw(1, (5, 12), 4.0)
-    assert torch.equal(standardised(logits).argsort(dim=1), logits.argsort(dim=1))
+    assert torch.equal(standardise_logits(logits).argsort(dim=1), logits.argsort(dim=1))
     sure = torch.zeros(1, 12).double()
     sure[0, 2] = 1e6
-    assert standardised(sure).max().item() == pytest.approx(11 / math.sqrt(12), rel=1e-9)
+    assert standardise_logits(sure).max().item() == pytest.approx(11 / math.sqrt(12), rel=1e-9)
 
 
 @pytest.mark.parametrize("constant", [0.0, 5.0])
 def test_equal_logits_give_zeros_and_a_finite_gradient(constant):
     logits = torch.full((2, 4), constant, requires_grad=True)
-    found = standardised(logits)
+    found = standardise_logits(logits)
     found[:, 0].sum().backward()
     assert found.abs().max() == 0
     assert logits.grad.isfinite().all()
@@ -97,7 +97,9 @@ def test_a_method_standardises_both_sides_and_only_where_asked(term):
 
     def value(standardise: bool, student_scale: float, teacher_scale: float) -> tuple[float, float]:
         method = {"name": "mine", "terms": [{"term": term, "standardise": standardise}]}
-        objective = Objective(resolve(Method.model_validate(method), {}), context).double()
+        objective = Objective(
+            resolve_method(SheetMethod.model_validate(method), {}), context
+        ).double()
         objective.begin_epoch(1)
         scaled = [
             type(side)(factor * side.logits, side.stages, side.preactivations, side.pooled)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from skd.models import build_model
-from skd.training.loading import build_loaded
+from skd.training.network_loading import build_from_state_dict
 from skd.training.state_dicts import read_state_dict
 
 
@@ -35,7 +35,7 @@ def weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def loaded(path: Path) -> dict[str, Tensor]:
-    return build_loaded("resnet8", 10, read_state_dict(path), str(path)).state_dict()
+    return build_from_state_dict("resnet8", 10, read_state_dict(path), str(path)).state_dict()
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -153,7 +153,7 @@ def test_a_prefix_that_is_the_networks_own_stays(tmp_path: Path) -> None:
     for number, prefix in enumerate(("", "model.", "module.model.")):
         path = tmp_path / f"{number}.pth"
         torch.save(below(prefix, own), path)
-        found = build_loaded("MobileNetV1", 10, read_state_dict(path), "it")
+        found = build_from_state_dict("MobileNetV1", 10, read_state_dict(path), "it")
         assert same(found.state_dict(), own)
 
 

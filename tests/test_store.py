@@ -15,13 +15,13 @@ from rich.console import Console
 
 from skd.common.errors import SkdWarning
 from skd.common.files import sha256_of, write_atomically, write_json
-from skd.common.frozen import Frozen
-from skd.common.lease import Holder, lease
+from skd.common.frozen import FrozenModel
+from skd.common.lease import LeaseHolder, hold_lease
 from skd.expansion.expand import expand_study
-from skd.jobs.overview import overview, shown
-from skd.store.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
-from skd.store.status import cell_result
-from skd.store.store import Entry, Store, StoreError, outcome
+from skd.jobs.overview import render_overview, study_overview
+from skd.store.outcomes import cell_result
+from skd.store.records import Accuracy, Cost, EpochMetrics, Failure, Record, TeacherCard
+from skd.store.store import Store, StoreEntry, StoreError, run_outcome
 from skd.study.expansion import Expansion
 from skd.study.spec import Recipe, RunSpec
 
@@ -32,13 +32,13 @@ def study() -> Expansion:
 
 
 @pytest.fixture
-def entry(study: Expansion, tmp_path: Path) -> Entry:
+def entry(study: Expansion, tmp_path: Path) -> StoreEntry:
     return Store(tmp_path).run(study.cells[-1].spec.identity)
 
 
 def make_record(spec: RunSpec, identity: str, top1: float = 70.0) -> Record:
     """A sound record; its first epoch is its best, a point above its last."""
-    last = Epoch(
+    last = EpochMetrics(
         epoch=spec.recipe.epochs,
         learning_rate=0.05,
         train_losses={"total": 1.0},
@@ -114,27 +114,27 @@ def card_of(record: Record) -> TeacherCard:
 
 
 @pytest.fixture
-def record(study: Expansion, entry: Entry) -> Record:
+def record(study: Expansion, entry: StoreEntry) -> Record:
     made = make_record(study.cells[-1].spec, entry.id)
     return made.model_copy(update={"files": {"weights.safetensors": "1" * 64}})
 
 
 def leave_dead_lease(folder: Path) -> None:
-    gone = Holder("t", socket.gethostname(), os.getpid(), "another start", None, time.time())
+    gone = LeaseHolder("t", socket.gethostname(), os.getpid(), "another start", None, time.time())
     write_json(folder / "lease-1.json", asdict(gone))
 
 
 # A run's state.
 
 
-def test_a_run_goes_from_missing_to_done(entry: Entry, record: Record) -> None:
+def test_a_run_goes_from_missing_to_done(entry: StoreEntry, record: Record) -> None:
     def now() -> tuple[str, str | None]:
-        found = outcome(entry, 5)
+        found = run_outcome(entry, 5)
         assert (found.id, found.seed) == (entry.id, 5)
         return found.outcome, found.reason
 
     assert now() == ("missing", None)
-    with lease(entry.folder, wait=False):
+    with hold_lease(entry.folder, wait=False):
         state, reason = now()
         assert state == "running"
         assert f"process {os.getpid()} on {socket.gethostname()}" in reason
@@ -145,22 +145,22 @@ def test_a_run_goes_from_missing_to_done(entry: Entry, record: Record) -> None:
     assert now() == ("interrupted", None)
     entry.write(make_failure(entry.id))
     assert now() == ("failed", "loss is NaN")
-    with lease(entry.folder, wait=False):  # tried again
+    with hold_lease(entry.folder, wait=False):  # tried again
         assert now()[0] == "running"
         entry.write(record)
         assert now() == ("done", None)
-    assert outcome(entry, 5).last_top1 == 70.0
-    assert outcome(entry, 5).best_top1 == 71.0
+    assert run_outcome(entry, 5).last_top1 == 70.0
+    assert run_outcome(entry, 5).best_top1 == 71.0
 
 
-def test_a_previous_checkpoint_alone_is_an_interrupted_run(entry: Entry) -> None:
+def test_a_previous_checkpoint_alone_is_an_interrupted_run(entry: StoreEntry) -> None:
     entry.folder.mkdir(parents=True)
     (entry.folder / "checkpoint.previous.pt").write_bytes(b"")
-    assert outcome(entry, 0).outcome == "interrupted"
+    assert run_outcome(entry, 0).outcome == "interrupted"
 
 
 def test_a_record_clears_the_failure_note_and_nothing_else_does(
-    entry: Entry, record: Record
+    entry: StoreEntry, record: Record
 ) -> None:
     entry.write(make_failure(entry.id))
     entry.write(make_card(entry.id))
@@ -173,7 +173,7 @@ def test_a_record_clears_the_failure_note_and_nothing_else_does(
 # Reading back.
 
 
-def test_what_is_written_is_read_back_as_it_was(entry: Entry, record: Record) -> None:
+def test_what_is_written_is_read_back_as_it_was(entry: StoreEntry, record: Record) -> None:
     assert entry.record() is entry.failure() is entry.card() is None
     entry.write(record)
     entry.write(card_of(record))
@@ -199,14 +199,14 @@ def damaged(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("damage", damaged('{"spec": {"recipe": {}}}'))
 def test_a_record_that_cannot_be_read_is_an_error_that_names_the_file(
-    entry: Entry, record: Record, damage: str
+    entry: StoreEntry, record: Record, damage: str
 ) -> None:
     entry.write(record)
     entry.record_path.write_text(damaged(entry.record_path.read_text())[damage])
     with pytest.raises(StoreError, match=re.escape(str(entry.record_path))) as caught:
         entry.record()
     assert "Move it away" in str(caught.value)
-    found = outcome(entry, 0)
+    found = run_outcome(entry, 0)
     assert (found.outcome, found.reason) == ("unreadable", str(caught.value))
 
 
@@ -214,7 +214,7 @@ def test_a_record_that_cannot_be_read_is_an_error_that_names_the_file(
     "content", [b"\x80\xff\x00", b"", b"null", b"{}", b'{"failed_at": "yesterday"}', None]
 )
 def test_a_failure_note_that_cannot_be_read_does_not_keep_a_run_from_being_tried(
-    entry: Entry, content: bytes | None
+    entry: StoreEntry, content: bytes | None
 ) -> None:
     entry.folder.mkdir(parents=True)
     if content is None:
@@ -222,27 +222,27 @@ def test_a_failure_note_that_cannot_be_read_does_not_keep_a_run_from_being_tried
     else:
         entry.failure_path.write_bytes(content)
     with pytest.warns(SkdWarning, match=re.escape(str(entry.failure_path))):
-        assert entry.failed() is None
-    assert outcome(entry, 0).outcome == "unreadable"
+        assert entry.failure_or_none() is None
+    assert run_outcome(entry, 0).outcome == "unreadable"
 
 
 @pytest.mark.parametrize("when", ["yesterday", "2026-01-01T00:00:00", ""])
-def test_a_failure_note_without_a_point_in_time_is_none(entry: Entry, when: str) -> None:
+def test_a_failure_note_without_a_point_in_time_is_none(entry: StoreEntry, when: str) -> None:
     entry.write(make_failure(entry.id))
     note = json.loads(entry.failure_path.read_text())
     entry.failure_path.write_text(json.dumps({**note, "failed_at": when}))
     with pytest.warns(SkdWarning, match="counts as no note"):
-        assert entry.failed() is None
+        assert entry.failure_or_none() is None
 
 
 def test_a_record_from_before_a_field_keeps_the_fields_neutral_value(
-    entry: Entry, record: Record, monkeypatch: pytest.MonkeyPatch
+    entry: StoreEntry, record: Record, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     neutral = {Recipe: {"nesterov": True}}
     monkeypatch.setattr("skd.common.frozen._neutral_values", lambda model: neutral.get(model, {}))
     changed = record.spec.recipe.model_copy(update={"nesterov": True})
     spec = record.spec.model_copy(update={"recipe": changed})
-    entry = Entry(entry.folder.with_name(spec.identity))
+    entry = StoreEntry(entry.folder.with_name(spec.identity))
     entry.write(record.model_copy(update={"spec": spec, "id": entry.id}))
     assert "nesterov" not in json.loads(entry.record_path.read_text())["spec"]["recipe"]
     assert entry.record().spec.recipe.nesterov is True
@@ -299,9 +299,9 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows_of(study: Expansion, store: Store) -> tuple[dict[str, list[str]], list[str]]:
     """Return the table's rows as they are printed, by their first column, and the lines."""
-    found = overview(study, store, store.root)
+    found = study_overview(study, store, store.root)
     text = io.StringIO()
-    Console(file=text, width=200).print(shown(replace(found, lines=[]), None))
+    Console(file=text, width=200).print(render_overview(replace(found, lines=[]), None))
     printed = iter(text.getvalue().splitlines())
     header = next(line for line in printed if all(name in line for name in COLUMNS))
     ends = [header.index(name) + len(name) for name in COLUMNS]  # they are flush right
@@ -325,7 +325,7 @@ def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) ->
         store.run(taught.runs[seed]).write(make_record(taught.run(seed), taught.runs[seed], top1))
     teacher = store.teacher(study.teacher(first).id)
     teacher.write(make_card(teacher.id))
-    with lease(store.run(taught.runs[2]).folder, wait=False):
+    with hold_lease(store.run(taught.runs[2]).folder, wait=False):
         rows, lines = rows_of(study, store)
     assert rows[f"teacher {first}"] == ["1", "", "", "", "", "", "97.25"]
     assert rows[f"teacher {second}"] == ["", "", "", "", "", "1", ""]
@@ -370,6 +370,6 @@ def test_teachers_may_be_shared_by_several_stores(
 
 
 def test_records_refuse_unknown_keys_as_specs_do() -> None:
-    assert all(issubclass(model, Frozen) for model in (Record, Failure, TeacherCard))
+    assert all(issubclass(model, FrozenModel) for model in (Record, Failure, TeacherCard))
     with pytest.raises(ValueError, match="did you mean 'top1'"):
         Accuracy(epoch=1, top1=1.0, top5=1.0, top_1=1.0)

@@ -13,7 +13,7 @@ import yaml
 
 from skd.expansion.expand import expand_study
 from skd.study.expansion import Expansion, expansion_path, load_expansion, write_expansion
-from skd.study.sheet_files import STUDIES, StudyError, find_sheet, study_names
+from skd.study.sheet_files import STUDIES_FOLDER, StudyError, find_sheet, study_names
 
 SHEET: dict[str, Any] = {
     "title": "A test",
@@ -129,7 +129,7 @@ def test_cells_name_the_identities_of_their_specs(expanded: Callable[..., Expans
     assert len({cell.digest for cell in study.cells}) == len(study.cells)
 
 
-@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(STUDIES_FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_sheet_expands(path: Path) -> None:
     study = expand_study(path.stem)
     assert study.study == path.stem
@@ -144,7 +144,7 @@ def test_a_number_of_seeds_counts_from_zero(expanded: Callable[..., Expansion]) 
 def test_ones_own_sheets_come_before_the_shipped_ones(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    assert find_sheet("demo").parent == STUDIES
+    assert find_sheet("demo").parent == STUDIES_FOLDER
     own = write().rename(tmp_path / "demo.yaml")
     assert find_sheet("demo") == own
     write()

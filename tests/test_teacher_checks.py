@@ -10,20 +10,25 @@ import torch
 from reported import filled, make_card, make_study
 from torch import nn
 
-from report.findings import find
-from report.output.render import markdown
+from report.findings import read_findings
+from report.output.write import report_markdown
 from skd.common.errors import RunFailedError, TeacherError
 from skd.common.files import sha256_of
 from skd.models import build_model
-from skd.store.store import Entry, Store
-from skd.store.teacher_accuracy import below_published, doubts, least_accuracy, poor
+from skd.store.store import Store, StoreEntry
+from skd.store.teacher_accuracy import (
+    accuracy_doubts,
+    below_published_text,
+    min_teacher_accuracy,
+    poor_accuracy_text,
+)
 from skd.study.published import PublishedError
-from skd.study.sheet import Import
+from skd.study.sheet import ImportSource
 from skd.study.spec import DatasetSpec, ImportedTeacher, Recipe
-from skd.training.resources import Materials
-from skd.training.teacher_views import TeacherViewsError, make_teacher_views
-from skd.training.teachers import import_teacher, train_teacher, warn
-from skd.training.weights import leave
+from skd.training.resources import Resources
+from skd.training.stored_views import TeacherViewsError, make_teacher_views
+from skd.training.teacher_setup import import_teacher, train_teacher, warn_about_teacher
+from skd.training.weights import save_tensors
 
 CPU = torch.device("cpu")
 SYNTHETIC = DatasetSpec(name="synthetic")
@@ -40,17 +45,17 @@ Skd = Callable[..., tuple[int, str, str]]
 def test_a_teacher_has_at_least_twice_the_chance_level_where_that_can_be(
     classes: int, least: float
 ) -> None:
-    assert least_accuracy(classes) == pytest.approx(least)
-    assert poor(least, classes) is None
-    assert f"on {classes} classes" in poor(least - 0.1, classes)
+    assert min_teacher_accuracy(classes) == pytest.approx(least)
+    assert poor_accuracy_text(least, classes) is None
+    assert f"on {classes} classes" in poor_accuracy_text(least - 0.1, classes)
 
 
 def test_a_teacher_is_held_against_what_is_published_for_it() -> None:
-    assert below_published(CIFAR, 70.34) is None
-    said = below_published(CIFAR, 70.0)
+    assert below_published_text(CIFAR, 70.34) is None
+    said = below_published_text(CIFAR, 70.0)
     assert said == "top-1 70.00 % is 2.34 points below the published 72.34 % (RepDistiller README)"
-    assert below_published(CIFAR.model_copy(update={"network": "resnet8"}), 1.0) is None
-    assert len(doubts(CIFAR, 1.0, 100)) == 2
+    assert below_published_text(CIFAR.model_copy(update={"network": "resnet8"}), 1.0) is None
+    assert len(accuracy_doubts(CIFAR, 1.0, 100)) == 2
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ def test_a_teacher_trained_by_another_recipe_is_not_held_against_it(
         recipe=Recipe(**recipe).model_dump(),
         teachers={"teacher": {"network": "resnet56", "train": {"seed": 0}}},
     )
-    assert (below_published(study.teachers[0].spec, 50.0) is not None) == compared
+    assert (below_published_text(study.teachers[0].spec, 50.0) is not None) == compared
 
 
 # At the import.
@@ -83,12 +88,12 @@ def untrained() -> nn.Module:
 
 def import_(
     network: nn.Module, folder: Path, dataset: DatasetSpec = SYNTHETIC, **source: Any
-) -> tuple[Entry, Callable[[], Any]]:
+) -> tuple[StoreEntry, Callable[[], Any]]:
     file = folder / "given.pth"
     torch.save(network.state_dict(), file)
     spec = ImportedTeacher(network="resnet8", dataset=dataset, sha256=sha256_of(file))
     entry = Store(folder).teacher(spec.identity)
-    given = Import(file=file, **source)
+    given = ImportSource(file=file, **source)
     return entry, lambda: import_teacher(spec, given, entry, CPU)
 
 
@@ -124,7 +129,7 @@ def test_weights_and_logits_that_are_not_finite_are_refused_whatever_is_accepted
 def test_what_does_not_fit_is_told_before_any_image_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Materials, "data", None)
+    monkeypatch.setattr(Resources, "data", None)
     _, refused = import_(untrained(), tmp_path, DatasetSpec(name="cifar100"))
     with pytest.raises(TeacherError, match="it is for 10 classes, and the data set has 100"):
         refused()
@@ -142,7 +147,7 @@ def test_a_file_of_published_values_that_cannot_be_read_costs_no_teacher(
         raise PublishedError("skd.csv, line 20: top1: not a number")
 
     monkeypatch.setattr("skd.store.teacher_accuracy.published_teacher", broken)
-    warn("resnet56", CIFAR, make_card(make_study(), "resnet56"))
+    warn_about_teacher("resnet56", CIFAR, make_card(make_study(), "resnet56"))
     assert "warning: teacher resnet56: it is not held against" in capsys.readouterr().err
 
 
@@ -175,10 +180,10 @@ def broken(tmp_path: Path) -> Store:
     return store
 
 
-def spoil(entry: Entry, value: float, card: Any) -> None:
+def spoil(entry: StoreEntry, value: float, card: Any) -> None:
     weights = untrained().state_dict()
     weights["bn1.running_var"][0] = value
-    files = leave(entry.weights_path, weights)
+    files = save_tensors(entry.weights_path, weights)
     if (record := entry.record()) is not None:  # beside which another card would be refused
         entry.write(record.model_copy(update={"files": {**record.files, **files}}))
     entry.write(card.model_copy(update={"sha256": files[entry.weights_path.name]}))
@@ -211,16 +216,16 @@ def test_stored_weights_that_are_not_finite_teach_nobody(broken: Store) -> None:
 
 def test_the_report_marks_a_doubtful_teacher_and_says_why(tmp_path: Path) -> None:
     study = filled(tmp_path)
-    assert "Doubtful" not in markdown(find(study, tmp_path))
+    assert "Doubtful" not in report_markdown(read_findings(study, tmp_path))
     store = Store(tmp_path)
     card = make_card(study, "vgg13", test_top1=1.0)
     store.teacher(card.id).write(card)
-    findings = find(study, tmp_path)
+    findings = read_findings(study, tmp_path)
     frame = findings.frames.teachers.set_index("name")["doubts"]
     assert list(frame[["resnet56", "resnet110"]]) == ["", ""]
     assert "where chance is 1.00 %" in frame["vgg13"]
     assert "73.64 points below the published 74.64 %" in frame["vgg13"]
-    text = markdown(findings)
+    text = report_markdown(findings)
     assert (
         f"Doubtful teachers, whose students say little of any method: vgg13: {frame['vgg13']}"
         in (text)

@@ -13,18 +13,18 @@ import tiny
 import torch
 
 from skd.common.errors import InterruptedRunError
-from skd.data import load as load_images
-from skd.data.views import ViewMaker
-from skd.store.store import Entry, Store, StoreError
-from skd.store.views_files import ViewsFile, stored_outputs
+from skd.data import load_dataset as load_images
+from skd.data.views import PixelViews
+from skd.store.store import Store, StoreEntry, StoreError
+from skd.store.teacher_view_files import ViewsFile, stored_outputs
 from skd.study.spec import DatasetSpec
-from skd.training import teacher_views
-from skd.training.execution import choose
-from skd.training.resources import choose_teacher
-from skd.training.teacher import RELEASE_EVERY, LiveTeacher, StoredOutput, TeacherViews
-from skd.training.teacher_views import TeacherViewsError, make_teacher_views, open_views
-from skd.training.teachers import train_teacher
-from skd.training.weights import TeacherError, load_teacher
+from skd.training import stored_views
+from skd.training.execution import choose_execution
+from skd.training.resources import choose_teacher_outputs
+from skd.training.stored_views import TeacherViewsError, make_teacher_views, open_stored_output
+from skd.training.teacher import RELEASE_EVERY, LiveTeacher, StoredOutput, StoredTeacher
+from skd.training.teacher_setup import train_teacher
+from skd.training.weights import TeacherError, load_teacher_network
 
 CPU = torch.device("cpu")
 STUDY = tiny.study(methods=["student", "kd", "crd", "skd+crd", "reviewkd", "skd"])
@@ -33,7 +33,7 @@ IMAGES, VIEWS, CLASSES = 80, 25, 10
 
 
 @pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Entry:
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> StoreEntry:
     node = STUDY.teachers[0]
     entry = Store(tmp_path_factory.mktemp("store")).teacher(node.id)
     train_teacher(node.spec, entry, tiny.options(), "teacher")
@@ -41,30 +41,32 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Entry:
 
 
 @pytest.fixture
-def bare(teacher: Entry, tmp_path: Path) -> Entry:
+def bare(teacher: StoreEntry, tmp_path: Path) -> StoreEntry:
     """The teacher without any views."""
-    entry = Entry(tmp_path / teacher.id)
+    entry = StoreEntry(tmp_path / teacher.id)
     entry.folder.mkdir()
     for path in (teacher.card_path, teacher.weights_path):
         (entry.folder / path.name).write_bytes(path.read_bytes())
     return entry
 
 
-def make(entry: Entry, outputs=("logits",), precision="float32", **options):
-    return make_teacher_views(entry, DATASET, outputs, precision, choose("cpu", 1), **options)
+def make(entry: StoreEntry, outputs=("logits",), precision="float32", **options):
+    return make_teacher_views(
+        entry, DATASET, outputs, precision, choose_execution("cpu", 1), **options
+    )
 
 
-def opened(entry: Entry, output: str = "logits", precision: str = "float32") -> StoredOutput:
-    return open_views(ViewsFile(entry, DATASET, output, precision), CPU)
+def opened(entry: StoreEntry, output: str = "logits", precision: str = "float32") -> StoredOutput:
+    return open_stored_output(ViewsFile(entry, DATASET, output, precision), CPU)
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float16", 1e-3)])
 def test_every_stored_output_is_the_live_teachers(bare, precision, tolerance) -> None:
     cards = make(bare, ("logits", "pooled"), precision)
     images = load_images(DATASET)
-    network = load_teacher(bare, CPU, CLASSES).network
-    live, maker = LiveTeacher(network), ViewMaker(images, CPU)
-    stored = TeacherViews(
+    network = load_teacher_network(bare, CPU, CLASSES).network
+    live, maker = LiveTeacher(network), PixelViews(images, CPU)
+    stored = StoredTeacher(
         logits=opened(bare, "logits", precision), pooled=opened(bare, "pooled", precision)
     )
     generator = torch.Generator().manual_seed(0)
@@ -90,12 +92,12 @@ def test_made_once_and_one_output_after_the_other(bare, monkeypatch) -> None:
     both = make(bare, ("logits", "pooled"))
     assert both[0] == first
     assert [card.output for card in both] == ["logits", "pooled"]
-    monkeypatch.setattr(teacher_views, "load_teacher", None)  # nothing is computed again
+    monkeypatch.setattr(stored_views, "load_teacher_network", None)  # nothing is computed again
     assert make(bare, ("pooled", "logits")) == both[::-1]
     assert sorted(path.suffix for path in both_files(bare)) == [".json", ".json", ".npy", ".npy"]
 
 
-def both_files(entry: Entry) -> list[Path]:
+def both_files(entry: StoreEntry) -> list[Path]:
     return [*ViewsFile(entry, DATASET, "logits", "float32").folder.iterdir()]
 
 
@@ -103,12 +105,12 @@ def both_files(entry: Entry) -> list[Path]:
 def test_stopped_or_killed_anywhere_it_ends_with_the_same_bytes(
     teacher, bare, tmp_path, monkeypatch, stop
 ) -> None:
-    whole = Entry(tmp_path / "whole" / teacher.id)
+    whole = StoreEntry(tmp_path / "whole" / teacher.id)
     whole.folder.mkdir(parents=True)
     for path in (teacher.card_path, teacher.weights_path):
         (whole.folder / path.name).write_bytes(path.read_bytes())
     expected = make(whole, ("logits", "pooled"))
-    monkeypatch.setattr(teacher_views, "SAVE_SECONDS", 0.0 if stop == 7 else 1e9)
+    monkeypatch.setattr(stored_views, "SAVE_SECONDS", 0.0 if stop == 7 else 1e9)
     calls: list[int] = []
 
     def stopping() -> bool:
@@ -153,13 +155,13 @@ def test_damage_and_other_teachers_are_noticed(bare) -> None:
 def test_what_the_precision_cannot_hold_is_refused(bare, monkeypatch) -> None:
     class Loud(torch.nn.Module):
         def forward_features(self, images):
-            outputs = load_teacher(bare, CPU, CLASSES).network.forward_features(images)
+            outputs = load_teacher_network(bare, CPU, CLASSES).network.forward_features(images)
             return type(outputs)(outputs.logits * 1e6, (), (), outputs.pooled)
 
     class Loaded:
         network, card = Loud(), bare.card()
 
-    monkeypatch.setattr(teacher_views, "load_teacher", lambda *_: Loaded)
+    monkeypatch.setattr(stored_views, "load_teacher_network", lambda *_: Loaded)
     with pytest.raises(
         TeacherViewsError, match="more than float16 holds; store them with --precision"
     ):
@@ -169,8 +171,8 @@ def test_what_the_precision_cannot_hold_is_refused(bare, monkeypatch) -> None:
 
 def test_a_file_that_is_not_the_teachers_is_removed(bare, monkeypatch) -> None:
     monkeypatch.setattr(
-        teacher_views,
-        "pairs_of",
+        stored_views,
+        "image_and_view_of_rows",
         lambda first, end, views, device: (
             torch.arange(first, end) // views,
             (torch.arange(first, end) + 1) % views,
@@ -183,7 +185,7 @@ def test_a_file_that_is_not_the_teachers_is_removed(bare, monkeypatch) -> None:
 
 def test_without_the_teacher_there_are_no_views(tmp_path) -> None:
     with pytest.raises(TeacherError, match="not in the store"):
-        make(Entry(tmp_path / "nobody"))
+        make(StoreEntry(tmp_path / "nobody"))
 
 
 def test_which_outputs_are_stored() -> None:
@@ -203,20 +205,22 @@ def spec_of(method: str):
 
 
 def test_a_run_takes_stored_views_where_they_are(bare) -> None:
-    assert choose_teacher(None, spec_of("kd"), bare, CPU) == "live"
+    assert choose_teacher_outputs(None, spec_of("kd"), bare, CPU) == "live"
     with pytest.raises(
         TeacherViewsError, match=r"lacks logits-float16.npy; make them first: skd teacher-views"
     ):
-        choose_teacher("float16", spec_of("kd"), bare, CPU)
+        choose_teacher_outputs("float16", spec_of("kd"), bare, CPU)
     make(bare)
-    assert choose_teacher(None, spec_of("kd"), bare, CPU) == "float32"
-    assert choose_teacher("live", spec_of("kd"), bare, CPU) == "live"
-    assert choose_teacher(None, spec_of("crd"), bare, CPU) == "live"  # it reads pooled features
-    assert choose_teacher(None, spec_of("skd+crd"), bare, CPU) == "live"
-    make(bare, ("pooled",))
-    assert choose_teacher(None, spec_of("skd+crd"), bare, CPU) == "float32"
+    assert choose_teacher_outputs(None, spec_of("kd"), bare, CPU) == "float32"
+    assert choose_teacher_outputs("live", spec_of("kd"), bare, CPU) == "live"
     assert (
-        choose_teacher("float32", spec_of("reviewkd"), bare, CPU) == "live"
+        choose_teacher_outputs(None, spec_of("crd"), bare, CPU) == "live"
+    )  # it reads pooled features
+    assert choose_teacher_outputs(None, spec_of("skd+crd"), bare, CPU) == "live"
+    make(bare, ("pooled",))
+    assert choose_teacher_outputs(None, spec_of("skd+crd"), bare, CPU) == "float32"
+    assert (
+        choose_teacher_outputs("float32", spec_of("reviewkd"), bare, CPU) == "live"
     )  # maps are not stored
 
 
@@ -234,7 +238,9 @@ def test_runs_with_stored_views_are_those_with_a_live_teacher(
     node = expansion.teachers[0]
     entry = Store(tmp_path / "stored").teacher(node.id)
     train_teacher(node.spec, entry, tiny.options(), "teacher")
-    make_teacher_views(entry, expansion.dataset, ("logits", "pooled"), precision, choose("cpu", 1))
+    make_teacher_views(
+        entry, expansion.dataset, ("logits", "pooled"), precision, choose_execution("cpu", 1)
+    )
     stored = tiny.run(expansion, tmp_path / "stored", method)
     assert stored.execution["teacher"] == precision
     assert stored.id == live.id  # how it is executed is no part of the identity
@@ -249,7 +255,7 @@ def test_what_a_run_was_begun_with_it_goes_on_with(tmp_path) -> None:
     train_teacher(node.spec, entry, tiny.options(), "teacher")
     with pytest.raises(InterruptedRunError):
         tiny.run(expansion, tmp_path, "kd", stopping=lambda: True)
-    make_teacher_views(entry, expansion.dataset, ("logits",), "float16", choose("cpu", 1))
+    make_teacher_views(entry, expansion.dataset, ("logits",), "float16", choose_execution("cpu", 1))
     assert tiny.run(expansion, tmp_path, "kd").execution["teacher"] == "live"
     assert tiny.run(expansion, tmp_path, "kd", seed=1).execution["teacher"] == "float16"
 
@@ -286,7 +292,7 @@ def test_what_would_fill_half_a_gpu_is_not_loaded_unasked(bare, monkeypatch) -> 
     memory = SimpleNamespace(total_memory=2 * IMAGES * VIEWS * CLASSES * 4 - 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
     gpu = torch.device("cuda")
-    assert choose_teacher(None, spec_of("kd"), bare, gpu) == "live"
-    assert choose_teacher("float32", spec_of("kd"), bare, gpu) == "float32"
+    assert choose_teacher_outputs(None, spec_of("kd"), bare, gpu) == "live"
+    assert choose_teacher_outputs("float32", spec_of("kd"), bare, gpu) == "float32"
     memory.total_memory *= 2
-    assert choose_teacher(None, spec_of("kd"), bare, gpu) == "float32"
+    assert choose_teacher_outputs(None, spec_of("kd"), bare, gpu) == "float32"

@@ -11,19 +11,19 @@ from torch import Tensor, nn
 
 from skd.common.errors import TeacherError
 from skd.common.files import sha256_of
-from skd.data import load as load_images
+from skd.data import load_dataset as load_images
 from skd.models import build_model
 from skd.models.accounting import count_parameters
-from skd.store.store import Entry, Store
-from skd.study.sheet import Import
+from skd.store.store import Store, StoreEntry
+from skd.study.sheet import ImportSource
 from skd.study.spec import DatasetSpec, ImportedTeacher
-from skd.training import teachers
-from skd.training.loading import build_loaded
-from skd.training.teachers import import_teacher
-from skd.training.weights import load_teacher
+from skd.training import teacher_setup
+from skd.training.network_loading import build_from_state_dict
+from skd.training.teacher_setup import import_teacher
+from skd.training.weights import load_teacher_network
 
 CPU = torch.device("cpu")
-poor = partial(Import, accept_poor=True)  # the networks here are not trained
+poor = partial(ImportSource, accept_poor=True)  # the networks here are not trained
 SYNTHETIC = DatasetSpec(name="synthetic")
 
 
@@ -53,7 +53,7 @@ def test_weights_are_loaded_whole_and_no_global_randomness_is_drawn(
     weights: dict[str, Tensor],
 ) -> None:
     state = torch.get_rng_state()
-    loaded = build_loaded("resnet8", 10, weights, what="it")
+    loaded = build_from_state_dict("resnet8", 10, weights, what="it")
     assert torch.equal(torch.get_rng_state(), state)
     assert same(loaded.state_dict(), weights)
 
@@ -66,7 +66,7 @@ def test_weights_that_do_not_fit_are_named(weights: dict[str, Tensor]) -> None:
         reshaped: torch.zeros(100),
     }
     with pytest.raises(TeacherError) as caught:
-        build_loaded("resnet8", 10, wrong, what="my.pth for resnet8")
+        build_from_state_dict("resnet8", 10, wrong, what="my.pth for resnet8")
     shape = tuple(weights[reshaped].shape)
     assert str(caught.value) == (
         f"my.pth for resnet8 does not fit: missing 1: {lost}; unexpected 1: extra; "
@@ -79,7 +79,7 @@ def test_many_that_do_not_fit_are_counted_and_five_named(weights: dict[str, Tens
     own = [name for name in weights if not name.endswith("num_batches_tracked")]
     for wrong, problem in ((more, "unexpected 9: "), ({}, f"missing {len(own)}: ")):
         with pytest.raises(TeacherError) as caught:
-            build_loaded("resnet8", 10, wrong, what="it")
+            build_from_state_dict("resnet8", 10, wrong, what="it")
         named = str(caught.value).partition(problem)[2].split(", ")
         assert len(named) == 6
         assert named[-1] == "…"
@@ -101,7 +101,7 @@ def spec(file: Path) -> ImportedTeacher:
 
 
 @pytest.fixture
-def entry(tmp_path: Path, spec: ImportedTeacher) -> Entry:
+def entry(tmp_path: Path, spec: ImportedTeacher) -> StoreEntry:
     return Store(tmp_path).teacher(spec.identity)
 
 
@@ -123,7 +123,11 @@ def measure(network: nn.Module, dataset: DatasetSpec) -> tuple[Tensor, float, fl
 
 
 def test_an_import_is_measured_here_and_its_card_says_so(
-    file: Path, spec: ImportedTeacher, entry: Entry, network: nn.Module, weights: dict[str, Tensor]
+    file: Path,
+    spec: ImportedTeacher,
+    entry: StoreEntry,
+    network: nn.Module,
+    weights: dict[str, Tensor],
 ) -> None:
     card = import_teacher(spec, poor(file=file), entry, CPU)
     logits, top1, top5 = measure(network, SYNTHETIC)
@@ -152,16 +156,16 @@ def test_an_import_is_measured_here_and_its_card_says_so(
 
 
 def test_an_import_is_done_once(
-    file: Path, spec: ImportedTeacher, entry: Entry, monkeypatch: pytest.MonkeyPatch
+    file: Path, spec: ImportedTeacher, entry: StoreEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     card = import_teacher(spec, poor(file=file), entry, CPU)
     file.unlink()
-    monkeypatch.setattr(teachers, "build_loaded", None)
+    monkeypatch.setattr(teacher_setup, "build_from_state_dict", None)
     assert import_teacher(spec, poor(file=file), entry, CPU) == card
 
 
 def test_another_file_is_refused_and_nothing_stored(
-    file: Path, spec: ImportedTeacher, entry: Entry
+    file: Path, spec: ImportedTeacher, entry: StoreEntry
 ) -> None:
     torch.save({}, file)
     with pytest.raises(TeacherError, match=f"{sha256_of(file)}, but {spec.sha256} was asked for"):
@@ -173,7 +177,7 @@ def test_another_file_is_refused_and_nothing_stored(
 
 
 def test_a_file_of_another_network_is_refused_and_nothing_stored(
-    file: Path, spec: ImportedTeacher, entry: Entry
+    file: Path, spec: ImportedTeacher, entry: StoreEntry
 ) -> None:
     other = spec.model_copy(update={"network": "resnet14"})
     with pytest.raises(TeacherError, match=r"given\.pth for resnet14 does not fit: missing \d+"):
@@ -182,7 +186,7 @@ def test_a_file_of_another_network_is_refused_and_nothing_stored(
 
 
 def test_a_url_is_fetched_checked_and_named_as_the_origin(
-    file: Path, spec: ImportedTeacher, entry: Entry
+    file: Path, spec: ImportedTeacher, entry: StoreEntry
 ) -> None:
     source = poor(url=file.as_uri(), sha256=spec.sha256)
     assert import_teacher(spec, source, entry, CPU).origin == file.as_uri()
@@ -198,7 +202,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_url_that_does_not_answer_is_an_error_that_names_it_and_a_way_round(
-    file: Path, spec: ImportedTeacher, entry: Entry, hub: Path
+    file: Path, spec: ImportedTeacher, entry: StoreEntry, hub: Path
 ) -> None:
     url = (file.parent / "gone.pth").as_uri()
     with pytest.raises(TeacherError, match=r"gone\.pth cannot be downloaded") as error:
@@ -208,7 +212,7 @@ def test_a_url_that_does_not_answer_is_an_error_that_names_it_and_a_way_round(
 
 
 def test_a_file_in_torch_hubs_folder_is_taken_and_nothing_downloaded(
-    file: Path, spec: ImportedTeacher, entry: Entry, hub: Path
+    file: Path, spec: ImportedTeacher, entry: StoreEntry, hub: Path
 ) -> None:
     file.rename(hub / "there.pth")
     url = "https://nowhere.invalid/models/there.pth?download=1"
@@ -218,7 +222,7 @@ def test_a_file_in_torch_hubs_folder_is_taken_and_nothing_downloaded(
 
 
 def test_another_file_in_torch_hubs_folder_is_refused_by_its_name(
-    spec: ImportedTeacher, entry: Entry, hub: Path
+    spec: ImportedTeacher, entry: StoreEntry, hub: Path
 ) -> None:
     (hub / "there.pth").write_bytes(b"half a downl\xff")
     source = poor(url="https://nowhere.invalid/there.pth", sha256=spec.sha256)
@@ -246,17 +250,17 @@ def test_the_head_of_a_hash_is_enough_and_the_card_has_the_whole(
 @pytest.mark.parametrize("sha256", ["", "0676ba6", "z" * 8, "0" * 65])
 def test_less_than_eight_digits_or_anything_else_is_no_hash(sha256: str) -> None:
     with pytest.raises(ValueError, match="sha256"):
-        Import(url="https://nowhere.invalid/x.pth", sha256=sha256)
+        ImportSource(url="https://nowhere.invalid/x.pth", sha256=sha256)
 
 
 # Loading.
 
 
 def test_a_loaded_teacher_is_the_stored_one_frozen(
-    file: Path, spec: ImportedTeacher, entry: Entry, weights: dict[str, Tensor]
+    file: Path, spec: ImportedTeacher, entry: StoreEntry, weights: dict[str, Tensor]
 ) -> None:
     card = import_teacher(spec, poor(file=file), entry, CPU)
-    loaded = load_teacher(entry, CPU, 10)
+    loaded = load_teacher_network(entry, CPU, 10)
     assert loaded.card == card
     assert not any(module.training for module in loaded.network.modules())
     assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
@@ -265,22 +269,22 @@ def test_a_loaded_teacher_is_the_stored_one_frozen(
 
 
 def test_a_teacher_that_is_not_at_hand_or_damaged_is_refused(
-    file: Path, spec: ImportedTeacher, entry: Entry
+    file: Path, spec: ImportedTeacher, entry: StoreEntry
 ) -> None:
     with pytest.raises(TeacherError, match=f"{entry.id} is not in the store"):
-        load_teacher(entry, CPU, 10)
+        load_teacher_network(entry, CPU, 10)
     import_teacher(spec, poor(file=file), entry, CPU)
     content = bytearray(entry.weights_path.read_bytes())
     content[-1] ^= 1
     entry.weights_path.write_bytes(content)
     with pytest.raises(TeacherError, match=r"weights\.safetensors has sha256 .* damaged or"):
-        load_teacher(entry, CPU, 10)
+        load_teacher_network(entry, CPU, 10)
 
 
 def test_a_teacher_whose_weights_were_removed_is_refused(
-    file: Path, spec: ImportedTeacher, entry: Entry
+    file: Path, spec: ImportedTeacher, entry: StoreEntry
 ) -> None:
     import_teacher(spec, poor(file=file), entry, CPU)
     entry.weights_path.unlink()
     with pytest.raises(TeacherError, match=r"weights\.safetensors"):
-        load_teacher(entry, CPU, 10)
+        load_teacher_network(entry, CPU, 10)

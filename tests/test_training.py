@@ -21,17 +21,17 @@ from safetensors.torch import load_file
 
 from skd.common.errors import InterruptedRunError
 from skd.common.files import sha256_of
-from skd.data import load as load_images
+from skd.data import load_dataset as load_images
 from skd.losses.simplifier import Simplifier, SimplifierSettings
 from skd.models import build_model
-from skd.store.store import Store, outcome
+from skd.store.store import Store, run_outcome
 from skd.training import checkpoint, runs
-from skd.training.execution import choose
+from skd.training.execution import choose_execution
 from skd.training.loop import Training
-from skd.training.resources import Material
+from skd.training.resources import DeviceDataset
 from skd.training.runs import RunFailedError
 from skd.training.teacher import LiveTeacher
-from skd.training.weights import load_teacher
+from skd.training.weights import load_teacher_network
 
 CPU = torch.device("cpu")
 METHODS = ("student", "kd", "skd", "skd+kd")
@@ -118,15 +118,15 @@ def test_seeds_are_paired_across_methods(tmp_path: Path) -> None:
     images = load_images(expansion.dataset)
     tiny.run(expansion, tmp_path, "kd")
     entry = Store(tmp_path).teacher(expansion.teachers[0].id)
-    teacher = load_teacher(entry, CPU, images.num_classes).network
+    teacher = load_teacher_network(entry, CPU, images.num_classes).network
     seen = {}
     for cell in expansion.cells:
         for seed in cell.runs:
             training = Training(
                 cell.run(seed),
-                Material(images, CPU),
+                DeviceDataset(images, CPU),
                 LiveTeacher(teacher) if cell.teacher else None,
-                choose("cpu", 1),
+                choose_execution("cpu", 1),
             )
             seen[cell.method, seed] = torch.cat(
                 [value.flatten().double() for value in training.student.state_dict().values()]
@@ -156,13 +156,13 @@ def test_the_teacher_is_untouched_and_in_evaluation_mode(tmp_path: Path) -> None
     tiny.run(expansion, tmp_path, "kd")
     images = load_images(expansion.dataset)
     entry = Store(tmp_path).teacher(expansion.teachers[0].id)
-    teacher = load_teacher(entry, CPU, images.num_classes).network
+    teacher = load_teacher_network(entry, CPU, images.num_classes).network
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     training = Training(
         expansion.cell(tiny.PAIR, "skd+kd").run(0),
-        Material(images, CPU),
+        DeviceDataset(images, CPU),
         LiveTeacher(teacher),
-        choose("cpu", 1),
+        choose_execution("cpu", 1),
     )
     training.run_epoch(lambda _: None)
     assert not any(module.training for module in teacher.modules())
@@ -183,7 +183,7 @@ def test_a_finished_run_leaves_a_full_record_and_nothing_to_resume(tmp_path: Pat
         "test_logits.safetensors",
         "objective.safetensors",
     }
-    for path in (entry.weights_path, entry.logits_path, entry.kept_path):
+    for path in (entry.weights_path, entry.logits_path, entry.objective_path):
         assert record.files[path.name] == sha256_of(path)
     assert len(record.files) == 3
     assert entry.record() == record
@@ -198,12 +198,15 @@ def test_a_finished_run_leaves_a_full_record_and_nothing_to_resume(tmp_path: Pat
     student.load_state_dict(load_file(entry.weights_path))
     images = load_images(expansion.dataset)
     training = Training(
-        expansion.cell("resnet8", "student").run(0), Material(images, CPU), None, choose("cpu", 1)
+        expansion.cell("resnet8", "student").run(0),
+        DeviceDataset(images, CPU),
+        None,
+        choose_execution("cpu", 1),
     )
     student.to(memory_format=training.execution.memory_format)
-    logits = training.material.tests.logits(student)
+    logits = training.dataset.tests.logits(student)
     assert torch.equal(logits.half(), load_file(entry.logits_path)["logits"])
-    assert training.material.tests.scores(logits).top1 == record.last.top1
+    assert training.dataset.tests.scores(logits).top1 == record.last.top1
 
 
 def test_what_the_objective_learned_is_kept_where_there_is_something(tmp_path: Path) -> None:
@@ -211,10 +214,10 @@ def test_what_the_objective_learned_is_kept_where_there_is_something(tmp_path: P
     expansion = tiny.study(methods=["kd", "skd+crd"], recipe=recipe)
     store = Store(tmp_path)
     record = tiny.run(expansion, tmp_path, "kd")
-    assert not store.run(record.id).kept_path.exists()
+    assert not store.run(record.id).objective_path.exists()
     assert "objective.safetensors" not in record.files
     # The simplifier alone, not CRD's embeddings and banks.
-    kept = load_file(store.run(tiny.run(expansion, tmp_path, "skd+crd").id).kept_path)
+    kept = load_file(store.run(tiny.run(expansion, tmp_path, "skd+crd").id).objective_path)
     spec = expansion.cell(tiny.PAIR, "skd+crd").spec.method.simplifier
     fresh = Simplifier(SimplifierSettings.restore(spec.settings), 10).state_dict()
     assert {name: value.shape for name, value in kept.items()} == {
@@ -238,7 +241,7 @@ def test_how_a_run_is_executed_is_fixed_at_its_first_step(tmp_path: Path) -> Non
     with pytest.raises(InterruptedRunError):
         tiny.run(expansion, tmp_path, "student", stopping=lambda: True)
     torch.set_num_threads(2)
-    two = choose("cpu", 2)
+    two = choose_execution("cpu", 2)
     record = tiny.run(expansion, tmp_path, "student", execution=two)
     assert record.execution["threads"] == 1
     assert torch.get_num_threads() == 1
@@ -254,7 +257,7 @@ def test_a_non_finite_loss_fails_the_run_with_its_reason_and_no_record(tmp_path:
     assert entry.record() is None
     assert entry.failure().kind == "NonFiniteLossError"
     assert "a smaller learning rate" in entry.failure().reason
-    assert outcome(entry, 0).outcome == "failed"
+    assert run_outcome(entry, 0).outcome == "failed"
 
 
 def test_a_collapsed_simplifier_is_flagged_in_the_record(tmp_path: Path) -> None:
@@ -283,7 +286,7 @@ def test_a_long_epoch_is_saved_within_it(tmp_path: Path, plain, monkeypatch) -> 
         tiny.run(expansion, tmp_path, "skd", checkpoint_seconds=1e-9, stopping=crash_after(4))
     cell = expansion.cell(tiny.PAIR, "skd")
     entry = Store(tmp_path).run(cell.runs[0])
-    of = checkpoint.Run.of(entry, cell.run(0))
+    of = checkpoint.CheckpointOwner.of(entry, cell.run(0))
     state = checkpoint.load(entry.folder, torch.device("cpu"), of)["training"]
     assert (len(state["history"]), state["step"]) == (1, 1)
     assert tiny.numbers(tiny.run(expansion, tmp_path, "skd")) == plain["skd"]

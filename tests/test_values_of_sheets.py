@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from skd.common.frozen import canonical
-from skd.expansion.expand import expand
+from skd.expansion.expand import expand_sheet
 from skd.study.expansion import Expansion
 from skd.study.sheet import Sheet, StudyError, read_sheet
 from skd.study.spec import DatasetSpec, Recipe, RunSpec
@@ -25,7 +25,7 @@ Skd = Callable[..., tuple[int, str, str]]
 def expanded(**changes: Any) -> Expansion:
     """Expand the tiny sheet as it is, with some keys replaced."""
     sheet = {**copy.deepcopy(tiny.SHEET), **changes}
-    return expand(Sheet.model_validate(sheet), study="mine")
+    return expand_sheet(Sheet.model_validate(sheet), study="mine")
 
 
 def teacher(**train: Any) -> dict[str, Any]:

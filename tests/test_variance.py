@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from report.statistics.variance import VarianceSplit, variance_split
+from report.statistics.variance import VarianceSplit, split_variance
 
 
 def accuracy_of(values: np.ndarray) -> dict[str, dict[int, float]]:
@@ -31,7 +31,7 @@ def test_variances_are_those_of_statsmodels_mean_squares(k, s):
     rng = np.random.default_rng(k)
     values = 70 + rng.normal(0, 1, (k, 1)) + rng.normal(0, 0.5, (1, s)) + rng.normal(0, 0.2, (k, s))
     ms_method, ms_seed, ms_rest = mean_squares(values)
-    found = variance_split(accuracy_of(values))
+    found = split_variance(accuracy_of(values))
     assert (found.methods, found.seeds) == (k, s)
     assert found.rest == pytest.approx(ms_rest)
     assert found.method == pytest.approx(max(0, (ms_method - ms_rest) / s))
@@ -43,7 +43,7 @@ def test_a_split_by_hand():
     # Methods' means 70 and 72, seeds' 70, 71 and 72 of mean 71; what is left is ± 0.5, ∓ 0.5, 0.
     values = np.array([[69.5, 69.5, 71.0], [70.5, 72.5, 73.0]])
     # MS_rest = 4·0.25/2 = 0.5; MS_seed = 2·(1 + 0 + 1)/2 = 2; MS_method = 3·(1 + 1)/1 = 6.
-    found = variance_split(accuracy_of(values))
+    found = split_variance(accuracy_of(values))
     assert found.rest == pytest.approx(0.5)
     assert found.seed == pytest.approx((2 - 0.5) / 2)
     assert found.method == pytest.approx((6 - 0.5) / 3)
@@ -60,7 +60,7 @@ def test_known_components_are_recovered_on_average(k, s):
     for _ in range(repeats):
         noise = rng.normal(0, 0.1, (k, s))
         values = 70 + means[:, None] + rng.normal(0, 1, (1, s)) + noise
-        splits.append(variance_split(accuracy_of(values)))
+        splits.append(split_variance(accuracy_of(values)))
     for name, truth in (("method", means.var(ddof=1)), ("seed", 1.0), ("rest", 0.01)):
         found = np.array([getattr(split, name) for split in splits])
         error = found.std() / repeats**0.5
@@ -70,7 +70,7 @@ def test_known_components_are_recovered_on_average(k, s):
 
 def test_without_effects_the_rest_is_all_and_estimates_are_cut_at_zero():
     rng = np.random.default_rng(0)
-    splits = [variance_split(accuracy_of(rng.normal(70, 0.2, (3, 4)))) for _ in range(1_000)]
+    splits = [split_variance(accuracy_of(rng.normal(70, 0.2, (3, 4)))) for _ in range(1_000)]
     assert np.mean([split.rest for split in splits]) == pytest.approx(0.04, rel=0.1)
     for name in ("method", "seed"):
         found = np.array([getattr(split, name) for split in splits])
@@ -81,7 +81,7 @@ def test_without_effects_the_rest_is_all_and_estimates_are_cut_at_zero():
 
 def test_a_negative_estimate_is_zero():
     # Seeds turn the methods about: no method and no seed is better in the mean.
-    found = variance_split(accuracy_of(np.array([[1.0, -1.0], [-1.0, 1.0]])))
+    found = split_variance(accuracy_of(np.array([[1.0, -1.0], [-1.0, 1.0]])))
     assert found == VarianceSplit(2, 2, 0.0, 0.0, 4.0)
     assert found.gain_of_pairing == 1
 
@@ -91,22 +91,22 @@ def test_only_seeds_that_all_methods_have_count():
     accuracy = accuracy_of(values)
     accuracy["m0"][7] = 0.0
     accuracy["m1"] = {9: 100.0, **dict(reversed(accuracy["m1"].items()))}
-    assert variance_split(accuracy) == variance_split(accuracy_of(values))
+    assert split_variance(accuracy) == split_variance(accuracy_of(values))
 
 
 def test_there_is_no_split_below_two_methods_or_two_common_seeds():
-    assert variance_split({}) is None
-    assert variance_split({"kd": {0: 70.0, 1: 71.0}}) is None
-    assert variance_split({"kd": {0: 70.0, 1: 71.0}, "skd": {0: 70.0}}) is None
-    assert variance_split({"kd": {0: 70.0, 1: 71.0}, "skd": {2: 70.0, 3: 71.0}}) is None
-    assert variance_split({"kd": {0: 70.0, 1: 71.0}, "skd": {}}) is None
+    assert split_variance({}) is None
+    assert split_variance({"kd": {0: 70.0, 1: 71.0}}) is None
+    assert split_variance({"kd": {0: 70.0, 1: 71.0}, "skd": {0: 70.0}}) is None
+    assert split_variance({"kd": {0: 70.0, 1: 71.0}, "skd": {2: 70.0, 3: 71.0}}) is None
+    assert split_variance({"kd": {0: 70.0, 1: 71.0}, "skd": {}}) is None
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2])
 def test_rounding_is_no_spread(shift):
     # As of softening-only beside KD: the same numbers, or the same difference at each seed.
     seeds = np.array([69.56, 70.02, 69.78])
-    found = variance_split(accuracy_of(np.array([seeds, seeds + shift])))
+    found = split_variance(accuracy_of(np.array([seeds, seeds + shift])))
     assert found.rest == 0
     assert found.gain_of_pairing is None
     assert found.seed == pytest.approx(seeds.var(ddof=1))
@@ -119,10 +119,10 @@ def test_rounding_is_no_spread(shift):
     ).map(lambda rows: np.array(rows) / 100)
 )
 def test_better_methods_and_luckier_seeds_change_their_own_part_alone(values):
-    found = variance_split(accuracy_of(values))
+    found = split_variance(accuracy_of(values))
     assume(found.rest > 1e-6)
-    by_method = variance_split(accuracy_of(values + np.arange(len(values))[:, None]))
-    by_seed = variance_split(accuracy_of(values + np.array([0, 1, 5, 2])))
+    by_method = split_variance(accuracy_of(values + np.arange(len(values))[:, None]))
+    by_seed = split_variance(accuracy_of(values + np.array([0, 1, 5, 2])))
     assert (by_method.rest, by_method.seed) == pytest.approx((found.rest, found.seed), abs=1e-8)
     assert (by_seed.rest, by_seed.method) == pytest.approx((found.rest, found.method), abs=1e-8)
     assert found.gain_of_pairing >= 1

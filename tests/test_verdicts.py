@@ -12,7 +12,14 @@ from scipy import stats
 from statsmodels.stats.weightstats import DescrStatsW, ttost_ind
 
 from report.statistics.intervals import Difference, Summary, summarise
-from report.statistics.verdicts import KINDS, MARGIN, against, judge, kind_of, more_seeds
+from report.statistics.verdicts import (
+    DEFAULT_MARGIN,
+    VERDICT_KINDS,
+    difference_from_published,
+    judge_published,
+    more_seeds_needed,
+    verdict_kind,
+)
 from skd.study.published import PublishedValue
 
 REPEATS = 10_000
@@ -31,8 +38,8 @@ def published(top1=TRUTH, **protocol) -> PublishedValue:
     return PublishedValue(teacher="t", student="s", method="m", top1=top1, **given)
 
 
-def verdict(values, top1=TRUTH, margin=MARGIN, **protocol):
-    return judge(values, values, published(top1, **protocol), margin)
+def verdict(values, top1=TRUTH, margin=DEFAULT_MARGIN, **protocol):
+    return judge_published(values, values, published(top1, **protocol), margin)
 
 
 def assert_reproduced_where(found, p: float) -> None:
@@ -77,15 +84,21 @@ def test_of_a_mean_of_k_runs_ours_is_the_spread_of_both(values, top1, k, margin)
 
 def test_edges_of_the_published_spread():
     ours = summarise(FIVE)
-    one = against(ours, published(n_runs=1, sd=0.0))  # one run's spread is not known
-    assert one == against(ours, published(n_runs=1))
+    one = difference_from_published(
+        ours, published(n_runs=1, sd=0.0)
+    )  # one run's spread is not known
+    assert one == difference_from_published(ours, published(n_runs=1))
     with pytest.raises(ValueError, match="of how many runs"):
         published(sd=0.3)
-    certain = against(ours, published(n_runs=5, sd=0.0))
+    certain = difference_from_published(ours, published(n_runs=5, sd=0.0))
     assert (certain.se, certain.df) == pytest.approx((ours.sd / math.sqrt(5), 4))
-    both = against(Summary(3, 70.4, 0.0), published(n_runs=5, sd=0.0))
-    assert (both.se, kind_of(both, 0.5), kind_of(both, 0.3)) == (0.0, "reproduced", "higher")
-    theirs = against(Summary(3, 70.4, 0.0), published(n_runs=5, sd=0.3))
+    both = difference_from_published(Summary(3, 70.4, 0.0), published(n_runs=5, sd=0.0))
+    assert (both.se, verdict_kind(both, 0.5), verdict_kind(both, 0.3)) == (
+        0.0,
+        "reproduced",
+        "higher",
+    )
+    theirs = difference_from_published(Summary(3, 70.4, 0.0), published(n_runs=5, sd=0.3))
     assert (theirs.se, theirs.df) == pytest.approx((0.3 / math.sqrt(5), 4))
 
 
@@ -101,7 +114,7 @@ def test_edges_of_the_published_spread():
     ],
 )
 def test_what_a_mean_and_its_spread_amount_to(mean, sd, kind):
-    assert kind_of(against(Summary(5, mean, sd), published()), 0.5) == kind
+    assert verdict_kind(difference_from_published(Summary(5, mean, sd), published()), 0.5) == kind
 
 
 def test_nothing_run_and_one_seed():
@@ -122,7 +135,11 @@ def test_nothing_run_and_one_seed():
 @relaxed
 @given(several, protocols, margins)
 def test_the_mirror_image_has_the_opposite_verdict(values, protocol, margin):
-    opposite = {**dict(zip(KINDS, KINDS, strict=True)), "higher": "lower", "lower": "higher"}
+    opposite = {
+        **dict(zip(VERDICT_KINDS, VERDICT_KINDS, strict=True)),
+        "higher": "lower",
+        "lower": "higher",
+    }
     there = verdict(values, margin=margin, **protocol)
     back = verdict([2 * TRUTH - value for value in values], margin=margin, **protocol)
     ends = (there.least_margin - margin, *there.comparisons[0].difference.interval())
@@ -134,20 +151,20 @@ def test_the_mirror_image_has_the_opposite_verdict(values, protocol, margin):
 @given(several, accuracies, st.sampled_from(["last", "unstated"]))
 def test_the_least_margin_is_the_smallest_that_reproduces(values, top1, epoch):
     best = [value + 0.13 for value in values]
-    least = judge(values, best, published(top1, reported_epoch=epoch)).least_margin
+    least = judge_published(values, best, published(top1, reported_epoch=epoch)).least_margin
     for margin, reproduced in ((least + 1e-9, True), (least - 1e-9, False)):
-        found = judge(values, best, published(top1, reported_epoch=epoch), margin)
+        found = judge_published(values, best, published(top1, reported_epoch=epoch), margin)
         assert (found.kind == "reproduced") == reproduced
 
 
 def test_like_is_compared_with_like():
     last, best = [70.0, 70.1, 69.9], [71.0, 71.1, 70.9]
     for epoch, difference in (("last", 0.0), ("best", 1.0)):
-        found = judge(last, best, published(reported_epoch=epoch))
+        found = judge_published(last, best, published(reported_epoch=epoch))
         assert [c.epoch for c in found.comparisons] == [epoch]
         assert found.comparisons[0].difference.mean == pytest.approx(difference)
         assert found.kind == ("reproduced" if epoch == "last" else "higher")
-    both = judge(last, best, published(reported_epoch="unstated"))
+    both = judge_published(last, best, published(reported_epoch="unstated"))
     assert [(c.epoch, c.kind) for c in both.comparisons] == [
         ("last", "reproduced"),
         ("best", "higher"),
@@ -156,7 +173,7 @@ def test_like_is_compared_with_like():
     assert "compared with both (last: reproduced and best: higher)" in both.remarks[0]
     # By hand: 1 + t(0.95; 2) · 0.1/√3, of the worse.
     assert both.least_margin == pytest.approx(1 + 2.91999 * 0.1 / math.sqrt(3), abs=1e-5)
-    agreed = judge(best, best, published(reported_epoch="unstated"))
+    agreed = judge_published(best, best, published(reported_epoch="unstated"))
     assert (agreed.kind, len(agreed.comparisons)) == ("higher", 2)
 
 
@@ -165,11 +182,16 @@ def test_like_is_compared_with_like():
 def test_so_many_more_seeds_decide_and_fewer_do_not(values, shift, protocol, epoch):
     value = published(reported_epoch=epoch, **protocol)
     ours = [summarise(values), summarise([x + shift for x in values])]
-    found = judge(values, [x + shift for x in values], value)
+    found = judge_published(values, [x + shift for x in values], value)
     used = ours[: len(found.comparisons)]
 
     def agreed(more: int) -> set[str]:
-        return {kind_of(against(replace(one, n=one.n + more), value), MARGIN) for one in used}
+        return {
+            verdict_kind(
+                difference_from_published(replace(one, n=one.n + more), value), DEFAULT_MARGIN
+            )
+            for one in used
+        }
 
     if found.kind != "inconclusive":
         assert found.more_seeds is None
@@ -184,11 +206,11 @@ def test_so_many_more_seeds_decide_and_fewer_do_not(values, shift, protocol, epo
 
 def test_more_seeds_by_hand_and_where_none_would_do():
     # sd 1, no difference: t(0.95; n−1)/√n ≤ 0.5 from 13 on: 1.782/√13 = 0.494; 1.796/√12 = 0.518.
-    assert more_seeds([Summary(5, TRUTH, 1.0)], published(), 0.5) == 8
+    assert more_seeds_needed([Summary(5, TRUTH, 1.0)], published(), 0.5) == 8
     # Two published runs of sd 1 leave a standard error of 0.7 whatever is run here.
-    assert more_seeds([Summary(5, TRUTH, 1.0)], published(n_runs=2, sd=1.0), 0.5) is None
+    assert more_seeds_needed([Summary(5, TRUTH, 1.0)], published(n_runs=2, sd=1.0), 0.5) is None
     # Each epoch alone would be decided, but one as reproduced and one as higher.
-    found = judge([69, 70, 71], [70, 71, 72], published(reported_epoch="unstated"))
+    found = judge_published([69, 70, 71], [70, 71, 72], published(reported_epoch="unstated"))
     assert found.kind == "inconclusive"
     assert all(comparison.more_seeds for comparison in found.comparisons)
     assert found.more_seeds is None
@@ -239,7 +261,7 @@ def theirs(rng: np.random.Generator, kind: str) -> list[PublishedValue]:
 @cache
 def differences(kind: str, n: int, shift: float = 0.0) -> list[Difference]:
     rng = np.random.default_rng(1)
-    return list(map(against, ours(rng, n, shift), theirs(rng, kind)))
+    return list(map(difference_from_published, ours(rng, n, shift), theirs(rng, kind)))
 
 
 def covered(kind: str, n: int, confidence: float) -> float:
@@ -247,8 +269,8 @@ def covered(kind: str, n: int, confidence: float) -> float:
     return float(((bounds[:, 0] <= 0) & (bounds[:, 1] >= 0)).mean())
 
 
-def share(found: list[Difference], *kinds: str, margin: float = MARGIN) -> float:
-    return float(np.mean([kind_of(difference, margin) in kinds for difference in found]))
+def share(found: list[Difference], *kinds: str, margin: float = DEFAULT_MARGIN) -> float:
+    return float(np.mean([verdict_kind(difference, margin) in kinds for difference in found]))
 
 
 def tolerance(p: float) -> float:
@@ -270,7 +292,7 @@ def test_intervals_cover_the_truth_as_often_as_they_say(kind, n):
 @simulated
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_a_difference_as_large_as_the_margin_is_reproduced_in_5_percent_at_most(kind, n):
-    for shift in (-MARGIN, MARGIN):
+    for shift in (-DEFAULT_MARGIN, DEFAULT_MARGIN):
         found = share(differences(kind, n, shift), "reproduced")
         assert 0.03 < found <= 0.05 + tolerance(0.05)
 

@@ -17,9 +17,9 @@ from torchvision.datasets import CIFAR100
 from torchvision.transforms import functional as vision
 
 from skd.data import digits, synthetic
-from skd.data.images import Images, limit, validation_split, view_count
-from skd.data.views import ViewMaker, epoch_order, epoch_views, parts_of
-from skd.randomness import derive, seeded, words
+from skd.data.images import Images, limit_training_images, validation_split, view_count
+from skd.data.views import PixelViews, decode_view_numbers, draw_view_numbers, epoch_order
+from skd.randomness import derive_seed, random_words, seeded
 
 CPU = torch.device("cpu")
 LIKELY = 1e-3  # the seeds are fixed: of the 20 or so p-values here none may fall below
@@ -44,7 +44,9 @@ def by_torchvision(images: Images, number: Tensor, index: int) -> Tensor:
     pixels = images.train_images[index].permute(1, 2, 0).numpy()
     size = pixels.shape[0]
     padded = vision.pad(Image.fromarray(pixels), images.pad, fill=0)
-    row, column, mirrored = (part.item() for part in parts_of(number, images.pad, images.flip))
+    row, column, mirrored = (
+        part.item() for part in decode_view_numbers(number, images.pad, images.flip)
+    )
     view = vision.crop(padded, row, column, size, size)
     if mirrored:
         view = vision.hflip(view)
@@ -67,18 +69,18 @@ def test_order_is_a_permutation_and_pure_in_seed_and_epoch(seed, epoch, count):
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, EPOCHS, st.integers(0, 5), st.booleans())
 def test_views_are_in_range_and_pure_in_seed_and_epoch(seed, epoch, pad, flip):
-    views = epoch_views(seed, epoch, 100, pad, flip)
+    views = draw_view_numbers(seed, epoch, 100, pad, flip)
     assert views.dtype == torch.int64
     assert 0 <= views.min() <= views.max() < view_count(pad, flip)
     limit_of = (2 * pad, 2 * pad, int(flip))
-    for part, limits in zip(parts_of(views, pad, flip), limit_of, strict=True):
+    for part, limits in zip(decode_view_numbers(views, pad, flip), limit_of, strict=True):
         assert part.shape == (100,)
         assert part.dtype == torch.int64
         assert 0 <= part.min() <= part.max() <= limits
-    assert torch.equal(views, epoch_views(seed, epoch, 100, pad, flip))
+    assert torch.equal(views, draw_view_numbers(seed, epoch, 100, pad, flip))
     if pad:
-        assert not torch.equal(views, epoch_views(seed + 1, epoch, 100, pad, flip))
-        assert not torch.equal(views, epoch_views(seed, epoch + 1, 100, pad, flip))
+        assert not torch.equal(views, draw_view_numbers(seed + 1, epoch, 100, pad, flip))
+        assert not torch.equal(views, draw_view_numbers(seed, epoch + 1, 100, pad, flip))
 
 
 def test_order_is_uniform_over_permutations():
@@ -92,7 +94,7 @@ def test_order_is_uniform_over_permutations():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_all_162_views_are_equally_likely_over_the_images(seed):
-    seen = torch.bincount(epoch_views(seed, 3, 50_000, 4, True), minlength=162)
+    seen = torch.bincount(draw_view_numbers(seed, 3, 50_000, 4, True), minlength=162)
     assert len(seen) == 162
     assert chisquare(seen).pvalue > LIKELY
     assert chisquare(seen.view(81, 2).sum(1)).pvalue > LIKELY
@@ -100,7 +102,9 @@ def test_all_162_views_are_equally_likely_over_the_images(seed):
 
 
 def test_one_images_views_are_uniform_over_epochs_and_independent_of_the_last():
-    cells = np.array([epoch_views(5, epoch, 3, 1, True)[1].item() for epoch in range(1, 3002)])
+    cells = np.array(
+        [draw_view_numbers(5, epoch, 3, 1, True)[1].item() for epoch in range(1, 3002)]
+    )
     assert chisquare(np.bincount(cells, minlength=18)).pvalue > LIKELY
     pairs = np.bincount(cells[:-1] * 18 + cells[1:], minlength=324)
     assert chisquare(pairs).pvalue > LIKELY
@@ -108,28 +112,30 @@ def test_one_images_views_are_uniform_over_epochs_and_independent_of_the_last():
 
 def test_drawn_numbers_are_pinned():
     # Stored runs depend on them: other numbers here mean that no run can be resumed or repeated.
-    assert derive(0, "views", 1) == 18278441976167918774  # SHA-256 of "0/views/1", its head
+    assert derive_seed(0, "views", 1) == 18278441976167918774  # SHA-256 of "0/views/1", its head
     assert epoch_order(0, 1, 8).tolist() == [2, 7, 5, 1, 3, 4, 6, 0]
-    rows, columns, mirrored = parts_of(epoch_views(0, 1, 8, 4, True), 4, True)
+    rows, columns, mirrored = decode_view_numbers(draw_view_numbers(0, 1, 8, 4, True), 4, True)
     assert rows.tolist() == [2, 1, 2, 8, 7, 3, 5, 5]
     assert columns.tolist() == [2, 5, 0, 7, 5, 4, 6, 2]
     assert mirrored.tolist() == [1, 0, 1, 0, 0, 1, 0, 0]
 
 
 def test_without_flip_offsets_stay_uniform_and_nothing_is_mirrored():
-    rows, columns, mirrored = parts_of(epoch_views(0, 1, 20_000, 2, False), 2, False)
+    rows, columns, mirrored = decode_view_numbers(
+        draw_view_numbers(0, 1, 20_000, 2, False), 2, False
+    )
     assert not mirrored.any()
     assert chisquare(torch.bincount(rows * 5 + columns, minlength=25)).pvalue > LIKELY
 
 
 def test_seed_purpose_and_epoch_each_draw_apart():
-    assert not np.array_equal(words(0, "order", 1, 50), words(0, "views", 1, 50))
+    assert not np.array_equal(random_words(0, "order", 1, 50), random_words(0, "views", 1, 50))
     keys = [(s, "a" + tail, e) for s in range(30) for tail in ("", "1") for e in range(30)]
-    assert len({derive(*key) for key in keys}) == len(keys)
+    assert len({derive_seed(*key) for key in keys}) == len(keys)
 
 
 def test_a_view_does_not_depend_on_batch_size_or_order():
-    maker = ViewMaker(random_images(20, 8), CPU)
+    maker = PixelViews(random_images(20, 8), CPU)
     views = maker.draw(1, 2)
     whole = maker.batch(torch.arange(20), views)
     shuffled = epoch_order(1, 2, 20)
@@ -144,9 +150,9 @@ def test_a_view_does_not_depend_on_batch_size_or_order():
 )
 def test_pixels_are_torchvisions_bit_for_bit(size, pad, flip):
     images = random_images(40, size, pad=pad, flip=flip)
-    maker = ViewMaker(images, CPU)
+    maker = PixelViews(images, CPU)
     views = maker.draw(3, 4)
-    assert bool(parts_of(views, pad, flip)[2].any()) == flip
+    assert bool(decode_view_numbers(views, pad, flip)[2].any()) == flip
     indices = epoch_order(3, 4, 40)
     made = maker.batch(indices, views[indices])
     assert made.dtype == torch.float32
@@ -158,17 +164,17 @@ def test_pixels_are_torchvisions_bit_for_bit(size, pad, flip):
 def test_every_offset_and_orientation_is_torchvisions():
     images = make_images(np.repeat(random_images(1, 8).train_images.numpy(), 162, axis=0))
     every = torch.arange(162)
-    made = ViewMaker(images, CPU).batch(every, every)
+    made = PixelViews(images, CPU).batch(every, every)
     for index in range(162):
         assert torch.equal(made[index], by_torchvision(images, every[index], index))
-    rows, columns, mirrored = parts_of(every, 4, True)
+    rows, columns, mirrored = decode_view_numbers(every, 4, True)
     assert len({*zip(rows.tolist(), columns.tolist(), mirrored.tolist(), strict=True)}) == 162
 
 
 def test_real_images_are_torchvisions_bit_for_bit(cifar_root: Path):
     data = CIFAR100(cifar_root, train=False).data[:32]
     images = make_images(np.ascontiguousarray(data.transpose(0, 3, 1, 2)))
-    maker = ViewMaker(images, CPU)
+    maker = PixelViews(images, CPU)
     views = maker.draw(0, 1)
     made = maker.batch(torch.arange(32), views[:32])
     for index in range(32):
@@ -178,9 +184,9 @@ def test_real_images_are_torchvisions_bit_for_bit(cifar_root: Path):
 
 
 def test_digits_are_never_mirrored_and_padded_by_two():
-    maker = ViewMaker(digits.load(Path()), CPU)
+    maker = PixelViews(digits.load(Path()), CPU)
     views = maker.draw(0, 1)
-    rows, columns, mirrored = parts_of(views, maker.pad, maker.flip)
+    rows, columns, mirrored = decode_view_numbers(views, maker.pad, maker.flip)
     assert not mirrored.any()
     assert (rows.max(), columns.max()) == (4, 4)
     assert maker.count == 25
@@ -193,9 +199,9 @@ def test_global_generators_are_neither_read_nor_moved():
     before, numpy_before = torch.get_rng_state(), np.random.get_state()
     results = []
     for _ in range(2):
-        images = limit(validation_split(synthetic.load(Path())), 50)
+        images = limit_training_images(validation_split(synthetic.load(Path())), 50)
         digits.load(Path())
-        maker = ViewMaker(images, CPU)
+        maker = PixelViews(images, CPU)
         order = epoch_order(0, 1, 50)
         results.append(maker.batch(order, maker.draw(0, 1)[order]))
         assert torch.equal(torch.get_rng_state(), before)

@@ -130,7 +130,7 @@ def test_views_that_cannot_be_stored_are_asked_of_the_live_teacher(
     def full(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("skd.training.whole_study.store_views", full)
+    monkeypatch.setattr("skd.training.prerequisites.store_teacher_views", full)
     status, _, error = run(skd, "--seed", 0)
     assert status == 0
     assert "views of good are not stored: No space left on device" in error
@@ -222,9 +222,9 @@ def test_several_processes_need_a_pair(
 ) -> None:
     @contextlib.contextmanager
     def two(device: str) -> Iterator[Any]:
-        yield SimpleNamespace(count=2, rank=0, told=lambda make: make())
+        yield SimpleNamespace(count=2, rank=0, broadcast=lambda make: make())
 
-    monkeypatch.setattr("skd.training.distributed.team", two)
+    monkeypatch.setattr("skd.training.distributed.join_team", two)
     status, _, error = run(skd)
     assert status == 2
     assert "several processes train the runs of a pair: name one" in error

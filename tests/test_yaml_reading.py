@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from skd.common.yaml_files import DEEPEST, YamlError, read_yaml
+from skd.common.yaml_files import MAX_YAML_DEPTH, YamlError, read_yaml
 
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 9)
@@ -86,7 +86,7 @@ def test_merge_keys_take_over_and_own_keys_win(read) -> None:
         ("a: &a {<<: *a}\n", "an alias within what it names"),
         ("a: *b\n", "found undefined alias 'b'"),
         (ALIASES, "more than 100000 values"),
-        ("a: " + "[" * 1000, f"nested more than {DEEPEST} deep"),
+        ("a: " + "[" * 1000, f"nested more than {MAX_YAML_DEPTH} deep"),
         (
             "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 40)),
             "32 levels",

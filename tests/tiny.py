@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from skd.expansion.expand import expand
+from skd.expansion.expand import expand_sheet
 from skd.store.records import Record
 from skd.store.store import Store
 from skd.study.expansion import Expansion
 from skd.study.sheet import Sheet
-from skd.training.execution import choose
-from skd.training.runs import Options, complete
-from skd.training.teachers import train_teacher
+from skd.training.execution import choose_execution
+from skd.training.runs import RunOptions, complete_run
+from skd.training.teacher_setup import train_teacher
 
 PAIR = "teacher--resnet8"
 SHEET = {
@@ -40,12 +40,14 @@ def study(**changes: Any) -> Expansion:
     own = changes.pop("settings", {})
     settings = {name: {**LONG.get(name, {}), **own.get(name, {})} for name in {**LONG, **own}}
     sheet = {**SHEET, "settings": settings, **changes}
-    return expand(Sheet.model_validate(sheet), study="tiny")
+    return expand_sheet(Sheet.model_validate(sheet), study="tiny")
 
 
-def options(**changes: Any) -> Options:
+def options(**changes: Any) -> RunOptions:
     """One CPU thread, a checkpoint every epoch."""
-    return Options(**{"execution": choose("cpu", 1), "checkpoint_seconds": 0.0, **changes})
+    return RunOptions(
+        **{"execution": choose_execution("cpu", 1), "checkpoint_seconds": 0.0, **changes}
+    )
 
 
 def run(expansion: Expansion, results: Path, method: str, seed: int = 0, **changes: Any) -> Record:
@@ -59,7 +61,7 @@ def run(expansion: Expansion, results: Path, method: str, seed: int = 0, **chang
         teacher = store.teacher(node.id)
         train_teacher(node.spec, teacher, options(), "teacher")
     entry = store.run(cell.runs[seed])
-    return complete(cell.run(seed), entry, options(**changes), cell.key, teacher)
+    return complete_run(cell.run(seed), entry, options(**changes), cell.key, teacher)
 
 
 def numbers(record: Record) -> dict[str, Any]:

@@ -14,14 +14,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from reported import filled  # noqa: E402
 
-from report.output.render import render  # noqa: E402
-from skd.cli.running import run  # noqa: E402
+from report.output.write import write_report  # noqa: E402
+from skd.cli.error_lines import run_command  # noqa: E402
 from tools.readme import without_drawings  # noqa: E402
 
 
 def rendered(folder: Path) -> dict[str, str]:
     """Return the small made-up study's report in all formats, without drawings and styles."""
-    page = render(filled(folder), folder)
+    page = write_report(filled(folder), folder)
     texts = {
         name: (page.parent / name).read_text(encoding="utf-8")
         for name in ("results.md", "results.tex")
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run("goldens", main)
+    run_command("goldens", main)

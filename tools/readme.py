@@ -21,10 +21,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from report.findings import Findings, find  # noqa: E402
-from report.output.render import render  # noqa: E402
-from report.tables.markdown import plain, table_markdown  # noqa: E402
-from skd.cli.running import run  # noqa: E402
+from report.findings import Findings, read_findings  # noqa: E402
+from report.output.write import write_report  # noqa: E402
+from report.tables.markdown import escape_markdown, table_markdown  # noqa: E402
+from skd.cli.error_lines import run_command  # noqa: E402
 from skd.study.expansion import load_expansion  # noqa: E402
 from tools.reference import REFERENCE  # noqa: E402
 
@@ -50,13 +50,13 @@ class Records:
         self.findings = cache(self._find)
 
     def _find(self, study: str) -> Findings:
-        return find(load_expansion(study, self._results), self._results)
+        return read_findings(load_expansion(study, self._results), self._results)
 
     def page(self, study: str) -> Path:
         """Render a study's report, and return its page."""
-        return render(load_expansion(study, self._results), self._results)
+        return write_report(load_expansion(study, self._results), self._results)
 
-    def made(self, study: str, parts: str) -> str:
+    def is_made(self, study: str, parts: str) -> str:
         """Return what a page says of a study: its answer, and tables with their captions.
 
         Raises:
@@ -64,7 +64,7 @@ class Records:
         """
         findings = self.findings(study)
         said = [
-            f"> {plain(' '.join(findings.headline))}\n"
+            f"> {escape_markdown(' '.join(findings.headline))}\n"
             if part == "answer"
             else table_markdown(findings.tables[part]).replace("## ", "#### ", 1)
             for part in parts.split()
@@ -73,7 +73,7 @@ class Records:
 
     def filled(self, text: str) -> str:
         """Return a page's text with all its places made anew."""
-        return PLACE.sub(lambda m: m[1] + self.made(m["study"], m["parts"]), text)
+        return PLACE.sub(lambda m: m[1] + self.is_made(m["study"], m["parts"]), text)
 
 
 def without_drawings(page: str) -> str:
@@ -110,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run("readme", main)
+    run_command("readme", main)

@@ -13,10 +13,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from skd.cli.lookup import require_results  # noqa: E402
-from skd.cli.running import run  # noqa: E402
-from skd.common.files import home_expanded  # noqa: E402
-from skd.store.store import Entry, Store  # noqa: E402
+from skd.cli.error_lines import run_command  # noqa: E402
+from skd.cli.results_folder import require_results  # noqa: E402
+from skd.common.files import expand_home  # noqa: E402
+from skd.store.store import Store, StoreEntry  # noqa: E402
 from skd.study.expansion import Expansion, load_expansion  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference"
@@ -25,7 +25,7 @@ KEPT = ("spec.json", "record.json", "card.json")  # of a run's or teacher's fold
 ANALYSIS = ("analysis.json", "analysis.npz")
 
 
-def entries(expansion: Expansion, results: Path) -> list[Entry]:
+def entries(expansion: Expansion, results: Path) -> list[StoreEntry]:
     """Return the folders of a study's runs and teachers in a results folder."""
     store = Store(results)
     runs = {run for cell in expansion.cells for run in cell.runs.values()}
@@ -34,7 +34,7 @@ def entries(expansion: Expansion, results: Path) -> list[Entry]:
     ]
 
 
-def finished(entry: Entry) -> bool:
+def finished(entry: StoreEntry) -> bool:
     """Return whether a run or teacher has its record or card."""
     return entry.record() is not None or entry.card() is not None
 
@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="+", choices=STUDIES, help="a study's name")
     parser.add_argument(
-        "--results", type=home_expanded, default=ROOT / "results", help="where they are"
+        "--results", type=expand_home, default=ROOT / "results", help="where they are"
     )
     asked = parser.parse_args()
     require_results(asked.results)
@@ -88,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run("reference", main)
+    run_command("reference", main)

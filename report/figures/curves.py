@@ -7,16 +7,22 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.axes import Axes
 
-from report.figures.parts import dots, label_epochs, legend_below, line, pair_and_methods
-from report.figures.style import Drawing, Look, draw
-from report.formats import listing, number, plural
+from report.figures.plotting import (
+    label_epochs,
+    legend_below,
+    pair_and_methods,
+    plot_dots,
+    plot_mean_and_sd,
+)
+from report.figures.style import MethodStyle, RenderedFigure, render_figure
+from report.formats import join_names, number, plural
 
 BAND = "Lines are means over seeds; bands are one sample standard deviation to either side."
 
 
 def learning_curves(
-    epochs: pd.DataFrame, looks: Mapping[str, Look], name: str, split: str
-) -> Drawing | None:
+    epochs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, split: str
+) -> RenderedFigure | None:
     """Return one pair's top-1 accuracy against the epoch, a line a method."""
     if epochs.empty:
         return None
@@ -24,28 +30,30 @@ def learning_curves(
 
     def plot(axes: Axes) -> None:
         for method in methods:
-            line(axes, epochs[epochs["method"] == method], "test_top1", looks[method], method)
+            plot_mean_and_sd(
+                axes, epochs[epochs["method"] == method], "test_top1", styles[method], method
+            )
         label_epochs(axes, f"top-1 accuracy, {split} images (%)")
         legend_below(axes, len(methods))
 
     ends = epochs[epochs["epoch"] == epochs["epoch"].max()].groupby("method", sort=False)
     finals = [f"{method} {number(value)} %" for method, value in ends["test_top1"].mean().items()]
     description = (
-        f"Learning curves of {listing(methods)} for {pair}. {BAND} "
-        f"Means at the last epoch: {listing(finals)}."
+        f"Learning curves of {join_names(methods)} for {pair}. {BAND} "
+        f"Means at the last epoch: {join_names(finals)}."
     )
-    return draw(name, pair, description, plot)
+    return render_figure(name, pair, description, plot)
 
 
 def last_epoch_dots(
-    runs: pd.DataFrame, looks: Mapping[str, Look], name: str, split: str
-) -> Drawing:
+    runs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, split: str
+) -> RenderedFigure:
     """Return one pair's last-epoch accuracies: a dot a seed, and a bar at each method's mean."""
     done = runs[runs["outcome"] == "done"]
     pair, methods = pair_and_methods(done)
 
     def plot(axes: Axes) -> None:
-        dots(axes, done, "last_top1", looks, size=6.5)
+        plot_dots(axes, done, "last_top1", styles, size=6.5)
         axes.set(xlabel=f"top-1 accuracy at the last epoch, {split} images (%)", ylabel="")
 
     means = done.groupby("method", sort=False)["last_top1"].agg(["mean", "count"])
@@ -53,7 +61,5 @@ def last_epoch_dots(
         f"{method} {number(row['mean'])} % ({plural(int(row['count']), 'seed')})"
         for method, row in means.iterrows()
     ]
-    description = (
-        f"Last-epoch accuracy for {pair}: a dot is a seed, a bar the mean. Means: {listing(said)}."
-    )
-    return draw(name, pair, description, plot, size=(4.6, 1.0 + 0.32 * len(methods)))
+    description = f"Last-epoch accuracy for {pair}: a dot is a seed, a bar the mean. Means: {join_names(said)}."
+    return render_figure(name, pair, description, plot, size=(4.6, 1.0 + 0.32 * len(methods)))

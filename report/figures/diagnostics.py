@@ -9,14 +9,20 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
-from report.figures.parts import each_run, label_epochs, legend_below, line, pair_and_methods
-from report.figures.style import CONTROL_COLOUR, INK, Drawing, Look, draw
-from report.formats import listing
-from report.frames.frame import DIAGNOSTIC, watched
+from report.figures.plotting import (
+    label_epochs,
+    legend_below,
+    pair_and_methods,
+    plot_each_run,
+    plot_mean_and_sd,
+)
+from report.figures.style import CONTROL_COLOUR, INK, MethodStyle, RenderedFigure, render_figure
+from report.formats import join_names
+from report.frames.study_frames import DIAGNOSTIC_PREFIX, diagnostic_epochs
 
-TEACHER_LOOKS = {
-    "raw": Look(CONTROL_COLOUR, (0, (1, 1))),
-    "softened": Look(CONTROL_COLOUR, (0, (4, 2))),
+TEACHER_STYLES = {
+    "raw": MethodStyle(CONTROL_COLOUR, (0, (1, 1))),
+    "softened": MethodStyle(CONTROL_COLOUR, (0, (4, 2))),
 }
 # What is watched: the title of its panel, and its axis.
 PANELS = {
@@ -27,41 +33,41 @@ PANELS = {
 }
 
 
-def diagnostics(
-    epochs: pd.DataFrame, looks: Mapping[str, Look], name: str, classes: int
-) -> Drawing | None:
+def simplifier_diagnostics(
+    epochs: pd.DataFrame, looks: Mapping[str, MethodStyle], name: str, classes: int
+) -> RenderedFigure | None:
     """Return one pair's panels of what the simplifier does; none where nothing was watched."""
-    seen = watched(epochs)
+    seen = diagnostic_epochs(epochs)
     if seen.empty:
         return None
     pair, methods = pair_and_methods(seen)
     by_method = {method: seen[seen["method"] == method] for method in methods}
-    shown = [key for key in PANELS if f"{DIAGNOSTIC}{key}" in seen]
+    shown = [key for key in PANELS if f"{DIAGNOSTIC_PREFIX}{key}" in seen]
 
     def plot(panels: Any) -> None:
         for axes, key in zip(panels.flat, shown, strict=False):
-            column = f"{DIAGNOSTIC}{key}"
-            for stage, look in TEACHER_LOOKS.items():
-                teacher = f"{DIAGNOSTIC}{key.replace('simplified', stage)}"
+            column = f"{DIAGNOSTIC_PREFIX}{key}"
+            for stage, look in TEACHER_STYLES.items():
+                teacher = f"{DIAGNOSTIC_PREFIX}{key.replace('simplified', stage)}"
                 if key in ("entropy_simplified", "top1_simplified") and teacher in seen:
-                    line(axes, seen, teacher, look, f"{stage} teacher")
+                    plot_mean_and_sd(axes, seen, teacher, look, f"{stage} teacher")
             for method, data in by_method.items():
-                each_run(axes, data, column, looks[method], method)
+                plot_each_run(axes, data, column, looks[method], method)
             title, label = PANELS[key]
             axes.set_title(title, fontsize=9, weight="normal")
             label_epochs(axes, label)
             _limit(axes, key, classes)
         for axes in list(panels.flat)[len(shown) :]:
             axes.axis("off")
-        legend_below(panels.flat[0], len(methods) + len(TEACHER_LOOKS))
+        legend_below(panels.flat[0], len(methods) + len(TEACHER_STYLES))
 
     description = (
         f"Entropy of the raw, softened and simplified teacher, accuracy of the simplified one on "
-        f"its training images, and divergences in nats, for {pair}: {listing(methods)}. The upper "
+        f"its training images, and divergences in nats, for {pair}: {join_names(methods)}. The upper "
         f"limit of the entropy is log C = {math.log(classes):.2f}. Every coloured line is one run, "
         "grey ones are the teacher before the simplifier."
     )
-    return draw(name, "Inside the simplifier", description, plot, (7.6, 5.6), (2, 2))
+    return render_figure(name, "Inside the simplifier", description, plot, (7.6, 5.6), (2, 2))
 
 
 def _limit(axes: Axes, key: str, classes: int) -> None:

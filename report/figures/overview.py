@@ -9,16 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from report.figures.parts import dots
-from report.figures.style import GRID, INK, VERDICT_COLOURS, Drawing, Look, draw
-from report.formats import listing, number, plural
+from report.figures.plotting import plot_dots
+from report.figures.style import (
+    GRID,
+    INK,
+    VERDICT_COLOURS,
+    MethodStyle,
+    RenderedFigure,
+    render_figure,
+)
+from report.formats import join_names, number, plural
 from report.frames.cells import PairFinding
-from report.statistics.intervals import EQUIVALENCE
+from report.statistics.intervals import EQUIVALENCE_CONFIDENCE
 from report.statistics.ranks import Ranking
-from report.statistics.verdicts import KINDS
+from report.statistics.verdicts import VERDICT_KINDS
 
 
-def forest(pairs: Sequence[PairFinding], margin: float) -> Drawing | None:
+def forest(pairs: Sequence[PairFinding], margin: float) -> RenderedFigure | None:
     """Return every verdict: ours minus published with its 90 and 95 % intervals, or none."""
     rows = [
         (f"{cell.pair}, {cell.method}", comparison, cell.verdict.kind)
@@ -38,7 +45,7 @@ def forest(pairs: Sequence[PairFinding], margin: float) -> Drawing | None:
         axes.axvline(0, color=INK, linewidth=0.8)
         for place, (_, comparison, kind) in enumerate(rows):
             found, colour = comparison.difference, VERDICT_COLOURS[kind]
-            for confidence, width in ((0.95, 1.0), (EQUIVALENCE, 3.0)):
+            for confidence, width in ((0.95, 1.0), (EQUIVALENCE_CONFIDENCE, 3.0)):
                 if bounds := found.interval(confidence):
                     axes.plot(bounds, (place, place), color=colour, linewidth=width)
             hollow = "none" if found.se is None else colour
@@ -47,24 +54,24 @@ def forest(pairs: Sequence[PairFinding], margin: float) -> Drawing | None:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel("ours minus published (points of top-1)")
         axes.grid(axis="y", visible=False)
-        kinds = [kind for kind in KINDS if any(kind == found for _, _, found in rows)]
+        kinds = [kind for kind in VERDICT_KINDS if any(kind == found for _, _, found in rows)]
         handles = [
             Line2D([], [], color=VERDICT_COLOURS[kind], marker="o", label=kind) for kind in kinds
         ]
         axes.figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=8)
 
-    counted = [f"{sum(k == kind for _, _, k in rows)} {kind}" for kind in KINDS]
+    counted = [f"{sum(k == kind for _, _, k in rows)} {kind}" for kind in VERDICT_KINDS]
     description = (
         "A row a comparison (two where the published epoch is unstated): ours minus published; "
         "the thick line is the 90 % interval, the thin one the 95 % interval, the grey band the "
         f"margin of {margin:g} points; hollow: one seed. Of {plural(len(rows), 'comparison')}: "
-        f"{listing(counted)}."
+        f"{join_names(counted)}."
     )
     size = (7.2, 1.3 + 0.21 * len(rows))
-    return draw("forest", "Every published value", description, plot, size)
+    return render_figure("forest", "Every published value", description, plot, size)
 
 
-def critical_differences(ranking: Ranking | None) -> Drawing | None:
+def critical_differences(ranking: Ranking | None) -> RenderedFigure | None:
     """Return the mean ranks on a line, groups that are not told apart joined (Demšar 2006)."""
     if ranking is None:
         return None
@@ -101,15 +108,15 @@ def critical_differences(ranking: Ranking | None) -> Drawing | None:
 
     ranks = [f"{method} {number(rank)}" for method, rank in ranking.ranks.items()]
     description = (
-        f"Mean ranks over {plural(ranking.pairs, 'pair')}, 1 is best: {listing(ranks)}. Methods "
+        f"Mean ranks over {plural(ranking.pairs, 'pair')}, 1 is best: {join_names(ranks)}. Methods "
         f"joined by a bar differ by less than {number(ranking.critical_difference)} and are not "
         "told apart."
     )
     size = (7.2, 1.4 + 0.28 * half)
-    return draw("ranks", "Mean ranks over pairs", description, plot, size)
+    return render_figure("ranks", "Mean ranks over pairs", description, plot, size)
 
 
-def best_minus_last(runs: pd.DataFrame, looks: Mapping[str, Look]) -> Drawing | None:
+def best_minus_last(runs: pd.DataFrame, styles: Mapping[str, MethodStyle]) -> RenderedFigure | None:
     """Return how much the best epoch flatters, a dot a run, by method."""
     done = runs[runs["outcome"] == "done"].drop_duplicates("id")
     if done.empty:
@@ -118,13 +125,13 @@ def best_minus_last(runs: pd.DataFrame, looks: Mapping[str, Look]) -> Drawing | 
     means = done.groupby("method", sort=False)["gap"].mean()
     said = [f"{method} {number(value)}" for method, value in means.items()]
     return _strip(
-        done, "gap", looks, "best-minus-last", "What choosing the best epoch adds",
+        done, "gap", styles, "best-minus-last", "What choosing the best epoch adds",
         "best minus last epoch (points of top-1)",
-        f"Top-1 at the best epoch minus the last, a dot a run, a bar the mean. {listing(said)}.",
+        f"Top-1 at the best epoch minus the last, a dot a run, a bar the mean. {join_names(said)}.",
     )  # fmt: skip
 
 
-def agreement(measured: pd.DataFrame, looks: Mapping[str, Look]) -> Drawing | None:
+def agreement(measured: pd.DataFrame, styles: Mapping[str, MethodStyle]) -> RenderedFigure | None:
     """Return how often students predict what their teacher predicts, a dot a run, by method."""
     known = measured.dropna(subset=["agreement"])
     if known.empty:
@@ -132,20 +139,22 @@ def agreement(measured: pd.DataFrame, looks: Mapping[str, Look]) -> Drawing | No
     means = known.groupby("method", sort=False)["agreement"].mean()
     said = [f"{method} {number(value)} %" for method, value in means.items()]
     return _strip(
-        known, "agreement", looks, "agreement", "Agreement with the teacher",
+        known, "agreement", styles, "agreement", "Agreement with the teacher",
         "same prediction as the teacher (%)",
         "Share of evaluated images on which student and teacher predict the same class, a dot a "
-        f"run, a bar the mean. {listing(said)}.",
+        f"run, a bar the mean. {join_names(said)}.",
     )  # fmt: skip
 
 
 def _strip(
-    data: pd.DataFrame, column: str, looks: Mapping[str, Look], name: str, title: str, label: str,
+    data: pd.DataFrame, column: str, looks: Mapping[str, MethodStyle], name: str, title: str, label: str,
     description: str,
-) -> Drawing:  # fmt: skip
+) -> RenderedFigure:  # fmt: skip
     def plot(axes: Axes) -> None:
-        dots(axes, data, column, looks, size=5)
+        plot_dots(axes, data, column, looks, size=5)
         axes.set(xlabel=label, ylabel="")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
 
-    return draw(name, title, description, plot, (4.6, 1.0 + 0.3 * data["method"].nunique()))
+    return render_figure(
+        name, title, description, plot, (4.6, 1.0 + 0.3 * data["method"].nunique())
+    )

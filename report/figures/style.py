@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 INK, GRID = "#1b1f24", "#d0d7de"
 PAGE_COLOURS = {INK: "currentColor", GRID: "var(--grid)"}
 
-STYLE: dict[str, Any] = {
+RC_PARAMS: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -58,27 +58,27 @@ DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 
 
 @dataclass(frozen=True)
-class Look:
+class MethodStyle:
     """How a method is drawn, in every figure."""
 
     colour: str
     dash: Any
 
 
-def looks(methods: Sequence[str], control: str) -> dict[str, Look]:
+def method_styles(methods: Sequence[str], control: str) -> dict[str, MethodStyle]:
     """Return each method's look: colour-blind safe, grey for the control, dashes past nine."""
     palette = sns.color_palette("colorblind").as_hex()
     palette.remove("#949494")  # the control's
     others = [method for method in methods if method != control]
     found = {
-        method: Look(palette[i % len(palette)], DASHES[i // len(palette) % len(DASHES)])
+        method: MethodStyle(palette[i % len(palette)], DASHES[i // len(palette) % len(DASHES)])
         for i, method in enumerate(others)
     }
-    return {method: found.get(method, Look(CONTROL_COLOUR, "-")) for method in methods}
+    return {method: found.get(method, MethodStyle(CONTROL_COLOUR, "-")) for method in methods}
 
 
 @dataclass(frozen=True)
-class Drawing:
+class RenderedFigure:
     """A figure: inline for the page, and as files for a paper.
 
     Attributes:
@@ -97,14 +97,14 @@ class Drawing:
     wide: bool
 
 
-def draw(
+def render_figure(
     name: str,
     title: str,
     description: str,
     plot: Callable[[Any], None],
     size: tuple[float, float] = (4.6, 3.3),
     panels: tuple[int, int] = (1, 1),
-) -> Drawing:
+) -> RenderedFigure:
     """Return a figure; the same data give the same bytes.
 
     Args:
@@ -115,7 +115,7 @@ def draw(
         size: width and height in inches.
         panels: rows and columns.
     """
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+    with mpl.rc_context({**RC_PARAMS, "svg.hashsalt": name}):
         figure = Figure(figsize=size, dpi=150, layout="constrained")
         axes = figure.subplots(*panels)
         plot(axes)
@@ -134,11 +134,11 @@ def draw(
         unstamped = dict.fromkeys(("CreationDate", "Creator", "Producer"))
         FigureCanvasPdf(figure).print_pdf(pdf, metadata=unstamped)
     text = svg.getvalue()
-    shown = inline(text, name, title, description)
-    return Drawing(name, title, shown, text, pdf.getvalue(), wide=size[0] > COLUMN)
+    shown = inline_svg(text, name, title, description)
+    return RenderedFigure(name, title, shown, text, pdf.getvalue(), wide=size[0] > COLUMN)
 
 
-def inline(svg: str, name: str, title: str, description: str) -> str:
+def inline_svg(svg: str, name: str, title: str, description: str) -> str:
     """Return a whole SVG file as an accessible element whose ids are its own."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from matplotlib.axes import Axes
 
-from report.figures.parts import legend_below
-from report.figures.style import CONTROL_COLOUR, INK, Drawing, Look, draw
-from report.formats import listing, number
+from report.figures.plotting import legend_below
+from report.figures.style import CONTROL_COLOUR, INK, MethodStyle, RenderedFigure, render_figure
+from report.formats import join_names, number
 from report.frames.cells import PairFinding
 from report.statistics.intervals import summarise
 
 
 def accuracy_against_cost(
-    runs: pd.DataFrame, looks: Mapping[str, Look], name: str
-) -> Drawing | None:
+    runs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str
+) -> RenderedFigure | None:
     """Return one pair's mean accuracy against the mean time of a step, a point a method."""
     done = runs[runs["outcome"] == "done"].dropna(subset=["seconds_per_step"])
     pair = runs["pair"].iloc[0]
@@ -31,7 +31,7 @@ def accuracy_against_cost(
     def plot(axes: Axes) -> None:
         for method, (cost, accuracy) in points.items():
             axes.errorbar(
-                cost, accuracy.mean, yerr=accuracy.sd or 0, fmt="o", color=looks[method].colour,
+                cost, accuracy.mean, yerr=accuracy.sd or 0, fmt="o", color=styles[method].colour,
                 markersize=5, elinewidth=1, label=method,
             )  # fmt: skip
         axes.set(xlabel="time of a training step (ms)", ylabel="top-1 accuracy, last epoch (%)")
@@ -40,14 +40,14 @@ def accuracy_against_cost(
     said = [f"{m} {number(a.mean)} % at {c:.3g} ms" for m, (c, a) in points.items()]
     description = (
         f"Accuracy of {pair} against the time of a training step, as run here; bars are one sample "
-        f"standard deviation. {listing(said)}."
+        f"standard deviation. {join_names(said)}."
     )
-    return draw(name, "Accuracy against cost", description, plot)
+    return render_figure(name, "Accuracy against cost", description, plot)
 
 
 def temperature(
     pair: PairFinding, groups: Sequence[Mapping[float, str]], name: str
-) -> Drawing | None:
+) -> RenderedFigure | None:
     """Return one pair's accuracy against the temperature, a line a group of methods."""
     lines = {}
     for group in groups:
@@ -80,4 +80,4 @@ def temperature(
         f"Accuracy of {pair.pair} against the temperature of softening and loss; bars are one "
         f"sample standard deviation. {'; '.join(said)}."
     )
-    return draw(name, "Sensitivity to the temperature", description, plot)
+    return render_figure(name, "Sensitivity to the temperature", description, plot)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from report.formats import plural
-from report.frames.frame import Frames
-from skd.analyses.checks import Checks
+from report.frames.study_frames import Frames
+from skd.analyses.consistency import RecordChecks
 from skd.analyses.records import (
     Analysis,
     RunMeasures,
@@ -28,7 +28,7 @@ MEASURES = ("nll", "ece", "agreement", "teacher_kl")
 
 
 @dataclass(frozen=True)
-class Example:
+class ExampleArrays:
     """What a simplifier makes of some images of one batch: probabilities, (E, C) each."""
 
     method: str
@@ -60,17 +60,17 @@ class PairAnalysis:
     correlations: Mapping[str, np.ndarray]
     embeddings: Mapping[str, np.ndarray]
     embedding_labels: np.ndarray
-    examples: tuple[Example, ...]
+    examples: tuple[ExampleArrays, ...]
 
 
 @dataclass(frozen=True)
-class Analyses:
+class StudyAnalysis:
     """All of a study's analyses."""
 
     found: Analysis
     arrays: Mapping[str, np.ndarray]
 
-    def of_pair(self, runs: pd.DataFrame, teacher_id: str) -> PairAnalysis:
+    def for_pair(self, runs: pd.DataFrame, teacher_id: str) -> PairAnalysis:
         """Return one pair's part, given its rows of the frame of runs."""
         first = runs.iloc[0]
         key = f"{first['teacher']}--{first['student']}"
@@ -101,14 +101,14 @@ class Analyses:
             examples=self._examples(key),
         )
 
-    def _examples(self, pair: str) -> tuple[Example, ...]:
+    def _examples(self, pair: str) -> tuple[ExampleArrays, ...]:
         found = []
         for example in self.found.examples:
             names = ("images", "raw", "softened", "simplified", "student")
             arrays = {name: self._array(getattr(example, name)) for name in names}
             if example.pair == pair and all(array is not None for array in arrays.values()):
                 about = example.model_dump(include={"method", "seed", "temperature"})
-                found.append(Example(labels=tuple(example.labels), **about, **arrays))
+                found.append(ExampleArrays(labels=tuple(example.labels), **about, **arrays))
         return tuple(found)
 
     def _array(self, key: str | None) -> np.ndarray | None:
@@ -118,7 +118,7 @@ class Analyses:
         return next((a for key in keys if (a := self._array(key)) is not None), None)
 
 
-def read_analyses(results: Path, study: str) -> tuple[Analyses | None, str | None]:
+def read_study_analysis(results: Path, study: str) -> tuple[StudyAnalysis | None, str | None]:
     """Return the analyses, or none; and where some are damaged, which."""
     path, arrays_file = analysis_path(results, study), arrays_path(results, study)
     if not path.is_file():
@@ -129,10 +129,10 @@ def read_analyses(results: Path, study: str) -> tuple[Analyses | None, str | Non
     arrays = read_arrays(arrays_file)
     damaged = arrays_file.is_file() and not arrays
     problem = f"{arrays_file.name} cannot be read; skd analyse {study} makes it anew"
-    return Analyses(found, arrays), problem if damaged else None
+    return StudyAnalysis(found, arrays), problem if damaged else None
 
 
-def skipped_text(analyses: Analyses | None) -> str | None:
+def skipped_text(analyses: StudyAnalysis | None) -> str | None:
     """Return how many runs and teachers were not analysed in full, and why, or none."""
     skipped = analyses.found.skipped if analyses else {}
     if not skipped:
@@ -143,7 +143,7 @@ def skipped_text(analyses: Analyses | None) -> str | None:
     return f"Not analysed in full: {plural(len(skipped), 'run')}: {said}{more}"
 
 
-def contradicted_lines(checks: Checks, expansion: Expansion) -> list[str]:
+def contradicted_lines(checks: RecordChecks, expansion: Expansion) -> list[str]:
     """Return a line for each run and teacher that its stored files contradict; of many, the first.
 
     The files are as the last `skd analyse` found them, the records and cards as they are now.
@@ -153,7 +153,7 @@ def contradicted_lines(checks: Checks, expansion: Expansion) -> list[str]:
     return lines if more <= 0 else [*lines[:MOST_LINES], f"Contradicted likewise: {more} more."]
 
 
-def unchecked_text(checks: Checks, study: str) -> str | None:
+def unchecked_text(checks: RecordChecks, study: str) -> str | None:
     """Return how many accuracies have not been checked against test logits, or none if all have."""
     if not checks.unchecked:
         return None
@@ -164,7 +164,7 @@ def unchecked_text(checks: Checks, study: str) -> str | None:
     )
 
 
-def measures_frame(analyses: Analyses, frames: Frames) -> pd.DataFrame:
+def measures_frame(analyses: StudyAnalysis, frames: Frames) -> pd.DataFrame:
     """Return the analysed runs' measures beside pair, method and seed, a row a run."""
     keys = frames.runs[["pair", "method", "seed", "id"]].drop_duplicates("id")
     rows = [

@@ -9,13 +9,13 @@ from typing import Literal
 
 import pandas as pd
 
-from report.frames.code import code_marks
-from report.frames.frame import Frames
-from report.statistics.comparisons import MethodComparison, best_method, compare_methods
+from report.frames.code_columns import code_marks
+from report.frames.study_frames import Frames
 from report.statistics.intervals import Difference, Summary, paired_difference, summarise
-from report.statistics.verdicts import MARGIN, Verdict, judge
+from report.statistics.paired_tests import MethodComparison, best_method, compare_methods
+from report.statistics.verdicts import DEFAULT_MARGIN, Verdict, judge_published
 from skd.study.expansion import Expansion
-from skd.study.published import Key, PublishedValue, unlike_published
+from skd.study.published import PublishedKey, PublishedValue, differences_from_published
 
 CONTROL = "student"  # the method that every gain is measured against: the student alone
 SKD = "skd"
@@ -115,7 +115,7 @@ class PairFinding:
     resolution: float
 
     @property
-    def mixed(self) -> bool:
+    def has_mixed_teachers(self) -> bool:
         """Whether runs of the pair had different teachers: its comparisons then mix them."""
         return self.teachers > 1
 
@@ -136,8 +136,8 @@ class PairFinding:
 def find_pairs(
     expansion: Expansion,
     frames: Frames,
-    published: Mapping[Key, PublishedValue],
-    margin: float = MARGIN,
+    published: Mapping[PublishedKey, PublishedValue],
+    margin: float = DEFAULT_MARGIN,
     contradicted: Collection[str] = (),
 ) -> list[PairFinding]:
     """Return every pair's findings, in the order of the study's sheet.
@@ -156,7 +156,9 @@ def find_pairs(
         for method, cell in runs.groupby("method", sort=False):
             spec = expansion.cell_of(teacher, student, method).spec
             value = published.get((network, student, method))
-            unlike = bool(unlike_published(expansion.dataset, spec.recipe, student, method))
+            unlike = bool(
+                differences_from_published(expansion.dataset, spec.recipe, student, method)
+            )
             cells.append(
                 _finding(
                     cell,
@@ -263,7 +265,7 @@ def _finding(
     by_seed = accuracy_by_seed(done, first["method"])
     verdict = None
     if published is not None and margin is not None:
-        verdict = judge(
+        verdict = judge_published(
             list(done["last_top1"]), list(done["best_top1"]), published, margin, resolution
         )
     return CellFinding(

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 import pandas as pd
 
 from report.formats import plural
-from report.frames.frame import Frames
+from report.frames.study_frames import Frames
 
 
-def failures(frames: Frames) -> pd.DataFrame:
+def failed_runs(frames: Frames) -> pd.DataFrame:
     """Return the runs that failed or cannot be read, each once, with their reasons."""
     bad = frames.runs[frames.runs["outcome"].isin(["failed", "unreadable"])]
     return bad.drop_duplicates("id")
 
 
-def collapses(frames: Frames) -> pd.DataFrame:
+def collapsed_runs(frames: Frames) -> pd.DataFrame:
     """Return the runs whose simplified teacher no longer teaches, each once."""
     return frames.runs[frames.runs["collapsed"].eq(True)].drop_duplicates("id")
 
@@ -24,7 +24,7 @@ def collapses(frames: Frames) -> pd.DataFrame:
 def outcome_counts(frames: Frames) -> dict[str, int]:
     """Return how many distinct runs came to each outcome."""
     counts: dict[str, int] = {}
-    for reading in frames.readings.values():
+    for reading in frames.run_states.values():
         counts[reading.outcome] = counts.get(reading.outcome, 0) + 1
     return counts
 

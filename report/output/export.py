@@ -11,8 +11,8 @@ import pandas as pd
 from report.findings import Findings
 from report.frames.analysis import measures_frame
 from report.frames.cells import CellFinding, PairFinding
-from report.frames.frame import WHOLE_NUMBERS
-from report.statistics.intervals import EQUIVALENCE
+from report.frames.study_frames import WHOLE_NUMBERS
+from report.statistics.intervals import EQUIVALENCE_CONFIDENCE
 from report.statistics.variance import VarianceSplit
 
 
@@ -108,7 +108,7 @@ def _rows(pair: PairFinding, cell: CellFinding) -> list[dict]:
     rows = []
     for comparison in cell.verdict.comparisons:
         found = comparison.difference
-        narrow = (found.interval(EQUIVALENCE) if found else None) or (None, None)
+        narrow = (found.interval(EQUIVALENCE_CONFIDENCE) if found else None) or (None, None)
         wide = (found.interval() if found else None) or (None, None)
         rows.append(
             {

@@ -10,15 +10,15 @@ from markupsafe import Markup
 from report import formats
 from report.figures.gallery import Gallery
 from report.findings import Findings
-from report.frames.outcomes import collapses, failures, outcome_counts, outcome_phrase
+from report.frames.outcomes import collapsed_runs, failed_runs, outcome_counts, outcome_phrase
 from report.output import protocol
 from report.output.run_links import cell_details
-from skd.study.published import unlike_published
+from skd.study.published import differences_from_published
 
 FILTERS = ["number", "count", "duration", "plural", "absent", "value_text"]
 
 
-def page(findings: Findings, gallery: Gallery) -> str:
+def render_page(findings: Findings, gallery: Gallery) -> str:
     """Return the page. Everything that comes from data is escaped; only our own SVG is not."""
     environment = Environment(
         loader=PackageLoader("report"),
@@ -32,14 +32,14 @@ def page(findings: Findings, gallery: Gallery) -> str:
         "records": lambda frame: frame.to_dict("records"),
         "inline": lambda drawing: Markup(drawing.inline),
     }
-    return environment.get_template("report.html.j2").render(context(findings, gallery))
+    return environment.get_template("report.html.j2").render(template_context(findings, gallery))
 
 
-def context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
+def template_context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
     """Return all that the page says, as data."""
     expansion, frames = findings.expansion, findings.frames
     counts = outcome_counts(frames)
-    common = unlike_published(expansion.dataset, expansion.recipe)
+    common = differences_from_published(expansion.dataset, expansion.recipe)
     judged = any(cell.verdict for pair in findings.pairs for cell in pair.cells)
     return {
         "expansion": expansion,
@@ -51,18 +51,18 @@ def context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "outcomes": outcome_phrase(counts),
         "unlike_published": ""
         if judged or not findings.published
-        else protocol.changes_text(common),
-        "collapses": collapses(frames),
-        "failures": failures(frames),
-        "readings": frames.readings,
+        else protocol.recipe_changes_text(common),
+        "collapses": collapsed_runs(frames),
+        "failures": failed_runs(frames),
+        "readings": frames.run_states,
         "cells": cell_details(findings),
         "recipe": protocol.recipe_text(expansion.recipe),
         "recipe_exceptions": protocol.recipe_exceptions(expansion),
         "dataset": protocol.dataset_text(expansion.dataset),
         "methods": protocol.method_texts(expansion),
         "assumptions": protocol.assumptions(findings),
-        "environment": protocol.distinct_values(frames, "environment"),
-        "execution": protocol.distinct_values(frames, "execution"),
+        "environment": protocol.distinct_record_values(frames, "environment"),
+        "execution": protocol.distinct_record_values(frames, "execution"),
         "problems": (*findings.problems, *gallery.problems),
         "with_simplifier": any(cell.has_simplifier for p in findings.pairs for cell in p.cells),
     }

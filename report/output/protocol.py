@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from report.findings import Findings
-from report.formats import interval, listing, plural, signed, value_text
+from report.formats import interval, join_names, plural, signed, value_text
 from report.frames.cells import SKD
-from report.frames.frame import Frames
-from report.frames.settings import variants
+from report.frames.method_variants import method_variants
+from report.frames.study_frames import Frames
 from report.headline import average_difference
 from skd.study.expansion import Cell, Expansion
 from skd.study.published import recipe_changes
@@ -61,7 +61,7 @@ def recipe_text(recipe: Recipe) -> str:
     steps = "constant"
     if recipe.milestones:
         noun = "epoch" if len(recipe.milestones) == 1 else "epochs"
-        after = f"{noun} {listing([str(epoch) for epoch in recipe.milestones])}"
+        after = f"{noun} {join_names([str(epoch) for epoch in recipe.milestones])}"
         steps = f"multiplied by {recipe.learning_rate_decay:g} after {after}"
     batches = f"batches of {recipe.batch_size}"
     if recipe.last_batch == "drop":
@@ -82,7 +82,7 @@ def recipe_exceptions(expansion: Expansion) -> list[str]:
     """
     found: dict[str, list[Cell]] = {}
     for cell in expansion.cells:
-        if changes := changes_text(recipe_changes(expansion.recipe, cell.spec.recipe)):
+        if changes := recipe_changes_text(recipe_changes(expansion.recipe, cell.spec.recipe)):
             found.setdefault(changes, []).append(cell)
     said = []
     for changes, cells in found.items():
@@ -97,7 +97,7 @@ def recipe_exceptions(expansion: Expansion) -> list[str]:
     return said
 
 
-def changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
+def recipe_changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """Return changed settings, (usual, here) by name, as a phrase; nothing of none."""
     return ", ".join(
         f"{name.replace('_', ' ')} {value_text(here)} instead of {value_text(usual)}"
@@ -122,18 +122,18 @@ def method_texts(expansion: Expansion) -> list[MethodText]:
     for method in expansion.methods:
         for cell in expansion.cells:
             if cell.method == method:
-                key = (method, *method_text(cell.spec.method))
+                key = (method, *method_settings_text(cell.spec.method))
                 students.setdefault(key, {})[cell.pair.replace("--", " → ")] = None
     return [MethodText(*key, tuple(names)) for key, names in students.items()]
 
 
-def distinct_values(frames: Frames, what: str) -> list[tuple[str, list[tuple[str, int]]]]:
+def distinct_record_values(frames: Frames, what: str) -> list[tuple[str, list[tuple[str, int]]]]:
     """Return each fact of the records' ``environment`` or ``execution``, with its distinct values.
 
     Each value comes with the number of runs that have it.
     """
     facts: dict[str, dict[str, int]] = {}
-    for reading in frames.readings.values():
+    for reading in frames.run_states.values():
         if reading.record is None:
             continue
         for name, value in _flat(getattr(reading.record, what)).items():
@@ -149,7 +149,7 @@ def assumptions(findings: Findings) -> list[Assumption]:
     """Return A1 to A8 with what this study's ablation says of each."""
     varied: dict[str, dict[str, None]] = {}
     for pair in findings.pairs:
-        for variant in variants(findings.expansion, pair.teacher.name, pair.student, SKD):
+        for variant in method_variants(findings.expansion, pair.teacher.name, pair.student, SKD):
             for label in variant.assumptions:
                 varied.setdefault(label, {})[variant.method] = None
     found = []
@@ -167,7 +167,7 @@ def assumptions(findings: Findings) -> list[Assumption]:
     return found
 
 
-def method_text(method: MethodSpec) -> tuple[tuple[str, ...], str | None]:
+def method_settings_text(method: MethodSpec) -> tuple[tuple[str, ...], str | None]:
     """Return a method's terms with their settings, and its simplifier's settings or none."""
     terms = tuple(f"{term.term} ({value_text(term.settings)})" for term in method.terms)
     simplifier = value_text(method.simplifier.settings) if method.simplifier else None

@@ -7,12 +7,12 @@ from typing import Any
 
 from report.findings import Findings
 from report.frames.cells import CellFinding
-from report.output.protocol import method_text
+from report.output.protocol import method_settings_text
 from skd.planning.batches import read_batches
 from skd.store.store import Store
 
 # From the page, which is in <results>/<study>/report/.
-STUDY, STORE = "..", "../.."
+STUDY_LINK, STORE_LINK = "..", "../.."
 FILES = {"record": "record.json", "spec": "spec.json", "failure": "failure.json"}
 
 
@@ -57,12 +57,12 @@ def cell_details(findings: Findings) -> list[CellDetail]:
     for pair in findings.pairs:
         for cell in pair.cells:
             node = expansion.cell_of(cell.teacher, cell.student, cell.method)
-            terms, simplifier = method_text(node.spec.method)
+            terms, simplifier = method_settings_text(node.spec.method)
             runs = []
             for seed, identity in cell.ids.items():
                 there = store.run(identity).folder
                 links = {
-                    what: f"{STORE}/runs/{identity}/{name}"
+                    what: f"{STORE_LINK}/runs/{identity}/{name}"
                     for what, name in FILES.items()
                     if (there / name).is_file()
                 }
@@ -70,6 +70,8 @@ def cell_details(findings: Findings) -> list[CellDetail]:
             log = logs.get(node.key)
             here = log is not None and (results / expansion.study / log).is_file()
             details.append(
-                CellDetail(cell, terms, simplifier, tuple(runs), f"{STUDY}/{log}" if here else None)
+                CellDetail(
+                    cell, terms, simplifier, tuple(runs), f"{STUDY_LINK}/{log}" if here else None
+                )
             )
     return details

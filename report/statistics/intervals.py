@@ -15,7 +15,7 @@ from functools import cache
 from scipy import stats
 
 CONFIDENCE = 0.95
-EQUIVALENCE = 0.90  # the interval of two one-sided tests at 5 %
+EQUIVALENCE_CONFIDENCE = 0.90  # the interval of two one-sided tests at 5 %
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class Difference:
         By two one-sided t tests at 5 % (TOST, Schuirmann 1987), which is the same as: the 90 %
         interval lies within ± ``margin``.
         """
-        bounds = self.interval(EQUIVALENCE)
+        bounds = self.interval(EQUIVALENCE_CONFIDENCE)
         return None if bounds is None else -margin <= bounds[0] and bounds[1] <= margin
 
-    def beyond(self, margin: float) -> bool | None:
+    def is_beyond(self, margin: float) -> bool | None:
         """Whether the 90 % interval lies wholly outside ± ``margin``; none without an interval."""
-        bounds = self.interval(EQUIVALENCE)
+        bounds = self.interval(EQUIVALENCE_CONFIDENCE)
         return None if bounds is None else bounds[0] > margin or bounds[1] < -margin
 
     @property
@@ -165,7 +165,7 @@ def paired_difference(
     return mean_difference((treated[seed] - control[seed] for seed in common), resolution)
 
 
-def averaged(groups: Collection[Mapping[int, float]]) -> dict[int, float]:
+def average_by_seed(groups: Collection[Mapping[int, float]]) -> dict[int, float]:
     """Return the mean over groups at each seed that all of them have; of no group, nothing."""
     seeds = set.intersection(*map(set, groups)) if groups else set()
     return {seed: sum(group[seed] for group in groups) / len(groups) for seed in sorted(seeds)}

@@ -49,7 +49,7 @@ class Ranking:
         return groups
 
 
-def ranking(accuracy: Mapping[str, Mapping[str, float]]) -> Ranking | None:
+def rank_methods(accuracy: Mapping[str, Mapping[str, float]]) -> Ranking | None:
     """Return the mean ranks of methods, or none below two methods or two common pairs.
 
     Args:

@@ -40,7 +40,7 @@ class VarianceSplit:
         return (self.seed + self.rest) / self.rest if self.rest else None
 
 
-def variance_split(accuracy: Mapping[str, Mapping[int, float]]) -> VarianceSplit | None:
+def split_variance(accuracy: Mapping[str, Mapping[int, float]]) -> VarianceSplit | None:
     """Return the split of accuracies by method, then seed; none below two of either in common."""
     methods = list(accuracy)
     if len(methods) < 2:

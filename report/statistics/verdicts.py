@@ -24,17 +24,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from report.statistics.intervals import EQUIVALENCE, Difference, Summary, summarise
+from report.statistics.intervals import EQUIVALENCE_CONFIDENCE, Difference, Summary, summarise
 from skd.study.published import PublishedValue
 
-Kind = Literal["reproduced", "higher", "lower", "inconclusive", "not run"]
-KINDS: tuple[Kind, ...] = ("reproduced", "higher", "lower", "inconclusive", "not run")
-MARGIN = 0.5  # points of top-1 accuracy
-MOST_SEEDS = 1000
+VerdictKind = Literal["reproduced", "higher", "lower", "inconclusive", "not run"]
+VERDICT_KINDS: tuple[VerdictKind, ...] = (
+    "reproduced",
+    "higher",
+    "lower",
+    "inconclusive",
+    "not run",
+)
+DEFAULT_MARGIN = 0.5  # points of top-1 accuracy
+MAX_SEEDS_TRIED = 1000
 
 
 @dataclass(frozen=True)
-class Comparison:
+class EpochComparison:
     """Ours beside the published value at one epoch.
 
     Attributes:
@@ -48,7 +54,7 @@ class Comparison:
 
     epoch: Literal["last", "best"]
     difference: Difference | None
-    kind: Kind
+    kind: VerdictKind
     least_margin: float | None
     more_seeds: int | None
 
@@ -65,13 +71,13 @@ class Verdict:
     """
 
     published: PublishedValue
-    kind: Kind
-    comparisons: tuple[Comparison, ...]
+    kind: VerdictKind
+    comparisons: tuple[EpochComparison, ...]
     more_seeds: int | None
     remarks: tuple[str, ...]
 
     @property
-    def taken_as_exact(self) -> bool:
+    def published_is_exact(self) -> bool:
         """Whether the published value's own uncertainty is not known, and so left out."""
         return self.kind != "not run" and self.published.n_runs is None
 
@@ -83,11 +89,11 @@ class Verdict:
         return max(known) if known and len(known) == len(margins) else None
 
 
-def judge(
+def judge_published(
     last: Sequence[float],
     best: Sequence[float],
     published: PublishedValue,
-    margin: float = MARGIN,
+    margin: float = DEFAULT_MARGIN,
     resolution: float = 0.0,
 ) -> Verdict:
     """Return the verdict on a published value.
@@ -102,32 +108,32 @@ def judge(
     values = {"last": summarise(last, resolution), "best": summarise(best, resolution)}
     epochs = ("last", "best") if published.reported_epoch == "unstated" else None
     comparisons = tuple(
-        compare(epoch, values[epoch], published, margin)
+        compare_at_epoch(epoch, values[epoch], published, margin)
         for epoch in epochs or (published.reported_epoch,)
     )
     kinds = {comparison.kind for comparison in comparisons}
     kind = kinds.pop() if len(kinds) == 1 else "inconclusive"
     more = None
     if kind == "inconclusive":
-        more = more_seeds([values[c.epoch] for c in comparisons], published, margin)
+        more = more_seeds_needed([values[c.epoch] for c in comparisons], published, margin)
     return Verdict(published, kind, comparisons, more, _remarks(comparisons, published))
 
 
-def compare(
+def compare_at_epoch(
     epoch: Literal["last", "best"], ours: Summary, published: PublishedValue, margin: float
-) -> Comparison:
+) -> EpochComparison:
     """Return the comparison at one epoch."""
-    difference = against(ours, published)
-    kind = kind_of(difference, margin)
-    bounds = difference.interval(EQUIVALENCE) if difference else None
+    difference = difference_from_published(ours, published)
+    kind = verdict_kind(difference, margin)
+    bounds = difference.interval(EQUIVALENCE_CONFIDENCE) if difference else None
     least = None if bounds is None else max(abs(bounds[0]), abs(bounds[1]))
     more = None
     if kind == "inconclusive":
-        more = more_seeds([ours], published, margin)
-    return Comparison(epoch, difference, kind, least, more)
+        more = more_seeds_needed([ours], published, margin)
+    return EpochComparison(epoch, difference, kind, least, more)
 
 
-def against(ours: Summary, published: PublishedValue) -> Difference | None:
+def difference_from_published(ours: Summary, published: PublishedValue) -> Difference | None:
     """Return ours minus published with its standard error, as the module's text says."""
     if ours.mean is None:
         return None
@@ -148,7 +154,7 @@ def against(ours: Summary, published: PublishedValue) -> Difference | None:
     return Difference(ours.n, mean, math.sqrt(total), df)
 
 
-def kind_of(difference: Difference | None, margin: float) -> Kind:
+def verdict_kind(difference: Difference | None, margin: float) -> VerdictKind:
     """Return the verdict on one difference; without an interval it is inconclusive."""
     if difference is None:
         return "not run"
@@ -162,7 +168,9 @@ def kind_of(difference: Difference | None, margin: float) -> Kind:
     return "lower" if wide[1] < 0 else "inconclusive"
 
 
-def more_seeds(ours: Sequence[Summary], published: PublishedValue, margin: float) -> int | None:
+def more_seeds_needed(
+    ours: Sequence[Summary], published: PublishedValue, margin: float
+) -> int | None:
     """Return how many more seeds would decide, if means and spreads stay as they are.
 
     None without a spread, and where not even 1,000 seeds would give all of ours one verdict: the
@@ -170,15 +178,15 @@ def more_seeds(ours: Sequence[Summary], published: PublishedValue, margin: float
     """
     if any(one.sd is None for one in ours):
         return None
-    for more in range(1, MOST_SEEDS - max(one.n for one in ours) + 1):
+    for more in range(1, MAX_SEEDS_TRIED - max(one.n for one in ours) + 1):
         grown = [replace(one, n=one.n + more) for one in ours]
-        kinds = {kind_of(against(one, published), margin) for one in grown}
+        kinds = {verdict_kind(difference_from_published(one, published), margin) for one in grown}
         if len(kinds) == 1 and "inconclusive" not in kinds:
             return more
     return None
 
 
-def _remarks(comparisons: Sequence[Comparison], published: PublishedValue) -> tuple[str, ...]:
+def _remarks(comparisons: Sequence[EpochComparison], published: PublishedValue) -> tuple[str, ...]:
     remarks = []
     if comparisons[0].difference is not None:
         if comparisons[0].difference.se is None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pandas as pd
 
-from report.formats import count, duration, mebibytes, number, spread
-from report.frames.frame import Frames
+from report.formats import count, duration, mean_and_sd, mebibytes, number
+from report.frames.study_frames import Frames
 from report.statistics.intervals import summarise
-from report.table_model import Column, Entry, Table
+from report.tables.table import ReportTable, TableColumn, TableEntry
 from skd.study.expansion import Expansion
 
 
-def cost_table(expansion: Expansion, frames: Frames) -> Table | None:
+def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
     """Return a row a (pair, method) with finished runs, or none without any."""
     done = frames.runs[frames.runs["outcome"] == "done"]
     if done.empty:
@@ -26,13 +26,13 @@ def cost_table(expansion: Expansion, frames: Frames) -> Table | None:
         hours = runs["seconds"].sum() / 3600
         rows.append(
             (
-                Entry(first["pair"]),
-                Entry(method),
-                Entry(spread(step), sort=step.mean),
-                Entry(duration(runs["seconds"].mean()), sort=runs["seconds"].mean()),
-                Entry(number(hours, 3 if hours < 1 else 1), sort=hours),
+                TableEntry(first["pair"]),
+                TableEntry(method),
+                TableEntry(mean_and_sd(step), sort=step.mean),
+                TableEntry(duration(runs["seconds"].mean()), sort=runs["seconds"].mean()),
+                TableEntry(number(hours, 3 if hours < 1 else 1), sort=hours),
                 _count(runs["images_per_second"].mean()),
-                Entry(
+                TableEntry(
                     mebibytes(runs["peak_memory_bytes"].max()), sort=runs["peak_memory_bytes"].max()
                 ),
                 _count(first["parameters"]),
@@ -41,7 +41,7 @@ def cost_table(expansion: Expansion, frames: Frames) -> Table | None:
                 _millions(extra.multiply_adds),
             )
         )
-    return Table(
+    return ReportTable(
         key="cost",
         title="Cost of training",
         caption=f"{total_text(frames)} Means over finished runs; time a step is of one batch, "
@@ -50,17 +50,17 @@ def cost_table(expansion: Expansion, frames: Frames) -> Table | None:
         "multiply-adds are of one forward pass on one image. At inference every method costs the "
         "student alone.",
         columns=(
-            Column("Pair", number=False, filter=True),
-            Column("Method", number=False, filter=True),
-            Column("A step\n(ms)"),
-            Column("A run"),
-            Column("Device-hours\nin all"),
-            Column("Training\nimages/s"),
-            Column("Peak\nmemory"),
-            Column("Parameters"),
-            Column("Extra\nparameters"),
-            Column("Multiply-adds\n(M)"),
-            Column("Extra multiply-\nadds (M)"),
+            TableColumn("Pair", number=False, filter=True),
+            TableColumn("Method", number=False, filter=True),
+            TableColumn("A step\n(ms)"),
+            TableColumn("A run"),
+            TableColumn("Device-hours\nin all"),
+            TableColumn("Training\nimages/s"),
+            TableColumn("Peak\nmemory"),
+            TableColumn("Parameters"),
+            TableColumn("Extra\nparameters"),
+            TableColumn("Multiply-adds\n(M)"),
+            TableColumn("Extra multiply-\nadds (M)"),
         ),
         rows=tuple(rows),
         interactive=True,
@@ -79,9 +79,9 @@ def total_text(frames: Frames) -> str:
     return f"Training and evaluation took {', '.join(parts)}, teachers not counted."
 
 
-def _count(value: float) -> Entry:
-    return Entry(count(value), sort=None if pd.isna(value) else float(value))
+def _count(value: float) -> TableEntry:
+    return TableEntry(count(value), sort=None if pd.isna(value) else float(value))
 
 
-def _millions(value: float) -> Entry:
-    return Entry(number(value / 1e6, 1), sort=float(value))
+def _millions(value: float) -> TableEntry:
+    return TableEntry(number(value / 1e6, 1), sort=float(value))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from report.table_model import Entry, Table
+from report.tables.table import ReportTable, TableEntry
 
 LONG = 30  # rows: more go over pages
 PREAMBLE = r"""\documentclass[10pt]{article}
@@ -61,17 +61,17 @@ SPECIAL = {
 }
 
 
-def escaped(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Return text as LaTeX; a letter that its old fonts lack loses its accent or becomes ``?``."""
     return "".join(_character(character) for character in " ".join(text.split()))
 
 
-def table_latex(table: Table) -> str:
+def table_latex(table: ReportTable) -> str:
     """Return a table as a fragment; it needs booktabs, graphicx, and for long ones longtable."""
     align = "".join("r" if column.number else "l" for column in table.columns)
     head = " & ".join(_header(column.title) for column in table.columns) + r" \\"
     body = [line for row in table.rows for line in _row(row, table.detailed)]
-    caption = rf"\caption{{{escaped(table.title)}. {escaped(table.caption)}}}"
+    caption = rf"\caption{{{escape_latex(table.title)}. {escape_latex(table.caption)}}}"
     label = rf"\label{{tab:{table.key}}}"
     if len(table.rows) > LONG:
         lines = [
@@ -98,36 +98,37 @@ def table_latex(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def document(title: str, sentences: Sequence[str], tables: Sequence[Table]) -> str:
+def latex_document(title: str, sentences: Sequence[str], tables: Sequence[ReportTable]) -> str:
     """Return a whole document with the answer and all tables."""
     parts = [
         PREAMBLE,
-        rf"\title{{{escaped(title)}}}\date{{}}",
+        rf"\title{{{escape_latex(title)}}}\date{{}}",
         r"\begin{document}\maketitle",
-        "\n\n".join(escaped(sentence) for sentence in sentences),
+        "\n\n".join(escape_latex(sentence) for sentence in sentences),
         *(table_latex(table) + r"\clearpage" for table in tables),
         r"\end{document}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _row(row: Sequence[Entry], detailed: bool) -> list[str]:
+def _row(row: Sequence[TableEntry], detailed: bool) -> list[str]:
     lines = [" & ".join(_entry(entry) for entry in row) + r" \\"]
     if detailed and any(entry.detail for entry in row):
         small = [
-            rf"{{\scriptsize {escaped(entry.detail)}}}" if entry.detail else "" for entry in row
+            rf"{{\scriptsize {escape_latex(entry.detail)}}}" if entry.detail else ""
+            for entry in row
         ]
         lines.append(" & ".join(small) + r" \\[2pt]")
     return lines
 
 
-def _entry(entry: Entry) -> str:
-    text = escaped(entry.flat)
+def _entry(entry: TableEntry) -> str:
+    text = escape_latex(entry.flat)
     return rf"\textbf{{{text}}}" if "best" in entry.tone.split() else text
 
 
 def _header(title: str) -> str:
-    lines = [escaped(line) for line in title.split("\n")]
+    lines = [escape_latex(line) for line in title.split("\n")]
     stacked = r"\\".join(lines)
     return rf"\shortstack{{{stacked}}}" if len(lines) > 1 else stacked
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from report.table_model import Entry, Table
+from report.tables.table import ReportTable, TableEntry
 from skd.common.terminal import printable
 
 
-def table_markdown(table: Table) -> str:
+def table_markdown(table: ReportTable) -> str:
     """Return a table with its title and caption as a section of a Markdown page."""
-    head = [plain(column.title).replace("\n", "<br>") for column in table.columns]
+    head = [escape_markdown(column.title).replace("\n", "<br>") for column in table.columns]
     align = ["---:" if column.number else "---" for column in table.columns]
     rows = [head, align, *([_entry(entry) for entry in row] for row in table.rows)]
-    parts = [f"## {plain(table.title)}", plain(table.caption)]
+    parts = [f"## {escape_markdown(table.title)}", escape_markdown(table.caption)]
     parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
     return "\n\n".join(parts) + "\n"
 
 
-def plain(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return text that cannot break out of its place, nor become HTML or markup."""
     flat = "\n".join(" ".join(printable(line).split()) for line in text.split("\n"))
     for mark in "\\|*_`[~$#":
@@ -24,8 +24,8 @@ def plain(text: str) -> str:
     return flat.replace("<", "&lt;").replace(">", "&gt;")
 
 
-def _entry(entry: Entry) -> str:
-    text = plain(entry.flat).replace("\n", " ")
+def _entry(entry: TableEntry) -> str:
+    text = escape_markdown(entry.flat).replace("\n", " ")
     if "best" in entry.tone.split():
         text = f"**{text}**"
-    return f"{text}<br>{plain(entry.detail)}" if entry.detail else text
+    return f"{text}<br>{escape_markdown(entry.detail)}" if entry.detail else text

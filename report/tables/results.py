@@ -6,34 +6,34 @@ from collections.abc import Collection, Sequence
 
 from report.formats import (
     ABSENT,
-    EXACT,
+    EXACT_MARK,
     interval,
+    mean_and_sd,
     number,
     number_range,
     plural,
     published_text,
     signed,
-    spread,
     verdict_symbol,
 )
 from report.frames.cells import CellFinding, PairFinding
-from report.frames.frame import Frames
-from report.statistics.intervals import EQUIVALENCE
-from report.statistics.verdicts import MOST_SEEDS, Verdict
-from report.table_model import Column, Entry, Table
+from report.frames.study_frames import Frames
+from report.statistics.intervals import EQUIVALENCE_CONFIDENCE
+from report.statistics.verdicts import MAX_SEEDS_TRIED, Verdict
+from report.tables.table import ReportTable, TableColumn, TableEntry
 
 CONTRADICTED = ("contradicted", "contradicted by stored files")
 LEGEND = (
     "Below a value the published one, the epoch it reports, our mean at that epoch minus it and "
     "the verdict: = reproduced, ↑ higher, ↓ lower, ? inconclusive, · not run; for an unstated "
     "epoch (epoch?) the mean is the last one's and the verdict that of both. "
-    f"{EXACT}: of how many runs is not stated, so the value is taken as exact. "
+    f"{EXACT_MARK}: of how many runs is not stated, so the value is taken as exact. "
 )
 
 
 def paper_tables(
     pairs: Sequence[PairFinding], methods: Sequence[str], margin: float
-) -> list[Table]:
+) -> list[ReportTable]:
     """Return the tables in the papers' layout: methods down, pairs across, one a style."""
     published = any(cell.published for pair in pairs for cell in pair.cells)
     tables = []
@@ -45,12 +45,12 @@ def paper_tables(
         if not across:
             continue
         down = [m for m in methods if any(pair.cell(m) for pair in across)]
-        rows = [(Entry("teacher"), *(_teacher(pair) for pair in across))]
-        rows += [(Entry(method), *(_cell(pair, method) for pair in across)) for method in down]
+        rows = [(TableEntry("teacher"), *(_teacher(pair) for pair in across))]
+        rows += [(TableEntry(method), *(_cell(pair, method) for pair in across)) for method in down]
         legend = f"{LEGEND}The margin is {margin:g} points. " if published else ""
         seeds = max(cell.expected for pair in across for cell in pair.cells)
         tables.append(
-            Table(
+            ReportTable(
                 key=f"{style}-style",
                 title=title,
                 caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard "
@@ -58,8 +58,8 @@ def paper_tables(
                 "other method of the pair is significant (paired t tests, Holm's correction over "
                 "all comparisons of the pair).",
                 columns=(
-                    Column("", number=False),
-                    *(Column(f"{pair.teacher.name}\n{pair.student}") for pair in across),
+                    TableColumn("", number=False),
+                    *(TableColumn(f"{pair.teacher.name}\n{pair.student}") for pair in across),
                 ),
                 rows=tuple(rows),
             )
@@ -67,37 +67,37 @@ def paper_tables(
     return tables
 
 
-def cells_table(pairs: Sequence[PairFinding], margin: float) -> Table:
+def cells_table(pairs: Sequence[PairFinding], margin: float) -> ReportTable:
     """Return a row a (pair, method), with everything that a verdict rests on."""
     published = any(cell.published for pair in pairs for cell in pair.cells)
     columns = [
-        Column("Pair", number=False, filter=True),
-        Column("Method", number=False, filter=True),
-        Column("Last epoch"),
-        Column("95 % interval"),
-        Column("Best epoch"),
+        TableColumn("Pair", number=False, filter=True),
+        TableColumn("Method", number=False, filter=True),
+        TableColumn("Last epoch"),
+        TableColumn("95 % interval"),
+        TableColumn("Best epoch"),
     ]
     if published:
         columns += [
-            Column("Published"),
-            Column("Ours minus\npublished"),
-            Column("Verdict", number=False, filter=True),
-            Column("Least\nmargin"),
+            TableColumn("Published"),
+            TableColumn("Ours minus\npublished"),
+            TableColumn("Verdict", number=False, filter=True),
+            TableColumn("Least\nmargin"),
         ]
-    columns += [Column("Gain over\nstudent alone"), Column("Runs", number=False)]
+    columns += [TableColumn("Gain over\nstudent alone"), TableColumn("Runs", number=False)]
     rows = []
     for pair in pairs:
         for cell in pair.cells:
             best = "best" if pair.best == cell.method else ""
             row = [
-                Entry(cell.pair),
-                Entry(cell.method, link=cell.anchor),
-                Entry(spread(cell.last), sort=cell.last.mean, tone=best),
-                Entry(
+                TableEntry(cell.pair),
+                TableEntry(cell.method, link=cell.anchor),
+                TableEntry(mean_and_sd(cell.last), sort=cell.last.mean, tone=best),
+                TableEntry(
                     number_range(cell.last.interval) if cell.last.n else ABSENT,
                     sort=_width(cell.last.interval),
                 ),
-                Entry(spread(cell.best), sort=cell.best.mean),
+                TableEntry(mean_and_sd(cell.best), sort=cell.best.mean),
             ]
             row += against_published(cell) if published else []
             rows.append((*row, _gain(cell), _runs(cell)))
@@ -105,12 +105,12 @@ def cells_table(pairs: Sequence[PairFinding], margin: float) -> Table:
         f" Verdicts at a margin of {margin:g} points: reproduced where the 90 % interval of the "
         "difference lies within it, else higher or lower where the 95 % interval excludes zero, "
         "else inconclusive. Every verdict on a student holds for the teacher it had. "
-        f"{EXACT}: of how many runs the published value is a mean is not stated; it is taken as "
+        f"{EXACT_MARK}: of how many runs the published value is a mean is not stated; it is taken as "
         "exact, so higher or lower is said too readily."
         if published
         else ""
     )
-    return Table(
+    return ReportTable(
         key="cells",
         title="Every cell",
         caption="Top-1 accuracy in percent, mean ± sample standard deviation over seeds. Best is "
@@ -124,47 +124,47 @@ def cells_table(pairs: Sequence[PairFinding], margin: float) -> Table:
 
 def teachers_table(
     frames: Frames, pairs: Sequence[PairFinding], contradicted: Collection[str] = ()
-) -> Table:
+) -> ReportTable:
     """Return the teachers, beside their published accuracies where there are any.
 
     ``contradicted`` are identities of teachers whose stored files contradict their cards.
     """
     found = {pair.teacher.name: pair.teacher for pair in pairs}
     any_published = any(finding.published for finding in found.values())
-    columns = [Column("Teacher", number=False), Column("Top-1"), Column("Top-5")]
+    columns = [TableColumn("Teacher", number=False), TableColumn("Top-1"), TableColumn("Top-5")]
     if any_published:
-        columns += [Column("Published"), Column("Ours minus\npublished")]
+        columns += [TableColumn("Published"), TableColumn("Ours minus\npublished")]
     rows = []
     for teacher in frames.teachers.to_dict("records"):
         finding, here = found[teacher["name"]], teacher["at_hand"]
-        row = [Entry(teacher["name"], detail=_network(teacher))]
+        row = [TableEntry(teacher["name"], detail=_network(teacher))]
         if here:
             said = teacher["doubts"]
             marks = [("doubtful", "doubtful")] if said else []
             marks += [CONTRADICTED] if teacher["id"] in contradicted else []
             row += [
-                Entry(number(teacher["test_top1"]), hint=said, marks=tuple(marks)),
-                Entry(number(teacher["test_top5"])),
+                TableEntry(number(teacher["test_top1"]), hint=said, marks=tuple(marks)),
+                TableEntry(number(teacher["test_top5"])),
             ]
         else:
             missing = (("missing", "not at hand"),)
-            row += [Entry("", marks=missing, detail=teacher["why"]), Entry(ABSENT)]
+            row += [TableEntry("", marks=missing, detail=teacher["why"]), TableEntry(ABSENT)]
         if any_published:
             value = finding.published
             row += [
-                Entry(published_text(value), hint=value.source if value else ""),
-                Entry(signed(finding.difference)),
+                TableEntry(published_text(value), hint=value.source if value else ""),
+                TableEntry(signed(finding.difference)),
             ]
-        origin = Entry(teacher["origin"], detail=str(teacher["sha256"])[:16] if here else "")
+        origin = TableEntry(teacher["origin"], detail=str(teacher["sha256"])[:16] if here else "")
         rows.append((*row, origin))
-    return Table(
+    return ReportTable(
         key="teachers",
         title="Teachers",
         caption="A teacher is a checkpoint, measured again here before it teaches (top-1 and top-5 "
         "in percent). It is one value without a spread, so it has no verdict; a retrained teacher "
         "is another experiment than the published one, and every verdict on a student holds for "
         "the teacher it had. Below the origin, the head of the weights' SHA-256.",
-        columns=(*columns, Column("Origin", number=False)),
+        columns=(*columns, TableColumn("Origin", number=False)),
         rows=tuple(rows),
     )
 
@@ -177,11 +177,11 @@ def difference_text(verdict: Verdict) -> tuple[str, str]:
             return ABSENT, ""
         which = f" ({comparison.epoch})" if len(verdict.comparisons) > 1 else ""
         means.append(f"{signed(comparison.difference.mean)}{which}")
-        ranges.append(interval(comparison.difference, EQUIVALENCE))
+        ranges.append(interval(comparison.difference, EQUIVALENCE_CONFIDENCE))
     return ", ".join(means), "; ".join(dict.fromkeys(ranges))
 
 
-def verdict_entry(verdict: Verdict) -> Entry:
+def verdict_entry(verdict: Verdict) -> TableEntry:
     """Return a verdict, and what would decide it."""
     more = verdict.more_seeds
     if verdict.kind != "inconclusive" or any(
@@ -193,54 +193,64 @@ def verdict_entry(verdict: Verdict) -> Entry:
     elif all(c.kind != "inconclusive" for c in verdict.comparisons):
         detail = "depends on the epoch"
     else:
-        detail = f"undecided by {MOST_SEEDS:,} seeds"
+        detail = f"undecided by {MAX_SEEDS_TRIED:,} seeds"
     hint = "; ".join(verdict.remarks)
-    return Entry(verdict.kind, detail=detail, tone=verdict.kind, hint=hint)
+    return TableEntry(verdict.kind, detail=detail, tone=verdict.kind, hint=hint)
 
 
-def against_published(cell: CellFinding) -> list[Entry]:
+def against_published(cell: CellFinding) -> list[TableEntry]:
     """Return the published value, ours minus it, the verdict, and the least margin."""
     value, verdict = cell.published, cell.verdict
     if value is None:
-        return [Entry("not available"), Entry(ABSENT), Entry(ABSENT), Entry(ABSENT)]
-    stated = Entry(published_text(value), sort=value.top1, hint=value.source)
+        return [
+            TableEntry("not available"),
+            TableEntry(ABSENT),
+            TableEntry(ABSENT),
+            TableEntry(ABSENT),
+        ]
+    stated = TableEntry(published_text(value), sort=value.top1, hint=value.source)
     if verdict is None:
-        return [stated, Entry(ABSENT), Entry("not compared", hint="another recipe"), Entry(ABSENT)]
+        return [
+            stated,
+            TableEntry(ABSENT),
+            TableEntry("not compared", hint="another recipe"),
+            TableEntry(ABSENT),
+        ]
     text, ranges = difference_text(verdict)
     gap = verdict.comparisons[0].difference
     return [
         stated,
-        Entry(text, detail=ranges, sort=gap.mean if gap else None),
+        TableEntry(text, detail=ranges, sort=gap.mean if gap else None),
         verdict_entry(verdict),
-        Entry(number(verdict.least_margin), sort=verdict.least_margin),
+        TableEntry(number(verdict.least_margin), sort=verdict.least_margin),
     ]
 
 
-def _teacher(pair: PairFinding) -> Entry:
+def _teacher(pair: PairFinding) -> TableEntry:
     teacher, value = pair.teacher, pair.teacher.published
     detail = f"{number(value.top1)} {value.reported_epoch}" if value else ""
     if teacher.top1 is None:
-        return Entry("", detail=detail, marks=(("missing", "not at hand"),), link="teachers")
+        return TableEntry("", detail=detail, marks=(("missing", "not at hand"),), link="teachers")
     gap = f", {signed(teacher.difference)}" if value else ""
-    return Entry(number(teacher.top1), detail=detail + gap, sort=teacher.top1, link="teachers")
+    return TableEntry(number(teacher.top1), detail=detail + gap, sort=teacher.top1, link="teachers")
 
 
-def _cell(pair: PairFinding, method: str) -> Entry:
+def _cell(pair: PairFinding, method: str) -> TableEntry:
     cell = pair.cell(method)
     if cell is None:
-        return Entry(ABSENT, hint="this pair goes without the method")
+        return TableEntry(ABSENT, hint="this pair goes without the method")
     value, detail = cell.published, ""
     if value is not None:
         epoch = {"last": "last", "best": "best", "unstated": "epoch?"}[value.reported_epoch]
-        detail = f"{number(value.top1)}{'' if value.n_runs else EXACT} {epoch}"
+        detail = f"{number(value.top1)}{'' if value.n_runs else EXACT_MARK} {epoch}"
         if cell.verdict is not None:
             gap = cell.verdict.comparisons[0].difference
             detail += f", {signed(gap.mean)}" if gap else ""
             detail += f" {verdict_symbol(cell.verdict.kind)}"
     tones = ["best"] * (pair.best == method) + ([cell.verdict.kind] if cell.verdict else [])
     n = f" (n = {cell.done})" if cell.done < cell.expected else ""
-    return Entry(
-        spread(cell.last) + n if cell.done else "",
+    return TableEntry(
+        mean_and_sd(cell.last) + n if cell.done else "",
         detail=detail,
         sort=cell.last.mean,
         tone=" ".join(tones),
@@ -249,17 +259,17 @@ def _cell(pair: PairFinding, method: str) -> Entry:
     )
 
 
-def _runs(cell: CellFinding) -> Entry:
+def _runs(cell: CellFinding) -> TableEntry:
     marks = tuple((mark.kind, mark.text) for mark in cell.marks)
-    return Entry(f"{cell.done} of {cell.expected}", sort=cell.done, marks=marks)
+    return TableEntry(f"{cell.done} of {cell.expected}", sort=cell.done, marks=marks)
 
 
-def _gain(cell: CellFinding) -> Entry:
+def _gain(cell: CellFinding) -> TableEntry:
     if cell.is_control:
-        return Entry("reference", sort=0.0)
+        return TableEntry("reference", sort=0.0)
     if cell.gain is None:
-        return Entry(ABSENT)
-    return Entry(signed(cell.gain.mean), detail=interval(cell.gain), sort=cell.gain.mean)
+        return TableEntry(ABSENT)
+    return TableEntry(signed(cell.gain.mean), detail=interval(cell.gain), sort=cell.gain.mean)
 
 
 def _network(teacher: dict) -> str:

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report.formats import ABSENT, interval, p_value, signed, spread, value_text
+from report.formats import ABSENT, interval, mean_and_sd, p_value, signed, value_text
 from report.frames.cells import SKD, PairFinding
-from report.frames.settings import Variant, by_temperature, variants
-from report.statistics.comparisons import MethodComparison
-from report.table_model import Column, Entry, Table
+from report.frames.method_variants import MethodVariant, method_variants, temperature_groups
+from report.statistics.paired_tests import MethodComparison
+from report.tables.table import ReportTable, TableColumn, TableEntry
 from skd.study.expansion import Expansion
 
 
-def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Table | None:
+def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> ReportTable | None:
     """Return a row a (pair, variant of SKD), or none without variants."""
     rows = []
     for pair in pairs:
-        found = variants(expansion, pair.teacher.name, pair.student, SKD)
+        found = method_variants(expansion, pair.teacher.name, pair.student, SKD)
         base = pair.cell(SKD)
         if not found or base is None:
             continue
         rows.append(
             (
-                Entry(pair.pair),
-                Entry(SKD, detail="this study's settings", link=base.anchor),
-                Entry(ABSENT),
-                Entry(spread(base.last), sort=base.last.mean),
-                Entry("reference", sort=0.0),
-                Entry(ABSENT),
+                TableEntry(pair.pair),
+                TableEntry(SKD, detail="this study's settings", link=base.anchor),
+                TableEntry(ABSENT),
+                TableEntry(mean_and_sd(base.last), sort=base.last.mean),
+                TableEntry("reference", sort=0.0),
+                TableEntry(ABSENT),
             )
         )
         rows += [_variant(pair, variant) for variant in found]
     if not rows:
         return None
-    return Table(
+    return ReportTable(
         key="ablation",
         title="SKD's open choices",
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
@@ -41,61 +41,72 @@ def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Table 
         "interval and p-value, by Holm's correction for all comparisons of the pair (bold: below "
         "0.05, for better or worse). A1 to A8 are this project's assumptions, not the paper's.",
         columns=(
-            Column("Pair", number=False, filter=True),
-            Column("Method", number=False),
-            Column("Assumption", number=False, filter=True),
-            Column("Last epoch"),
-            Column("Minus SKD"),
-            Column("p, Holm"),
+            TableColumn("Pair", number=False, filter=True),
+            TableColumn("Method", number=False),
+            TableColumn("Assumption", number=False, filter=True),
+            TableColumn("Last epoch"),
+            TableColumn("Minus SKD"),
+            TableColumn("p, Holm"),
         ),
         rows=tuple(rows),
         interactive=True,
     )
 
 
-def temperature_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Table | None:
+def temperature_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> ReportTable | None:
     """Return accuracies by temperature, a row a group of methods that differ in it alone."""
     rows, seen = (
         [],
-        sorted({T for pair in pairs for group in groups(expansion, pair) for T in group}),
+        sorted(
+            {
+                T
+                for pair in pairs
+                for group in pair_temperature_groups(expansion, pair)
+                for T in group
+            }
+        ),
     )
     for pair in pairs:
-        for group in groups(expansion, pair):
+        for group in pair_temperature_groups(expansion, pair):
             cells = {T: pair.cell(method) for T, method in group.items()}
             rows.append(
                 (
-                    Entry(pair.pair),
-                    Entry(", ".join(group.values())),
+                    TableEntry(pair.pair),
+                    TableEntry(", ".join(group.values())),
                     *(
-                        Entry(spread(cells[T].last), sort=cells[T].last.mean, link=cells[T].anchor)
+                        TableEntry(
+                            mean_and_sd(cells[T].last),
+                            sort=cells[T].last.mean,
+                            link=cells[T].anchor,
+                        )
                         if T in cells
-                        else Entry(ABSENT)
+                        else TableEntry(ABSENT)
                         for T in seen
                     ),
                 )
             )
     if not rows:
         return None
-    return Table(
+    return ReportTable(
         key="temperature",
         title="Sensitivity to the temperature",
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
         "over seeds, of methods that differ in nothing but T (of softening and loss alike).",
         columns=(
-            Column("Pair", number=False),
-            Column("Methods", number=False),
-            *(Column(f"T = {T:g}") for T in seen),
+            TableColumn("Pair", number=False),
+            TableColumn("Methods", number=False),
+            *(TableColumn(f"T = {T:g}") for T in seen),
         ),
         rows=tuple(rows),
     )
 
 
-def groups(expansion: Expansion, pair: PairFinding) -> list[dict[float, str]]:
+def pair_temperature_groups(expansion: Expansion, pair: PairFinding) -> list[dict[float, str]]:
     """Return a pair's groups of methods that differ in temperature alone."""
-    return by_temperature(expansion, pair.teacher.name, pair.student)
+    return temperature_groups(expansion, pair.teacher.name, pair.student)
 
 
-def changes_text(variant: Variant) -> str:
+def variant_changes_text(variant: MethodVariant) -> str:
     """Return what a variant sets otherwise than the method it varies."""
     if not variant.changes:
         return "nothing differs"
@@ -105,25 +116,27 @@ def changes_text(variant: Variant) -> str:
     )
 
 
-def _variant(pair: PairFinding, variant: Variant) -> tuple[Entry, ...]:
+def _variant(pair: PairFinding, variant: MethodVariant) -> tuple[TableEntry, ...]:
     cell = pair.cell(variant.method)
     found: MethodComparison | None = pair.compared(variant.method, SKD)
     marks = tuple((mark.kind, mark.text) for mark in cell.marks) if cell else ()
     return (
-        Entry(pair.pair),
-        Entry(variant.method, detail=changes_text(variant), link=cell.anchor if cell else ""),
-        Entry(", ".join(variant.assumptions) or ABSENT),
-        Entry(
-            spread(cell.last) if cell else ABSENT,
+        TableEntry(pair.pair),
+        TableEntry(
+            variant.method, detail=variant_changes_text(variant), link=cell.anchor if cell else ""
+        ),
+        TableEntry(", ".join(variant.assumptions) or ABSENT),
+        TableEntry(
+            mean_and_sd(cell.last) if cell else ABSENT,
             sort=cell.last.mean if cell else None,
             marks=marks,
         ),
-        Entry(
+        TableEntry(
             signed(found.difference.mean) if found else ABSENT,
             detail=interval(found.difference) if found else "",
             sort=found.difference.mean if found else None,
         ),
-        Entry(
+        TableEntry(
             p_value(found.p_holm) if found else ABSENT,
             sort=found.p_holm if found else None,
             tone="best" if found and found.significant else "",

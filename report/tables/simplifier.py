@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from report.formats import number, spread
+from report.formats import mean_and_sd, number
 from report.frames.cells import PairFinding
-from report.frames.frame import DIAGNOSTIC, Frames, last_watched
-from report.table_model import Column, Entry, Table
+from report.frames.study_frames import DIAGNOSTIC_PREFIX, Frames, last_diagnostic_epochs
+from report.tables.table import ReportTable, TableColumn, TableEntry
 
 
-def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table | None:
+def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> ReportTable | None:
     """Return a row a (pair, method with a simplifier), or none where none was watched."""
     seen = last_diagnostics(frames.epochs)
     rows = [
         (
-            Entry(pair.pair),
-            Entry(cell.method, link=cell.anchor),
-            Entry(
-                spread(cell.last),
+            TableEntry(pair.pair),
+            TableEntry(cell.method, link=cell.anchor),
+            TableEntry(
+                mean_and_sd(cell.last),
                 sort=cell.last.mean,
                 marks=tuple((m.kind, m.text) for m in cell.marks if m.kind == "collapsed"),
             ),
@@ -32,7 +32,7 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table | No
     ]
     if not rows:
         return None
-    return Table(
+    return ReportTable(
         key="simplifier",
         title="What the simplifier made of the teacher",
         caption="In the last epoch, on the training views, mean over seeds: entropy (nats) and "
@@ -42,13 +42,13 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table | No
         "deviation. An unchanged teacher has KL 0 and teaches as KD does; one that has collapsed "
         "teaches nothing.",
         columns=(
-            Column("Pair", number=False, filter=True),
-            Column("Method", number=False),
-            Column("Student's\ntop-1"),
-            Column("Entropy"),
-            Column("Teacher's\ntop-1"),
-            Column("KL(softened ‖\nsimplified)"),
-            Column("KL(simplified ‖\nstudent)"),
+            TableColumn("Pair", number=False, filter=True),
+            TableColumn("Method", number=False),
+            TableColumn("Student's\ntop-1"),
+            TableColumn("Entropy"),
+            TableColumn("Teacher's\ntop-1"),
+            TableColumn("KL(softened ‖\nsimplified)"),
+            TableColumn("KL(simplified ‖\nstudent)"),
         ),
         rows=tuple(rows),
         interactive=True,
@@ -57,22 +57,22 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> Table | No
 
 def last_diagnostics(epochs: pd.DataFrame) -> pd.DataFrame:
     """Return the last epoch's diagnostics, mean over the runs of each (pair, method)."""
-    last = last_watched(epochs)
-    columns = [name for name in last.columns if name.startswith(DIAGNOSTIC)]
+    last = last_diagnostic_epochs(epochs)
+    columns = [name for name in last.columns if name.startswith(DIAGNOSTIC_PREFIX)]
     means = last.groupby(["pair", "method"])[columns].mean()
-    return means.rename(columns=lambda name: name.removeprefix(DIAGNOSTIC))
+    return means.rename(columns=lambda name: name.removeprefix(DIAGNOSTIC_PREFIX))
 
 
-def _entries(seen: pd.Series) -> tuple[Entry, ...]:
-    def change(before: str, after: str, decimals: int) -> Entry:
+def _entries(seen: pd.Series) -> tuple[TableEntry, ...]:
+    def change(before: str, after: str, decimals: int) -> TableEntry:
         text = f"{number(seen[before], decimals)} → {number(seen[after], decimals)}"
-        return Entry(text, sort=seen[after])
+        return TableEntry(text, sort=seen[after])
 
     return (
         change("entropy_softened", "entropy_simplified", 2),
         change("top1_raw", "top1_simplified", 1),
         *(
-            Entry(number(seen[name], 3), sort=seen[name])
+            TableEntry(number(seen[name], 3), sort=seen[name])
             for name in ("kl_softened_simplified", "kl_simplified_student")
         ),
     )

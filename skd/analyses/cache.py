@@ -17,9 +17,9 @@ import numpy as np
 
 from skd.analyses.records import (
     Analysis,
-    Example,
     Measures,
     RunMeasures,
+    SimplifierExample,
     analysis_path,
     arrays_path,
     read_analysis,
@@ -30,13 +30,13 @@ from skd.common.frozen import canonical, digest
 from skd.study.spec import DatasetSpec
 
 # Raise a kind's number when its values change.
-VERSIONS = {"measures": 1, "correlation": 1, "labels": 1, "embedding": 1, "example": 1}
+KIND_VERSIONS = {"measures": 1, "correlation": 1, "labels": 1, "embedding": 1, "example": 1}
 
-Found = TypeVar("Found", bound=Measures)
+MeasuresType = TypeVar("Found", bound=Measures)
 
 
 @dataclass
-class Cache:
+class AnalysisCache:
     """Earlier findings about one data set, and the arrays that this analysis refers to.
 
     Attributes:
@@ -47,12 +47,12 @@ class Cache:
     """
 
     dataset: DatasetSpec
-    earlier: Analysis | None = None
+    previous: Analysis | None = None
     old: dict[str, np.ndarray] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, results: Path, study: str, dataset: DatasetSpec) -> Cache:
+    def read(cls, results: Path, study: str, dataset: DatasetSpec) -> AnalysisCache:
         """Return what is left of the study's last analysis; nothing where its files are damaged."""
         earlier = read_analysis(analysis_path(results, study))
         if earlier is not None and earlier.dataset != dataset:
@@ -61,7 +61,7 @@ class Cache:
 
     def key(self, kind: str, *sources: Any) -> str:
         """Return the key of a finding of some kind about plain data, digests above all."""
-        return f"{kind}/{digest([kind, VERSIONS[kind], canonical(self.dataset), *sources])}"
+        return f"{kind}/{digest([kind, KIND_VERSIONS[kind], canonical(self.dataset), *sources])}"
 
     def array(self, key: str, make: Callable[[], np.ndarray]) -> str:
         """Have an array under its key, made now if it is not there; return the key."""
@@ -76,15 +76,15 @@ class Cache:
 
     def run(self, identity: str, source: str) -> RunMeasures | None:
         """Return a run's measures if they were taken on this source."""
-        return _of(source, self.earlier.runs.get(identity)) if self.earlier else None
+        return _of(source, self.previous.runs.get(identity)) if self.previous else None
 
     def teacher(self, identity: str, source: str) -> Measures | None:
         """Return a teacher's measures if they were taken on this source."""
-        return _of(source, self.earlier.teachers.get(identity)) if self.earlier else None
+        return _of(source, self.previous.teachers.get(identity)) if self.previous else None
 
-    def example(self, images: str) -> Example | None:
+    def example(self, images: str) -> SimplifierExample | None:
         """Return the example whose images have this key, and its arrays with it."""
-        for found in self.earlier.examples if self.earlier else ():
+        for found in self.previous.examples if self.previous else ():
             keys = {found.images, found.raw, found.softened, found.simplified, found.student}
             if found.images == images and keys <= self.old.keys():
                 self.arrays |= {key: self.old[key] for key in keys}
@@ -92,7 +92,7 @@ class Cache:
         return None
 
 
-def write(analysis: Analysis, arrays: dict[str, np.ndarray], results: Path) -> Path:
+def write_analysis(analysis: Analysis, arrays: dict[str, np.ndarray], results: Path) -> Path:
     """Write an analysis and its arrays, always the same bytes; return where the former is."""
     packed = io.BytesIO()
     np.savez_compressed(packed, **{key: arrays[key] for key in sorted(arrays)})
@@ -102,5 +102,5 @@ def write(analysis: Analysis, arrays: dict[str, np.ndarray], results: Path) -> P
     return path
 
 
-def _of(source: str, found: Found | None) -> Found | None:
+def _of(source: str, found: MeasuresType | None) -> MeasuresType | None:
     return found if found is not None and found.source == source else None

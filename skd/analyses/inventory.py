@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from skd.analyses.sources import Stored, UnusableError, stored_run, stored_teacher
+from skd.analyses.stored_networks import StoredNetwork, UnusableError, stored_run, stored_teacher
 from skd.store.store import Store
 from skd.study.expansion import Cell, Expansion
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # Shows how far it is; is given what is gone through, and its name.
-Track = Callable[[Iterable[Any], str], Iterable[Any]]
+ProgressTracker = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
-class First(Generic[T]):
+class FirstResult(Generic[T]):
     """What was found, in which run of which seed."""
 
     seed: int
-    run: Stored
+    run: StoredNetwork
     found: T
 
 
-class Stock:
+class Inventory:
     """A study's finished runs and its teachers at hand.
 
     Attributes:
@@ -44,8 +44,8 @@ class Stock:
     def __init__(self, expansion: Expansion, store: Store) -> None:
         self.expansion, self.store = expansion, store
         self._reasons: dict[str, list[str]] = {}
-        self._runs: dict[str, Stored | None] = {}
-        self.teachers: dict[str, Stored] = {}
+        self._runs: dict[str, StoredNetwork | None] = {}
+        self.teachers: dict[str, StoredNetwork] = {}
         self.teacher_logits: dict[str, np.ndarray] = {}
         for node in expansion.teachers:
             try:
@@ -63,9 +63,9 @@ class Stock:
         Raises:
             DataError: it is not at hand.
         """
-        from skd.data import load
+        from skd.data import load_dataset
 
-        return load(self.expansion.dataset)
+        return load_dataset(self.expansion.dataset)
 
     @property
     def labels(self) -> np.ndarray:
@@ -76,11 +76,11 @@ class Stock:
         """Return some test images as an evaluation sees them, (P, 3, S, S) uint8."""
         import torch
 
-        from skd.data import test_pixels
+        from skd.data import load_evaluation_pixels
 
-        return test_pixels(self.images, torch.from_numpy(places)).numpy()
+        return load_evaluation_pixels(self.images, torch.from_numpy(places)).numpy()
 
-    def logits(self, stored: Stored) -> np.ndarray:
+    def logits(self, stored: StoredNetwork) -> np.ndarray:
         """Return test logits of the study's images and classes, (M, C) float64.
 
         Raises:
@@ -89,7 +89,7 @@ class Stock:
         facts = self.expansion.images
         return stored.logits(facts.test_images, facts.classes)
 
-    def finished(self, cell: Cell) -> Iterator[tuple[int, Stored]]:
+    def finished(self, cell: Cell) -> Iterator[tuple[int, StoredNetwork]]:
         """Yield a cell's finished runs with their seeds, which rise."""
         for seed, identity in sorted(cell.runs.items()):
             if identity not in self._runs:
@@ -101,7 +101,7 @@ class Stock:
             if (run := self._runs[identity]) is not None:
                 yield seed, run
 
-    def altered(self, track: Track) -> dict[str, tuple[str, ...]]:
+    def altered(self, track: ProgressTracker) -> dict[str, tuple[str, ...]]:
         """Return the files of runs and teachers that are not those recorded, by identity."""
         runs = {run.id: run for cell in self.expansion.cells for _, run in self.finished(cell)}
         found: dict[str, tuple[str, ...]] = {}
@@ -110,7 +110,9 @@ class Stock:
                 found[stored.id] = (*found.get(stored.id, ()), *names)
         return found
 
-    def first(self, cell: Cell, find: Callable[[int, Stored], T | None]) -> First[T] | None:
+    def first(
+        self, cell: Cell, find: Callable[[int, StoredNetwork], T | None]
+    ) -> FirstResult[T] | None:
         """Return what the first of a cell's finished runs tells that tells anything.
 
         Args:
@@ -125,7 +127,7 @@ class Stock:
                 self.skip(run.id, error)
                 continue
             if found is not None:
-                return First(seed, run, found)
+                return FirstResult(seed, run, found)
         return None
 
     @property

@@ -10,7 +10,7 @@ from scipy.special import log_softmax
 BINS = 15
 
 
-def measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def logit_measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """Return accuracy, likelihood and calibration.
 
     Args:
@@ -37,7 +37,7 @@ def measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def beside_teacher(logits: np.ndarray, teacher_logits: np.ndarray) -> dict[str, float]:
+def teacher_agreement(logits: np.ndarray, teacher_logits: np.ndarray) -> dict[str, float]:
     """Return how near a student's logits (M, C) are to its teacher's, (M, C).
 
     Returns:

@@ -11,15 +11,15 @@ import numpy as np
 from pydantic import Field
 
 from skd.common.files import read_json
-from skd.common.frozen import Frozen
+from skd.common.frozen import FrozenModel
 from skd.study.spec import DatasetSpec
 
 # The methods that are shown side by side, each with a panel or a line, where the study has them.
-FEATURES = ("student", "kd", "skd")
+FEATURE_METHODS = ("student", "kd", "skd")
 Bin = tuple[int, float | None, float | None]
 
 
-class Possible(Frozen):
+class MeasureBounds(FrozenModel):
     """Lowest and highest of what logits may have been measured as before they were rounded."""
 
     top1: tuple[float, float]
@@ -27,7 +27,7 @@ class Possible(Frozen):
     loss: tuple[float, float] = Field(description="nats")
 
 
-class Measures(Frozen):
+class Measures(FrozenModel):
     """Of one network's test logits. Accuracies and confidences are percentages."""
 
     top1: float
@@ -41,7 +41,7 @@ class Measures(Frozen):
     )
     source: str = Field(description="digest of what it was measured on")
     logits: str | None = Field(None, description="SHA-256 of the logits; none in older files")
-    possible: Possible | None = Field(None, description="likewise")
+    possible: MeasureBounds | None = Field(None, description="likewise")
 
 
 class RunMeasures(Measures):
@@ -51,7 +51,7 @@ class RunMeasures(Measures):
     teacher_kl: float | None = Field(None, description="mean KL(teacher ‖ student) at T = 1, nats")
 
 
-class Panel(Frozen):
+class EmbeddingPanel(FrozenModel):
     """One network's t-SNE."""
 
     what: str = Field(description="'teacher', or the method")
@@ -60,14 +60,14 @@ class Panel(Frozen):
     key: str = Field(description="(P, 2) float32: mean 0, largest coordinate 1")
 
 
-class Embedding(Frozen):
+class Embedding(FrozenModel):
     """One pair's panels, over the same test images."""
 
     labels: str = Field(description="key of the images' classes, (P,) int64")
-    panels: tuple[Panel, ...]
+    panels: tuple[EmbeddingPanel, ...]
 
 
-class Example(Frozen):
+class SimplifierExample(FrozenModel):
     """What one run's simplifier makes of E = 4 test images (fewer of a smaller batch).
 
     Keys of probabilities (E, C) float32, and of the images (E, 3, H, W) uint8.
@@ -87,7 +87,7 @@ class Example(Frozen):
     student: str = Field(description="of the student's logits")
 
 
-class Analysis(Frozen):
+class Analysis(FrozenModel):
     """The file. Arrays are in ``analysis.npz``, by the keys named here."""
 
     version: Literal[1] = 1
@@ -101,7 +101,7 @@ class Analysis(Frozen):
         "the correlation between classes' logits, (C, C) float32"
     )
     embeddings: dict[str, Embedding] = Field(description="by pair, TEACHER--STUDENT")
-    examples: tuple[Example, ...]
+    examples: tuple[SimplifierExample, ...]
     skipped: dict[str, str] = Field(
         description="why something of a run or teacher is missing, by identity"
     )

@@ -15,33 +15,33 @@ from typing import Any, get_args
 import torch
 from pydantic import ValidationError
 
-from skd.authoring.parts import undeclared_mixing
+from skd.authoring.image_mixing import undeclared_mixing
 from skd.authoring.trial import (
-    DATASET,
-    STEPS,
+    TRIAL_DATASET,
+    TRIAL_STEPS,
     GuardedTeacher,
-    alone,
     make_teacher,
-    parameters_of,
-    same_end,
+    run_trial,
+    same_final_state,
     same_student,
     same_tensors,
-    train,
+    student_only_trial,
+    trial_parameters,
     trial_spec,
 )
-from skd.data import facts
-from skd.expansion.dry_run import misfit
+from skd.data import dataset_facts
+from skd.expansion.dry_run import fit_problem
 from skd.losses.discovery import term_class, term_classes
-from skd.losses.methods import SIMPLIFIER, resolve
-from skd.losses.objective import trainable
+from skd.losses.methods import SIMPLIFIER, resolve_method
+from skd.losses.objective import trainable_parameters
 from skd.losses.term import TermSettings
-from skd.study.sheet import Method
+from skd.study.sheet import SheetMethod
 from skd.study.spec import MethodSpec, RunSpec
 
 Pairs = tuple[tuple[str, str], ...]
 
 # Teacher and student: each family on each side, with equal and with unequal numbers of stages.
-PAIRS = (
+TRIAL_PAIRS = (
     ("wrn_16_1", "resnet8"),
     ("resnet8", "ShuffleV1"),
     ("ShuffleV1", "ShuffleV2"),
@@ -70,7 +70,7 @@ class Finding:
         return ("yellow", "refused") if self.refused else ("green", "ok")
 
 
-def check_baseline(name: str) -> Iterator[tuple[str, Finding]]:
+def check_contract(name: str) -> Iterator[tuple[str, Finding]]:
     """Yield (method, finding) for a term, alone and combined with SKD, or for any method or sum.
 
     A term that reads logits is combined as SKD's own loss, on simplified logits.
@@ -78,26 +78,26 @@ def check_baseline(name: str) -> Iterator[tuple[str, Finding]]:
     Raises:
         StudyError: no such method; names the allowed ones.
     """
-    methods = [Method(name=name)]
+    methods = [SheetMethod(name=name)]
     if name in term_classes():
         methods.append(with_simplifier(name))
     for method in methods:
-        for finding in check_method(resolve(method, {})):
+        for finding in check_method(resolve_method(method, {})):
             yield method.name, finding
     if name in term_classes():
-        for finding in check_settings(name):
+        for finding in check_term_settings(name):
             yield name, finding
 
 
-def with_simplifier(name: str) -> Method:
+def with_simplifier(name: str) -> SheetMethod:
     """Return a term combined with SKD: on simplified logits if it reads any, else beside SKD."""
     if "teacher_logits" not in term_class(name).needs:
-        return Method(name=f"skd+{name}")
+        return SheetMethod(name=f"skd+{name}")
     seen = {"term": name, "teacher": "simplified"}
-    return Method(name=f"skd-{name}", terms=(seen,), simplifier={})
+    return SheetMethod(name=f"skd-{name}", terms=(seen,), simplifier={})
 
 
-def check_method(method: MethodSpec, pairs: Pairs = PAIRS) -> Iterator[Finding]:
+def check_method(method: MethodSpec, pairs: Pairs = TRIAL_PAIRS) -> Iterator[Finding]:
     """Yield what a method keeps and breaks on each pair of networks.
 
     On each: finite losses, gradients in exactly the modules that train, an untouched teacher, the
@@ -109,7 +109,7 @@ def check_method(method: MethodSpec, pairs: Pairs = PAIRS) -> Iterator[Finding]:
     for teacher, student in pairs:
         spec = trial_spec(method, teacher, student)
         subject = f"{teacher} → {student}"
-        if reason := misfit(spec, facts(DATASET)):
+        if reason := fit_problem(spec, dataset_facts(TRIAL_DATASET)):
             yield Finding(subject, "fits", refused=reason)
             continue
         checks = {"two steps": _two_steps}
@@ -124,7 +124,7 @@ def check_method(method: MethodSpec, pairs: Pairs = PAIRS) -> Iterator[Finding]:
         yield Finding("all pairs", "fits", problem="it fits none of the pairs")
 
 
-def check_settings(name: str, pairs: Pairs = PAIRS) -> Iterator[Finding]:
+def check_term_settings(name: str, pairs: Pairs = TRIAL_PAIRS) -> Iterator[Finding]:
     """Yield whether each own setting of a term has a default, a description and an effect."""
     term = term_class(name)
     for field, info in term.Settings.model_fields.items():
@@ -153,16 +153,16 @@ def _or_error(check: Callable[[RunSpec], str], spec: RunSpec) -> str:
 def _two_steps(spec: RunSpec) -> str:
     teacher = make_teacher(spec)
     before = copy.deepcopy(teacher.state_dict()) if teacher else {}
-    trial = train(spec, teacher)
-    control, training, problems = alone(spec.network), trial.training, []
+    trial = run_trial(spec, teacher)
+    control, training, problems = student_only_trial(spec.network), trial.training, []
     for name, value in training.sums.items():
         if not math.isfinite(value.item()):
             problems.append(f"{name} is not finite")
-    trained = {id(parameter) for parameter in trainable(training.student)}
-    trained |= {id(parameter) for parameter in trainable(training.objective)}
-    for name, parameter in parameters_of(training).items():
-        if trial.reached[name] != (id(parameter) in trained):
-            problems.append(f"{name}: {'a' if trial.reached[name] else 'no'} gradient")
+    trained = {id(parameter) for parameter in trainable_parameters(training.student)}
+    trained |= {id(parameter) for parameter in trainable_parameters(training.objective)}
+    for name, parameter in trial_parameters(training).items():
+        if trial.gradient_reached[name] != (id(parameter) in trained):
+            problems.append(f"{name}: {'a' if trial.gradient_reached[name] else 'no'} gradient")
     for name, teaches in trial.teaching.items():
         if not teaches and name != SIMPLIFIER:  # whose own loss is not the student's
             problems.append(f"the loss {name} has no gradient for the student")
@@ -182,30 +182,34 @@ def _two_steps(spec: RunSpec) -> str:
 
 
 def _repeats(spec: RunSpec) -> str:
-    plain = train(spec, make_teacher(spec))
+    plain = run_trial(spec, make_teacher(spec))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(12345)
         state = torch.get_rng_state()
-        again = train(spec, make_teacher(spec))
+        again = run_trial(spec, make_teacher(spec))
         drew = not torch.equal(state, torch.get_rng_state())
     if drew:
         return "it draws from torch's global generator, not from batch.draws"
-    return "" if same_end(plain, again) else "a second run ends with other bits"
+    return "" if same_final_state(plain, again) else "a second run ends with other bits"
 
 
 def _resumes(spec: RunSpec) -> str:
-    plain = train(spec, make_teacher(spec))
-    resumed = train(spec, make_teacher(spec), plain.after_first, steps=STEPS - 1)
+    plain = run_trial(spec, make_teacher(spec))
+    resumed = run_trial(
+        spec, make_teacher(spec), plain.state_after_first_step, steps=TRIAL_STEPS - 1
+    )
     said = "resumed after the first step, it ends with other bits: is all its state in buffers?"
-    return "" if same_end(plain, resumed) else said
+    return "" if same_final_state(plain, resumed) else said
 
 
 def _reads_epoch(spec: RunSpec) -> str:
     """A step recorded in one epoch is replayed in those of the same phase."""
-    plain = train(spec, make_teacher(spec))
-    phase = plain.training.objective.phase
+    plain = run_trial(spec, make_teacher(spec))
+    phase = plain.training.objective.graph_key
     later = next((epoch for epoch in range(2, 1000) if phase(epoch) == phase(1)), None)
-    if later is None or same_end(plain, train(spec, make_teacher(spec), shown_epoch=later)):
+    if later is None or same_final_state(
+        plain, run_trial(spec, make_teacher(spec), shown_epoch=later)
+    ):
         return ""
     return "its loss depends on the batch's epoch: say so by `reads_epoch = True` in the class"
 
@@ -220,25 +224,25 @@ def _reads(spec: RunSpec) -> str:
     if teacher is None:
         return ""
     needs = {need for term in spec.method.terms for need in term_class(term.term).needs}
-    plain, guarded = train(spec, teacher), train(spec, GuardedTeacher(teacher, needs))
-    same = same_end(plain, guarded)
+    plain, guarded = run_trial(spec, teacher), run_trial(spec, GuardedTeacher(teacher, needs))
+    same = same_final_state(plain, guarded)
     return "" if same else f"it reads more of the teacher than its needs: {sorted(needs)}"
 
 
 def _has_effect(name: str, field: str, pairs: Pairs) -> bool:
     """Return whether some other value of a setting changes what two steps make of a student."""
-    default = resolve(Method(name=name), {})
+    default = resolve_method(SheetMethod(name=name), {})
     for teacher, student in pairs:
         plain = trial_spec(default, teacher, student)
-        if misfit(plain, facts(DATASET)):
+        if fit_problem(plain, dataset_facts(TRIAL_DATASET)):
             continue
-        expected = train(plain, make_teacher(plain))
+        expected = run_trial(plain, make_teacher(plain))
         for value in _other_values(term_class(name).Settings, field):
-            changed = resolve(Method(name=name, settings={name: {field: value}}), {})
+            changed = resolve_method(SheetMethod(name=name, settings={name: {field: value}}), {})
             spec = trial_spec(changed, teacher, student)
-            if misfit(spec, facts(DATASET)):
+            if fit_problem(spec, dataset_facts(TRIAL_DATASET)):
                 return True  # it decided whether the pair fits
-            if not same_student(expected, train(spec, make_teacher(spec))):
+            if not same_student(expected, run_trial(spec, make_teacher(spec))):
                 return True
     return False
 

@@ -9,7 +9,7 @@ from string import Template
 
 from skd.common.errors import SkdError
 from skd.common.files import write_atomically
-from skd.common.names import LONGEST_NAME
+from skd.common.names import MAX_NAME_LENGTH
 from skd.common.project import ROOT
 
 SKELETONS = Path(__file__).with_name("skeleton")
@@ -19,7 +19,7 @@ class BaselineNameError(SkdError, ValueError):
     """A name that no baseline can have. The message says why."""
 
 
-def new_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
+def write_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
     """Write ``baselines/NAME.py`` and ``tests/test_NAME.py``; return their paths.
 
     Args:
@@ -34,9 +34,9 @@ def new_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
         raise BaselineNameError(
             f"'{name}': a baseline is named as its file: small letters, digits, _, a letter first"
         )
-    if len(name) > LONGEST_NAME:
+    if len(name) > MAX_NAME_LENGTH:
         raise BaselineNameError(
-            f"'{name[:20]}…': a method's name has at most {LONGEST_NAME} letters"
+            f"'{name[:20]}…': a method's name has at most {MAX_NAME_LENGTH} letters"
         )
     if name in taken:
         raise BaselineNameError(f"there is a method '{name}' already; choose another name")

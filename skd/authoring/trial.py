@@ -15,25 +15,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from skd.data import load
-from skd.losses.methods import needs_teacher, resolve
-from skd.losses.objective import Losses, trainable
+from skd.data import load_dataset
+from skd.losses.methods import needs_teacher, resolve_method
+from skd.losses.objective import Losses, trainable_parameters
 from skd.models import FeatureNetwork, Outputs, build_model
 from skd.randomness import seeded
-from skd.study.sheet import Method
+from skd.study.sheet import SheetMethod
 from skd.study.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec
 from skd.training.execution import Execution
 from skd.training.loop import Training
-from skd.training.resources import Material
+from skd.training.resources import DeviceDataset
 from skd.training.teacher import LiveTeacher
 
-DATASET = DatasetSpec(name="digits", train_limit=16)
-RECIPE = Recipe(epochs=2, batch_size=8)
-STEPS = 2
+TRIAL_DATASET = DatasetSpec(name="digits", train_limit=16)
+TRIAL_RECIPE = Recipe(epochs=2, batch_size=8)
+TRIAL_STEPS = 2
 
 
 @dataclass(frozen=True)
-class Trial:
+class MethodTrial:
     """What a few steps left behind.
 
     Attributes:
@@ -48,8 +48,8 @@ class Trial:
     training: Training
     first_weights: dict[str, Tensor]
     views: list[Tensor]
-    after_first: dict[str, Any]
-    reached: dict[str, bool]
+    state_after_first_step: dict[str, Any]
+    gradient_reached: dict[str, bool]
     teaching: dict[str, bool]
 
 
@@ -59,13 +59,13 @@ class _Stop(Exception):  # noqa: N818  a signal, not an error
 
 def trial_spec(method: MethodSpec, teacher: str, student: str) -> RunSpec:
     """Return the run of a method on two networks, given by name."""
-    taught = ImportedTeacher(network=teacher, dataset=DATASET, sha256="made up")
+    taught = ImportedTeacher(network=teacher, dataset=TRIAL_DATASET, sha256="made up")
     return RunSpec(
-        dataset=DATASET,
+        dataset=TRIAL_DATASET,
         network=student,
         teacher=taught if needs_teacher(method) else None,
         method=method,
-        recipe=RECIPE,
+        recipe=TRIAL_RECIPE,
         seed=0,
     )
 
@@ -83,7 +83,7 @@ def made_up_network(name: str) -> FeatureNetwork:
 
     At PyTorch's start some families' logits are all 0.
     """
-    images = load(DATASET)
+    images = load_dataset(TRIAL_DATASET)
     with seeded(1, "teacher"), torch.no_grad():
         network = build_model(name, images.num_classes)
         for _ in range(5):
@@ -114,20 +114,20 @@ class GuardedTeacher(nn.Module):
         return replace(shown, **hidden)
 
 
-def train(
+def run_trial(
     spec: RunSpec,
     teacher: nn.Module | None,
     state: dict[str, Any] | None = None,
-    steps: int = STEPS,
+    steps: int = TRIAL_STEPS,
     shown_epoch: int | None = None,
-) -> Trial:
+) -> MethodTrial:
     """Train some steps of the first epoch, from a state or from the start.
 
     The losses see another epoch's number, if one is given.
     """
     training = Training(
         spec,
-        Material(load(DATASET), torch.device("cpu")),
+        DeviceDataset(load_dataset(TRIAL_DATASET), torch.device("cpu")),
         None if teacher is None else LiveTeacher(teacher),
         Execution(device="cpu", threads=torch.get_num_threads()),
     )
@@ -136,7 +136,7 @@ def train(
         training.load_state(copy.deepcopy(state))
     views: list[Tensor] = []
     states: list[dict[str, Any]] = []
-    reached = dict.fromkeys(parameters_of(training), False)
+    reached = dict.fromkeys(trial_parameters(training), False)
     make_batch = training.views.batch
 
     def seen_batch(*arguments: Any) -> Tensor:
@@ -145,13 +145,13 @@ def train(
 
     def after_step(training: Training) -> None:
         states.append(copy.deepcopy(training.state()))
-        for name, parameter in parameters_of(training).items():
+        for name, parameter in trial_parameters(training).items():
             reached[name] |= parameter.grad is not None and bool(parameter.grad.any())
         if len(states) == steps:
             raise _Stop
 
     def after_losses(_objective: nn.Module, _batch: Any, losses: Losses) -> None:
-        weights = trainable(training.student)
+        weights = trainable_parameters(training.student)
         for name, value in losses.parts.items():
             found = [None]
             if value.requires_grad:
@@ -167,16 +167,18 @@ def train(
     training.objective.register_forward_hook(after_losses)
     with contextlib.suppress(_Stop):
         training.run_epoch(after_step)
-    return Trial(training, first_weights, views, states[0], reached, teaching)
+    return MethodTrial(training, first_weights, views, states[0], reached, teaching)
 
 
 @cache
-def alone(student: str) -> Trial:
+def student_only_trial(student: str) -> MethodTrial:
     """Return the trial of a student without a teacher."""
-    return train(trial_spec(resolve(Method(name="student"), {}), student, student), None)
+    return run_trial(
+        trial_spec(resolve_method(SheetMethod(name="student"), {}), student, student), None
+    )
 
 
-def parameters_of(training: Training) -> dict[str, nn.Parameter]:
+def trial_parameters(training: Training) -> dict[str, nn.Parameter]:
     """Return the student's and the losses' parameters, trained or not, by name."""
     parts = {"student": training.student, "objective": training.objective}
     return {
@@ -186,14 +188,14 @@ def parameters_of(training: Training) -> dict[str, nn.Parameter]:
     }
 
 
-def same_end(one: Trial, other: Trial) -> bool:
+def same_final_state(one: MethodTrial, other: MethodTrial) -> bool:
     """Return whether two trials end with the same bits: weights, buffers, the epoch's losses."""
     parts = ("student", "objective", "sums")
     a, b = one.training.state(), other.training.state()
     return all(same_tensors(a[part], b[part]) for part in parts)
 
 
-def same_student(one: Trial, other: Trial) -> bool:
+def same_student(one: MethodTrial, other: MethodTrial) -> bool:
     """Return whether two trials end with the same bits in the student."""
     students = (trial.training.student.state_dict() for trial in (one, other))
     return same_tensors(*students)

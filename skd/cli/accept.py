@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from skd.cli.lookup import look_up
-from skd.cli.options import RESULTS, Results, Study
-from skd.code.accepted import Acceptance, accepted_path, add_accepted
+from skd.cli.options import DEFAULT_RESULTS, ResultsOption, StudyArgument
+from skd.cli.results_folder import open_study
+from skd.code.accepted import Acceptance, accepted_path, add_acceptance
 from skd.common.errors import FAILED, SkdError
 from skd.common.files import check_writable
-from skd.provenance.accepting import ChangedRuns, grouped, kinds_of
-from skd.store.stale import Finished, finished_runs
+from skd.provenance.change_groups import ChangedRuns, group_by_changes, group_by_kind
+from skd.store.stale import FinishedRun, finished_runs
 from skd.store.store import Store
 
 
@@ -24,7 +24,7 @@ class NotShownError(SkdError):
 
 
 def accept(
-    study: Study,
+    study: StudyArgument,
     reason: Annotated[
         str | None,
         typer.Option(help="why the numbers stay as they were; then nothing is trained again"),
@@ -33,7 +33,7 @@ def accept(
         int, typer.Option(min=1, help="train so many runs of each kind again; see above")
     ] = 1,
     epochs: Annotated[int, typer.Option(min=1, help="of each, so many of its first epochs")] = 1,
-    results: Results = RESULTS,
+    results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Accept that a change of the code leaves the numbers of finished runs as they were.
 
@@ -47,8 +47,8 @@ def accept(
 
     Exit status: 0 accepted, or nothing to accept; 1 the numbers differ; 2 it cannot be shown here.
     """
-    expansion, store = look_up(study, results), Store(results)
-    groups = grouped(finished_runs(expansion, store))
+    expansion, store = open_study(study, results), Store(results)
+    groups = group_by_changes(finished_runs(expansion, store))
     if not groups:
         print(f"no finished run of {expansion.study} is known to be trained by other code")
         return
@@ -58,7 +58,7 @@ def accept(
     shown = [[] if reason else _trained_again(group, store, runs, epochs) for group in groups]
     which = "epoch" if epochs == 1 else f"{epochs} epochs"
     for group, again in zip(groups, shown, strict=True):
-        path = add_accepted(
+        path = add_acceptance(
             Acceptance(
                 changes=group.changes,
                 why=reason or f"the first {which}, trained again: the same bits",
@@ -69,27 +69,29 @@ def accept(
     print(f"accepted; commit {path.name} with the change: {path}")
 
 
-def _trained_again(group: ChangedRuns, store: Store, runs: int, epochs: int) -> Sequence[Finished]:
+def _trained_again(
+    group: ChangedRuns, store: Store, runs: int, epochs: int
+) -> Sequence[FinishedRun]:
     """Return the runs that were trained again to the same bits.
 
     Raises:
         NotShownError: no run of some kind can be trained again here.
         Exit: the numbers are other ones.
     """
-    from skd.training.resources import Materials
-    from skd.training.retraining import differing_epoch, why_not_again
+    from skd.training.resources import Resources
+    from skd.training.retraining import first_differing_epoch, retraining_problem
 
-    sample: list[Finished] = []
-    for kind in kinds_of(group.runs):
-        reasons = [why_not_again(run, store) for run in kind]
+    sample: list[FinishedRun] = []
+    for kind in group_by_kind(group.runs):
+        reasons = [retraining_problem(run, store) for run in kind]
         able = [run for run, why in zip(kind, reasons, strict=True) if why is None]
         if not able:
             raise NotShownError(_not_shown(kind[0], reasons[0]))
         sample += able[:runs]
-    materials, differing = Materials(), 0
+    materials, differing = Resources(), 0
     for run in sample:
         try:
-            epoch = differing_epoch(run, store, materials, epochs)
+            epoch = first_differing_epoch(run, store, materials, epochs)
         except SkdError as error:
             raise NotShownError(_not_shown(run, error)) from error
         said = "the same bits" if epoch is None else f"OTHER NUMBERS in epoch {epoch}"
@@ -105,13 +107,13 @@ def _trained_again(group: ChangedRuns, store: Store, runs: int, epochs: int) -> 
     return sample
 
 
-def _not_shown(run: Finished, why: object) -> str:
+def _not_shown(run: FinishedRun, why: object) -> str:
     return (
         f"{run.label} cannot be trained again here ({why}): make that possible, or give a --reason"
     )
 
 
-def _machine(run: Finished) -> str:
+def _machine(run: FinishedRun) -> str:
     record = run.entry.record()
     kind = "gpu" if record.execution.get("device") == "cuda" else "cpu"
     where = record.environment

@@ -8,27 +8,27 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 
-from skd.analyses.checks import check_stored
-from skd.analyses.records import FEATURES, analysis_path
-from skd.analyses.study import analyse as analyse_study
-from skd.cli.lookup import require_results
-from skd.cli.options import RESULTS, Results, Study
+from skd.analyses.analyse import analyse_study
+from skd.analyses.consistency import check_store
+from skd.analyses.records import FEATURE_METHODS, analysis_path
+from skd.cli.options import DEFAULT_RESULTS, ResultsOption, StudyArgument
+from skd.cli.results_folder import require_results
 from skd.common.errors import suggest
 from skd.common.files import check_writable
-from skd.common.terminal import PlainConsole, description, printable
+from skd.common.terminal import PlainConsole, description_column, printable
 from skd.store.store import Store
 from skd.study.expansion import load_expansion
 from skd.study.sheet_files import StudyError
 
 
 def analyse(
-    study: Study,
-    results: Results = RESULTS,
+    study: StudyArgument,
+    results: ResultsOption = DEFAULT_RESULTS,
     features: Annotated[
         list[str] | None,
         typer.Option(
             help="t-SNE of this method's features beside the teacher's; may be repeated "
-            f"(default: {', '.join(FEATURES)})"
+            f"(default: {', '.join(FEATURE_METHODS)})"
         ),
     ] = None,
 ) -> None:
@@ -43,19 +43,19 @@ def analyse(
             raise StudyError(f"unknown method '{method}'{suggest(method, expansion.methods)}")
     check_writable(analysis_path(results, expansion.study))
     shown = sys.stderr.isatty()
-    columns = description(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    columns = description_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
     screen = PlainConsole(stderr=True)
     with Progress(*columns, console=screen, transient=True, disable=not shown) as progress:
         analysis = analyse_study(
             expansion,
             results,
-            features or FEATURES,
+            features or FEATURE_METHODS,
             lambda items, title: progress.track(items, description=title),
         )
     print(f"{len(analysis.runs)} runs analysed: {analysis_path(results, analysis.study)}")
     for identity, reason in analysis.skipped.items():
         print(printable(f"skipped {identity}: {reason}"), file=sys.stderr)
-    checks = check_stored(analysis, expansion, Store(results))
+    checks = check_store(analysis, expansion, Store(results))
     for line in checks.lines(expansion):
         print(printable(f"CONTRADICTED {line}"), file=sys.stderr)
     if checks.unchecked:

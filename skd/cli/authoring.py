@@ -14,7 +14,7 @@ def new_baseline(
     name: Annotated[str, typer.Argument(help="of the new file in baselines/, and of the method")],
 ) -> None:
     """Write a working baseline and its test, to be made into a rule."""
-    from skd.authoring.scaffold import new_baseline as write
+    from skd.authoring.scaffold import write_baseline as write
     from skd.losses.methods import CROSS_ENTROPY, SIMPLIFIER, method_names
 
     for path in write(name, [*method_names(), CROSS_ENTROPY, SIMPLIFIER]):
@@ -29,7 +29,7 @@ def check_baseline(
     """Try a baseline on every architecture family: does it keep what every method must keep?"""
     import torch
 
-    from skd.authoring.contract import check_baseline as check
+    from skd.authoring.contract import check_contract as check
 
     torch.set_num_threads(1)
     console, problems = PlainConsole(), 0

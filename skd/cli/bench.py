@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from benchmarks import tables
-from benchmarks.cases import Options, cases_of
-from benchmarks.comparing import with_case, with_views
-from benchmarks.limits import TimeLimit
-from benchmarks.progress import progress
-from benchmarks.results import Comparison, write
-from benchmarks.running import Plan, groups_of, run_case
-from benchmarks.sides import LIVE, MDISTILLER, OURS, PLAIN, SIDES
-from benchmarks.variants import DEFAULT, VARIANTS, product_choice, variant_of
-from skd.cli.options import writable
+from benchmarks.case_runner import MeasurementPlan, measurement_groups, run_case
+from benchmarks.cases import SideOptions, select_cases
+from benchmarks.collect import add_case, add_views_cost
+from benchmarks.progress_bar import show_progress
+from benchmarks.results import BenchmarkResult, write_benchmark
+from benchmarks.side_names import LIVE, MDISTILLER, OURS, PLAIN, SIDES
+from benchmarks.time_limit import TimeLimit
+from benchmarks.variants import DEFAULT_VARIANT, VARIANTS, train_choice, variant_named
+from skd.cli.options import check_writable_option
 from skd.common import bounds
 from skd.common.errors import FAILED, INTERRUPTED, UnknownNameError
 from skd.common.terminal import PlainConsole
@@ -30,9 +30,9 @@ from skd.study.expansion import load_expansion
 if TYPE_CHECKING:
     from skd.training.execution import Execution
 
-STEPS = {"cpu": 10, "cuda": 200}
+TIMED_STEPS = {"cpu": 10, "cuda": 200}
 EVALUATIONS = {"cpu": 1, "cuda": 3}
-TURN_SECONDS = (
+MAX_TURN_SECONDS = (
     1.0  # of a turn, where there is a bound on the whole: the plain loop's steps are slow
 )
 
@@ -59,7 +59,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help=f"how {OURS} computes its steps: {', '.join(VARIANTS)}; may be repeated (default: "
-            f"{DEFAULT}, and what skd train would choose on this device)"
+            f"{DEFAULT_VARIANT}, and what skd train would choose on this device)"
         ),
     ] = None,
     rounds: Annotated[
@@ -82,7 +82,7 @@ def bench(
     threads: Annotated[
         int | None,
         typer.Option(
-            min=1, callback=bounds.threads, help="CPU threads of each side (default: torch's)"
+            min=1, callback=bounds.check_threads, help="CPU threads of each side (default: torch's)"
         ),
     ] = None,
     minutes: Annotated[
@@ -97,7 +97,7 @@ def bench(
         list[int] | None,
         typer.Option(
             min=1,
-            callback=bounds.lanes,
+            callback=bounds.check_lanes,
             help=f"number of {OURS} runs trained side by side; may be repeated (default: 1)",
         ),
     ] = None,
@@ -105,7 +105,7 @@ def bench(
         int | None,
         typer.Option(
             min=0,
-            callback=bounds.workers,
+            callback=bounds.check_workers,
             help="worker processes of the other sides' loaders (default: one a core, 8 at most; "
             "mdistiller 2)",
         ),
@@ -122,7 +122,10 @@ def bench(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(callback=writable, help="JSON file (default: RESULTS/bench/DEVICE-DATE.json)"),
+        typer.Option(
+            callback=check_writable_option,
+            help="JSON file (default: RESULTS/bench/DEVICE-DATE.json)",
+        ),
     ] = None,
     results: Annotated[Path, typer.Option(help="where runs, teachers and reports are kept")] = Path(
         "results"
@@ -135,15 +138,15 @@ def bench(
     one process, and each takes turns with the plain loop. A side that fails is a
     row with its reason; the exit status is then 1.
     """
-    from skd.training.execution import choose
+    from skd.training.execution import choose_execution
 
     limit = TimeLimit.of_minutes(minutes)
     for name in variant or ():
-        variant_of(name)
-    place = choose(device, threads)
+        variant_named(name)
+    place = choose_execution(device, threads)
     expansion = load_expansion(study, results)
-    cases = cases_of(expansion, pair or (), method or ())
-    options = Options(
+    cases = select_cases(expansion, pair or (), method or ())
+    options = SideOptions(
         device=place.device,
         threads=place.threads,
         workers=workers,
@@ -151,17 +154,17 @@ def bench(
         mdistiller=mdistiller,
         mdistiller_site=mdistiller_site,
     )
-    usual = [DEFAULT, *(product_choice(place, case.steps) for case in cases)]
+    usual = [DEFAULT_VARIANT, *(train_choice(place, case.steps) for case in cases)]
     variants, counts = dict.fromkeys(variant or usual), dict.fromkeys(lanes or [None])
-    groups = groups_of(sides_for(side or (), options), [*variants], [*counts])
-    plan = Plan(
+    groups = measurement_groups(select_sides(side or (), options), [*variants], [*counts])
+    plan = MeasurementPlan(
         rounds=rounds,
-        steps=steps or STEPS[place.device],
+        steps=steps or TIMED_STEPS[place.device],
         warmup=warmup,
         evaluations=evaluations or EVALUATIONS[place.device],
-        turn_seconds=None if minutes is None else TURN_SECONDS,
+        turn_seconds=None if minutes is None else MAX_TURN_SECONDS,
     )
-    made = Comparison(
+    made = BenchmarkResult(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         study=expansion.study,
         dataset=expansion.dataset,
@@ -173,46 +176,48 @@ def bench(
     )
     path = output or default_path(results, made)
     console = PlainConsole()
-    with _ending_on_sigterm(), progress(len(cases) * plan.turns(groups)) as bar:
+    with _ending_on_sigterm(), show_progress(len(cases) * plan.turns(groups)) as bar:
         for number, case in enumerate(cases):
-            bar.begin_case(number * plan.turns(groups))
-            share = limit.without_closing.share(len(cases) - number)
+            bar.set_completed(number * plan.turns(groups))
+            share = limit.before_closing.share(len(cases) - number)
             measured = run_case(case, groups, plan, bar.tell, limit=share)
-            made = with_case(made, case, measured, options, bar, limit)
-            write(made, path)  # what is measured stays, whatever comes next
-        made = with_views(made, cases, options, bar, limit)
-    write(made, path)
+            made = add_case(made, case, measured, options, bar, limit)
+            write_benchmark(made, path)  # what is measured stays, whatever comes next
+        made = add_views_cost(made, cases, options, bar, limit)
+    write_benchmark(made, path)
     shown = [*tables.rows_lines(made.rows, long)]
     if made.teacher_views:
         shown += tables.views_lines(made.teacher_views)
-    for line in [*shown, "", *tables.notes(made), f"written to {path}"]:
+    for line in [*shown, "", *tables.comparison_notes(made), f"written to {path}"]:
         console.print(line, soft_wrap=True)
     if made.failures:
         PlainConsole(stderr=True).print(f"failed: {'; '.join(made.failures)}")
         raise typer.Exit(FAILED)
 
 
-def sides_for(asked: list[str] | tuple[str, ...], options: Options) -> dict[str, Options]:
+def select_sides(
+    names: list[str] | tuple[str, ...], options: SideOptions
+) -> dict[str, SideOptions]:
     """Return the sides with their options, in the order of the first round.
 
     Raises:
         UnknownNameError: no such side; names those there are.
     """
-    for name in asked:
+    for name in names:
         if name not in SIDES:
             raise UnknownNameError("side", name, SIDES)
     usual = [OURS, LIVE, PLAIN, *([MDISTILLER] if options.mdistiller else [])]
-    chosen = [name for name in SIDES if name in (asked or usual)]
+    chosen = [name for name in SIDES if name in (names or usual)]
     live = options.model_copy(update={"teacher": "live"})
     return {name: live if name == LIVE else options for name in chosen}
 
 
-def default_path(results: Path, made: Comparison) -> Path:
+def default_path(results: Path, result: BenchmarkResult) -> Path:
     """Return where a comparison is written: by device and time."""
-    name = made.device_name
-    if made.device == "cpu":
-        name += f" {made.threads} threads"
-    stamp = re.sub(r"[^0-9T]", "", made.made_at.split("+")[0])
+    name = result.device_name
+    if result.device == "cpu":
+        name += f" {result.threads} threads"
+    stamp = re.sub(r"[^0-9T]", "", result.made_at.split("+")[0])
     return results / "bench" / f"{re.sub(r'[^a-z0-9]+', '-', name.lower()).strip('-')}-{stamp}.json"
 
 

@@ -9,19 +9,19 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.arithmetic import alternation, paired_ratio
 from benchmarks.loader_results import (
+    LOADERS,
     OURS,
     REFERENCE,
-    SIDES,
     LoaderComparison,
     LoaderRow,
     Times,
-    notes,
-    table,
+    loader_notes,
+    loader_table,
 )
-from benchmarks.measure import alternation, paired_ratio
-from benchmarks.progress import progress
-from skd.cli.options import writable
+from benchmarks.progress_bar import show_progress
+from skd.cli.options import check_writable_option
 from skd.common import bounds
 from skd.common.files import write_json
 from skd.common.terminal import PlainConsole
@@ -37,7 +37,7 @@ def bench_loader(
         int | None,
         typer.Option(
             min=0,
-            callback=bounds.workers,
+            callback=bounds.check_workers,
             help="loader processes of each side (default: one a core)",
         ),
     ] = None,
@@ -53,40 +53,48 @@ def bench_loader(
         int | None,
         typer.Option(
             min=1,
-            callback=bounds.threads,
+            callback=bounds.check_threads,
             help="CPU threads beside the workers (default: torch's)",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(callback=writable, help="JSON file (default: RESULTS/bench-loader/DATE.json)"),
+        typer.Option(
+            callback=check_writable_option,
+            help="JSON file (default: RESULTS/bench-loader/DATE.json)",
+        ),
     ] = None,
     results: Annotated[Path, typer.Option(help="where runs, teachers and reports are kept")] = Path(
         "results"
     ),
 ) -> None:
     """Compare the speed of our loader of photos with torchvision's reference, in turns."""
-    from benchmarks.loader_sides import Photos, images_per_second, ours, reference
-    from skd.training.execution import choose, environment
+    from benchmarks.sides.photo_loaders import (
+        PhotoRounds,
+        measure_throughput,
+        skd_loader,
+        torchvision_loader,
+    )
+    from skd.training.execution import choose_execution, environment
 
-    place = choose(device, threads)
+    place = choose_execution(device, threads)
     to, known = place.apply(), environment()
     workers = known["cpu_count"] if workers is None else workers
-    photos = Photos(folder, batch, images)
+    photos = PhotoRounds(folder, batch, images)
     # The reference's processes are forked, before there are others.
     sides = {
-        REFERENCE: reference(photos, to, workers),
-        OURS: ours(photos, to, workers),
+        REFERENCE: torchvision_loader(photos, to, workers),
+        OURS: skd_loader(photos, to, workers),
     }
-    found: dict[str, list[float]] = {name: [] for name in SIDES}
-    with progress(len(SIDES) * (rounds + 1)) as bar:
+    found: dict[str, list[float]] = {name: [] for name in LOADERS}
+    with show_progress(len(LOADERS) * (rounds + 1)) as bar:
         for name, side in sides.items():  # starts the processes, and reads the files once
             bar.tell(f"{name}: warming up")
-            images_per_second(side, 0, photos, to)
-        for number, turns in enumerate(alternation(SIDES, rounds), start=1):
+            measure_throughput(side, 0, photos, to)
+        for number, turns in enumerate(alternation(LOADERS, rounds), start=1):
             for name in turns:
                 bar.tell(f"round {number}: {name}")
-                found[name].append(images_per_second(sides[name], number, photos, to))
+                found[name].append(measure_throughput(sides[name], number, photos, to))
     seconds = {name: [1 / rate for rate in rates] for name, rates in found.items()}
     ratio = paired_ratio(seconds[REFERENCE], seconds[OURS])
     made = LoaderComparison(
@@ -101,15 +109,15 @@ def bench_loader(
         batch_size=batch,
         images=photos.images,
         workers=workers,
-        rows=tuple(LoaderRow(side=name, rounds=tuple(found[name])) for name in SIDES),
+        rows=tuple(LoaderRow(side=name, rounds=tuple(found[name])) for name in LOADERS),
         times=Times(value=ratio.value, low=ratio.low, high=ratio.high),
     )
     stamp = made.made_at.split("+")[0].replace(":", "")
     path = output or results / "bench-loader" / f"{stamp}.json"
     write_json(path, made.model_dump(mode="json"))
     console = PlainConsole()
-    console.print(table(made))
-    for line in [*notes(made), f"written to {path}"]:
+    console.print(loader_table(made))
+    for line in [*loader_notes(made), f"written to {path}"]:
         console.print(line, soft_wrap=True)
 
 

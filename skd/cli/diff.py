@@ -15,7 +15,7 @@ from skd.common.errors import FAILED, SkdError, suggest
 from skd.common.terminal import PlainConsole
 
 if TYPE_CHECKING:
-    from report.equivalence.differences import CellDifference, SetDifference
+    from report.diff.differences import CellDifference, SetDifference
 
 Folder = Annotated[Path, typer.Argument(help="a results folder, with runs/ and STUDY/specs.json")]
 
@@ -33,7 +33,7 @@ def diff(
     margin: Annotated[
         float | None,
         typer.Option(
-            min=0, callback=bounds.finite, help="of the verdicts, in points [the report's]"
+            min=0, callback=bounds.check_finite, help="of the verdicts, in points [the report's]"
         ),
     ] = None,
     equivalence: Annotated[
@@ -51,12 +51,12 @@ def diff(
     equivalent, and 1 otherwise: if a cell is not equivalent or undecided, if there is no such cell,
     or if a run that is finished in one folder failed or cannot be read in the other.
     """
-    from report.equivalence.differences import compare_sets
-    from report.equivalence.equivalence import equivalence_of
-    from report.equivalence.equivalence_text import equivalence_shown
-    from report.findings import find
-    from report.statistics.verdicts import MARGIN
-    from skd.provenance.lookup import UNUSABLE, Studies
+    from report.diff.differences import compare_sets
+    from report.diff.equivalence import assess_equivalence
+    from report.diff.equivalence_text import render_equivalence
+    from report.findings import read_findings
+    from report.statistics.verdicts import DEFAULT_MARGIN
+    from skd.provenance.lookup import UNUSABLE, ExpandedStudies
 
     if equivalence is not None and not 0 < equivalence < math.inf:
         raise DiffError(f"--equivalence {equivalence:g}: allowed: a number of points above 0")
@@ -64,7 +64,7 @@ def diff(
     for folder in (a, b):
         if not folder.is_dir():
             raise DiffError(f"{folder} is no folder; give two results folders")
-        sides.append(Studies.of(folder))
+        sides.append(ExpandedStudies.of(folder))
     common = [name for name in sides[0].expansions if name in sides[1].expansions]
     unreadable = sorted({name for side in sides for name in side.unreadable})
     if not common:
@@ -84,13 +84,15 @@ def diff(
     equivalent = study is not None or not unreadable
     for name in [study] if study else common:
         found = [
-            find(side.expansions[name], folder, MARGIN if margin is None else margin)
+            read_findings(
+                side.expansions[name], folder, DEFAULT_MARGIN if margin is None else margin
+            )
             for side, folder in zip(sides, (a, b), strict=True)
         ]
         _show(compare_sets(*found), console)
         if equivalence is not None:
-            tested = equivalence_of(*found, equivalence)
-            console.print(equivalence_shown(tested))
+            tested = assess_equivalence(*found, equivalence)
+            console.print(render_equivalence(tested))
             equivalent = equivalent and tested.shown
     if equivalence is not None and not equivalent:
         raise typer.Exit(FAILED)
@@ -106,9 +108,9 @@ def _show(found: SetDifference, console: PlainConsole) -> None:
         f"  runs of one identity: {found.equal} equal in all numbers, {found.unequal} not; "
         f"finished only in A: {found.only_a}, only in B: {found.only_b}"
     )
-    if found.environments:
+    if found.environment_differences:
         table = Table("", "A", "B", box=None, title="What they were run with", title_justify="left")
-        for name, sides in found.environments.items():
+        for name, sides in found.environment_differences.items():
             table.add_row(name, *("\n".join(f"{v} ({n})" for v, n in s.items()) for s in sides))
         console.print(table)
     console.print(Text(f"Flipped verdicts: {len(flipped)}", style="bold"))
@@ -121,7 +123,7 @@ def _show(found: SetDifference, console: PlainConsole) -> None:
 
 
 def _cells(cells: list[CellDifference]) -> Table:
-    from report.formats import ABSENT, p_value, signed, spread
+    from report.formats import ABSENT, mean_and_sd, p_value, signed
 
     table = Table("pair", "method", "A", "B", "B − A", "p, Holm", "verdict", "", box=None)  # noqa: RUF001
     for cell in cells:
@@ -130,8 +132,8 @@ def _cells(cells: list[CellDifference]) -> Table:
         table.add_row(
             cell.a.pair,
             cell.a.method,
-            spread(cell.a.last),
-            spread(cell.b.last),
+            mean_and_sd(cell.a.last),
+            mean_and_sd(cell.b.last),
             signed(difference.mean) if difference else ABSENT,
             p_value(cell.p_holm),
             verdicts,

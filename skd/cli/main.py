@@ -16,11 +16,18 @@ from skd.cli.authoring import check_baseline, new_baseline
 from skd.cli.bench import bench
 from skd.cli.bench_loader import bench_loader
 from skd.cli.diff import diff
+from skd.cli.error_lines import run_command
 from skd.cli.job import job
-from skd.cli.options import RESULTS, Device, Results, Study, Threads, writable
+from skd.cli.options import (
+    DEFAULT_RESULTS,
+    DeviceOption,
+    ResultsOption,
+    StudyArgument,
+    ThreadsOption,
+    check_writable_option,
+)
 from skd.cli.plan import plan
 from skd.cli.provenance import merge, show
-from skd.cli.running import run
 from skd.cli.status import cancel, status
 from skd.cli.teacher_views import teacher_views
 from skd.cli.train import teacher, train
@@ -37,7 +44,7 @@ from skd.common.errors import (
 )
 from skd.common.terminal import PlainConsole, printable
 from skd.store.store import Store
-from skd.study.sheet import StudyError, explain
+from skd.study.sheet import StudyError, format_validation_error
 from skd.study.spec import DatasetSpec
 
 app = typer.Typer(
@@ -48,15 +55,16 @@ app = typer.Typer(
 )
 
 
-SpecsFile = Annotated[
+SpecsFileOption = Annotated[
     Path | None,
     typer.Option(
-        callback=writable, help="write the specs to this file instead, and nothing to the results"
+        callback=check_writable_option,
+        help="write the specs to this file instead, and nothing to the results",
     ),
 ]
 
 
-class Listing(StrEnum):
+class ListTopic(StrEnum):
     """What `skd list` can list."""
 
     networks = "networks"
@@ -70,24 +78,24 @@ def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint: .pth, .pt or .safetensors")],
     network: Annotated[str, typer.Option(help="see `skd list networks`")],
     dataset: Annotated[str, typer.Option(help="see `skd list datasets`")] = "cifar100",
-    device: Device = "auto",
-    threads: Threads = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
 ) -> None:
     """Measure a checkpoint on a data set's test images."""
-    from skd.data import facts
+    from skd.data import dataset_facts
     from skd.models import network_family
-    from skd.training.execution import choose
-    from skd.training.loading import build_loaded
-    from skd.training.resources import Materials
+    from skd.training.execution import choose_execution
+    from skd.training.network_loading import build_from_state_dict
+    from skd.training.resources import Resources
     from skd.training.state_dicts import read_state_dict
 
-    place, spec = choose(device, threads).apply(), _dataset(dataset)
+    place, spec = choose_execution(device, threads).apply(), _dataset(dataset)
     # What is wrong with the arguments is said before a data set is downloaded for them.
-    classes = facts(spec).num_classes
+    classes = dataset_facts(spec).num_classes
     network_family(network)
     weights, what = read_state_dict(checkpoint), f"{checkpoint} for {network}"
-    model = build_loaded(network, classes, weights, what)
-    evaluator = Materials().data(spec, place).tests
+    model = build_from_state_dict(network, classes, weights, what)
+    evaluator = Resources().data(spec, place).tests
     scores = evaluator.scores(evaluator.logits(model.to(place)))
     print(
         f"{network} on {dataset}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
@@ -99,7 +107,7 @@ def _dataset(name: str) -> DatasetSpec:
     try:
         return DatasetSpec(name=name)
     except ValidationError as error:
-        raise StudyError(explain("--dataset", error)) from error
+        raise StudyError(format_validation_error("--dataset", error)) from error
 
 
 @app.command("import-teacher")
@@ -107,9 +115,9 @@ def import_teacher_command(
     checkpoint: Annotated[Path, typer.Argument(help="a checkpoint: .pth, .pt or .safetensors")],
     network: Annotated[str, typer.Option(help="see `skd list networks`")],
     dataset: Annotated[str, typer.Option(help="see `skd list datasets`")] = "cifar100",
-    results: Results = RESULTS,
-    device: Device = "auto",
-    threads: Threads = None,
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
     accept_poor: Annotated[
         bool,
         typer.Option("--accept-poor", help="even if its accuracy is below twice the chance level"),
@@ -120,37 +128,39 @@ def import_teacher_command(
     It is measured on the test images first, and refused where it is no good.
     """
     from skd.common.files import sha256_of
-    from skd.data import facts
+    from skd.data import dataset_facts
     from skd.models import network_family
-    from skd.study.sheet import Import
-    from skd.study.sheet_entry import check_path, teacher_entry
+    from skd.study.import_lines import check_sheet_path, teacher_sheet_lines
+    from skd.study.sheet import ImportSource
     from skd.study.spec import ImportedTeacher
-    from skd.training.execution import choose
-    from skd.training.loading import build_loaded
+    from skd.training.execution import choose_execution
+    from skd.training.network_loading import build_from_state_dict
     from skd.training.state_dicts import read_state_dict
-    from skd.training.teachers import check_file, import_teacher, warn
+    from skd.training.teacher_setup import check_checkpoint_file, import_teacher, warn_about_teacher
 
     images = _dataset(dataset)
-    classes = facts(images).num_classes
+    classes = dataset_facts(images).num_classes
     network_family(network)
-    check_file(checkpoint)
-    check_path(checkpoint)
+    check_checkpoint_file(checkpoint)
+    check_sheet_path(checkpoint)
     # Refused, a checkpoint leaves nothing in the store.
-    build_loaded(network, classes, read_state_dict(checkpoint), f"{checkpoint} for {network}")
+    build_from_state_dict(
+        network, classes, read_state_dict(checkpoint), f"{checkpoint} for {network}"
+    )
     sha256 = sha256_of(checkpoint)
     spec = ImportedTeacher(network=network, dataset=images, sha256=sha256)
     entry = Store(results).teacher(spec.identity)
-    source = Import(file=checkpoint, sha256=sha256, accept_poor=accept_poor)
-    card = import_teacher(spec, source, entry, choose(device, threads).apply())
-    warn(network, spec, card)
+    source = ImportSource(file=checkpoint, sha256=sha256, accept_poor=accept_poor)
+    card = import_teacher(spec, source, entry, choose_execution(device, threads).apply())
+    warn_about_teacher(network, spec, card)
     print(
         f"{network}: {card.test_top1:.2f} % on {dataset}'s test set, {card.origin}, {entry.folder}"
     )
-    print(f"In a study sheet:\n\n{teacher_entry(network, source)}", end="")
+    print(f"In a study sheet:\n\n{teacher_sheet_lines(network, source)}", end="")
 
 
 @app.command("list")
-def list_(what: Annotated[Listing, typer.Argument(help="what to list")]) -> None:
+def list_(what: Annotated[ListTopic, typer.Argument(help="what to list")]) -> None:
     """List what a study sheet may name."""
     from skd.expansion import listing
 
@@ -158,7 +168,9 @@ def list_(what: Annotated[Listing, typer.Argument(help="what to list")]) -> None
 
 
 @app.command()
-def expand(study: Study, results: Results = RESULTS, output: SpecsFile = None) -> None:
+def expand(
+    study: StudyArgument, results: ResultsOption = DEFAULT_RESULTS, output: SpecsFileOption = None
+) -> None:
     """Validate a study and write its resolved specs to RESULTS/STUDY/specs.json."""
     import torch
 
@@ -198,7 +210,7 @@ app.command("tune-kernels")(tune_kernels)
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
-    run("skd", app, _status)
+    run_command("skd", app, _status)
 
 
 def _status(error: SkdError) -> int:

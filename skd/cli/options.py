@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from skd.common import bounds
-from skd.common.files import check_writable, home_expanded
+from skd.common.files import check_writable, expand_home
 
 
 class IfLeased(StrEnum):
@@ -51,7 +51,7 @@ class TeacherKind(StrEnum):
     float32 = "float32"
 
 
-def writable(path: Path | None) -> Path | None:
+def check_writable_option(path: Path | None) -> Path | None:
     """Check, as an option's callback, that a file can be written, before the work it is for.
 
     Raises:
@@ -62,9 +62,9 @@ def writable(path: Path | None) -> Path | None:
     return path
 
 
-Study = Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")]
-TeacherName = Annotated[str, typer.Argument(help="the teacher's name in the sheet")]
-Stale = Annotated[
+StudyArgument = Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")]
+TeacherArgument = Annotated[str, typer.Argument(help="the teacher's name in the sheet")]
+StaleOption = Annotated[
     bool,
     typer.Option(
         "--stale",
@@ -72,56 +72,57 @@ Stale = Annotated[
         "weights than the teacher at hand has; its old record is kept in superseded/",
     ),
 ]
-PairName = Annotated[
+PairArgument = Annotated[
     str | None,
     typer.Argument(
         help="TEACHER--STUDENT, or STUDENT for methods without a teacher (default: the whole study)"
     ),
 ]
-Methods = Annotated[
+MethodsArgument = Annotated[
     list[str] | None,
     typer.Argument(help="the methods' names in the sheet (default: all of the pair)"),
 ]
-Results = Annotated[
+ResultsOption = Annotated[
     Path,
-    typer.Option(callback=home_expanded, help="where runs, teachers and reports are kept"),
+    typer.Option(callback=expand_home, help="where runs, teachers and reports are kept"),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-Threads = Annotated[
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+ThreadsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        callback=bounds.threads,
+        callback=bounds.check_threads,
         help="CPU threads; by default, as many as torch takes",
     ),
 ]
-CheckpointSeconds = Annotated[
+CheckpointSecondsOption = Annotated[
     float, typer.Option(min=0, help="at most so long between checkpoints; 0: every epoch")
 ]
-Leased = Annotated[
+IfLeasedOption = Annotated[
     IfLeased, typer.Option(help="if another process trains a run: train the others, then wait")
 ]
-Output = Annotated[
-    Path | None, typer.Option(callback=writable, help="also write the outcome to this file")
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(callback=check_writable_option, help="also write the outcome to this file"),
 ]
-Expect = Annotated[
+ExpectOption = Annotated[
     str | None, typer.Option(help="refuse if the identity is another: the sheet or code changed")
 ]
-Attempt = Annotated[
+AttemptOption = Annotated[
     int, typer.Option(min=1, help="from 2: a run that would only fail again is left alone")
 ]
-Since = Annotated[
+SinceOption = Annotated[
     float | None,
     typer.Option(hidden=True, help="runs that failed since are left alone; seconds since 1970"),
 ]
-Sharing = Annotated[
+SharingOption = Annotated[
     int, typer.Option(hidden=True, min=1, help="trainings that share the device, for the record")
 ]
-Lanes = Annotated[
+LanesOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        callback=bounds.lanes,
+        callback=bounds.check_lanes,
         help="runs that this process trains side by side; by default one, and as many as help for "
         "a whole study on a GPU",
     ),
@@ -140,44 +141,44 @@ PrecisionKind = Annotated[
         "autocast, and not validated yet"
     ),
 ]
-Compile = Annotated[
+CompileOption = Annotated[
     When,
     typer.Option(
         help="compile the networks' passes, for runs that begin now; auto: on a GPU, for runs of "
         "--compile-steps steps or more"
     ),
 ]
-CompileSteps = Annotated[
+CompileStepsOption = Annotated[
     int, typer.Option(min=0, help="number of steps of a whole run from which on auto compiles it")
 ]
-Kernels = Annotated[
+KernelsOption = Annotated[
     When,
     typer.Option(
         help="use this project's convolution kernels where they were measured to be faster, for "
         "runs that begin now; auto: together with compiled passes"
     ),
 ]
-Minutes = Annotated[
+MinutesOption = Annotated[
     float | None,
     typer.Option(
         min=0,
         help="save and leave after this many minutes with exit status 75; the same command goes on",
     ),
 ]
-Accumulate = Annotated[
+AccumulateOption = Annotated[
     int,
     typer.Option(min=1, help="parts that a process's images of a batch are seen in, one by one"),
 ]
-Workers = Annotated[
+WorkersOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        callback=bounds.workers,
+        callback=bounds.check_workers,
         help="processes that decode photos; by default one a core on a GPU, else 0",
     ),
 ]
-TeacherFrom = Annotated[
+TeacherViewsOption = Annotated[
     TeacherKind,
     typer.Option(help="the teacher's outputs; auto: its stored views, if there are any"),
 ]
-RESULTS = Path("results")
+DEFAULT_RESULTS = Path("results")

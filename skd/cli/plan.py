@@ -9,24 +9,24 @@ from typing import Annotated
 
 import typer
 
-from skd.cli.lookup import require_folder
-from skd.cli.options import writable
+from skd.cli.options import check_writable_option
+from skd.cli.results_folder import require_folder
 from skd.common import bounds
 from skd.common.files import write_json
 from skd.common.terminal import PlainConsole
-from skd.jobs.launch import Parallel
-from skd.planning import budget as budgets
-from skd.planning import tables
-from skd.planning.batches import Shape
+from skd.jobs.torchrun import ParallelConfig
+from skd.planning import budget_proposal as budgets
+from skd.planning import plan_text
+from skd.planning.batches import JobShape
 from skd.planning.estimates import choose_device
-from skd.planning.packing import SideBySide, count
-from skd.planning.plan import Plan, keep_plan, make_plan, plan_path, schedules
-from skd.planning.simulate import DEVICES, MOST_DEVICES
-from skd.planning.survey import Survey, survey
-from skd.planning.timings import load
-from skd.planning.views_choice import ViewsWish
+from skd.planning.side_by_side import SideBySideOption, parse_side_by_side
+from skd.planning.simulate import DEVICE_COUNTS, MAX_DEVICES
+from skd.planning.stored_plan import StudyPlan, make_plan, plan_path, save_plan, simulate_schedules
+from skd.planning.survey import Survey, survey_study
+from skd.planning.timings import load_timings
+from skd.planning.views_choice import ViewsConfig
 from skd.store.store import Store
-from skd.study.expansion import read_expansion
+from skd.study.expansion import load_expansion_readonly
 from skd.study.sheet import read_sheet
 from skd.study.sheet_files import find_sheet
 
@@ -46,7 +46,7 @@ def plan(
     ),
     devices: Annotated[
         list[int] | None,
-        typer.Option(min=1, max=MOST_DEVICES, help="so many devices too; may be repeated"),
+        typer.Option(min=1, max=MAX_DEVICES, help="so many devices too; may be repeated"),
     ] = None,
     device: Annotated[
         str | None, typer.Option(help="as records name it [the one with most finished runs]")
@@ -56,9 +56,11 @@ def plan(
     ] = None,
     budget: Annotated[
         float | None,
-        typer.Option(min=0, callback=bounds.finite, help="device-hours: propose what to run first"),
+        typer.Option(
+            min=0, callback=bounds.check_finite, help="device-hours: propose what to run first"
+        ),
     ] = None,
-    side_by_side: SideBySide = "auto",
+    side_by_side: SideBySideOption = "auto",
     processes: Annotated[
         int, typer.Option(min=1, help="devices that train each run together (processes_per_run)")
     ] = 1,
@@ -72,7 +74,7 @@ def plan(
         float,
         typer.Option(
             min=0,
-            callback=bounds.finite,
+            callback=bounds.check_finite,
             help="put cells of a pair together up to so long a job",
         ),
     ] = 60.0,
@@ -80,46 +82,47 @@ def plan(
         TeacherViewsMode, typer.Option(help="store teachers' outputs on all views: where it pays")
     ] = TeacherViewsMode.auto,
     json: Annotated[
-        Path | None, typer.Option(callback=writable, help="also write everything to this file")
+        Path | None,
+        typer.Option(callback=check_writable_option, help="also write everything to this file"),
     ] = None,
     renew: Annotated[bool, typer.Option("--renew", help="replace the plan that is kept")] = False,
 ) -> None:
     """Estimate what a study will take: device-hours, time on a cluster, memory, disk."""
     if renew or os.path.lexists(results):  # a study may be planned before there is a folder
         require_folder(results)
-    expansion, store = read_expansion(study, results), Store(results)
-    timings = load(store)
+    expansion, store = load_expansion_readonly(study, results), Store(results)
+    timings = load_timings(store)
     place = choose_device(expansion, timings, device, device_model)
-    parallel = Parallel(processes_per_run=processes, accumulate=accumulate)
+    parallel = ParallelConfig(processes_per_run=processes, accumulate=accumulate)
     parallel.check(expansion)
     place = parallel.on(place)
-    wish = ViewsWish(teacher_views=teacher_views.value)
-    found = survey(expansion, store, timings, place, count(side_by_side), wish)
-    jobs = found.jobs(Shape(job_minutes=job_minutes, cells_per_job=cells_per_job))
-    counts = sorted({*DEVICES, *(devices or ())})
-    simulated = schedules(found, jobs, counts)
+    wish = ViewsConfig(teacher_views=teacher_views.value)
+    found = survey_study(expansion, store, timings, place, parse_side_by_side(side_by_side), wish)
+    jobs = found.jobs(JobShape(job_minutes=job_minutes, cells_per_job=cells_per_job))
+    counts = sorted({*DEVICE_COUNTS, *(devices or ())})
+    simulated = simulate_schedules(found, jobs, counts)
     made = make_plan(found, simulated)
     remark = _keep(made, results, renew)
     console = PlainConsole()
-    console.print(tables.parts_table(found))
-    console.print(tables.wall_table(simulated, len(jobs)))
-    lines = [*tables.needs(found), *tables.notes(found), remark]
+    console.print(plan_text.parts_table(found))
+    console.print(plan_text.wall_table(simulated, len(jobs)))
+    lines = [*plan_text.resource_lines(found), *plan_text.survey_notes(found), remark]
     for line in [*lines, *(f"note: {note}" for note in expansion.notes)]:
         console.print(line, soft_wrap=True)
-    proposal = None if budget is None else propose(found, budget)
+    proposal = None if budget is None else proposal_for_hours(found, budget)
     if json:
-        write_json(json, tables.data(found, simulated, jobs, made, proposal))
+        write_json(json, plan_text.plan_data(found, simulated, jobs, made, proposal))
     if proposal is not None and budget is not None:
         _print_proposal(console, proposal, study, budget)
 
 
-def _keep(plan: Plan, results: Path, renew: bool) -> str:
+def _keep(plan: StudyPlan, results: Path, renew: bool) -> str:
     """Keep a plan in the results, where that can be; return a line that says which one is kept."""
     path = plan_path(results, plan.study)
     if not results.is_dir():
         return f"this plan is not kept: there is no folder {results} for {path}"
     try:
-        kept = keep_plan(plan, results, renew)
+        kept = save_plan(plan, results, renew)
     except OSError as error:
         if renew:
             raise
@@ -127,17 +130,17 @@ def _keep(plan: Plan, results: Path, renew: bool) -> str:
     return f"plan of {kept.made_at}, {kept.done} trainings done then: {path}"
 
 
-def propose(found: Survey, hours: float) -> budgets.Proposal:
+def proposal_for_hours(survey: Survey, hours: float) -> budgets.Proposal:
     """Return what fits so many device-hours."""
     runs = {
-        key: dict.fromkeys(seeds, found.cell_seconds[key] / len(seeds))
-        for key, seeds in found.seeds_left.items()
+        key: dict.fromkeys(seeds, survey.cell_seconds[key] / len(seeds))
+        for key, seeds in survey.seeds_left.items()
         if seeds
     }
-    teachers = dict(found.teacher_seconds)
-    for name, seconds in found.views_left.items():
+    teachers = dict(survey.teacher_seconds)
+    for name, seconds in survey.views_left.items():
         teachers[name] = teachers.get(name, 0.0) + seconds
-    return budgets.propose(found.expansion, teachers, runs, 3600 * hours)
+    return budgets.propose_pairs(survey.expansion, teachers, runs, 3600 * hours)
 
 
 def _print_proposal(
@@ -145,15 +148,15 @@ def _print_proposal(
 ) -> None:
     if proposal.smallest is not None:
         console.print(
-            f"\nNothing fits {tables.hours(3600 * hours)}: one pair with one seed takes "
-            f"{tables.hours(proposal.smallest)} at least."
+            f"\nNothing fits {plan_text.format_hours(3600 * hours)}: one pair with one seed takes "
+            f"{plan_text.format_hours(proposal.smallest)} at least."
         )
         return
     if not proposal.pairs:
         console.print("\nNothing is left to run.")
         return
     console.print(
-        f"\nWithin {tables.hours(3600 * hours)}, run first ({tables.hours(proposal.seconds)}):"
+        f"\nWithin {plan_text.format_hours(3600 * hours)}, run first ({plan_text.format_hours(proposal.seconds)}):"
     )
-    for line in budgets.sheet_lines(proposal, read_sheet(find_sheet(study)).pairs):
+    for line in budgets.proposal_sheet_lines(proposal, read_sheet(find_sheet(study)).pairs):
         console.print(line, soft_wrap=True)

@@ -13,18 +13,18 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from skd.cli.lookup import require_results
-from skd.cli.options import RESULTS, Results
+from skd.cli.options import DEFAULT_RESULTS, ResultsOption
+from skd.cli.results_folder import require_results
 from skd.common.errors import FAILED
 from skd.common.files import check_writable_folder
-from skd.common.terminal import PlainConsole, description, printable
-from skd.provenance.facts import entries_of, gather
-from skd.provenance.lookup import Studies, find
-from skd.provenance.merge_plan import MergeError, entries_in, plan_merge
-from skd.provenance.merge_text import advice, conflicts_shown, summary
-from skd.provenance.merging import merge as carry_out
-from skd.provenance.show_json import document
-from skd.provenance.show_text import shown
+from skd.common.terminal import PlainConsole, description_column, printable
+from skd.provenance.details import collect_details, entries_of
+from skd.provenance.lookup import ExpandedStudies, find_identity
+from skd.provenance.merge_execution import execute_merge as carry_out
+from skd.provenance.merge_plan import MergeError, list_entries, plan_merge
+from skd.provenance.merge_text import conflict_advice, merge_summary, render_conflicts
+from skd.provenance.show_json import details_json
+from skd.provenance.show_text import render_details
 from skd.store.store import Store
 
 
@@ -33,7 +33,7 @@ def show(
         str,
         typer.Argument(help="an identity or its beginning, STUDY/PAIR/METHOD/SEED, STUDY/TEACHER"),
     ],
-    results: Results = RESULTS,
+    results: ResultsOption = DEFAULT_RESULTS,
     verify: Annotated[
         bool, typer.Option("--verify", help="hash its files, and say whether they are the same")
     ] = False,
@@ -41,24 +41,24 @@ def show(
 ) -> None:
     """Show everything about one run or teacher: what, how, outcome, cost, environment, files."""
     require_results(results)
-    store, studies = Store(results), Studies.of(results)
-    identity = find(run, store, studies)
+    store, studies = Store(results), ExpandedStudies.of(results)
+    identity = find_identity(run, store, studies)
     found = [
-        gather(kind, entry, store, studies, results, verify)
+        collect_details(kind, entry, store, studies, results, verify)
         for kind, entry in entries_of(identity, store, studies)
     ]
     if json:
-        data = {"id": identity, "entries": [document(facts) for facts in found]}
+        data = {"id": identity, "entries": [details_json(facts) for facts in found]}
         print(json_.dumps(data, indent=1, ensure_ascii=False))
         return
     console = PlainConsole()
     for number, facts in enumerate(found):
-        console.print(*["\n"] * bool(number), shown(facts), sep="")
+        console.print(*["\n"] * bool(number), render_details(facts), sep="")
 
 
 def merge(
     source: Annotated[Path, typer.Argument(help="another results folder, with runs/, teachers/")],
-    results: Results = RESULTS,
+    results: ResultsOption = DEFAULT_RESULTS,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="check everything and say what would be, only")
     ] = False,
@@ -70,20 +70,20 @@ def merge(
     """
     if os.path.realpath(source) == os.path.realpath(results):
         raise MergeError(f"{source} is the results folder that is merged into: give another one")
-    store, entries = Store(results), entries_in(source)
+    store, entries = Store(results), list_entries(source)
     check_writable_folder(results)
     with _bar("checking", len(entries)) as bar:
         plan = plan_merge(entries, store, lambda: bar.advance(bar.task_ids[0]))
     for kind, identity, why in plan.refused:
         print(printable(f"refused: {kind} {identity}: {why}"), file=sys.stderr)
     if plan.conflicts:
-        known = (Studies.of(results), Studies.of(source))
-        PlainConsole().print(conflicts_shown(plan.conflicts, known))
-        raise MergeError(advice(plan.conflicts, source))
+        known = (ExpandedStudies.of(results), ExpandedStudies.of(source))
+        PlainConsole().print(render_conflicts(plan.conflicts, known))
+        raise MergeError(conflict_advice(plan.conflicts, source))
     if not dry_run:
         with _bar("merging", len(plan.steps)) as bar:
             carry_out(plan, store, lambda: bar.advance(bar.task_ids[0]))
-    for line in summary(plan, dry_run):
+    for line in merge_summary(plan, dry_run):
         print(line)
     if plan.refused:
         raise typer.Exit(FAILED)
@@ -92,7 +92,7 @@ def merge(
 @contextmanager
 def _bar(what: str, total: int) -> Iterator[Progress]:
     """Yield a progress bar with one task, which shows where a person watches."""
-    columns = description(), BarColumn(), MofNCompleteColumn()
+    columns = description_column(), BarColumn(), MofNCompleteColumn()
     bar = Progress(
         *columns,
         TimeRemainingColumn(),

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from report.output.render import render, report_folder
-from report.statistics.verdicts import MARGIN
-from skd.cli.lookup import look_up, require_results
-from skd.cli.options import RESULTS, Results
-from skd.cli.running import run
+from report.output.write import report_folder, write_report
+from report.statistics.verdicts import DEFAULT_MARGIN
+from skd.cli.error_lines import run_command
+from skd.cli.options import DEFAULT_RESULTS, ResultsOption
+from skd.cli.results_folder import open_study, require_results
 from skd.common import bounds
 from skd.common.files import check_writable_folder
 from skd.study.expansion import load_expansion
@@ -22,15 +22,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def report(
     study: Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")],
-    results: Results = RESULTS,
+    results: ResultsOption = DEFAULT_RESULTS,
     margin: Annotated[
         float,
         typer.Option(
             min=0,
-            callback=bounds.finite,
+            callback=bounds.check_finite,
             help="of equivalence, in points: within it is reproduced",
         ),
-    ] = MARGIN,
+    ] = DEFAULT_MARGIN,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -44,11 +44,11 @@ def report(
         require_results(results)
         expansion = load_expansion(study, results)
     else:
-        expansion = look_up(study, results)
+        expansion = open_study(study, results)
     check_writable_folder(output or report_folder(results, expansion.study))
-    typer.echo(render(expansion, results, margin, output))
+    typer.echo(write_report(expansion, results, margin, output))
 
 
 def main() -> None:
     """Run the command line; errors that have an answer are a line, not a traceback."""
-    run("skd-report", app)
+    run_command("skd-report", app)

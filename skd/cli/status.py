@@ -11,15 +11,15 @@ import typer
 from rich.console import Group
 from rich.live import Live
 
-from skd.cli.lookup import look_up, require_results
-from skd.cli.options import RESULTS, Results, Study
+from skd.cli.options import DEFAULT_RESULTS, ResultsOption, StudyArgument
+from skd.cli.results_folder import open_study, require_results
 from skd.common.terminal import PlainConsole
 from skd.jobs import slurm
-from skd.jobs.driver import orphans_of
-from skd.jobs.overview import overview, projected_seconds, shown
+from skd.jobs.driver import driverless_jobs
+from skd.jobs.overview import projected_seconds, render_overview, study_overview
 from skd.planning.estimates import choose_device
-from skd.planning.survey import survey
-from skd.planning.timings import load
+from skd.planning.survey import survey_study
+from skd.planning.timings import load_timings
 from skd.store.store import Store
 from skd.study.expansion import Expansion
 from skd.study.sheet_files import StudyError, find_sheet
@@ -28,14 +28,14 @@ WATCH_SECONDS = 5.0
 
 
 def status(
-    study: Study,
-    results: Results = RESULTS,
+    study: StudyArgument,
+    results: ResultsOption = DEFAULT_RESULTS,
     watch: Annotated[
         bool, typer.Option("--watch", help="keep showing it, until Ctrl-C or the end")
     ] = False,
 ) -> None:
     """Show a study's state: what is done, running, queued, failed and why, and when it will end."""
-    expansion, store = look_up(study, results), Store(results)
+    expansion, store = open_study(study, results), Store(results)
     if not watch:
         PlainConsole().print(_look(expansion, store, results)[0])
         return
@@ -49,25 +49,25 @@ def status(
 
 def _look(expansion: Expansion, store: Store, results: Path) -> tuple[Group, bool]:
     """Return what to show of a study now, and whether there may be more to come."""
-    found = overview(expansion, store, results)
+    found = study_overview(expansion, store, results)
     seconds = None
     if found.running_jobs:
-        timings = load(store)
+        timings = load_timings(store)
         device = choose_device(expansion, timings)
-        seconds = projected_seconds(found, survey(expansion, store, timings, device))
+        seconds = projected_seconds(found, survey_study(expansion, store, timings, device))
     ended = sum(found.totals[state] for state in ("done", "failed", "unreadable"))
     unfinished = sum(found.totals.values()) > ended or found.running_jobs > 0
-    return shown(found, seconds), unfinished
+    return render_overview(found, seconds), unfinished
 
 
-def cancel(study: Study, results: Results = RESULTS) -> None:
+def cancel(study: StudyArgument, results: ResultsOption = DEFAULT_RESULTS) -> None:
     """Cancel a study's SLURM jobs, which save; for jobs whose Snakemake is gone.
 
     A living Snakemake is ended with Ctrl-C, and cancels its jobs itself.
     """
     require_results(results)
     name = find_sheet(study).stem
-    jobs = orphans_of(name, results)
+    jobs = driverless_jobs(name, results)
     print(f"{len(jobs)} jobs of study {name} in SLURM's queue: cancelled, saving")
-    if left := slurm.cancel(jobs):
+    if left := slurm.cancel_jobs(jobs):
         raise StudyError(f"jobs that do not end: {', '.join(job.id for job in left)}")

@@ -8,24 +8,24 @@ from typing import Annotated
 import typer
 
 from skd.cli.options import (
-    RESULTS,
-    Device,
+    DEFAULT_RESULTS,
+    DeviceOption,
     IfLeased,
-    Leased,
-    Output,
-    Results,
-    Study,
-    TeacherName,
-    Threads,
+    IfLeasedOption,
+    OutputOption,
+    ResultsOption,
+    StudyArgument,
+    TeacherArgument,
+    ThreadsOption,
 )
 from skd.common.files import write_json
-from skd.common.stopping import stoppable
+from skd.common.stopping import handle_stop_signals
 from skd.store.store import Store
 from skd.study.expansion import load_expansion
 from skd.study.sheet import StudyError
 
 
-class ViewsOutput(StrEnum):
+class ViewsOutputChoice(StrEnum):
     """What is stored of a teacher."""
 
     logits = "logits"
@@ -39,30 +39,30 @@ class StoredPrecision(StrEnum):
     float32 = "float32"
 
 
-Outputs = Annotated[
-    list[ViewsOutput] | None,
+ViewsOutputsOption = Annotated[
+    list[ViewsOutputChoice] | None,
     typer.Option(help="logits, or the pooled features before them; may be repeated [logits]"),
 ]
-Stored = Annotated[StoredPrecision, typer.Option(help="of the files")]
+ViewsPrecisionOption = Annotated[StoredPrecision, typer.Option(help="of the files")]
 
 
 def teacher_views(
-    study: Study,
-    name: TeacherName,
-    outputs: Outputs = None,
-    precision: Stored = StoredPrecision.float16,
-    results: Results = RESULTS,
-    device: Device = "auto",
-    threads: Threads = None,
-    if_leased: Leased = IfLeased.refuse,
-    output: Output = None,
+    study: StudyArgument,
+    name: TeacherArgument,
+    outputs: ViewsOutputsOption = None,
+    precision: ViewsPrecisionOption = StoredPrecision.float16,
+    results: ResultsOption = DEFAULT_RESULTS,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    if_leased: IfLeasedOption = IfLeased.refuse,
+    output: OutputOption = None,
 ) -> None:
     """Store a teacher's outputs on every view of every training image, for all runs to look up."""
-    from skd.training.code_here import note_code
+    from skd.training.current_code import snapshot_code
 
-    note_code()
-    from skd.training.execution import choose
-    from skd.training.views_of_study import store_views
+    snapshot_code()
+    from skd.training.execution import choose_execution
+    from skd.training.store_teacher_views import store_teacher_views
 
     expansion = load_expansion(study, results)
     teacher = Store(results).teacher(expansion.teacher(name).id)
@@ -70,16 +70,16 @@ def teacher_views(
         raise StudyError(
             f"the teacher {teacher.id} is not in the store; first: skd teacher {study} {name}"
         )
-    with stoppable() as stopping:
-        cards = store_views(
+    with handle_stop_signals() as stopping:
+        cards = store_teacher_views(
             expansion,
             name,
             Store(results),
-            [chosen.value for chosen in outputs or [ViewsOutput.logits]],
+            [chosen.value for chosen in outputs or [ViewsOutputChoice.logits]],
             precision.value,
-            choose(device, threads),
+            choose_execution(device, threads),
             wait=if_leased is IfLeased.wait,
-            stopping=stopping,
+            should_stop=stopping,
         )
     if output:
         write_json(output, {"files": [card.model_dump(mode="json") for card in cards]})

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
-from skd.kernels.tables import FOLDER, KernelsError, Table
+from skd.kernels.tables import FOLDER, KernelsError, KernelTable
 
 if TYPE_CHECKING:
     from skd.kernels.tables import ConvShape
@@ -80,8 +80,8 @@ def tune_kernels(
         )
     path = write_table(table, output)
     console = Console(highlight=False)
-    console.print(results(table))
-    used = sum(entry.used for entry in table.entries)
+    console.print(results_table(table))
+    used = sum(entry.is_faster for entry in table.entries)
     for line in (
         f"{used} of {len(table.entries)} are ours, the others cuDNN's",
         f"table {table.name}, written to {path}",
@@ -92,17 +92,17 @@ def tune_kernels(
 def _shapes(networks: list[str] | tuple[str, ...], image_size: int, batch: int) -> list[ConvShape]:
     import torch
 
-    from skd.kernels.tuning import shapes_of
+    from skd.kernels.tuning import conv_shapes
     from skd.models import build_model
 
     found = {}
     with torch.device("meta"):
         for name in networks:
-            found |= dict.fromkeys(shapes_of(build_model(name), image_size, batch))
+            found |= dict.fromkeys(conv_shapes(build_model(name), image_size, batch))
     return list(found)
 
 
-def results(table: Table) -> RichTable:
+def results_table(table: KernelTable) -> RichTable:
     """Return the measurements as a table for a terminal."""
     title = f"3x3 convolutions on {table.gpu}, torch {table.torch}, triton {table.triton}"
     shown = RichTable(box=box.SIMPLE_HEAD, title=title, title_justify="left")
@@ -122,7 +122,7 @@ def results(table: Table) -> RichTable:
             entry.direction.replace("_", " "),
             f"{entry.cudnn_microseconds:.1f}",
             f"{entry.microseconds:.1f}",
-            f"{entry.cudnn_microseconds / entry.microseconds:.2f}x" if entry.used else "cuDNN",
+            f"{entry.cudnn_microseconds / entry.microseconds:.2f}x" if entry.is_faster else "cuDNN",
             f"{blocks.pixels} x {blocks.patch}, {blocks.chunks}, {blocks.warps}, {blocks.stages}",
         )
     return shown

@@ -14,21 +14,21 @@ from pydantic import Field, ValidationError
 
 from skd.common.errors import SkdError
 from skd.common.files import write_json
-from skd.common.frozen import Frozen
+from skd.common.frozen import FrozenModel
 
 ACCEPTED = Path(__file__).with_name("accepted.json")
 # By path, a file's digests before and after; none where it is not among a run's files.
-Changes = dict[str, tuple[str | None, str | None]]
+CodeChanges = dict[str, tuple[str | None, str | None]]
 
 
 class AcceptedError(SkdError):
     """The file of accepted changes cannot be read. Says what to do."""
 
 
-class Acceptance(Frozen):
+class Acceptance(FrozenModel):
     """Changes of source files that together left the numbers as they were."""
 
-    changes: Changes = Field(min_length=1)
+    changes: CodeChanges = Field(min_length=1)
     why: str = Field(description="how that is known")
     trained_again: tuple[str, ...] = Field(
         (), description="runs whose first epochs were trained again to the same bits"
@@ -41,7 +41,7 @@ def accepted_path() -> Path:
     return ACCEPTED
 
 
-def read_accepted(path: Path | None = None) -> tuple[Acceptance, ...]:
+def read_acceptances(path: Path | None = None) -> tuple[Acceptance, ...]:
     """Return the accepted changes in the order in which they were accepted.
 
     Args:
@@ -62,29 +62,29 @@ def read_accepted(path: Path | None = None) -> tuple[Acceptance, ...]:
         ) from error
 
 
-def add_accepted(acceptance: Acceptance, path: Path | None = None) -> Path:
-    """Add accepted changes to the file, and return its path; arguments as `read_accepted`.
+def add_acceptance(acceptance: Acceptance, path: Path | None = None) -> Path:
+    """Add accepted changes to the file, and return its path; arguments as `read_acceptances`.
 
     Raises:
         AcceptedError: the file cannot be read.
     """
-    all_of_them = [*read_accepted(path), acceptance]
+    all_of_them = [*read_acceptances(path), acceptance]
     path = path or ACCEPTED
     write_json(path, [one.model_dump(mode="json") for one in all_of_them])
     return path
 
 
 def changes_since(
-    then: Mapping[str, str], now: Mapping[str, str], accepted: Iterable[Acceptance] = ()
-) -> Changes:
+    before: Mapping[str, str], now: Mapping[str, str], accepted: Iterable[Acceptance] = ()
+) -> CodeChanges:
     """Return how the code of a run has changed, but for accepted changes: digests by path.
 
     Args:
-        then: the run's files when it was trained, path to digest.
+        before: the run's files when it was trained, path to digest.
         now: its files today, likewise.
         accepted: changes that left the numbers as they were, in the order in which they were made.
     """
-    state, fewest = then, _differing(then, now)
+    state, fewest = before, _differing(before, now)
     for acceptance in accepted:
         after = _applied(acceptance, state, now)
         if after is not None:
@@ -92,7 +92,7 @@ def changes_since(
     return fewest
 
 
-def _differing(then: Mapping[str, str], now: Mapping[str, str]) -> Changes:
+def _differing(then: Mapping[str, str], now: Mapping[str, str]) -> CodeChanges:
     sides = {path: (then.get(path), now.get(path)) for path in sorted({*then, *now})}
     return {path: (before, after) for path, (before, after) in sides.items() if before != after}
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from pydantic import Field
 
 from skd.code.digests import DIGEST_LENGTH, imported_modules, source_digest
-from skd.common.frozen import Frozen
+from skd.common.frozen import FrozenModel
 from skd.common.project import PACKAGES, ROOT
 
 # Modules that are not followed.
-APART = (
+NOT_FOLLOWED = (
     "skd",  # its version; the modules in it are others
     "skd.code*",
     "skd.common",
@@ -38,9 +38,9 @@ APART = (
     "skd.common.validation_messages",
     "skd.common.yaml_files",
     "skd.store",
-    "skd.store.checks",
+    "skd.store.record_checks",
     "skd.store.leftovers",
-    "skd.store.reading",
+    "skd.store.json_files",
     "skd.store.records",
     "skd.store.store",
     "skd.study",
@@ -52,14 +52,14 @@ APART = (
 )
 
 
-class SourceFile(Frozen):
+class SourceFile(FrozenModel):
     """One source file."""
 
     digest: str = Field(description="of its syntax tree, without comments and docstrings")
     imports: tuple[str, ...] = Field(description="paths of the project's files that it imports")
 
 
-def read_files(roots: Iterable[str], folder: Path = ROOT) -> dict[str, SourceFile]:
+def read_source_closure(roots: Iterable[str], folder: Path = ROOT) -> dict[str, SourceFile]:
     """Return some source files and all that they import, by path.
 
     Args:
@@ -86,7 +86,7 @@ def read_files(roots: Iterable[str], folder: Path = ROOT) -> dict[str, SourceFil
     return found
 
 
-def code_of(roots: Iterable[str], files: Mapping[str, SourceFile]) -> dict[str, str]:
+def closure_digests(roots: Iterable[str], files: Mapping[str, SourceFile]) -> dict[str, str]:
     """Return the digests of some files and of all that they import, by path."""
     found: dict[str, str] = {}
     left = [path for path in roots if path in files]
@@ -112,4 +112,4 @@ def _modules(folder: Path) -> dict[str, str]:
 
 
 def _apart(module: str) -> bool:
-    return any(fnmatchcase(module, pattern) for pattern in APART)
+    return any(fnmatchcase(module, pattern) for pattern in NOT_FOLLOWED)

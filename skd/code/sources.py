@@ -13,7 +13,7 @@ from skd.code.digests import DIGEST_LENGTH
 from skd.common.project import PACKAGES, ROOT
 
 SUFFIXES = (".py", ".yaml")
-MEASURED = "skd/kernels/tables/"
+KERNEL_TABLES = "skd/kernels/tables/"
 # Git's other variables would have it answer for another repository, as in a hook, or otherwise.
 GIT_KEPT = ("GIT_CONFIG", "GIT_EXEC_PATH")
 
@@ -31,7 +31,7 @@ def source_files(root: Path = ROOT) -> Iterator[tuple[str, bytes]]:
         for path in sorted((root / package).rglob("*")):
             name = path.relative_to(root).as_posix()
             # What is no file is an editor's dangling lock.
-            if path.suffix in SUFFIXES and not name.startswith(MEASURED) and path.is_file():
+            if path.suffix in SUFFIXES and not name.startswith(KERNEL_TABLES) and path.is_file():
                 yield name, path.read_bytes()
 
 
@@ -48,7 +48,7 @@ def sources_id(root: Path = ROOT) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
-def code_facts(root: Path = ROOT) -> dict[str, Any]:
+def code_version(root: Path = ROOT) -> dict[str, Any]:
     """Return which code this is, as a record's environment has it.
 
     ``git_commit`` and ``git_clean`` are none where there is no git, and where ``root`` lies inside
@@ -58,7 +58,7 @@ def code_facts(root: Path = ROOT) -> dict[str, Any]:
     return {"git_commit": commit, "git_clean": clean, "sources": sources_id(root)}
 
 
-def own_environment() -> dict[str, str]:
+def subprocess_environment() -> dict[str, str]:
     """Return an environment in which `python -m skd` runs this code.
 
     By itself Python prefers what the working directory has, such as another clone.

@@ -15,54 +15,54 @@ import typer
 Given = TypeVar("Given", int, None, list[int])
 
 
-def cores() -> int:
+def core_count() -> int:
     """Return the machine's logical CPU cores."""
     return os.cpu_count() or 1
 
 
-def most_threads() -> int:
+def max_threads() -> int:
     """Return the most CPU threads with which a run from another machine can go on here.
 
     More than there are cores is slow, and rounds as it did there; far more ends the process.
     """
-    return max(1024, cores())
+    return max(1024, core_count())
 
 
-def most_lanes() -> int:
+def max_lanes() -> int:
     """Return the most runs that one process trains side by side."""
-    return max(16, cores())
+    return max(16, core_count())
 
 
-def most_workers() -> int:
+def max_workers() -> int:
     """Return the most processes that decode images for one training."""
-    return 2 * cores()
+    return 2 * core_count()
 
 
-def at_most(most: Callable[[], int], why: str) -> Callable[[Given], Given]:
+def upper_bound_check(maximum: Callable[[], int], why: str) -> Callable[[Given], Given]:
     """Return a callback of an option that refuses counts which the machine cannot bear.
 
     Args:
-        most: returns the largest allowed number here.
+        maximum: returns the largest allowed number here.
         why: what it follows from, for the message.
     """
 
     def check(value: Given) -> Given:
         for count in value if isinstance(value, list) else [value]:
-            if count is not None and count > (bound := most()):
+            if count is not None and count > (bound := maximum()):
                 raise typer.BadParameter(f"got {count}; at most {bound} on this machine ({why})")
         return value
 
     return check
 
 
-def finite(value: float | None) -> float | None:
+def check_finite(value: float | None) -> float | None:
     """Refuse an option's infinite number."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"got {value:g}; allowed: a finite number")
     return value
 
 
-threads = at_most(cores, "one a core")
-lanes = at_most(most_lanes, "one a core, and 16 in any case")
-workers = at_most(most_workers, "two a core")
-processes = at_most(cores, "one a core")
+check_threads = upper_bound_check(core_count, "one a core")
+check_lanes = upper_bound_check(max_lanes, "one a core, and 16 in any case")
+check_workers = upper_bound_check(max_workers, "two a core")
+check_processes = upper_bound_check(core_count, "one a core")

@@ -7,7 +7,7 @@ import errno
 import warnings
 from collections.abc import Iterable
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FORMAT = warnings.formatwarning  # Python's own
 
 # Exit statuses of the commands, beside 0.
@@ -65,13 +65,13 @@ def suggest(name: str, allowed: Iterable[str]) -> str:
     return f"{hint}; allowed: {', '.join(allowed) or 'none'}"
 
 
-def described(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return an error in words, on a line.
 
     Errors of this project and of the system say what is wrong; those of Python and of libraries
     need their kind's name, as a `KeyError` is but the key.
     """
-    if isinstance(error, OSError) and error.errno in NO_ROOM:
+    if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
         return f"{error}; make room, and the same command goes on"
     text = " ".join(str(error).split())
     if text and isinstance(error, SkdError | OSError):
@@ -79,7 +79,7 @@ def described(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def caution(text: str) -> None:
+def warn_once(text: str) -> None:
     """Warn of something, once a process; the command line shows it as a line."""
     warnings.warn(text, SkdWarning, stacklevel=1)
 

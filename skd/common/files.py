@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from skd.common.temporary_files import abandoned, temporary_name
+from skd.common.temporary_files import abandoned_files, temporary_name
 
-DEEPEST = 100  # levels of lists and objects; a file of ours has a few
+MAX_JSON_DEPTH = 100  # levels of lists and objects; a file of ours has a few
 
 
 class UnwritableError(OSError):
@@ -25,7 +25,7 @@ class UnwritableError(OSError):
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def naming_path_in_errors(path: Path) -> Iterator[None]:
     """Name a path in the errors that writing it meets; many do not name one, as of a full disk.
 
     Raises:
@@ -46,7 +46,7 @@ def check_writable(path: Path) -> None:
         UnwritableError: there is a folder at the path, no folder can be made above it, or that
             folder may not be written to.
     """
-    with writing(path):
+    with naming_path_in_errors(path):
         if path.is_dir():
             raise _os_error(errno.EISDIR)
         _check_folder(path.absolute().parent)
@@ -58,7 +58,7 @@ def check_writable_folder(folder: Path) -> None:
     Raises:
         UnwritableError: they cannot.
     """
-    with writing(folder):
+    with naming_path_in_errors(folder):
         _check_folder(folder.absolute())
 
 
@@ -70,7 +70,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         UnwritableError: the file system refuses.
     """
-    with writing(path):
+    with naming_path_in_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = temporary_name(path)
         try:
@@ -82,12 +82,12 @@ def write_atomically(path: Path, data: bytes) -> None:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-        for left in abandoned(path.parent, path.name):
+        for left in abandoned_files(path.parent, path.name):
             left.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 
-def home_expanded(path: str | Path) -> Path:
+def expand_home(path: str | Path) -> Path:
     """Return a path with a leading ``~`` or ``~user`` replaced, where there is such a home."""
     return Path(os.path.expanduser(path))  # noqa: PTH111  pathlib's raises where there is none
 
@@ -95,14 +95,14 @@ def home_expanded(path: str | Path) -> Path:
 def path_from_environment(variable: str) -> Path | None:
     """Return the path that an environment variable holds, ``~`` expanded; none: unset or empty."""
     value = os.environ.get(variable)
-    return home_expanded(value) if value else None
+    return expand_home(value) if value else None
 
 
 def sync_folder(folder: Path) -> None:
     """Make renames within a folder survive a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with writing(folder):
+        with naming_path_in_errors(folder):
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -128,7 +128,7 @@ def read_json(path: Path) -> Any:
     try:
         data = json.loads(path.read_bytes().decode(), parse_constant=_refuse)
     except RecursionError:
-        raise ValueError(f"it has more than {DEEPEST} levels") from None
+        raise ValueError(f"it has more than {MAX_JSON_DEPTH} levels") from None
     _check(data)
     return data
 
@@ -139,11 +139,11 @@ def _refuse(constant: str) -> NoReturn:
 
 def _check(data: Any) -> None:
     level = [data]
-    for _ in range(DEEPEST):
+    for _ in range(MAX_JSON_DEPTH):
         level = [inner for value in level for inner in _inner(value)]
         if not level:
             return
-    raise ValueError(f"it has more than {DEEPEST} levels")
+    raise ValueError(f"it has more than {MAX_JSON_DEPTH} levels")
 
 
 def _inner(value: Any) -> list[Any]:

@@ -34,7 +34,7 @@ def added_later(default: Any, *, neutral: Any, description: str | None = None) -
     return Field(default, description=description, json_schema_extra={"neutral": neutral})
 
 
-class Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """An immutable model that refuses unknown keys, naming the allowed ones."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -22,35 +22,35 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from skd.common.errors import InterruptedRunError, SkdError, caution
-from skd.common.files import writing
+from skd.common.errors import InterruptedRunError, SkdError, warn_once
+from skd.common.files import naming_path_in_errors
 from skd.common.process_identity import process_start
-from skd.common.temporary_files import abandoned, temporary_name
+from skd.common.temporary_files import abandoned_files, temporary_name
 
 HEARTBEAT_SECONDS = 15.0
 # A holder on another machine is taken for dead after this long without a heartbeat.
 STALE_SECONDS = 180.0
 # By so much the clocks of two machines may differ.
-CLOCK_SECONDS = 300.0
+MAX_CLOCK_SKEW_SECONDS = 300.0
 # A holder whose heartbeat lies further ahead than that is watched for so many heartbeats.
-WATCHED_BEATS = 3
-SECOND_LOOK_SECONDS = 0.5
-READS = 5
+OBSERVED_HEARTBEATS = 3
+RECHECK_SECONDS = 0.5
+READ_ATTEMPTS = 5
 _NAME = re.compile(r"lease-(\d+)\.json")
 
 
 class LeaseHeldError(SkdError):
     """Another process trains this run."""
 
-    def __init__(self, folder: Path, holder: Holder) -> None:
-        clock = f" (its clock is {holder.ahead_by()} ahead)" if holder.ahead else ""
+    def __init__(self, folder: Path, holder: LeaseHolder) -> None:
+        clock = f" (its clock is {holder.clock_lead_text()} ahead)" if holder.is_clock_ahead else ""
         super().__init__(
             f"{folder.name} is being trained by {holder}{clock}; wait for it (--if-leased wait), "
             "or end that process: it saves, and this command goes on from there"
         )
         self.folder, self.holder = folder, holder
 
-    def __reduce__(self) -> tuple[type, tuple[Path, Holder]]:
+    def __reduce__(self) -> tuple[type, tuple[Path, LeaseHolder]]:
         return type(self), (self.folder, self.holder)  # told to other processes
 
 
@@ -59,7 +59,7 @@ class LeaseLostError(SkdError):
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseHolder:
     """Who holds a lease."""
 
     token: str
@@ -69,19 +69,19 @@ class Holder:
     job: str | None
     heartbeat: float  # seconds since 1970
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the holder still trains, as far as can be seen from here."""
         if self.host == socket.gethostname():
             return process_start(self.pid) == self.started
-        return not self.ahead and time.time() - self.heartbeat < STALE_SECONDS
+        return not self.is_clock_ahead and time.time() - self.heartbeat < STALE_SECONDS
 
     @property
-    def ahead(self) -> bool:
+    def is_clock_ahead(self) -> bool:
         """Whether the last heartbeat lies further ahead than clocks differ: it tells nothing."""
         elsewhere = self.host != socket.gethostname()
-        return elsewhere and self.heartbeat - time.time() > CLOCK_SECONDS
+        return elsewhere and self.heartbeat - time.time() > MAX_CLOCK_SKEW_SECONDS
 
-    def ahead_by(self) -> str:
+    def clock_lead_text(self) -> str:
         """Return how far ahead the heartbeat lies, for a person."""
         seconds = self.heartbeat - time.time()
         unit, name = next(
@@ -96,22 +96,22 @@ class Holder:
         return f"process {self.pid} on {self.host}{job}"
 
 
-_HOLDER = TypeAdapter(Holder)
+_HOLDER = TypeAdapter(LeaseHolder)
 
 
-def holder(folder: Path) -> Holder | None:
+def read_holder(folder: Path) -> LeaseHolder | None:
     """Return who holds the lease of a run's folder, dead or alive, or none."""
     found = _newest(folder)
     return _read(found[1]) if found else None
 
 
 @contextlib.contextmanager
-def lease(
+def hold_lease(
     folder: Path,
     *,
     wait: bool,
-    on_wait: Callable[[Holder], None] = lambda _: None,
-    stopping: Callable[[], bool] = lambda: False,
+    on_wait: Callable[[LeaseHolder], None] = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Callable[[], None]]:
     """Hold the lease of a run's folder; yields a check that raises once the lease is lost.
 
@@ -119,15 +119,15 @@ def lease(
         folder: the run's folder, made where it is missing.
         wait: wait for a living holder to finish, instead of refusing.
         on_wait: called once with the holder that is waited for.
-        stopping: asked while waiting; true: leave.
+        should_stop: asked while waiting; true: leave.
 
     Raises:
         InterruptedRunError: asked to leave while waiting.
         LeaseHeldError: another process holds it, and ``wait`` is false.
         LeaseLostError: from the yielded check.
     """
-    with writing(folder):
-        path = _acquire(folder, wait, on_wait, stopping)
+    with naming_path_in_errors(folder):
+        path = _acquire(folder, wait, on_wait, should_stop)
     mine = _read(path)
     assert mine is not None
     lost, done = threading.Event(), threading.Event()
@@ -152,7 +152,7 @@ def lease(
 
 
 def _acquire(
-    folder: Path, wait: bool, on_wait: Callable[[Holder], None], stopping: Callable[[], bool]
+    folder: Path, wait: bool, on_wait: Callable[[LeaseHolder], None], stopping: Callable[[], bool]
 ) -> Path:
     told = False
     while True:
@@ -160,8 +160,8 @@ def _acquire(
         found = _newest(folder)
         current = _read(found[1]) if found else None
         if found and current is None and os.path.lexists(found[1]):
-            caution(f"{found[1]} is damaged, so that nobody holds it: taken over")
-        if current is not None and (current.alive() or _beats(found[1], current, stopping)):
+            warn_once(f"{found[1]} is damaged, so that nobody holds it: taken over")
+        if current is not None and (current.is_alive() or _beats(found[1], current, stopping)):
             if not wait:
                 raise LeaseHeldError(folder, current)
             if not told:
@@ -177,16 +177,16 @@ def _acquire(
             return taken
 
 
-def _beats(path: Path, seen: Holder, stopping: Callable[[], bool]) -> bool:
+def _beats(path: Path, seen: LeaseHolder, stopping: Callable[[], bool]) -> bool:
     """Watch a lease whose heartbeat lies far ahead; return whether there is another one.
 
     Either a living holder's clock is wrong, or the file is damaged: only time can tell.
     """
-    if not seen.ahead:
+    if not seen.is_clock_ahead:
         return False
-    seconds = WATCHED_BEATS * HEARTBEAT_SECONDS
-    caution(
-        f"{path}: the last heartbeat of {seen} lies {seen.ahead_by()} ahead: its clock is wrong, "
+    seconds = OBSERVED_HEARTBEATS * HEARTBEAT_SECONDS
+    warn_once(
+        f"{path}: the last heartbeat of {seen} lies {seen.clock_lead_text()} ahead: its clock is wrong, "
         f"or the file is damaged; without another heartbeat within {math.ceil(seconds)} s it is "
         "taken over"
     )
@@ -205,7 +205,7 @@ def _poll_seconds() -> float:
 
 def _create(folder: Path, number: int) -> Path | None:
     """Make the lease file of a number; none where another process was faster."""
-    mine = Holder(
+    mine = LeaseHolder(
         token=uuid.uuid4().hex,
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -225,10 +225,10 @@ def _create(folder: Path, number: int) -> Path | None:
         temporary.unlink(missing_ok=True)
     others = [(other, _read(file), file) for other, file in _all(folder) if file != path]
     # Numbers begin anew once a lease is released: another process may hold a later or earlier one.
-    if any(other > number or (held and held.alive()) for other, held, _ in others):
+    if any(other > number or (held and held.is_alive()) for other, held, _ in others):
         path.unlink(missing_ok=True)
         return None
-    for file in [*(file for _, _, file in others), *abandoned(folder, path.name)]:
+    for file in [*(file for _, _, file in others), *abandoned_files(folder, path.name)]:
         _remove(file)
     return path
 
@@ -242,7 +242,7 @@ def _remove(path: Path) -> None:
         path.rmdir()
 
 
-def _beat(path: Path, mine: Holder, lost: threading.Event, done: threading.Event) -> None:
+def _beat(path: Path, mine: LeaseHolder, lost: threading.Event, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
         temporary = temporary_name(path)
         with contextlib.suppress(OSError):  # a full disk must not end the training
@@ -265,20 +265,20 @@ def _why_lost(path: Path) -> str:
             f"{folder} has been removed while this was under way: nothing more is written there, "
             "and the same command begins it anew"
         )
-    if (current := holder(folder)) is None:
+    if (current := read_holder(folder)) is None:
         return f"{path} has been removed or damaged while this was under way: nothing more is saved"
     return f"another process has taken over {folder}: {current}"
 
 
-def _is_lost_for_good(path: Path, mine: Holder) -> bool:
+def _is_lost_for_good(path: Path, mine: LeaseHolder) -> bool:
     """Look twice: a taker who finds a living holder withdraws at once."""
     if not _is_lost(path, mine):
         return False
-    time.sleep(SECOND_LOOK_SECONDS)
+    time.sleep(RECHECK_SECONDS)
     return _is_lost(path, mine)
 
 
-def _is_lost(path: Path, mine: Holder) -> bool:
+def _is_lost(path: Path, mine: LeaseHolder) -> bool:
     found = _newest(path.parent)
     current = _read(found[1]) if found else None
     return current is None or current.token != mine.token
@@ -294,9 +294,9 @@ def _newest(folder: Path) -> tuple[int, Path] | None:
     return found[-1] if found else None
 
 
-def _read(path: Path) -> Holder | None:
+def _read(path: Path) -> LeaseHolder | None:
     """Return a lease file's holder; none where it has just been removed or is not readable."""
-    for _ in range(READS):
+    for _ in range(READ_ATTEMPTS):
         try:
             return _HOLDER.validate_json(path.read_bytes(), strict=True)
         except (FileNotFoundError, IsADirectoryError, ValueError):

@@ -11,22 +11,22 @@ from pydantic import AfterValidator
 
 # The folder that commands and jobs write to, in the one that they are started from.
 RESULTS_NAME = "results"
-LONGEST_FILE_NAME = 255  # bytes, on all common file systems
+MAX_FILE_NAME_BYTES = 255  # bytes, on all common file systems
 # The longest file name that is made of names is that of the folder of a batch's SLURM logs: study,
 # teacher, student, first method, separators, a count and a digest.
-LONGEST_NAME = 50
+MAX_NAME_LENGTH = 50
 
 
-def plain_name(name: str) -> str:
+def validate_name(name: str) -> str:
     """Return a name that can be part of any file's name.
 
     Raises:
         ValueError: it has other characters than allowed, or too many.
     """
-    if len(name) > LONGEST_NAME:
+    if len(name) > MAX_NAME_LENGTH:
         raise ValueError(
             f"'{name[:20]}…' has {len(name)} characters; a name, which becomes part of file names, "
-            f"has at most {LONGEST_NAME}"
+            f"has at most {MAX_NAME_LENGTH}"
         )
     if not re.fullmatch(r"[A-Za-z0-9](-?[A-Za-z0-9+_.])*", name):
         raise ValueError(
@@ -35,18 +35,18 @@ def plain_name(name: str) -> str:
     return name
 
 
-def check_path(path: Path) -> Path:
+def validate_path(path: Path) -> Path:
     """Return a path that a file can have.
 
     Raises:
         ValueError: a part of it is too long.
     """
     for part in path.parts:
-        if (length := len(os.fsencode(part))) > LONGEST_FILE_NAME:
+        if (length := len(os.fsencode(part))) > MAX_FILE_NAME_BYTES:
             raise ValueError(
-                f"'{part[:20]}…' has {length} bytes; a file's name has at most {LONGEST_FILE_NAME}"
+                f"'{part[:20]}…' has {length} bytes; a file's name has at most {MAX_FILE_NAME_BYTES}"
             )
     return path
 
 
-Name = Annotated[str, AfterValidator(plain_name)]
+Name = Annotated[str, AfterValidator(validate_name)]

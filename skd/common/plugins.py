@@ -15,7 +15,7 @@ from types import ModuleType
 from skd.common.errors import SkdError
 from skd.common.project import ROOT
 
-WARNING = "skd: warning: "  # how a warning's line on stderr begins
+WARNING_PREFIX = "skd: warning: "  # how a warning's line on stderr begins
 
 
 class BrokenFileError(SkdError, ImportError):
@@ -49,13 +49,13 @@ def load_modules(names: Iterable[str]) -> tuple[dict[str, ModuleType], dict[str,
     return loaded, broken
 
 
-def warn(broken: Iterable[str]) -> None:
+def print_broken_files(broken: Iterable[str]) -> None:
     """Print one line on stderr for each file that is left out."""
     for reason in broken:
-        print(f"{WARNING}left out: {reason}", file=sys.stderr, flush=True)
+        print(f"{WARNING_PREFIX}left out: {reason}", file=sys.stderr, flush=True)
 
 
-def file_of(name: str) -> str:
+def module_file(name: str) -> str:
     """Return a module's file, relative to the repository."""
     return f"{name.replace('.', '/')}.py"
 
@@ -71,7 +71,7 @@ def _place(name: str, error: BaseException) -> str:
         if any(Path(file).is_relative_to(folder) for folder in folders):
             shown = Path(file).relative_to(ROOT) if Path(file).is_relative_to(ROOT) else file
             return f"{shown}, line {line}"
-    return file_of(name)
+    return module_file(name)
 
 
 def _one_line(error: BaseException) -> str:

@@ -11,7 +11,7 @@ from skd.common.errors import InterruptedRunError, TimeUpError
 
 
 @contextlib.contextmanager
-def stoppable(minutes: float | None = None) -> Iterator[Callable[[], bool]]:
+def handle_stop_signals(minutes: float | None = None) -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether the block should stop.
 
     It should after SIGTERM, the first Ctrl-C, or the given number of minutes.

@@ -38,7 +38,7 @@ REMEDIES = {
 }
 
 
-def explained(error: OSError) -> str | None:
+def explain_os_error(error: OSError) -> str | None:
     """Return an error as a line, or none where it is not the user's to put right."""
     if error.errno not in REMEDIES:
         return None

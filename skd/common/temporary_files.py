@@ -17,7 +17,9 @@ from skd.common.process_identity import process_start
 
 # Of a process on another machine, which cannot be asked, and of names without a process.
 ABANDONED_SECONDS = 3600.0
-KEPT = 50  # characters of the name that is meant: this one must not be too long where that is not
+KEPT_CHARACTERS = (
+    50  # characters of the name that is meant: this one must not be too long where that is not
+)
 _NAME = re.compile(r"\.(?P<target>.+)\.(?P<host>\w+)-(?P<pid>\d+)-(?P<start>\d*)\.[0-9a-f]{8}")
 # As earlier versions named them.
 _EARLIER = re.compile(r"\.(?P<target>.+)\.[0-9a-f]{32}|\.lease-[0-9a-f]{32}")
@@ -27,7 +29,7 @@ def temporary_name(path: Path) -> Path:
     """Return a new name beside a path, for the file to be renamed to it once it is whole."""
     pid = os.getpid()
     process = f"{_host()}-{pid}-{process_start(pid) or ''}"
-    return path.with_name(f".{path.name[:KEPT]}.{process}.{uuid.uuid4().hex[:8]}")
+    return path.with_name(f".{path.name[:KEPT_CHARACTERS]}.{process}.{uuid.uuid4().hex[:8]}")
 
 
 def temporary_files(folder: Path, target: str | None = None) -> list[Path]:
@@ -45,11 +47,11 @@ def temporary_files(folder: Path, target: str | None = None) -> list[Path]:
     return [
         folder / name
         for name, match in found
-        if match is not None and (target is None or target[:KEPT] == match["target"])
+        if match is not None and (target is None or target[:KEPT_CHARACTERS] == match["target"])
     ]
 
 
-def abandoned(folder: Path, target: str | None = None) -> list[Path]:
+def abandoned_files(folder: Path, target: str | None = None) -> list[Path]:
     """Return the temporary files in a folder that no living process writes; as `temporary_files`.
 
     A process on another machine cannot be asked: its files are abandoned after an hour.

@@ -46,6 +46,6 @@ class PlainConsole(Console):
                 yield Segment(printable(segment.text), segment.style)
 
 
-def description() -> TextColumn:
+def description_column() -> TextColumn:
     """Return the column of a progress bar that says what is done now."""
     return TextColumn("{task.description}", markup=False)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Context = Mapping[str, Any]
-DATE = "must be a date and time with its zone"
+DATE_MESSAGE = "must be a date and time with its zone"
 # By pydantic's type of error; its own words name Python's types.
-WORDS: dict[str, str | Callable[[Context], str]] = {
+MESSAGES: dict[str, str | Callable[[Context], str]] = {
     "missing": "is required",
     "bool_type": "must be true or false",
     "bool_parsing": "must be true or false",
@@ -22,10 +22,10 @@ WORDS: dict[str, str | Callable[[Context], str]] = {
     "string_type": "must be text; put it in quotes",
     "string_pattern_mismatch": lambda context: f"must match {context['pattern']}",
     "path_type": "must be a path",
-    "datetime_type": DATE,
-    "datetime_parsing": DATE,
-    "datetime_from_date_parsing": DATE,
-    "timezone_aware": DATE,
+    "datetime_type": DATE_MESSAGE,
+    "datetime_parsing": DATE_MESSAGE,
+    "datetime_from_date_parsing": DATE_MESSAGE,
+    "timezone_aware": DATE_MESSAGE,
     "dict_type": "must be a mapping, {key: value}",
     "mapping_type": "must be a mapping, {key: value}",
     "model_type": "must be a mapping, {key: value}",
@@ -40,20 +40,20 @@ WORDS: dict[str, str | Callable[[Context], str]] = {
     "less_than": lambda context: f"must be less than {context['lt']:g}",
     "less_than_equal": lambda context: f"must be at most {context['le']:g}",
 }
-TOLD = 60  # characters of a value
+MAX_VALUE_LENGTH = 60  # characters of a value
 
 
-def words(error: Mapping[str, Any]) -> str:
+def validation_message(error: Mapping[str, Any]) -> str:
     """Return what is wrong, and the value, from one of pydantic's errors."""
     kind, message = error["type"], error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return message
-    found = WORDS.get(kind, message)
+    found = MESSAGES.get(kind, message)
     text = found if isinstance(found, str) else found(error.get("ctx", {}))
-    return text if kind == "missing" else f"{text}, got {shown(error['input'])}"
+    return text if kind == "missing" else f"{text}, got {format_value(error['input'])}"
 
 
-def place(error: Mapping[str, Any]) -> str:
+def error_location(error: Mapping[str, Any]) -> str:
     """Return where the value is, as a path of keys; list items are counted from 0."""
     return ".".join(str(part) for part in error["loc"] if part != "[key]")
 
@@ -62,10 +62,10 @@ def _items(count: int) -> str:
     return "1 item" if count == 1 else f"{count} items"
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a value as a sheet writes it, shortened where it is long."""
     plain = {None: "nothing", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
         return plain[value]
     text = repr(value)
-    return text if len(text) <= TOLD else f"{text[:TOLD]}…"
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}…"

@@ -17,10 +17,10 @@ from yaml.reader import Reader, ReaderError
 
 from skd.common.errors import SkdError
 
-LARGEST_BYTES = 1_000_000
-DEEPEST = 32  # lists and mappings within each other; a study sheet needs about 6
-MOST_VALUES = 100_000  # what is referred to by an alias counts each time
-LONGEST_INTEGER = 100  # characters
+MAX_BYTES = 1_000_000
+MAX_YAML_DEPTH = 32  # lists and mappings within each other; a study sheet needs about 6
+MAX_VALUES = 100_000  # what is referred to by an alias counts each time
+MAX_INTEGER_LENGTH = 100  # characters
 
 _TAG = "tag:yaml.org,2002:"
 _NULL, _BOOL, _INT, _FLOAT = (f"{_TAG}{name}" for name in ("null", "bool", "int", "float"))
@@ -50,8 +50,8 @@ def read_yaml(path: Path) -> Any:
             part of, or more or deeper content than a person writes.
     """
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise YamlError(f"has more than {LARGEST_BYTES} bytes")
+        if path.stat().st_size > MAX_BYTES:
+            raise YamlError(f"has more than {MAX_BYTES} bytes")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise YamlError(f"cannot be read: {error.strerror}") from error
@@ -91,9 +91,9 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self._depth += 1
-        if self._depth > DEEPEST:
+        if self._depth > MAX_YAML_DEPTH:
             raise ConstructorError(
-                None, None, f"nested more than {DEEPEST} deep", self.peek_event().start_mark
+                None, None, f"nested more than {MAX_YAML_DEPTH} deep", self.peek_event().start_mark
             )
         node = super().compose_node(parent, index)
         self._depth -= 1
@@ -134,9 +134,9 @@ class _Loader(yaml.SafeLoader):
         extents = [self._extents[id(part)] for part in parts]
         values = 1 + sum(values for values, _ in extents)
         levels = 1 + max((levels for _, levels in extents), default=0)
-        if values > MOST_VALUES or levels > DEEPEST:
+        if values > MAX_VALUES or levels > MAX_YAML_DEPTH:
             raise _error(
-                f"more than {MOST_VALUES} values or {DEEPEST} levels, aliases included", node
+                f"more than {MAX_VALUES} values or {MAX_YAML_DEPTH} levels, aliases included", node
             )
         return values, levels
 
@@ -151,8 +151,8 @@ class _Loader(yaml.SafeLoader):
             return text.lower() == "true"
         if node.tag == _FLOAT:
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        if len(text) > LONGEST_INTEGER:
-            raise _error(f"an integer of more than {LONGEST_INTEGER} digits", node)
+        if len(text) > MAX_INTEGER_LENGTH:
+            raise _error(f"an integer of more than {MAX_INTEGER_LENGTH} digits", node)
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 

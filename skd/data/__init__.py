@@ -17,19 +17,19 @@ from torch import Tensor
 
 from skd.common.errors import UnknownNameError
 from skd.common.files import path_from_environment
-from skd.common.plugins import BrokenFileError, file_of, load_module
+from skd.common.plugins import BrokenFileError, load_module, module_file
 from skd.data import imagefolder
 from skd.data.images import (
-    Facts,
+    DatasetFacts,
     Images,
-    check_limit,
-    held_out_for_validation,
-    limit,
+    check_train_limit,
+    limit_training_images,
+    validation_count,
     validation_split,
 )
 from skd.data.photos.files import PhotoFiles
 from skd.data.photos.views import PhotoViews, TestPhotos
-from skd.data.views import TestPixels, Tests, ViewMaker, Views
+from skd.data.views import PixelViews, TestImages, TestPixels, Views
 from skd.study.spec import FOLDER_DATASET, DatasetSpec
 
 _HELPERS = {"images", "photos", "views"}
@@ -47,7 +47,7 @@ def data_root() -> Path:
     return path_from_environment("SKD_DATA") or Path("data")
 
 
-def load(spec: DatasetSpec) -> Images:
+def load_dataset(spec: DatasetSpec) -> Images:
     """Load a data set, with its validation split and training limit applied.
 
     Raises:
@@ -61,23 +61,23 @@ def load(spec: DatasetSpec) -> Images:
         images = _module(spec.name).load(data_root())
     if spec.split == "validation":
         images = validation_split(images)
-    return limit(images, spec.train_limit) if spec.train_limit else images
+    return limit_training_images(images, spec.train_limit) if spec.train_limit else images
 
 
-def facts(spec: DatasetSpec) -> Facts:
-    """Return what `load` will give, without the files.
+def dataset_facts(spec: DatasetSpec) -> DatasetFacts:
+    """Return what `load_dataset` will give, without the files.
 
     Raises:
-        BrokenFileError, UnknownNameError: as `load`.
+        BrokenFileError, UnknownNameError: as `load_dataset`.
         DataError: more training images are asked for than there are.
     """
     known = imagefolder.facts(spec.folder) if spec.folder else _module(spec.name).FACTS
     count, evaluated = known.train_images, known.test_images
     if spec.split == "validation":
-        evaluated = held_out_for_validation(count)
+        evaluated = validation_count(count)
         count -= evaluated
     if spec.train_limit:
-        check_limit(spec.train_limit, count)
+        check_train_limit(spec.train_limit, count)
         count = spec.train_limit
     return replace(known, train_images=count, test_images=evaluated)
 
@@ -92,20 +92,20 @@ def make_views(images: Images, device: torch.device, workers: int = 0) -> Views:
     """
     if isinstance(images.train_images, PhotoFiles):
         return PhotoViews(images, device, workers)
-    return ViewMaker(images, device)
+    return PixelViews(images, device)
 
 
-def make_tests(images: Images, device: torch.device, workers: int = 0) -> Tests:
+def make_test_images(images: Images, device: torch.device, workers: int = 0) -> TestImages:
     """Return a data set's test images as an evaluation takes them; arguments as `make_views`."""
     if isinstance(images.test_images, PhotoFiles):
         return TestPhotos(images, device, workers)
     return TestPixels(images, device)
 
 
-def test_pixels(images: Images, places: Tensor) -> Tensor:
+def load_evaluation_pixels(images: Images, places: Tensor) -> Tensor:
     """Return some test images as an evaluation sees them, (P, 3, S, S) uint8."""
     chosen = replace(images, test_images=images.test_images[places])
-    tests = make_tests(chosen, torch.device("cpu"))
+    tests = make_test_images(chosen, torch.device("cpu"))
     return torch.cat([*tests.batches(0, len(places))])
 
 
@@ -113,7 +113,7 @@ def check_dataset(name: str) -> None:
     """Check that a data set can be used, its files aside.
 
     Raises:
-        BrokenFileError, UnknownNameError: as `load`.
+        BrokenFileError, UnknownNameError: as `load_dataset`.
     """
     if name != FOLDER_DATASET:
         _module(name)
@@ -124,5 +124,5 @@ def _module(name: str) -> ModuleType:
         raise UnknownNameError("data set", name, dataset_names())
     module = load_module(f"{__name__}.{name}")
     if missing := [part for part in ("FACTS", "load") if not hasattr(module, part)]:
-        raise BrokenFileError(f"{file_of(module.__name__)}: has no {' and no '.join(missing)}")
+        raise BrokenFileError(f"{module_file(module.__name__)}: has no {' and no '.join(missing)}")
     return module

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from skd.common.lease import lease
-from skd.data.images import DataError, Facts, Images
+from skd.common.lease import hold_lease
+from skd.data.images import DataError, DatasetFacts, Images
 
-FACTS = Facts(num_classes=100, train_images=50_000, test_images=10_000, size=32)
+FACTS = DatasetFacts(num_classes=100, train_images=50_000, test_images=10_000, size=32)
 
 
 def load(root: Path) -> Images:
@@ -24,7 +24,7 @@ def load(root: Path) -> Images:
     try:
         if not (root / CIFAR100.base_folder / "train").is_file():
             # One process at a time: torchvision writes straight to the file.
-            with lease(root, wait=True):
+            with hold_lease(root, wait=True):
                 CIFAR100(root, download=True)
         train, test = CIFAR100(root, train=True), CIFAR100(root, train=False)
     except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from skd.data.images import Facts, Images, stratified_order
+from skd.data.images import DatasetFacts, Images, stratified_order
 
 TRAIN_IMAGES = 1000
 SIZE = 16  # from 8: the smallest at which every network of the suite keeps a spatial extent
 PAD = 2
-FACTS = Facts(
+FACTS = DatasetFacts(
     num_classes=10, train_images=TRAIN_IMAGES, test_images=797, size=SIZE, pad=PAD, flip=False
 )
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skd.data.images import Facts, Images
+from skd.data.images import DatasetFacts, Images
 from skd.data.photos.folders import load_folder
 from skd.study.spec import FolderSpec
 
 
-def facts(folder: FolderSpec) -> Facts:
+def facts(folder: FolderSpec) -> DatasetFacts:
     """Return what the sheet says of them."""
-    return Facts(
+    return DatasetFacts(
         num_classes=folder.classes,
         train_images=folder.train_images,
         test_images=folder.test_images,

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skd.data.images import Facts, Images
+from skd.data.images import DatasetFacts, Images
 from skd.data.photos.folders import load_folder
 
-FACTS = Facts(num_classes=1000, train_images=1_281_167, test_images=50_000, size=224, photos=True)
+FACTS = DatasetFacts(
+    num_classes=1000, train_images=1_281_167, test_images=50_000, size=224, photos=True
+)
 ADVICE = (
     "Put the official files there, unpacked: imagenet/train/<WordNet id>/*.JPEG and "
     "imagenet/val/<WordNet id>/*.JPEG (the training archive holds one archive a class; the "

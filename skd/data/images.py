@@ -10,7 +10,7 @@ from torch import Tensor
 
 from skd.common.errors import SkdError
 from skd.data.photos.files import PhotoFiles
-from skd.randomness import words
+from skd.randomness import random_words
 
 # The field's split of CIFAR-100 for selection: 45,000 / 5,000.
 VALIDATION_SHARE = 0.1
@@ -27,7 +27,7 @@ def view_count(pad: int, flip: bool) -> int:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DatasetFacts:
     """What is known of a data set without its files: enough to size networks and losses."""
 
     num_classes: int
@@ -83,7 +83,7 @@ def stratified_order(labels: Tensor, purpose: str) -> Tensor:
     classes in a random order within each rank.
     """
     count = len(labels)
-    shuffled = np.argsort(words(0, purpose, 0, count), kind="stable")
+    shuffled = np.argsort(random_words(0, purpose, 0, count), kind="stable")
     ranks = np.empty(count, dtype=np.int64)
     ordered = labels.numpy()[shuffled]
     for label in np.unique(ordered):
@@ -92,7 +92,7 @@ def stratified_order(labels: Tensor, purpose: str) -> Tensor:
     return torch.from_numpy(shuffled[np.argsort(ranks, kind="stable")])
 
 
-def held_out_for_validation(count: int) -> int:
+def validation_count(count: int) -> int:
     """Return how many of so many training images the validation split holds out."""
     return round(VALIDATION_SHARE * count)
 
@@ -100,7 +100,7 @@ def held_out_for_validation(count: int) -> int:
 def validation_split(images: Images) -> Images:
     """Return the training images alone, a tenth of each class held out as the test images."""
     order = stratified_order(images.train_labels, "validation split")
-    held_out = held_out_for_validation(len(order))
+    held_out = validation_count(len(order))
     test, train = order[:held_out].sort().values, order[held_out:].sort().values
     return replace(
         images,
@@ -111,20 +111,20 @@ def validation_split(images: Images) -> Images:
     )
 
 
-def limit(images: Images, count: int) -> Images:
+def limit_training_images(images: Images, count: int) -> Images:
     """Return the data set with ``count`` training images, classes balanced.
 
     Raises:
         DataError: there are fewer.
     """
-    check_limit(count, len(images.train_labels))
+    check_train_limit(count, len(images.train_labels))
     kept = stratified_order(images.train_labels, "training limit")[:count].sort().values
     return replace(
         images, train_images=images.train_images[kept], train_labels=images.train_labels[kept]
     )
 
 
-def check_limit(count: int, there: int) -> None:
+def check_train_limit(count: int, there: int) -> None:
     """Refuse to train on more images than there are.
 
     Raises:

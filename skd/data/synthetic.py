@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from skd.data.images import Facts, Images
+from skd.data.images import DatasetFacts, Images
 
 NUM_CLASSES, TRAIN_IMAGES, TEST_IMAGES, SIZE = 10, 272, 100, 32
-FACTS = Facts(
+FACTS = DatasetFacts(
     num_classes=NUM_CLASSES, train_images=TRAIN_IMAGES, test_images=TEST_IMAGES, size=SIZE
 )
 

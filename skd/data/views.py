@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from skd.data.images import Images, view_count
-from skd.randomness import words
+from skd.randomness import random_words
 
 # Images a forward pass: on a CPU more would leave its cache, on a GPU fewer would leave it idle.
 TEST_BATCH = {"cpu": 100, "cuda": 1000}
@@ -25,10 +25,10 @@ TEST_BATCH = {"cpu": 100, "cuda": 1000}
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """Return the order of the training images in an epoch: a uniform permutation, (count,)."""
-    return torch.from_numpy(np.argsort(words(seed, "order", epoch, count), kind="stable"))
+    return torch.from_numpy(np.argsort(random_words(seed, "order", epoch, count), kind="stable"))
 
 
-def epoch_views(seed: int, epoch: int, count: int, pad: int, flip: bool) -> Tensor:
+def draw_view_numbers(seed: int, epoch: int, count: int, pad: int, flip: bool) -> Tensor:
     """Draw every image's view for an epoch: uniform offsets in 0…2·pad, mirrored half the time.
 
     One 64-bit word an image; the bias of its remainder is below 2⁻⁵⁰.
@@ -36,7 +36,7 @@ def epoch_views(seed: int, epoch: int, count: int, pad: int, flip: bool) -> Tens
     Returns:
         (count,) int64: the views' numbers, by place in the training set.
     """
-    drawn = words(seed, "views", epoch, count)
+    drawn = random_words(seed, "views", epoch, count)
     offsets, sides = 2 * pad + 1, 2 if flip else 1
     drawn, mirrored = np.divmod(drawn, np.uint64(sides))
     drawn, rows = np.divmod(drawn, np.uint64(offsets))
@@ -45,7 +45,7 @@ def epoch_views(seed: int, epoch: int, count: int, pad: int, flip: bool) -> Tens
     return torch.from_numpy(numbers.astype(np.int64))
 
 
-def parts_of(numbers: Tensor, pad: int, flip: bool) -> tuple[Tensor, Tensor, Tensor]:
+def decode_view_numbers(numbers: Tensor, pad: int, flip: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return what views' numbers stand for: the crop's row and column, and mirrored (0 or 1)."""
     offsets, sides = 2 * pad + 1, 2 if flip else 1
     places = numbers // sides
@@ -93,7 +93,7 @@ class Views(Protocol):
         """End what runs beside this process."""
 
 
-class Tests(Protocol):
+class TestImages(Protocol):
     """What an evaluation asks of a data set's test images."""
 
     on_device: bool  # whether `batches` is work for the device alone
@@ -105,12 +105,12 @@ class Tests(Protocol):
         """End what runs beside this process."""
 
 
-def normalised(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalise_pixels(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
     return pixels.to(mean.dtype, copy=True).div_(255).sub_(mean).div_(std)
 
 
-class ViewMaker:
+class PixelViews:
     """Makes normalised batches from a data set's images, which it keeps on the device as uint8."""
 
     def __init__(self, images: Images, device: torch.device) -> None:
@@ -130,7 +130,7 @@ class ViewMaker:
 
     def draw(self, seed: int, epoch: int) -> Tensor:
         """Return the numbers of an epoch's views, (N,), on the device."""
-        drawn = epoch_views(seed, epoch, len(self.labels), self.pad, self.flip)
+        drawn = draw_view_numbers(seed, epoch, len(self.labels), self.pad, self.flip)
         return drawn.to(self.labels.device)
 
     def for_one(self) -> Self:
@@ -153,7 +153,7 @@ class ViewMaker:
             indices: places in the training set, (B,).
             numbers: of each image's view, (B,).
         """
-        first_rows, first_columns, mirrored = parts_of(numbers, self.pad, self.flip)
+        first_rows, first_columns, mirrored = decode_view_numbers(numbers, self.pad, self.flip)
         rows = first_rows[:, None] + self._range
         within = (self._range - mirrored[:, None] * (self.size - 1)).abs()
         columns = first_columns[:, None] + within
@@ -162,7 +162,7 @@ class ViewMaker:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
-        return normalised(pixels, self.mean, self.std)
+        return normalise_pixels(pixels, self.mean, self.std)
 
 
 class TestPixels:

@@ -10,23 +10,23 @@ from torch import Tensor, nn
 
 from skd.common.errors import UnfitError
 from skd.common.frozen import canonical
-from skd.data.images import CHANNELS, Facts
+from skd.data.images import CHANNELS, DatasetFacts
 from skd.losses.objective import Objective
 from skd.losses.term import Batch, TermContext
 from skd.models import Outputs, build_model, network_family
-from skd.models.accounting import count_parameters, counted, memory_bytes
+from skd.models.accounting import count_layers, count_parameters, memory_bytes
 from skd.randomness import Draws, seeded
-from skd.study.expansion import ExtraFacts, NetworkFacts
+from skd.study.expansion import NetworkProfile, ObjectiveProfile
 from skd.study.spec import MethodSpec, RunSpec
 
 
-def misfit(spec: RunSpec, facts: Facts) -> str | None:
+def fit_problem(spec: RunSpec, dataset: DatasetFacts) -> str | None:
     """Return why a run's method cannot work on its networks and data, or none."""
-    tried = _tried(*_question(spec), facts)
+    tried = _tried(*_question(spec), dataset)
     return tried if isinstance(tried, str) else None
 
 
-def extra_facts(spec: RunSpec, facts: Facts) -> ExtraFacts:
+def extra_facts(spec: RunSpec, facts: DatasetFacts) -> ObjectiveProfile:
     """Return what a run's objective brings beside the networks.
 
     Raises:
@@ -38,7 +38,7 @@ def extra_facts(spec: RunSpec, facts: Facts) -> ExtraFacts:
     return tried
 
 
-def network_facts(name: str, facts: Facts) -> NetworkFacts:
+def network_facts(name: str, facts: DatasetFacts) -> NetworkProfile:
     """Return what a network is, for one image of a data set."""
     return _dry_pass(name, facts)[1]
 
@@ -50,7 +50,9 @@ def _question(spec: RunSpec) -> tuple[str, str | None, str]:
 
 
 @cache
-def _tried(method: str, teacher: str | None, student: str, facts: Facts) -> ExtraFacts | str:
+def _tried(
+    method: str, teacher: str | None, student: str, facts: DatasetFacts
+) -> ObjectiveProfile | str:
     """Return the facts of an objective, or why it cannot be."""
     spec = MethodSpec.restore(json.loads(method))
     try:
@@ -67,7 +69,7 @@ def _tried(method: str, teacher: str | None, student: str, facts: Facts) -> Extr
         work += _multiply_adds(part) if known is None else known
     if objective.simplifier is not None:
         work += _multiply_adds(objective.simplifier)
-    return ExtraFacts(
+    return ObjectiveProfile(
         parameters=count_parameters(objective),
         bytes=memory_bytes(objective),
         multiply_adds=work,
@@ -91,7 +93,7 @@ def _multiply_adds(module: nn.Module) -> int:
 
 
 @cache
-def _convolved(method: str, teacher: str | None, student: str, facts: Facts) -> int | None:
+def _convolved(method: str, teacher: str | None, student: str, facts: DatasetFacts) -> int | None:
     """Return the multiply-adds of one image in a term whose convolutions' sizes only a pass shows.
 
     None where the pass fails: such a term fails with its reason in a run or in its own test.
@@ -102,11 +104,11 @@ def _convolved(method: str, teacher: str | None, student: str, facts: Facts) -> 
     try:
         # Made without its initial weights, which take longer than the pass.
         objective = objective.to_empty(device=device).eval()
-        with torch.no_grad(), counted(objective) as work:
+        with torch.no_grad(), count_layers(objective) as work:
             for tensor in [*objective.parameters(), *objective.buffers()]:
                 tensor.zero_()
             first = torch.zeros(1, dtype=torch.int64)
-            draws = Draws(0, device).go_to(1, 0)
+            draws = Draws(0, device).set_step(1, 0)
             objective.begin_epoch(1)
             objective(Batch(context.student, context.teacher, first, first, 1, draws))
     except Exception:
@@ -122,7 +124,7 @@ def _build(method: MethodSpec, context: TermContext) -> Objective:
         return Objective(method, context)
 
 
-def _context(teacher: str | None, student: str, facts: Facts) -> TermContext:
+def _context(teacher: str | None, student: str, facts: DatasetFacts) -> TermContext:
     return TermContext(
         num_classes=facts.num_classes,
         train_labels=_labels(facts),
@@ -133,18 +135,18 @@ def _context(teacher: str | None, student: str, facts: Facts) -> TermContext:
 
 
 @cache
-def _labels(facts: Facts) -> Tensor:
+def _labels(facts: DatasetFacts) -> Tensor:
     return torch.arange(facts.train_images) % facts.num_classes
 
 
 @cache
-def _dry_pass(network: str, facts: Facts) -> tuple[Outputs, NetworkFacts]:
+def _dry_pass(network: str, facts: DatasetFacts) -> tuple[Outputs, NetworkProfile]:
     # Not on "meta": its first normal_() or batch norm imports torch's compiler, for seconds.
     with torch.no_grad(), seeded(0, "shapes"):
         model = build_model(network, facts.num_classes).eval()
-        with counted(model) as work:
+        with count_layers(model) as work:
             outputs = model.forward_features(torch.zeros(1, CHANNELS, facts.size, facts.size))
-    return outputs, NetworkFacts(
+    return outputs, NetworkProfile(
         parameters=count_parameters(model),
         multiply_adds=work.multiply_adds,
         activations=work.activations,

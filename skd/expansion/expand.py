@@ -6,41 +6,41 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skd.code.closure import read_files
+from skd.code.closure import read_source_closure
 from skd.common.errors import SkdError, suggest
 from skd.common.files import sha256_of
 from skd.common.plugins import BrokenFileError
-from skd.data import dataset_names, facts
-from skd.data.images import CHANNELS, DataError, Facts
-from skd.expansion.dry_run import extra_facts, misfit, network_facts
-from skd.losses.methods import check_settings, needs_of, resolve
+from skd.data import dataset_facts, dataset_names
+from skd.data.images import CHANNELS, DataError, DatasetFacts
+from skd.expansion.dry_run import extra_facts, fit_problem, network_facts
+from skd.losses.methods import check_settings, resolve_method, teacher_needs
 from skd.models import check_network, network_family
-from skd.study.code_roots import roots_of
-from skd.study.effects import (
-    idle_default,
-    idle_group,
-    notes_on,
-    notes_on_unused,
-    written_settings,
-)
+from skd.study.code_roots import run_source_roots
 from skd.study.expansion import (
     Cell,
     Expansion,
-    ImageFacts,
+    ImageInfo,
     TeacherNode,
-    known_hashes,
-    sources_digest,
+    expansion_sources_digest,
+    known_checkpoint_hashes,
+)
+from skd.study.ineffective_settings import (
+    explicit_settings,
+    ineffective_default,
+    ineffective_group,
+    notes_on_long_settings,
+    notes_on_unused_settings,
 )
 from skd.study.limits import folder_problem, seed_problem
-from skd.study.recipes import WrittenRecipe
 from skd.study.sheet import (
-    Import,
-    Method,
+    ImportSource,
     Sheet,
-    Teacher,
+    SheetMethod,
+    SheetTeacher,
     read_sheet,
 )
 from skd.study.sheet_files import StudyError, find_sheet, sheet_text
+from skd.study.sheet_recipes import WrittenRecipe
 from skd.study.spec import (
     DatasetSpec,
     ImportedTeacher,
@@ -60,10 +60,10 @@ def expand_study(name: str, results: Path = Path("results")) -> Expansion:
         StudyError: names the place in the sheet and the allowed values.
     """
     path = find_sheet(name)
-    sources = sources_digest(path)
+    sources = expansion_sources_digest(path)
     try:
-        hashes = known_hashes(results, path.stem)
-        return expand(read_sheet(path), path.stem, sheet_text(path), sources, hashes)
+        hashes = known_checkpoint_hashes(results, path.stem)
+        return expand_sheet(read_sheet(path), path.stem, sheet_text(path), sources, hashes)
     except StudyError as error:
         message = str(error)
         raise StudyError(
@@ -71,7 +71,7 @@ def expand_study(name: str, results: Path = Path("results")) -> Expansion:
         ) from error
 
 
-def expand(
+def expand_sheet(
     sheet: Sheet,
     study: str,
     text: str = "",
@@ -113,8 +113,8 @@ def expand(
             raise StudyError(f"{at}: without: no method is left; leave the pair out instead")
         for method in sheet.methods:
             own = students.changed(method.recipe, f"methods: {method.name}: recipe")
-            resolved = resolve(method, sheet.settings)
-            taught = bool(needs_of(resolved))
+            resolved = resolve_method(method, sheet.settings)
+            taught = bool(teacher_needs(resolved))
             if method.name in pair.without:
                 if not taught:
                     raise StudyError(
@@ -125,7 +125,7 @@ def expand(
             recipe, levels = own.checked(known.train_images), [sheet.settings]
             if taught:
                 levels.append(pair.settings)
-                resolved = resolve(method, _merge(*levels))
+                resolved = resolve_method(method, _merge(*levels))
             spec = RunSpec(
                 dataset=sheet.dataset,
                 network=pair.student,
@@ -134,13 +134,15 @@ def expand(
                 recipe=recipe,
                 seed=sheet.seeds[0],
             )
-            if reason := misfit(spec, known):
+            if reason := fit_problem(spec, known):
                 raise StudyError(
                     f"{at}: {method.name}: {reason}; to leave the method out, give the pair "
                     f"'without: [{method.name}]'"
                 )
-            written = written_settings(method, *levels)
-            if idle := idle_default(resolved, recipe, written) or idle_group(resolved, recipe):
+            written = explicit_settings(method, *levels)
+            if idle := ineffective_default(resolved, recipe, written) or ineffective_group(
+                resolved, recipe
+            ):
                 raise StudyError(f"{at}: {method.name}: {idle}")
             cell = Cell(
                 pair=f"{pair.teacher}--{pair.student}" if taught else pair.student,
@@ -152,11 +154,14 @@ def expand(
                     seed: spec.model_copy(update={"seed": seed}).identity for seed in sheet.seeds
                 },
                 extra=extra_facts(spec, known),
-                needs=tuple(sorted(needs_of(resolved))),
+                needs=tuple(sorted(teacher_needs(resolved))),
             )
             cells.setdefault(cell.key, cell)
-            notes += [f"methods: {method.name}: {note}" for note in notes_on(resolved, recipe)]
-    notes += notes_on_unused(sheet.settings, [cell.spec.method for cell in cells.values()])
+            notes += [
+                f"methods: {method.name}: {note}"
+                for note in notes_on_long_settings(resolved, recipe)
+            ]
+    notes += notes_on_unused_settings(sheet.settings, [cell.spec.method for cell in cells.values()])
     used = [teachers[name] for name in dict.fromkeys(pair.teacher for pair in sheet.pairs)]
     networks = [*(node.spec.network for node in used), *(pair.student for pair in sheet.pairs)]
     specs = [cell.spec for cell in cells.values()]
@@ -174,7 +179,7 @@ def expand(
         seeds=sheet.seeds,
         teachers=tuple(used),
         cells=tuple(cells.values()),
-        images=ImageFacts(
+        images=ImageInfo(
             train_images=known.train_images,
             test_images=known.test_images,
             size=known.size,
@@ -183,12 +188,14 @@ def expand(
             views=known.views,
         ),
         networks={name: network_facts(name, known) for name in dict.fromkeys(networks)},
-        code=read_files({root for spec in specs for root in roots_of(spec, network_family)}),
+        code=read_source_closure(
+            {root for spec in specs for root in run_source_roots(spec, network_family)}
+        ),
         notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _image_facts(sheet: Sheet) -> Facts:
+def _image_facts(sheet: Sheet) -> DatasetFacts:
     """Return how many images there are to train on, and how large."""
     if (name := sheet.dataset.name) not in dataset_names():
         raise StudyError(f"dataset.name: unknown '{name}'{suggest(name, dataset_names())}")
@@ -196,7 +203,7 @@ def _image_facts(sheet: Sheet) -> Facts:
     if folder is not None and (problem := folder_problem(folder)):
         raise StudyError(f"dataset: folder: {problem}")
     try:
-        return facts(sheet.dataset)
+        return dataset_facts(sheet.dataset)
     except (DataError, BrokenFileError) as error:
         raise StudyError(f"dataset: {error}") from error
 
@@ -204,7 +211,7 @@ def _image_facts(sheet: Sheet) -> Facts:
 def _teacher(
     sheet: Sheet,
     name: str,
-    entry: Teacher,
+    entry: SheetTeacher,
     recipe: WrittenRecipe,
     images: int,
     hashes: Mapping[Path, str],
@@ -245,7 +252,7 @@ def _teacher(
     )
 
 
-def _sha256(source: Import, hashes: Mapping[Path, str]) -> str:
+def _sha256(source: ImportSource, hashes: Mapping[Path, str]) -> str:
     """Return what a file must hash to. One that is neither at hand nor pinned gets a stand-in.
 
     Nothing can be trained under the stand-in, for training needs the file; a dry run can.
@@ -258,7 +265,7 @@ def _sha256(source: Import, hashes: Mapping[Path, str]) -> str:
 
 
 def _alone() -> MethodSpec:
-    return resolve(Method(name="student"), {})
+    return resolve_method(SheetMethod(name="student"), {})
 
 
 def _merge(*levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

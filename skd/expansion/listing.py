@@ -11,14 +11,14 @@ from rich.text import Text
 from skd.common.plugins import BrokenFileError
 from skd.data import check_dataset, dataset_names
 from skd.losses.discovery import broken_terms
-from skd.losses.methods import SIMPLIFIER, method_names, resolve
+from skd.losses.methods import SIMPLIFIER, method_names, resolve_method
 from skd.models import broken_networks, build_model, network_names
 from skd.models.accounting import count_parameters, multiply_adds
-from skd.study.sheet import Method, read_sheet
+from skd.study.sheet import SheetMethod, read_sheet
 from skd.study.sheet_files import StudyError, find_sheet, study_names
 
 
-def studies() -> Table:
+def studies_table() -> Table:
     """Return the studies with their titles; of one that cannot be read, why."""
     table = Table("study", "title", box=None)
     for name in study_names():
@@ -29,7 +29,7 @@ def studies() -> Table:
     return table
 
 
-def networks() -> Table:
+def networks_table() -> Table:
     """Return the networks with their sizes."""
     table = Table("network", box=None)
     for title in ("parameters", "multiply-adds (32x32, 100 classes)"):
@@ -42,7 +42,7 @@ def networks() -> Table:
     return table
 
 
-def datasets() -> Table:
+def datasets_table() -> Table:
     """Return the data sets."""
     table = Table("data set", "", box=None)
     for name in dataset_names():
@@ -54,13 +54,13 @@ def datasets() -> Table:
     return table
 
 
-def methods() -> Table:
+def methods_table() -> Table:
     """Return the methods with their terms' default settings."""
     table = Table("method", box=None, caption="Sums of methods are methods too: skd+kd and so on.")
     table.add_column("terms, with their settings", overflow="fold")
     for name in [*method_names(), "skd+kd"]:
         try:
-            method = resolve(Method(name=name), {})
+            method = resolve_method(SheetMethod(name=name), {})
         except StudyError as error:
             table.add_row(name, _broken(error))
             continue

@@ -18,15 +18,15 @@ from rich.table import Table
 from rich.text import Text
 
 from skd.jobs import slurm
-from skd.jobs.driver import comment_of, orphans_of
-from skd.jobs.workers import history
+from skd.jobs.driver import driverless_jobs, job_comment
+from skd.jobs.workers import history_log
 from skd.planning.batches import read_batches
 from skd.planning.survey import Survey
-from skd.store.leftovers import Left, survey
-from skd.store.records import CellOutcome
+from skd.store.leftovers import LeftoverCount, count_leftovers
+from skd.store.outcomes import cell_result, teacher_outcome
+from skd.store.records import RunOutcome
 from skd.store.stale import finished_runs, stale_lines
-from skd.store.status import cell_result, teacher_outcome
-from skd.store.store import Entry, Store
+from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion
 
 # State by the outcome's name, in the table's order.
@@ -42,7 +42,7 @@ STATES = {
 
 
 @dataclass
-class Overview:
+class StudyOverview:
     """A study at one moment.
 
     Attributes:
@@ -65,18 +65,18 @@ class Overview:
         return {state: sum(counts.get(state, 0) for counts in cells) for state in STATES}
 
 
-def overview(expansion: Expansion, store: Store, results: Path) -> Overview:
+def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOverview:
     """Return a study's state."""
-    found = Overview(f"{expansion.study}: {expansion.title}")
+    found = StudyOverview(f"{expansion.study}: {expansion.title}")
     try:
-        queue = {job.comment: job for job in orphans_of(expansion.study, results)}
+        queue = {job.comment: job for job in driverless_jobs(expansion.study, results)}
     except slurm.SlurmError as error:
         queue = {}
         found.lines.append(str(error))
     logs = results / expansion.study / "logs"
     holders: set[str] = set()
     for node in expansion.teachers:
-        job = queue.get(comment_of("teacher", expansion.study, node.name, node.id))
+        job = queue.get(job_comment("teacher", expansion.study, node.name, node.id))
         run, accuracy = teacher_outcome(store, node.id)
         state = _state(run, job)
         found.rows.append((f"teacher {node.name}", {state: 1}, accuracy))
@@ -90,7 +90,7 @@ def overview(expansion: Expansion, store: Store, results: Path) -> Overview:
     }
     for cell in expansion.cells:
         batch = batches[cell.key]
-        job = queue.get(comment_of("train", expansion.study, batch.pair, batch.name, batch.digest))
+        job = queue.get(job_comment("train", expansion.study, batch.pair, batch.name, batch.digest))
         counts: dict[str, int] = {}
         accuracies = []
         for run in cell_result(expansion, cell, store).runs:
@@ -106,80 +106,80 @@ def overview(expansion: Expansion, store: Store, results: Path) -> Overview:
         mean = f"{statistics.fmean(accuracies):.2f}" if accuracies else ""
         found.rows.append((cell.key, counts, mean))
     found.lines += stale_lines(expansion.study, finished_runs(expansion, store))
-    found.lines += [_waiting(job) for job in queue.values() if job.pending]
+    found.lines += [_waiting(job) for job in queue.values() if job.is_pending]
     if (left := _left(expansion, store, results)).files:
         found.lines.append(str(left))
     found.running_jobs = len(holders)
     return found
 
 
-def _left(expansion: Expansion, store: Store, results: Path) -> Left:
+def _left(expansion: Expansion, store: Store, results: Path) -> LeftoverCount:
     """Return how much killed processes have left of a study."""
     runs = [identity for cell in expansion.cells for identity in cell.runs.values()]
     teachers = [store.teacher(node.id) for node in expansion.teachers]
     own = results / expansion.study
     report = own / "report"
     folders = [own, own / "driver", report, *(path for path in report.glob("*") if path.is_dir())]
-    return survey([*map(store.run, dict.fromkeys(runs)), *teachers], folders)
+    return count_leftovers([*map(store.run, dict.fromkeys(runs)), *teachers], folders)
 
 
-def projected_seconds(found: Overview, survey: Survey) -> float | None:
+def projected_seconds(overview: StudyOverview, survey: Survey) -> float | None:
     """Return the seconds to the end, at as many devices as are at work now; none if none is.
 
     Device-seconds left, by the estimates of `skd plan` and what running runs say of themselves,
     over the devices; at least what the longest run takes.
     """
-    if not found.running_jobs:
+    if not overview.running_jobs:
         return None
     total = longest = sum(survey.teacher_seconds.values())
     for key, seeds in survey.seeds_left.items():
-        told = found.seconds_left.get(key, [])
+        told = overview.seconds_left.get(key, [])
         waiting = max(0, len(seeds) - len(told))
-        total += survey.seconds_of(key, waiting) + sum(told) / survey.together(key)
+        total += survey.seconds_of(key, waiting) + sum(told) / survey.runs_side_by_side_of(key)
         longest = max(longest, *told, survey.cells[key].seconds if waiting else 0.0, 0.0)
-    return max(longest, total / found.running_jobs)
+    return max(longest, total / overview.running_jobs)
 
 
-def shown(found: Overview, seconds: float | None) -> Group:
+def render_overview(overview: StudyOverview, seconds: float | None) -> Group:
     """Return the overview for a terminal."""
-    table = Table(title=found.title, title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=overview.title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("cell", no_wrap=True)
-    unreadable = any("unreadable" in counts for _, counts, _ in found.rows)
+    unreadable = any("unreadable" in counts for _, counts, _ in overview.rows)
     states = [state for state in STATES if unreadable or state != "unreadable"]
     for state in states:
         table.add_column(STATES[state], justify="right")
     table.add_column("last top-1, %", justify="right")
-    for what, counts, accuracy in found.rows:
+    for what, counts, accuracy in overview.rows:
         table.add_row(what, *(str(counts.get(state) or "") for state in states), accuracy)
     table.add_section()
-    table.add_row("all runs", *(str(found.totals[state]) for state in states), "")
-    parts = [table, *(Text(line, overflow="fold") for line in found.lines)]
+    table.add_row("all runs", *(str(overview.totals[state]) for state in states), "")
+    parts = [table, *(Text(line, overflow="fold") for line in overview.lines)]
     if seconds is not None:
         end = datetime.fromtimestamp(time.time() + seconds)
-        devices = f"{found.running_jobs} device{'s' if found.running_jobs > 1 else ''}"
+        devices = f"{overview.running_jobs} device{'s' if overview.running_jobs > 1 else ''}"
         parts.append(
-            Text(f"about {duration(seconds)} to the end on {devices}: {end:%a %d %b, %H:%M}")
+            Text(f"about {format_duration(seconds)} to the end on {devices}: {end:%a %d %b, %H:%M}")
         )
     return Group(*parts)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return seconds as hours and minutes."""
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}"
 
 
-def _state(run: CellOutcome, job: slurm.Job | None) -> str:
+def _state(run: RunOutcome, job: slurm.SlurmJob | None) -> str:
     unfinished = run.outcome in ("missing", "interrupted", "failed")
-    return "queued" if unfinished and job is not None and job.pending else run.outcome
+    return "queued" if unfinished and job is not None and job.is_pending else run.outcome
 
 
 def _lines(
     label: str,
-    run: CellOutcome,
+    run: RunOutcome,
     state: str,
-    entry: Entry,
-    job: slurm.Job | None,
+    entry: StoreEntry,
+    job: slurm.SlurmJob | None,
     log: Path,
     holders: set[str],
 ) -> Iterable[str]:
@@ -188,16 +188,16 @@ def _lines(
         progress = entry.progress()
         how = (
             f"epoch {progress.epoch + 1}/{progress.epochs}, "
-            f"{progress.images_per_second:.0f} images/s, {duration(progress.seconds_left)} left"
+            f"{progress.images_per_second:.0f} images/s, {format_duration(progress.seconds_left)} left"
             if progress
             else "starting"
         )
-        yield f"{label}: {how}; {run.reason}; {history(log)}"
+        yield f"{label}: {how}; {run.reason}; {history_log(log)}"
     elif state == "failed":
-        yield f"{label} ({run.id}) failed: {run.reason}; {history(log)}"
+        yield f"{label} ({run.id}) failed: {run.reason}; {history_log(log)}"
     elif state == "unreadable":
         yield f"{label} ({run.id}) is unreadable: {run.reason}"
 
 
-def _waiting(job: slurm.Job) -> str:
+def _waiting(job: slurm.SlurmJob) -> str:
     return f"SLURM job {job.id} waits ({job.reason}): {job.comment.split('_wildcards_')[-1]}"

@@ -15,16 +15,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from skd.common.files import sha256_of
-from skd.planning.batches import Batch
+from skd.planning.batches import CellBatch
 from skd.planning.views_choice import ViewsPlan
+from skd.store.outcomes import cell_result
 from skd.store.records import TeacherCard
-from skd.store.stale import Finished
-from skd.store.status import cell_result
-from skd.store.store import Entry, Store, StoreError
+from skd.store.stale import FinishedRun
+from skd.store.store import Store, StoreEntry, StoreError
 from skd.study.expansion import Cell, Expansion, TeacherNode
 
 
-def cells_file(folder: Path, batch: Batch) -> Path:
+def batch_file(folder: Path, batch: CellBatch) -> Path:
     """Return the file of a batch, in the study's folder."""
     return folder / "cells" / f"{batch.path}.json"
 
@@ -44,7 +44,7 @@ def report_file(folder: Path) -> Path:
     return folder / "report" / "index.html"
 
 
-def code_has_changed(folder: Path, finished: Iterable[Finished]) -> bool:
+def report_code_changed(folder: Path, finished: Iterable[FinishedRun]) -> bool:
     """Return whether the report says of a finished run another code than what is true today.
 
     Args:
@@ -60,7 +60,7 @@ def code_has_changed(folder: Path, finished: Iterable[Finished]) -> bool:
     return any(told.get(run.entry.id) not in ("", None, run.state) for run in finished)
 
 
-def cells_content(expansion: Expansion, cells: Iterable[Cell], store: Store) -> list[Any]:
+def batch_content(expansion: Expansion, cells: Iterable[Cell], store: Store) -> list[Any]:
     """Return what a batch's file says: what came of each run, and the digest of its record."""
     found = [cell_result(expansion, cell, store).model_dump(mode="json") for cell in cells]
     for cell in found:
@@ -72,7 +72,7 @@ def cells_content(expansion: Expansion, cells: Iterable[Cell], store: Store) -> 
 def outdated_files(
     folder: Path,
     expansion: Expansion,
-    batches: Sequence[Batch],
+    batches: Sequence[CellBatch],
     store: Store,
     plans: Callable[[], Iterable[ViewsPlan]],
 ) -> list[Path]:
@@ -86,7 +86,7 @@ def outdated_files(
         plans: returns the teachers' views that are stored; asked only where a run has to be
             trained, since nobody else looks them up.
     """
-    cells = {batch: cells_file(folder, batch) for batch in batches}
+    cells = {batch: batch_file(folder, batch) for batch in batches}
     left = [batch for batch, path in cells.items() if not _told(path, store)]
     found = [cells[batch] for batch in left]
     for node in expansion.teachers:
@@ -109,20 +109,20 @@ def _told(path: Path, store: Store) -> bool:
         return False
 
 
-def _is_same(run: dict[str, Any], entry: Entry) -> bool:
+def _is_same(run: dict[str, Any], entry: StoreEntry) -> bool:
     if "record_sha256" not in run:  # written by an earlier version
         return entry.record_path.is_file()
     return run["record_sha256"] == _digest(entry)
 
 
-def _digest(entry: Entry) -> str | None:
+def _digest(entry: StoreEntry) -> str | None:
     try:
         return sha256_of(entry.record_path)
     except FileNotFoundError:
         return None
 
 
-def _is_card(path: Path, entry: Entry) -> bool:
+def _is_card(path: Path, entry: StoreEntry) -> bool:
     try:
         return TeacherCard.model_validate_json(path.read_bytes()) == entry.card()
     except (OSError, ValidationError, StoreError):
@@ -136,4 +136,4 @@ def _has_views(path: Path, plan: ViewsPlan) -> bool:
     except (OSError, ValueError, TypeError, KeyError):
         return False
     files = [file for file in plan.files if file.output in named]
-    return all(file.path.is_file() and file.made() for file in files)
+    return all(file.path.is_file() and file.is_made() for file in files)

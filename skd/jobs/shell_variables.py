@@ -18,21 +18,21 @@ NAMES = (
 )
 
 
-def misleading(environment: Mapping[str, str]) -> list[str]:
+def misleading_names(environment: Mapping[str, str]) -> list[str]:
     """Return the names of these variables that are set."""
     return sorted(name for name in environment if name.startswith(PREFIXES) or name in NAMES)
 
 
-def plain(environment: Mapping[str, str]) -> dict[str, str]:
+def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which SLURM's commands print what they are documented to."""
-    names = set(misleading(environment))
+    names = set(misleading_names(environment))
     kept = {name: value for name, value in environment.items() if name not in names}
     return kept | {"SLURM_TIME_FORMAT": "standard", "LC_ALL": "C"}
 
 
 def remove_misleading(environment: MutableMapping[str, str]) -> list[str]:
     """Remove these variables for all processes that are started from here; return their names."""
-    names = misleading(environment)
+    names = misleading_names(environment)
     for name in names:
         del environment[name]
     return names

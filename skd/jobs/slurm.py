@@ -13,14 +13,14 @@ from pathlib import Path
 
 from skd.common.errors import SkdError
 from skd.common.names import RESULTS_NAME
-from skd.jobs.shell_variables import plain
+from skd.jobs.shell_variables import clean_environment
 
 TIMEOUT_SECONDS = 60
 # SLURM's own KillWait is 30 s by default: a cancelled job has so long to save.
-END_SECONDS = 120.0
+CANCEL_SECONDS = 120.0
 ACTIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "STOPPED")
 # What squeue has in place of a job's end where there is none.
-ENDLESS = ("NONE", "N/A", "Unknown", "UNLIMITED", "NOT_SET")
+NO_LIMIT = ("NONE", "N/A", "Unknown", "UNLIMITED", "NOT_SET")
 _SEPARATOR = "\x1f"
 _FIELDS = ("%i", "%T", "%r", "%k", "%Z")
 
@@ -30,7 +30,7 @@ class SlurmError(SkdError):
 
 
 @dataclass(frozen=True)
-class Job:
+class SlurmJob:
     """A job in SLURM's queue."""
 
     id: str
@@ -39,17 +39,17 @@ class Job:
     comment: str  # the plugin's: rule_RULE_wildcards_VALUES
 
     @property
-    def pending(self) -> bool:
+    def is_pending(self) -> bool:
         """Whether it waits to be started."""
         return self.state in ("PENDING", "REQUEUED")
 
 
-def job_id() -> str | None:
+def current_job_id() -> str | None:
     """Return the SLURM job that this process belongs to, or none."""
     return os.environ.get("SLURM_JOB_ID")
 
 
-def time_left() -> float | None:
+def job_time_left() -> float | None:
     """Return the seconds until this process's job reaches its limit; none outside of a job.
 
     SLURM is asked: its variables do not reach a step, and an administrator may move the limit. None
@@ -58,10 +58,10 @@ def time_left() -> float | None:
     Raises:
         SlurmError: what SLURM answers is no time.
     """
-    if (job := job_id()) is None:
+    if (job := current_job_id()) is None:
         return None
     said = _output("squeue", "--noheader", "--jobs", job, "--format=%e", here=True)
-    if said is None or said.strip() in ENDLESS:
+    if said is None or said.strip() in NO_LIMIT:
         return None
     try:
         return datetime.fromisoformat(said.strip()).timestamp() - time.time()
@@ -72,13 +72,13 @@ def time_left() -> float | None:
         ) from None
 
 
-def requeue() -> bool:
+def requeue_job() -> bool:
     """Put this process's job back into the queue, which ends it; returns whether SLURM agreed."""
-    job = job_id()
+    job = current_job_id()
     return job is not None and _output("scontrol", "requeue", job, here=True) is not None
 
 
-def jobs_of(results: Path, leased: Collection[str] = ()) -> list[Job]:
+def active_jobs(results: Path, leased: Collection[str] = ()) -> list[SlurmJob]:
     """Return this user's jobs that write into these results and have not ended; none without SLURM.
 
     Args:
@@ -96,7 +96,7 @@ def jobs_of(results: Path, leased: Collection[str] = ()) -> list[Job]:
         raise SlurmError("SLURM does not answer (squeue fails); try again when it does")
     rows = [line.split(_SEPARATOR) for line in said.splitlines()]
     return [
-        Job(id=row[0], state=row[1], reason=row[2], comment=row[3])
+        SlurmJob(id=row[0], state=row[1], reason=row[2], comment=row[3])
         for row in rows
         if len(row) == len(_FIELDS)
         and row[1] in ACTIVE
@@ -104,7 +104,7 @@ def jobs_of(results: Path, leased: Collection[str] = ()) -> list[Job]:
     ]
 
 
-def cancel(jobs: Iterable[Job], seconds: float = END_SECONDS) -> list[Job]:
+def cancel_jobs(jobs: Iterable[SlurmJob], seconds: float = CANCEL_SECONDS) -> list[SlurmJob]:
     """Cancel jobs, which save, and wait until they have ended; return those that have not."""
     left = {job.id: job for job in jobs}
     if not left:
@@ -136,7 +136,7 @@ def _output(*command: str, here: bool = False) -> str | None:
     """
     if shutil.which(command[0]) is None:
         return None
-    environment = plain(os.environ)
+    environment = clean_environment(os.environ)
     if here:
         environment.pop("SLURM_CLUSTERS", None)
     try:

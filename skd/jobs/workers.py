@@ -18,21 +18,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from skd.common.errors import FAILED, INTERRUPTED
-from skd.common.files import writing
-from skd.common.lease import Holder, holder
+from skd.common.files import naming_path_in_errors
+from skd.common.lease import LeaseHolder, read_holder
 from skd.jobs import slurm
 from skd.store.records import Failure
-from skd.store.store import Entry
+from skd.store.store import StoreEntry
 
 POLL_SECONDS = 0.2
 # How often SLURM is asked for the job's end, which an administrator may move.
-CLOCK_SECONDS = 60.0
+TIME_LIMIT_POLL_SECONDS = 60.0
 # Signals by which somebody asks a process to end, and no failure.
-ASKED = ("SIGTERM", "SIGINT", "SIGHUP")
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class WorkersResult:
     """How a job's workers ended."""
 
     statuses: tuple[int, ...]
@@ -50,29 +50,29 @@ class Outcome:
 @dataclass
 class _Job:
     commands: Sequence[Sequence[str]]
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, StoreEntry]
     log: Path | None
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     stopped: bool = False
-    clockless: bool = False  # told that the job's end cannot be read
+    end_unknown: bool = False  # told that the job's end cannot be read
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def tell(self, line: str) -> None:
         """Write a line to the log and to standard output, where either may be gone or full."""
         with self.lock, contextlib.suppress(OSError):
             print(line, flush=True)
-        for path in (self.log, history(self.log)) if self.log else ():
+        for path in (self.log, history_log(self.log)) if self.log else ():
             with self.lock, contextlib.suppress(OSError), path.open("a", encoding="utf-8") as file:
                 file.write(f"{line}\n")
 
     def time_left(self) -> float | None:
         """Return the seconds to the SLURM job's limit, where they are known; say once why not."""
         try:
-            return slurm.time_left()
+            return slurm.job_time_left()
         except slurm.SlurmError as error:
-            if not self.clockless:
+            if not self.end_unknown:
                 self.tell(str(error))
-            self.clockless = True
+            self.end_unknown = True
             return None
 
     def stop(self, why: str) -> None:
@@ -85,14 +85,14 @@ class _Job:
                 process.terminate()
 
 
-def history(log: Path) -> Path:
+def history_log(log: Path) -> Path:
     """Return the log of all attempts: Snakemake removes a job's log before each."""
     return log.with_suffix(".history.log")
 
 
 def run_workers(
-    commands: Sequence[Sequence[str]], entries: Mapping[str, Entry], log: Path | None = None
-) -> Outcome:
+    commands: Sequence[Sequence[str]], entries: Mapping[str, StoreEntry], log: Path | None = None
+) -> WorkersResult:
     """Run worker commands to their end; what they print goes to the log and on.
 
     SIGTERM and Ctrl-C are passed on as SIGTERM, at which a worker saves. Shortly before the time
@@ -106,11 +106,11 @@ def run_workers(
     """
     job = _Job(commands, entries, log)
     if log is not None:
-        with writing(log):
+        with naming_path_in_errors(log):
             log.parent.mkdir(parents=True, exist_ok=True)
     left = job.time_left()
     margin = saving_margin(left) if left is not None else 0.0
-    if (number := slurm.job_id()) is not None:
+    if (number := slurm.current_job_id()) is not None:
         gpus = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
         limit = "no limit known" if left is None else f"{left / 60:.0f} minutes left"
         job.tell(f"SLURM job {number} on {os.uname().nodename}, GPU {gpus}, {limit}")
@@ -131,7 +131,7 @@ def run_workers(
             _note_deaths(job, seen)
             if job.stopped:
                 continue
-            if time.monotonic() - asked > CLOCK_SECONDS:
+            if time.monotonic() - asked > TIME_LIMIT_POLL_SECONDS:
                 now = job.time_left()
                 if left is None and now is not None:
                     margin = saving_margin(now)
@@ -146,7 +146,7 @@ def run_workers(
             reader.join()
     statuses = tuple(process.returncode for process in job.processes)
     requeued = late and any(statuses) and _requeue(job, before)
-    return Outcome(statuses, job.stopped, requeued)
+    return WorkersResult(statuses, job.stopped, requeued)
 
 
 def saving_margin(seconds_left: float) -> float:
@@ -194,24 +194,24 @@ def _note_deaths(job: _Job, seen: set[int]) -> None:
             continue
         seen.add(process.pid)
         name = signal.Signals(-status).name
-        if name in ASKED:
+        if name in STOP_SIGNALS:
             continue
         hint = " (most often: out of memory)" if name == "SIGKILL" else ""
         held = [(label, entry) for label, entry in job.entries.items() if _by(entry, process.pid)]
         for label, entry in held:
             reason = f"its process was killed by {name}{hint}"
             job.tell(f"FAILED {label}: {reason}")
-            leave_note(entry, reason, "Killed")
+            write_failure_note(entry, reason, "Killed")
         if not held:
             job.tell(f"a worker was killed by {name}{hint} between two runs")
 
 
-def _by(entry: Entry, pid: int) -> bool:
-    found: Holder | None = holder(entry.folder)
+def _by(entry: StoreEntry, pid: int) -> bool:
+    found: LeaseHolder | None = read_holder(entry.folder)
     return found is not None and found.pid == pid and found.host == os.uname().nodename
 
 
-def leave_note(entry: Entry, reason: str, kind: str, details: str = "") -> None:
+def write_failure_note(entry: StoreEntry, reason: str, kind: str, details: str = "") -> None:
     """Say in the store why a run has no record, where nobody else could."""
     note = Failure(
         id=entry.id,
@@ -220,13 +220,13 @@ def leave_note(entry: Entry, reason: str, kind: str, details: str = "") -> None:
         details=details,
         epoch=progress.epoch if (progress := entry.progress()) else 0,
         failed_at=datetime.now(UTC).isoformat(timespec="microseconds"),
-        environment={"host": os.uname().nodename, "slurm_job": slurm.job_id()},
+        environment={"host": os.uname().nodename, "slurm_job": slurm.current_job_id()},
     )
     with contextlib.suppress(OSError):  # the log has it
         entry.write(note)
 
 
-def _progress(entries: Mapping[str, Entry]) -> dict[str, object]:
+def _progress(entries: Mapping[str, StoreEntry]) -> dict[str, object]:
     """Return what changes where a run gets on: its newest checkpoint, and whether it is done."""
     return {
         label: (
@@ -248,15 +248,17 @@ def _progress(entries: Mapping[str, Entry]) -> dict[str, object]:
 def _requeue(job: _Job, before: dict[str, object]) -> bool:
     """Put the job back into the queue, unless it would only be there for ever."""
     waited_for = any(
-        found.alive() for e in job.entries.values() if (found := holder(e.folder)) is not None
+        found.is_alive()
+        for e in job.entries.values()
+        if (found := read_holder(e.folder)) is not None
     )
     if _progress(job.entries) == before and not waited_for:
         reason = "the job's time limit left no time for a single step; ask for more (runtime)"
         for label, entry in job.entries.items():
             if not entry.record_path.exists() and not entry.card_path.exists():
                 job.tell(f"FAILED {label}: {reason}")
-                leave_note(entry, reason, "TimeLimit")
+                write_failure_note(entry, reason, "TimeLimit")
         return False
-    agreed = slurm.requeue()
+    agreed = slurm.requeue_job()
     job.tell("back in SLURM's queue" if agreed else "SLURM refuses to requeue: Snakemake retries")
     return agreed

@@ -14,9 +14,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from skd.kernels.tables import Blocks, KernelsError, require_triton
+from skd.kernels.tables import BlockSizes, KernelsError, require_triton
 
-LARGEST = 64  # channels, of input and output
+MAX_CHANNELS = 64  # channels, of input and output
 PRECISIONS = ("tf32", "ieee")
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICES = ("cuda", "cpu") if _INTERPRETED else ("cuda",)  # that the kernels run on
@@ -40,7 +40,7 @@ def conv3x3(
         stride: 1 or 2.
         precision: how our kernels multiply. "tf32": float32 as TF32, bfloat16 as it is; "ieee":
             both as float32, slowly. cuDNN follows torch's own setting. Sums are always float32.
-        forward: block sizes (`skd.kernels.tables.Blocks.as_ints`), or an empty list for cuDNN.
+        forward: block sizes (`skd.kernels.tables.BlockSizes.as_ints`), or an empty list for cuDNN.
         input_gradient: the same for the gradient with respect to `x`.
         weight_gradient: the same for the gradient with respect to `weight`, in its dtype.
 
@@ -163,7 +163,7 @@ def _launching(
     if wrong:
         raise KernelsError(f"the 3x3 kernels take {wrong}")
     try:
-        Blocks.from_ints(blocks)
+        BlockSizes.from_ints(blocks)
     except ValueError as error:
         raise KernelsError(f"the 3x3 kernels cannot take these block sizes: {error}") from error
     require_triton()
@@ -177,8 +177,8 @@ def _wrong(x: Tensor, weight: Tensor, stride: int, precision: str) -> str | None
     if x.dim() != 4 or tuple(weight.shape) != (len(weight), x.shape[1], 3, 3):
         return f"(N, C, H, W) and (K, C, 3, 3), not {tuple(x.shape)} and {tuple(weight.shape)}"
     (n, c, h, w), k = x.shape, len(weight)
-    if not (min(c, k) >= 1 and max(c, k) <= LARGEST):
-        return f"1 to {LARGEST} channels, not {c} and {k}"
+    if not (min(c, k) >= 1 and max(c, k) <= MAX_CHANNELS):
+        return f"1 to {MAX_CHANNELS} channels, not {c} and {k}"
     if not 1 <= n * h * w * max(c, k) < 2**31:
         return f"maps of 1 to 2 ** 31 - 1 elements, not {tuple(x.shape)}"
     if x.dtype != weight.dtype or x.dtype not in (torch.float32, torch.bfloat16):

@@ -9,18 +9,18 @@ import triton
 from torch import Tensor
 
 from skd.kernels import conv3x3_triton as kernels
-from skd.kernels.tables import SMALLEST
+from skd.kernels.tables import MIN_BLOCK_SIDE
 
 # Block sizes of the sum over parts: many parts at once, so that their loads overlap, and few
 # elements, so that there are enough programs to occupy a GPU.
-ADDED_PARTS, FEW, MANY = 32, 32, 128
+ADDED_PARTS, SMALL_BLOCK, LARGE_BLOCK = 32, 32, 128
 # Triton 3.10 changes the default, and 3.9 warns of it. The bits must not depend on the release.
 FIXED = {"enable_fp_fusion": True}
 
 
-def padded(channels: int) -> int:
+def padded_channels(channels: int) -> int:
     """Return the block size for a number of channels: a power of two of at least 16."""
-    return max(SMALLEST, triton.next_power_of_2(channels))
+    return max(MIN_BLOCK_SIDE, triton.next_power_of_2(channels))
 
 
 def forward(
@@ -28,7 +28,7 @@ def forward(
 ) -> Tensor:
     """Return the convolution (N, K, OH, OW) of (N, C, H, W) with (K, C, 3, 3).
 
-    All tensors are channels-last. `blocks` is `skd.kernels.tables.Blocks.as_ints()`.
+    All tensors are channels-last. `blocks` is `skd.kernels.tables.BlockSizes.as_ints()`.
     """
     pixels_of_block, patch, _, warps, stages = blocks
     (n, c, h, w), k = x.shape, len(weight)
@@ -37,7 +37,7 @@ def forward(
     pixels = n * oh * ow
     with torch.cuda.device_of(x):
         kernels.forward_kernel[(triton.cdiv(pixels, pixels_of_block),)](
-            *(x, weight, y, pixels, h, w, oh, ow, c, k, padded(k), stride),
+            *(x, weight, y, pixels, h, w, oh, ow, c, k, padded_channels(k), stride),
             *(pixels_of_block, patch, stages == 1, precision),
             num_warps=warps,
             num_stages=stages,
@@ -56,7 +56,7 @@ def input_gradient(
     pixels = n * out_size(h, stride) * out_size(w, stride)  # those with even row and column
     with torch.cuda.device_of(x):
         kernels.input_gradient_kernel[(triton.cdiv(pixels, pixels_of_block), stride**2)](
-            *(grad, weight, dx, n, h, w, oh, ow, c, padded(c), k, stride),
+            *(grad, weight, dx, n, h, w, oh, ow, c, padded_channels(c), k, stride),
             *(pixels_of_block, patch, stages == 1, precision),
             num_warps=warps,
             num_stages=stages,
@@ -82,13 +82,13 @@ def weight_gradient(
     out = _empty(weight, weight.shape)
     with torch.cuda.device_of(x):
         kernels.weight_gradient_kernel[(used, triton.cdiv(9 * c, patch))](
-            *(x, grad, parts, pixels, steps, h, w, oh, ow, c, k, padded(k), stride),
+            *(x, grad, parts, pixels, steps, h, w, oh, ow, c, k, padded_channels(k), stride),
             *(pixels_of_block, patch, precision),
             num_warps=warps,
             num_stages=stages,
             **FIXED,
         )
-        added = MANY if size >= MANY**2 else FEW
+        added = LARGE_BLOCK if size >= LARGE_BLOCK**2 else SMALL_BLOCK
         kernels.add_parts_kernel[(triton.cdiv(size, added),)](
             parts, out, used, size, ADDED_PARTS, added, num_warps=4, **FIXED
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from skd.kernels.conv3x3 import DEVICES, LARGEST, conv3x3
-from skd.kernels.tables import Plan, PlanKey, Table
+from skd.kernels.conv3x3 import DEVICES, MAX_CHANNELS, conv3x3
+from skd.kernels.tables import ConvBlocks, ConvInput, KernelTable
 
 _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -19,7 +19,7 @@ class KernelConv2d(nn.Conv2d):
     the operator's; "tf32" is also torch's default for cuDNN's convolutions.
     """
 
-    def __init__(self, layer: nn.Conv2d, table: Table, precision: str = "tf32") -> None:
+    def __init__(self, layer: nn.Conv2d, table: KernelTable, precision: str = "tf32") -> None:
         # On the meta device no initial weights are drawn: the global generator stays as it is.
         super().__init__(
             layer.in_channels, layer.out_channels, 3, layer.stride, 1, bias=False, device="meta"
@@ -38,15 +38,15 @@ class KernelConv2d(nn.Conv2d):
         weight = self.weight.to(dtype)
         return conv3x3(x.to(dtype), weight, self.stride[0], self.precision, *map(list, plan))
 
-    def _plan(self, x: Tensor, dtype: torch.dtype) -> Plan | None:
+    def _plan(self, x: Tensor, dtype: torch.dtype) -> ConvBlocks | None:
         if x.dim() != 4 or x.device.type not in DEVICES or dtype not in _DTYPES:
             return None
         if dtype != _computed_in(self.weight) or x.shape[1] != self.in_channels:
             return None  # F.conv2d says what is wrong
-        return self.plans.get(PlanKey(_DTYPES[dtype], x.shape[0], x.shape[2], x.shape[3]))
+        return self.plans.get(ConvInput(_DTYPES[dtype], x.shape[0], x.shape[2], x.shape[3]))
 
 
-def use_kernels(module: nn.Module, table: Table, precision: str = "tf32") -> int:
+def use_kernels(module: nn.Module, table: KernelTable, precision: str = "tf32") -> int:
     """Replace every eligible convolution within a module by a KernelConv2d; return how many.
 
     Eligible are 3x3 convolutions with padding 1, stride 1 or 2 and at most 64 channels, without
@@ -60,13 +60,13 @@ def use_kernels(module: nn.Module, table: Table, precision: str = "tf32") -> int
     made = 0
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if eligible(child):
+            if is_eligible(child):
                 setattr(parent, name, KernelConv2d(child, table, precision))
                 made += 1
     return made
 
 
-def eligible(module: nn.Module) -> bool:
+def is_eligible(module: nn.Module) -> bool:
     """Whether a module is a convolution that the kernels can compute."""
     return (
         type(module) is nn.Conv2d
@@ -77,7 +77,7 @@ def eligible(module: nn.Module) -> bool:
         and module.groups == 1
         and module.bias is None
         and module.padding_mode == "zeros"
-        and max(module.in_channels, module.out_channels) <= LARGEST
+        and max(module.in_channels, module.out_channels) <= MAX_CHANNELS
     )
 
 

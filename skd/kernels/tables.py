@@ -31,10 +31,10 @@ Direction = Literal["forward", "input_gradient", "weight_gradient"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "input_gradient", "weight_gradient")
 FOLDER = Path(__file__).with_name("tables")
 VERSION = 1  # of the kernels: raise it when the same blocks give other bits
-SMALLEST = 16  # side of a block that Triton can multiply
-MOST_CHUNKS = 2**15  # the weight gradients of all chunks are indexed with 32 bits
+MIN_BLOCK_SIDE = 16  # side of a block that Triton can multiply
+MAX_CHUNKS = 2**15  # the weight gradients of all chunks are indexed with 32 bits
 # Part of the time of cuDNN that ours must save to be used: a smaller difference may be noise.
-MARGIN = 0.03
+MIN_GAIN = 0.03
 
 
 class KernelsError(SkdError, ValueError):
@@ -46,23 +46,23 @@ class _Frozen(BaseModel):
 
 
 def _side(size: int) -> int:
-    if size < SMALLEST or size & (size - 1):
-        raise ValueError(f"must be a power of two of at least {SMALLEST}, not {size}")
+    if size < MIN_BLOCK_SIDE or size & (size - 1):
+        raise ValueError(f"must be a power of two of at least {MIN_BLOCK_SIDE}, not {size}")
     return size
 
 
-Side = Annotated[int, AfterValidator(_side)]
+BlockSide = Annotated[int, AfterValidator(_side)]
 
 
-class Blocks(_Frozen):
+class BlockSizes(_Frozen):
     """Block sizes of one kernel, and how it is launched."""
 
-    pixels: Side
+    pixels: BlockSide
     """Pixels per block, a power of two of at least 16: input pixels for the input gradient, else
     output pixels."""
-    patch: Side
+    patch: BlockSide
     """Elements (row, column, channel) of a 3x3 patch per block, a power of two of at least 16."""
-    chunks: int = Field(1, ge=1, le=MOST_CHUNKS)
+    chunks: int = Field(1, ge=1, le=MAX_CHUNKS)
     """Parts in which the pixels are summed, at most. Used by the weight gradient only."""
     warps: PositiveInt = 4
     stages: PositiveInt = 1
@@ -95,23 +95,23 @@ class ConvShape(_Frozen):
     stride: Literal[1, 2]
 
 
-class Entry(_Frozen):
+class TunedConv(_Frozen):
     """The fastest blocks found for one direction of a convolution, with our time and cuDNN's."""
 
     dtype: Dtype
     direction: Direction
     shape: ConvShape
-    blocks: Blocks
+    blocks: BlockSizes
     microseconds: PositiveFloat
     cudnn_microseconds: PositiveFloat
 
     @property
-    def used(self) -> bool:
-        """Whether our kernel was measured faster than cuDNN, by more than `MARGIN`."""
-        return self.microseconds < (1 - MARGIN) * self.cudnn_microseconds
+    def is_faster(self) -> bool:
+        """Whether our kernel was measured faster than cuDNN, by more than `MIN_GAIN`."""
+        return self.microseconds < (1 - MIN_GAIN) * self.cudnn_microseconds
 
 
-class Plan(NamedTuple):
+class ConvBlocks(NamedTuple):
     """Blocks of the three directions of a convolution; empty where cuDNN computes."""
 
     forward: tuple[int, ...] = ()
@@ -119,7 +119,7 @@ class Plan(NamedTuple):
     weight_gradient: tuple[int, ...] = ()
 
 
-class PlanKey(NamedTuple):
+class ConvInput(NamedTuple):
     """The properties of a layer's input that select its plan."""
 
     dtype: str
@@ -128,13 +128,13 @@ class PlanKey(NamedTuple):
     width: int
 
 
-class Table(_Frozen):
+class KernelTable(_Frozen):
     """The measurements of one GPU model."""
 
     gpu: str
     torch: str
     triton: str
-    entries: tuple[Entry, ...]
+    entries: tuple[TunedConv, ...]
 
     @property
     def name(self) -> str:
@@ -145,29 +145,31 @@ class Table(_Frozen):
         chosen = [
             entry.model_dump(include={"dtype", "direction", "shape", "blocks"})
             for entry in self.entries
-            if entry.used
+            if entry.is_faster
         ]
         lines = sorted(json.dumps(choice, sort_keys=True) for choice in chosen)
         digest = hashlib.sha256("\n".join([str(VERSION), *lines]).encode()).hexdigest()
-        return f"{slug(self.gpu)}-{digest[:8]}"
+        return f"{gpu_slug(self.gpu)}-{digest[:8]}"
 
-    def plans(self, in_channels: int, out_channels: int, stride: int) -> Mapping[PlanKey, Plan]:
+    def plans(
+        self, in_channels: int, out_channels: int, stride: int
+    ) -> Mapping[ConvInput, ConvBlocks]:
         """Return the plans of a layer. For inputs without a plan, cuDNN computes everything."""
-        found: dict[PlanKey, Plan] = {}
+        found: dict[ConvInput, ConvBlocks] = {}
         for entry in self.entries:
             of = entry.shape
-            if entry.used and (of.in_channels, of.out_channels, of.stride) == (
+            if entry.is_faster and (of.in_channels, of.out_channels, of.stride) == (
                 in_channels,
                 out_channels,
                 stride,
             ):
-                key = PlanKey(entry.dtype, of.batch, of.height, of.width)
-                plan = found.get(key, Plan())
+                key = ConvInput(entry.dtype, of.batch, of.height, of.width)
+                plan = found.get(key, ConvBlocks())
                 found[key] = plan._replace(**{entry.direction: entry.blocks.as_ints()})
         return found
 
 
-def slug(gpu_name: str) -> str:
+def gpu_slug(gpu_name: str) -> str:
     """Return a GPU model's name as used in file names: "NVIDIA H200" becomes nvidia-h200."""
     return re.sub(r"[^a-z0-9]+", "-", gpu_name.lower()).strip("-")
 
@@ -186,17 +188,17 @@ def require_triton() -> None:
         )
 
 
-def table_for(gpu_name: str, folder: Path = FOLDER) -> Table | None:
+def find_table(gpu_name: str, folder: Path = FOLDER) -> KernelTable | None:
     """Return the table of a GPU model, or None if it has none or triton is not installed.
 
     Raises:
         KernelsError: the table cannot be read.
     """
-    path = folder / f"{slug(gpu_name)}.yaml"
+    path = folder / f"{gpu_slug(gpu_name)}.yaml"
     return read_table(path) if path.is_file() and has_triton() else None
 
 
-def table_named(name: str, folder: Path = FOLDER) -> Table:
+def load_table(name: str, folder: Path = FOLDER) -> KernelTable:
     """Return the table whose `Table.name` is `name`.
 
     Raises:
@@ -213,14 +215,14 @@ def table_named(name: str, folder: Path = FOLDER) -> Table:
     return tables[name]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> KernelTable:
     """Read a table's file.
 
     Raises:
         KernelsError: it is not a table.
     """
     try:
-        return Table.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return KernelTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise KernelsError(
             f"{path} is not a table of kernels: {error}; make it anew: skd tune-kernels"

@@ -16,20 +16,20 @@ import yaml
 from torch import Tensor, nn
 
 from skd.common.files import write_atomically
-from skd.kernels import search
+from skd.kernels import candidates
 from skd.kernels.conv3x3 import conv3x3, conv3x3_input_gradient, conv3x3_weight_gradient
-from skd.kernels.layers import eligible
+from skd.kernels.layers import is_eligible
 from skd.kernels.tables import (
     DIRECTIONS,
-    Blocks,
+    BlockSizes,
     ConvShape,
     Direction,
     Dtype,
-    Entry,
     KernelsError,
-    Table,
+    KernelTable,
+    TunedConv,
+    gpu_slug,
     require_triton,
-    slug,
 )
 
 CALLS, ROUNDS, WARM_UPS = 20, 5, 3
@@ -37,7 +37,7 @@ FINAL_ROUNDS = 5  # of measuring cuDNN and the best candidate in turn
 COMPILERS = 16  # threads, at most
 
 
-def shapes_of(network: nn.Module, image_size: int, batch: int) -> list[ConvShape]:
+def conv_shapes(network: nn.Module, image_size: int, batch: int) -> list[ConvShape]:
     """Return the distinct shapes of a network's convolutions that the kernels can compute.
 
     Nothing is computed: a copy of the network runs on the meta device.
@@ -63,7 +63,7 @@ def shapes_of(network: nn.Module, image_size: int, batch: int) -> list[ConvShape
 
     dry = copy.deepcopy(network).to("meta").eval()  # batch norm refuses to train on one value
     for module in dry.modules():
-        if eligible(module):
+        if is_eligible(module):
             module.register_forward_hook(note)
     with torch.no_grad():
         dry(torch.empty(batch, 3, image_size, image_size, device="meta"))
@@ -76,8 +76,8 @@ def tune(
     device: torch.device | str,
     seconds: float,
     on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
-) -> Table:
-    """Measure our kernels with the candidates of `skd.kernels.search`, and the best against cuDNN.
+) -> KernelTable:
+    """Measure our kernels with the candidates of `skd.kernels.candidates`, and the best against cuDNN.
 
     Deterministic mode is on meanwhile, as in training. float32 is multiplied as TF32.
 
@@ -106,7 +106,7 @@ def tune(
         for shape, dtype in cases:
             calls = _Calls(shape, dtype, device)
             for direction in DIRECTIONS:
-                on_progress(done, total, f"{label(shape)} {dtype} {direction}")
+                on_progress(done, total, f"{describe_shape(shape)} {dtype} {direction}")
                 now = time.monotonic()
                 deadline = now + max(0.0, end - now) / (total - done)
                 entry = _measured(calls, direction, deadline)
@@ -115,7 +115,7 @@ def tune(
             del calls
         on_progress(done, total, "done")
         gpu = torch.cuda.get_device_name(device)
-    return Table(
+    return KernelTable(
         gpu=gpu, torch=torch.__version__, triton=triton.__version__, entries=tuple(entries)
     )
 
@@ -128,13 +128,13 @@ def require_writable(folder: Path) -> None:
             pass
 
 
-def write_table(table: Table, folder: Path) -> Path:
-    """Write a table where `skd.kernels.tables.table_for` finds it; return the file's path.
+def write_table(table: KernelTable, folder: Path) -> Path:
+    """Write a table where `skd.kernels.tables.find_table` finds it; return the file's path.
 
     Raises:
         KernelsError: it cannot be written. A table that was there before is still whole.
     """
-    path = folder / f"{slug(table.gpu)}.yaml"
+    path = folder / f"{gpu_slug(table.gpu)}.yaml"
     head = "# Made by `skd tune-kernels`; see README.md. Times in microseconds.\n"
     data = table.model_dump(mode="json")
     text = head + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=98)
@@ -154,7 +154,7 @@ def _told_if_unwritable(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def label(shape: ConvShape) -> str:
+def describe_shape(shape: ConvShape) -> str:
     """Return a short description of a shape."""
     of = f"{shape.in_channels}→{shape.out_channels} at {shape.height}x{shape.width}"
     return f"{of} by {shape.batch}{' stride 2' if shape.stride == 2 else ''}"
@@ -182,7 +182,7 @@ class _Calls:
         dx, dw = torch.autograd.grad(y, (x, weight), self.grad.double())
         self._wanted = dict(zip(DIRECTIONS, (y.detach(), dx, dw), strict=True))
 
-    def call(self, direction: Direction, blocks: Blocks | None) -> Tensor:
+    def call(self, direction: Direction, blocks: BlockSizes | None) -> Tensor:
         """Compute a direction with our kernel, or with cuDNN if `blocks` is None."""
         ints = list(blocks.as_ints()) if blocks else []
         if direction == "forward":
@@ -190,7 +190,7 @@ class _Calls:
         of = conv3x3_input_gradient if direction == "input_gradient" else conv3x3_weight_gradient
         return of(self.grad, self.x, self.weight, self.stride, "tf32", ints)
 
-    def error(self, direction: Direction, blocks: Blocks) -> float:
+    def error(self, direction: Direction, blocks: BlockSizes) -> float:
         """Return the relative error of our kernel."""
         wanted = self._wanted[direction]
         with torch.no_grad():  # the setting is per thread
@@ -198,22 +198,24 @@ class _Calls:
             return (off.norm() / wanted.norm()).item()
 
 
-def _measured(calls: _Calls, direction: Direction, deadline: float) -> Entry | None:
-    def time_of(blocks: Blocks | None) -> float:
-        return microseconds(lambda: calls.call(direction, blocks))
+def _measured(calls: _Calls, direction: Direction, deadline: float) -> TunedConv | None:
+    def time_of(blocks: BlockSizes | None) -> float:
+        return measure_microseconds(lambda: calls.call(direction, blocks))
 
-    found = search.search(
-        search.candidates(direction, calls.shape),
+    found = candidates.find_fastest(
+        candidates.candidates(direction, calls.shape),
         lambda blocks: calls.error(direction, blocks),
         time_of,
         deadline,
-        bound=search.BOUNDS[calls.dtype],
+        max_error=candidates.MAX_ERRORS[calls.dtype],
         workers=min(COMPILERS, os.cpu_count() or 1),
     )
     if found is None:
         return None
-    ours, cudnn = search.in_turn(lambda: time_of(found.blocks), lambda: time_of(None), FINAL_ROUNDS)
-    return Entry(
+    ours, cudnn = candidates.measure_alternately(
+        lambda: time_of(found.blocks), lambda: time_of(None), FINAL_ROUNDS
+    )
+    return TunedConv(
         dtype=calls.dtype,
         direction=direction,
         shape=calls.shape,
@@ -223,7 +225,7 @@ def _measured(calls: _Calls, direction: Direction, deadline: float) -> Entry | N
     )
 
 
-def microseconds(call: Callable[[], Tensor]) -> float:
+def measure_microseconds(call: Callable[[], Tensor]) -> float:
     """Return the GPU time of a call: the minimum over several replays of a CUDA graph of calls.
 
     As in a recorded training step, no Python runs between the kernels of a replay.

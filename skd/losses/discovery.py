@@ -7,7 +7,13 @@ import pkgutil
 from functools import cache
 
 from skd.common.errors import UnknownNameError
-from skd.common.plugins import BrokenFileError, file_of, load_module, load_modules, warn
+from skd.common.plugins import (
+    BrokenFileError,
+    load_module,
+    load_modules,
+    module_file,
+    print_broken_files,
+)
 from skd.losses.term import Term
 
 
@@ -31,10 +37,10 @@ def _found() -> tuple[dict[str, type[Term]], dict[str, str]]:
             terms[name] = classes[0]
         else:
             broken[name] = (
-                f"{file_of(name)}: expected one subclass of Term, found {len(classes)}; a helper "
+                f"{module_file(name)}: expected one subclass of Term, found {len(classes)}; a helper "
                 "file's name starts with an underscore"
             )
-    warn(broken.values())
+    print_broken_files(broken.values())
     return tuple(
         {name.split(".")[1]: value for name, value in found.items()} for found in (terms, broken)
     )

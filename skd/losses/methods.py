@@ -14,20 +14,20 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from skd.common.errors import suggest
-from skd.common.frozen import Frozen, canonical
+from skd.common.frozen import FrozenModel, canonical
 from skd.common.yaml_files import YamlError, read_yaml
 from skd.losses.discovery import broken_terms, term_class, term_classes
-from skd.losses.simplifier import VERSION, SimplifierSettings
+from skd.losses.simplifier import SIMPLIFIER_VERSION, SimplifierSettings
 from skd.losses.term import Need, TermSettings
 from skd.study.limits import settings_problem
-from skd.study.sheet import Method, explain
+from skd.study.sheet import SheetMethod, format_validation_error
 from skd.study.sheet_files import StudyError
 from skd.study.spec import MethodSpec, SimplifierSpec, TermSpec
 
 CROSS_ENTROPY = "cross_entropy"
 SIMPLIFIER = "simplifier"
-Settings = Mapping[str, Mapping[str, Any]]
-Model = TypeVar("Model", bound=Frozen)
+SettingsByTerm = Mapping[str, Mapping[str, Any]]
+Model = TypeVar("Model", bound=FrozenModel)
 
 
 @cache
@@ -46,7 +46,7 @@ def method_names() -> list[str]:
     return [*_listed(), *(name for name in term_classes() if name != CROSS_ENTROPY)]
 
 
-def resolve(method: Method, settings: Settings) -> MethodSpec:
+def resolve_method(method: SheetMethod, settings: SettingsByTerm) -> MethodSpec:
     """Return the method's terms with all their settings.
 
     Args:
@@ -92,7 +92,7 @@ def resolve(method: Method, settings: Settings) -> MethodSpec:
     )
 
 
-def check_settings(settings: Settings, where: str) -> None:
+def check_settings(settings: SettingsByTerm, where: str) -> None:
     """Refuse unknown parts, keys and values, also of parts that the method at hand lacks.
 
     Raises:
@@ -118,17 +118,17 @@ def _term_spec(name: str, settings: TermSettings) -> TermSpec:
     return TermSpec(term=name, version=term_class(name).version, settings=values)
 
 
-def needs_of(method: MethodSpec) -> frozenset[Need]:
+def teacher_needs(method: MethodSpec) -> frozenset[Need]:
     """Return all that a method's terms read of the teacher; a simplifier's are among them."""
     return frozenset().union(*(term_class(term.term).needs for term in method.terms))
 
 
 def needs_teacher(method: MethodSpec) -> bool:
     """Return whether any term needs a teacher."""
-    return bool(needs_of(method))
+    return bool(teacher_needs(method))
 
 
-def _parts(method: Method, where: str) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
+def _parts(method: SheetMethod, where: str) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
     """Return a method's terms as written, and its simplifier's settings."""
     if method.terms is not None and method.like is not None:
         raise StudyError(f"{where}: give 'terms' or 'like', not both")
@@ -173,7 +173,7 @@ def _named_parts(name: str, where: str) -> list[str]:
 
 
 def _terms(
-    written: list[dict[str, Any]], shared: Settings, own: Settings, where: str
+    written: list[dict[str, Any]], shared: SettingsByTerm, own: SettingsByTerm, where: str
 ) -> list[tuple[str, TermSettings]]:
     """Return the terms with their settings, cross-entropy first and once.
 
@@ -199,7 +199,7 @@ def _terms(
 
 def _simplifier(values: dict[str, Any], where: str) -> SimplifierSpec:
     settings = _validated(SimplifierSettings, values, f"{where}: simplifier")
-    return SimplifierSpec(version=VERSION, settings=canonical(settings))
+    return SimplifierSpec(version=SIMPLIFIER_VERSION, settings=canonical(settings))
 
 
 def _validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
@@ -207,7 +207,7 @@ def _validated(model: type[Model], values: dict[str, Any], where: str) -> Model:
     try:
         settings = model.model_validate(values)
     except ValidationError as error:
-        raise StudyError(explain(where, error)) from error
+        raise StudyError(format_validation_error(where, error)) from error
     if problem := settings_problem(settings.model_dump()):
         raise StudyError(f"{where}: {problem}")
     return settings

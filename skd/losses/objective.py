@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skd.losses.discovery import term_class
 from skd.losses.simplifier import Simplifier, SimplifierSettings
-from skd.losses.standardisation import standardised
+from skd.losses.standardisation import standardise_logits
 from skd.losses.term import Batch, Peers, TermContext
 from skd.models.network import Outputs
 from skd.randomness import seeded
@@ -48,9 +48,9 @@ class Objective(nn.Module):
 
     def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Yield the objective's trainable parameters with their learning-rate multipliers."""
-        if parameters := trainable(self.terms):
+        if parameters := trainable_parameters(self.terms):
             yield parameters, 1.0
-        if self.simplifier is not None and (parameters := trainable(self.simplifier)):
+        if self.simplifier is not None and (parameters := trainable_parameters(self.simplifier)):
             yield parameters, self.simplifier.settings.learning_rate_multiplier
 
     def kept(self) -> dict[str, Tensor]:
@@ -75,14 +75,14 @@ class Objective(nn.Module):
             term.begin_epoch(epoch)
         self._epoch = epoch
 
-    def phase(self, epoch: int) -> tuple[int, ...]:
+    def graph_key(self, epoch: int) -> tuple[int, ...]:
         """Return the epochs that terms read themselves, of those that do.
 
         While the value is the same, a recorded step stays valid.
         """
         return tuple(epoch for term in self.terms.values() if term.reads_epoch)
 
-    def why_undivided(self, part: int) -> str | None:
+    def partition_problem(self, part: int) -> str | None:
         """Return why a batch cannot be divided into parts of so many images, or none.
 
         It can where the mean of the parts' losses is the batch's loss.
@@ -93,7 +93,7 @@ class Objective(nn.Module):
             for label, term in self.terms.items()
             if term.mixes_images
         ]
-        if self.simplifier is not None and (reason := self.simplifier.why_undivided(part)):
+        if self.simplifier is not None and (reason := self.simplifier.partition_problem(part)):
             reasons.append(reason)
         return "; ".join(reasons) or None
 
@@ -148,11 +148,11 @@ class Objective(nn.Module):
 
 def _with_standardised_logits(batch: Batch) -> Batch:
     def changed(outputs: Outputs) -> Outputs:
-        return replace(outputs, logits=standardised(outputs.logits))
+        return replace(outputs, logits=standardise_logits(outputs.logits))
 
     return replace(batch, student=changed(batch.student), teacher=changed(batch.teacher))
 
 
-def trainable(module: nn.Module) -> list[nn.Parameter]:
+def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
     """Return a module's parameters that train."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]

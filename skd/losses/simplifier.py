@@ -20,12 +20,14 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from torch import Tensor, nn
 
 from skd.common.errors import UnfitError
-from skd.common.frozen import Frozen, added_later
+from skd.common.frozen import FrozenModel, added_later
 
-VERSION = 2  # part of a run's identity: raise it when the values change, initial weights too
+SIMPLIFIER_VERSION = (
+    2  # part of a run's identity: raise it when the values change, initial weights too
+)
 
 
-class SimplifierSettings(Frozen):
+class SimplifierSettings(FrozenModel):
     """The assumptions A1 to A4, A6 and A7, as options."""
 
     temperature: PositiveFloat = Field(4.0, description="T of the softening")
@@ -131,7 +133,7 @@ class Simplifier(nn.Module):
             mixed = (softened + mixed) / 2
         return self.settings.temperature * mixed
 
-    def why_undivided(self, part: int) -> str | None:
+    def partition_problem(self, part: int) -> str | None:
         """Return why a batch cannot be divided into parts of so many images, or none."""
         group = self.settings.group
         if self.settings.axis == "classes" or (group and part % group == 0):
@@ -153,8 +155,8 @@ class Simplifier(nn.Module):
         if self.settings.objective == "joint":
             return None
         t = self.settings.temperature
-        to_student = divergence(simplified / t, student_logits.detach() / t)
-        return to_student + self.settings.anchor * divergence(teacher_logits / t, simplified / t)
+        to_student = kl_divergence(simplified / t, student_logits.detach() / t)
+        return to_student + self.settings.anchor * kl_divergence(teacher_logits / t, simplified / t)
 
     @torch.no_grad()
     def diagnostics(
@@ -168,8 +170,8 @@ class Simplifier(nn.Module):
             "entropy_simplified": entropy(simplified / t),
             "top1_raw": _top1(teacher_logits, target),
             "top1_simplified": _top1(simplified, target),
-            "kl_softened_simplified": divergence(teacher_logits / t, simplified / t),
-            "kl_simplified_student": divergence(simplified / t, student_logits / t),
+            "kl_softened_simplified": kl_divergence(teacher_logits / t, simplified / t),
+            "kl_simplified_student": kl_divergence(simplified / t, student_logits / t),
         }
 
     def _attend_in_groups(self, softened: Tensor) -> Tensor:
@@ -210,7 +212,7 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log_probabilities.exp() * log_probabilities).sum(dim=1).mean()
 
 
-def divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
+def kl_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
     """Return KL(softmax(logits) ‖ softmax(other_logits)), mean over the batch, in nats."""
     log_p, log_q = F.log_softmax(logits, dim=1), F.log_softmax(other_logits, dim=1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)

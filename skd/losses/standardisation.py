@@ -10,7 +10,7 @@ from torch import Tensor
 EPSILON = 1e-7  # the authors' code adds it to the deviation
 
 
-def standardised(logits: Tensor) -> Tensor:
+def standardise_logits(logits: Tensor) -> Tensor:
     """Return (z - mean(z)) / (std(z) + 1e-7) over the classes, (B, C).
 
     Section 4.2 without its base temperature, which is the term's own. The deviation is the

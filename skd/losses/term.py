@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Protocol
 from pydantic import Field, NonNegativeInt, field_validator
 from torch import Tensor, nn
 
-from skd.common.frozen import Frozen, added_later
+from skd.common.frozen import FrozenModel, added_later
 from skd.models.network import Outputs
 from skd.randomness import Draws
 
@@ -25,24 +25,24 @@ Need = Literal["teacher_logits", "teacher_pooled", "teacher_features"]
 class Peers(Protocol):
     """The processes that train one run together, each on its share of a step's batch."""
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Return all processes' rows, (B, …), in the batch's order: each has as many, no gradient.
 
         Every process must ask at the same place.
         """
 
-    def of_first(self, value: Tensor) -> Tensor:
+    def broadcast_tensor(self, value: Tensor) -> Tensor:
         """Return the first process's value: it has the batch's first images. Likewise."""
 
 
 class Alone:
     """One process: it has the whole batch."""
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Return the rows."""
         return rows
 
-    def of_first(self, value: Tensor) -> Tensor:
+    def broadcast_tensor(self, value: Tensor) -> Tensor:
         """Return the value."""
         return value
 
@@ -98,7 +98,7 @@ class TermContext:
     group: int | None = None
 
 
-class TermSettings(Frozen):
+class TermSettings(FrozenModel):
     """Settings that every term has. A term's own class adds to them and sets its defaults."""
 
     weight: float = Field(1.0, description="factor of this term in the sum")

@@ -15,7 +15,7 @@ from itertools import combinations
 from types import MappingProxyType
 
 from skd.common.errors import UnknownNameError
-from skd.common.plugins import BrokenFileError, file_of, load_modules, warn
+from skd.common.plugins import BrokenFileError, load_modules, module_file, print_broken_files
 from skd.models.network import FeatureNetwork, Outputs
 
 __all__ = [
@@ -50,18 +50,18 @@ def _found() -> tuple[Mapping[str, Mapping[str, Builder]], tuple[str, ...]]:
         if isinstance(networks, Mapping):
             families[name] = dict(networks)
         else:
-            broken.append(f"{file_of(name)}: NETWORKS is no mapping from names to builders")
+            broken.append(f"{module_file(name)}: NETWORKS is no mapping from names to builders")
     # Of two definitions of a network, neither is taken: which one is meant cannot be known.
     for one, other in combinations(list(families), 2):
         if both := sorted(families[one].keys() & families[other].keys()):
-            where = f"{file_of(one)} and {file_of(other)} both define"
+            where = f"{module_file(one)} and {module_file(other)} both define"
             broken.append(f"{where} {', '.join(both)}; rename them in one of the files")
             twice |= {*both}
     families = {
         family: {name: make for name, make in networks.items() if name not in twice}
         for family, networks in families.items()
     }
-    warn(broken)
+    print_broken_files(broken)
     return MappingProxyType(families), tuple(broken)
 
 

@@ -14,7 +14,7 @@ NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
 @dataclass
-class Work:
+class LayerCounts:
     """What forward passes did, on all their images together.
 
     Attributes:
@@ -51,9 +51,9 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def counted(model: nn.Module) -> Iterator[Work]:
+def count_layers(model: nn.Module) -> Iterator[LayerCounts]:
     """Count what the model's layers do while the context is open."""
-    work = Work()
+    work = LayerCounts()
 
     def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
         work.layers += 1
@@ -84,6 +84,6 @@ def multiply_adds(model: nn.Module, input_shape: tuple[int, int, int] = (3, 32, 
     """
     weight = next(model.parameters())
     image = torch.zeros(1, *input_shape, device=weight.device, dtype=weight.dtype)
-    with _evaluating(model), torch.no_grad(), counted(model) as work:
+    with _evaluating(model), torch.no_grad(), count_layers(model) as work:
         model(image)
     return work.multiply_adds

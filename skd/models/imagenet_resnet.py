@@ -13,7 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skd.models.layers import init_convs, outputs_of_stages, stack
+from skd.models.layers import init_convs, run_stages, stack
 from skd.models.network import FeatureNetwork, Outputs
 from skd.models.resnet import BasicBlock
 from skd.models.resnet50 import Bottleneck
@@ -56,7 +56,7 @@ class ImageNetResNet(FeatureNetwork):
         """
         stem = F.relu(self.bn1(self.conv1(images)))
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        return outputs_of_stages(stem, stages, self.fc, pool=_max_pool)
+        return run_stages(stem, stages, self.fc, pool=_max_pool)
 
 
 def _max_pool(x: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return _interleave(x, 1, groups)
 
 
-def outputs_of_stages(
+def run_stages(
     stem: Tensor,
     stages: Iterable[Iterable[nn.Module]],
     classifier: nn.Module,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skd.models.layers import conv, outputs_of_stages
+from skd.models.layers import conv, run_stages
 from skd.models.network import FeatureNetwork, Outputs
 
 _STEM_WIDTH = 32
@@ -58,7 +58,7 @@ class MobileNetV1(FeatureNetwork):
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; pre-activations are the last block's output before its ReLU."""
         stem = F.relu(self.model[0](images))
-        return outputs_of_stages(stem, self._stages(), self.fc)
+        return run_stages(stem, self._stages(), self.fc)
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"MobileNetV1": MobileNetV1}

@@ -11,7 +11,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skd.models.layers import conv, init_convs, outputs_of_stages, projection, stack
+from skd.models.layers import conv, init_convs, projection, run_stages, stack
 from skd.models.network import FeatureNetwork, Outputs
 
 
@@ -63,7 +63,7 @@ class ResNet(FeatureNetwork):
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; pre-activations are the last block's sum before its ReLU."""
         stem = F.relu(self.bn1(self.conv1(images)))
-        return outputs_of_stages(stem, (self.layer1, self.layer2, self.layer3), self.fc)
+        return run_stages(stem, (self.layer1, self.layer2, self.layer3), self.fc)
 
 
 _NARROW = (16, 16, 32, 64)

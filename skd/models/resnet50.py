@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skd.models.layers import conv, init_convs, outputs_of_stages, projection, stack
+from skd.models.layers import conv, init_convs, projection, run_stages, stack
 from skd.models.network import FeatureNetwork, Outputs
 
 _EXPANSION = 4
@@ -67,7 +67,7 @@ class ResNet50(FeatureNetwork):
         """Run the network once; pre-activations are the last block's sum before its ReLU."""
         stem = F.relu(self.bn1(self.conv1(images)))
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        return outputs_of_stages(stem, stages, self.linear)
+        return run_stages(stem, stages, self.linear)
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"ResNet50": ResNet50}

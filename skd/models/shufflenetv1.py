@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skd.models.layers import channel_shuffle, conv, outputs_of_stages, stack
+from skd.models.layers import channel_shuffle, conv, run_stages, stack
 from skd.models.network import FeatureNetwork, Outputs
 
 _GROUPS = 3
@@ -69,7 +69,7 @@ class ShuffleNetV1(FeatureNetwork):
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; pre-activations are the last unit's sum before its ReLU."""
         stem = F.relu(self.bn1(self.conv1(images)))
-        return outputs_of_stages(stem, (self.layer1, self.layer2, self.layer3), self.linear)
+        return run_stages(stem, (self.layer1, self.layer2, self.layer3), self.linear)
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"ShuffleV1": ShuffleNetV1}

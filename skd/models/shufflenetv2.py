@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skd.models.layers import channel_shuffle, conv, outputs_of_stages, stack
+from skd.models.layers import channel_shuffle, conv, run_stages, stack
 from skd.models.network import FeatureNetwork, Outputs
 
 
@@ -98,7 +98,7 @@ class ShuffleNetV2(FeatureNetwork):
         """Run the network once; pre-activations are the last unit's output, before its shuffle."""
         stem = F.relu(self.bn1(self.conv1(images)))
         stages = (self.layer1, self.layer2, self.layer3)
-        return outputs_of_stages(stem, stages, self.linear, _activate, self._head)
+        return run_stages(stem, stages, self.linear, _activate, self._head)
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"ShuffleV2": ShuffleNetV2}

@@ -17,24 +17,24 @@ from pydantic import NonNegativeFloat, PositiveInt
 
 from skd.common.errors import SkdError
 from skd.common.files import read_json, write_json
-from skd.common.frozen import Frozen
+from skd.common.frozen import FrozenModel
 from skd.common.names import RESULTS_NAME
-from skd.store.store import Entry, Store
-from skd.study.expansion import Cell, Expansion, digest_of
+from skd.store.store import Store, StoreEntry
+from skd.study.expansion import Cell, Expansion, cells_digest
 
 
 class ShapeError(SkdError, ValueError):
     """The configuration's shape of jobs is wrong. Says what is allowed."""
 
 
-class Shape(Frozen):
+class JobShape(FrozenModel):
     """How large a job may be. The defaults are a job a cell."""
 
     job_minutes: NonNegativeFloat = 0.0  # cells of a pair are put together up to so long a job
     cells_per_job: PositiveInt | None = None  # exactly so many, whatever they take
 
 
-class Batch(Frozen):
+class CellBatch(FrozenModel):
     """Cells of one pair, in the study's order, and the digest of their runs."""
 
     pair: str
@@ -56,20 +56,20 @@ class Batch(Frozen):
     def of(cls, cells: list[Cell]) -> Self:
         """Make a batch of some cells of a pair."""
         methods = tuple(cell.method for cell in cells)
-        return cls(pair=cells[0].pair, methods=methods, digest=digest_of(cells))
+        return cls(pair=cells[0].pair, methods=methods, digest=cells_digest(cells))
 
 
-class Batches(Frozen):
+class StudyBatches(FrozenModel):
     """A study's batches."""
 
-    shape: Shape
-    batches: tuple[Batch, ...]
+    shape: JobShape
+    batches: tuple[CellBatch, ...]
 
     @cached_property
-    def _by_path(self) -> dict[str, Batch]:
+    def _by_path(self) -> dict[str, CellBatch]:
         return {batch.path: batch for batch in self.batches}
 
-    def find(self, pair: str, name: str, digest: str) -> Batch | None:
+    def find(self, pair: str, name: str, digest: str) -> CellBatch | None:
         """Return a batch by what names its file."""
         return self._by_path.get(f"{pair}/{name}-{digest}")
 
@@ -79,15 +79,15 @@ def batches_path(results: Path, study: str) -> Path:
     return results / study / "batches.json"
 
 
-def read_batches(expansion: Expansion, results: Path) -> Batches:
+def read_batches(expansion: Expansion, results: Path) -> StudyBatches:
     """Return a study's batches as they were last made; a batch a cell where there are none."""
     kept = _read(batches_path(results, expansion.study))
-    return make_batches(expansion, kept.shape if kept else Shape(), dict, kept)
+    return make_batches(expansion, kept.shape if kept else JobShape(), dict, kept)
 
 
-def entries_by_output(
+def entries_by_rule_output(
     expansion: Expansion, store: Store, results: Path
-) -> dict[str, dict[str, Entry]]:
+) -> dict[str, dict[str, StoreEntry]]:
     """Return what each job trains: entries by their label, by the output that Snakemake knows."""
     folder = f"{RESULTS_NAME}/{expansion.study}"  # as Snakemake's log has it
     outputs = {
@@ -108,9 +108,9 @@ def entries_by_output(
 def plan_batches(
     expansion: Expansion,
     results: Path,
-    shape: Shape,
+    shape: JobShape,
     seconds: Callable[[], Mapping[str, float]],
-) -> Batches:
+) -> StudyBatches:
     """Return a study's batches, kept from before as far as they still are; writes nothing.
 
     Args:
@@ -122,24 +122,24 @@ def plan_batches(
     path = batches_path(results, expansion.study)
     kept = _read(path)
 
-    def done(batch: Batch) -> bool:
+    def done(batch: CellBatch) -> bool:
         return (path.parent / "cells" / f"{batch.path}.json").exists()
 
     return make_batches(expansion, shape, seconds, kept, done)
 
 
-def keep_batches(batches: Batches, results: Path, study: str) -> None:
+def save_batches(batches: StudyBatches, results: Path, study: str) -> None:
     """Write a study's batches, for its jobs to read: the driver's to do, and nobody else's."""
     write_json(batches_path(results, study), batches.model_dump(mode="json"))
 
 
 def make_batches(
     expansion: Expansion,
-    shape: Shape,
+    shape: JobShape,
     seconds: Callable[[], Mapping[str, float]],
-    kept: Batches | None = None,
-    done: Callable[[Batch], bool] = lambda _: False,
-) -> Batches:
+    kept: StudyBatches | None = None,
+    done: Callable[[CellBatch], bool] = lambda _: False,
+) -> StudyBatches:
     """Put a study's cells into batches.
 
     Those of ``kept`` stay if their runs are the same and the shape is, or they are done.
@@ -148,7 +148,7 @@ def make_batches(
     batches = []
     for batch in kept.batches if kept else ():
         own = [cells.get(f"{batch.pair}/{method}") for method in batch.methods]
-        unchanged = None not in own and digest_of(own) == batch.digest
+        unchanged = None not in own and cells_digest(own) == batch.digest
         if unchanged and (kept.shape == shape or done(batch)):
             batches.append(batch)
             for cell in own:
@@ -156,13 +156,13 @@ def make_batches(
     takes = seconds() if shape.job_minutes and not shape.cells_per_job and cells else {}
     by_pair = groupby(sorted(cells.values(), key=lambda cell: cell.pair), lambda cell: cell.pair)
     for _, group in by_pair:
-        batches += map(Batch.of, _split([*group], shape, takes))
+        batches += map(CellBatch.of, _split([*group], shape, takes))
     order = {cell.key: number for number, cell in enumerate(expansion.cells)}
     batches.sort(key=lambda batch: order[f"{batch.pair}/{batch.methods[0]}"])
-    return Batches(shape=shape, batches=tuple(batches))
+    return StudyBatches(shape=shape, batches=tuple(batches))
 
 
-def _split(cells: list[Cell], shape: Shape, takes: Mapping[str, float]) -> list[list[Cell]]:
+def _split(cells: list[Cell], shape: JobShape, takes: Mapping[str, float]) -> list[list[Cell]]:
     """Cut a pair's cells, in their order, into jobs that are small enough."""
     parts: list[list[Cell]] = []
     total = 0.0
@@ -181,8 +181,8 @@ def _split(cells: list[Cell], shape: Shape, takes: Mapping[str, float]) -> list[
     return parts
 
 
-def _read(path: Path) -> Batches | None:
+def _read(path: Path) -> StudyBatches | None:
     try:
-        return Batches.model_validate(read_json(path))
+        return StudyBatches.model_validate(read_json(path))
     except (OSError, ValueError):
         return None

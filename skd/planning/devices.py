@@ -14,7 +14,7 @@ from skd.common.errors import UnknownNameError
 
 GIB = 2**30
 # Default of `--device-model`.
-USUAL = "a100"
+DEFAULT_DEVICE_MODEL = "a100"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ DEVICE_MODELS = {
 
 
 @dataclass(frozen=True)
-class Device:
+class PlannedDevice:
     """What a plan is made for.
 
     Attributes:
@@ -103,7 +103,7 @@ class Device:
         return self.model.rate * self.threads
 
 
-def for_photos(model: DeviceModel) -> DeviceModel:
+def assumed_for_photos(model: DeviceModel) -> DeviceModel:
     """Return a device's constants for networks on photos: the same, but assumed."""
     return replace(model, fitted_to="")
 
@@ -119,7 +119,7 @@ def device_model(name: str) -> DeviceModel:
     return DEVICE_MODELS[name]
 
 
-def model_of(recorded: str, on_cpu: bool) -> DeviceModel:
+def device_model_of(recorded: str, on_cpu: bool) -> DeviceModel:
     """Return the reference device of a recorded name: 'NVIDIA A100-SXM4-40GB' is an a100.
 
     Whole words count: a GH200 is no h200. A slice of a GPU (MIG) and a GPU that is not known are
@@ -130,7 +130,7 @@ def model_of(recorded: str, on_cpu: bool) -> DeviceModel:
     words = re.split("[^a-z0-9]+", recorded.lower())
     found = {*words, *map("".join, pairwise(words))}  # 'RTX 3090' is one
     named = [name for name in DEVICE_MODELS if name in found]
-    return DEVICE_MODELS[named[0] if named and "mig" not in words else USUAL]
+    return DEVICE_MODELS[named[0] if named and "mig" not in words else DEFAULT_DEVICE_MODEL]
 
 
 def median_scale(ratios: list[float]) -> float | None:

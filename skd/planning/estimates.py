@@ -12,27 +12,27 @@ from typing import Literal
 
 from skd.common.errors import UnknownNameError
 from skd.planning.devices import (
-    USUAL,
-    Device,
+    DEFAULT_DEVICE_MODEL,
     DeviceModel,
+    PlannedDevice,
+    assumed_for_photos,
     device_model,
-    for_photos,
+    device_model_of,
     median_scale,
-    model_of,
 )
-from skd.planning.lanes import measured_alone, measured_utilisation, sampled_utilisation
-from skd.planning.steps import (
+from skd.planning.slowdown import measured_seconds_alone, measured_utilisation, sampled_utilisation
+from skd.planning.step_model import (
     FLOAT_BYTES,
-    Networks,
+    StepNetworks,
+    dataset_bytes,
     evaluation_seconds,
-    pixels,
     step_seconds,
     training_bytes,
     utilisation,
 )
-from skd.planning.timings import Timing, Timings, latest_way, least_shared
+from skd.planning.timings import Timing, Timings, latest_execution, least_shared
 from skd.planning.views_choice import ViewsPlan
-from skd.study.expansion import Cell, Expansion, ExtraFacts, ImageFacts, TeacherNode
+from skd.study.expansion import Cell, Expansion, ImageInfo, ObjectiveProfile, TeacherNode
 from skd.study.spec import ImportedTeacher, Recipe, RunSpec
 
 HALF_BYTES = 2
@@ -46,7 +46,7 @@ MEASURED_MARGIN = 1.2  # on a measured peak
 RECORD_BYTES, EPOCH_BYTES = 8_000, 900  # a record, and each epoch in it
 GENERATIONS = 2  # of checkpoints
 
-Source = Literal["measured", "scaled", "model"]
+EstimateSource = Literal["measured", "scaled", "model"]
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class Estimate:
     disk_bytes: int
     checkpoint_bytes: int
     utilisation: float
-    source: Source
+    source: EstimateSource
     utilisation_known: bool = False
 
     @property
-    def known_utilisation(self) -> float:
+    def utilisation_or_one(self) -> float:
         """The utilisation where it is known, else 1: no device is shared on a guess."""
         return self.utilisation if self.utilisation_known else 1.0
 
@@ -86,14 +86,14 @@ def estimate_run(
     expansion: Expansion,
     cell: Cell,
     timings: Timings,
-    device: Device,
+    device: PlannedDevice,
     stored_teacher: bool = False,
 ) -> Estimate:
     """Return what any one of a cell's runs takes, with a live or a stored teacher."""
     return _estimate(expansion, cell.spec, cell.extra, timings, device, stored_teacher)
 
 
-def views_seconds(expansion: Expansion, plan: ViewsPlan, device: Device) -> float:
+def views_seconds(expansion: Expansion, plan: ViewsPlan, device: PlannedDevice) -> float:
     """Return what storing a teacher's views takes: forward passes on all views of all images."""
     network = expansion.networks[expansion.teacher(plan.teacher).spec.network]
     images = expansion.images.train_images * plan.view_epochs
@@ -101,12 +101,12 @@ def views_seconds(expansion: Expansion, plan: ViewsPlan, device: Device) -> floa
 
 
 def estimate_teacher(
-    expansion: Expansion, node: TeacherNode, timings: Timings, device: Device
+    expansion: Expansion, node: TeacherNode, timings: Timings, device: PlannedDevice
 ) -> Estimate:
     """Return what a teacher takes: trained here, or only evaluated where it is imported."""
     if not isinstance(node.spec, ImportedTeacher):
-        return _estimate(expansion, node.spec.run, ExtraFacts(), timings, device)
-    networks = Networks(expansion.networks[node.spec.network])
+        return _estimate(expansion, node.spec.run, ObjectiveProfile(), timings, device)
+    networks = StepNetworks(expansion.networks[node.spec.network])
     recipe = Recipe(epochs=1, milestones=())
     modelled = model_training(networks, recipe, expansion.images, device)
     seconds = evaluation_seconds(networks.student, expansion.images, device)
@@ -115,7 +115,7 @@ def estimate_teacher(
 
 def choose_device(
     expansion: Expansion, timings: Timings, name: str | None = None, model: str | None = None
-) -> Device:
+) -> PlannedDevice:
     """Return the device to plan for.
 
     Args:
@@ -131,7 +131,7 @@ def choose_device(
     wanted = _constants(expansion, device_model(model)) if model else None
     found = {
         recorded: _constants(
-            expansion, model_of(recorded, on_cpu=timings.threads(recorded) is not None)
+            expansion, device_model_of(recorded, on_cpu=timings.threads(recorded) is not None)
         )
         for recorded in timings.devices()
     }
@@ -139,15 +139,15 @@ def choose_device(
         usual = timings.devices(expansion.dataset.name)
         name = next((known for known in usual if wanted in (None, found[known])), None)
         if name is None:
-            constants = wanted or _constants(expansion, device_model(USUAL))
-            return Device(constants.name, constants)
+            constants = wanted or _constants(expansion, device_model(DEFAULT_DEVICE_MODEL))
+            return PlannedDevice(constants.name, constants)
     elif name not in found:
         raise UnknownNameError("device", name, found)
-    device = Device(name, wanted or found[name], timings.threads(name) or 1)
+    device = PlannedDevice(name, wanted or found[name], timings.threads(name) or 1)
     return replace(device, scale=median_scale([*_ratios(expansion, timings, device)]))
 
 
-def usual_device(expansion: Expansion, timings: Timings, expected: str) -> Device:
+def default_device(expansion: Expansion, timings: Timings, expected: str) -> PlannedDevice:
     """Return the device that most was measured on; before anything was, a reference device.
 
     Args:
@@ -163,22 +163,22 @@ def usual_device(expansion: Expansion, timings: Timings, expected: str) -> Devic
     for name in timings.devices(expansion.dataset.name):
         if (timings.threads(name) is not None) == on_cpu:
             return choose_device(expansion, timings, name)
-    return Device(expected, _constants(expansion, device_model(expected)))
+    return PlannedDevice(expected, _constants(expansion, device_model(expected)))
 
 
-def device_here(expansion: Expansion, timings: Timings, name: str) -> Device:
+def local_device(expansion: Expansion, timings: Timings, name: str) -> PlannedDevice:
     """Return a GPU that is here, as records name it, whether anything was measured on it or not."""
     if name in timings.devices():
         return choose_device(expansion, timings, name)
-    return Device(name, _constants(expansion, model_of(name, on_cpu=False)))
+    return PlannedDevice(name, _constants(expansion, device_model_of(name, on_cpu=False)))
 
 
 def _constants(expansion: Expansion, model: DeviceModel) -> DeviceModel:
-    return for_photos(model) if expansion.images.photos else model
+    return assumed_for_photos(model) if expansion.images.photos else model
 
 
 def model_training(
-    networks: Networks, recipe: Recipe, images: ImageFacts, device: Device
+    networks: StepNetworks, recipe: Recipe, images: ImageInfo, device: PlannedDevice
 ) -> Estimate:
     """Return the model's estimate of one training, scaled where the device has a scale."""
     scale = 1.0 if device.scale is None else device.scale
@@ -191,7 +191,7 @@ def model_training(
     parameters, extra = networks.student.parameters, networks.extra
     kept = FLOAT_BYTES * parameters + HALF_BYTES * images.test_images * images.classes
     moving = 2 * FLOAT_BYTES * parameters + extra.bytes + FLOAT_BYTES * extra.parameters
-    host = CPU_HOST_BYTES + memory if on_cpu else GPU_HOST_BYTES + pixels(images)
+    host = CPU_HOST_BYTES + memory if on_cpu else GPU_HOST_BYTES + dataset_bytes(images)
     if images.photos:  # loader processes of training and evaluation; a checkpoint as it is written
         host += 0 if on_cpu else 2 * DECODING_CORES * LOADER_BYTES
         host += 2 * moving
@@ -208,7 +208,7 @@ def model_training(
     )
 
 
-def _measured_utilisation(rows: list[Timing], device: Device) -> float | None:
+def _measured_utilisation(rows: list[Timing], device: PlannedDevice) -> float | None:
     """Return the share of the device's time that one run alone uses, or none.
 
     Two numbers of lanes tell it. The driver's samples tell no more than that some kernel ran: they
@@ -223,24 +223,24 @@ def _measured_utilisation(rows: list[Timing], device: Device) -> float | None:
 
 
 def _networks(
-    expansion: Expansion, spec: RunSpec, extra: ExtraFacts, stored_teacher: bool
-) -> Networks:
+    expansion: Expansion, spec: RunSpec, extra: ObjectiveProfile, stored_teacher: bool
+) -> StepNetworks:
     live = spec.teacher is not None and not stored_teacher
     teacher = expansion.networks[spec.teacher.network] if live else None
-    return Networks(expansion.networks[spec.network], teacher, extra)
+    return StepNetworks(expansion.networks[spec.network], teacher, extra)
 
 
 def _estimate(
     expansion: Expansion,
     spec: RunSpec,
-    extra: ExtraFacts,
+    extra: ObjectiveProfile,
     timings: Timings,
-    device: Device,
+    device: PlannedDevice,
     stored_teacher: bool = False,
 ) -> Estimate:
     networks = _networks(expansion, spec, extra, stored_teacher)
     modelled = model_training(networks, spec.recipe, expansion.images, device)
-    alike = latest_way(timings.alike(spec, device.name, stored_teacher))
+    alike = latest_execution(timings.matching(spec, device.name, stored_teacher))
     if not alike:
         return modelled
     share = _measured_utilisation(alike, device)
@@ -256,27 +256,30 @@ def _estimate(
     return replace(
         modelled,
         **memory,
-        seconds_per_step=measured_alone(alike, lambda row: row.seconds_per_step, busy),
-        seconds=spec.recipe.epochs * measured_alone(alike, lambda r: r.seconds_an_epoch, busy),
+        seconds_per_step=measured_seconds_alone(alike, lambda row: row.seconds_per_step, busy),
+        seconds=spec.recipe.epochs
+        * measured_seconds_alone(alike, lambda r: r.device_seconds_per_epoch, busy),
         utilisation=busy,
         source="measured",
         utilisation_known=modelled.utilisation_known or share is not None,
     )
 
 
-def _ratios(expansion: Expansion, timings: Timings, device: Device) -> Iterator[float]:
+def _ratios(expansion: Expansion, timings: Timings, device: PlannedDevice) -> Iterator[float]:
     """Yield measured over modelled seconds a step, for every timing the study can model."""
     trained = [node.spec.run for node in expansion.teachers if node.spec.kind == "trained"]
     parts = [(cell.spec, cell.extra) for cell in expansion.cells]
     seen: set[int] = set()
-    for spec, extra in [*parts, *((run, ExtraFacts()) for run in trained)]:
-        rows = [row for row in latest_way(timings.of(spec, device.name)) if id(row) not in seen]
+    for spec, extra in [*parts, *((run, ObjectiveProfile()) for run in trained)]:
+        rows = [
+            row for row in latest_execution(timings.of(spec, device.name)) if id(row) not in seen
+        ]
         seen.update(map(id, rows))
         for row in rows:
             yield _ratio(row, _networks(expansion, spec, extra, row.stored_teacher), device)
 
 
-def _ratio(row: Timing, networks: Networks, device: Device) -> float:
+def _ratio(row: Timing, networks: StepNetworks, device: PlannedDevice) -> float:
     # A lane's own time is the device's with the others: a step takes a part of it. On a CPU runs
     # that share it have cores of their own.
     lanes = 1 if device.model.is_cpu else row.sharing

@@ -6,11 +6,11 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skd.planning.graph import Job
+from skd.planning.job_graph import PlannedJob
 
-MOST_DEVICES = 1000
+MAX_DEVICES = 1000
 # What a plan is simulated on.
-DEVICES = (1, 2, 4, 8, 16, 32, 64, 100, 256, MOST_DEVICES)
+DEVICE_COUNTS = (1, 2, 4, 8, 16, 32, 64, 100, 256, MAX_DEVICES)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Schedule:
         return self.device_seconds / available if available else 1.0
 
 
-def simulate(jobs: Sequence[Job], devices: int) -> Schedule:
+def simulate(jobs: Sequence[PlannedJob], devices: int) -> Schedule:
     """Run jobs on so many devices: whenever one is free, the ready job with the longest way to go.
 
     Args:
@@ -46,8 +46,8 @@ def simulate(jobs: Sequence[Job], devices: int) -> Schedule:
     Raises:
         ValueError: a number of devices out of range, a need that is no job, or a circle of needs.
     """
-    if not 1 <= devices <= MOST_DEVICES:
-        raise ValueError(f"devices: 1 to {MOST_DEVICES}, not {devices}")
+    if not 1 <= devices <= MAX_DEVICES:
+        raise ValueError(f"devices: 1 to {MAX_DEVICES}, not {devices}")
     to_go = critical_seconds(jobs)
     by_name = {job.name: job for job in jobs}
     waiting = {job.name: len(set(job.needs)) for job in jobs}
@@ -70,7 +70,7 @@ def simulate(jobs: Sequence[Job], devices: int) -> Schedule:
     return Schedule(devices, now, sum(job.seconds for job in jobs), starts)
 
 
-def critical_seconds(jobs: Sequence[Job]) -> dict[str, float]:
+def critical_seconds(jobs: Sequence[PlannedJob]) -> dict[str, float]:
     """Return the longest way from each job's start to the end of all, in seconds.
 
     Raises:
@@ -93,7 +93,7 @@ def critical_seconds(jobs: Sequence[Job]) -> dict[str, float]:
     return to_go
 
 
-def _followers(jobs: Sequence[Job]) -> dict[str, list[str]]:
+def _followers(jobs: Sequence[PlannedJob]) -> dict[str, list[str]]:
     followers: dict[str, list[str]] = {job.name: [] for job in jobs}
     for job in jobs:
         for need in dict.fromkeys(job.needs):

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from skd.planning.batches import Shape, make_batches
-from skd.planning.devices import Device
+from skd.planning.batches import JobShape, make_batches
+from skd.planning.devices import PlannedDevice
 from skd.planning.estimates import Estimate, estimate_run, estimate_teacher, views_seconds
-from skd.planning.graph import Job, shared_seconds, study_jobs
-from skd.planning.packing import runs_side_by_side
+from skd.planning.job_graph import PlannedJob, shared_seconds, study_jobs
+from skd.planning.side_by_side import runs_side_by_side
 from skd.planning.timings import Timings
-from skd.planning.views_choice import ViewsPlan, ViewsWish, plan_views
+from skd.planning.views_choice import ViewsConfig, ViewsPlan, plan_views
 from skd.store.store import Store
 from skd.study.expansion import Cell, Expansion
 
 
 @dataclass(frozen=True)
-class Part:
+class SurveyRow:
     """A line of the table: trainings counted, and device-seconds of those that are left."""
 
     name: str
@@ -47,7 +47,7 @@ class Survey:
     """
 
     expansion: Expansion
-    device: Device
+    device: PlannedDevice
     side_by_side: int | None
     teachers: dict[str, Estimate]
     cells: dict[str, Estimate]
@@ -63,7 +63,7 @@ class Survey:
         runs = sum(map(len, self.seeds.values())) - sum(map(len, self.seeds_left.values()))
         return runs + len(self.teachers) - len(self.teachers_left)
 
-    def together(self, *keys: str) -> int:
+    def runs_side_by_side_of(self, *keys: str) -> int:
         """Return how many of some cells' runs share the device; one where several train it."""
         if self.device.processes > 1:
             return 1
@@ -72,12 +72,12 @@ class Survey:
             sum(len(self.expansion.cell_by_key(key).runs) for key in keys),
             self.device.model.memory_bytes,
             max(self.cells[key].device_bytes for key in keys),
-            max(self.cells[key].known_utilisation for key in keys),
+            max(self.cells[key].utilisation_or_one for key in keys),
         )
 
     def seconds_of(self, key: str, runs: int) -> float:
         """Return the device-seconds of so many runs of a cell."""
-        return shared_seconds(self.cells[key], runs, self.together(key))
+        return shared_seconds(self.cells[key], runs, self.runs_side_by_side_of(key))
 
     @cached_property
     def whole_seconds(self) -> dict[str, float]:
@@ -97,14 +97,14 @@ class Survey:
         """Device-seconds of each teacher that is not at hand."""
         return {name: self.teachers[name].seconds for name in sorted(self.teachers_left)}
 
-    def jobs(self, shape: Shape) -> tuple[Job, ...]:
+    def jobs(self, shape: JobShape) -> tuple[PlannedJob, ...]:
         """Return the jobs of what is left, in the batches of the whole study."""
         batches = make_batches(self.expansion, shape, lambda: self.whole_seconds).batches
         names = {f"{batch.pair}/{name}": batch.path for batch in batches for name in batch.methods}
         views = {name: (self.views_left[name], self.views[name].cells) for name in self.views_left}
         return study_jobs(self.expansion, self.teacher_seconds, self.cell_seconds, names, views)
 
-    def parts(self) -> dict[str, list[Part]]:
+    def parts(self) -> dict[str, list[SurveyRow]]:
         """Return the lines of the table under their headings: teachers, methods, pairs, all."""
         cells = self.expansion.cells
         teachers = self._teachers()
@@ -115,7 +115,7 @@ class Survey:
             "methods": self._grouped(lambda cell: cell.method),
             "pairs": self._grouped(lambda cell: cell.pair),
             "all": [
-                Part(
+                SurveyRow(
                     "in all",
                     everything.trainings + teachers.trainings,
                     everything.left + teachers.left,
@@ -125,16 +125,16 @@ class Survey:
             ],
         }
 
-    def _grouped(self, name: Callable[[Cell], str]) -> list[Part]:
+    def _grouped(self, name: Callable[[Cell], str]) -> list[SurveyRow]:
         groups: dict[str, list[Cell]] = {}
         for cell in self.expansion.cells:
             groups.setdefault(name(cell), []).append(cell)
         return [self._part(group, cells) for group, cells in groups.items()]
 
-    def _part(self, name: str, cells: Iterable[Cell]) -> Part:
+    def _part(self, name: str, cells: Iterable[Cell]) -> SurveyRow:
         keys = [cell.key for cell in cells]
         left = {key: len(self.seeds_left[key]) for key in keys}
-        return Part(
+        return SurveyRow(
             name,
             sum(len(self.seeds[key]) for key in keys),
             sum(left.values()),
@@ -142,8 +142,8 @@ class Survey:
             _sources((self.cells[key], count) for key, count in left.items()),
         )
 
-    def _teachers(self) -> Part:
-        return Part(
+    def _teachers(self) -> SurveyRow:
+        return SurveyRow(
             "teachers",
             len(self.teachers),
             len(self.teachers_left),
@@ -151,21 +151,21 @@ class Survey:
             _sources((self.teachers[name], 1) for name in sorted(self.teachers_left)),
         )
 
-    def _views(self) -> Part:
+    def _views(self) -> SurveyRow:
         left = len(self.views_left)
         seconds = sum(self.views_left.values())
-        return Part(
+        return SurveyRow(
             "teacher views", len(self.views), left, seconds, {"model": left} if left else {}
         )
 
 
-def survey(
+def survey_study(
     expansion: Expansion,
     store: Store,
     timings: Timings,
-    device: Device,
+    device: PlannedDevice,
     side_by_side: int | None = 1,
-    wish: ViewsWish | None = None,
+    views_config: ViewsConfig | None = None,
 ) -> Survey:
     """Return what is done and left of a study. A run with a readable record is done.
 
@@ -175,10 +175,10 @@ def survey(
         timings: of the store; they know every readable record.
         device: what to plan for.
         side_by_side: runs that share a device; none: as many as fit.
-        wish: which teachers' views are to be stored; none: those that are worth it.
+        views_config: which teachers' views are to be stored; none: those that are worth it.
     """
     entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
-    views = plan_views(expansion, entries, wish or ViewsWish())
+    views = plan_views(expansion, entries, views_config or ViewsConfig())
     looked_up = frozenset().union(*(plan.cells for plan in views.values()))
     owned: dict[str, tuple[int, ...]] = {}
     left: dict[str, tuple[int, ...]] = {}
@@ -191,7 +191,7 @@ def survey(
     teachers = {
         node.name: estimate_teacher(expansion, node, timings, device) for node in expansion.teachers
     }
-    missing = [node.name for node in expansion.teachers if not entries[node.name].ready()]
+    missing = [node.name for node in expansion.teachers if not entries[node.name].has_card()]
     return Survey(
         expansion=expansion,
         device=device,

@@ -14,15 +14,15 @@ from pathlib import Path
 from pydantic import PositiveFloat, PositiveInt
 
 from skd.common.files import read_json, write_json
-from skd.common.frozen import Frozen, canonical, digest
+from skd.common.frozen import FrozenModel, canonical, digest
 from skd.store.records import Record
-from skd.store.store import Entry, Store, StoreError
+from skd.store.store import Store, StoreEntry, StoreError
 from skd.study.spec import DatasetSpec, MethodSpec, RunSpec
 
-FORMAT = 6  # of the cache file: another one is read anew
+CACHE_FORMAT = 6  # of the cache file: another one is read anew
 
 
-class Timing(Frozen):
+class Timing(FrozenModel):
     """What one finished training was, and what it took."""
 
     network: str
@@ -56,12 +56,12 @@ class Timing(Frozen):
         return self.processes * self.batch_size / self.images_per_second
 
     @property
-    def seconds_an_epoch(self) -> float:
+    def device_seconds_per_epoch(self) -> float:
         """Device-seconds of one epoch, evaluation included; as above where runs share a GPU."""
         return self.processes * self.seconds_per_epoch
 
     @property
-    def way(self) -> tuple[str, str, bool, str | None]:
+    def execution_key(self) -> tuple[str, str, bool, str | None]:
         """How a step was executed, as far as its time depends on it."""
         return self.step, self.precision, self.compiled, self.kernels
 
@@ -76,7 +76,7 @@ class Timing(Frozen):
         return "gpu" if self.threads is None else "cpu"
 
 
-class _Cached(Frozen):
+class _Cached(FrozenModel):
     """What was read of a record, and of which."""
 
     stamp: str
@@ -102,7 +102,7 @@ class Timings:
         rows = self._index.get((device, spec.network, teacher, method_digest(spec.method)), [])
         return [row for row in rows if row.dataset.name == spec.dataset.name]
 
-    def alike(self, spec: RunSpec, device: str, stored_teacher: bool = False) -> list[Timing]:
+    def matching(self, spec: RunSpec, device: str, stored_teacher: bool = False) -> list[Timing]:
         """Return timings of runs that differ from this one in seed, epochs or rates at most."""
         return [
             row
@@ -130,12 +130,12 @@ def method_digest(method: MethodSpec) -> str:
     return digest(canonical(method))
 
 
-def latest_way(rows: list[Timing]) -> list[Timing]:
+def latest_execution(rows: list[Timing]) -> list[Timing]:
     """Return the rows that were executed in the same way as the one that finished last."""
     if not rows:
         return []
-    way = max(rows, key=lambda row: row.finished_at).way
-    return [row for row in rows if row.way == way]
+    way = max(rows, key=lambda row: row.finished_at).execution_key
+    return [row for row in rows if row.execution_key == way]
 
 
 def least_shared(rows: Sequence[Timing]) -> list[Timing]:
@@ -149,7 +149,7 @@ def least_shared(rows: Sequence[Timing]) -> list[Timing]:
     return [row for row in rows if row.sharing == least]
 
 
-def load(store: Store) -> Timings:
+def load_timings(store: Store) -> Timings:
     """Return the timings of a store; its cache file is brought up to date.
 
     A record that cannot be used is passed over. Where the cache cannot be written, the records
@@ -160,7 +160,7 @@ def load(store: Store) -> Timings:
     found: dict[str, _Cached] = {}
     for kind, folder in (("runs", store.root / "runs"), ("teachers", store.teachers)):
         for record in sorted(folder.glob("*/record.json")):
-            key, entry = f"{kind}/{record.parent.name}", Entry(record.parent)
+            key, entry = f"{kind}/{record.parent.name}", StoreEntry(record.parent)
             cached = known.get(key)
             if cached is None or cached.stamp != _stamp(record):
                 cached = _read_record(entry)
@@ -169,11 +169,11 @@ def load(store: Store) -> Timings:
     if found != known and store.root.is_dir():
         rows = {key: canonical(cached) for key, cached in found.items()}
         with contextlib.suppress(OSError):
-            write_json(path, {"format": FORMAT, "rows": rows})
+            write_json(path, {"format": CACHE_FORMAT, "rows": rows})
     return Timings({key: cached.timing for key, cached in found.items()})
 
 
-def timing(record: Record) -> Timing:
+def timing_of_record(record: Record) -> Timing:
     """Return what a record tells.
 
     Raises:
@@ -213,10 +213,10 @@ def _threads(count: int) -> str:
     return f"{count} thread{'' if count == 1 else 's'}"
 
 
-def _read_record(entry: Entry) -> _Cached | None:
+def _read_record(entry: StoreEntry) -> _Cached | None:
     try:
         stamp, record = _stamp(entry.record_path), entry.record()
-        return record and _Cached(stamp=stamp, timing=timing(record))
+        return record and _Cached(stamp=stamp, timing=timing_of_record(record))
     except (StoreError, KeyError, TypeError, ValueError):
         return None
 
@@ -233,7 +233,7 @@ def _stamp(path: Path) -> str:
 def _read_cache(path: Path) -> dict[str, _Cached]:
     try:
         data = read_json(path)
-        if data["format"] != FORMAT:
+        if data["format"] != CACHE_FORMAT:
             return {}
         return {key: _Cached.restore(row) for key, row in data["rows"].items()}
     except (OSError, KeyError, TypeError, AttributeError, ValueError):

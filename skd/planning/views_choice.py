@@ -11,13 +11,19 @@ from typing import Literal
 
 from pydantic import NonNegativeFloat
 
-from skd.common.frozen import Frozen, digest
-from skd.store.store import Entry
-from skd.store.views_files import Output, ViewsFile, ViewsPrecision, stored_outputs, views_bytes
+from skd.common.frozen import FrozenModel, digest
+from skd.store.store import StoreEntry
+from skd.store.teacher_view_files import (
+    ViewsFile,
+    ViewsOutput,
+    ViewsPrecision,
+    stored_outputs,
+    views_bytes,
+)
 from skd.study.expansion import Expansion
 
 
-class ViewsWish(Frozen):
+class ViewsConfig(FrozenModel):
     """What a user asks for: the configuration's keys of the same names."""
 
     teacher_views: Literal["auto", "always", "never"] = "auto"
@@ -46,7 +52,7 @@ class ViewsPlan:
     cells: frozenset[str]
 
     @property
-    def outputs(self) -> tuple[Output, ...]:
+    def outputs(self) -> tuple[ViewsOutput, ...]:
         """The outputs that are stored."""
         return tuple(file.output for file in self.files)
 
@@ -65,11 +71,11 @@ class ViewsPlan:
     @property
     def done(self) -> bool:
         """Whether all files are there."""
-        return all(file.made() for file in self.files)
+        return all(file.is_made() for file in self.files)
 
 
 def plan_views(
-    expansion: Expansion, teachers: dict[str, Entry], wish: ViewsWish
+    expansion: Expansion, teachers: dict[str, StoreEntry], views_config: ViewsConfig
 ) -> dict[str, ViewsPlan]:
     """Return what a study stores, by the teacher's name, whatever of it is there or trained.
 
@@ -78,26 +84,28 @@ def plan_views(
     Args:
         expansion: the study.
         teachers: their folders in the store, by name.
-        wish: the user's.
+        views_config: the user's.
     """
-    if wish.teacher_views == "never":
+    if views_config.teacher_views == "never":
         return {}
-    found = (_plan(expansion, name, entry, wish) for name, entry in teachers.items())
+    found = (_plan(expansion, name, entry, views_config) for name, entry in teachers.items())
     return {plan.teacher: plan for plan in found if plan is not None}
 
 
-def _plan(expansion: Expansion, name: str, entry: Entry, wish: ViewsWish) -> ViewsPlan | None:
+def _plan(
+    expansion: Expansion, name: str, entry: StoreEntry, wish: ViewsConfig
+) -> ViewsPlan | None:
     if not expansion.images.views:  # endless: no file holds them
         return None
     images, network = expansion.images, expansion.networks[expansion.teacher(name).spec.network]
-    widths: dict[Output, int] = {"logits": images.classes, "pooled": network.pooled}
+    widths: dict[ViewsOutput, int] = {"logits": images.classes, "pooled": network.pooled}
     precision = wish.teacher_views_precision
     sizes = {
         output: views_bytes(images.train_images, images.views, width, precision)
         for output, width in widths.items()
     }
     small = {output for output, size in sizes.items() if size <= 1e9 * wish.teacher_views_gigabytes}
-    read: dict[str, tuple[Output, ...]] = {}
+    read: dict[str, tuple[ViewsOutput, ...]] = {}
     epochs = 0
     for cell in expansion.cells:
         outputs = stored_outputs(cell.needs)

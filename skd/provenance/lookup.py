@@ -11,18 +11,24 @@ from pathlib import Path
 from typing import Literal
 
 from skd.common.errors import SkdError, suggest
-from skd.jobs.workers import history
+from skd.jobs.workers import history_log
 from skd.planning.batches import read_batches
-from skd.provenance.reading import near
+from skd.provenance.entry_reading import display_path
 from skd.store.store import Store
-from skd.study.expansion import Cell, EditedError, Expansion, TeacherNode, kept_expansion
+from skd.study.expansion import (
+    Cell,
+    EditedExpansionError,
+    Expansion,
+    TeacherNode,
+    read_expansion_file,
+)
 from skd.study.spec import RunSpec, TeacherSpec
 
-Kind = Literal["run", "teacher"]
-FEWEST_CHARACTERS = 4
-MOST_CANDIDATES = 8
+EntryKind = Literal["run", "teacher"]
+MIN_CHARACTERS = 4
+MAX_CANDIDATES = 8
 UNUSABLE = "damaged, edited or of another release"
-FORMS = "give an identity, its first characters, STUDY/PAIR/METHOD/SEED, or STUDY/TEACHER"
+ADDRESS_FORMS = "give an identity, its first characters, STUDY/PAIR/METHOD/SEED, or STUDY/TEACHER"
 
 
 class FindError(SkdError, ValueError):
@@ -40,7 +46,7 @@ class Occurrence:
     seed: int = 0
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> EntryKind:
         """Which part of the store has it."""
         return "teacher" if self.node else "run"
 
@@ -69,7 +75,7 @@ class Occurrence:
             log = folder / "teachers" / f"{self.node.name}-{self.node.id}.log"
         else:
             log = folder / f"{self._batch_path(results)}.log"
-        return [path for path in (log, history(log)) if path.is_file()]
+        return [path for path in (log, history_log(log)) if path.is_file()]
 
     def _batch_path(self, results: Path) -> str:
         return next(
@@ -80,7 +86,7 @@ class Occurrence:
 
 
 @dataclass(frozen=True)
-class Studies:
+class ExpandedStudies:
     """The studies expanded in a results folder.
 
     Attributes:
@@ -92,7 +98,7 @@ class Studies:
     unreadable: tuple[str, ...]
 
     @classmethod
-    def of(cls, results: Path) -> Studies:
+    def of(cls, results: Path) -> ExpandedStudies:
         """Read the expansions in a results folder."""
         found = {path.parent.name: _read(path) for path in sorted(results.glob("*/specs.json"))}
         return cls(
@@ -113,13 +119,13 @@ class Studies:
                 index.setdefault(place.id, []).append(place)
         return index
 
-    def label(self, kind: Kind, identity: str) -> str | None:
+    def label(self, kind: EntryKind, identity: str) -> str | None:
         """Return a name that a study has for a run or teacher; none where no study has it."""
         places = self.occurrences.get(identity, [])
         return next((place.label for place in places if place.kind == kind), None)
 
 
-def find(text: str, store: Store, studies: Studies) -> str:
+def find_identity(text: str, store: Store, studies: ExpandedStudies) -> str:
     """Return the identity of the run or teacher that a person means.
 
     Args:
@@ -132,9 +138,9 @@ def find(text: str, store: Store, studies: Studies) -> str:
     """
     if "/" in text:
         return _at_address(text, studies)
-    if len(text) < FEWEST_CHARACTERS:
+    if len(text) < MIN_CHARACTERS:
         raise FindError(
-            f"'{text}' is too short: give {FEWEST_CHARACTERS} characters of an identity at least"
+            f"'{text}' is too short: give {MIN_CHARACTERS} characters of an identity at least"
         )
     known = {*studies.occurrences}
     for folder in (store.root / "runs", store.teachers):
@@ -144,22 +150,22 @@ def find(text: str, store: Store, studies: Studies) -> str:
     if len(candidates) == 1 or text in candidates:
         return text if text in candidates else candidates[0]
     if candidates:
-        shown = [_named(name, studies) for name in candidates[:MOST_CANDIDATES]]
+        shown = [_named(name, studies) for name in candidates[:MAX_CANDIDATES]]
         more = len(candidates) - len(shown)
         raise FindError(
             f"'{text}' begins {len(candidates)} identities, give more of it: "
             f"{', '.join(shown)}{f', and {more} more' if more else ''}"
         )
     raise FindError(
-        f"no run or teacher '{text}' in {near(store.root)}: {FORMS}; `ls {near(store.root)}/runs "
-        f"{near(store.teachers)}` lists identities, `skd status STUDY` pairs and methods"
+        f"no run or teacher '{text}' in {display_path(store.root)}: {ADDRESS_FORMS}; `ls {display_path(store.root)}/runs "
+        f"{display_path(store.teachers)}` lists identities, `skd status STUDY` pairs and methods"
     )
 
 
-def _at_address(text: str, studies: Studies) -> str:
+def _at_address(text: str, studies: ExpandedStudies) -> str:
     study, *parts = text.strip("/").split("/")
     if len(parts) not in (1, 3):
-        raise FindError(f"'{text}' is no address: {FORMS}")
+        raise FindError(f"'{text}' is no address: {ADDRESS_FORMS}")
     if study in studies.unreadable:
         raise FindError(
             f"the specs.json of study {study} is {UNUSABLE}; make it anew: skd expand {study}"
@@ -183,7 +189,7 @@ def _at_address(text: str, studies: Studies) -> str:
     return numbers[seed]
 
 
-def _named(identity: str, studies: Studies) -> str:
+def _named(identity: str, studies: ExpandedStudies) -> str:
     """Return an identity with the first name that a study has for it."""
     places = studies.occurrences.get(identity)
     return f"{identity} ({places[0].label})" if places else identity
@@ -191,6 +197,6 @@ def _named(identity: str, studies: Studies) -> str:
 
 def _read(path: Path) -> Expansion | None:
     try:
-        return kept_expansion(path)
-    except EditedError:
+        return read_expansion_file(path)
+    except EditedExpansionError:
         return None

@@ -10,13 +10,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from skd.provenance.facts import WEIGHTS
-from skd.provenance.lookup import Kind, Studies
-from skd.provenance.merge_plan import FOLDERS, Conflict, Plan
-from skd.store.comparing import Side, code_text
+from skd.provenance.details import WEIGHTS
+from skd.provenance.lookup import EntryKind, ExpandedStudies
+from skd.provenance.merge_plan import KIND_FOLDERS, MergeConflict, MergePlan
+from skd.store.record_differences import ResultSide, code_text
 
 
-def summary(plan: Plan, dry_run: bool) -> list[str]:
+def merge_summary(plan: MergePlan, dry_run: bool) -> list[str]:
     """Return what was merged, or would be, in a line for runs and one for teachers."""
     lines = [_counts(plan, kind, dry_run) for kind in ("run", "teacher")]
     new = [step.finished for step in plan.steps if step.new]
@@ -29,7 +29,7 @@ def summary(plan: Plan, dry_run: bool) -> list[str]:
     return lines
 
 
-def conflicts_shown(conflicts: Sequence[Conflict], known: Iterable[Studies]) -> Group:
+def render_conflicts(conflicts: Sequence[MergeConflict], known: Iterable[ExpandedStudies]) -> Group:
     """Return all conflicts for a terminal: what differs, and what each side measured where.
 
     Args:
@@ -51,7 +51,7 @@ def conflicts_shown(conflicts: Sequence[Conflict], known: Iterable[Studies]) -> 
     return Group(*parts)
 
 
-def advice(conflicts: Sequence[Conflict], source: Path) -> str:
+def conflict_advice(conflicts: Sequence[MergeConflict], source: Path) -> str:
     """Return the line that a merge with conflicts ends with: what to do about them."""
     words = f"nothing is merged: {len(conflicts)} conflict{'s' if len(conflicts) > 1 else ''}."
     if any(conflict.here for conflict in conflicts):
@@ -60,12 +60,12 @@ def advice(conflicts: Sequence[Conflict], source: Path) -> str:
             f"are other results of the same runs: keep {source} as a folder of its own, under "
             "another name, and compare the two with `skd diff`."
         )
-    if any(conflict.busy for conflict in conflicts):
+    if any(conflict.is_being_trained for conflict in conflicts):
         words += " What is being trained here: merge again once it is done, or end it first."
     return words
 
 
-def _counts(plan: Plan, kind: Kind, dry_run: bool) -> str:
+def _counts(plan: MergePlan, kind: EntryKind, dry_run: bool) -> str:
     merged = sum(step.new for step in plan.steps if step.finished.kind == kind)
     completed = sum(
         bool(step.files) for step in plan.steps if step.finished.kind == kind and not step.new
@@ -73,23 +73,23 @@ def _counts(plan: Plan, kind: Kind, dry_run: bool) -> str:
     refused = sum(found == kind for found, _, _ in plan.refused)
     parts = [
         f"{merged} {'would be ' * dry_run}merged",
-        f"{plan.there_already[kind]} there already",
+        f"{plan.already_present[kind]} there already",
         f"{plan.unfinished[kind]} ignored (unfinished)",
     ]
     if completed:
         parts[1] += f" ({completed} of them {'would get' if dry_run else 'got'} missing files)"
     if refused:
         parts.append(f"{refused} refused")
-    return f"{FOLDERS[kind]}: {', '.join(parts)}"
+    return f"{KIND_FOLDERS[kind]}: {', '.join(parts)}"
 
 
-def _code(here: Side, there: Side) -> str:
+def _code(here: ResultSide, there: ResultSide) -> str:
     """Return whether the same code made both sides; nothing of cards, which do not record it."""
     both = here.environment and there.environment
     return code_text(here.environment, there.environment) if both else ""
 
 
-def _sides(conflict: Conflict) -> Table:
+def _sides(conflict: MergeConflict) -> Table:
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for name in ("", "last", "best"):
         grid.add_column(name, no_wrap=True)

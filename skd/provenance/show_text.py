@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from skd.common.frozen import canonical
-from skd.jobs.overview import duration
-from skd.provenance.facts import Facts, StoredFile
+from skd.jobs.overview import format_duration
+from skd.provenance.details import EntryDetails, StoredFile
+from skd.provenance.entry_reading import display_path
 from skd.provenance.lookup import UNUSABLE
-from skd.provenance.reading import near
-from skd.store.comparing import commit_text
+from skd.store.record_differences import commit_text
 from skd.store.records import Accuracy, Collapse, Cost
 from skd.study.spec import DatasetSpec, MethodSpec, RunSpec
 
@@ -26,7 +26,7 @@ SOFTWARE = ("python", "torch", "torchvision", "numpy")
 Rows = Iterable[tuple[str, str]]
 
 
-def shown(facts: Facts) -> Group:
+def render_details(facts: EntryDetails) -> Group:
     """Return the facts for a terminal, in sections; a section with nothing to say is left out."""
     spec, record = facts.spec, facts.record
     run = spec if isinstance(spec, RunSpec) else None
@@ -39,7 +39,7 @@ def shown(facts: Facts) -> Group:
         ("Cost", _rows(_cost(record.cost)) if record else None),
         ("Environment", _rows(_environment(facts))),
         ("Files", _files(facts.files) if facts.files else None),
-        ("Logs", _lines(map(near, facts.logs))),
+        ("Logs", _lines(map(display_path, facts.logs))),
     ]
     title = Text.assemble(
         (f"{facts.kind} {facts.entry.id}", "bold"), ": ", (facts.state, STYLES.get(facts.state, ""))
@@ -67,8 +67,8 @@ def _lines(lines: Iterable[str]) -> Text | None:
     return Text(text, overflow="fold") if text else None
 
 
-def _what(facts: Facts) -> Rows:
-    spec, card, taught = facts.spec, facts.card, facts.taught
+def _what(facts: EntryDetails) -> Rows:
+    spec, card, taught = facts.spec, facts.card, facts.teacher_of_run
     if spec is not None:
         yield "network", spec.network
         yield "data set", _dataset(spec.dataset)
@@ -82,22 +82,22 @@ def _what(facts: Facts) -> Rows:
         if card.source_sha256:
             yield "", f"file's sha256 {card.source_sha256}"
     if taught is not None:
-        yield "teacher", f"{taught.spec.network}, {near(taught.entry.folder)}"
+        yield "teacher", f"{taught.spec.network}, {display_path(taught.entry.folder)}"
         told = taught.then or taught.now
         if told is not None:
             yield "", f"{told.test_top1:.2f} % top-1; {told.origin}"
             yield "", f"weights' sha256 {told.sha256}"
         else:
             yield "", "not in this store yet"
-        if taught.replaced:
+        if taught.is_replaced:
             yield "", f"NOW HERE WITH OTHER WEIGHTS: sha256 {taught.now.sha256}"
     for number, place in enumerate(facts.occurrences):
         yield ("" if number else "in studies"), place.label
     if not facts.occurrences:
         yield "in studies", "none that is expanded here"
-    for study in facts.unsearched:
+    for study in facts.studies_not_searched:
         yield "", f"not searched: {study}, its specs.json is {UNUSABLE}; first: skd expand {study}"
-    yield "folder", near(facts.entry.folder)
+    yield "folder", display_path(facts.entry.folder)
 
 
 def _method(method: MethodSpec) -> Rows:
@@ -109,7 +109,7 @@ def _method(method: MethodSpec) -> Rows:
         yield f"{name}{version}", _settings(part.settings)
 
 
-def _outcome(facts: Facts) -> Rows:
+def _outcome(facts: EntryDetails) -> Rows:
     record, card, failure = facts.record, facts.card, facts.failure
     when = f", {record.finished_at}" if record else ""
     reason = f": {facts.reason}" if facts.reason else ""
@@ -132,17 +132,17 @@ def _outcome(facts: Facts) -> Rows:
         yield "measured", f"top-1 {card.test_top1:.2f} %, top-5 {card.test_top5:.2f} %"
 
 
-def _progress(facts: Facts) -> str:
+def _progress(facts: EntryDetails) -> str:
     told = facts.progress
     if told is None:
         return "starting"
     return (
         f"epoch {told.epoch + 1}/{told.epochs}, {told.images_per_second:.0f} images/s, "
-        f"{duration(told.seconds_left)} left"
+        f"{format_duration(told.seconds_left)} left"
     )
 
 
-def _failure(facts: Facts) -> Text | None:
+def _failure(facts: EntryDetails) -> Text | None:
     if facts.failure is None:
         return None
     note = facts.failure
@@ -156,7 +156,7 @@ def _failure(facts: Facts) -> Text | None:
 def _cost(cost: Cost) -> Rows:
     yield (
         "training",
-        f"{duration(cost.train_seconds)}, {cost.seconds_per_epoch:.2f} s an epoch, "
+        f"{format_duration(cost.train_seconds)}, {cost.seconds_per_epoch:.2f} s an epoch, "
         f"{cost.images_per_second:.0f} images/s",
     )
     yield "memory", f"{_bytes(cost.peak_memory_bytes)} at its peak"
@@ -171,7 +171,7 @@ def _cost(cost: Cost) -> Rows:
         yield "beside it", f"{cost.extra_parameters:,} parameters{memory}"
 
 
-def _environment(facts: Facts) -> Rows:
+def _environment(facts: EntryDetails) -> Rows:
     found = facts.environment
     if found:
         yield "code", f"skd {found.get('skd', '?')}, {commit_text(found)}"
@@ -189,7 +189,7 @@ def _environment(facts: Facts) -> Rows:
         yield f"session {number}", str(session)
 
 
-def _sources(facts: Facts) -> str:
+def _sources(facts: EntryDetails) -> str:
     if facts.same_sources is None:
         return "not recorded"
     here = "as here" if facts.same_sources else f"NOT AS HERE: this code is {facts.sources_here}"

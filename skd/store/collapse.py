@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from skd.store.records import Collapse, Epoch
+from skd.store.records import Collapse, EpochMetrics
 
 # Far from what healthy runs show (0.997 and 1.0 in the probe) and from nothing (0.01 and 0.0).
 LABELS_KEPT = 0.9
 INFORMATION_KEPT = 0.1
 
 
-def judge(epochs: Sequence[Epoch], num_classes: int) -> Collapse | None:
+def detect_collapse(epochs: Sequence[EpochMetrics], num_classes: int) -> Collapse | None:
     """Return whether the simplified teacher has collapsed by the last epoch.
 
     Lost labels: its top-1 on the training views is below 0.9 of the raw teacher's. Lost

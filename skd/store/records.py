@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, FiniteFloat, TypeAdapter, field_validator
 
-from skd.common.frozen import Frozen
+from skd.common.frozen import FrozenModel
 from skd.study.spec import RunSpec
 
 SCHEMA_VERSION = 1
 
 
-class Epoch(Frozen):
+class EpochMetrics(FrozenModel):
     """One epoch's metrics. Accuracies are percentages; losses are means over images."""
 
     epoch: int = Field(description="1-based")
@@ -31,7 +31,7 @@ class Epoch(Frozen):
     images_per_second: float = Field(description="training images, evaluation not counted")
 
 
-class Accuracy(Frozen):
+class Accuracy(FrozenModel):
     """Test accuracy in percent, and the epoch it was measured at."""
 
     epoch: int
@@ -39,7 +39,7 @@ class Accuracy(Frozen):
     top5: float
 
 
-class Collapse(Frozen):
+class Collapse(FrozenModel):
     """Whether the simplified teacher still teaches: see docs/assumptions.md, "The collapse"."""
 
     collapsed: bool
@@ -47,7 +47,7 @@ class Collapse(Frozen):
     first_epoch: int | None = Field(None, description="the first epoch at which it had collapsed")
 
 
-class Cost(Frozen):
+class Cost(FrozenModel):
     """What a run took."""
 
     train_seconds: float = Field(description="over all epochs that count, resumed or not")
@@ -66,7 +66,7 @@ class Cost(Frozen):
     sessions: int = Field(description="1 for a run that was never interrupted")
 
 
-class TeacherCard(Frozen):
+class TeacherCard(FrozenModel):
     """A teacher at hand: where it comes from, and what it was measured to do here."""
 
     id: str
@@ -81,7 +81,7 @@ class TeacherCard(Frozen):
     parameters: int
 
 
-class Record(Frozen):
+class Record(FrozenModel):
     """A finished run. Written once, at the end, atomically."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
@@ -90,7 +90,7 @@ class Record(Frozen):
     environment: dict[str, Any]
     execution: dict[str, Any]
     num_classes: int
-    epochs: tuple[Epoch, ...]
+    epochs: tuple[EpochMetrics, ...]
     last: Accuracy
     best: Accuracy
     cost: Cost
@@ -105,7 +105,7 @@ class Record(Frozen):
     finished_at: str
 
 
-class Failure(Frozen):
+class Failure(FrozenModel):
     """Why a run has no record. The next invocation tries it again."""
 
     id: str
@@ -124,7 +124,7 @@ class Failure(Frozen):
         return value
 
 
-class Progress(Frozen):
+class ProgressNote(FrozenModel):
     """How far a run under way is."""
 
     epoch: int = Field(description="finished epochs")
@@ -134,7 +134,7 @@ class Progress(Frozen):
     at: FiniteFloat = Field(description="when this was so, in seconds since 1970")
 
 
-class CellOutcome(Frozen):
+class RunOutcome(FrozenModel):
     """What came of one run of a cell."""
 
     id: str
@@ -145,9 +145,9 @@ class CellOutcome(Frozen):
     reason: str | None = None
 
 
-class CellResult(Frozen):
+class CellResult(FrozenModel):
     """A cell's declared output: names its runs and says what came of each."""
 
     study: str
     cell: str
-    runs: tuple[CellOutcome, ...]
+    runs: tuple[RunOutcome, ...]

@@ -10,19 +10,19 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from skd.code.accepted import Acceptance, Changes, changes_since, read_accepted
+from skd.code.accepted import Acceptance, CodeChanges, changes_since, read_acceptances
 from skd.common.frozen import digest
 from skd.store.records import TeacherCard
-from skd.store.store import Entry, Store, StoreError
+from skd.store.store import Store, StoreEntry, StoreError
 from skd.study.expansion import Cell, Expansion
 from skd.study.spec import RunSpec
 
-TODAYS, UNKNOWN = "today's", "unknown"
-MOST_FILES = 4  # that a message names
+TODAYS_CODE, UNKNOWN_CODE = "today's", "unknown"
+MAX_FILES_NAMED = 4  # that a message names
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A finished run or trained teacher, beside what today's code is.
 
     Attributes:
@@ -34,15 +34,15 @@ class Finished:
     """
 
     label: str
-    entry: Entry
-    changed: Changes | None
+    entry: StoreEntry
+    changed: CodeChanges | None
     other_teacher: bool = False
     finished_at: str = ""
 
     @property
     def state(self) -> str:
         """Which code trained it: today's, unknown, or a digest of how it has changed."""
-        return state_of(self.changed)
+        return code_state_of(self.changed)
 
     @property
     def stale(self) -> bool:
@@ -50,9 +50,9 @@ class Finished:
         return bool(self.changed) or self.other_teacher
 
 
-def changes_of(
+def code_changes_of(
     code: Mapping[str, str] | None, today: Mapping[str, str], accepted: Iterable[Acceptance]
-) -> Changes | None:
+) -> CodeChanges | None:
     """Return how the code of a record has changed since; none where it is not known.
 
     Args:
@@ -60,16 +60,16 @@ def changes_of(
         today: digests of the run's files as they are now; empty: not known.
         accepted: changes that left the numbers as they were.
     """
-    if code is None or not today or any(name.startswith(UNKNOWN) for name in code.values()):
+    if code is None or not today or any(name.startswith(UNKNOWN_CODE) for name in code.values()):
         return None
     return changes_since(code, today, accepted)
 
 
-def state_of(changed: Changes | None) -> str:
+def code_state_of(changed: CodeChanges | None) -> str:
     """Return a word or a digest that is the same for runs whose code has changed alike."""
     if changed is None:
-        return UNKNOWN
-    return digest(changed) if changed else TODAYS
+        return UNKNOWN_CODE
+    return digest(changed) if changed else TODAYS_CODE
 
 
 def finished_runs(
@@ -77,7 +77,7 @@ def finished_runs(
     store: Store,
     cells: Iterable[Cell] | None = None,
     teachers: Iterable[str] = (),
-) -> list[Finished]:
+) -> list[FinishedRun]:
     """Return the finished runs of some cells of a study, and trained teachers.
 
     A record or a card that cannot be read is for others to tell.
@@ -89,18 +89,18 @@ def finished_runs(
         teachers: names of teachers beside those of the cells.
     """
     cells = expansion.cells if cells is None else tuple(cells)
-    accepted = read_accepted()
-    found: dict[Path, Finished] = {}  # a run without a teacher may be a teacher's training, too
+    accepted = read_acceptances()
+    found: dict[Path, FinishedRun] = {}  # a run without a teacher may be a teacher's training, too
 
-    def look(label: str, entry: Entry, spec: RunSpec, card: TeacherCard | None) -> None:
+    def look(label: str, entry: StoreEntry, spec: RunSpec, card: TeacherCard | None) -> None:
         stored = _stored(entry)
         if stored is None:
             return
         today = expansion.code_of(spec)
-        changed = changes_of(stored.code, today, accepted)
+        changed = code_changes_of(stored.code, today, accepted)
         taught = stored.teacher.get("sha256") if stored.teacher else None
         other = None not in (card, taught) and card.sha256 != taught
-        run = Finished(label, entry, changed, other, stored.finished_at)
+        run = FinishedRun(label, entry, changed, other, stored.finished_at)
         if not run.stale or entry.finished():  # a record that is not sound is told elsewhere
             found[entry.folder] = run
 
@@ -130,19 +130,19 @@ class _Stored(BaseModel):
     teacher: dict[str, Any] | None = None
 
 
-def _stored(entry: Entry) -> _Stored | None:
+def _stored(entry: StoreEntry) -> _Stored | None:
     try:
         return _Stored.model_validate_json(entry.record_path.read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def stale_lines(study: str, found: Iterable[Finished]) -> list[str]:
+def stale_lines(study: str, runs: Iterable[FinishedRun]) -> list[str]:
     """Return what a person must know of a study's finished runs, as lines; none if all is well."""
-    found = list(found)
-    changed = [run for run in found if run.changed]
-    other = [run for run in found if run.other_teacher]
-    unknown = sum(run.changed is None for run in found)
+    runs = list(runs)
+    changed = [run for run in runs if run.changed]
+    other = [run for run in runs if run.other_teacher]
+    unknown = sum(run.changed is None for run in runs)
     lines = []
     if changed:
         counts = Counter(path for run in changed for path in run.changed)
@@ -167,8 +167,8 @@ def stale_lines(study: str, found: Iterable[Finished]) -> list[str]:
 def files_text(paths: Iterable[str]) -> str:
     """Return the names of some files, the first few."""
     names = sorted(paths)
-    more = len(names) - MOST_FILES
-    return ", ".join(names[:MOST_FILES]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - MAX_FILES_NAMED
+    return ", ".join(names[:MAX_FILES_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def runs_text(count: int, one: str, many: str) -> str:

@@ -21,20 +21,20 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from skd.common.errors import caution
+from skd.common.errors import warn_once
 from skd.common.files import path_from_environment, write_json
 from skd.common.frozen import canonical
-from skd.common.lease import holder
-from skd.store.checks import judge_card, judge_failure, judge_progress, judge_record
-from skd.store.reading import StoreError, read_stored
-from skd.store.records import CellOutcome, Failure, Progress, Record, TeacherCard
+from skd.common.lease import read_holder
+from skd.store.json_files import StoreError, read_model
+from skd.store.record_checks import card_problem, failure_problem, progress_problem, record_problem
+from skd.store.records import Failure, ProgressNote, Record, RunOutcome, TeacherCard
 from skd.study.spec import RunSpec
 
 REMEDY = "Move it away, then: skd train, or skd teacher"
 
 
 @dataclass(frozen=True)
-class Entry:
+class StoreEntry:
     """One run's or teacher's folder."""
 
     folder: Path
@@ -60,7 +60,7 @@ class Entry:
         return self.folder / "test_logits.safetensors"
 
     @property
-    def kept_path(self) -> Path:
+    def objective_path(self) -> Path:
         """Where what the run's objective keeps is, if it keeps anything."""
         return self.folder / "objective.safetensors"
 
@@ -84,10 +84,10 @@ class Entry:
 
         Raises:
             StoreError: the record cannot be read, is of another schema version, or is
-                inconsistent: see `skd.store.checks`.
+                inconsistent: see `skd.store.record_checks`.
         """
-        return read_stored(
-            Record, self.record_path, REMEDY, lambda found: judge_record(found, self.id)
+        return read_model(
+            Record, self.record_path, REMEDY, lambda found: record_problem(found, self.id)
         )
 
     def finished(self) -> bool:
@@ -103,20 +103,20 @@ class Entry:
         Raises:
             StoreError: the note cannot be read.
         """
-        return read_stored(Failure, self.failure_path, REMEDY, judge_failure)
+        return read_model(Failure, self.failure_path, REMEDY, failure_problem)
 
-    def failed(self) -> Failure | None:
+    def failure_or_none(self) -> Failure | None:
         """Return the failure note; one that cannot be read is none, and is warned of."""
         try:
             return self.failure()
         except StoreError:
-            caution(f"{self.failure_path} cannot be read, and counts as no note of a failure")
+            warn_once(f"{self.failure_path} cannot be read, and counts as no note of a failure")
             return None
 
-    def progress(self) -> Progress | None:
+    def progress(self) -> ProgressNote | None:
         """Return how far a run under way is; none where it does not say."""
         try:
-            return read_stored(Progress, self.progress_path, REMEDY, judge_progress)
+            return read_model(ProgressNote, self.progress_path, REMEDY, progress_problem)
         except StoreError:  # it is only told, and soon anew
             return None
 
@@ -124,11 +124,11 @@ class Entry:
         """Return the teacher's card, or none while the teacher is not at hand.
 
         Raises:
-            StoreError: the card cannot be read, or is inconsistent: see `skd.store.checks`.
+            StoreError: the card cannot be read, or is inconsistent: see `skd.store.record_checks`.
         """
-        return read_stored(TeacherCard, self.card_path, REMEDY, self._judge_card)
+        return read_model(TeacherCard, self.card_path, REMEDY, self._judge_card)
 
-    def ready(self) -> bool:
+    def has_card(self) -> bool:
         """Return whether there is a teacher's sound card, as `finished` does of a record."""
         try:
             return self.card() is not None
@@ -140,9 +140,9 @@ class Entry:
             record = self.record()
         except StoreError:  # whoever needs the record is told
             record = None
-        return judge_card(card, self.id, record)
+        return card_problem(card, self.id, record)
 
-    def check_place(self) -> None:
+    def check_link(self) -> None:
         """Check that the folder is this run's own.
 
         Raises:
@@ -163,13 +163,13 @@ class Entry:
         """Leave the resolved spec beside the checkpoints, for people."""
         write_json(self.folder / "spec.json", canonical(spec))
 
-    def write(self, model: Record | Failure | TeacherCard | Progress) -> None:
+    def write(self, model: Record | Failure | TeacherCard | ProgressNote) -> None:
         """Write one of the entry's files; a record clears what was said before it."""
         path = {
             Record: self.record_path,
             Failure: self.failure_path,
             TeacherCard: self.card_path,
-            Progress: self.progress_path,
+            ProgressNote: self.progress_path,
         }[type(model)]
         data = model.model_dump(mode="json")
         if isinstance(model, Record):
@@ -192,16 +192,16 @@ class Store:
         """Where teachers are: `$SKD_TEACHERS`, which several users or clones may share, or here."""
         return path_from_environment("SKD_TEACHERS") or self.root / "teachers"
 
-    def run(self, identity: str) -> Entry:
+    def run(self, identity: str) -> StoreEntry:
         """Return a run's folder, which need not exist yet."""
-        return Entry(self.root / "runs" / identity)
+        return StoreEntry(self.root / "runs" / identity)
 
-    def teacher(self, identity: str) -> Entry:
+    def teacher(self, identity: str) -> StoreEntry:
         """Return a teacher's folder, which need not exist yet."""
-        return Entry(self.teachers / identity)
+        return StoreEntry(self.teachers / identity)
 
 
-def outcome(entry: Entry, seed: int) -> CellOutcome:
+def run_outcome(entry: StoreEntry, seed: int) -> RunOutcome:
     """Return what has come of a run so far, from its files alone.
 
     A record that cannot be used makes the run unreadable, as does such a failure note of a run
@@ -210,20 +210,20 @@ def outcome(entry: Entry, seed: int) -> CellOutcome:
     try:
         record = entry.record()
         if record is not None:
-            return CellOutcome(
+            return RunOutcome(
                 id=entry.id,
                 seed=seed,
                 outcome="done",
                 last_top1=record.last.top1,
                 best_top1=record.best.top1,
             )
-        current = holder(entry.folder)
-        if current is not None and current.alive():
-            return CellOutcome(id=entry.id, seed=seed, outcome="running", reason=str(current))
+        current = read_holder(entry.folder)
+        if current is not None and current.is_alive():
+            return RunOutcome(id=entry.id, seed=seed, outcome="running", reason=str(current))
         failure = entry.failure()
     except StoreError as error:
-        return CellOutcome(id=entry.id, seed=seed, outcome="unreadable", reason=str(error))
+        return RunOutcome(id=entry.id, seed=seed, outcome="unreadable", reason=str(error))
     if failure is not None:
-        return CellOutcome(id=entry.id, seed=seed, outcome="failed", reason=failure.reason)
+        return RunOutcome(id=entry.id, seed=seed, outcome="failed", reason=failure.reason)
     begun = any(entry.folder.glob("checkpoint*.pt"))
-    return CellOutcome(id=entry.id, seed=seed, outcome="interrupted" if begun else "missing")
+    return RunOutcome(id=entry.id, seed=seed, outcome="interrupted" if begun else "missing")

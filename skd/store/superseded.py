@@ -6,16 +6,16 @@ import shutil
 import sys
 from collections.abc import Collection, Iterable
 
-from skd.common.lease import LeaseHeldError, lease
+from skd.common.lease import LeaseHeldError, hold_lease
 from skd.common.terminal import printable
-from skd.store.stale import Finished, finished_runs, stale_lines
+from skd.store.stale import FinishedRun, finished_runs, stale_lines
 from skd.store.store import Store, StoreError
 from skd.study.expansion import Cell, Expansion
 
-SUPERSEDED = "superseded"
+SUPERSEDED_FOLDER = "superseded"
 
 
-def tell_stale(expansion: Expansion, store: Store, cells: Iterable[Cell], study: str) -> None:
+def print_stale_runs(expansion: Expansion, store: Store, cells: Iterable[Cell], study: str) -> None:
     """Print what a person must know of the code of the finished runs among some cells.
 
     Args:
@@ -28,7 +28,7 @@ def tell_stale(expansion: Expansion, store: Store, cells: Iterable[Cell], study:
         print(line, file=sys.stderr, flush=True)
 
 
-def begin_stale_anew(
+def supersede_stale_runs(
     expansion: Expansion,
     store: Store,
     cells: Iterable[Cell] = (),
@@ -54,7 +54,7 @@ def begin_stale_anew(
         if not run.stale or run.entry not in asked:
             continue
         try:
-            begun = begin_anew(run)
+            begun = supersede_results(run)
         except (StoreError, LeaseHeldError) as error:
             print(printable(f"NOT BEGUN ANEW {run.label}: {error}"), file=sys.stderr, flush=True)
         else:
@@ -62,7 +62,7 @@ def begin_stale_anew(
                 print(f"{run.label}: begun anew", flush=True)
 
 
-def begin_anew(run: Finished) -> bool:
+def supersede_results(run: FinishedRun) -> bool:
     """Put a finished run's or teacher's results into a subfolder; return whether that was done.
 
     It is not where another process has done so since the run was looked at.
@@ -72,15 +72,15 @@ def begin_anew(run: Finished) -> bool:
         StoreError: its record cannot be read.
     """
     entry = run.entry
-    with lease(entry.folder, wait=False):
+    with hold_lease(entry.folder, wait=False):
         record = entry.record()
         if record is None or record.finished_at != run.finished_at:
             return False
-        kept = entry.folder / SUPERSEDED / record.finished_at.replace(":", "")
+        kept = entry.folder / SUPERSEDED_FOLDER / record.finished_at.replace(":", "")
         kept.mkdir(parents=True, exist_ok=True)
         entry.card_path.unlink(missing_ok=True)  # made again from the record, if this ends here
         entry.record_path.replace(kept / entry.record_path.name)  # from now on it is not finished
-        for path in (entry.weights_path, entry.logits_path, entry.kept_path):
+        for path in (entry.weights_path, entry.logits_path, entry.objective_path):
             if path.is_file():
                 path.replace(kept / path.name)
         for path in [*entry.folder.glob("checkpoint*.pt"), entry.folder / "execution.json"]:

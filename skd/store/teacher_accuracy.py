@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from skd.study.published import published_teacher, unlike_published
+from skd.study.published import differences_from_published, published_teacher
 from skd.study.spec import TeacherSpec
 
 PUBLISHED_TOLERANCE = 2.0  # points of top-1 below the published value
 
 
-def least_accuracy(classes: int) -> float:
+def min_teacher_accuracy(classes: int) -> float:
     """Return the top-1 accuracy in percent below which a teacher is poor.
 
     Twice the chance level; of two or three classes, where that asks for too much, halfway from
@@ -18,17 +18,17 @@ def least_accuracy(classes: int) -> float:
     return min(2 * chance, (100 + chance) / 2)
 
 
-def poor(top1: float, classes: int) -> str | None:
+def poor_accuracy_text(top1: float, classes: int) -> str | None:
     """Return in words that a top-1 accuracy in percent is no teacher's, or none."""
-    if top1 >= least_accuracy(classes):
+    if top1 >= min_teacher_accuracy(classes):
         return None
     return (
         f"top-1 {top1:.2f} % on {classes} classes, where chance is {100 / classes:.2f} % and "
-        f"{least_accuracy(classes):.2f} % is the least that is expected of a teacher"
+        f"{min_teacher_accuracy(classes):.2f} % is the least that is expected of a teacher"
     )
 
 
-def below_published(spec: TeacherSpec, top1: float) -> str | None:
+def below_published_text(spec: TeacherSpec, top1: float) -> str | None:
     """Return in words that a teacher's top-1 falls short of what is published for it, or none.
 
     A teacher that is trained here by another recipe than the published one is not compared.
@@ -37,7 +37,7 @@ def below_published(spec: TeacherSpec, top1: float) -> str | None:
         PublishedError: a file of published values cannot be read.
     """
     trained = spec.kind == "trained"
-    if trained and unlike_published(spec.dataset, spec.run.recipe, spec.network):
+    if trained and differences_from_published(spec.dataset, spec.run.recipe, spec.network):
         return None
     value = published_teacher(spec.dataset, spec.network)
     if value is None or top1 >= value.top1 - PUBLISHED_TOLERANCE:
@@ -48,10 +48,14 @@ def below_published(spec: TeacherSpec, top1: float) -> str | None:
     )
 
 
-def doubts(spec: TeacherSpec, top1: float, classes: int) -> list[str]:
+def accuracy_doubts(spec: TeacherSpec, top1: float, classes: int) -> list[str]:
     """Return what speaks against a teacher, in words; empty where nothing does.
 
     Raises:
-        PublishedError: as `below_published`.
+        PublishedError: as `below_published_text`.
     """
-    return [said for said in (poor(top1, classes), below_published(spec, top1)) if said]
+    return [
+        said
+        for said in (poor_accuracy_text(top1, classes), below_published_text(spec, top1))
+        if said
+    ]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from skd.study.spec import DatasetSpec, RunSpec
 
-LOOP = "skd/training/loop.py"
+LOOP_FILE = "skd/training/loop.py"
 
 
-VIEWS = "skd/training/teacher_views.py"
+VIEWS_FILE = "skd/training/stored_views.py"
 
 
-def roots_of(spec: RunSpec, family: Callable[[str], str]) -> list[str]:
+def run_source_roots(spec: RunSpec, family: Callable[[str], str]) -> list[str]:
     """Return the files that a run's numbers are computed from, before their imports.
 
     Args:
@@ -22,14 +22,14 @@ def roots_of(spec: RunSpec, family: Callable[[str], str]) -> list[str]:
     networks = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
     families = [f"skd/models/{family(name)}.py" for name in networks]
     terms = [f"baselines/{term.term}.py" for term in spec.method.terms]
-    return list(dict.fromkeys([LOOP, f"skd/data/{spec.dataset.name}.py", *families, *terms]))
+    return list(dict.fromkeys([LOOP_FILE, f"skd/data/{spec.dataset.name}.py", *families, *terms]))
 
 
-def views_roots(dataset: DatasetSpec, family: str) -> list[str]:
+def views_source_roots(dataset: DatasetSpec, family: str) -> list[str]:
     """Return the files that make stored views of a teacher, before their imports.
 
     Args:
         dataset: the images.
         family: the file of ``skd/models`` that defines the teacher's network.
     """
-    return [VIEWS, f"skd/data/{dataset.name}.py", f"skd/models/{family}.py"]
+    return [VIEWS_FILE, f"skd/data/{dataset.name}.py", f"skd/models/{family}.py"]

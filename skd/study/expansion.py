@@ -16,30 +16,30 @@ from pathlib import Path
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from skd.code.closure import SourceFile, code_of
-from skd.code.sources import own_environment, source_files
+from skd.code.closure import SourceFile, closure_digests
+from skd.code.sources import source_files, subprocess_environment
 from skd.common.errors import suggest
 from skd.common.files import read_json, write_json
-from skd.common.frozen import Frozen, canonical, digest
-from skd.common.plugins import WARNING
-from skd.study.code_roots import roots_of, views_roots
-from skd.study.sheet import Import, read_sheet
+from skd.common.frozen import FrozenModel, canonical, digest
+from skd.common.plugins import WARNING_PREFIX
+from skd.study.code_roots import run_source_roots, views_source_roots
+from skd.study.sheet import ImportSource, read_sheet
 from skd.study.sheet_files import StudyError, find_sheet, sheet_files
 from skd.study.spec import DatasetSpec, Recipe, RunSpec, TeacherSpec
 
 
-class TeacherNode(Frozen):
+class TeacherNode(FrozenModel):
     """A teacher of an expanded study."""
 
     name: str
     id: str
     spec: TeacherSpec
     origin: str
-    source: Import | None = None
+    source: ImportSource | None = None
     leaks: bool = Field(False, description="whether it was trained on the validation images, too")
 
 
-class ImageFacts(Frozen):
+class ImageInfo(FrozenModel):
     """How many images a run sees, and how large: the split and the training limit applied."""
 
     train_images: PositiveInt
@@ -57,7 +57,7 @@ class ImageFacts(Frozen):
         return not self.views
 
 
-class NetworkFacts(Frozen):
+class NetworkProfile(FrozenModel):
     """What a network is, for one image of the data set's size."""
 
     parameters: NonNegativeInt
@@ -70,7 +70,7 @@ class NetworkFacts(Frozen):
     pooled: NonNegativeInt = Field(0, description="width of the globally pooled feature")
 
 
-class ExtraFacts(Frozen):
+class ObjectiveProfile(FrozenModel):
     """What an objective brings beside the networks."""
 
     parameters: NonNegativeInt = 0
@@ -80,7 +80,7 @@ class ExtraFacts(Frozen):
     )
 
 
-class Cell(Frozen):
+class Cell(FrozenModel):
     """(pair, method) with all its seeds. A method that needs no teacher has one cell a student."""
 
     pair: str
@@ -89,13 +89,15 @@ class Cell(Frozen):
     student: str
     spec: RunSpec = Field(description="of the first seed")
     runs: dict[NonNegativeInt, str] = Field(description="seed to identity")
-    extra: ExtraFacts = Field(default_factory=ExtraFacts, description="no part of an identity")
+    extra: ObjectiveProfile = Field(
+        default_factory=ObjectiveProfile, description="no part of an identity"
+    )
     needs: tuple[str, ...] = Field((), description="what its terms read of the teacher, likewise")
 
     @property
     def digest(self) -> str:
         """Hash of the cell's runs: another in a file's name means other runs."""
-        return digest_of([self])
+        return cells_digest([self])
 
     @property
     def key(self) -> str:
@@ -112,7 +114,7 @@ class Cell(Frozen):
         return self.spec.model_copy(update={"seed": seed})
 
 
-class Expansion(Frozen):
+class Expansion(FrozenModel):
     """A study, resolved: what the workflow runs and the report expects."""
 
     study: str
@@ -127,8 +129,8 @@ class Expansion(Frozen):
     seeds: tuple[int, ...]
     teachers: tuple[TeacherNode, ...]
     cells: tuple[Cell, ...]
-    images: ImageFacts
-    networks: dict[str, NetworkFacts] = Field(description="of every teacher and student")
+    images: ImageInfo
+    networks: dict[str, NetworkProfile] = Field(description="of every teacher and student")
     code: dict[str, SourceFile] = Field(
         default_factory=dict, description="the files that its runs' numbers depend on, by path"
     )
@@ -136,12 +138,14 @@ class Expansion(Frozen):
 
     def code_of(self, spec: RunSpec) -> dict[str, str]:
         """Return the digests of the files that one of its runs' numbers depend on, by path."""
-        return code_of(roots_of(spec, lambda name: self.networks[name].family), self.code)
+        return closure_digests(
+            run_source_roots(spec, lambda name: self.networks[name].family), self.code
+        )
 
     def views_code_of(self, teacher: str) -> dict[str, str]:
         """Return the digests of the files that stored views of a teacher depend on, by path."""
         family = self.networks[self.teacher(teacher).spec.network].family
-        return code_of(views_roots(self.dataset, family), self.code)
+        return closure_digests(views_source_roots(self.dataset, family), self.code)
 
     @cached_property
     def _cells_by_key(self) -> dict[str, Cell]:
@@ -199,16 +203,16 @@ class Expansion(Frozen):
             ) from None
 
 
-class EditedError(StudyError):
+class EditedExpansionError(StudyError):
     """An expansion is not what `skd expand` wrote. Says how that shows."""
 
 
-def digest_of(cells: Iterable[Cell]) -> str:
+def cells_digest(cells: Iterable[Cell]) -> str:
     """Hash the runs of some cells: another in a file's name means other runs."""
     return digest(sorted(run for cell in cells for run in cell.runs.values()))[:8]
 
 
-def check_unchanged(what: str, identity: str, expected: str | None) -> None:
+def check_expected_identity(what: str, identity: str, expected: str | None) -> None:
     """Refuse to go on where something is not what the workflow was started with.
 
     Raises:
@@ -237,7 +241,7 @@ def load_expansion(name: str, results: Path) -> Expansion:
     return _read_fresh(path, sheet) or _made_anew(name, sheet, results, path)
 
 
-def read_expansion(name: str, results: Path) -> Expansion:
+def load_expansion_readonly(name: str, results: Path) -> Expansion:
     """Return a study's expansion as `load_expansion` does, and leave nothing in the results.
 
     Raises:
@@ -259,14 +263,14 @@ def _made_anew(name: str, sheet: Path, results: Path, path: Path, *options: str)
         capture_output=True,
         encoding="utf-8",
         errors="replace",
-        env={**own_environment(), "PYTHONIOENCODING": "utf-8"},
+        env={**subprocess_environment(), "PYTHONIOENCODING": "utf-8"},
         check=False,
     )
     lines = done.stderr.splitlines()
-    for warning in (line for line in lines if line.startswith(WARNING)):
+    for warning in (line for line in lines if line.startswith(WARNING_PREFIX)):
         print(warning, file=sys.stderr)
     if done.returncode:
-        said = "\n".join(line for line in lines if not line.startswith(WARNING))
+        said = "\n".join(line for line in lines if not line.startswith(WARNING_PREFIX))
         said = said.strip().removeprefix("skd: ")
         raise StudyError(said or f"{' '.join(command)} failed")
     expansion = _read_fresh(path, sheet)
@@ -287,7 +291,7 @@ def write_expansion(expansion: Expansion, results: Path, path: Path | None = Non
     return path
 
 
-def kept_expansion(path: Path) -> Expansion | None:
+def read_expansion_file(path: Path) -> Expansion | None:
     """Return an expansion as it is kept; none where this code cannot read it.
 
     Raises:
@@ -300,24 +304,26 @@ def kept_expansion(path: Path) -> Expansion | None:
     except (OSError, ValueError):
         return None
     if content not in (None, digest(data)):  # older files have none
-        raise EditedError(f"{path} was edited by hand: its content is not that of its digest")
+        raise EditedExpansionError(
+            f"{path} was edited by hand: its content is not that of its digest"
+        )
     for identity, spec in expansion.specs():
         if spec.identity != identity:
-            raise EditedError(
+            raise EditedExpansionError(
                 f"{path} was edited by hand, or is of another release: what it calls {identity} "
                 f"has a spec of identity {spec.identity}"
             )
     return expansion
 
 
-def known_hashes(results: Path, study: str) -> dict[Path, str]:
+def known_checkpoint_hashes(results: Path, study: str) -> dict[Path, str]:
     """Return the hashes of the checkpoints that an earlier expansion of the study has seen.
 
     They go on to identify an imported teacher whose file has been removed since.
     """
     try:
-        earlier = kept_expansion(expansion_path(results, study))
-    except EditedError:
+        earlier = read_expansion_file(expansion_path(results, study))
+    except EditedExpansionError:
         earlier = None
     return {
         node.source.file: node.spec.sha256
@@ -326,7 +332,7 @@ def known_hashes(results: Path, study: str) -> dict[Path, str]:
     }
 
 
-def sources_digest(sheet: Path) -> str:
+def expansion_sources_digest(sheet: Path) -> str:
     """Hash all that an expansion depends on: the sheet, the code, and the checkpoints it names."""
     state = hashlib.sha256(b"".join(path.read_bytes() for path in sheet_files(sheet)))
     for name, content in source_files():
@@ -342,8 +348,8 @@ def sources_digest(sheet: Path) -> str:
 def _read_fresh(path: Path, sheet: Path) -> Expansion | None:
     """Return the expansion that is kept, or none where it is out of date or was edited."""
     try:
-        expansion = kept_expansion(path)
-    except EditedError as error:
+        expansion = read_expansion_file(path)
+    except EditedExpansionError as error:
         print(f"skd: {error}; it is made anew from the sheet", file=sys.stderr)
         return None
-    return expansion if expansion and expansion.sources == sources_digest(sheet) else None
+    return expansion if expansion and expansion.sources == expansion_sources_digest(sheet) else None

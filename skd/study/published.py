@@ -26,9 +26,9 @@ from skd.common.errors import SkdError
 from skd.common.project import ROOT
 from skd.study.spec import DatasetSpec, Recipe
 
-FOLDER = ROOT / "report" / "published"
-OWN = "skd.csv"  # the paper's own numbers, of every data set
-OF_OWN = ("cifar100", "imagenet")  # those data sets; another name is a slip of the pen
+PUBLISHED_FOLDER = ROOT / "report" / "published"
+SKD_FILE = "skd.csv"  # the paper's own numbers, of every data set
+SKD_DATASETS = ("cifar100", "imagenet")  # those data sets; another name is a slip of the pen
 # The recipes that published values rest on, by data set.
 COMMON_RECIPES = {
     "cifar100": Recipe(),
@@ -43,12 +43,14 @@ COMMON_RECIPES = {
 # What some students and methods have of their own; a sum has what any of its parts has.
 _SLOWER = {"learning_rate": 0.01}
 _SMALLER = {"batch_size": 256, "learning_rate": 0.1}
-OF_STUDENTS = {"cifar100": {"MobileNetV2": _SLOWER, "ShuffleV1": _SLOWER, "ShuffleV2": _SLOWER}}
-OF_METHODS = {"imagenet": {"student": _SMALLER, "crd": _SMALLER, "reviewkd": _SMALLER}}
+STUDENT_SETTINGS = {
+    "cifar100": {"MobileNetV2": _SLOWER, "ShuffleV1": _SLOWER, "ShuffleV2": _SLOWER}
+}
+METHOD_SETTINGS = {"imagenet": {"student": _SMALLER, "crd": _SMALLER, "reviewkd": _SMALLER}}
 # What nobody states of the published runs, and so cannot be compared.
-UNSTATED = {"imagenet": ("last_batch", "bn_batch")}
+UNSTATED_SETTINGS = {"imagenet": ("last_batch", "bn_batch")}
 
-Key = tuple[str, str, str]  # (teacher's network, student, method)
+PublishedKey = tuple[str, str, str]  # (teacher's network, student, method)
 
 
 class PublishedError(SkdError, ValueError):
@@ -77,7 +79,9 @@ class PublishedValue(BaseModel):
         return self
 
 
-def published_values(dataset: DatasetSpec, folder: Path = FOLDER) -> dict[Key, PublishedValue]:
+def published_values(
+    dataset: DatasetSpec, folder: Path = PUBLISHED_FOLDER
+) -> dict[PublishedKey, PublishedValue]:
     """Return what is published for a data set; empty where a comparison would be unfair.
 
     Published numbers are of networks trained on all training images and evaluated on the test
@@ -88,7 +92,7 @@ def published_values(dataset: DatasetSpec, folder: Path = FOLDER) -> dict[Key, P
     """
     if dataset.split != "test" or dataset.train_limit is not None:
         return {}
-    values: dict[Key, PublishedValue] = {}
+    values: dict[PublishedKey, PublishedValue] = {}
     for where, row in _rows(folder, dataset.name):
         value = _value(row, where)
         key = (value.teacher, value.student, value.method)
@@ -99,7 +103,7 @@ def published_values(dataset: DatasetSpec, folder: Path = FOLDER) -> dict[Key, P
 
 
 def published_teacher(
-    dataset: DatasetSpec, network: str, folder: Path = FOLDER
+    dataset: DatasetSpec, network: str, folder: Path = PUBLISHED_FOLDER
 ) -> PublishedValue | None:
     """Return what is published for a network as a teacher, or none; the lowest of several values.
 
@@ -114,7 +118,7 @@ def published_teacher(
     return min(found, key=lambda value: value.top1, default=None)
 
 
-def unlike_published(
+def differences_from_published(
     dataset: DatasetSpec, recipe: Recipe, student: str = "", method: str = ""
 ) -> dict[str, tuple[Any, Any]]:
     """Return in what a run's recipe differs from the one that published values rest on.
@@ -124,11 +128,11 @@ def unlike_published(
     common = COMMON_RECIPES.get(dataset.name)
     if common is None:
         return {}
-    own = dict(OF_STUDENTS.get(dataset.name, {}).get(student, {}))
+    own = dict(STUDENT_SETTINGS.get(dataset.name, {}).get(student, {}))
     for part in method.split("+"):
-        own |= OF_METHODS.get(dataset.name, {}).get(part, {})
+        own |= METHOD_SETTINGS.get(dataset.name, {}).get(part, {})
     changes = recipe_changes(common.model_copy(update=own), recipe)
-    unstated = UNSTATED.get(dataset.name, ())
+    unstated = UNSTATED_SETTINGS.get(dataset.name, ())
     return {name: change for name, change in changes.items() if name not in unstated}
 
 
@@ -140,7 +144,7 @@ def recipe_changes(usual: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
 
 def _rows(folder: Path, dataset: str) -> Iterator[tuple[str, dict[str, str | None]]]:
     """Yield where a row stands, and the row; of the paper's own file, this data set's only."""
-    for name in (f"{dataset}.csv", OWN):
+    for name in (f"{dataset}.csv", SKD_FILE):
         path = folder / name
         if not path.is_file():
             continue
@@ -157,10 +161,10 @@ def _rows(folder: Path, dataset: str) -> Iterator[tuple[str, dict[str, str | Non
             if None in row:
                 raise PublishedError(f"{where}: more values than the header has names")
             clean = {key: (text or "").strip() or None for key, text in row.items()}
-            if name == OWN:
+            if name == SKD_FILE:
                 of = clean.pop("dataset", None)
-                if of not in OF_OWN:
-                    raise PublishedError(f"{where}: dataset: which? ({', '.join(OF_OWN)})")
+                if of not in SKD_DATASETS:
+                    raise PublishedError(f"{where}: dataset: which? ({', '.join(SKD_DATASETS)})")
                 if of != dataset:
                     continue
             yield where, clean

@@ -21,24 +21,24 @@ from pydantic import (
 )
 
 from skd.common.errors import suggest
-from skd.common.files import home_expanded
-from skd.common.frozen import Frozen
-from skd.common.names import Name, check_path
+from skd.common.files import expand_home
+from skd.common.frozen import FrozenModel
+from skd.common.names import Name, validate_path
 from skd.common.terminal import printable
-from skd.common.validation_messages import place, words
-from skd.study.limits import seeds_of
-from skd.study.sheet_files import StudyError, load, sheet_files
+from skd.common.validation_messages import error_location, validation_message
+from skd.study.limits import expand_seeds
+from skd.study.sheet_files import StudyError, read_sheet_file, sheet_files
 from skd.study.spec import DatasetSpec, Recipe
 
 
-class Train(Frozen):
+class TrainSource(FrozenModel):
     """A teacher to be trained here, by the study's recipe or one of its own."""
 
     seed: NonNegativeInt
     recipe: dict[str, Any] = Field(default_factory=dict)
 
 
-class Import(Frozen):
+class ImportSource(FrozenModel):
     """A teacher's checkpoint from elsewhere."""
 
     file: Path | None = None
@@ -69,12 +69,12 @@ class Import(Frozen):
     @field_validator("file", mode="before")
     @classmethod
     def _expand(cls, file: Any) -> Any:
-        return home_expanded(os.path.expandvars(file)) if isinstance(file, str) else file
+        return expand_home(os.path.expandvars(file)) if isinstance(file, str) else file
 
     @field_validator("file")
     @classmethod
     def _check_file(cls, file: Path | None) -> Path | None:
-        return None if file is None else check_path(file)
+        return None if file is None else validate_path(file)
 
     @field_validator("url")
     @classmethod
@@ -117,12 +117,12 @@ def _usable_url(url: str) -> str:
     return url
 
 
-class Teacher(Frozen):
+class SheetTeacher(FrozenModel):
     """One entry of a sheet's teachers; the network is the entry's name unless given."""
 
     network: str | None = None
-    train: Train | None = None
-    import_: Import | None = Field(None, alias="import")
+    train: TrainSource | None = None
+    import_: ImportSource | None = Field(None, alias="import")
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -131,7 +131,7 @@ class Teacher(Frozen):
         return self
 
 
-class Pair(Frozen):
+class SheetPair(FrozenModel):
     """A teacher's name and a student's network, with what only this pair sets."""
 
     teacher: str
@@ -140,7 +140,7 @@ class Pair(Frozen):
     without: tuple[str, ...] = Field((), description="methods that this pair is not taught by")
 
 
-class Method(Frozen):
+class SheetMethod(FrozenModel):
     """A method as a sheet writes it: terms of its own, or another method's with changes."""
 
     name: Name
@@ -155,7 +155,7 @@ class Method(Frozen):
     )
 
 
-class Sheet(Frozen):
+class Sheet(FrozenModel):
     """A study sheet."""
 
     title: str
@@ -163,9 +163,9 @@ class Sheet(Frozen):
     dataset: DatasetSpec
     recipe: Recipe = Recipe()
     student_recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    teachers: dict[Name, Teacher]
-    pairs: tuple[Pair, ...] = Field(min_length=1)
-    methods: tuple[Method, ...] = Field(min_length=1)
+    teachers: dict[Name, SheetTeacher]
+    pairs: tuple[SheetPair, ...] = Field(min_length=1)
+    methods: tuple[SheetMethod, ...] = Field(min_length=1)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
 
@@ -186,7 +186,7 @@ class Sheet(Frozen):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_is_seeds(cls, seeds: Any) -> Any:
-        return seeds_of(seeds)
+        return expand_seeds(seeds)
 
     @model_validator(mode="after")
     def _check_references(self) -> Self:
@@ -226,21 +226,21 @@ def read_sheet(path: Path) -> Sheet:
     """
     data: dict[str, Any] = {}
     for source in reversed(sheet_files(path)):
-        data |= load(source)
+        data |= read_sheet_file(source)
     data.pop("extends", None)
     try:
         return Sheet.model_validate(data)
     except ValidationError as error:
-        raise StudyError(explain(path.name, error)) from error
+        raise StudyError(format_validation_error(path.name, error)) from error
 
 
-def explain(where: str, error: ValidationError) -> str:
+def format_validation_error(where: str, error: ValidationError) -> str:
     """Return a validation error as lines of place and message, without the library's own words."""
     lines, errors = [], error.errors()
     within = {item["loc"][:-1] for item in errors if item["loc"]}
     for item in errors:
         if item["type"] == "too_short" and item["loc"] in within:
             continue  # its items are wrong, and so are not counted
-        at = place(item)
-        lines.append(f"{where}: {at + ': ' if at else ''}{words(item)}")
+        at = error_location(item)
+        lines.append(f"{where}: {at + ': ' if at else ''}{validation_message(item)}")
     return "\n".join(lines)

@@ -8,13 +8,13 @@ from typing import Any
 
 from skd.common.errors import SkdError, suggest
 from skd.common.files import path_from_environment
-from skd.common.names import plain_name
+from skd.common.names import validate_name
 from skd.common.project import ROOT
 from skd.common.yaml_files import YamlError, read_yaml
 
-STUDIES = ROOT / "workflow" / "studies"
+STUDIES_FOLDER = ROOT / "workflow" / "studies"
 SHEET_SUFFIXES = (".yaml", ".yml")
-RESERVED = ("runs", "teachers", "reference")
+RESERVED_NAMES = ("runs", "teachers", "reference")
 
 
 class StudyError(SkdError, ValueError):
@@ -24,7 +24,7 @@ class StudyError(SkdError, ValueError):
 def study_folders() -> list[Path]:
     """Return where sheets are looked for: ``$SKD_STUDIES``, then the shipped ones."""
     own = path_from_environment("SKD_STUDIES")
-    return [own, STUDIES] if own else [STUDIES]
+    return [own, STUDIES_FOLDER] if own else [STUDIES_FOLDER]
 
 
 def study_names() -> list[str]:
@@ -55,10 +55,10 @@ def _named(name: str, folders: list[Path]) -> list[Path]:
 
 
 def _usable(path: Path) -> Path:
-    if path.stem in RESERVED:
+    if path.stem in RESERVED_NAMES:
         raise StudyError(f"no study can be named {path.stem}: results/{path.stem} is the store's")
     try:
-        plain_name(path.stem)
+        validate_name(path.stem)
     except ValueError as error:
         raise StudyError(f"the study's name, {error}") from error
     return path
@@ -72,7 +72,7 @@ def sheet_files(path: Path) -> list[Path]:
     """
     files = [path]
     while True:
-        base = load(files[-1]).get("extends")
+        base = read_sheet_file(files[-1]).get("extends")
         if base is None:
             return files
         if not isinstance(base, str):
@@ -100,7 +100,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def load(path: Path) -> dict[str, Any]:
+def read_sheet_file(path: Path) -> dict[str, Any]:
     """Return what one file says, by key; what it extends is not looked at.
 
     Raises:

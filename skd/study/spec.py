@@ -19,12 +19,12 @@ from pydantic import (
     model_validator,
 )
 
-from skd.common.frozen import Frozen, added_later, canonical, digest
+from skd.common.frozen import FrozenModel, added_later, canonical, digest
 
 FOLDER_DATASET = "imagefolder"  # the one data set that a sheet describes
 
 
-class FolderSpec(Frozen):
+class FolderSpec(FrozenModel):
     """Photos in folders by class, ``train/CLASS/*`` and ``val/CLASS/*``, and what to expect."""
 
     path: str = Field(description="of the folder with train and val, relative to SKD_DATA")
@@ -44,7 +44,7 @@ class FolderSpec(Frozen):
         return path
 
 
-class DatasetSpec(Frozen):
+class DatasetSpec(FrozenModel):
     """Which images are trained on, and which are evaluated."""
 
     name: str
@@ -74,7 +74,7 @@ class DatasetSpec(Frozen):
         return self
 
 
-class Recipe(Frozen):
+class Recipe(FrozenModel):
     """How a network is trained. The defaults are the field's common CIFAR-100 recipe."""
 
     epochs: PositiveInt = 240
@@ -110,7 +110,7 @@ class Recipe(Frozen):
         full, rest = divmod(images, self.batch_size)
         return full + (rest > 0 and self.last_batch == "keep")
 
-    def why_undivided(self, parts: int) -> str | None:
+    def partition_problem(self, parts: int) -> str | None:
         """Return why a batch cannot be seen in so many equal parts by the same recipe, or none."""
         size, group = self.batch_size, self.bn_batch
         if parts == 1:
@@ -132,7 +132,7 @@ class Recipe(Frozen):
         return None
 
 
-class TermSpec(Frozen):
+class TermSpec(FrozenModel):
     """One loss term of a method, resolved: its class's name and version, and all its settings."""
 
     term: str
@@ -140,21 +140,21 @@ class TermSpec(Frozen):
     settings: dict[str, Any]
 
 
-class SimplifierSpec(Frozen):
+class SimplifierSpec(FrozenModel):
     """SKD's simplifier, resolved."""
 
     version: PositiveInt
     settings: dict[str, Any]
 
 
-class MethodSpec(Frozen):
+class MethodSpec(FrozenModel):
     """A list of weighted terms, and the simplifier that some of them see the teacher through."""
 
     terms: tuple[TermSpec, ...]
     simplifier: SimplifierSpec | None = None
 
 
-class ImportedTeacher(Frozen):
+class ImportedTeacher(FrozenModel):
     """A teacher whose weights come from a file. Its identity is the file's content."""
 
     kind: Literal["imported"] = "imported"
@@ -168,7 +168,7 @@ class ImportedTeacher(Frozen):
         return digest(canonical(self))
 
 
-class TrainedTeacher(Frozen):
+class TrainedTeacher(FrozenModel):
     """A teacher trained here."""
 
     kind: Literal["trained"] = "trained"
@@ -193,7 +193,7 @@ class TrainedTeacher(Frozen):
 TeacherSpec = Annotated[ImportedTeacher | TrainedTeacher, Field(discriminator="kind")]
 
 
-class RunSpec(Frozen):
+class RunSpec(FrozenModel):
     """One training, fully resolved. ``network`` is the one that is trained."""
 
     dataset: DatasetSpec

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from skd.training.distributed import Team
 
-Form = TypeVar("Form", bound=nn.BatchNorm2d)
+Replacement = TypeVar("Form", bound=nn.BatchNorm2d)
 
 
 class CountedBatchNorm2d(nn.BatchNorm2d):
@@ -82,7 +82,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         return out
 
     @torch.no_grad()
-    def move(self) -> None:
+    def update_running_stats(self) -> None:
         """Move the running statistics by the step's, and begin the next step's."""
         images = self.step_sums[-1]
         mean, variance = (self.step_sums[:-1] / images.clamp(min=1)).chunk(2)
@@ -93,7 +93,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         self.step_sums.zero_()
 
 
-def group_batch_norms(module: nn.Module, group: int) -> list[GroupedBatchNorm2d]:
+def use_grouped_batch_norms(module: nn.Module, group: int) -> list[GroupedBatchNorm2d]:
     """Give every BatchNorm2d within a module its grouped form; return these.
 
     Args:
@@ -103,7 +103,7 @@ def group_batch_norms(module: nn.Module, group: int) -> list[GroupedBatchNorm2d]
     return _replaced(module, lambda layer: GroupedBatchNorm2d(layer, group))
 
 
-def counted_batch_norms(module: nn.Module) -> list[CountedBatchNorm2d]:
+def use_counted_batch_norms(module: nn.Module) -> list[CountedBatchNorm2d]:
     """Give every BatchNorm2d within a module its counted form; return these, as above.
 
     A layer that averages over all batches needs its own counter, and is left as it is.
@@ -118,7 +118,9 @@ def counted_batch_norms(module: nn.Module) -> list[CountedBatchNorm2d]:
     )
 
 
-def _replaced(module: nn.Module, form: Callable[[nn.BatchNorm2d], Form | None]) -> list[Form]:
+def _replaced(
+    module: nn.Module, form: Callable[[nn.BatchNorm2d], Replacement | None]
+) -> list[Replacement]:
     made = []
     for parent in list(module.modules()):
         for name, child in parent.named_children():
@@ -135,8 +137,8 @@ def count_batches(layers: Sequence[CountedBatchNorm2d]) -> None:
         torch._foreach_add_([layer.num_batches_tracked for layer in layers], 1)
 
 
-def move_batch_norms(layers: Sequence[GroupedBatchNorm2d], team: Team) -> None:
+def update_running_stats(layers: Sequence[GroupedBatchNorm2d], team: Team) -> None:
     """End a step: the running statistics move by those of all processes' images."""
     team.add([layer.step_sums for layer in layers])
     for layer in layers:
-        layer.move()
+        layer.update_running_stats()

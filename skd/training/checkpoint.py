@@ -16,10 +16,10 @@ from typing import Any, Self
 
 import torch
 
-from skd.common.errors import SkdError, caution
+from skd.common.errors import SkdError, warn_once
 from skd.common.files import sync_folder, write_atomically
 from skd.common.frozen import canonical, digest
-from skd.store.store import Entry
+from skd.store.store import StoreEntry
 from skd.study.spec import RunSpec
 
 _DIGEST_BYTES = 32
@@ -33,7 +33,7 @@ class CheckpointError(SkdError):
 
 
 @dataclass(frozen=True)
-class Run:
+class CheckpointOwner:
     """Which run a checkpoint is of.
 
     Attributes:
@@ -45,21 +45,21 @@ class Run:
     spec: str
 
     @classmethod
-    def of(cls, entry: Entry, spec: RunSpec) -> Self:
+    def of(cls, entry: StoreEntry, spec: RunSpec) -> Self:
         """Return the run that trains a specification in a folder of the store."""
         return cls(entry.id, digest(canonical(spec)))
 
 
-def save(folder: Path, state: dict[str, Any], run: Run) -> None:
+def save(folder: Path, state: dict[str, Any], owner: CheckpointOwner) -> None:
     """Write a checkpoint atomically; the one before it stays as the previous generation.
 
     Args:
         folder: the run's folder.
         state: tensors and plain data, as `torch.load(weights_only=True)` takes.
-        run: whose state it is.
+        owner: whose state it is.
     """
     buffer = io.BytesIO()
-    torch.save({**state, _OF: asdict(run)}, buffer)
+    torch.save({**state, _OF: asdict(owner)}, buffer)
     content = buffer.getvalue()
     waiting, current, previous = _paths(folder)
     write_atomically(waiting, hashlib.sha256(content).digest() + content)
@@ -72,8 +72,8 @@ def save(folder: Path, state: dict[str, Any], run: Run) -> None:
 def load(
     folder: Path,
     device: torch.device,
-    run: Run,
-    use: Callable[[dict[str, Any]], None] = lambda _: None,
+    owner: CheckpointOwner,
+    apply_state: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> dict[str, Any] | None:
     """Return the newest checkpoint that is sound and fits, or none where there is no sound one.
 
@@ -82,8 +82,8 @@ def load(
     Args:
         folder: the run's folder.
         device: where its tensors go.
-        run: whose checkpoint it must be; one that says nothing of its run is taken for this one's.
-        use: is given the state, and raises where it does not fit.
+        owner: whose checkpoint it must be; one that says nothing of its run is taken for this one's.
+        apply_state: is given the state, and raises where it does not fit.
 
     Raises:
         CheckpointError: a checkpoint is another run's; or those that are sound cannot be used,
@@ -99,18 +99,18 @@ def load(
             raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
         stored, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
         if hashlib.sha256(content).digest() != stored:
-            caution(f"{path} is damaged; going back to the one before it")
+            warn_once(f"{path} is damaged; going back to the one before it")
             continue
         try:
             state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-            _check_run(path, state.pop(_OF, None), run)
-            use(state)
+            _check_run(path, state.pop(_OF, None), owner)
+            apply_state(state)
             return state
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except (*_MISFITS, EOFError, pickle.UnpicklingError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())
-            caution(f"{path} does not fit this run ({why}); going back to the one before it")
+            warn_once(f"{path} does not fit this run ({why}); going back to the one before it")
             unfit = unfit or f"{path} does not fit this run ({why})"
     if unfit is not None:
         raise CheckpointError(
@@ -125,7 +125,7 @@ def exists(folder: Path) -> bool:
     return any(path.is_file() for path in _paths(folder))
 
 
-def _check_run(path: Path, of: dict[str, str] | None, run: Run) -> None:
+def _check_run(path: Path, of: dict[str, str] | None, run: CheckpointOwner) -> None:
     if of is None or of == asdict(run):
         return
     raise CheckpointError(

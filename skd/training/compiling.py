@@ -24,34 +24,34 @@ class CompilerError(SkdError):
     def of(cls, error: Exception) -> CompilerError:
         """Return an error of one line, made from a compiler's."""
         lines = str(error).strip().splitlines() or [""]
-        return cls(f"{type(error).__name__}: {lines[0]}"[:MOST_LETTERS])
+        return cls(f"{type(error).__name__}: {lines[0]}"[:MAX_MESSAGE_LETTERS])
 
 
-Passes = Callable[[Tensor], Outputs]
+ForwardPass = Callable[[Tensor], Outputs]
 # Whether the loss has a gradient by each of the outputs: logits, pooled, stages, pre-activations.
-Reached = tuple[bool, ...]
+GradientMask = tuple[bool, ...]
 Flat = tuple[Tensor, ...]
 # Lanes and methods of a process share compiled code. Beyond this many variants (networks, sizes,
 # outputs reached) torch would quietly go back to eager passes.
-MOST_VARIANTS = 256
-MOST_LETTERS = 300
+MAX_COMPILED_VARIANTS = 256
+MAX_MESSAGE_LETTERS = 300
 
 
-def compiled(network: FeatureNetwork, reached: Reached | None = None) -> Passes:
+def compile_network(network: FeatureNetwork, mask: GradientMask | None = None) -> ForwardPass:
     """Return a network's passes, compiled at their first call.
 
     Args:
         network: with all its layers; they may not be replaced afterwards.
-        reached: as `reached_by` returned it. The compiler computes a gradient for every output
+        mask: as `outputs_with_gradient` returned it. The compiler computes a gradient for every output
             that can have one, and would add up zeros for the others. None: no gradient is needed.
     """
     run = _compiler()
     # Each thread has settings of its own, and each lane is a thread.
-    torch._dynamo.config.recompile_limit = MOST_VARIANTS
+    torch._dynamo.config.recompile_limit = MAX_COMPILED_VARIANTS
     torch._dynamo.config.fail_on_recompile_limit_hit = True
 
     def passes(images: Tensor) -> Outputs:
-        flat, stages = run(network, images, reached)
+        flat, stages = run(network, images, mask)
         logits, pooled, *maps = flat
         return Outputs(logits, tuple(maps[:stages]), tuple(maps[stages:]), pooled)
 
@@ -85,10 +85,10 @@ def _options() -> dict[str, Any]:
 
 
 def _flat_pass(
-    network: FeatureNetwork, images: Tensor, reached: Reached | None
+    network: FeatureNetwork, images: Tensor, reached: GradientMask | None
 ) -> tuple[Flat, int]:
     outputs = network.forward_features(images)
-    flat = flattened(outputs)
+    flat = flatten_outputs(outputs)
     if reached is not None:
         flat = tuple(
             tensor if reaches else tensor.detach()
@@ -97,19 +97,19 @@ def _flat_pass(
     return flat, len(outputs.stages)
 
 
-def flattened(outputs: Outputs) -> Flat:
+def flatten_outputs(outputs: Outputs) -> Flat:
     """Return logits, pooled feature, stages and pre-activations as one tuple."""
     return outputs.logits, outputs.pooled, *outputs.stages, *outputs.preactivations
 
 
-def reached_by(loss_of: Callable[[Outputs], Tensor], outputs: Outputs) -> Reached:
+def outputs_with_gradient(loss_of: Callable[[Outputs], Tensor], outputs: Outputs) -> GradientMask:
     """Return by which outputs a loss has a gradient.
 
     Args:
         loss_of: returns the loss of a network's outputs, a scalar.
         outputs: of the network; no gradient goes further than to them.
     """
-    leaves = [tensor.detach().requires_grad_() for tensor in flattened(outputs)]
+    leaves = [tensor.detach().requires_grad_() for tensor in flatten_outputs(outputs)]
     logits, pooled, *maps = leaves
     stages = len(outputs.stages)
     loss = loss_of(Outputs(logits, tuple(maps[:stages]), tuple(maps[stages:]), pooled))

@@ -19,12 +19,12 @@ from torch import Generator, Tensor
 
 from skd.randomness import Draws
 
-Made = TypeVar("Made")
+RecordResult = TypeVar("Made")
 
 WARM_UPS = 3  # as PyTorch advises: libraries set themselves up at their first calls
 ATTEMPTS = 2
 # The lanes of a process record and compile one at a time.
-SETTING_UP = threading.RLock()
+CAPTURE_LOCK = threading.RLock()
 # Graphs whose capture failed: PyTorch's allocator may still refer to them.
 _FAILED: list[torch.cuda.CUDAGraph] = []
 _OF_THREAD = threading.local()
@@ -49,7 +49,7 @@ def own_stream(device: torch.device) -> Iterator[None]:
     torch.cuda.current_stream().wait_stream(stream)
 
 
-def record(
+def record_graph(
     step: Callable[[], None],
     state: Callable[[], Mapping[str, Tensor]],
     generators: Callable[[], Iterable[Generator]] = tuple,
@@ -69,9 +69,9 @@ def record(
     Raises:
         RuntimeError: CUDA or PyTorch cannot record the step.
     """
-    with SETTING_UP:
+    with CAPTURE_LOCK:
         for _ in range(WARM_UPS):
-            try_out(step, state)
+            run_and_restore(step, state)
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         for generator in generators():
             graph.register_generator_state(generator)
@@ -128,18 +128,18 @@ def _release(graph: torch.cuda.CUDAGraph, pool: tuple[int, int]) -> None:
     _FAILED.append(graph)
 
 
-def try_out(step: Callable[[], None], state: Callable[[], Mapping[str, Tensor]]) -> None:
+def run_and_restore(step: Callable[[], None], state: Callable[[], Mapping[str, Tensor]]) -> None:
     """Run a step and put back what it moved: what it sets up for the first time stays."""
     # Not as part of an autograd graph, which would tie the weights to the stream of this moment.
     kept = {name: tensor.detach().clone() for name, tensor in state().items()}
     try:
         step()
     finally:
-        put_back(state(), kept)
+        restore_tensors(state(), kept)
 
 
 @torch.no_grad()
-def put_back(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
+def restore_tensors(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
     """Give tensors the values they had, in place; those that are new become 0."""
     for name, tensor in state.items():
         if name in kept:
@@ -148,7 +148,7 @@ def put_back(state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> None:
             tensor.zero_()
 
 
-def first_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """Return the first line of the error that an error was raised from, or of itself."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -156,14 +156,14 @@ def first_cause(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedStep:
     """A recorded step, and the generators that only its replays draw from."""
 
     replay: Callable[[], None]
     draws: Draws
 
 
-class Recordings:
+class GraphRecorder:
     """A training's attempts to record: its "step", that of its "last batch", its "evaluation".
 
     Args:
@@ -178,7 +178,7 @@ class Recordings:
         self._retried: dict[str, str] = {}
         self._failed: dict[str, str] = {}
 
-    def make(self, name: str, attempt: Callable[[], Made]) -> Made | None:
+    def make(self, name: str, attempt: Callable[[], RecordResult]) -> RecordResult | None:
         """Return what one of a few attempts makes; None where all of them fail.
 
         Args:
@@ -192,7 +192,7 @@ class Recordings:
             try:
                 made = attempt()
             except RuntimeError as error:
-                causes.append(first_cause(error))
+                causes.append(root_cause(error))
             else:
                 self._recorded.append(name)
                 if causes:

@@ -19,7 +19,7 @@ from skd.losses.objective import Losses, Objective
 from skd.losses.term import Batch
 from skd.models.network import FeatureNetwork, Outputs
 from skd.study.spec import Recipe
-from skd.training.distributed import Single, Team
+from skd.training.distributed import SingleProcess, Team
 
 
 class DivisionError(SkdError, ValueError):
@@ -29,7 +29,7 @@ class DivisionError(SkdError, ValueError):
 
 
 @dataclass(frozen=True)
-class Division:
+class BatchPartition:
     """Who sees what of a batch.
 
     Attributes:
@@ -37,7 +37,7 @@ class Division:
         accumulate: parts that a process's images go through the networks in, to save memory.
     """
 
-    team: Team = field(default_factory=Single)
+    team: Team = field(default_factory=SingleProcess)
     accumulate: int = 1
 
     @property
@@ -65,19 +65,21 @@ class Division:
             )
         if self.count == 1:
             return
-        reason = recipe.why_undivided(self.count) or objective.why_undivided(size // self.count)
+        reason = recipe.partition_problem(self.count) or objective.partition_problem(
+            size // self.count
+        )
         if reason:
             processes = f"a batch for {self.team.count} processes"
             raise DivisionError(f"{processes}, in {self.accumulate} parts each: {reason}")
 
-    def exchanging(self, networks: nn.Module, last: bool) -> contextlib.AbstractContextManager:
+    def gradient_sync(self, networks: nn.Module, last: bool) -> contextlib.AbstractContextManager:
         """Return the context of a part's passes: gradients are exchanged with the last part's."""
         if last or not isinstance(networks, DistributedDataParallel):
             return contextlib.nullcontext()
         return networks.no_sync()
 
 
-class Networks(nn.Module):
+class StudentWithObjective(nn.Module):
     """The student and the objective as one module: what DistributedDataParallel wraps."""
 
     def __init__(self, student: FeatureNetwork, objective: Objective) -> None:
@@ -101,7 +103,7 @@ class Networks(nn.Module):
         return student, self.objective(batch_of(student))
 
 
-def divided(networks: Networks, team: Team) -> nn.Module:
+def wrap_in_ddp(networks: StudentWithObjective, team: Team) -> nn.Module:
     """Return what averages the gradients over the processes, or the networks themselves."""
     if team.count == 1:
         return networks

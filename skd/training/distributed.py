@@ -26,7 +26,7 @@ Value = TypeVar("Value")
 # Others may wait so long for the first one: while it reads a large file, or writes a checkpoint.
 TIMEOUT = timedelta(minutes=30)
 # What libraries say of a connection whose other end is gone.
-GONE = ("closed by peer", "reset by peer", "broken pipe", "remote process exited")
+LOST_CONNECTION_WORDS = ("closed by peer", "reset by peer", "broken pipe", "remote process exited")
 
 
 class ProcessesError(SkdError):
@@ -40,26 +40,26 @@ class Team(Peers, Protocol):
     count: int
     device: str | None  # that they can train on together; none: any
 
-    def told(self, make: Callable[[], Value]) -> Value:
+    def broadcast(self, make: Callable[[], Value]) -> Value:
         """Return what the first process makes, in all of them; its error is raised in all."""
 
-    def most(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """Return the greatest of all processes' numbers."""
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its sum over all processes."""
 
 
-class Single(Alone):
+class SingleProcess(Alone):
     """One process."""
 
     rank, count, device = 0, 1, None
 
-    def told(self, make: Callable[[], Value]) -> Value:
+    def broadcast(self, make: Callable[[], Value]) -> Value:
         """Return what it makes."""
         return make()
 
-    def most(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """Return the number."""
         return value
 
@@ -67,7 +67,7 @@ class Single(Alone):
         """Leave them as they are."""
 
 
-class Processes:
+class DistributedTeam:
     """Several processes, of which this is one: of the default process group, to be set up before.
 
     Raises:
@@ -80,21 +80,21 @@ class Processes:
         self.device = "cpu" if on_cpu else "cuda"
         self._control = distributed.group.WORLD if on_cpu else distributed.new_group(backend="gloo")
 
-    def gathered(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """Return all processes' rows, (count · B, …), in their order."""
         parts = [torch.empty_like(rows) for _ in range(self.count)]
         with _others_answer():
             distributed.all_gather(parts, rows.detach().contiguous())
         return torch.cat(parts)
 
-    def of_first(self, value: Tensor) -> Tensor:
+    def broadcast_tensor(self, value: Tensor) -> Tensor:
         """Return the first process's value."""
         value = value.detach().clone()
         with _others_answer():
             distributed.broadcast(value, 0)
         return value
 
-    def told(self, make: Callable[[], Value]) -> Value:
+    def broadcast(self, make: Callable[[], Value]) -> Value:
         """Return what the first process makes; its error is raised in all."""
         said: list[Any] = [None, None]
         if self.rank == 0:
@@ -108,7 +108,7 @@ class Processes:
             raise said[1]
         return said[0]
 
-    def most(self, value: int) -> int:
+    def all_reduce_max(self, value: int) -> int:
         """Return the greatest of all processes' numbers."""
         number = torch.tensor(value)
         with _others_answer():
@@ -126,25 +126,25 @@ class Processes:
                 tensor.copy_(part.view_as(tensor))
 
 
-def cores_of_one_process() -> int:
+def cores_per_process() -> int:
     """Return this process's share of the cores that it and its like on the machine may use."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return max(1, (allowed or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextlib.contextmanager
-def team(device: str = "auto") -> Iterator[Team]:
+def join_team(device: str = "auto") -> Iterator[Team]:
     """Within, yield the processes that `torchrun` has started, or the one that there is.
 
     Args:
-        device: as for `skd.training.execution.choose`.
+        device: as for `skd.training.execution.choose_execution`.
 
     Raises:
         ProcessesError: they do not find each other, or have no GPU each.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Single()
+        yield SingleProcess()
         return
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if on_gpu:
@@ -162,7 +162,7 @@ def team(device: str = "auto") -> Iterator[Team]:
             f"the {count} processes do not find each other: {error}; start them with torchrun"
         ) from error
     try:
-        yield Processes()
+        yield DistributedTeam()
     except InterruptedRunError:  # of all at once
         distributed.destroy_process_group()
         raise
@@ -182,12 +182,12 @@ def _portable(error: Exception) -> Exception:
         return ProcessesError(f"{type(error).__name__}: {error}")
 
 
-def others_ended(error: Exception) -> ProcessesError | None:
+def lost_process_error(error: Exception) -> ProcessesError | None:
     """Return what an error means if it says that another process is gone, else none.
 
     Gloo, NCCL and DistributedDataParallel say so by errors of several types.
     """
-    if any(words in str(error).lower() for words in GONE):
+    if any(words in str(error).lower() for words in LOST_CONNECTION_WORDS):
         return ProcessesError(
             f"another process of this run has ended ({str(error).splitlines()[0]}); started again, "
             "it goes on from its last checkpoint"
@@ -200,6 +200,6 @@ def _others_answer() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if (ended := others_ended(error)) is not None:
+        if (ended := lost_process_error(error)) is not None:
             raise ended from error
         raise

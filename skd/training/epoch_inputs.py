@@ -10,11 +10,11 @@ from torch import Tensor
 
 from skd.data.views import Views, epoch_order
 from skd.study.spec import Recipe
-from skd.training.data_parallel import Division
+from skd.training.data_parallel import BatchPartition
 
 
 @dataclass(frozen=True)
-class Inputs:
+class InputBatch:
     """Views of some images.
 
     Attributes:
@@ -39,7 +39,7 @@ class EpochInputs:
         cursor: the next step's place in the epoch, from 0; a step adds 1 to it.
     """
 
-    def __init__(self, views: Views, recipe: Recipe, division: Division) -> None:
+    def __init__(self, views: Views, recipe: Recipe, division: BatchPartition) -> None:
         self.views, self.recipe, self.division = views, recipe, division
         labels = views.labels
         self.cursor = torch.zeros((), dtype=torch.int64, device=labels.device)
@@ -73,11 +73,11 @@ class EpochInputs:
                 indices = order[start + part.start : start + part.stop]
                 yield indices, numbers[indices]
 
-    def of(self, part: range) -> Inputs:
+    def of(self, part: range) -> InputBatch:
         """Return a part of the batch that the cursor is at."""
         # A step that is tried out may go past the end of the epoch; it starts over there.
         places = self.cursor * len(self._places) + self._places[part.start : part.stop]
         indices = self._order[places % len(self._order)]
         numbers = self._numbers[indices]
         images = self.views.batch(indices, numbers)
-        return Inputs(images, indices, numbers, self.views.labels[indices])
+        return InputBatch(images, indices, numbers, self.views.labels[indices])

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from skd.data import make_tests
+from skd.data import make_test_images
 from skd.data.images import Images
 from skd.data.views import Views
-from skd.training.distributed import Single, Team
+from skd.training.distributed import SingleProcess, Team
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Evaluator:
 
     def __init__(self, images: Images, views: Views, workers: int = 0) -> None:
         device = views.labels.device
-        self._tests = make_tests(images, device, workers)
+        self._tests = make_test_images(images, device, workers)
         self.labels = images.test_labels.to(device)
         self._normalise = views.normalise
 
@@ -44,7 +44,7 @@ class Evaluator:
 
         Several processes see to a part of the images each.
         """
-        team, count = team or Single(), len(self.labels)
+        team, count = team or SingleProcess(), len(self.labels)
         each = math.ceil(count / team.count)
         start, stop = (min(count, place * each) for place in (team.rank, team.rank + 1))
         training = model.training
@@ -53,11 +53,11 @@ class Evaluator:
         model.train(training)
         if team.count == 1:
             return torch.cat(batches)
-        width = team.most(batches[0].shape[1] if batches else 0)
+        width = team.all_reduce_max(batches[0].shape[1] if batches else 0)
         rows = torch.zeros(each, width, device=self.labels.device)
         if batches:
             rows[: stop - start] = torch.cat(batches)
-        return team.gathered(rows)[:count]
+        return team.all_gather(rows)[:count]
 
     def scores(self, logits: Tensor) -> Scores:
         """Return accuracy and loss of logits (M, C) against the test labels."""

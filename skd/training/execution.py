@@ -18,13 +18,13 @@ import torch
 from pydantic import PositiveInt
 
 import skd
-from skd.code.sources import code_facts
+from skd.code.sources import code_version
 from skd.common import bounds
-from skd.common.errors import SkdError, described
+from skd.common.errors import SkdError, error_text
 from skd.common.files import write_json
-from skd.common.frozen import Frozen, added_later
+from skd.common.frozen import FrozenModel, added_later
 from skd.common.gpu_state import gpu_state
-from skd.store.views_files import TeacherOutputs
+from skd.store.teacher_view_files import TeacherOutputs
 
 Step = Literal["fast", "eager", "plain"]
 Precision = Literal["float32", "bfloat16"]
@@ -35,7 +35,7 @@ class ExecutionError(SkdError):
     """A run cannot be executed as asked. Says what to do."""
 
 
-class Execution(Frozen):
+class Execution(FrozenModel):
     """How a run is executed. Fixed at its first step: a resume goes on in the same way.
 
     What a run was begun with before a field existed is the field's neutral value.
@@ -93,7 +93,7 @@ class Execution(Frozen):
             ExecutionError: the run needs a GPU, and there is none here; or it needs more threads
                 than this machine bears.
         """
-        if self.threads > (most := bounds.most_threads()):
+        if self.threads > (most := bounds.max_threads()):
             raise ExecutionError(
                 f"a run with {self.threads} CPU threads cannot be executed here (at most {most}); "
                 "go on where it was begun, or remove its folder to begin it anew"
@@ -116,7 +116,7 @@ class Execution(Frozen):
         return torch.device("cuda")
 
 
-def choose(
+def choose_execution(
     device: str, threads: int | None, step: Step = "fast", precision: Precision = "float32"
 ) -> Execution:
     """Return the execution for what a user asked: `auto` takes a GPU where there is one.
@@ -138,7 +138,7 @@ def choose(
                 "or ask for the CPU (--device cpu, or CUDA_VISIBLE_DEVICES= )"
             )
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if threads is None and (threads := torch.get_num_threads()) > (most := bounds.cores()):
+    if threads is None and (threads := torch.get_num_threads()) > (most := bounds.core_count()):
         raise ExecutionError(
             f"torch would take {threads} CPU threads, and this machine has {most} cores: set "
             f"OMP_NUM_THREADS and MKL_NUM_THREADS to at most {most}, or give --threads"
@@ -146,7 +146,7 @@ def choose(
     return Execution(device=device, threads=threads, step=step, precision=precision)
 
 
-def frozen(folder: Path) -> Execution | None:
+def load_execution(folder: Path) -> Execution | None:
     """Return the execution a run was begun with; none before its first step.
 
     Raises:
@@ -159,7 +159,7 @@ def frozen(folder: Path) -> Execution | None:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise ExecutionError(
-            f"{path} cannot be read ({described(error)}), so that it is not known how the run was "
+            f"{path} cannot be read ({error_text(error)}), so that it is not known how the run was "
             f"begun; remove {folder} to begin it anew"
         ) from error
     if kept.gpu is not None and kept.gpu != (here := gpu_model()):
@@ -170,7 +170,7 @@ def frozen(folder: Path) -> Execution | None:
     return kept
 
 
-def freeze(folder: Path, execution: Execution) -> None:
+def save_execution(folder: Path, execution: Execution) -> None:
     """Fix a run's execution: a resume goes on in the same way."""
     write_json(folder / "execution.json", execution.model_dump())
 
@@ -201,7 +201,7 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def device_failed(error: BaseException) -> bool:
+def is_device_error(error: BaseException) -> bool:
     """Whether an error is the GPU's own: after one, CUDA refuses all work of the process."""
     return isinstance(error, torch.AcceleratorError)
 
@@ -211,7 +211,7 @@ def environment() -> dict[str, Any]:
     """Return what a number may depend on and a reader may ask for: versions, hardware, code."""
     return {
         "skd": skd.__version__,
-        **code_facts(),
+        **code_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": version("torchvision"),  # to import it takes seconds

@@ -1,15 +1,15 @@
 """What is decided once, at a run's first step: which of its passes are compiled, and which kernels.
 
 The decision rests on all steps of the run, never on those that are left, so that a resumed run
-would decide alike; it is stored all the same (`skd.training.execution.freeze`).
+would decide alike; it is stored all the same (`skd.training.execution.save_execution`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skd.common.execution_choices import COMPILE_STEPS, When
-from skd.kernels.tables import table_for
+from skd.common.choices import COMPILE_STEPS, When
+from skd.kernels.tables import find_table
 from skd.training.execution import Execution, ExecutionError, gpu_model
 
 
@@ -29,7 +29,7 @@ class FastPaths:
     kernels: When = "auto"
 
 
-def check(execution: Execution, wanted: FastPaths) -> None:
+def check_fast_paths(execution: Execution, requested: FastPaths) -> None:
     """Refuse what no run could be executed with, before any is begun.
 
     Raises:
@@ -37,47 +37,51 @@ def check(execution: Execution, wanted: FastPaths) -> None:
             table of kernels for this device.
         KernelsError: the GPU's table of kernels cannot be read.
     """
-    if execution.step == "plain" and "always" in (wanted.compile, wanted.kernels):
+    if execution.step == "plain" and "always" in (requested.compile, requested.kernels):
         raise ExecutionError(
             "plain steps are neither compiled nor do they use the kernels: choose --step fast or "
             "eager, or leave out --compile always and --kernels always"
         )
-    if wanted.kernels != "always":
+    if requested.kernels != "always":
         return
     if execution.device == "cpu":
         raise ExecutionError("--kernels always: the kernels run on a GPU only")
-    if table_for(gpu_model() or "") is None:
+    if find_table(gpu_model() or "") is None:
         raise ExecutionError(
             f"no table of kernels was measured for {gpu_model()}: skd tune-kernels makes one"
         )
 
 
-def decide(execution: Execution, wanted: FastPaths, steps: int, whole: bool) -> Execution:
+def decide_fast_paths(
+    execution: Execution, requested: FastPaths, steps: int, whole_batches: bool
+) -> Execution:
     """Return an execution with its passes and kernels decided.
 
     Args:
         execution: of a run that is begun now.
-        wanted: what the user asked for.
+        requested: what the user asked for.
         steps: of the whole run.
-        whole: whether a batch is neither divided nor grouped, and its images lie on the device.
+        whole_batches: whether a batch is neither divided nor grouped, and its images lie on the device.
 
     Raises:
         ExecutionError: what was asked for is not possible.
         KernelsError: the GPU's table of kernels cannot be read.
     """
-    check(execution, wanted)
-    possible = execution.step != "plain" and whole
-    if not possible and "always" in (wanted.compile, wanted.kernels):
+    check_fast_paths(execution, requested)
+    possible = execution.step != "plain" and whole_batches
+    if not possible and "always" in (requested.compile, requested.kernels):
         raise ExecutionError(
             "passes are compiled, and kernels used, only for whole batches of images that lie on "
             "the device, without groups of BatchNorm"
         )
-    long = execution.device == "cuda" and steps >= wanted.compile_steps
-    compiled = possible and (wanted.compile == "always" or (wanted.compile == "auto" and long))
+    long = execution.device == "cuda" and steps >= requested.compile_steps
+    compiled = possible and (
+        requested.compile == "always" or (requested.compile == "auto" and long)
+    )
     gpu = gpu_model() if execution.device == "cuda" else None
     table = None
-    if wanted.kernels == "always" or (wanted.kernels == "auto" and compiled):
-        table = table_for(gpu) if gpu else None
+    if requested.kernels == "always" or (requested.kernels == "auto" and compiled):
+        table = find_table(gpu) if gpu else None
     return execution.model_copy(
         update={
             "compiled": compiled,

@@ -9,8 +9,8 @@ SAVE_ANEW = (
     "load it where its code is at hand, and save its weights alone: "
     "torch.save(model.state_dict(), 'weights.pth')"
 )
-AGAIN = "download or copy it again"
-HEAD = 1 << 20  # bytes; a pickle names its classes early
+DOWNLOAD_AGAIN = "download or copy it again"
+HEAD_BYTES = 1 << 20  # bytes; a pickle names its classes early
 _NETWORK = (b"ctorch.nn.modules.", b"ctorch.nn.parallel.")  # how a pickle names their classes
 _SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; run: git lfs pull"),
@@ -26,7 +26,7 @@ _SIGNATURES = (
 _WEB_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
-def kind_of(path: Path) -> str | None:
+def describe_file(path: Path) -> str | None:
     """Return what a file or folder is and what to do about it; none where nothing is known.
 
     Only what holds no weights that can be read is told: of a good checkpoint nothing is known.
@@ -37,9 +37,9 @@ def kind_of(path: Path) -> str | None:
     if path.is_dir():
         return _kind_of_folder(path)
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        head = file.read(HEAD_BYTES)
     if not head:
-        return f"an empty file; {AGAIN}"
+        return f"an empty file; {DOWNLOAD_AGAIN}"
     for signature, kind in _SIGNATURES:
         if head.startswith(signature):
             return kind
@@ -47,14 +47,14 @@ def kind_of(path: Path) -> str | None:
     if start.startswith(_WEB_PAGES):
         return "a web page, not the file behind it; download it by its direct link"
     if start.startswith((b"{", b"[")) and _is_text(head):
-        return f"JSON text, as a server answers with an error; {AGAIN}"
+        return f"JSON text, as a server answers with an error; {DOWNLOAD_AGAIN}"
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(path)
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it first"
     if any(name in head for name in _NETWORK):
         return f"a whole pickled network; {SAVE_ANEW}"
-    return f"a text file, not a checkpoint; {AGAIN}" if _is_text(head) else None
+    return f"a text file, not a checkpoint; {DOWNLOAD_AGAIN}" if _is_text(head) else None
 
 
 def _kind_of_folder(path: Path) -> str:
@@ -73,7 +73,7 @@ def _kind_of_zip(path: Path) -> str | None:
             pickles = [name for name in names if name.endswith("data.pkl")]
             pickled = archive.read(pickles[0]) if pickles else b""
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError):
-        return f"incomplete or damaged; {AGAIN}"
+        return f"incomplete or damaged; {DOWNLOAD_AGAIN}"
     if any(name.endswith("constants.pkl") for name in names):
         return (
             "a TorchScript archive; save its weights alone: "
@@ -94,7 +94,9 @@ def _is_text(head: bytes) -> bool:
     try:
         text = head.decode()
     except UnicodeDecodeError as error:
-        if len(head) < HEAD or error.start < HEAD - 4:  # a character may be cut off there
+        if (
+            len(head) < HEAD_BYTES or error.start < HEAD_BYTES - 4
+        ):  # a character may be cut off there
             return False
         text = head[: error.start].decode()
     return all(char.isprintable() or char in "\r\n\t" for char in text)

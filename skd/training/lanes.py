@@ -14,7 +14,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def in_lanes(work: Callable[[Item], None], items: Iterable[Item], lanes: int) -> None:
+def run_in_lanes(work: Callable[[Item], None], items: Iterable[Item], lanes: int) -> None:
     """Do a piece of work for each item, in their order, in a number of threads.
 
     After an error no further item is begun; those under way are waited for, then it is raised.

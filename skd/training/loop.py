@@ -21,29 +21,40 @@ from torch import Tensor, nn
 
 from skd.common.errors import SkdError
 from skd.kernels.layers import use_kernels
-from skd.kernels.tables import table_named
+from skd.kernels.tables import load_table
 from skd.losses.objective import Losses, Objective
 from skd.losses.term import Batch, TermContext
 from skd.models import build_model
 from skd.models.network import Outputs, dry_pass
 from skd.randomness import Draws, seeded
-from skd.store.records import Epoch
+from skd.store.records import EpochMetrics
 from skd.study.spec import RunSpec
 from skd.training.batch_norm import (
     count_batches,
-    counted_batch_norms,
-    group_batch_norms,
-    move_batch_norms,
+    update_running_stats,
+    use_counted_batch_norms,
+    use_grouped_batch_norms,
 )
-from skd.training.compiling import CompilerError, Passes, compiled, reached_by
-from skd.training.cuda_graph import SETTING_UP, Recorded, Recordings, record, try_out
-from skd.training.data_parallel import Division, Networks, divided
-from skd.training.epoch_inputs import EpochInputs, Inputs
+from skd.training.compiling import (
+    CompilerError,
+    ForwardPass,
+    compile_network,
+    outputs_with_gradient,
+)
+from skd.training.cuda_graph import (
+    CAPTURE_LOCK,
+    GraphRecorder,
+    RecordedStep,
+    record_graph,
+    run_and_restore,
+)
+from skd.training.data_parallel import BatchPartition, StudentWithObjective, wrap_in_ddp
+from skd.training.epoch_inputs import EpochInputs, InputBatch
 from skd.training.execution import Execution
-from skd.training.metrics import FINITE, Sums, under
-from skd.training.resources import Material
-from skd.training.schedule import learning_rate, make_optimizer, set_learning_rate
-from skd.training.teacher import Teaching, finite_on
+from skd.training.metrics import FINITE_STEPS, MetricSums, select_prefix
+from skd.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from skd.training.resources import DeviceDataset
+from skd.training.teacher import FrozenTeacher, has_finite_outputs
 
 DRY_BATCH = 2
 
@@ -66,15 +77,15 @@ class Training:
     def __init__(
         self,
         spec: RunSpec,
-        material: Material,
-        teacher: Teaching | None,
+        dataset: DeviceDataset,
+        teacher: FrozenTeacher | None,
         execution: Execution,
-        division: Division | None = None,
+        partition: BatchPartition | None = None,
     ) -> None:
-        self.spec, self.material, self.teacher = spec, material, teacher
-        self.execution, self.device = execution, material.device
-        self.division = division or Division()
-        self.views, images = material.views(), material.images
+        self.spec, self.dataset, self.teacher = spec, dataset, teacher
+        self.execution, self.device = execution, dataset.device
+        self.division = partition or BatchPartition()
+        self.views, images = dataset.views(), dataset.images
         with seeded(spec.seed, "weights"):
             self.student = build_model(spec.network, images.num_classes)
         self.student.to(self.device, memory_format=execution.memory_format)
@@ -93,27 +104,31 @@ class Training:
         self.division.check(spec.recipe, self.objective, len(self.views.labels))
         both, group = nn.ModuleList([self.student, self.objective]), spec.recipe.bn_batch
         if execution.kernels:
-            use_kernels(both, table_named(execution.kernels))
+            use_kernels(both, load_table(execution.kernels))
         fast = execution.step != "plain"
-        self._grouped = group_batch_norms(both, group) if group else []
-        self._counted = counted_batch_norms(both) if fast and not group else []
-        self._networks = divided(Networks(self.student, self.objective), self.division.team)
+        self._grouped = use_grouped_batch_norms(both, group) if group else []
+        self._counted = use_counted_batch_norms(both) if fast and not group else []
+        self._networks = wrap_in_ddp(
+            StudentWithObjective(self.student, self.objective), self.division.team
+        )
         self.draws = Draws(spec.seed, self.device)
         self.optimizer = make_optimizer(spec.recipe, self.student, self.objective, fused=fast)
         self.history: list[dict[str, Any]] = []
         self.step = 0  # within the epoch under way
         self.elapsed = 0.0  # seconds of it
-        self.sums = Sums()
+        self.sums = MetricSums()
         self._inputs = EpochInputs(self.views, spec.recipe, self.division)
         self._epoch = 0  # that the inputs are of
         self._begun: tuple[int, int] | None = None  # epoch and step that the inputs are at
         undivided, on_gpu = self.division.count == 1, self.device.type == "cuda"
-        self.recordings = Recordings(
+        self.recordings = GraphRecorder(
             enabled=execution.step == "fast" and undivided and on_gpu,
             after_failure=lambda: self.optimizer.zero_grad(set_to_none=True),
         )
-        self._recorded: dict[int, Recorded | None] = {}  # by the size of the batch
-        self._passes: Passes | None = None  # the student's with generated code, on whole batches
+        self._recorded: dict[int, RecordedStep | None] = {}  # by the size of the batch
+        self._passes: ForwardPass | None = (
+            None  # the student's with generated code, on whole batches
+        )
         self._phase: object = None  # of the objective, in which steps were recorded and compiled
         self._replay_test: Callable[[], None] | None = None
         self._logits: Tensor | None = None  # of the last evaluation
@@ -168,7 +183,7 @@ class Training:
         """Return the student's logits on the test images after the last epoch, (M, C)."""
         return self.evaluate() if self._logits is None else self._logits
 
-    def run_epoch(self, after_step: Callable[[Training], None]) -> Epoch:
+    def run_epoch(self, after_step: Callable[[Training], None]) -> EpochMetrics:
         """Finish the epoch under way: train the steps that are left, evaluate, read the metrics.
 
         Args:
@@ -192,7 +207,7 @@ class Training:
         size = self._inputs.size(self.step)
         recorded = self._recording_of(size)
         draws = self.draws if recorded is None else recorded.draws
-        draws.go_to(self._epoch, self.step)
+        draws.set_step(self._epoch, self.step)
         if recorded is None:
             self._train_step(size, draws)
         else:
@@ -213,32 +228,32 @@ class Training:
             self._begun = self._epoch, self.step
 
     def _new_draws(self) -> Draws:
-        return Draws(self.spec.seed, self.device).go_to(self._epoch, self.step)
+        return Draws(self.spec.seed, self.device).set_step(self._epoch, self.step)
 
     def _begin_epoch(self, epoch: int) -> None:
         self._epoch = epoch
         set_learning_rate(self.optimizer, learning_rate(self.spec.recipe, epoch))
         self._inputs.begin(self.spec.seed, epoch, self.step)
         self.objective.begin_epoch(epoch, self.device)
-        if (phase := self.objective.phase(epoch)) != self._phase:
+        if (phase := self.objective.graph_key(epoch)) != self._phase:
             self._recorded.clear()
             self._passes, self._phase = None, phase
         if (self.execution.compiled or self.execution.kernels) and self._passes is None:
             self._generate()
 
-    def _recording_of(self, size: int) -> Recorded | None:
+    def _recording_of(self, size: int) -> RecordedStep | None:
         """Return the recorded step of a batch size, which is good for all epochs of the phase."""
         if size not in self._recorded:
             name = "step" if size == self.spec.recipe.batch_size else "last batch"
             self._recorded[size] = self.recordings.make(name, lambda: self._record(size))
         return self._recorded[size]
 
-    def _record(self, size: int) -> Recorded:
+    def _record(self, size: int) -> RecordedStep:
         draws = self._new_draws()
-        replay = record(
+        replay = record_graph(
             lambda: self._train_step(size, draws), self._moving, lambda: draws.generators
         )
-        return Recorded(replay, draws)
+        return RecordedStep(replay, draws)
 
     def _generate(self) -> None:
         """Set the passes on whole batches; their code is generated by a step that is put back.
@@ -252,16 +267,16 @@ class Training:
             self._passes = self.student.forward_features
             if self.execution.compiled:
                 inputs = self._inputs.of(range(size))
-                reached = reached_by(
+                reached = outputs_with_gradient(
                     lambda outputs: self._losses(inputs, 0, draws, lambda _: outputs)[1].total,
                     self._losses(inputs, 0, draws)[0],
                 )
-                self._passes = compiled(self.student, reached)
+                self._passes = compile_network(self.student, reached)
             self._train_step(size, draws)
 
-        with SETTING_UP:
+        with CAPTURE_LOCK:
             try:
-                try_out(step, self._moving)
+                run_and_restore(step, self._moving)
             except Exception as error:  # whatever a compiler may raise
                 self._passes = None
                 raise CompilerError.of(error) from error
@@ -291,14 +306,14 @@ class Training:
         for number, part in enumerate(parts):
             if number:
                 self.views.next()
-            with self.division.exchanging(self._networks, last=part is parts[-1]):
+            with self.division.gradient_sync(self._networks, last=part is parts[-1]):
                 finite.append(self._add_gradient(part, len(parts), draws))
         self.optimizer.step()
         self.objective.after_step(self.division.team)
         if self._grouped:
-            move_batch_norms(self._grouped, self.division.team)
+            update_running_stats(self._grouped, self.division.team)
         count_batches(self._counted)
-        self.sums.add_step(finite, self._inputs.cursor)
+        self.sums.count_finite_step(finite, self._inputs.cursor)
         self._inputs.cursor += 1
 
     def _add_gradient(self, part: range, parts: int, draws: Draws) -> Tensor:
@@ -309,11 +324,11 @@ class Training:
         student, losses = self._losses(inputs, part.start, draws, passes)
         # Exactly itself where the batch is whole.
         (losses.total / parts).backward()
-        self.sums.add_images(losses, student, inputs.target)
+        self.sums.update(losses, student, inputs.target)
         return torch.isfinite(losses.total.detach())
 
     def _losses(
-        self, inputs: Inputs, first: int, draws: Draws, passes: Passes | None = None
+        self, inputs: InputBatch, first: int, draws: Draws, forward: ForwardPass | None = None
     ) -> tuple[Outputs, Losses]:
         """Return the student's outputs on a part of the batch, and its losses.
 
@@ -321,7 +336,7 @@ class Training:
             inputs: the part.
             first: place of its first image in the batch.
             draws: what the losses may draw from.
-            passes: the student's forward pass in another form; none: as it is.
+            forward: the student's forward pass in another form; none: as it is.
         """
         images = inputs.images
         if self.execution.memory_format == torch.contiguous_format:
@@ -341,19 +356,19 @@ class Training:
                     peers=self.division.team,
                     first=first,
                 ),
-                passes,
+                forward,
             )
 
     def evaluate(self) -> Tensor:
         """Return the student's logits on the test images, (M, C): overwritten by the next ones."""
 
         def evaluate() -> None:
-            self._logits = self.material.tests.logits(self.student, self.division.team)
+            self._logits = self.dataset.tests.logits(self.student, self.division.team)
 
         if self._replay_test is None:
             recorded = None
-            if self.material.tests.on_device:
-                recorded = self.recordings.make("evaluation", lambda: record(evaluate, dict))
+            if self.dataset.tests.on_device:
+                recorded = self.recordings.make("evaluation", lambda: record_graph(evaluate, dict))
             self._replay_test = recorded or evaluate
         self._replay_test()
         return self._logits
@@ -364,31 +379,31 @@ class Training:
             self._inputs.begin(self.spec.seed, self._epoch, step)
             for part in self.division.parts(self._inputs.size(step)):
                 self.views.next()
-                if not finite_on(self.teacher, self._inputs.of(part)):
+                if not has_finite_outputs(self.teacher, self._inputs.of(part)):
                     return "the teacher's outputs are not finite there: take another teacher"
         return "a smaller learning rate or weight may help"
 
-    def _finish_epoch(self, epoch: int, begun: float) -> Epoch:
+    def _finish_epoch(self, epoch: int, begun: float) -> EpochMetrics:
         totals = self.sums.totals(self.division.team)
         sums = {name: value.item() for name, value in totals.items()}
         trained = time.perf_counter() - begun
         means = {name: value / sums["images"] for name, value in sums.items()}
-        losses, diagnostics = under("loss/", means), under("diagnostic/", means)
-        if sums[FINITE] < self.steps_per_epoch:
+        losses, diagnostics = select_prefix("loss/", means), select_prefix("diagnostic/", means)
+        if sums[FINITE_STEPS] < self.steps_per_epoch:
             values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-            step = int(sums[FINITE])
+            step = int(sums[FINITE_STEPS])
             raise NonFiniteLossError(
                 f"the loss was not finite in epoch {epoch}, step {step + 1} "
                 f"(the epoch's means: {values}); {self._cause(step)}"
             )
-        scores = self.material.tests.scores(self.evaluate())
+        scores = self.dataset.tests.scores(self.evaluate())
         if not all(map(math.isfinite, [scores.loss, *losses.values(), *diagnostics.values()])):
             raise NonFiniteLossError(
                 f"after epoch {epoch} the test loss is {scores.loss:.4g} and the diagnostics "
                 f"{diagnostics}; a smaller learning rate or weight may help"
             )
         self.elapsed = time.perf_counter() - begun
-        row = Epoch(
+        row = EpochMetrics(
             epoch=epoch,
             learning_rate=learning_rate(self.spec.recipe, epoch),
             train_losses=losses,

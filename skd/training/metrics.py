@@ -11,14 +11,14 @@ from skd.losses.objective import Losses
 from skd.models.network import Outputs
 from skd.training.distributed import Team
 
-FINITE = "finite_steps"  # steps at the epoch's start, before the first one that was not
+FINITE_STEPS = "finite_steps"  # steps at the epoch's start, before the first one that was not
 
 
-class Sums(dict[str, Tensor]):
+class MetricSums(dict[str, Tensor]):
     """Sums by name; a process has those of the images that it saw."""
 
     @torch.no_grad()
-    def add_images(self, losses: Losses, student: Outputs, target: Tensor) -> None:
+    def update(self, losses: Losses, student: Outputs, target: Tensor) -> None:
         """Add what a pass over some images showed."""
         size = len(target)
         hits = (student.logits.argmax(dim=1) == target).sum()
@@ -30,14 +30,14 @@ class Sums(dict[str, Tensor]):
         for name, value in losses.diagnostics.items():
             self._add(f"diagnostic/{name}", value * size)
 
-    def add_step(self, finite: Sequence[Tensor], cursor: Tensor) -> None:
+    def count_finite_step(self, finite: Sequence[Tensor], cursor: Tensor) -> None:
         """Count a step if all its losses are finite, and those of all steps before it were.
 
         Args:
             finite: of each part of the batch, whether its loss is.
             cursor: the step's place in the epoch, from 0.
         """
-        steps = self.setdefault(FINITE, torch.zeros_like(cursor))
+        steps = self.setdefault(FINITE_STEPS, torch.zeros_like(cursor))
         steps += torch.stack(list(finite)).all() & (steps == cursor)
 
     def _add(self, name: str, value: Tensor) -> None:
@@ -48,15 +48,15 @@ class Sums(dict[str, Tensor]):
         """Return the sums over all processes."""
         if team.count == 1 or not self:
             return dict(self)
-        totals = {name: value.clone() for name, value in self.items() if name != FINITE}
+        totals = {name: value.clone() for name, value in self.items() if name != FINITE_STEPS}
         team.add(list(totals.values()))
-        return {**totals, FINITE: team.gathered(self[FINITE].view(1)).min()}
+        return {**totals, FINITE_STEPS: team.all_gather(self[FINITE_STEPS].view(1)).min()}
 
     def kept(self, team: Team) -> dict[str, Tensor]:
         """Return the sums of each process, one by one: their order decides the last bits."""
         if team.count == 1:
             return dict(self)
-        return {name: team.gathered(value.view(1)) for name, value in self.items()}
+        return {name: team.all_gather(value.view(1)) for name, value in self.items()}
 
     def restore(self, kept: dict[str, Tensor], team: Team) -> None:
         """Go on from what was kept, by as many processes or by others."""
@@ -65,7 +65,7 @@ class Sums(dict[str, Tensor]):
             rows = values.view(-1)
             if len(rows) == team.count:
                 self[name] = rows[team.rank].clone()
-            elif name == FINITE:
+            elif name == FINITE_STEPS:
                 self[name] = rows.min()
             else:
                 self[name] = torch.zeros_like(rows[0]) if team.rank else rows.sum()
@@ -76,7 +76,7 @@ class Sums(dict[str, Tensor]):
             value.zero_()
 
 
-def under(prefix: str, values: dict[str, float]) -> dict[str, float]:
+def select_prefix(prefix: str, values: dict[str, float]) -> dict[str, float]:
     """Return the values whose names have a prefix, by their names without it."""
     return {
         name.removeprefix(prefix): value

@@ -9,8 +9,8 @@ from typing import Protocol, Self
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from skd.common.terminal import PlainConsole, description, printable
-from skd.store.records import Epoch
+from skd.common.terminal import PlainConsole, description_column, printable
+from skd.store.records import EpochMetrics
 
 LINE_SECONDS = 10.0
 BAR_SECONDS = 0.5
@@ -28,7 +28,7 @@ class RunProgress(Protocol):
     def step(self, done: int, loss: float | None, images_per_second: float) -> None:
         """So many steps are done, of all epochs."""
 
-    def epoch(self, row: Epoch) -> None:
+    def epoch(self, row: EpochMetrics) -> None:
         """An epoch is finished."""
 
     def note(self, text: str) -> None:
@@ -36,7 +36,7 @@ class RunProgress(Protocol):
 
 
 def run_progress(
-    label: str, epochs: int, steps: int, alone: bool = True, shown: bool = True
+    label: str, epochs: int, steps: int, alone: bool = True, visible: bool = True
 ) -> RunProgress:
     """Return a bar if standard error is a terminal and no other run's, else lines.
 
@@ -45,20 +45,20 @@ def run_progress(
         epochs: of the whole run.
         steps: of the whole run.
         alone: whether no other run of the process is under way.
-        shown: false: nothing is shown, as by all processes of a run but its first.
+        visible: false: nothing is shown, as by all processes of a run but its first.
     """
-    if not shown:
-        return Silence()
-    kind = Bar if alone and sys.stderr.isatty() else Lines
+    if not visible:
+        return NoProgress()
+    kind = RunProgressBar if alone and sys.stderr.isatty() else RunProgressLines
     return kind(label, epochs, steps)
 
 
-def wants_loss(last: float) -> bool:
+def is_loss_due(last: float) -> bool:
     """Whether it is time to read the running loss, which waits for the device."""
     return time.monotonic() - last >= BAR_SECONDS
 
 
-class Silence:
+class NoProgress:
     """Shows nothing."""
 
     def __enter__(self) -> Self:
@@ -70,14 +70,14 @@ class Silence:
     def step(self, done: int, loss: float | None, images_per_second: float) -> None:
         """Nothing."""
 
-    def epoch(self, row: Epoch) -> None:
+    def epoch(self, row: EpochMetrics) -> None:
         """Nothing."""
 
     def note(self, text: str) -> None:
         """Nothing."""
 
 
-class Lines:
+class RunProgressLines:
     """A line every so often, and one for the last epoch."""
 
     def __init__(self, label: str, epochs: int, steps: int) -> None:
@@ -101,7 +101,7 @@ class Lines:
                 f"  {self._left(done)}"
             )
 
-    def epoch(self, row: Epoch) -> None:
+    def epoch(self, row: EpochMetrics) -> None:
         """Write a line if the last one is a while ago, or this is the last epoch."""
         if row.epoch == self.epochs or time.monotonic() - self._last >= LINE_SECONDS:
             self._line(_summary(row, self.epochs))
@@ -122,13 +122,13 @@ class Lines:
         return f"{hours}:{rest // 60:02}:{rest % 60:02} left"
 
 
-class Bar:
+class RunProgressBar:
     """A rich progress bar."""
 
     def __init__(self, label: str, epochs: int, steps: int) -> None:
         self.epochs = epochs
         self._bar = Progress(
-            description(),
+            description_column(),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
@@ -151,7 +151,7 @@ class Bar:
             self._running = f"loss {loss:.3f}  {images_per_second:.0f} images/s  "
         self._bar.update(self._task, completed=done, shown=self._running + self._row)
 
-    def epoch(self, row: Epoch) -> None:
+    def epoch(self, row: EpochMetrics) -> None:
         """Show the epoch's accuracy from now on."""
         self._row = f"epoch {row.epoch}/{self.epochs}: test {row.test_top1:.2f} %"
 
@@ -160,7 +160,7 @@ class Bar:
         self._bar.console.print(text, markup=False)
 
 
-def _summary(row: Epoch, epochs: int) -> str:
+def _summary(row: EpochMetrics, epochs: int) -> str:
     return (
         f"epoch {row.epoch}/{epochs}  loss {row.train_losses['total']:.3f}  "
         f"train {row.train_top1:.2f} %  test {row.test_top1:.2f} %  "

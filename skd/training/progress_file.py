@@ -7,16 +7,16 @@ import statistics
 import time
 
 from skd.common.gpu_state import gpu_state
-from skd.store.records import Progress
-from skd.store.store import Entry
+from skd.store.records import ProgressNote
+from skd.store.store import StoreEntry
 
-TELL_SECONDS = 10.0
+WRITE_SECONDS = 10.0
 
 
-class Telling:
+class ProgressFile:
     """Writes a run's `progress.json` every few seconds."""
 
-    def __init__(self, entry: Entry, epochs: int, steps_per_epoch: int, on_gpu: bool) -> None:
+    def __init__(self, entry: StoreEntry, epochs: int, steps_per_epoch: int, on_gpu: bool) -> None:
         self.entry, self.epochs, self.steps_per_epoch = entry, epochs, steps_per_epoch
         self.on_gpu = on_gpu
         self._begun = time.monotonic()
@@ -34,14 +34,14 @@ class Telling:
         if self._first is None:
             self._first = done - 1
         now = time.monotonic()
-        if now - self._told < TELL_SECONDS:
+        if now - self._told < WRITE_SECONDS:
             return
         self._told = now
         state = gpu_state() if self.on_gpu else None
         if state is not None and state.utilisation is not None:
             self._busy.append(state.utilisation)
         per_step = (now - self._begun) / (done - self._first)
-        told = Progress(
+        told = ProgressNote(
             epoch=done // self.steps_per_epoch,
             epochs=self.epochs,
             images_per_second=images_per_second,

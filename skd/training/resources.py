@@ -12,27 +12,27 @@ import torch
 from torch import nn
 
 from skd.common.frozen import canonical, digest
-from skd.data import load as load_images
+from skd.data import load_dataset as load_images
 from skd.data import make_views
 from skd.data.images import Images
 from skd.data.views import Views
 from skd.kernels.layers import use_kernels
-from skd.kernels.tables import table_named
-from skd.losses.methods import needs_of
+from skd.kernels.tables import load_table
+from skd.losses.methods import teacher_needs
 from skd.store.records import TeacherCard
-from skd.store.store import Entry
-from skd.store.views_files import PRECISIONS, TeacherOutputs, ViewsFile, stored_outputs
+from skd.store.store import StoreEntry
+from skd.store.teacher_view_files import VIEWS_PRECISIONS, TeacherOutputs, ViewsFile, stored_outputs
 from skd.study.spec import DatasetSpec, RunSpec
-from skd.training.code_here import views_code_here
-from skd.training.distributed import cores_of_one_process
+from skd.training.current_code import current_views_code
+from skd.training.distributed import cores_per_process
 from skd.training.evaluation import Evaluator
 from skd.training.execution import Execution
-from skd.training.teacher import LiveTeacher, TeacherViews, Teaching
-from skd.training.teacher_views import TeacherViewsError, open_views
-from skd.training.weights import LoadedTeacher, load_teacher
+from skd.training.stored_views import TeacherViewsError, open_stored_output
+from skd.training.teacher import FrozenTeacher, LiveTeacher, StoredTeacher
+from skd.training.weights import TeacherNetwork, load_teacher_network
 
 
-class Material:
+class DeviceDataset:
     """A data set for a device."""
 
     def __init__(self, images: Images, device: torch.device, workers: int = 0) -> None:
@@ -46,14 +46,14 @@ class Material:
 
 
 @dataclass(frozen=True)
-class TeacherAtHand:
+class LoadedTeacher:
     """A teacher, ready to be asked, and its card."""
 
-    outputs: Teaching
+    outputs: FrozenTeacher
     card: TeacherCard
 
 
-class Materials:
+class Resources:
     """Loads each data set, network and file of views once, for all threads of the process.
 
     Args:
@@ -72,7 +72,7 @@ class Materials:
         self._kept: dict[Hashable, Any] = {}
         self.not_compiled: dict[str, str] = {}
 
-    def data(self, dataset: DatasetSpec, device: torch.device) -> Material:
+    def data(self, dataset: DatasetSpec, device: torch.device) -> DeviceDataset:
         """Return a data set on a device.
 
         Raises:
@@ -80,13 +80,13 @@ class Materials:
         """
         key, workers = (digest(canonical(dataset)), device), self._workers
         if workers is None:
-            cores = max(1, cores_of_one_process() // self._trainings)
+            cores = max(1, cores_per_process() // self._trainings)
             workers = cores if device.type == "cuda" else 0
-        return self._once(key, lambda: Material(load_images(dataset), device, workers))
+        return self._once(key, lambda: DeviceDataset(load_images(dataset), device, workers))
 
     def teacher(
-        self, spec: RunSpec, entry: Entry, execution: Execution, device: torch.device
-    ) -> TeacherAtHand:
+        self, spec: RunSpec, entry: StoreEntry, execution: Execution, device: torch.device
+    ) -> LoadedTeacher:
         """Return a run's teacher in the way that its execution has fixed.
 
         Raises:
@@ -98,25 +98,25 @@ class Materials:
         if how == "live" or card is None:
             classes = self.data(spec.dataset, device).images.num_classes
 
-            def load() -> LoadedTeacher:
-                loaded = load_teacher(entry, device, classes)
-                set_up(loaded.network, execution)
+            def load() -> TeacherNetwork:
+                loaded = load_teacher_network(entry, device, classes)
+                prepare_teacher_network(loaded.network, execution)
                 return loaded
 
             key = (entry, execution.memory_format, execution.kernels, device)
             loaded = self._once(key, load)
             size = spec.recipe.batch_size if execution.compiled else None
-            return TeacherAtHand(LiveTeacher(loaded.network, compiled_for=size), loaded.card)
-        code = views_code_here(spec.dataset, spec.teacher.network)
+            return LoadedTeacher(LiveTeacher(loaded.network, compiled_for=size), loaded.card)
+        code = current_views_code(spec.dataset, spec.teacher.network)
         files = {
             output: ViewsFile(entry, spec.dataset, output, how, code)
-            for output in stored_outputs(needs_of(spec.method)) or ()
+            for output in stored_outputs(teacher_needs(spec.method)) or ()
         }
         opened = {
-            output: self._once((file, device), partial(open_views, file, device))
+            output: self._once((file, device), partial(open_stored_output, file, device))
             for output, file in files.items()
         }
-        return TeacherAtHand(TeacherViews(**opened), card)
+        return LoadedTeacher(StoredTeacher(**opened), card)
 
     def _once(self, key: Hashable, load: Callable[[], Any]) -> Any:
         with self._lock:
@@ -127,7 +127,7 @@ class Materials:
             return self._kept[key]
 
 
-def set_up(network: nn.Module, execution: Execution) -> None:
+def prepare_teacher_network(network: nn.Module, execution: Execution) -> None:
     """Give a teacher's network the memory format and the kernels of an execution, in place.
 
     Raises:
@@ -135,16 +135,16 @@ def set_up(network: nn.Module, execution: Execution) -> None:
     """
     network.to(memory_format=execution.memory_format)
     if execution.kernels:
-        use_kernels(network, table_named(execution.kernels))
+        use_kernels(network, load_table(execution.kernels))
 
 
-def choose_teacher(
-    asked: TeacherOutputs | None, spec: RunSpec, entry: Entry, device: torch.device
+def choose_teacher_outputs(
+    requested: TeacherOutputs | None, spec: RunSpec, entry: StoreEntry, device: torch.device
 ) -> TeacherOutputs:
     """Return where a run that is begun now has its teacher's outputs from.
 
     Args:
-        asked: the user's wish, or none: stored views where they are at hand and take no more than
+        requested: the user's wish, or none: stored views where they are at hand and take no more than
             half of a GPU's memory. A method that reads maps has a live teacher in any case.
         spec: the run.
         entry: its teacher's folder.
@@ -153,15 +153,15 @@ def choose_teacher(
     Raises:
         TeacherViewsError: the views that were asked for are not at hand.
     """
-    outputs = stored_outputs(needs_of(spec.method))
-    if outputs is None or asked == "live":
+    outputs = stored_outputs(teacher_needs(spec.method))
+    if outputs is None or requested == "live":
         return "live"
-    code = views_code_here(spec.dataset, spec.teacher.network)
-    for precision in PRECISIONS if asked is None else (asked,):
+    code = current_views_code(spec.dataset, spec.teacher.network)
+    for precision in VIEWS_PRECISIONS if requested is None else (requested,):
         files = [ViewsFile(entry, spec.dataset, output, precision, code) for output in outputs]
         if all(file.card() is not None for file in files):
-            return precision if asked or _fit(files, device) else "live"
-        if asked is not None:
+            return precision if requested or _fit(files, device) else "live"
+        if requested is not None:
             names = ", ".join(file.path.name for file in files)
             raise TeacherViewsError(
                 f"{files[0].folder} lacks {names}; make them first: skd teacher-views"

@@ -9,23 +9,23 @@ from typing import Any
 
 from torch import Tensor
 
-from skd.common.errors import described
+from skd.common.errors import error_text
 from skd.models.accounting import count_parameters, memory_bytes, multiply_adds
-from skd.store.collapse import judge
-from skd.store.leftovers import leftovers, remove
-from skd.store.records import Accuracy, Cost, Epoch, Failure, Record, TeacherCard
-from skd.store.store import Entry
+from skd.store.collapse import detect_collapse
+from skd.store.leftovers import leftover_files, remove_files
+from skd.store.records import Accuracy, Cost, EpochMetrics, Failure, Record, TeacherCard
+from skd.store.store import StoreEntry
 from skd.training.execution import environment, peak_memory
 from skd.training.loop import Training
-from skd.training.weights import leave, leave_weights
+from skd.training.weights import save_tensors, save_weights
 
-CODE = re.compile(r", code ([0-9a-f]+)")  # in what is said of a session
+CODE_IN_SESSION = re.compile(r", code ([0-9a-f]+)")  # in what is said of a session
 
 
-def leave_record(
+def write_result(
     training: Training,
-    entry: Entry,
-    how: dict[str, Any],
+    entry: StoreEntry,
+    execution: dict[str, Any],
     code: dict[str, str],
     teacher: TeacherCard | None,
     logits: Tensor,
@@ -36,24 +36,24 @@ def leave_record(
     Args:
         training: at its end.
         entry: the run's folder.
-        how: it was executed, for the record.
+        execution: it was executed, for the record.
         code: digests of the source files that trained it, by path.
         teacher: its teacher's card, if any.
         logits: of the test images, (M, C).
         gpu_utilisation: in percent, if sampled.
     """
-    files = leave_weights(entry, training.student, logits)
+    files = save_weights(entry, training.student, logits)
     if kept := training.objective.kept():
-        files |= leave(entry.kept_path, kept)
-    epochs = tuple(Epoch(**row) for row in training.history)
+        files |= save_tensors(entry.objective_path, kept)
+    epochs = tuple(EpochMetrics(**row) for row in training.history)
     best = max(epochs, key=lambda row: row.test_top1)  # the first of equals
     seconds = sum(row.seconds for row in epochs)
     images = training.images_per_epoch * len(epochs)
     record = Record(
         id=entry.id,
         spec=training.spec,
-        environment={**environment(), "sources": _sources(how["sessions"])},
-        execution=how,
+        environment={**environment(), "sources": _sources(execution["sessions"])},
+        execution=execution,
         num_classes=logits.shape[1],
         epochs=epochs,
         last=_accuracy(epochs[-1]),
@@ -69,16 +69,16 @@ def leave_record(
             extra_parameters=count_parameters(training.objective),
             extra_memory_bytes=memory_bytes(training.objective),
             multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
-            sessions=len(how["sessions"]),
+            sessions=len(execution["sessions"]),
         ),
         teacher=teacher,
-        collapse=judge(epochs, logits.shape[1]),
+        collapse=detect_collapse(epochs, logits.shape[1]),
         files=files,
         code=code,
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     entry.write(record)
-    remove(leftovers(entry))
+    remove_files(leftover_files(entry))
     return record
 
 
@@ -87,19 +87,19 @@ def _sources(sessions: list[str]) -> str:
 
     A session from before digests were recorded is "unknown".
     """
-    found = [CODE.search(session) for session in sessions]
+    found = [CODE_IN_SESSION.search(session) for session in sessions]
     return "+".join(dict.fromkeys(match[1] if match else "unknown" for match in found))
 
 
-def _accuracy(row: Epoch) -> Accuracy:
+def _accuracy(row: EpochMetrics) -> Accuracy:
     return Accuracy(epoch=row.epoch, top1=row.test_top1, top5=row.test_top5)
 
 
-def leave_failure(entry: Entry, error: Exception, epochs_done: int) -> None:
+def write_failure(entry: StoreEntry, error: Exception, epochs_done: int) -> None:
     """Leave a note of why a run failed."""
     note = Failure(
         id=entry.id,
-        reason=described(error),
+        reason=error_text(error),
         kind=type(error).__name__,
         repeats=getattr(error, "repeats", False),
         details="".join(traceback.format_exception(error)),

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from skd.common.errors import SkdError
-from skd.store.comparing import TIMES
-from skd.store.records import Epoch
-from skd.store.stale import Finished
+from skd.store.record_differences import TIMING_FIELDS
+from skd.store.records import EpochMetrics
+from skd.store.stale import FinishedRun
 from skd.store.store import Store
 from skd.training.execution import Execution
 from skd.training.loop import Training
 from skd.training.progress import run_progress
-from skd.training.resources import Materials
+from skd.training.resources import Resources
 
 
-def why_not_again(run: Finished, store: Store) -> str | None:
+def retraining_problem(run: FinishedRun, store: Store) -> str | None:
     """Return why a run's first epochs cannot be trained again here, or none."""
     record = run.entry.record()
     if record.execution.get("processes", 1) > 1 or record.execution.get("accumulate", 1) > 1:
@@ -33,13 +33,15 @@ def why_not_again(run: Finished, store: Store) -> str | None:
     return None
 
 
-def differing_epoch(run: Finished, store: Store, materials: Materials, epochs: int) -> int | None:
+def first_differing_epoch(
+    run: FinishedRun, store: Store, resources: Resources, epochs: int
+) -> int | None:
     """Return the first of some epochs whose metrics are other ones when it is trained again.
 
     Args:
         run: with its record; the way it was executed is taken from that.
         store: with its teacher.
-        materials: what the trainings of this process share.
+        resources: what the trainings of this process share.
         epochs: how many are trained, at most those that the run has.
 
     Raises:
@@ -50,11 +52,11 @@ def differing_epoch(run: Finished, store: Store, materials: Materials, epochs: i
     kept = {name: how[name] for name in Execution.model_fields if name in how}
     execution = Execution.restore(kept)
     device = execution.apply()
-    material = materials.data(spec.dataset, device)
+    material = resources.data(spec.dataset, device)
     teacher = None
     if spec.teacher is not None:
         entry = store.teacher(spec.teacher.identity)
-        teacher = materials.teacher(spec, entry, execution, device).outputs
+        teacher = resources.teacher(spec, entry, execution, device).outputs
     training = Training(spec, material, teacher, execution)
     count = min(epochs, len(record.epochs))
     try:
@@ -73,5 +75,5 @@ def differing_epoch(run: Finished, store: Store, materials: Materials, epochs: i
     return None
 
 
-def _numbers(epoch: Epoch) -> dict:
-    return epoch.model_dump(exclude=TIMES)
+def _numbers(epoch: EpochMetrics) -> dict:
+    return epoch.model_dump(exclude=TIMING_FIELDS)

@@ -13,38 +13,38 @@ from typing import Any
 
 import torch
 
-from skd.common.errors import DeviceFailedError, InterruptedRunError, RunFailedError, described
-from skd.common.lease import Holder, LeaseHeldError, LeaseLostError, lease
+from skd.common.errors import DeviceFailedError, InterruptedRunError, RunFailedError, error_text
+from skd.common.lease import LeaseHeldError, LeaseHolder, LeaseLostError, hold_lease
 from skd.kernels.tables import KernelsError
-from skd.store.checks import check_identity
-from skd.store.leftovers import tidy
+from skd.store.leftovers import remove_leftovers
+from skd.store.record_checks import check_identity
 from skd.store.records import Record, TeacherCard
 from skd.store.stale import files_text
-from skd.store.store import Entry
-from skd.store.views_files import TeacherOutputs
+from skd.store.store import StoreEntry
+from skd.store.teacher_view_files import TeacherOutputs
 from skd.study.spec import RunSpec
 from skd.training import checkpoint
 from skd.training.checkpoint import CheckpointError
-from skd.training.code_here import code_here, joined
 from skd.training.compiling import CompilerError
 from skd.training.cuda_graph import own_stream
-from skd.training.data_parallel import Division, DivisionError
-from skd.training.distributed import ProcessesError, others_ended
+from skd.training.current_code import current_run_code, join_session_digests
+from skd.training.data_parallel import BatchPartition, DivisionError
+from skd.training.distributed import ProcessesError, lost_process_error
 from skd.training.execution import (
     Execution,
     ExecutionError,
-    device_failed,
     environment,
-    freeze,
-    frozen,
+    is_device_error,
+    load_execution,
     reset_peak_memory,
+    save_execution,
 )
-from skd.training.fast_paths import FastPaths, decide, without_compiler
+from skd.training.fast_paths import FastPaths, decide_fast_paths, without_compiler
 from skd.training.loop import NonFiniteLossError, Training
-from skd.training.progress import RunProgress, run_progress, wants_loss
-from skd.training.progress_file import Telling
-from skd.training.resources import Material, Materials, choose_teacher
-from skd.training.result import leave_failure, leave_record
+from skd.training.progress import RunProgress, is_loss_due, run_progress
+from skd.training.progress_file import ProgressFile
+from skd.training.resources import DeviceDataset, Resources, choose_teacher_outputs
+from skd.training.result import write_failure, write_result
 
 SAVING_SHARE = 20  # training takes at least so many times as long as saving
 LEASE_POLL_SECONDS = 5.0
@@ -52,7 +52,7 @@ SAVE, STOP = 1, 2  # what a process may wish after a step; STOP saves too
 
 
 @dataclass(frozen=True)
-class Options:
+class RunOptions:
     """How to go about a run; nothing here changes its numbers but the execution's rounding.
 
     Attributes:
@@ -74,16 +74,16 @@ class Options:
     sharing: int = 1
     wait: bool = False
     stopping: Callable[[], bool] = lambda: False
-    division: Division = field(default_factory=Division)
+    division: BatchPartition = field(default_factory=BatchPartition)
 
 
-def complete(
+def complete_run(
     spec: RunSpec,
-    entry: Entry,
-    options: Options,
+    entry: StoreEntry,
+    options: RunOptions,
     label: str,
-    teacher: Entry | None = None,
-    materials: Materials | None = None,
+    teacher_entry: StoreEntry | None = None,
+    resources: Resources | None = None,
 ) -> Record:
     """Return a run's record, training what is left of it.
 
@@ -92,8 +92,8 @@ def complete(
         entry: its folder in the store.
         options: how to go about it.
         label: how messages name it.
-        teacher: its teacher's folder; none for a run without one.
-        materials: what the process's runs share; none: nothing.
+        teacher_entry: its teacher's folder; none for a run without one.
+        resources: what the process's runs share; none: nothing.
 
     Raises:
         RunFailedError: it failed, now; a failure note has been left.
@@ -108,23 +108,29 @@ def complete(
     """
     team = options.division.team
     check_identity(spec, entry.id, label)
-    team.told(entry.check_place)
-    if (record := team.told(entry.record)) is not None:
-        team.told(lambda: tidy(entry))
+    team.broadcast(entry.check_link)
+    if (record := team.broadcast(entry.record)) is not None:
+        team.broadcast(lambda: remove_leftovers(entry))
         return record
 
     def execution_asked_for() -> Execution:
         device = torch.device(options.execution.device)
-        how = choose_teacher(options.teacher, spec, teacher, device) if teacher else None
+        how = (
+            choose_teacher_outputs(options.teacher, spec, teacher_entry, device)
+            if teacher_entry
+            else None
+        )
         return options.execution.model_copy(update={"teacher": how})
 
     with _leased(entry, options, label) as still_mine:
-        if (record := team.told(entry.record)) is not None:  # finished while we waited
+        if (record := team.broadcast(entry.record)) is not None:  # finished while we waited
             return record
-        team.told(lambda: entry.write_spec(spec))
+        team.broadcast(lambda: entry.write_spec(spec))
         # Without a checkpoint there is nothing to go on with in the same way.
-        kept = team.told(lambda: frozen(entry.folder) if checkpoint.exists(entry.folder) else None)
-        execution = kept or team.told(execution_asked_for)
+        kept = team.broadcast(
+            lambda: load_execution(entry.folder) if checkpoint.exists(entry.folder) else None
+        )
+        execution = kept or team.broadcast(execution_asked_for)
         if team.device not in (None, execution.device):
             raise ExecutionError(
                 f"{label} was begun on {execution.device}: start its processes with "
@@ -132,7 +138,7 @@ def complete(
             )
         device = execution.apply()
         with own_stream(device):
-            run = _Run(spec, entry, options, label, teacher, materials or Materials())
+            run = _Run(spec, entry, options, label, teacher_entry, resources or Resources())
             return run.complete(execution, kept is None, device, still_mine)
 
 
@@ -142,11 +148,11 @@ class _Run:
     def __init__(
         self,
         spec: RunSpec,
-        entry: Entry,
-        options: Options,
+        entry: StoreEntry,
+        options: RunOptions,
         label: str,
-        teacher: Entry | None,
-        materials: Materials,
+        teacher: StoreEntry | None,
+        materials: Resources,
     ) -> None:
         self.spec, self.entry, self.options, self.label = spec, entry, options, label
         self.teacher, self.materials = teacher, materials
@@ -159,35 +165,35 @@ class _Run:
         execution: Execution,
         new: bool,
         device: torch.device,
-        still_mine: Callable[[], None],
+        check_lease: Callable[[], None],
     ) -> Record:
-        """Return the record, training what is left; as `complete`.
+        """Return the record, training what is left; as `complete_run`.
 
         Args:
             execution: of the run; where it is begun now, its passes are yet to be decided.
             new: whether it is begun now.
             device: of the execution.
-            still_mine: raises where the lease has been lost.
+            check_lease: raises where the lease has been lost.
         """
         begun = datetime.now(UTC)
         if self.options.sharing == 1:
             reset_peak_memory(device)
         try:
             self._build(execution, new, device)
-            return self._train(still_mine)
+            return self._train(check_lease)
         except (InterruptedRunError, LeaseLostError, ExecutionError, CheckpointError):
             raise
         except Exception as raised:
-            error = others_ended(raised) or raised
-            still_mine()
+            error = lost_process_error(raised) or raised
+            check_lease()
             # One process's error ends the others: theirs say no more than that.
-            known = self.entry.failed() if self.team.count > 1 else None
+            known = self.entry.failure_or_none() if self.team.count > 1 else None
             if known is None or datetime.fromisoformat(known.failed_at) < begun:
                 done = self.training.epochs_done if self.training else 0
-                leave_failure(self.entry, error, done)
+                write_failure(self.entry, error, done)
             of_all = self.team.count == 1 or isinstance(error, NonFiniteLossError | DivisionError)
-            failed = RunFailedError if of_all and not device_failed(error) else DeviceFailedError
-            raise failed(f"{self.label}: {described(error)}") from raised
+            failed = RunFailedError if of_all and not is_device_error(error) else DeviceFailedError
+            raise failed(f"{self.label}: {error_text(error)}") from raised
         finally:
             if self.training is not None:
                 self.training.views.close()
@@ -197,7 +203,7 @@ class _Run:
         material = self.materials.data(self.spec.dataset, device)
         try:
             if new:
-                execution = self.team.told(lambda: self._decided(execution, material))
+                execution = self.team.broadcast(lambda: self._decided(execution, material))
             self.training = self._training(execution, material)
         except KernelsError as error:
             raise ExecutionError(f"{self.label}: {error}") from error
@@ -218,23 +224,25 @@ class _Run:
             self.training = self._training(execution, material)
             self.sessions, self.code = _resume(self.training, self.entry, device)
         if new:
-            self.team.told(lambda: freeze(self.entry.folder, execution))
+            self.team.broadcast(lambda: save_execution(self.entry.folder, execution))
 
-    def _decided(self, execution: Execution, material: Material) -> Execution:
+    def _decided(self, execution: Execution, material: DeviceDataset) -> Execution:
         """Return the execution with its passes and kernels decided, by all steps of the run."""
         recipe, division = self.spec.recipe, self.options.division
-        decided = decide(
+        decided = decide_fast_paths(
             execution,
             self.options.paths,
             steps=recipe.epochs * recipe.steps_per_epoch(len(material.images.train_labels)),
-            whole=division.count == 1 and recipe.bn_batch is None and material.tests.on_device,
+            whole_batches=division.count == 1
+            and recipe.bn_batch is None
+            and material.tests.on_device,
         )
         reason = self.materials.not_compiled.get(self.spec.network)
         if reason and (decided.compiled or decided.kernels):
             return without_compiler(decided, reason)
         return decided
 
-    def _training(self, execution: Execution, material: Material) -> Training:
+    def _training(self, execution: Execution, material: DeviceDataset) -> Training:
         teacher = None
         if self.teacher is not None:
             found = self.materials.teacher(self.spec, self.teacher, execution, material.device)
@@ -245,7 +253,7 @@ class _Run:
         """Train what is left, and leave the record."""
         training, epochs = self.training, self.spec.recipe.epochs
         on_gpu = training.device.type == "cuda"
-        telling = Telling(self.entry, epochs, training.steps_per_epoch, on_gpu)
+        telling = ProgressFile(self.entry, epochs, training.steps_per_epoch, on_gpu)
         alone, shown = self.options.sharing == 1, self.team.rank == 0
         steps = epochs * training.steps_per_epoch
         with run_progress(self.label, epochs, steps, alone, shown) as progress:
@@ -269,25 +277,27 @@ class _Run:
 
         def finish() -> Record:
             still_mine()
-            return leave_record(
+            return write_result(
                 training, self.entry, how, self.code, self.card, logits, telling.gpu_utilisation
             )
 
-        return self.team.told(finish)
+        return self.team.broadcast(finish)
 
 
 @contextlib.contextmanager
-def _leased(entry: Entry, options: Options, label: str) -> Iterator[Callable[[], None]]:
+def _leased(entry: StoreEntry, options: RunOptions, label: str) -> Iterator[Callable[[], None]]:
     """Hold a run's lease, in its first process; yield what checks that it is still ours."""
     team, mine = options.division.team, []
 
-    def on_wait(holder: Holder) -> None:
+    def on_wait(holder: LeaseHolder) -> None:
         print(f"{label}: waiting for {holder}, which trains this run", flush=True)
 
     with contextlib.ExitStack() as held:
 
         def take(wait: bool) -> None:
-            taken = lease(entry.folder, wait=wait, on_wait=on_wait, stopping=options.stopping)
+            taken = hold_lease(
+                entry.folder, wait=wait, on_wait=on_wait, should_stop=options.stopping
+            )
             mine.append(held.enter_context(taken))
 
         if team.count == 1:
@@ -297,29 +307,29 @@ def _leased(entry: Entry, options: Options, label: str) -> Iterator[Callable[[],
         yield mine[0] if mine else lambda: None
 
 
-def _take_together(take: Callable[[bool], None], options: Options) -> None:
+def _take_together(take: Callable[[bool], None], options: RunOptions) -> None:
     """Have the first process take the lease; they wait in steps, so that none waits too long."""
     team = options.division.team
     while True:
         try:
-            return team.told(partial(take, False))
+            return team.broadcast(partial(take, False))
         except LeaseHeldError as error:
             if not options.wait:
                 raise
-            if team.most(int(options.stopping())):
+            if team.all_reduce_max(int(options.stopping())):
                 raise InterruptedRunError("stopped while another process trains the run") from error
             time.sleep(LEASE_POLL_SECONDS)
 
 
 def _resume(
-    training: Training, entry: Entry, device: torch.device
+    training: Training, entry: StoreEntry, device: torch.device
 ) -> tuple[list[str], dict[str, str]]:
     """Load the newest checkpoint, if any.
 
     Returns:
         A description of each session, this one last, and the digests of the code of all of them.
     """
-    here, division, code = environment(), training.division, code_here(training.spec)
+    here, division, code = environment(), training.division, current_run_code(training.spec)
     session = f"torch {here['torch']}, {here['gpu'] or here['cpu']}, code {here['sources']}"
     if division.count > 1:
         session += f", {division.team.count} processes, {division.accumulate} parts each"
@@ -328,26 +338,28 @@ def _resume(
         training.load_state(state["training"])
         state["sessions"].append(session)
 
-    state = checkpoint.load(entry.folder, device, checkpoint.Run.of(entry, training.spec), go_on)
+    state = checkpoint.load(
+        entry.folder, device, checkpoint.CheckpointOwner.of(entry, training.spec), go_on
+    )
     seen = state and (len(state["training"]["history"]), state["training"]["step"])
-    if seen != division.team.told(lambda: seen):
+    if seen != division.team.broadcast(lambda: seen):
         raise ProcessesError(
             f"{entry.folder}: its processes see different checkpoints; does every node have the "
             "same file system?"
         )
     if state is None:
         return [session], code
-    return state["sessions"], joined(state.get("code"), code)
+    return state["sessions"], join_session_digests(state.get("code"), code)
 
 
 def _train(
     training: Training,
-    entry: Entry,
-    options: Options,
+    entry: StoreEntry,
+    options: RunOptions,
     told: dict[str, Any],
     still_mine: Callable[[], None],
     progress: RunProgress,
-    telling: Telling,
+    telling: ProgressFile,
 ) -> None:
     saved = shown = time.monotonic()
     took = 0.0  # seconds, to save
@@ -358,10 +370,10 @@ def _train(
     def save_checkpoint() -> None:
         nonlocal saved, took
         begun = time.monotonic()
-        team.told(still_mine)
+        team.broadcast(still_mine)
         state = training.state()
         if team.rank == 0:
-            of = checkpoint.Run.of(entry, training.spec)
+            of = checkpoint.CheckpointOwner.of(entry, training.spec)
             checkpoint.save(entry.folder, {"training": state, **told}, of)
             with contextlib.suppress(OSError):  # an earlier attempt's; this one is under way
                 entry.failure_path.unlink()
@@ -373,7 +385,7 @@ def _train(
         stop = options.stopping()
         # A large state in short intervals would leave little time to train.
         due = time.monotonic() - saved > max(every, SAVING_SHARE * took)
-        wish = team.most(STOP if stop else SAVE if due and team.rank == 0 else 0)
+        wish = team.all_reduce_max(STOP if stop else SAVE if due and team.rank == 0 else 0)
         if wish:
             save_checkpoint()
         if wish == STOP:
@@ -382,7 +394,7 @@ def _train(
             )
         done = training.epochs_done * training.steps_per_epoch + training.step
         loss = None
-        if on_cpu and wants_loss(shown):  # elsewhere it would wait for the device
+        if on_cpu and is_loss_due(shown):  # elsewhere it would wait for the device
             shown = time.monotonic()
             loss = (training.sums["loss/total"] / training.sums["images"]).item()
         speed = training.step * training.spec.recipe.batch_size / training.elapsed
@@ -395,5 +407,5 @@ def _train(
         progress.epoch(row)
         # Rather at an epoch's end than soon within the next one.
         due = time.monotonic() - saved + row.seconds > options.checkpoint_seconds
-        if team.most(int(due)):
+        if team.all_reduce_max(int(due)):
             save_checkpoint()

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from skd.common.errors import TeacherError
-from skd.training.file_kinds import AGAIN, SAVE_ANEW, kind_of
+from skd.training.file_kinds import DOWNLOAD_AGAIN, SAVE_ANEW, describe_file
 
 # What a state dict is found under. Of several that hold one, the first.
 WRAPPERS = (
@@ -33,8 +33,8 @@ WRAPPERS = (
     "module",
     "model_state",
 )
-DEPTH = 4  # wrappers within each other
-SHOWN = 5  # keys in a message
+MAX_WRAPPER_DEPTH = 4  # wrappers within each other
+MAX_NAMES = 5  # keys in a message
 _SAFETENSORS_HEADER = 100_000_000  # bytes, at most
 
 
@@ -128,7 +128,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def common_prefix_removed(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+def strip_common_prefix(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return weights without what wrappers put before every key, such as ``module.``.
 
     Args:
@@ -143,7 +143,7 @@ def common_prefix_removed(weights: dict[str, Tensor], own: dict[str, Tensor]) ->
     return weights
 
 
-def with_counters(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+def add_missing_counters(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return weights with the batch counters that BatchNorm had not before PyTorch 0.4.1."""
     missing = {name: own[name] for name in own if name not in weights and is_counter(name)}
     return {**weights, **missing}
@@ -154,13 +154,13 @@ def is_counter(name: str) -> bool:
     return name.rpartition(".")[2] == "num_batches_tracked"
 
 
-def precision_of(weights: dict[str, Tensor]) -> str:
+def describe_precision(weights: dict[str, Tensor]) -> str:
     """Return the precisions other than float32 of floating-point weights, in words; or nothing."""
     kinds = {str(t.dtype) for t in weights.values() if t.is_floating_point()} - {"torch.float32"}
     return " and ".join(sorted(kind.removeprefix("torch.") for kind in kinds))
 
 
-def not_finite(tensors: dict[str, Tensor]) -> str | None:
+def describe_nonfinite(tensors: dict[str, Tensor]) -> str | None:
     """Return which tensors hold NaN or infinity, and how many of their values; or none."""
     bad = {
         name: (count, tensor.numel())
@@ -170,12 +170,12 @@ def not_finite(tensors: dict[str, Tensor]) -> str | None:
     if not bad:
         return None
     said = [f"{name} ({count} of {of} values)" for name, (count, of) in bad.items()]
-    return listed(said)
+    return join_first_names(said)
 
 
-def listed(names: list[str]) -> str:
+def join_first_names(names: list[str]) -> str:
     """Return names with commas, the first five."""
-    return f"{', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''}"
+    return f"{', '.join(names[:MAX_NAMES])}{', …' if len(names) > MAX_NAMES else ''}"
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -198,12 +198,12 @@ def _reason(path: Path, error: Exception) -> str:
     """
     if isinstance(error, OSError) and error.strerror and not path.is_dir():
         return error.strerror
-    if (kind := kind_of(path)) is not None:
+    if (kind := describe_file(path)) is not None:
         return f"it is {kind}"
     said = re.search(r"GLOBAL (\S+)", str(error))
     if said is not None:
         return f"it holds an object of {said[1]}, which only its code could read; {SAVE_ANEW}"
-    return f"it is incomplete, damaged or no file of torch.save; {AGAIN}, or {SAVE_ANEW}"
+    return f"it is incomplete, damaged or no file of torch.save; {DOWNLOAD_AGAIN}, or {SAVE_ANEW}"
 
 
 def _found(data: Any, path: Path) -> dict[str, Tensor]:
@@ -212,7 +212,7 @@ def _found(data: Any, path: Path) -> dict[str, Tensor]:
     Raises:
         TeacherError: there is none, or there are two and neither is the obvious one.
     """
-    for _ in range(DEPTH):
+    for _ in range(MAX_WRAPPER_DEPTH):
         if _is_state_dict(data) or not isinstance(data, dict):
             break
         inside = [key for key in WRAPPERS if isinstance(data.get(key), dict)]
@@ -228,7 +228,7 @@ def _found(data: Any, path: Path) -> dict[str, Tensor]:
     elif not data:
         found = "an empty dict"
     else:
-        found = f"keys {listed([str(key) for key in data])}"
+        found = f"keys {join_first_names([str(key) for key in data])}"
         tensors = [isinstance(value, Tensor) for value in data.values()]
         if any(tensors):
             odd = list(data)[tensors.index(False)]

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from skd.models.network import Outputs
-from skd.training.compiling import compiled
-from skd.training.epoch_inputs import Inputs
+from skd.training.compiling import compile_network
+from skd.training.epoch_inputs import InputBatch
 
 RELEASE_EVERY = 64  # look-ups, each of which maps some MB at most
 
 
-class Teaching(Protocol):
+class FrozenTeacher(Protocol):
     """A frozen teacher, wherever its outputs come from."""
 
     def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
@@ -28,7 +28,7 @@ class Teaching(Protocol):
         """
 
 
-def finite_on(teacher: Teaching, inputs: Inputs) -> bool:
+def has_finite_outputs(teacher: FrozenTeacher, inputs: InputBatch) -> bool:
     """Whether a teacher's logits and pooled features on some views are all finite."""
     found = teacher.outputs(inputs.images, inputs.indices, inputs.numbers)
     return all(bool(values.isfinite().all()) for values in (found.logits, found.pooled))
@@ -46,7 +46,7 @@ class LiveTeacher:
     def __init__(self, network: nn.Module, compiled_for: int | None = None) -> None:
         self.network = network
         self._compiled_for = compiled_for
-        self._compiled = compiled(network) if compiled_for is not None else None
+        self._compiled = compile_network(network) if compiled_for is not None else None
 
     @torch.no_grad()
     def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
@@ -75,7 +75,7 @@ class StoredOutput:
         return self._values[indices, numbers].float()
 
 
-class TeacherViews:
+class StoredTeacher:
     """A look-up among stored outputs."""
 
     def __init__(self, **outputs: StoredOutput) -> None:

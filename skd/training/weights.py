@@ -13,32 +13,34 @@ from skd.common.errors import TeacherError
 from skd.common.files import sha256_of, write_atomically
 from skd.models import FeatureNetwork
 from skd.store.records import TeacherCard
-from skd.store.store import Entry
-from skd.training.loading import build_loaded
+from skd.store.store import StoreEntry
+from skd.training.network_loading import build_from_state_dict
 
 
 @dataclass(frozen=True)
-class LoadedTeacher:
+class TeacherNetwork:
     """A frozen teacher in evaluation mode, and its card."""
 
     network: FeatureNetwork
     card: TeacherCard
 
 
-def leave_weights(entry: Entry, network: nn.Module, logits: Tensor) -> dict[str, str]:
+def save_weights(entry: StoreEntry, network: nn.Module, logits: Tensor) -> dict[str, str]:
     """Store a network's weights and its test-set logits (M, C); return the files' SHA-256."""
-    weights = leave(entry.weights_path, network.state_dict())
-    return weights | leave(entry.logits_path, {"logits": logits.cpu().half()})
+    weights = save_tensors(entry.weights_path, network.state_dict())
+    return weights | save_tensors(entry.logits_path, {"logits": logits.cpu().half()})
 
 
-def leave(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
     """Store tensors; return the file's SHA-256 by its name."""
     plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
     write_atomically(path, save(plain))
     return {path.name: sha256_of(path)}
 
 
-def load_teacher(entry: Entry, device: torch.device, num_classes: int) -> LoadedTeacher:
+def load_teacher_network(
+    entry: StoreEntry, device: torch.device, num_classes: int
+) -> TeacherNetwork:
     """Return a teacher from the store: frozen, in evaluation mode, its weights verified.
 
     Raises:
@@ -57,5 +59,7 @@ def load_teacher(entry: Entry, device: torch.device, num_classes: int) -> Loaded
             "replaced; remove the teacher's folder, then: skd teacher"
         )
     weights = load_file(entry.weights_path)
-    network = build_loaded(card.network, num_classes, weights, what=f"the teacher {entry.id}")
-    return LoadedTeacher(network.to(device).eval().requires_grad_(False), card)
+    network = build_from_state_dict(
+        card.network, num_classes, weights, what=f"the teacher {entry.id}"
+    )
+    return TeacherNetwork(network.to(device).eval().requires_grad_(False), card)

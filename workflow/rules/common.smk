@@ -10,22 +10,26 @@ from snakemake.exceptions import WorkflowError
 
 from skd.store.stale import finished_runs, stale_lines
 from skd.common.errors import SkdError
-from skd.planning.batches import keep_batches, plan_batches, read_batches
-from skd.jobs.configuration import Configuration
+from skd.planning.batches import save_batches, plan_batches, read_batches
+from skd.jobs.workflow_config import WorkflowConfig
 from skd.jobs.rule_outputs import (
-    cells_file,
-    code_has_changed,
+    batch_file,
+    report_code_changed,
     outdated_files,
     report_file,
     teacher_file,
     views_file,
 )
-from skd.planning.packing import count
-from skd.planning.requests import batch_request, teacher_request, views_request
+from skd.planning.side_by_side import parse_side_by_side
+from skd.planning.job_resources import (
+    batch_job_resources,
+    teacher_job_resources,
+    views_job_resources,
+)
 from skd.jobs.shell_variables import remove_misleading
-from skd.planning.estimates import usual_device
-from skd.planning.survey import survey
-from skd.planning.timings import load
+from skd.planning.estimates import default_device
+from skd.planning.survey import survey_study
+from skd.planning.timings import load_timings
 from skd.study.sheet_files import find_sheet, sheet_files
 from skd.store.store import Store
 from skd.study.expansion import load_expansion
@@ -40,7 +44,7 @@ BATCHES = {}
 SURVEYS = {}
 
 try:
-    CONFIG = Configuration.read(
+    CONFIG = WorkflowConfig.read(
         config, workflow.overwrite_configfiles, workflow.config_settings.config_args or []
     )
 except SkdError as error:
@@ -64,15 +68,15 @@ def study(name):
 def estimated(name):
     if name not in SURVEYS:
         store = Store(RESULTS)
-        timings = load(store)
+        timings = load_timings(store)
         try:
-            device = usual_device(study(name), timings, CONFIG.device_model)
+            device = default_device(study(name), timings, CONFIG.device_model)
             device = CONFIG.parallel.on(device)
             CONFIG.parallel.check(study(name))
-            together = count(CONFIG.side_by_side)
+            together = parse_side_by_side(CONFIG.side_by_side)
         except SkdError as error:
             raise WorkflowError(f"config: {error}")
-        SURVEYS[name] = survey(study(name), store, timings, device, together, CONFIG.wish)
+        SURVEYS[name] = survey_study(study(name), store, timings, device, together, CONFIG.views_config)
     return SURVEYS[name]
 
 
@@ -100,7 +104,7 @@ def make_again(name, finished):
         Store(RESULTS),
         lambda: estimated(name).views.values(),
     )
-    if code_has_changed(RESULTS / name, finished):
+    if report_code_changed(RESULTS / name, finished):
         files.append(report_file(RESULTS / name))
     workflow.dag.forcefiles.update(map(str, files))
     if files:
@@ -113,7 +117,7 @@ def make_again(name, finished):
 
 
 def cells_of(name):
-    return [str(cells_file(RESULTS / name, batch)) for batch in batches(name).batches]
+    return [str(batch_file(RESULTS / name, batch)) for batch in batches(name).batches]
 
 
 def everything_of(name):
@@ -171,7 +175,7 @@ def teacher_of(wildcards):
     batch = batch_of(wildcards)
     name = study(wildcards.study).cell(batch.pair, batch.methods[0]).teacher
     cards = [] if name is None else [teacher_card(wildcards.study, name)]
-    return unless_whole(cards, cells_file(RESULTS / wildcards.study, batch))
+    return unless_whole(cards, batch_file(RESULTS / wildcards.study, batch))
 
 
 def processes_of_teacher(wildcards):
@@ -189,7 +193,7 @@ def teacher_views_of(wildcards):
     folder = RESULTS / wildcards.study
     plans = estimated(wildcards.study).views.values()
     files = [str(views_file(folder, plan)) for plan in plans if plan.cells & cells]
-    return unless_whole(files, cells_file(folder, batch))
+    return unless_whole(files, batch_file(folder, batch))
 
 
 def card_of_views(wildcards):
@@ -199,14 +203,14 @@ def card_of_views(wildcards):
 
 def views_ask(wildcards, attempt):
     found = estimated(wildcards.study)
-    return views_request(found, wildcards.teacher, attempt, CONFIG.longest_minutes)
+    return views_job_resources(found, wildcards.teacher, attempt, CONFIG.longest_minutes)
 
 
 def teacher_asks(wildcards, attempt):
     found = estimated(wildcards.study)
-    return teacher_request(found, wildcards.teacher, attempt, CONFIG.longest_minutes)
+    return teacher_job_resources(found, wildcards.teacher, attempt, CONFIG.longest_minutes)
 
 
 def batch_asks(wildcards, attempt):
     found = estimated(wildcards.study)
-    return batch_request(found, batch_of(wildcards), attempt, CONFIG.longest_minutes)
+    return batch_job_resources(found, batch_of(wildcards), attempt, CONFIG.longest_minutes)

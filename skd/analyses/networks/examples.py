@@ -10,15 +10,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from scipy.special import log_softmax, softmax
 
-from skd.analyses.sources import UnusableError
+from skd.analyses.stored_networks import UnusableError
 from skd.losses.simplifier import Simplifier, SimplifierSettings
 from skd.study.spec import SimplifierSpec
 
-SHOWN = 4
+EXAMPLE_COUNT = 4
 
 
 @dataclass(frozen=True)
-class Distributions:
+class ExampleDistributions:
     """Four test images (fewer of a smaller batch) as teacher, simplifier and student see them.
 
     Attributes:
@@ -33,7 +33,7 @@ class Distributions:
     probabilities: dict[str, np.ndarray]
 
 
-def chosen_places(logits: np.ndarray) -> np.ndarray:
+def select_examples(logits: np.ndarray) -> np.ndarray:
     """Return four places spread evenly over the entropy of softmax(logits), (E,).
 
     The lowest, those a third and two thirds up the ranks, the highest.
@@ -43,7 +43,7 @@ def chosen_places(logits: np.ndarray) -> np.ndarray:
     """
     log_probabilities = log_softmax(logits, axis=1)
     entropy = -(np.exp(log_probabilities) * log_probabilities).sum(axis=1)
-    ranks = np.linspace(0, len(entropy) - 1, min(SHOWN, len(entropy))).round().astype(int)
+    ranks = np.linspace(0, len(entropy) - 1, min(EXAMPLE_COUNT, len(entropy))).round().astype(int)
     return np.argsort(entropy, kind="stable")[ranks]
 
 
@@ -70,9 +70,9 @@ def simplified_logits(spec: SimplifierSpec, weights: bytes, logits: np.ndarray) 
     return simplifier(torch.from_numpy(logits).float()).numpy()
 
 
-def distributions(
+def example_distributions(
     spec: SimplifierSpec, weights: bytes, teacher: np.ndarray, student: np.ndarray
-) -> Distributions:
+) -> ExampleDistributions:
     """Return what a run's simplifier makes of four images of a batch.
 
     The batch is the test set's first, as large as a training batch: attention runs over the batch,
@@ -91,14 +91,14 @@ def distributions(
     simplified = simplified_logits(spec, weights, teacher).astype(np.float64)
     if not np.isfinite(simplified).all():
         raise UnusableError("its simplified logits are not finite")
-    places = chosen_places(teacher)
+    places = select_examples(teacher)
     logits = {
         "raw": teacher,
         "softened": teacher / temperature,
         "simplified": simplified / temperature,
         "student": student,
     }
-    return Distributions(
+    return ExampleDistributions(
         places=places,
         temperature=temperature,
         probabilities={

@@ -11,19 +11,19 @@ from safetensors.torch import load
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from skd.analyses.sources import UnusableError
+from skd.analyses.stored_networks import UnusableError
 from skd.common.errors import TeacherError
-from skd.data import make_views, test_pixels
+from skd.data import load_evaluation_pixels, make_views
 from skd.data.images import Images
 from skd.models import FeatureNetwork
-from skd.training.loading import build_loaded
+from skd.training.network_loading import build_from_state_dict
 
 CLASSES = 10
 IMAGES_PER_CLASS = 50
-BATCH = 100
+FEATURE_BATCH = 100
 
 
-def chosen_images(labels: np.ndarray) -> np.ndarray:
+def select_images(labels: np.ndarray) -> np.ndarray:
     """Return the places of the test images that are shown, (P,): by class, then in order.
 
     The first 50 of each of the first 10 classes, or as many as there are.
@@ -43,22 +43,24 @@ def load_network(weights: bytes, name: str, classes: int) -> FeatureNetwork:
         UnusableError: they are not this network's.
     """
     try:
-        return build_loaded(name, classes, load(weights), "its weights").eval()
+        return build_from_state_dict(name, classes, load(weights), "its weights").eval()
     except (SafetensorError, TeacherError) as error:
         raise UnusableError(str(error)) from error
 
 
 @torch.no_grad()
-def pooled(network: FeatureNetwork, images: Images, places: np.ndarray) -> np.ndarray:
+def pooled_features(network: FeatureNetwork, images: Images, indices: np.ndarray) -> np.ndarray:
     """Return the pooled features that the classifier reads of some test images, (P, D) float32."""
-    pixels = test_pixels(images, torch.from_numpy(places))
+    pixels = load_evaluation_pixels(images, torch.from_numpy(indices))
     # Only for its normalisation: the training images, which it would copy, are not asked for.
     views = make_views(replace(images, train_images=images.test_images[:1]), torch.device("cpu"))
-    found = [network.forward_features(views.normalise(p)).pooled for p in pixels.split(BATCH)]
+    found = [
+        network.forward_features(views.normalise(p)).pooled for p in pixels.split(FEATURE_BATCH)
+    ]
     return torch.cat(found).numpy()
 
 
-def embed(features: np.ndarray) -> np.ndarray:
+def tsne_embedding(features: np.ndarray) -> np.ndarray:
     """Return t-SNE of features (P, D) in the plane, (P, 2) float32: mean 0, largest coordinate 1.
 
     The scale of a t-SNE means nothing; a common one lets panels be compared. Features that are all
@@ -81,7 +83,7 @@ def embed(features: np.ndarray) -> np.ndarray:
     return (found / np.abs(found).max()).astype(np.float32)
 
 
-def tsne_of(weights: bytes, network: str, images: Images) -> np.ndarray:
+def network_tsne(weights: bytes, network: str, images: Images) -> np.ndarray:
     """Return the t-SNE of a network's pooled features of the chosen test images, (P, 2).
 
     Args:
@@ -90,7 +92,7 @@ def tsne_of(weights: bytes, network: str, images: Images) -> np.ndarray:
         images: the data set.
 
     Raises:
-        UnusableError: as `load_network` and `embed`.
+        UnusableError: as `load_network` and `tsne_embedding`.
     """
     model = load_network(weights, network, images.num_classes)
-    return embed(pooled(model, images, chosen_images(images.test_labels.numpy())))
+    return tsne_embedding(pooled_features(model, images, select_images(images.test_labels.numpy())))

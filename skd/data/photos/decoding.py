@@ -14,7 +14,7 @@ from torch import Tensor
 
 from skd.data.images import DataError
 
-JPEG = b"\xff\xd8"  # what each begins with, whatever its name
+JPEG_MAGIC = b"\xff\xd8"  # what each begins with, whatever its name
 
 
 @cache
@@ -31,7 +31,7 @@ def jpeg_decoder() -> Callable[[Tensor], Tensor] | None:
     return None
 
 
-def decode(path: Path) -> Tensor:
+def decode_photo(path: Path) -> Tensor:
     """Return a photo's pixels, (3, H, W) uint8, in RGB: grey is repeated, CMYK converted.
 
     JPEG by a decoder whose pixels are PIL's bit for bit and come sooner; everything else by PIL.
@@ -42,7 +42,7 @@ def decode(path: Path) -> Tensor:
     """
     try:
         data = np.fromfile(path, dtype=np.uint8)
-        if data[:2].tobytes() == JPEG and (fast := jpeg_decoder()):
+        if data[:2].tobytes() == JPEG_MAGIC and (fast := jpeg_decoder()):
             with contextlib.suppress(RuntimeError):  # PIL reads more kinds, or says better why not
                 return fast(torch.from_numpy(data))
         with Image.open(path) as image:

@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skd.data.images import DataError, Facts, Images
+from skd.data.images import DataError, DatasetFacts, Images
 from skd.data.photos.files import PhotoFiles
 
 # Of ImageNet's training images; every network of the field that was trained on photos expects them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NAMED = 5  # examples in a message
+MAX_EXAMPLES = 5  # examples in a message
 
 
 @dataclass(frozen=True)
-class Part:
+class PhotoSplit:
     """The training or the validation photos.
 
     Attributes:
@@ -39,7 +39,7 @@ class Part:
     classes: tuple[str, ...]
 
 
-def load_folder(folder: Path, expected: Facts, what: str, advice: str) -> Images:
+def load_folder(folder: Path, expected: DatasetFacts, what: str, advice: str) -> Images:
     """Return the photos of a folder; ``val`` has the test images.
 
     Args:
@@ -84,7 +84,7 @@ def _told(where: str, advice: str) -> Iterator[None]:
         raise DataError(f"{where} {error}. {advice}") from None
 
 
-def _part(folder: Path, name: str, size: int) -> Part:
+def _part(folder: Path, name: str, size: int) -> PhotoSplit:
     """Return one part's photos, in torchvision's order.
 
     Raises:
@@ -98,10 +98,12 @@ def _part(folder: Path, name: str, size: int) -> Part:
         raise DataError(_why_no_classes(top))
     found = []
     for label in classes:  # one at a time: a list of all takes much memory
-        names = [os.fsencode(path.removeprefix(f"{folder}{os.sep}")) for path in photos(top, label)]
+        names = [
+            os.fsencode(path.removeprefix(f"{folder}{os.sep}")) for path in photo_paths(top, label)
+        ]
         found.append(np.array(names, dtype=bytes))
     counts = torch.tensor([len(names) for names in found])
-    return Part(
+    return PhotoSplit(
         files=PhotoFiles(folder, np.concatenate(found), size),
         labels=torch.arange(len(classes)).repeat_interleave(counts),
         classes=tuple(classes),
@@ -113,7 +115,7 @@ def class_folders(top: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(top) if entry.is_dir() and not _hidden(entry))
 
 
-def photos(top: Path, label: str) -> list[str]:
+def photo_paths(top: Path, label: str) -> list[str]:
     """Return the paths of a class folder's photos, in torchvision's order; hidden ones are none."""
     from torchvision.datasets import folder as image_folder  # seconds to import
 
@@ -144,10 +146,10 @@ def _why_no_classes(top: Path) -> str:
             f"has no class folders but {_several(len(photos), 'photo')} such as {photos[0]}: "
             "sort them into a folder a class, named as those of train"
         )
-    return f"has no class folders; found: {', '.join(names[:NAMED]) or 'nothing'}"
+    return f"has no class folders; found: {', '.join(names[:MAX_EXAMPLES]) or 'nothing'}"
 
 
-def _check_classes(part: Part, top: Path, expected: int, other: tuple[str, ...]) -> None:
+def _check_classes(part: PhotoSplit, top: Path, expected: int, other: tuple[str, ...]) -> None:
     """Refuse another number of classes, and classes without a photo.
 
     Args:
@@ -191,7 +193,7 @@ def _lacks(name: str, wanted: tuple[str, ...], there: tuple[str, ...]) -> Iterat
         yield f"{name} lacks {_some(missing)}"
 
 
-def _check_counts(part: Part, name: str, expected: int) -> None:
+def _check_counts(part: PhotoSplit, name: str, expected: int) -> None:
     """Refuse another number of photos.
 
     Raises:
@@ -234,8 +236,8 @@ def _extensions() -> tuple[str, ...]:
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{', '.join(names[:NAMED])}{more}"
+    more = f" and {len(names) - MAX_EXAMPLES} more" if len(names) > MAX_EXAMPLES else ""
+    return f"{', '.join(names[:MAX_EXAMPLES])}{more}"
 
 
 def _several(count: int, what: str) -> str:

@@ -18,17 +18,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from skd.data.images import DataError
-from skd.data.photos.decoding import decode
+from skd.data.photos.decoding import decode_photo
 from skd.data.photos.files import PhotoFiles
 from skd.data.photos.random_resized_crop import evaluation_view, training_view
 
 # A batch: places among the files, and the views' numbers; none: as an evaluation sees them.
-Task = tuple[np.ndarray, np.ndarray | None]
-AHEAD = 2  # batches that each process decodes ahead
-GRACE_SECONDS = 330.0  # after SIGTERM: longer than a training has to save (skd.jobs.launch)
+BatchTask = tuple[np.ndarray, np.ndarray | None]
+PREFETCH_BATCHES = 2  # batches that each process decodes ahead
+GRACE_SECONDS = 330.0  # after SIGTERM: longer than a training has to save (skd.jobs.torchrun)
 
 
-class Damaged:
+class DamagedPhoto:
     """A photo could not be read: what a loader process answers in place of a batch."""
 
     def __init__(self, message: str) -> None:
@@ -44,27 +44,27 @@ class BatchDecoder(Dataset):
         width = files.paths.itemsize
         self._paths = torch.from_numpy(files.paths.view(np.uint8).reshape(-1, width).copy())
 
-    def __getitem__(self, task: Task) -> Tensor | Damaged:
+    def __getitem__(self, task: BatchTask) -> Tensor | DamagedPhoto:
         """Return a batch's pixels, (B, size, size, 3) uint8."""
         places, numbers = task
         batch = torch.empty(len(places), self._size, self._size, 3, dtype=torch.uint8)
         try:
             for row, place in enumerate(places):
-                photo = decode(self._path(place))
+                photo = decode_photo(self._path(place))
                 if numbers is None:
                     view = evaluation_view(photo, self._size)
                 else:
                     view = training_view(photo, int(numbers[row]), self._size)
                 batch[row] = view.permute(1, 2, 0)
         except DataError as error:
-            return Damaged(str(error))
+            return DamagedPhoto(str(error))
         return batch
 
     def _path(self, place: int) -> Path:
         return self._root / os.fsdecode(self._paths[place].numpy().tobytes().rstrip(b"\0"))
 
 
-class Loader:
+class PhotoLoader:
     """Decodes batches of photos in processes of its own, which start at the first `run`.
 
     Args:
@@ -82,26 +82,26 @@ class Loader:
             collate_fn=_as_it_is,
             num_workers=workers,
             persistent_workers=workers > 0,
-            prefetch_factor=AHEAD if workers else None,
+            prefetch_factor=PREFETCH_BATCHES if workers else None,
             # Not forked: this process may have threads, and a GPU.
             multiprocessing_context="spawn" if workers else None,
             worker_init_fn=_begin_worker,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # of the processes' seeds, which are not used
         )
-        self._batches: Iterator[Tensor | Damaged] | None = None
-        self._current: Run | None = None
+        self._batches: Iterator[Tensor | DamagedPhoto] | None = None
+        self._current: BatchStream | None = None
 
-    def run(self, tasks: Sequence[Task]) -> Run:
+    def run(self, tasks: Sequence[BatchTask]) -> BatchStream:
         """Begin to decode batches, and return them as they are asked for.
 
         The last one begun is decoded ahead; an earlier one that is asked goes on where it was.
         """
-        begun = Run(self, tasks)
+        begun = BatchStream(self, tasks)
         self._begin(begun)
         return begun
 
-    def decode(self, task: Task) -> Tensor:
+    def decode(self, task: BatchTask) -> Tensor:
         """Return a batch's pixels, decoded in this process, (B, size, size, 3) uint8.
 
         Raises:
@@ -109,7 +109,7 @@ class Loader:
         """
         return _sound(self._decoder[task])
 
-    def following(self, run: Run) -> Tensor:
+    def next_batch(self, run: BatchStream) -> Tensor:
         """Return the next batch of a run, which has one.
 
         Raises:
@@ -124,7 +124,7 @@ class Loader:
         """End the processes; nothing can be run afterwards."""
         self._batches = self._current = self._loader = None
 
-    def _begin(self, run: Run) -> None:
+    def _begin(self, run: BatchStream) -> None:
         if self._loader is None:
             raise ValueError("the loader is closed")
         self._tasks[:] = run.tasks[run.done :]
@@ -135,10 +135,10 @@ class Loader:
             atexit.register(_close, weakref.ref(self))
 
 
-class Run(Iterator[Tensor]):
+class BatchStream(Iterator[Tensor]):
     """Batches in order, (B, size, size, 3) uint8 in the CPU's memory."""
 
-    def __init__(self, loader: Loader, tasks: Sequence[Task]) -> None:
+    def __init__(self, loader: PhotoLoader, tasks: Sequence[BatchTask]) -> None:
         self.tasks, self.done = tasks, 0
         self._loader = loader
 
@@ -148,7 +148,7 @@ class Run(Iterator[Tensor]):
     def __next__(self) -> Tensor:
         if self.done == len(self.tasks):
             raise StopIteration
-        made = self._loader.following(self)
+        made = self._loader.next_batch(self)
         self.done += 1
         return made
 
@@ -167,13 +167,13 @@ def _telling_of_deaths() -> Iterator[None]:
         ) from error
 
 
-def _sound(made: Tensor | Damaged) -> Tensor:
-    if isinstance(made, Damaged):
+def _sound(made: Tensor | DamagedPhoto) -> Tensor:
+    if isinstance(made, DamagedPhoto):
         raise DataError(made.message)
     return made
 
 
-def _as_it_is(batch: Tensor | Damaged) -> Tensor | Damaged:
+def _as_it_is(batch: Tensor | DamagedPhoto) -> Tensor | DamagedPhoto:
     return batch
 
 
@@ -189,7 +189,7 @@ def _begin_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, leave)
 
 
-def _close(loader: weakref.ref[Loader]) -> None:
+def _close(loader: weakref.ref[PhotoLoader]) -> None:
     """End the processes of a loader that is still there."""
     if (there := loader()) is not None:
         there.close()

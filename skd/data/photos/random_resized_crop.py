@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from skd.randomness import words
+from skd.randomness import random_words
 
 SCALE = (0.08, 1.0)  # of the photo's area
 RATIO = (3 / 4, 4 / 3)  # of width to height
@@ -38,12 +38,14 @@ class Crop:
     mirrored: bool
 
 
-def epoch_numbers(seed: int, epoch: int, count: int) -> Tensor:
+def draw_photo_view_numbers(seed: int, epoch: int, count: int) -> Tensor:
     """Return the numbers of all photos' views for an epoch, (count,) int64: 63 random bits each."""
-    return torch.from_numpy((words(seed, "views", epoch, count) >> np.uint64(1)).astype(np.int64))
+    return torch.from_numpy(
+        (random_words(seed, "views", epoch, count) >> np.uint64(1)).astype(np.int64)
+    )
 
 
-def uniforms(number: int) -> list[float]:
+def draw_uniforms(number: int) -> list[float]:
     """Return what a view is drawn from: numbers of 53 bits in [0, 1)."""
     drawn = np.random.Philox(key=number).random_raw(_WORDS)
     return ((drawn >> np.uint64(11)) * 2.0**-53).tolist()
@@ -54,7 +56,7 @@ def draw_crop(number: int, height: int, width: int) -> Crop:
 
     What one try draws does not depend on how many there were before, nor the flip on the tries.
     """
-    side, row, column, *shapes = uniforms(number)
+    side, row, column, *shapes = draw_uniforms(number)
     mirrored = side < 0.5
     for area, ratio in zip(shapes[::2], shapes[1::2], strict=True):
         shown = _between(*SCALE, area) * height * width

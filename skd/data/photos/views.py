@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from skd.data.images import CHANNELS, Images
-from skd.data.photos.loader import Loader, Run
-from skd.data.photos.random_resized_crop import epoch_numbers
-from skd.data.views import normalised
+from skd.data.photos.loader import BatchStream, PhotoLoader
+from skd.data.photos.random_resized_crop import draw_photo_view_numbers
+from skd.data.views import normalise_pixels
 
 # Images a forward pass, and of one loader process at a time.
 TEST_BATCH = {"cpu": 50, "cuda": 128}
@@ -38,9 +38,9 @@ class PhotoViews:
         # Of a row of pixels, channels last: by channel alone a CPU would take three times as long.
         self._mean = torch.tensor(images.mean, device=device).repeat(self.size)
         self._std = torch.tensor(images.std, device=device).repeat(self.size)
-        self._loader = Loader(images.train_images, device, workers)
+        self._loader = PhotoLoader(images.train_images, device, workers)
         self._coming: list[tuple[Tensor, Tensor]] = []
-        self._run: Run | None = None
+        self._run: BatchStream | None = None
         self._pixels = torch.empty(0, self.size, self.size, 3, dtype=torch.uint8, device=device)
         self._ready = 0  # rows of the pixels that are a batch
 
@@ -50,7 +50,7 @@ class PhotoViews:
 
     def draw(self, seed: int, epoch: int) -> Tensor:
         """Return the numbers of an epoch's views, (N,) int64, on the device."""
-        return epoch_numbers(seed, epoch, len(self.labels)).to(self._device)
+        return draw_photo_view_numbers(seed, epoch, len(self.labels)).to(self._device)
 
     def begin(self, batches: Iterable[tuple[Tensor, Tensor]], largest: int = 0) -> None:
         """Say which batches come next, in order; the loader processes begin to decode.
@@ -113,7 +113,7 @@ class PhotoViews:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
-        rows = normalised(pixels.permute(0, 2, 3, 1).flatten(2), self._mean, self._std)
+        rows = normalise_pixels(pixels.permute(0, 2, 3, 1).flatten(2), self._mean, self._std)
         return rows.unflatten(2, (self.size, CHANNELS)).permute(0, 3, 1, 2)
 
     def close(self) -> None:
@@ -141,9 +141,9 @@ class TestPhotos:
         for made in self._loader().run([(part.numpy(), None) for part in places if len(part)]):
             yield made.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
 
-    def _loader(self) -> Loader:
+    def _loader(self) -> PhotoLoader:
         if not hasattr(self._own, "loader"):
-            self._own.loader = Loader(self._files, self._device, self._workers)
+            self._own.loader = PhotoLoader(self._files, self._device, self._workers)
         return self._own.loader
 
     def close(self) -> None:

@@ -1,0 +1,81 @@
+"""Writes a study's report: ``results/<study>/report/``, a page that needs nothing beside it.
+
+Beside it lie the same tables as Markdown and LaTeX, the figures as SVG and PDF, and all data as CSV
+and Parquet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from report.figures.gallery import Gallery, make_gallery
+from report.findings import Findings, read_findings
+from report.output.export import data_files
+from report.output.page import render_page
+from report.statistics.verdicts import DEFAULT_MARGIN
+from report.tables import latex
+from report.tables.markdown import escape_markdown, table_markdown
+from skd.common.files import write_atomically
+from skd.study.expansion import Expansion
+
+FOLDERS = ("data", "figures", "tables")
+PAGE = "index.html"
+
+
+def report_folder(results: Path, study: str) -> Path:
+    """Return where a study's report is written."""
+    return results / study / "report"
+
+
+def write_report(
+    expansion: Expansion, results: Path, margin: float = DEFAULT_MARGIN, output: Path | None = None
+) -> Path:
+    """Write the report of whatever the store holds now; return the page's path.
+
+    Args:
+        expansion: the study.
+        results: where its runs are.
+        margin: of equivalence, in points.
+        output: the report's folder (default: ``results/<study>/report``, from which the files of
+            an earlier report are removed; nothing is removed from another folder).
+
+    Raises:
+        PublishedError: a file of published values cannot be read.
+    """
+    findings = read_findings(expansion, results, margin)
+    gallery = make_gallery(
+        expansion, findings.frames, findings.pairs, findings.analyses, findings.ranking, margin
+    )
+    folder = output or report_folder(results, expansion.study)
+    written = set()
+    for name, content in _files(findings, gallery):
+        write_atomically(folder / name, content)
+        written.add(folder / name)
+    if output is None:
+        for path in (path for name in FOLDERS for path in (folder / name).glob("*")):
+            if path.is_file() and path not in written:  # of an earlier report, which had it
+                path.unlink()
+    return folder / PAGE
+
+
+def _files(findings: Findings, gallery: Gallery) -> Iterator[tuple[str, bytes]]:
+    tables, title = list(findings.tables.values()), findings.expansion.title
+    for table in tables:
+        yield f"tables/{table.key}.md", table_markdown(table).encode()
+        yield f"tables/{table.key}.tex", latex.table_latex(table).encode()
+    for drawing in gallery.drawings:
+        yield f"figures/{drawing.name}.svg", drawing.svg.encode()
+        yield f"figures/{drawing.name}.pdf", drawing.pdf
+    for name, content in data_files(findings).items():
+        yield f"data/{name}", content
+    yield "results.md", report_markdown(findings).encode()
+    yield "results.tex", latex.latex_document(title, findings.headline, tables).encode()
+    yield PAGE, render_page(findings, gallery).encode()
+
+
+def report_markdown(findings: Findings) -> str:
+    """Return title, answer and all tables as one Markdown page."""
+    parts = [f"# {escape_markdown(findings.expansion.title)}\n"]
+    parts += [f"{escape_markdown(paragraph)}\n" for paragraph in findings.headline]
+    return "\n".join([*parts, *map(table_markdown, findings.tables.values())])

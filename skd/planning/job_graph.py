@@ -1,0 +1,106 @@
+"""A study's graph as jobs: teachers, batches of cells, the report. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from skd.planning.estimates import Estimate
+from skd.planning.slowdown import slowdown
+from skd.study.expansion import Cell, Expansion
+
+STARTUP_SECONDS = 60.0  # of a job: waiting for its node, environment, imports, data
+REPORT_JOB = "report"
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One job of a cluster.
+
+    Attributes:
+        name: unique among a study's jobs.
+        seconds: on its device, start-up included. The report needs no device and takes none.
+        needs: names of jobs that come first.
+        parts: what it makes: a teacher's name, or keys of cells.
+    """
+
+    name: str
+    seconds: float
+    needs: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+
+
+def shared_seconds(estimate: Estimate, runs: int, side_by_side: int = 1) -> float:
+    """Return the seconds of like runs of which up to `side_by_side` share a device at a time."""
+    if side_by_side < 1:
+        raise ValueError(f"side by side: at least 1 run, not {side_by_side}")
+    rounds, rest = divmod(runs, side_by_side)
+    together = [(side_by_side, rounds), (rest, 1 if rest else 0)]
+    return estimate.seconds * sum(
+        times * slowdown(count, estimate.utilisation) for count, times in together
+    )
+
+
+def study_jobs(
+    expansion: Expansion,
+    teacher_seconds: Mapping[str, float],
+    cell_seconds: Mapping[str, float],
+    batch_of: Mapping[str, str],
+    views: Mapping[str, tuple[float, frozenset[str]]] | None = None,
+) -> tuple[PlannedJob, ...]:
+    """Return the jobs of what is left of a study, in an order in which each comes after its needs.
+
+    Args:
+        expansion: the study.
+        teacher_seconds: of each teacher that is not at hand, by its name.
+        cell_seconds: of each cell with runs left, by its key.
+        batch_of: the job of each of these cells.
+        views: seconds of the teacher views to be stored, and the cells that wait for them, by the
+            teacher's name.
+    """
+    views = views or {}
+    jobs = [
+        PlannedJob(
+            _teacher_job(node.name), STARTUP_SECONDS + teacher_seconds[node.name], (), (node.name,)
+        )
+        for node in expansion.teachers
+        if node.name in teacher_seconds
+    ]
+    for name, (seconds, _) in views.items():
+        needs = (_teacher_job(name),) if name in teacher_seconds else ()
+        jobs.append(PlannedJob(_views_job(name), STARTUP_SECONDS + seconds, needs))
+    batched: dict[str, list[Cell]] = {}
+    for cell in expansion.cells:
+        if cell.key in cell_seconds:
+            batched.setdefault(batch_of[cell.key], []).append(cell)
+    for name, cells in batched.items():
+        seconds = STARTUP_SECONDS + sum(cell_seconds[cell.key] for cell in cells)
+        jobs.append(PlannedJob(name, seconds, _needs(cells, teacher_seconds, views), _keys(cells)))
+    return (*jobs, PlannedJob(REPORT_JOB, 0.0, tuple(job.name for job in jobs)))
+
+
+def _teacher_job(name: str) -> str:
+    return f"teacher {name}"  # the space keeps it apart from any batch's path
+
+
+def _views_job(name: str) -> str:
+    return f"views of {name}"
+
+
+def _needs(
+    cells: Iterable[Cell],
+    teachers: Mapping[str, float],
+    views: Mapping[str, tuple[float, frozenset[str]]],
+) -> tuple[str, ...]:
+    needed: dict[str, None] = {}
+    for cell in cells:
+        name = cell.teacher
+        if name in views and cell.key in views[name][1]:
+            needed[_views_job(name)] = None  # which has waited for the teacher
+        elif name in teachers:
+            needed[_teacher_job(name)] = None
+    return tuple(needed)
+
+
+def _keys(cells: Iterable[Cell]) -> tuple[str, ...]:
+    return tuple(cell.key for cell in cells)

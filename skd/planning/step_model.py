@@ -1,0 +1,95 @@
+"""The model of one step and one evaluation: seconds and memory. Imports no torch.
+
+In words: docs/planning.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from skd.planning.devices import PlannedDevice
+from skd.planning.slowdown import slowdown
+from skd.study.expansion import ImageInfo, NetworkProfile, ObjectiveProfile
+
+FORWARD_AND_BACKWARD = 3  # the backward pass costs about two forward ones
+STEP_LAUNCHES = 50  # optimiser, losses, views and metrics of one step
+# Of an objective with much work of its own, as CRD's memory banks and ReviewKD's fusion blocks.
+OBJECTIVE_LAUNCHES = 100
+OBJECTIVE_WORK = 1e6  # multiply-adds an image from which it has
+EVALUATION_BATCH = 1000  # as on a GPU in skd.training.evaluation
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class StepNetworks:
+    """What a step has to compute with."""
+
+    student: NetworkProfile
+    teacher: NetworkProfile | None = None
+    extra: ObjectiveProfile = field(default_factory=ObjectiveProfile)
+
+
+def step_seconds(
+    networks: StepNetworks, batch_size: int, device: PlannedDevice, lanes: int = 1
+) -> float:
+    """Return the model's seconds of one training step, unscaled.
+
+    The longer of what the device needs to compute and what it needs to launch.
+
+    Args:
+        networks: of the run.
+        batch_size: images a step.
+        device: what it runs on.
+        lanes: like runs that share the device. The seconds are the device's, for one step of one
+            of them.
+    """
+    alone = _seconds(networks, batch_size, device, device.model.launch_seconds)
+    return alone * slowdown(lanes, utilisation(networks, batch_size, device)) / lanes
+
+
+def utilisation(networks: StepNetworks, batch_size: int, device: PlannedDevice) -> float:
+    """Return the model's share of the device's time that one run alone uses, in (0, 1]."""
+    full = _seconds(networks, batch_size, device, device.model.lane_launch_seconds)
+    return full / _seconds(networks, batch_size, device, device.model.launch_seconds)
+
+
+def evaluation_seconds(network: NetworkProfile, images: ImageInfo, device: PlannedDevice) -> float:
+    """Return the model's seconds of one evaluation on the test images, unscaled."""
+    batches = math.ceil(images.test_images / EVALUATION_BATCH)
+    launching = batches * network.layers * device.model.launch_seconds
+    return max(images.test_images * network.multiply_adds / device.rate, launching)
+
+
+def training_bytes(networks: StepNetworks, batch_size: int, images: ImageInfo) -> int:
+    """Return the bytes of a training's images, weights, momenta, gradients and activations."""
+    student, teacher, extra = networks.student, networks.teacher, networks.extra
+    trained = student.parameters + extra.parameters
+    weights = 3 * trained + (teacher.parameters if teacher else 0)
+    buffers = extra.bytes - FLOAT_BYTES * extra.parameters
+    activations = 2 * student.activations + (teacher.activations // 2 if teacher else 0)
+    return dataset_bytes(images) + FLOAT_BYTES * (weights + batch_size * activations) + buffers
+
+
+def _seconds(
+    networks: StepNetworks, batch_size: int, device: PlannedDevice, launch: float
+) -> float:
+    """Return the device's seconds of one step in which a launch takes so long."""
+    student, teacher, extra = networks.student, networks.teacher, networks.extra
+    launches = FORWARD_AND_BACKWARD * student.layers + (teacher.layers if teacher else 0)
+    launches += STEP_LAUNCHES + (OBJECTIVE_LAUNCHES if extra.multiply_adds > OBJECTIVE_WORK else 0)
+    return max(_step_work(networks, batch_size) / device.rate, launches * launch)
+
+
+def _step_work(networks: StepNetworks, batch_size: int) -> int:
+    """Return the multiply-adds of one step."""
+    trained = networks.student.multiply_adds + networks.extra.multiply_adds
+    taught = networks.teacher.multiply_adds if networks.teacher else 0
+    return batch_size * (FORWARD_AND_BACKWARD * trained + taught)
+
+
+def dataset_bytes(images: ImageInfo) -> int:
+    """Return the bytes of the data set as uint8; photos stay in their files."""
+    if images.photos:
+        return 0
+    return (images.train_images + images.test_images) * images.channels * images.size**2
