@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from skd.cli import main
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.builders.paths import ROOT
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

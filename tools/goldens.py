@@ -10,12 +10,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = re.compile(r"(?<=<style>).*?(?=</style>)|(?<=<script>).*?(?=</script>)", re.DOTALL)
 GOLDENS = ROOT / "tests" / "golden"
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-
-from reported import filled  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 from report.output.write import write_report  # noqa: E402
 from skd.cli.error_lines import run_command  # noqa: E402
+from tests.builders.reported_study import filled  # noqa: E402
 from tools.readme import without_drawings  # noqa: E402
 
 

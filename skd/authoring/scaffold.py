@@ -20,7 +20,7 @@ class BaselineNameError(SkdError, ValueError):
 
 
 def write_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
-    """Write ``baselines/NAME.py`` and ``tests/test_NAME.py``; return their paths.
+    """Write ``baselines/NAME.py`` and ``tests/baselines/test_NAME.py``; return their paths.
 
     Args:
         name: of the file, and of the method in sheets.
@@ -42,7 +42,7 @@ def write_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]
         raise BaselineNameError(f"there is a method '{name}' already; choose another name")
     paths = {
         "baseline.py.txt": root / "baselines" / f"{name}.py",
-        "test_baseline.py.txt": root / "tests" / f"test_{name}.py",
+        "test_baseline.py.txt": root / "tests" / "baselines" / f"test_{name}.py",
     }
     for path in paths.values():
         if path.exists():

@@ -20,7 +20,7 @@ def new_baseline(
     for path in write(name, [*method_names(), CROSS_ENTROPY, SIMPLIFIER]):
         print(path)
     print(f"'{name}' is a method in any study sheet now, and in sums: skd+{name}")
-    print(f"Then: skd check-baseline {name}, and pytest tests/test_{name}.py")
+    print(f"Then: skd check-baseline {name}, and pytest tests/baselines/test_{name}.py")
 
 
 def check_baseline(

@@ -55,7 +55,7 @@ class DeviceModel:
 H200_CONDITIONS = (
     "one H200, PyTorch 2.11, CUDA 13, CIFAR-100, batch 64, TF32, deterministic, compiled, recorded"
 )
-# The H200's and the CPU's are fitted: tests/test_planning_lanes.py and test_planning_model.py have
+# The H200's and the CPU's are fitted: tests/planning/test_slowdown.py and test_estimates.py have
 # the measurements and the factors. The H100 is the same chip with slower memory; the other GPUs'
 # are earlier guesses, times what the H200's guesses were off by, and a launch in lanes takes three
 # eighths of one alone, as on the H200.

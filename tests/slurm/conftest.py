@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from skd.study.expansion import Expansion, load_expansion
-from slurm.cluster import Cluster, obstacle
+from tests.builders.paths import ROOT
+from tests.slurm.cluster import Cluster, obstacle
 
-ROOT = Path(__file__).resolve().parents[2]
 PROFILE = ROOT / "workflow" / "profiles" / "slurm"
 POLL_SECONDS = 0.5
 

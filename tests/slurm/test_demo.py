@@ -7,10 +7,10 @@ import threading
 from collections.abc import Callable
 
 import pytest
-import tiny
 
-from slurm.cluster import Cluster
-from slurm.conftest import Study, numbers
+from tests.builders import tiny
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import Study, numbers
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 
-from slurm.cluster import Cluster
-from slurm.conftest import Study, numbers, wait_until
+from tests.builders import tiny
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import Study, numbers, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 

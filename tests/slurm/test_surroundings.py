@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 
-from slurm.cluster import Cluster
-from slurm.conftest import Study, wait_until
+from tests.builders import tiny
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import Study, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 

@@ -1,0 +1,259 @@
+"""Photos' views as a training takes them: ahead or at once, in one process or several, alike."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.transforms import functional as vision
+
+from skd.data import make_test_images, make_views
+from skd.data.images import DataError, Images
+from skd.data.photos.decoding import decode_photo
+from skd.data.photos.random_resized_crop import evaluation_view, training_view
+from skd.data.photos.views import PhotoViews, TestPhotos
+from skd.data.views import PixelViews, TestPixels, epoch_order
+from tests.builders.photos import SIZE, dataset, load_photos, make_folder
+
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    root = tmp_path_factory.mktemp("photos")
+    make_folder(root / "few")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SKD_DATA", str(root))
+        return load_photos(dataset("few"))
+
+
+@pytest.fixture(scope="module")
+def views(images: Images) -> PhotoViews:
+    return make_views(images, CPU)
+
+
+@pytest.fixture(scope="module")
+def helped(images: Images) -> Iterator[PhotoViews]:
+    """Two loader processes: they take seconds to start, so that tests share them."""
+    made = make_views(images, CPU, workers=2)
+    yield made
+    made.close()
+
+
+def told(views: PhotoViews, size: int = 5, epoch: int = 1) -> list[tuple[Tensor, Tensor]]:
+    order, numbers = epoch_order(0, epoch, 12), views.draw(0, epoch)
+    return [(part, numbers[part]) for part in order.split(size)]
+
+
+def all_of(views: PhotoViews, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
+    views.begin(iter(batches))
+    found = []
+    for indices, numbers in batches:
+        views.next()
+        found.append(views.batch(indices, numbers))
+    return torch.cat(found)
+
+
+def test_batches_are_the_laws_views_normalised_as_torchvision_does(images, views):
+    batches = told(views)
+    made = all_of(views, batches)
+    assert made.shape == (12, 3, SIZE, SIZE)
+    assert made.dtype == torch.float32
+    assert made.is_contiguous(memory_format=torch.channels_last)
+    indices, numbers = map(torch.cat, zip(*batches, strict=True))
+    for row, index, number in zip(made, indices.tolist(), numbers.tolist(), strict=True):
+        view = training_view(decode_photo(images.train_images.path(index)), number, SIZE)
+        scaled = view.float() / 255
+        assert torch.equal(row, vision.normalize(scaled, images.mean, images.std))
+
+
+def test_a_view_depends_neither_on_the_batch_nor_on_what_came_before(views):
+    whole = all_of(views, told(views))
+    assert torch.equal(all_of(views, told(views, size=1)), whole)
+    assert torch.equal(all_of(views, told(views)[1:]), whole[5:])  # as resumed within an epoch
+    assert not torch.equal(all_of(views, told(views, epoch=2)), whole)
+
+
+def test_the_face_is_that_of_other_data_sets(images, views):
+    assert views.count == 0
+    assert views.size == SIZE
+    assert torch.equal(views.labels, images.train_labels)
+    numbers = views.draw(3, 4)
+    assert numbers.shape == (12,)
+    assert numbers.dtype == torch.int64
+    other = views.for_one()
+    assert isinstance(other, PhotoViews)
+    assert other is not views
+    first = torch.arange(2)
+    views.begin(told(views))
+    views.next()
+    # What one training has made ready does not touch the other's.
+    assert other.batch(first, numbers[:2]).shape == (2, 3, SIZE, SIZE)
+
+
+def test_without_a_next_batches_are_decoded_at_once(views):
+    indices, numbers = told(views)[0]
+    views.begin([])
+    at_once = views.batch(indices, numbers)
+    assert torch.equal(at_once, all_of(views, told(views)[:1]))
+    views.begin(told(views))
+    assert torch.equal(views.batch(indices, numbers), at_once)
+
+
+def test_a_ready_batch_keeps_its_place_and_may_be_taken_in_rows(views):
+    first, second = told(views)[:2]
+    views.begin([first, second])
+    views.next()
+    place = views._pixels.data_ptr()
+    whole = views.batch(*first)
+    assert torch.equal(views.batch(first[0][:3], first[1][:3]), whole[:3])
+    views.next()
+    assert views._pixels.data_ptr() == place
+    views.begin([first])
+    views.next()
+    assert views._pixels.data_ptr() == place
+    assert torch.equal(views.batch(*first), whole)
+
+
+def test_pixels_keep_their_place_where_a_small_batch_comes_first(images: Images):
+    """A step that was recorded on an epoch's last batch reads them there ever after."""
+    views = make_views(images, CPU)
+    small, whole = told(views)[-1], told(views)[0]
+    views.begin([tuple(part[:1] for part in small)], largest=len(whole[0]))
+    place = views._pixels.data_ptr()
+    views.begin([whole], largest=len(whole[0]))
+    assert views._pixels.data_ptr() == place
+
+
+def test_other_images_than_the_ready_ones_are_refused(views):
+    first, second = told(views)[:2]
+    views.begin([first, second])
+    views.next()
+    with pytest.raises(ValueError, match="not the ones"):
+        views.batch(*second)
+    views.next()
+    with pytest.raises(ValueError, match="begin"):
+        views.next()
+
+
+def test_processes_give_the_same_bits_in_the_same_order(views, helped):
+    for epoch in (1, 2):
+        expected = all_of(views, told(views, size=2, epoch=epoch))
+        assert torch.equal(all_of(helped, told(views, size=2, epoch=epoch)), expected)
+    assert torch.equal(all_of(helped, told(views, size=2)[3:]), all_of(views, told(views)[1:])[1:])
+
+
+def test_processes_forget_what_was_told_before(views, helped):
+    helped.begin(told(views, size=1, epoch=3))
+    helped.next()
+    assert torch.equal(all_of(helped, told(views)), all_of(views, told(views)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_photo_is_named(images, views, helped, workers):
+    path = images.train_images.path(7)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    try:
+        with pytest.raises(DataError) as caught:
+            all_of(helped if workers else views, told(views))
+    finally:
+        path.write_bytes(whole)
+    assert str(path) in str(caught.value)
+    assert "truncated" in str(caught.value).lower()
+    assert "Traceback" not in str(caught.value)
+    assert torch.equal(all_of(helped, told(views)), all_of(views, told(views)))  # it goes on
+
+
+def test_the_global_generators_are_left_alone(views, helped):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    all_of(views, told(views))
+    all_of(helped, told(views))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_dead_process_is_told(views):
+    # As torch tells it: a real one would disturb the other tests, at whatever place it is noticed.
+    def die() -> Iterator[Tensor]:
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.\nMore of it")
+        yield
+
+    views.begin(told(views))
+    views._loader._batches = die()
+    with pytest.raises(DataError, match=r"died \(DataLoader .* Killed\.\); .* fewer workers"):
+        views.next()
+
+
+def test_closing_ends_the_processes(views, helped):
+    # The last of the tests with processes. One that is asked to end meanwhile waits for it.
+    processes = list(helped._loader._batches._workers)
+    helped.begin(told(views, size=1))
+    os.kill(processes[0].pid, signal.SIGTERM)
+    os.kill(processes[1].pid, signal.SIGINT)
+    assert torch.equal(all_of(helped, told(views, size=1)), all_of(views, told(views)))
+    assert all(process.is_alive() for process in processes)
+    helped.close()
+    for process in processes:
+        process.join(timeout=60)
+        assert not process.is_alive()
+    with pytest.raises(ValueError, match="closed"):
+        helped.begin(told(views))
+
+
+# Test images.
+
+
+def test_test_photos_come_in_order_as_an_evaluation_sees_them(images, monkeypatch):
+    monkeypatch.setattr("skd.data.photos.views.TEST_BATCH", {"cpu": 4})
+    tests = make_test_images(images, CPU)
+    assert isinstance(tests, TestPhotos)
+    assert not tests.on_device
+    batches = list(tests.batches(0, 6))
+    assert [len(batch) for batch in batches] == [4, 2]
+    for place, made in enumerate(torch.cat(batches)):
+        photo = decode_photo(images.test_images.path(place))
+        assert torch.equal(made, evaluation_view(photo, SIZE))
+    assert torch.equal(torch.cat(list(tests.batches(1, 6))), torch.cat(batches)[1:])
+    assert list(tests.batches(3, 3)) == []
+    # Two that go on side by side do not disturb each other.
+    for one, other in zip(tests.batches(0, 6), tests.batches(0, 6), strict=True):
+        assert torch.equal(one, other)
+    tests.close()
+
+
+def test_a_damaged_test_photo_is_named(images):
+    path = images.test_images.path(5)
+    whole = path.read_bytes()
+    path.write_bytes(b"")
+    try:
+        with pytest.raises(DataError, match=f"{path.name} .*it is empty"):
+            list(make_test_images(images, CPU).batches(0, 6))
+    finally:
+        path.write_bytes(whole)
+
+
+def test_images_in_memory_have_the_same_face():
+    pixels = torch.randint(0, 256, (250, 3, 8, 8), dtype=torch.uint8)
+    labels = torch.zeros(250, dtype=torch.int64)
+    images = Images(pixels, labels, pixels, labels, ("a",), (0.5,) * 3, (0.5,) * 3)
+    views, tests = make_views(images, CPU), make_test_images(images, CPU)
+    assert isinstance(views, PixelViews)
+    assert isinstance(tests, TestPixels)
+    assert tests.on_device
+    assert [len(batch) for batch in tests.batches(0, 250)] == [100, 100, 50]
+    assert torch.equal(torch.cat(list(tests.batches(30, 170))), pixels[30:170])
+    assert list(tests.batches(9, 9)) == []
+    indices, numbers = torch.arange(3), views.draw(0, 1)[:3]
+    before = views.batch(indices, numbers)
+    views.begin([(indices, numbers)])
+    views.next()
+    assert torch.equal(views.batch(indices, numbers), before)
+    assert views.for_one() is views
+    views.close()
+    tests.close()

@@ -1,0 +1,126 @@
+"""What the store's records tell of time, and the cache of it."""
+
+import json
+
+import pytest
+
+from skd.common.frozen import canonical
+from skd.planning.timings import load_timings
+from skd.store.records import Accuracy, Cost, EpochMetrics, Record
+from skd.store.store import Store
+from tests.builders.planned_studies import study
+
+
+def record(cell, seed: int, **environment) -> Record:
+    epoch = EpochMetrics(
+        epoch=1,
+        learning_rate=0.1,
+        train_losses={"total": 1.0},
+        train_top1=1.0,
+        test_loss=1.0,
+        test_top1=1.0,
+        test_top5=1.0,
+        seconds=6.0,
+        images_per_second=10_000.0,
+    )
+    gpu, epochs = environment.get("gpu"), cell.spec.recipe.epochs
+    return Record(
+        id=cell.runs[seed],
+        spec=cell.run(seed),
+        environment={"gpu": None, "cpu": "AMD EPYC", **environment},
+        execution={"device": "cuda" if gpu else "cpu", "threads": 2, "sessions": ["torch"]},
+        num_classes=100,
+        epochs=tuple(epoch.model_copy(update={"epoch": n}) for n in range(1, epochs + 1)),
+        last=Accuracy(epoch=epochs, top1=1.0, top5=1.0),
+        best=Accuracy(epoch=1, top1=1.0, top5=1.0),
+        cost=Cost(
+            train_seconds=6.0,
+            seconds_per_epoch=6.0,
+            images_per_second=10_000.0,
+            peak_memory_bytes=10**9,
+            parameters=1,
+            extra_parameters=0,
+            multiply_adds=1,
+            sessions=1,
+        ),
+        files={},
+        finished_at="2025-01-01T00:00:00+00:00",
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    expansion, store = study(), Store(tmp_path)
+    alone, taught = expansion.cells[:2]
+    store.run(alone.runs[0]).write(record(alone, 0))
+    store.run(taught.runs[0]).write(record(taught, 0, gpu="NVIDIA A100"))
+    node = expansion.teachers[0]
+    entry = store.teacher(node.id)
+    entry.write(record(alone, 1).model_copy(update={"id": node.id, "spec": node.spec.run}))
+    return store
+
+
+def test_records_tell_what_they_were_and_took(store) -> None:
+    expansion, found = study(), load_timings(store)
+    alone, taught = expansion.cells[:2]
+    (row,) = found.matching(alone.spec, "AMD EPYC, 2 threads")
+    assert (row.kind, row.threads, row.sessions) == ("cpu", 2, 1)
+    assert row.seconds_per_step == pytest.approx(64 / 10_000)
+    (row,) = found.matching(taught.spec, "NVIDIA A100")
+    assert (row.kind, row.teacher, row.peak_memory_bytes) == ("gpu", "resnet56", 10**9)
+    assert found.matching(expansion.teachers[0].spec.run, "AMD EPYC, 2 threads")
+    assert found.devices() == {"AMD EPYC, 2 threads": 2, "NVIDIA A100": 1}
+    assert found.devices("digits") == {}
+    assert found.threads("NVIDIA A100") is None
+
+
+def test_the_cache_spares_the_reading(store, monkeypatch) -> None:
+    first = load_timings(store)
+    read = []
+    monkeypatch.setattr("skd.planning.timings._read_record", read.append)
+    assert load_timings(store).rows == first.rows
+    assert not read
+
+
+def test_new_runs_come_in_and_vanished_ones_go(store) -> None:
+    load_timings(store)
+    alone = study().cells[0]
+    store.run(alone.runs[0]).record_path.unlink()
+    store.run(alone.runs[2]).write(record(alone, 2))
+    keys = set(load_timings(store).rows)
+    assert f"runs/{alone.runs[2]}" in keys
+    assert f"runs/{alone.runs[0]}" not in keys
+    assert set(json.loads((store.root / "timings.json").read_text())["rows"]) == keys
+
+
+def test_how_a_run_was_executed_is_read_with_what_older_records_do_not_say(store) -> None:
+    cell = study().cells[0]
+    left = record(cell, 2)
+    how = {"step": "fast", "precision": "bfloat16", "compiled": True, "kernels": "a table"}
+    store.run(cell.runs[2]).write(left.model_copy(update={"execution": {**left.execution, **how}}))
+    rows = load_timings(store).rows
+    assert rows[f"runs/{cell.runs[2]}"].execution_key == ("fast", "bfloat16", True, "a table")
+    assert rows[f"runs/{cell.runs[0]}"].execution_key == ("plain", "float32", False, None)
+    assert rows[f"runs/{cell.runs[2]}"].finished_at == left.finished_at
+
+
+def test_damage_is_passed_over(store) -> None:
+    whole = load_timings(store).rows
+    for name, text in {"a": "{", "b": "[]", "c": '{"spec": {}}', "d": "\x00\xff"}.items():
+        entry = store.run(name)
+        entry.folder.mkdir(parents=True)
+        entry.record_path.write_text(text)
+    for text in ("", "[]", '{"format": 0}', '{"format": 1, "rows": {"runs/x": {"network": 1}}}'):
+        (store.root / "timings.json").write_text(text)
+        assert load_timings(store).rows == whole
+
+
+def test_an_empty_store_leaves_no_cache(tmp_path) -> None:
+    assert load_timings(Store(tmp_path)).rows == {}
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_stored_method_is_found_again(store) -> None:
+    cell = study().cells[1]
+    stored = json.loads(store.run(cell.runs[0]).record_path.read_text())["spec"]["method"]
+    assert stored == canonical(cell.spec.method)

@@ -1,0 +1,139 @@
+"""Whose views are stored: where a study's runs would ask the teacher more often than that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from skd.planning.batches import JobShape
+from skd.planning.estimates import estimate_run, views_seconds
+from skd.planning.survey import survey_study
+from skd.planning.views_choice import ViewsConfig, ViewsPlan, plan_views
+from skd.store.store import Store
+from skd.study.expansion import Expansion
+from tests.builders import planned_studies
+from tests.builders.planned_studies import CPU, GPU, leave_views_card, timing, timings
+
+NEEDS = {
+    "kd": ("teacher_logits",),
+    "crd": ("teacher_pooled",),
+    "reviewkd": ("teacher_features",),
+    "skd+crd": ("teacher_logits", "teacher_pooled"),
+}
+
+
+def study(methods: tuple[str, ...] = ("student", "kd", "reviewkd"), **options: Any) -> Expansion:
+    """As planned_studies.study, and what each method reads; 162 views; 64 pooled features."""
+    made = planned_studies.study(methods=methods, **options)
+    cells = [c.model_copy(update={"needs": NEEDS.get(c.method, ())}) for c in made.cells]
+    networks = {
+        name: facts.model_copy(update={"pooled": 64}) for name, facts in made.networks.items()
+    }
+    images = made.images.model_copy(update={"views": 162})
+    return made.model_copy(update={"cells": tuple(cells), "networks": networks, "images": images})
+
+
+def plans(expansion: Expansion, tmp_path: Path, **wish: Any) -> dict[str, ViewsPlan]:
+    store = Store(tmp_path)
+    entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
+    return plan_views(expansion, entries, ViewsConfig(**wish))
+
+
+@pytest.mark.parametrize(
+    ("seeds", "epochs", "stored"),
+    [(1, 162, False), (1, 163, True), (3, 54, False), (3, 55, True)],
+)
+def test_they_pay_where_runs_ask_more_often(tmp_path, seeds, epochs, stored) -> None:
+    expansion = study(seeds=seeds, epochs=epochs, milestones=())
+    found = plans(expansion, tmp_path)
+    assert bool(found) == stored  # of the three methods one can look logits up
+    assert plans(expansion, tmp_path, teacher_views="never") == {}
+    (plan,) = plans(expansion, tmp_path, teacher_views="always").values()
+    assert (plan.run_epochs, plan.view_epochs) == (seeds * epochs, 162)
+    assert plan.cells == {"resnet56--resnet20/kd"}
+    assert plan.outputs == ("logits",)
+    assert plan.bytes == 50_000 * 162 * 100 * 2  # 1.62 GB
+
+
+def test_pooled_features_are_stored_where_they_are_read_and_small_enough(tmp_path) -> None:
+    expansion = study(("kd", "crd", "skd+crd"))
+    (plan,) = plans(expansion, tmp_path).values()
+    assert plan.outputs == ("logits", "pooled")
+    assert plan.bytes == 50_000 * 162 * 2 * (100 + 64)
+    assert len(plan.cells) == 3
+    (small,) = plans(expansion, tmp_path, teacher_views_gigabytes=1.1).values()
+    assert small.outputs == ("pooled",)
+    assert small.cells == {"resnet56--resnet20/crd"}
+    assert plans(expansion, tmp_path, teacher_views_gigabytes=1.0) == {}
+    (large,) = plans(expansion, tmp_path, teacher_views_precision="float32").values()
+    assert large.bytes == 2 * plan.bytes
+    assert len({p.digest for p in (plan, small, large)}) == 3
+
+
+def test_what_is_asked_for_is_checked() -> None:
+    with pytest.raises(ValidationError, match="auto"):
+        ViewsConfig(teacher_views="sometimes")
+
+
+def test_the_plan_does_not_change_while_the_study_runs(tmp_path) -> None:
+    expansion = study(epochs=60, milestones=())
+    before = plans(expansion, tmp_path)["resnet56"]
+    assert not before.done
+    for file in before.files:
+        file.folder.mkdir(parents=True)
+        leave_views_card(file)
+    after = plans(expansion, tmp_path)["resnet56"]
+    assert after == before
+    assert after.done
+
+
+def test_a_stored_teacher_costs_no_step_and_its_views_once(tmp_path) -> None:
+    expansion = study(epochs=60, milestones=())
+    found = survey_study(expansion, Store(tmp_path), timings(), CPU, 1)
+    live = survey_study(
+        expansion, Store(tmp_path), timings(), CPU, 1, ViewsConfig(teacher_views="never")
+    )
+    alone = found.cells["resnet20/student"].seconds_per_step
+    assert found.cells["resnet56--resnet20/kd"].seconds_per_step == pytest.approx(alone)
+    assert live.cells["resnet56--resnet20/kd"].seconds_per_step > 1.9 * alone
+    same = "resnet56--resnet20/reviewkd"  # it reads maps
+    assert found.cells[same] == live.cells[same]
+    teacher = planned_studies.network("resnet56").multiply_adds
+    seconds = 50_000 * 162 * teacher / CPU.rate
+    assert found.views_left == {"resnet56": pytest.approx(seconds)}
+    assert views_seconds(expansion, found.views["resnet56"], CPU) == pytest.approx(seconds)
+    assert live.views_left == {}
+    total, parts = found.parts()["all"][0], found.parts()
+    assert [part.name for part in parts["teachers"]] == ["teachers", "teacher views"]
+    cells = sum(part.seconds_left for part in parts["methods"])
+    assert total.seconds_left == pytest.approx(
+        cells + sum(part.seconds_left for part in parts["teachers"])
+    )
+
+
+def test_jobs_wait_for_the_views_that_they_look_up(tmp_path) -> None:
+    expansion = study(epochs=60, milestones=())
+    jobs = {
+        job.name: job
+        for job in survey_study(expansion, Store(tmp_path), timings(), GPU).jobs(JobShape())
+    }
+    assert jobs["views of resnet56"].needs == ("teacher resnet56",)
+    needs = {job.parts[0]: job.needs for job in jobs.values() if job.parts}
+    assert needs["resnet56--resnet20/kd"] == ("views of resnet56",)
+    assert needs["resnet56--resnet20/reviewkd"] == ("teacher resnet56",)
+    assert needs["resnet20/student"] == ()
+
+
+def test_what_was_measured_with_a_stored_teacher_tells_of_nothing_else() -> None:
+    expansion = study(("kd",))
+    cell = expansion.cells[0]
+    measured = timings(timing(cell.spec, stored_teacher=True))
+    stored = estimate_run(expansion, cell, measured, GPU, stored_teacher=True)
+    assert estimate_run(expansion, cell, measured, GPU).source != "measured"
+    known = estimate_run(
+        expansion, cell, measured, planned_studies.Device("NVIDIA A100-SXM4-40GB", GPU.model), True
+    )
+    assert (known.source, stored.source) == ("measured", "model")

@@ -1,0 +1,162 @@
+"""The figures, from a made-up store and made-up analyses."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from report.figures.gallery import Gallery, make_gallery
+from report.figures.style import method_styles
+from report.findings import Findings, read_findings
+from report.output.write import write_report
+from skd.analyses.records import (
+    Analysis,
+    Embedding,
+    EmbeddingPanel,
+    RunMeasures,
+    SimplifierExample,
+    analysis_path,
+)
+from tests.builders.reported_study import FIRST, filled
+
+CLASSES = ("ant", "bee", "cat", "dog")
+
+
+def write_analyses(folder: Path, study, skipped: dict | None = None) -> None:
+    """Write measures of every finished run of the first pair, and arrays of its first seeds."""
+    arrays, runs, correlations = {}, {}, {}
+    for key in ("resnet20/student", f"{FIRST}/kd", f"{FIRST}/skd"):
+        cell = study.cell_by_key(key)
+        for seed, identity in cell.runs.items():
+            runs[identity] = RunMeasures(
+                top1=70.0, nll=1.0 + 0.1 * seed, ece=5.0, per_class_top1=(80, 70, 60, None),
+                reliability=[(10, 90.0, 80.0), (0, None, None)] + [(0, None, None)] * 13,
+                source="made up", agreement=None if cell.teacher is None else 80.0 + seed,
+            )  # fmt: skip
+        correlations[cell.runs[0]] = key
+        arrays[key] = np.eye(4, dtype=np.float32)
+    teacher = study.teacher("resnet56").id
+    correlations[teacher], arrays[teacher] = teacher, np.full((4, 4), 0.5, dtype=np.float32)
+    arrays["labels"] = np.array([0, 1, 2, 3])
+    arrays["points"] = np.array([[0, 0], [1, 0], [0, 1], [1, 1]], dtype=np.float32)
+    arrays["images"] = np.zeros((2, 3, 8, 8), dtype=np.uint8)
+    arrays["values"] = np.full((2, 4), 0.25, dtype=np.float32)
+    panels = tuple(
+        EmbeddingPanel(what=what, id="x", seed=0, key="points")
+        for what in ("teacher", "student", "skd")
+    )
+    stages = dict.fromkeys(("raw", "softened", "simplified", "student"), "values")
+    example = SimplifierExample(
+        pair=FIRST, method="skd", seed=0, id="x", temperature=4.0, indices=(5, 6), labels=(1, 3),
+        images="images", **stages,
+    )  # fmt: skip
+    analysis = Analysis(
+        study=study.study,
+        dataset=study.dataset,
+        classes=CLASSES,
+        runs=runs,
+        teachers={},
+        correlations=correlations,
+        embeddings={FIRST: Embedding(labels="labels", panels=panels)},
+        examples=(example,),
+        skipped=skipped or {},
+    )
+    path = analysis_path(folder, study.study)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(analysis.model_dump_json())
+    np.savez(path.with_suffix(".npz"), **arrays)
+
+
+def gallery_of(findings: Findings, workers: int | None = 1) -> Gallery:
+    return make_gallery(
+        findings.expansion, findings.frames, findings.pairs, findings.analyses, findings.ranking,
+        findings.margin, workers,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def findings(tmp_path_factory) -> Findings:
+    folder = tmp_path_factory.mktemp("results")
+    study = filled(folder)
+    write_analyses(folder, study)
+    return read_findings(study, folder)
+
+
+@pytest.fixture(scope="module")
+def drawings(findings) -> dict:
+    return {drawing.name: drawing for drawing in gallery_of(findings).drawings}
+
+
+def said(drawing) -> str:
+    return re.search(r"<desc[^>]*>(.*?)</desc>", drawing.inline, re.DOTALL)[1]
+
+
+def test_there_is_a_figure_of_everything_there_are_data_for(drawings):
+    own = {
+        name.removeprefix("resnet56--resnet20-") for name in drawings if name.startswith("resnet56")
+    }
+    assert own == {
+        "seeds", "curves", "cost", "temperature", "watch", "calibration", "classes",
+        "correlations", "features", "examples",
+    }  # fmt: skip
+    assert {"forest", "best-minus-last", "agreement"} <= set(drawings)
+    # Of a pair that was not analysed, and had no simplifier with results.
+    assert {name for name in drawings if name.startswith("vgg13")} == {
+        "vgg13--MobileNetV2-seeds", "vgg13--MobileNetV2-curves", "vgg13--MobileNetV2-cost",
+    }  # fmt: skip
+
+
+def test_figures_say_their_numbers_to_who_cannot_see_them(drawings):
+    pair = "resnet56--resnet20-"
+    assert "kd 70.83 % (3 seeds)" in said(drawings[f"{pair}seeds"])
+    assert "0.50" in said(drawings["best-minus-last"])
+    assert "kd 81.00 %" in said(drawings["agreement"])
+    assert "kd 5.00 %" in said(drawings[f"{pair}calibration"])
+    assert "0.500" in said(drawings[f"{pair}correlations"])
+    assert "ant, bee, cat and dog" in said(drawings[f"{pair}features"])
+    assert "seed 0" in said(drawings[f"{pair}examples"])
+    assert f"log C = {math.log(100):.2f}" in said(drawings[f"{pair}watch"])
+    assert "71.53 % at T = 8" in said(drawings[f"{pair}temperature"])
+    counted = "1 reproduced, 1 higher, 1 lower, 4 inconclusive and 0 not run"
+    assert counted in said(drawings["forest"])
+    assert "at 64 ms" in said(drawings[f"{pair}cost"])  # 64 images at 1,000 a second
+
+
+def test_figures_are_files_of_their_own_and_the_same_twice(findings, drawings):
+    again = {drawing.name: drawing for drawing in gallery_of(findings, workers=2).drawings}
+    assert again == drawings
+    for drawing in drawings.values():
+        assert drawing.pdf.startswith(b"%PDF")
+        assert drawing.svg.startswith("<?xml")
+        ids = re.findall(r'\bid="([^"]+)"', drawing.inline)
+        assert len(ids) == len(set(ids))
+        assert all(identity.startswith(drawing.name) for identity in ids)
+        assert "currentColor" in drawing.inline
+
+
+def test_looks_are_distinct_for_many_methods():
+    found = method_styles(["student", *(f"m{i}" for i in range(30))], "student")
+    assert len({(look.colour, str(look.dash)) for look in found.values()}) == 31
+
+
+def test_what_could_not_be_analysed_is_told(tmp_path):
+    study = filled(tmp_path)
+    write_analyses(tmp_path, study, {"a": "no test logits at hand", "b": "no test logits at hand"})
+    said = "Not analysed in full: 2 runs: no test logits at hand (2)"
+    assert said in read_findings(study, tmp_path).problems
+
+
+def test_damaged_analyses_are_told_and_the_rest_is_shown(tmp_path):
+    study = filled(tmp_path)
+    write_analyses(tmp_path, study)
+    path = analysis_path(tmp_path, study.study)
+    path.with_suffix(".npz").write_bytes(b"PK damaged")
+    found = read_findings(study, tmp_path)
+    assert "analysis.npz cannot be read; skd analyse small makes it anew" in found.problems
+    assert found.tables["outputs"].rows[0][3].text == "1.100 ± 0.100"
+    path.write_text("{")
+    found = read_findings(study, tmp_path)
+    assert found.analyses is None
+    assert "analysis.json cannot be read" in write_report(study, tmp_path).read_text()

@@ -1,0 +1,54 @@
+"""The table of what the simplifier made of the teacher, against means computed by hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from report.findings import read_findings
+from report.headline import headline
+from report.tables.simplifier import last_diagnostics
+from tests.builders.reported_study import filled
+
+
+def test_the_table_has_the_last_epochs_means_and_marks_a_collapse(tmp_path: Path) -> None:
+    table = read_findings(filled(tmp_path), tmp_path).tables["simplifier"]
+    pair, method, top1, entropy, right, from_softened, to_student = table.rows[0]
+    assert (pair.text, method.text) == ("resnet56 → resnet20", "skd")
+    assert top1.marks == (("collapsed", "1 collapsed"),)
+    assert entropy.text == "3.60 → 4.00"  # of 3.7, 4.6 and 3.7
+    assert right.text == "99.0 → 72.3"  # of 98.5, 20 and 98.5
+    assert from_softened.text == "0.313"  # of 0.02, 0.9 and 0.02
+    assert to_student.text == "0.300"
+    assert {row[1].text for row in table.rows} == {"skd", "skd+kd", "T-8"}  # kd has none
+
+
+def test_of_each_run_the_last_epoch_counts_and_what_was_not_watched_is_left_out() -> None:
+    rows = [
+        ("p", "skd", "a", 1, 9.0),
+        ("p", "skd", "a", 2, 1.0),
+        ("p", "skd", "b", 1, 3.0),
+        ("p", "kd", "c", 1, None),
+    ]
+    names = ["pair", "method", "id", "epoch", "diagnostic_entropy"]
+    means = last_diagnostics(pd.DataFrame(rows, columns=names))
+    assert means.to_dict() == {"entropy": {("p", "skd"): 2.0}}
+    assert last_diagnostics(pd.DataFrame(rows, columns=names).iloc[3:]).empty
+    assert last_diagnostics(pd.DataFrame(columns=names[:-1])).empty
+
+
+def test_the_answer_says_so_only_where_no_simplifier_has_moved(tmp_path: Path) -> None:
+    found = read_findings(filled(tmp_path), tmp_path)
+    name = "diagnostic_kl_softened_simplified"
+
+    def answer(epochs: pd.DataFrame) -> list[str]:
+        frames = replace(found.frames, epochs=epochs)
+        said = headline(found.pairs, found.expansion.methods, frames, found.margin)
+        return [paragraph for paragraph in said if "skd is KD" in paragraph]
+
+    epochs = found.frames.epochs
+    still = epochs.assign(**{name: epochs[name] * 1e-3})  # of 0.02 and 0.9
+    assert len(answer(still)) == 1
+    assert "below 0.001 nats" in answer(still)[0]
+    assert not answer(epochs)
+    assert not answer(still[still[name].isna()])

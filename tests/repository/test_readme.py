@@ -1,0 +1,65 @@
+"""The README's walk-through, word for word, in a copy of the repository."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.builders.paths import ROOT
+
+FILE = re.compile(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMANDS = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def section(title: str) -> str:
+    text = (ROOT / "README.md").read_text()
+    return re.search(rf"^## {title}\n(.*?)^## ", text, re.MULTILINE | re.DOTALL).group(1)
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    for name in ("baselines", "benchmarks", "report", "skd", "tests", "workflow"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored, symlinks=True)
+    for name in ("pyproject.toml", "environment.yml"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "local").symlink_to("workflow/profiles/local")
+    return folder
+
+
+@pytest.mark.slow
+def test_the_walk_through_adds_a_rule_that_works(copy: Path) -> None:
+    text = section("Add a baseline")
+    files = dict(FILE.findall(text))
+    rule = files["baselines/nst.py"]
+    assert len(rule.splitlines()) < 40
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(copy),
+    }
+
+    def run(command: str) -> str:
+        done = subprocess.run(
+            command, shell=True, cwd=copy, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    first, then = (commands.strip() for commands in COMMANDS.findall(text))
+    run(first)
+    for name in ("baselines/nst.py", "tests/baselines/test_nst.py"):
+        assert (copy / name).is_file()
+    for name, content in files.items():
+        (copy / name).write_text(content)
+    run(f"{sys.executable} -m ruff check baselines/nst.py tests/baselines/test_nst.py")
+    said = [run(command) for command in then.splitlines()]
+    assert "nst: sound" in said[1]
+    page = (copy / "results/nst-on-digits/report/index.html").read_text()
+    assert "skd+nst" in page
+    assert (copy / "results/nst-on-digits/report/results.md").read_text().count("skd+nst") >= 1
