@@ -1,4 +1,4 @@
-# `make demo` and `make test` do everything, set-up included.
+# `make demo` and `make test` also do the set-up.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,31 +18,31 @@ $(INSTALLED): pyproject.toml
 	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[pinned,dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## run the demo study to its report (minutes, CPU, no network)
+demo: $(INSTALLED)  ## run the demo study and write its report (minutes on a CPU, no network)
 	$(BIN)/snakemake --profile local demo
 	@echo "The report: results/demo/report/index.html"
 	@if [ -t 1 ] && { [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; }; then \
 	  $(BIN)/python -m webbrowser results/demo/report/index.html; fi
 
-first-rows: $(INSTALLED) test-gpu bench  ## on a CUDA GPU: its tests, the benchmark, then two rows of CIFAR-100 (a day)
+first-rows: $(INSTALLED) test-gpu bench  ## on a CUDA GPU: run its tests, the benchmark and two rows of CIFAR-100 (a day)
 	$(BIN)/snakemake --profile local all --config study=first-rows
 	@echo "Its report: results/first-rows/report/index.html"
 
-# Whole files to a worker: what a file's tests share is made once. Each training has one thread.
+# Each worker runs whole test files, whose tests share fixtures. Each training uses one thread.
 test: $(INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-test-gpu: $(INSTALLED)  ## run the tests that need a CUDA GPU, together and each recording alone
+test-gpu: $(INSTALLED)  ## run the tests that need a CUDA GPU, and each CUDA graph test alone
 	$(BIN)/python tools/gpu_tests.py
 
-bench: $(INSTALLED)  ## time the training loop against the field's common one (CIFAR-100; two pairs)
+bench: $(INSTALLED)  ## compare the speed of the training loop with the field's common one (CIFAR-100, two pairs)
 	$(BIN)/python -m skd bench cifar100 --pair resnet56--resnet20 --pair resnet32x4--resnet8x4
 
-test-slurm: $(INSTALLED)  ## run the tests on a real SLURM of their own (root; Debian installs it)
+test-slurm: $(INSTALLED)  ## install SLURM and run the tests on it (as root on Debian)
 	tests/install.sh slurm
 	$(BIN)/python -m pytest -m slurm -rs --durations=0 tests/slurm
 
-lint: $(INSTALLED)  ## ruff, snakefmt and snakemake --lint
+lint: $(INSTALLED)  ## check the code with ruff, snakefmt and snakemake --lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check workflow
@@ -53,13 +53,13 @@ format: $(INSTALLED)  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt workflow
 
-reference: $(INSTALLED)  ## bring a finished study's records into results/reference/: make reference STUDY=NAME
+reference: $(INSTALLED)  ## copy a finished study's records to results/reference/: make reference STUDY=NAME
 	$(BIN)/python tools/reference.py $(STUDY)
 
-readme: $(INSTALLED)  ## the pages' results and the picture, from the records in results/reference/
+readme: $(INSTALLED)  ## update the results and the picture in README and docs from results/reference/
 	$(BIN)/python tools/readme.py
 
-goldens: $(INSTALLED)  ## what the tests expect of the report, anew: read the diff
+goldens: $(INSTALLED)  ## write the expected reports of the tests again; read the diff
 	$(BIN)/python tools/goldens.py
 
 clean:  ## remove the environment (never results/)

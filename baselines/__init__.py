@@ -1,1 +1,1 @@
-"""Loss terms, one file a rule. They know only `skd.terms` and torch. See CONTRIBUTING.md."""
+"""Loss terms, one file per rule. They import only `skd.terms` and torch. See CONTRIBUTING.md."""

@@ -1,4 +1,4 @@
-"""CRD's loss, and the scores of anchors against the entries of a memory bank."""
+"""CRD's loss, and the scores of anchors with the entries of a memory bank."""
 
 from typing import NamedTuple, Protocol
 
@@ -8,89 +8,91 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, FunctionCtx, once_differentiable
 
-GATHERED_BYTES = 2**26  # of bank entries gathered at a time: 8 anchors' at K = 16,384 and d = 128
+GATHERED_BYTES = 2**26  # bank entries gathered at a time: of 8 anchors at K = 16,384 and d = 128
 
 
 def contrast_loss(
-    positive: Tensor, negative: Tensor, times: Tensor | None = None
+    positive: Tensor, negative: Tensor, counts: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return each anchor's −[log P₊/(P₊ + c) + Σ₋ log c/(P₋ + c)], and its derivatives.
 
-    Eq. 18 of the paper, with c = K/N. In log space: log c/(P + c) = −softplus(log P/c).
+    Equation 18 of the paper, with c = K/N. In log space: log c/(P + c) = −softplus(log P/c).
 
     Args:
         positive: log P/c of each anchor's positive, (B,).
-        negative: log P/c of each anchor against images, (B, M).
-        times: how often each of these is a negative of the anchor, (B, M); by default once.
+        negative: log P/c of each anchor with the scored images, (B, M).
+        counts: how often each of these images is a negative of the anchor, (B, M); by default once.
 
     Returns:
-        The losses, (B,); their derivatives by ``positive``, (B,), and by ``negative``, (B, M).
+        The losses, (B,), and their derivatives with respect to ``positive``, (B,), and
+        ``negative``, (B, M).
     """
-    # From 40 on, log(1 + exp(x)) is x in float64 too.
+    # Above 40, log(1 + exp(x)) equals x even in float64.
     terms, slopes = F.softplus(negative, threshold=40), torch.sigmoid(negative)
-    if times is not None:
-        terms, slopes = terms.mul_(times), slopes.mul_(times)
+    if counts is not None:
+        terms, slopes = terms.mul_(counts), slopes.mul_(counts)
     losses = F.softplus(-positive, threshold=40) + terms.sum(dim=1)
     return losses, -torch.sigmoid(-positive), slopes
 
 
 class WithGradient(Function):
-    """A value whose gradient by one input is computed along with it: its backward reads no bank."""
+    """A value with a precomputed gradient, so that the backward pass does not read the banks."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, by: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        """Return the value, a scalar; ``gradient`` has the shape of ``by``."""
+    def forward(ctx: FunctionCtx, anchors: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        """Return the value, a scalar; ``gradient`` has the shape of ``anchors``."""
         ctx.save_for_backward(gradient)
         return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient by the one input."""
+        """Return the gradient with respect to the anchors."""
         (gradient,) = ctx.saved_tensors
         return upstream * gradient, None, None
 
 
 class Negatives(Protocol):
-    """Each anchor's negatives, and how they are scored against a bank.
+    """Each anchor's negatives, and their scores with a bank.
 
     Attributes:
-        times: how often each scored image is a negative, (B, M); none: once each.
+        counts: how often each scored image is a negative, (B, M); ``None`` if each is one once.
     """
 
-    times: Tensor | None
+    counts: Tensor | None
 
     def scores(self, anchors: Tensor, bank: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the anchors' products with entries of the bank: (B,) and (B, M).
+        """Return the anchors' products with their positives, (B,), and with other images, (B, M).
 
         Args:
             anchors: (B, d).
             bank: (N, d).
-            indices: places of the anchors' own images, (B,): the positives.
+            indices: indices of the anchors' own images, which are the positives, (B,).
         """
 
-    def pull(self, slopes: Tensor, bank: Tensor) -> Tensor:
-        """Return the sums of the scored entries, each times its slope, (B, M): (B, d)."""
+    def weighted_sums(self, slopes: Tensor, bank: Tensor) -> Tensor:
+        """Return each anchor's sum of the scored entries times ``slopes``, (B, M): (B, d)."""
 
 
 class Drawn(NamedTuple):
-    """Negatives among all images, which are all scored: one product with the whole bank.
+    """Negatives that are scored by one product of the anchors with the whole bank.
 
-    ``images``: each anchor's K, (B, K); or, if none, ``times``: how often each of all, (B, N).
+    ``images`` has each anchor's K negatives, (B, K). If it is ``None``, ``counts`` has how often
+    each of all images is a negative, (B, N).
     """
 
     images: Tensor | None
-    times: Tensor | None
+    counts: Tensor | None
 
     @classmethod
-    def of(cls, drawn: Tensor) -> "Drawn":
-        """Return what was drawn, (B, N), in the form that its device works on faster."""
-        # On CUDA, to scatter back to all images deterministically is to sort.
-        if drawn.dtype != torch.bool or not drawn.is_cpu:
-            return cls(None, drawn)
-        places = torch.from_numpy(np.flatnonzero(drawn.numpy())).view(len(drawn), -1)
-        rows = torch.arange(len(drawn))[:, None]
-        return cls(places.sub_(rows * drawn.shape[1]), None)
+    def from_counts(cls, counts: Tensor) -> "Drawn":
+        """Return the negatives of counts or a mask, (B, N), in the faster form on their device."""
+        # With images, the sums scatter to all images: on CUDA, deterministically, this is a sort.
+        if counts.dtype != torch.bool or not counts.is_cpu:
+            return cls(None, counts)
+        positions = torch.from_numpy(np.flatnonzero(counts.numpy())).view(len(counts), -1)
+        rows = torch.arange(len(counts))[:, None]
+        return cls(positions.sub_(rows * counts.shape[1]), None)
 
     def scores(self, anchors: Tensor, bank: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the products: see `Negatives`."""
@@ -98,43 +100,43 @@ class Drawn(NamedTuple):
         positive = scores.gather(1, indices[:, None]).squeeze(1)
         return positive, scores if self.images is None else scores.gather(1, self.images)
 
-    def pull(self, slopes: Tensor, bank: Tensor) -> Tensor:
+    def weighted_sums(self, slopes: Tensor, bank: Tensor) -> Tensor:
         """Return the sums: see `Negatives`."""
         if self.images is not None:
-            of_all = slopes.new_zeros(len(slopes), len(bank))
-            slopes = of_all.scatter_(1, self.images, slopes)
+            all_slopes = slopes.new_zeros(len(slopes), len(bank))
+            slopes = all_slopes.scatter_(1, self.images, slopes)
         return slopes @ bank
 
 
 class Listed(NamedTuple):
-    """Negatives of which each anchor's are gathered: (B, K), some anchors' at a time."""
+    """Negatives, (B, K), whose bank entries are gathered for some anchors at a time."""
 
     images: Tensor
-    times = None
+    counts = None
 
     def scores(self, anchors: Tensor, bank: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the products: see `Negatives`."""
-        found = [
+        negative = [
             torch.bmm(self._entries(bank, rows), anchors[rows, :, None]).squeeze(2)
             for rows in self._rows(bank)
         ]
-        return (anchors * bank[indices]).sum(dim=1), torch.cat(found)
+        return (anchors * bank[indices]).sum(dim=1), torch.cat(negative)
 
-    def pull(self, slopes: Tensor, bank: Tensor) -> Tensor:
+    def weighted_sums(self, slopes: Tensor, bank: Tensor) -> Tensor:
         """Return the sums: see `Negatives`."""
-        found = [
+        sums = [
             torch.bmm(slopes[rows, None], self._entries(bank, rows)).squeeze(1)
             for rows in self._rows(bank)
         ]
-        return torch.cat(found)
+        return torch.cat(sums)
 
     def _rows(self, bank: Tensor) -> list[slice]:
-        """Return the anchors by parts whose entries fit into `GATHERED_BYTES`; one at least."""
-        count, of_one = len(self.images), self.images.shape[1] * bank[0].nbytes
-        step = max(1, GATHERED_BYTES // of_one)
+        """Divide the anchors into parts whose entries fit into `GATHERED_BYTES`, or single ones."""
+        count, anchor_bytes = len(self.images), self.images.shape[1] * bank[0].nbytes
+        step = max(1, GATHERED_BYTES // anchor_bytes)
         return [slice(first, first + step) for first in range(0, count, step)]
 
     def _entries(self, bank: Tensor, rows: slice) -> Tensor:
-        """Return the entries of some anchors' negatives, (b, K, d)."""
+        """Return the bank entries of some anchors' negatives, (b, K, d)."""
         images = self.images[rows]
         return bank.index_select(0, images.flatten()).unflatten(0, images.shape)

@@ -1,4 +1,4 @@
-"""What the terms on feature maps share: sizes, and which stages face each other."""
+"""Helpers of the terms on feature maps: sizes and pairs of stages."""
 
 from torch import Tensor
 
@@ -18,11 +18,11 @@ def stages_after_stem(student: Maps, teacher: Maps) -> list[tuple[Tensor, Tensor
     """Pair the maps of both networks, (student's, teacher's), in order and without the stem.
 
     Args:
-        student: `Outputs.stages`.
-        teacher: likewise.
+        student: `Outputs.stages` of the student.
+        teacher: `Outputs.stages` of the teacher.
 
     Raises:
-        UnfitError: they have not equally many, or none.
+        UnfitError: their numbers of stages differ, or there is no stage after the stem.
     """
     ours, theirs = len(student) - 1, len(teacher) - 1
     if ours != theirs or ours < 1:

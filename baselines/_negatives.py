@@ -1,8 +1,9 @@
-"""CRD's negatives: K images of other classes for each anchor, by the law of its authors' code.
+"""CRD's negatives: K images of other classes for each anchor, distributed as in its authors' code.
 
-For each anchor, independently, uniformly without replacement; with replacement where some class
-leaves fewer than K images of other classes. There are two ways to draw without replacement, of the
-same law: from all images at once, and, where they are too many for that, image by image.
+They are drawn for each anchor independently and uniformly, without replacement; with replacement if
+some class leaves fewer than K images of other classes. Two algorithms without
+replacement have the same distribution: one draws from all images at once; the other draws image by
+image, for data sets that are too large for the first.
 """
 
 import math
@@ -11,68 +12,71 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-# Of a draw, that it falls short: in a run of 10⁸ draws, less than once in 10¹⁰ runs.
+# Probability that a draw has too few images: less than once in 10¹⁰ runs with 10⁸ draws each.
 RARE = 1e-18
 
 
-def draw_by_topk(own: Tensor, count: int, generator: Generator) -> Tensor:
+def draw_by_topk(same_class: Tensor, count: int, generator: Generator) -> Tensor:
     """Return a uniformly random set of ``count`` images outside each anchor's class.
 
     Args:
-        own: whether an image is of the anchor's class, (B, N); at least ``count`` are not.
+        same_class: whether an image is of the anchor's class, (B, N); at least ``count`` per row
+            are not.
         count: K.
-        generator: on the same device.
+        generator: a generator on the same device.
 
     Returns:
-        (B, N) bool, with exactly K true in a row.
+        (B, N) bool, with exactly K true values per row.
     """
-    keys = torch.randint(2**62, own.shape, generator=generator, device=own.device)
-    chosen = keys.masked_fill_(own, -1).topk(count, dim=1, sorted=False).indices
-    return torch.zeros_like(own).scatter_(1, chosen, True)
+    keys = torch.randint(2**62, same_class.shape, generator=generator, device=same_class.device)
+    chosen = keys.masked_fill_(same_class, -1).topk(count, dim=1, sorted=False).indices
+    return torch.zeros_like(same_class).scatter_(1, chosen, True)
 
 
-def draw_by_partition(own: Tensor, count: int, generator: Generator) -> Tensor:
-    """Return the same, on the CPU: several times faster than `draw_by_topk`."""
+def draw_by_partition(same_class: Tensor, count: int, generator: Generator) -> Tensor:
+    """Return such a set on the CPU, several times faster than `draw_by_topk`."""
     while True:
-        # Two keys of 32 bits in a word: with the partition, the words take most of the time.
+        # Two 32-bit keys per word: drawing words and the partition take most of the time.
         seed = int(torch.randint(2**62, (), generator=generator))
-        words = np.random.PCG64DXSM(seed).random_raw((own.numel() + 1) // 2)
-        keys = words.view(np.uint32)[: own.numel()].reshape(own.shape)
-        np.copyto(keys, 0, where=own.numpy())
+        words = np.random.PCG64DXSM(seed).random_raw((same_class.numel() + 1) // 2)
+        keys = words.view(np.uint32)[: same_class.numel()].reshape(same_class.shape)
+        np.copyto(keys, 0, where=same_class.numpy())
         least = np.partition(keys, -count, axis=1)[:, -count, None]
         drawn = keys >= least
-        # A tie at the threshold, in one step of a thousand, would be a set too large.
-        if np.count_nonzero(drawn) == len(own) * count:
+        # A tie at the threshold, in about one of a thousand steps, makes the set too large.
+        if np.count_nonzero(drawn) == len(same_class) * count:
             return torch.from_numpy(drawn)
 
 
-def draw_without_replacement(own: Tensor, count: int, generator: Generator) -> Tensor:
-    """Return the set as `draw_by_topk` does, in the device's faster way."""
-    draw = draw_by_partition if own.is_cpu else draw_by_topk
-    return draw(own, count, generator)
+def draw_without_replacement(same_class: Tensor, count: int, generator: Generator) -> Tensor:
+    """Return such a set by the algorithm that is faster on the device."""
+    draw = draw_by_partition if same_class.is_cpu else draw_by_topk
+    return draw(same_class, count, generator)
 
 
-def draw_with_replacement(own: Tensor, count: int, generator: Generator) -> Tensor:
-    """Return how often each image outside the anchor's class came in ``count`` uniform draws.
+def draw_with_replacement(same_class: Tensor, count: int, generator: Generator) -> Tensor:
+    """Return how often each image outside the anchor's class is drawn in ``count`` uniform draws.
 
-    Args and shapes are those of `draw_without_replacement`, but at least one image is outside.
+    The arguments are those of `draw_without_replacement`; one image outside each class is enough.
 
     Returns:
-        (B, N) float32; a row's sum is K.
+        (B, N) float32; the sum of each row is K.
     """
-    # The images of other classes first, in any order: a draw is a place among them.
-    outside_first = own.to(torch.uint8).argsort(dim=1, stable=True)
-    outside = (~own).sum(dim=1, keepdim=True)
-    words = torch.randint(2**62, (len(own), count), generator=generator, device=own.device)
+    # The images of other classes come first, so that a draw is an index among them.
+    outside_first = same_class.to(torch.uint8).argsort(dim=1, stable=True)
+    outside = (~same_class).sum(dim=1, keepdim=True)
+    words = torch.randint(
+        2**62, (len(same_class), count), generator=generator, device=same_class.device
+    )
     images = outside_first.gather(1, words % outside)
-    counts = torch.zeros(own.shape, device=own.device)
+    counts = torch.zeros(same_class.shape, device=same_class.device)
     return counts.scatter_add_(1, images, torch.ones_like(images, dtype=counts.dtype))
 
 
 class OtherClasses(nn.Module):
-    """The images outside each class, to draw from without looking at all of them.
+    """The images outside each class, for draws that do not read all images.
 
-    Memory: 8 bytes an image, no part of a checkpoint.
+    Takes 8 bytes of memory per image, which are not in checkpoints.
     """
 
     def __init__(self, labels: Tensor) -> None:
@@ -86,17 +90,17 @@ class OtherClasses(nn.Module):
     def draw(self, target: Tensor, count: int, generator: Generator) -> Tensor:
         """Return ``count`` different images outside each anchor's class, in order of their draws.
 
-        They are the first different ones of `draws_for` draws with replacement, so the law is
-        exact. On the CPU a draw that falls short is made again; elsewhere nobody looks, and some
-        image would be there twice.
+        They are the first different ones of `draws_for` draws with replacement, so their
+        distribution is exact. A draw with too few different images is repeated on the CPU. Other
+        devices do not check it, and an image may then occur twice.
 
         Args:
             target: classes of the anchors, (B,).
             count: K, at most half of the images outside any class.
-            generator: on the same device.
+            generator: a generator on the same device.
 
         Returns:
-            (B, K) places in the training set.
+            (B, K) indices in the training set.
         """
         draws = draws_for(count, self.fewest)
         while True:
@@ -106,24 +110,25 @@ class OtherClasses(nn.Module):
                 return chosen
 
     def _draw_with_replacement(self, target: Tensor, count: int, generator: Generator) -> Tensor:
-        """Return images outside each anchor's class, (B, count): some more than once."""
+        """Return images outside each anchor's class, (B, count), some of them repeatedly."""
         sizes, starts = self.sizes[target, None], self.starts[target, None]
         shape = len(target), count
         words = torch.randint(2**62, shape, generator=generator, device=target.device)
-        places = words.remainder_(len(self.by_class) - sizes)
-        places += (places >= starts) * sizes  # skips the images of the anchor's class
-        return self.by_class[places]
+        positions = words.remainder_(len(self.by_class) - sizes)
+        positions += (positions >= starts) * sizes  # skips the images of the anchor's class
+        return self.by_class[positions]
 
 
 def draws_for(count: int, images: int) -> int:
-    """Return how many draws with replacement give ``count`` different images, but for `RARE` cases.
+    """Return how many draws with replacement give ``count`` different images.
 
-    As long as fewer are there, a draw brings a new one with probability p ≥ 1 - count/images. So M
-    draws fall short with at most the probability that a binomial (M, p) is below count, which
-    Chernoff bounds by exp(-M·KL((count - 1)/M ‖ p)).
+    They give fewer with a probability of at most `RARE`: while there are fewer than ``count``, a
+    draw is a new image with probability p ≥ 1 - count/images. So the probability that M draws are
+    too few is at most that of a binomial (M, p) below ``count``, which Chernoff's bound limits to
+    exp(-M·KL((count - 1)/M ‖ p)).
 
     Raises:
-        ValueError: there are not even as many images.
+        ValueError: there are not more than ``count`` images.
     """
     if count >= images:
         raise ValueError(f"expected more than {count} images, got {images}")
@@ -139,18 +144,19 @@ def draws_for(count: int, images: int) -> int:
 
 
 def first_different(images: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Return each row's first ``count`` different numbers, and which of them are repeats after all.
+    """Return each row's first ``count`` different numbers, and which of them are repeats.
 
     Args:
         images: (B, M), below 2³¹.
         count: K ≤ M.
 
     Returns:
-        (B, K) in their order in the row, and (B, K) bool: true only where a row has fewer.
+        (B, K), in the row's order, and (B, K) bool, true only if a row has fewer than K different
+        numbers.
     """
     length = images.shape[1]
     order = torch.arange(length, device=images.device)
-    # Two numbers of 31 bits in a word: the sort brings equal images together, the first one first.
+    # Two 31-bit numbers per word: the sort groups equal images, in the order of their positions.
     words = ((images << 31) | order).sort(dim=1).values
     images, order = words >> 31, words & (2**31 - 1)
     order[:, 1:] += (images[:, 1:] == images[:, :-1]) * length  # repeats go last

@@ -1,4 +1,4 @@
-"""AT: the student attends where the teacher does (Zagoruyko & Komodakis 2017, 1612.03928)."""
+"""AT: the student imitates the teacher's attention (Zagoruyko & Komodakis 2017, 1612.03928)."""
 
 import torch
 import torch.nn.functional as F
@@ -10,12 +10,12 @@ from skd.terms import Batch, Term, TermContext, TermSettings
 
 
 def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the mean squared difference of two maps' attention, over batch and places.
+    """Return the mean squared difference of two maps' attention, over batch and positions.
 
-    Attention is the channels' mean square at each place, as one vector of unit length an image.
-    The larger map is first average-pooled to the smaller's size. The paper (equation 2) takes the
-    vectors' distance; this mean of squares is the authors' code and RepDistiller's. Gradients flow
-    to both sides; a map of zeros has no attention and gets none.
+    Attention is the channels' mean square at each position, as one vector of unit length per image.
+    The larger map is first average-pooled to the size of the smaller. The paper (equation 2) takes
+    the distance of the vectors; the authors' code and RepDistiller take this mean of squares.
+    Gradients flow to both sides; a map of zeros has no attention and gets no gradient.
 
     Args:
         student: (B, C, H, W).
@@ -26,7 +26,7 @@ def at_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class AT(Term):
-    """Attention transfer at every stage after the stem; the stages' losses are added."""
+    """Attention transfer, summed over all stages after the stem."""
 
     class Settings(TermSettings):
         """AT's settings."""
@@ -37,7 +37,7 @@ class AT(Term):
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)
-        # Here to refuse networks whose numbers of stages differ.
+        # Raises an UnfitError for networks with different numbers of stages.
         stages_after_stem(context.student.stages, context.teacher.stages)
 
     def forward(self, batch: Batch) -> Tensor:

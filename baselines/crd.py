@@ -1,17 +1,17 @@
 """CRD: contrastive representation distillation (Tian et al., ICLR 2020, 1910.10699).
 
-The negatives' law is that of the authors' code (`_negatives.py`). Both sides of an image see the
-same. A step computes the gradient by the anchors along with the loss, so that its backward pass
-reads no bank.
+The negatives are distributed as in the authors' code (`_negatives.py`). The student's and the
+teacher's anchor of an image have the same negatives. The forward pass also computes the gradient
+with respect to the anchors, so that the backward pass does not read the banks.
 
-Up to `MOST_SCORED` images, all are scored: many times faster than gathering 2 · B · K bank entries
-of d numbers. Beyond, where a matrix of B × N would not fit, each anchor's K are drawn and gathered:
-of the same law.
+With up to `MOST_SCORED` training images, all images are scored, which is many times faster than
+gathering 2 · B · K bank entries of d numbers. With more images, a matrix of B × N would be too
+large: each anchor's K negatives are gathered, with the same distribution.
 
-Memory: two banks of N × d float32, replicated in every process: 51.2 MB for CIFAR-100's 50,000
-images at d = 128, 1.31 GB for ImageNet's 1,281,167. A step of 64 anchors at K = 16,384 takes, where
-all are scored, about three matrices of B × N float32 on the CPU (45 MB for CIFAR-100) and on a GPU
-twice that or more, mainly for the draw; where they are gathered, 0.2 GB (and 1.7 s on two cores).
+Memory: two banks of N × d float32 in every process, 51.2 MB for CIFAR-100's 50,000 images at
+d = 128 and 1.31 GB for ImageNet's 1,281,167. Scoring all images, a step of 64 anchors at K = 16,384
+needs about three matrices of B × N float32 on the CPU (45 MB for CIFAR-100) and at least twice as
+much on a GPU, mainly for the draw. Gathering needs 0.2 GB (and takes 1.7 s on two cores).
 """
 
 import math
@@ -26,7 +26,7 @@ from baselines._negatives import OtherClasses, draw_with_replacement, draw_witho
 from baselines._precision import upcast
 from skd.terms import Batch, Peers, Term, TermContext, TermSettings, UnfitError
 
-# For 256 anchors, a matrix of 205 MB as float32, and of twice that for the random keys.
+# With 256 anchors, a float32 matrix of 205 MB, and one of 410 MB for the random keys.
 MOST_SCORED = 200_000
 PURPOSE = "CRD's negatives"  # of the draws
 
@@ -34,21 +34,24 @@ PURPOSE = "CRD's negatives"  # of the draws
 class CRD(Term):
     """CE + 0.8·CRD on the pooled features, as in the authors' code (RepDistiller).
 
-    Where batches may be divided, negatives are drawn by groups (`TermContext.group`) and Z is of
-    the first batch's first group: so both are the same however a batch is divided.
+    If batches may be divided, negatives are drawn separately for each group (`TermContext.group`),
+    and the normaliser Z is computed from the first group of the first batch. So both do not depend
+    on how a batch is divided.
     """
 
     class Settings(TermSettings):
         """CRD's settings."""
 
         weight: float = 0.8
-        negatives: PositiveInt = Field(16384, description="K, drawn for each anchor")
-        width: PositiveInt = Field(128, description="d, of the embeddings")
+        negatives: PositiveInt = Field(16384, description="K, number of negatives per anchor")
+        width: PositiveInt = Field(128, description="d, width of the embeddings")
         temperature: PositiveFloat = Field(0.07, description="τ of the scores")
-        momentum: float = Field(0.5, ge=0, lt=1, description="share that a bank's entry keeps")
+        momentum: float = Field(
+            0.5, ge=0, lt=1, description="weight of a bank's old entry when it is updated"
+        )
 
     needs = frozenset({"teacher_pooled"})
-    version = 2  # 2: other keys behind the draws on the CPU
+    version = 2  # version 2 draws other random keys on the CPU
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)
@@ -59,7 +62,7 @@ class CRD(Term):
         self.draw = (
             draw_with_replacement if fewest < settings.negatives else draw_without_replacement
         )
-        # Where an anchor's negatives are most of the images, to score all is no waste.
+        # If most images are negatives of an anchor, scoring all of them wastes little.
         listed = len(labels) > MOST_SCORED and 2 * settings.negatives <= fewest
         self.others = OtherClasses(labels) if listed else None
         self.embed_student = nn.Linear(context.student.pooled.shape[1], width)
@@ -67,28 +70,28 @@ class CRD(Term):
         bound = 1 / math.sqrt(width / 3)
         for name in ("student_bank", "teacher_bank"):
             self.register_buffer(name, torch.empty(len(labels), width).uniform_(-bound, bound))
-        # log Z of the student's and the teacher's anchors; NaN until the first batch fixes it.
+        # log Z of the student's and the teacher's anchors; NaN until the first batch sets it.
         self.register_buffer("log_normalisers", torch.full((2,), math.nan))
         self.register_buffer("labels", labels, persistent=False)
         self.group = context.group
-        # Of the step's parts so far: their place, their images' places, and both embeddings.
+        # Of each part of the current step: `Batch.first`, image indices, and both embeddings.
         self._parts: list[tuple[int, tuple[Tensor, Tensor, Tensor]]] = []
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return both sides' contrast."""
+        """Return the sum of the student's and the teacher's contrastive loss."""
         student = F.normalize(upcast(self.embed_student(batch.student.pooled)), dim=1)
         teacher = F.normalize(upcast(self.embed_teacher(batch.teacher.pooled)), dim=1)
         negatives = self._draw(batch)
         loss = self._contrast(0, student, self.teacher_bank, batch, negatives)
         loss = loss + self._contrast(1, teacher, self.student_bank, batch, negatives)
-        if self._parts and self._parts[-1][0] >= batch.first:  # of a step that was not finished
+        if self._parts and self._parts[-1][0] >= batch.first:  # left by an unfinished step
             self._parts.clear()
-        moved = batch.indices, student.detach(), teacher.detach()
-        self._parts.append((batch.first, moved))
+        embeddings = batch.indices, student.detach(), teacher.detach()
+        self._parts.append((batch.first, embeddings))
         return loss
 
     def multiply_adds(self) -> int | None:
-        """Return those of the gathered negatives; where all images are scored, the banks say it."""
+        """Return the multiply-adds with gathered negatives, else ``None``: the banks count."""
         if self.others is None:
             return None
         embeddings = self.embed_student.weight.numel() + self.embed_teacher.weight.numel()
@@ -96,8 +99,8 @@ class CRD(Term):
 
     @torch.no_grad()
     def after_step(self, peers: Peers) -> None:
-        """Move the entries of the batch's images in both banks, in every process alike."""
-        parts = [moved for _, moved in self._parts]
+        """Update the entries of the batch's images in both banks, equally in every process."""
+        parts = [embeddings for _, embeddings in self._parts]
         self._parts.clear()
         indices, student, teacher = (
             peers.all_gather(torch.cat(rows)) for rows in zip(*parts, strict=True)
@@ -106,14 +109,14 @@ class CRD(Term):
         self._move(self.teacher_bank, teacher, indices)
 
     def _draw(self, batch: Batch) -> Negatives:
-        """Return the part's negatives, drawn group by group, each in a stream of its own."""
-        whole = self.group is None
-        size = len(batch.target) if whole else self.group
+        """Return the negatives of the batch, with a separate random stream for each group."""
+        undivided = self.group is None
+        size = len(batch.target) if undivided else self.group
         drawn = []
         for group, target in enumerate(batch.target.split(size), start=batch.first // size):
-            purpose = PURPOSE if whole else f"{PURPOSE}, group {group}"
+            purpose = PURPOSE if undivided else f"{PURPOSE}, group {group}"
             drawn.append(self._draw_group(target, purpose, batch))
-        return (Drawn.of if self.others is None else Listed)(torch.cat(drawn))
+        return (Drawn.from_counts if self.others is None else Listed)(torch.cat(drawn))
 
     def _draw_group(self, target: Tensor, purpose: str, batch: Batch) -> Tensor:
         generator, count = batch.draws.generator(purpose), self.settings.negatives
@@ -125,38 +128,41 @@ class CRD(Term):
         self, side: int, anchors: Tensor, bank: Tensor, batch: Batch, negatives: Negatives
     ) -> Tensor:
         temperature, noise = self.settings.temperature, self.settings.negatives / len(bank)
-        # Not in 16 bits: a score may be off by 0.05 there.
+        # Not in 16 bits, where the error of a score may be 0.05.
         with torch.no_grad(), torch.autocast(anchors.device.type, enabled=False):
             positive, negative = negatives.scores(anchors / temperature, bank, batch.indices)
-            log_z = self._normaliser(side, positive, negative, negatives.times, batch.peers)
+            log_z = self._normaliser(side, positive, negative, negatives.counts, batch.peers)
             shift = log_z + math.log(noise)
             positive, negative = positive - shift, negative.sub_(shift)
-            losses, by_positive, slopes = contrast_loss(positive, negative, negatives.times)
-            gradient = negatives.pull(slopes, bank) + by_positive[:, None] * bank[batch.indices]
+            losses, positive_slopes, slopes = contrast_loss(positive, negative, negatives.counts)
+            gradient = (
+                negatives.weighted_sums(slopes, bank)
+                + positive_slopes[:, None] * bank[batch.indices]
+            )
             gradient /= temperature * len(anchors)
         return WithGradient.apply(anchors, losses.mean(), gradient)
 
     def _normaliser(
-        self, side: int, positive: Tensor, negative: Tensor, times: Tensor | None, peers: Peers
+        self, side: int, positive: Tensor, negative: Tensor, counts: Tensor | None, peers: Peers
     ) -> Tensor:
-        """Return log Z: of N times the mean of exp(score), positives and negatives, at first."""
-        fixed = self.log_normalisers[side]
-        if fixed.is_cpu and not fixed.isnan():
-            return fixed
+        """Return log Z, constant after the first batch: Z is N times its mean of exp(score)."""
+        known = self.log_normalisers[side]
+        if known.is_cpu and not known.isnan():
+            return known
         rows = slice(self.group)
         total = negative[rows].exp()
-        total = total if times is None else total.mul_(times[rows])
+        total = total if counts is None else total.mul_(counts[rows])
         total = positive[rows].exp().sum() + total.sum()
         count = len(positive[rows]) * (self.settings.negatives + 1)
         first = peers.broadcast_tensor((total * len(self.labels) / count).log())
-        # Fixed without asking a GPU.
-        log_z = torch.where(fixed.isnan(), first, fixed)
+        # Chosen on the device: reading the value would wait for a GPU.
+        log_z = torch.where(known.isnan(), first, known)
         self.log_normalisers[side] = log_z
         return log_z
 
     @torch.no_grad()
     def _move(self, bank: Tensor, embeddings: Tensor, indices: Tensor) -> None:
-        """Move the batch's entries towards their embeddings, on the unit sphere."""
-        share = self.settings.momentum
-        moved = F.normalize(share * bank[indices] + (1 - share) * embeddings, dim=1)
-        bank.index_copy_(0, indices, moved)
+        """Move the entries of images towards their embeddings, on the unit sphere."""
+        momentum = self.settings.momentum
+        entries = F.normalize(momentum * bank[indices] + (1 - momentum) * embeddings, dim=1)
+        bank.index_copy_(0, indices, entries)

@@ -1,4 +1,4 @@
-"""Cross-entropy with the labels: the student alone, and the anchor of every other method."""
+"""Cross-entropy with the labels: the student-only loss, and a part of every other method."""
 
 import torch.nn.functional as F
 from torch import Tensor

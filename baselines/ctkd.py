@@ -1,4 +1,4 @@
-"""CTKD: KD whose temperature learns to make it harder (Li et al., AAAI 2023, 2211.16231)."""
+"""CTKD: KD with a temperature that learns adversarially (Li et al., AAAI 2023, 2211.16231)."""
 
 import math
 
@@ -12,9 +12,9 @@ from skd.terms import Batch, Term, TermContext, TermSettings
 
 
 def ctkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: Tensor) -> Tensor:
-    """Return T²·KL(softmax(teacher/T) ‖ softmax(student/T)), mean over the batch, of a learnt T.
+    """Return T²·KL(softmax(teacher/T) ‖ softmax(student/T)), mean over the batch, for a learnt T.
 
-    In float32 at least. Gradients flow to both sides and, through T² too, to the temperature.
+    In float32 at least. Gradients flow to both sides and to the temperature, also through T².
 
     Args:
         student_logits: (B, C).
@@ -29,27 +29,27 @@ def ctkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: Tenso
 
 
 def reversal_strength(epoch: int, curriculum_epochs: int) -> float:
-    """Return λ, which rises from 0 before epoch 1 along a half cosine to 1, and stays there.
+    """Return λ, which rises from 0 before epoch 1 along half a cosine to 1.
 
     Args:
         epoch: 1-based.
-        curriculum_epochs: the epoch from which on λ is 1.
+        curriculum_epochs: the first epoch in which λ is 1.
     """
     return (1 - math.cos(math.pi * min(epoch / curriculum_epochs, 1.0))) / 2
 
 
 def reverse_gradient(value: Tensor, strength: Tensor | float) -> Tensor:
-    """Return the value itself; its gradient is multiplied by -strength on the way back."""
-    fixed = value.detach()
-    return fixed - strength * (value - fixed)
+    """Return the value; the backward pass multiplies its gradient by -strength."""
+    detached = value.detach()
+    return detached - strength * (value - detached)
 
 
 class CTKD(Term):
     """CTKD with one temperature for all images ("global"): 0.1·CE + 0.9·KD at the learnt T.
 
     T = T_min + range·sigmoid(θ) with θ = 1 at first: 15.6 by default. θ ascends the loss, by λ
-    times its gradient, in the student's optimiser with its learning rate and weight decay, as in
-    the authors' code. Their instance-wise temperature is not offered.
+    times its gradient, with the student's optimiser, learning rate and weight decay, as in the
+    authors' code. Their instance-wise temperature is not implemented.
     """
 
     class Settings(TermSettings):
@@ -58,12 +58,12 @@ class CTKD(Term):
         # zhengli97/CTKD, scripts/run_cifar_distill.sh, and the defaults of train_student.py.
         weight: float = 0.9
         cross_entropy: float = 0.1
-        temperature_min: PositiveFloat = Field(1.0, description="T at a sigmoid of 0")
+        temperature_min: PositiveFloat = Field(1.0, description="lower limit of T")
         temperature_range: NonNegativeFloat = Field(
-            20.0, description="T at a sigmoid of 1, less the minimum"
+            20.0, description="difference between the upper and the lower limit of T"
         )
         curriculum_epochs: PositiveInt = Field(
-            10, description="epochs in which the reversal's strength rises from 0 to 1"
+            10, description="number of epochs in which the reversal's strength rises from 0 to 1"
         )
 
     needs = frozenset({"teacher_logits"})
@@ -74,7 +74,7 @@ class CTKD(Term):
         self.register_buffer("strength", torch.zeros(()), persistent=False)
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set the strength of the reversal."""
+        """Set the strength of the gradient reversal."""
         self.strength.fill_(reversal_strength(epoch, self.settings.curriculum_epochs))
 
     def forward(self, batch: Batch) -> Tensor:
@@ -82,6 +82,6 @@ class CTKD(Term):
         return ctkd_loss(batch.student.logits, batch.teacher.logits, self.temperature())
 
     def temperature(self) -> Tensor:
-        """Return T, a scalar, whose gradient reaches θ reversed as in the epoch under way."""
+        """Return T, a scalar; its gradient reaches θ reversed, with the epoch's strength."""
         level = reverse_gradient(self.theta, self.strength).sigmoid()
         return self.settings.temperature_min + self.settings.temperature_range * level

@@ -1,4 +1,4 @@
-"""DIST: correlations in place of probabilities (Huang et al., NeurIPS 2022, 2205.10536)."""
+"""DIST: correlations instead of the KL divergence (Huang et al., NeurIPS 2022, 2205.10536)."""
 
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat
@@ -19,11 +19,10 @@ def dist_loss(
 ) -> Tensor:
     """Return T²·(β·inter + γ·intra).
 
-    Of the softmaxes at temperature T, inter is 1 - Pearson's
-    correlation between student and teacher over the classes of an image, mean over the batch; and
-    intra is the same over the images of a class, mean over the classes. The authors' code
-    multiplies by T². A row or column without spread correlates to 0, so intra is 1 for a batch of
-    one.
+    With softmaxes at temperature T, inter is 1 - Pearson's correlation between student and teacher
+    over the classes of an image, mean over the batch; intra is the same over the images of a class,
+    mean over the classes. The factor T² is from the authors' code. The correlation of a constant
+    row or column is 0, so intra is 1 for a batch of one image.
 
     In float32 at least. Gradients flow to both sides; detach a teacher that must not learn.
 
@@ -57,7 +56,9 @@ class DIST(Term):
 
         # hunto/image_classification_sota, configs/strategies/distill/dist_cifar.yaml: `dist_t4`.
         weight: float = 2.0
-        temperature: PositiveFloat = Field(4.0, description="T of both softmaxes; 1 on ImageNet")
+        temperature: PositiveFloat = Field(
+            4.0, description="T of both softmaxes; the authors use 1 on ImageNet"
+        )
         beta: NonNegativeFloat = Field(1.0, description="weight of the inter-class part")
         gamma: NonNegativeFloat = Field(1.0, description="weight of the intra-class part")
 
@@ -65,7 +66,7 @@ class DIST(Term):
     mixes_images = True  # intra: over the images of the batch
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return DIST's loss on the teacher logits that the settings chose."""
+        """Return DIST's loss on raw or simplified teacher logits, depending on the settings."""
         return dist_loss(
             batch.student.logits,
             batch.teacher.logits,

@@ -19,11 +19,11 @@ def dkd_loss(
 ) -> Tensor:
     """Return T²·(α·TCKD + β·NCKD), mean over the batch.
 
-    With softmax at temperature T, TCKD is the KL divergence between
-    the teacher's and the student's (target, all others), and NCKD the one between their softmaxes
-    over the other classes alone. α = 1 and β = 1 - the teacher's target probability would be KD.
+    With softmaxes at temperature T, TCKD is the KL divergence between the teacher's and the
+    student's binary distributions (target, all others), and NCKD that between their softmaxes over
+    the other classes. With α = 1 and β = 1 - the teacher's target probability, the loss is KD's.
 
-    Computed in logarithms, in float32 at least: exact where a probability rounds to 0 or 1.
+    Computed with logarithms, in float32 at least: exact even if a probability rounds to 0 or 1.
     Gradients flow to both sides; detach a teacher that must not learn.
 
     Args:
@@ -35,7 +35,7 @@ def dkd_loss(
         temperature: T > 0.
 
     Raises:
-        ValueError: there is one class only.
+        ValueError: there is only one class.
     """
     classes = student_logits.shape[1]
     if classes < 2:
@@ -51,32 +51,32 @@ def dkd_loss(
 def _decoupled(logits: Tensor, is_target: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Return the log-odds of the target against all others, (B,), and the others' log-softmax.
 
-    The latter is (B, C). At the target it is so low that its probability is 0; yet finite, since
-    -inf would make 0·inf in the divergence.
+    The log-softmax is (B, C). At the target it is finite, but so low that the probability is 0:
+    with -inf, the divergence would contain 0·inf.
     """
     scaled = upcast(logits) / temperature
     others = scaled.masked_fill(is_target, torch.finfo(scaled.dtype).min / 2)
-    own = scaled.masked_fill(~is_target, 0).sum(dim=1)
-    return own - others.logsumexp(dim=1), F.log_softmax(others, dim=1)
+    target_logits = scaled.masked_fill(~is_target, 0).sum(dim=1)
+    return target_logits - others.logsumexp(dim=1), F.log_softmax(others, dim=1)
 
 
 def _binary_kl(teacher_margin: Tensor, student_margin: Tensor) -> Tensor:
-    """Return KL between two-way distributions of given log-odds, (B,)."""
-    hit = F.logsigmoid(teacher_margin) - F.logsigmoid(student_margin)
-    miss = F.logsigmoid(-teacher_margin) - F.logsigmoid(-student_margin)
-    return teacher_margin.sigmoid() * hit + (-teacher_margin).sigmoid() * miss
+    """Return the KL divergence between binary distributions with given log-odds, (B,)."""
+    target = F.logsigmoid(teacher_margin) - F.logsigmoid(student_margin)
+    others = F.logsigmoid(-teacher_margin) - F.logsigmoid(-student_margin)
+    return teacher_margin.sigmoid() * target + (-teacher_margin).sigmoid() * others
 
 
 class DKD(Term):
-    """DKD by mdistiller's recipe: CE + DKD, rising over 20 epochs, at T = 4."""
+    """DKD by mdistiller's recipe: CE + DKD at T = 4, with a warm-up of 20 epochs."""
 
     class Settings(TermSettings):
         """DKD's settings."""
 
-        # mdistiller's defaults for CIFAR-100. β is set by pair: 2, 6 or, for most, 8.
+        # mdistiller's defaults for CIFAR-100. It sets β for each pair: 2, 6 or, for most, 8.
         warmup_epochs: NonNegativeInt = 20
-        alpha: NonNegativeFloat = Field(1.0, description="weight of the target class's part")
-        beta: NonNegativeFloat = Field(8.0, description="weight of the non-target classes' part")
+        alpha: NonNegativeFloat = Field(1.0, description="weight of the target class's loss")
+        beta: NonNegativeFloat = Field(8.0, description="weight of the non-target classes' loss")
         temperature: PositiveFloat = Field(4.0, description="T of both softmaxes")
 
     needs = frozenset({"teacher_logits"})
@@ -87,7 +87,7 @@ class DKD(Term):
             raise UnfitError(f"DKD needs two classes or more, got {context.num_classes}")
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return DKD's loss on the teacher logits that the settings chose."""
+        """Return DKD's loss on raw or simplified teacher logits, depending on the settings."""
         return dkd_loss(
             batch.student.logits,
             batch.teacher.logits,

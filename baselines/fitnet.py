@@ -1,4 +1,4 @@
-"""FitNet: a map of the student, regressed, is the teacher's (Romero et al. 2015, 1412.6550)."""
+"""FitNet: regress a teacher's map from a student's (Romero et al. 2015, 1412.6550)."""
 
 import torch
 from pydantic import Field, NonNegativeInt
@@ -11,16 +11,16 @@ from skd.terms import Batch, Term, TermContext, TermSettings, UnfitError
 def fitnet_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean squared error of two maps (B, C, H, W), over all their elements.
 
-    The paper's hint loss is half the squared distance (equation 3); RepDistiller's is this mean.
-    Gradients flow to both sides.
+    The paper's hint loss is half of the squared distance (equation 3); RepDistiller takes this
+    mean. Gradients flow to both sides.
     """
     return (upcast(regressed) - upcast(teacher)).square().mean()
 
 
 class FitNet(Term):
-    """Hints as RepDistiller trains them: in one stage, jointly with cross-entropy.
+    """Hints as in RepDistiller: trained in one stage, jointly with cross-entropy.
 
-    The paper has two stages: first hints alone for the layers up to the hint, then KD for all.
+    The paper has two stages: first hints for the layers up to the hint, then KD for all layers.
     """
 
     class Settings(TermSettings):
@@ -28,7 +28,7 @@ class FitNet(Term):
 
         weight: float = 100.0  # RepDistiller's CIFAR script, beside cross-entropy at 1
         layer: NonNegativeInt = Field(
-            2, description="stage of both networks that is compared; 0 is the stem"
+            2, description="index of the compared stage of both networks; 0 is the stem"
         )  # RepDistiller's hint_layer
 
     needs = frozenset({"teacher_features"})
@@ -38,23 +38,24 @@ class FitNet(Term):
         stages = context.student.stages, context.teacher.stages
         if settings.layer >= min(map(len, stages)):
             raise UnfitError(
-                f"layer {settings.layer}: the student's last is {len(stages[0]) - 1}, "
-                f"the teacher's {len(stages[1]) - 1}"
+                f"layer {settings.layer} does not exist: the student's last layer is "
+                f"{len(stages[0]) - 1}, the teacher's {len(stages[1]) - 1}"
             )
         self.regressor = _regressor(*(maps[settings.layer].shape[1:] for maps in stages))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the error of the regressed map of the student."""
+        """Return the error of the map that is regressed from the student's."""
         layer = self.settings.layer
         regressed = self.regressor(upcast(batch.student.stages[layer]))
         return fitnet_loss(regressed, batch.teacher.stages[layer])
 
 
 def _regressor(student: torch.Size, teacher: torch.Size) -> nn.Sequential:
-    """Return the trained map between two shapes (C, H, W): a convolution, BatchNorm and ReLU.
+    """Return a regressor between maps of two shapes (C, H, W): convolution, BatchNorm and ReLU.
 
-    The convolution is RepDistiller's: 3×3 of stride 2 from double the size, transposed 4×4 of
-    stride 2 from half of it, else without padding and as large as takes off the surplus.
+    The convolution is RepDistiller's: 3×3 with stride 2 from twice the teacher's size, transposed
+    4×4 with stride 2 from half of it, and otherwise unpadded, with the kernel that reduces the
+    student's size to the teacher's.
     """
     (student_channels, size, width), (channels, target, target_width) = student, teacher
     if (size, target) != (width, target_width):

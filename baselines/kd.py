@@ -1,4 +1,4 @@
-"""KD: the student learns the teacher's softened distribution (Hinton et al. 2015, 1503.02531)."""
+"""KD: the student imitates the teacher's softened distribution (Hinton et al. 2015, 1503.02531)."""
 
 import torch.nn.functional as F
 from pydantic import Field, PositiveFloat
@@ -11,8 +11,8 @@ from skd.terms import Batch, Term, TermSettings
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Return T²·KL(softmax(teacher/T) ‖ softmax(student/T)), mean over the batch.
 
-    Hinton et al. 2015, section 2: T² keeps the gradient's size when T changes. Gradients flow to
-    both sides; detach a teacher that must not learn.
+    Hinton et al. 2015, section 2: with T², the gradient's size does not depend on T. Gradients flow
+    to both sides; detach a teacher that must not learn.
 
     Args:
         student_logits: (B, C).
@@ -32,12 +32,12 @@ class KD(Term):
 
         weight: float = 0.9
         cross_entropy: float = 0.1
-        temperature: PositiveFloat = Field(4.0, description="T, of both sides")
+        temperature: PositiveFloat = Field(4.0, description="T of both softmaxes")
 
     needs = frozenset({"teacher_logits"})
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return KD's loss on the teacher logits that the settings chose."""
+        """Return KD's loss on raw or simplified teacher logits, depending on the settings."""
         return kd_loss(
             batch.student.logits, batch.teacher.logits, temperature=self.settings.temperature
         )

@@ -1,10 +1,9 @@
 """MLKD: alignment of instances, batch and classes at several temperatures (Jin et al., CVPR 2023).
 
-Only the loss, on the one view that the harness has. The authors train on two views of each image,
-a weak and a strong one (RandAugment), for 240 to 960 epochs. What is here is their code's loss of
-the weak view; the strong view's cross-entropy and instance alignment are left out, and so are the
-weak view's instance alignments at T = 2 and 6 that the code adds once more, without the mask,
-among the strong view's.
+Only the loss, on one view of each image. The authors train on two views, a weak and a strong one
+(RandAugment), for 240 to 960 epochs. This term is the weak view's loss in their code. It leaves out
+the strong view's cross-entropy and instance alignment, and the weak view's instance alignments at
+T = 2 and 6, which their code adds a second time, without the mask, to the strong view's loss.
 """
 
 from typing import Annotated
@@ -23,37 +22,37 @@ def mlkd_loss(
 ) -> Tensor:
     """Return the sum over T of m·(instance + batch) + m'·class.
 
-    With p and q the teacher's and student's softmaxes at T, (B, C):
-    instance is T²·KL(p ‖ q), mean over the batch; batch is ‖ppᵀ - qqᵀ‖²/B; class is
-    ‖pᵀp - qᵀq‖²/C (squared Frobenius norms, without T²). The authors' code masks the less
-    confident half of the images and of the classes, but multiplies an already reduced loss by the
-    mask. So do m and m': the masks' means, ½ where the number is even and none tie.
+    p and q are the teacher's and student's softmaxes at T, (B, C): instance is T²·KL(p ‖ q), mean
+    over the batch; batch is ‖ppᵀ - qqᵀ‖²/B; class is ‖pᵀp - qᵀq‖²/C (squared Frobenius norms,
+    without T²). The authors' code computes masks of the less confident half of the images and of
+    the classes, but multiplies a loss by a mask only after its reduction. This is a product with
+    the mask's mean, m or m', which is ½ for an even number without ties.
 
-    In float32 at least. Gradients flow to both sides, not through the masks; detach a teacher
+    In float32 at least. Gradients flow to both sides, but not through the masks; detach a teacher
     that must not learn.
 
     Args:
         student_logits: (B, C).
         teacher_logits: (B, C).
-        temperatures: each T > 0; a repeated one counts twice.
+        temperatures: each T > 0; a repeated temperature counts twice.
     """
     student, teacher = (upcast(logits) for logits in (student_logits, teacher_logits))
     images, classes = student.shape
     confidence = F.softmax(teacher.detach(), dim=1)
     image_share = _share_up_to_median(confidence.amax(dim=1))
     class_share = _share_up_to_median(confidence.sum(dim=0))
-    levels = []
+    losses = []
     for temperature in temperatures:
         log_q = F.log_softmax(student / temperature, dim=1)
         log_p = F.log_softmax(teacher / temperature, dim=1)
         instance = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
         q, p = log_q.exp(), log_p.exp()
-        of_batch = (p @ p.mT - q @ q.mT).square().sum() / images
-        of_classes = (p.mT @ p - q.mT @ q).square().sum() / classes
-        levels.append(
-            image_share * (temperature**2 * instance + of_batch) + class_share * of_classes
+        batch_loss = (p @ p.mT - q @ q.mT).square().sum() / images
+        class_loss = (p.mT @ p - q.mT @ q).square().sum() / classes
+        losses.append(
+            image_share * (temperature**2 * instance + batch_loss) + class_share * class_loss
         )
-    return torch.stack(levels).sum()
+    return torch.stack(losses).sum()
 
 
 def _share_up_to_median(values: Tensor) -> Tensor:
@@ -70,14 +69,15 @@ class MLKD(Term):
         weight: float = 0.9
         cross_entropy: float = 0.1
         temperatures: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = Field(
-            (2.0, 3.0, 4.0, 5.0, 6.0), description="the T of all levels; on ImageNet 1 for 4"
+            (2.0, 3.0, 4.0, 5.0, 6.0),
+            description="T of the softmaxes; on ImageNet the authors have 1 instead of 4",
         )
 
     needs = frozenset({"teacher_logits"})
-    mixes_images = True  # aligns the batch, and classes over it
+    mixes_images = True  # the batch and class losses compare images
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return MLKD's loss on the teacher logits that the settings chose."""
+        """Return MLKD's loss on raw or simplified teacher logits, depending on the settings."""
         return mlkd_loss(
             batch.student.logits, batch.teacher.logits, temperatures=self.settings.temperatures
         )

@@ -18,12 +18,12 @@ def nkd_loss(
 ) -> Tensor:
     """Return the cross-entropies of both parts, -p_t·log q_t - γ·T²·Σ p̂_i·log q̂_i, batch mean.
 
-    p and q are the teacher's and student's softmaxes at temperature
-    1, t the target class; p̂ and q̂ are their softmaxes at T over the other classes alone. No
-    entropy is subtracted, so equal logits do not give 0.
+    p and q are the teacher's and student's softmaxes at temperature 1, and t is the target class; p̂
+    and q̂ are their softmaxes at T over the other classes. No entropy is subtracted, so the loss of
+    equal logits is not 0.
 
     In float32 at least. Gradients flow to both sides; detach a teacher that must not learn. (The
-    authors' code detaches p_t; its teacher takes no gradient anyway.)
+    authors' code detaches p_t; their teacher gets no gradient anyway.)
 
     Args:
         student_logits: (B, C).
@@ -33,19 +33,19 @@ def nkd_loss(
         temperature: T > 0 of the non-target part.
 
     Raises:
-        ValueError: there is one class only.
+        ValueError: there is only one class.
     """
     classes = student_logits.shape[1]
     if classes < 2:
         raise ValueError(f"NKD needs two classes or more, got {classes}")
     is_target = torch.arange(classes, device=target.device) == target[:, None]
     student, teacher = (upcast(logits) for logits in (student_logits, teacher_logits))
-    own = F.softmax(teacher, dim=1) * F.log_softmax(student, dim=1)
-    own = own.masked_fill(~is_target, 0).sum(dim=1)
+    products = F.softmax(teacher, dim=1) * F.log_softmax(student, dim=1)
+    target_part = products.masked_fill(~is_target, 0).sum(dim=1)
     p = F.softmax(teacher.masked_fill(is_target, -torch.inf) / temperature, dim=1)
     log_q = F.log_softmax(student.masked_fill(is_target, -torch.inf) / temperature, dim=1)
-    others = (p * log_q.masked_fill(is_target, 0)).sum(dim=1)  # the fill: 0·(-inf) is no number
-    return -(own + gamma * temperature**2 * others).mean()
+    others = (p * log_q.masked_fill(is_target, 0)).sum(dim=1)  # filled because 0·(-inf) is NaN
+    return -(target_part + gamma * temperature**2 * others).mean()
 
 
 class NKD(Term):
@@ -56,10 +56,10 @@ class NKD(Term):
 
         # yzd-v/cls_KD, configs/distillers/cifar100/res34_distill_res18_cifar.py
         gamma: NonNegativeFloat = Field(
-            3.5, description="weight of the non-target part; 1.5 on ImageNet"
+            3.5, description="weight of the non-target part; the authors use 1.5 on ImageNet"
         )
         temperature: PositiveFloat = Field(
-            3.0, description="T of the non-target part; 1 on ImageNet"
+            3.0, description="T of the non-target part; the authors use 1 on ImageNet"
         )
 
     needs = frozenset({"teacher_logits"})
@@ -70,7 +70,7 @@ class NKD(Term):
             raise UnfitError(f"NKD needs two classes or more, got {context.num_classes}")
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return NKD's loss on the teacher logits that the settings chose."""
+        """Return NKD's loss on raw or simplified teacher logits, depending on the settings."""
         return nkd_loss(
             batch.student.logits,
             batch.teacher.logits,

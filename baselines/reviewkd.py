@@ -16,17 +16,17 @@ from skd.terms import Batch, Term, TermContext, TermSettings, UnfitError
 def hcl_loss(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
     """Return the hierarchical context loss, summed over pairs of maps.
 
-    A pair's loss is the mean squared error (mean over batch,
-    channels and places) of the maps and of their averages on grids of 4x4, 2x2 and 1x1, as far as
-    these are smaller than the map both ways; the errors have weights 1, 1/2, 1/4, … in this order,
-    divided by their sum. Half precision is raised to float32. Gradients flow to both sides.
+    A pair's loss is a weighted mean of mean squared errors (over batch, channels and positions): of
+    the maps, and of their averages on grids of 4x4, 2x2 and 1x1 that are smaller than the map in
+    both directions. The weights are 1, 1/2, 1/4, … in this order. In float32 at least. Gradients
+    flow to both sides.
 
     Args:
-        student_features: maps (B, C, H, W), each of its teacher's shape.
-        teacher_features: as many maps.
+        student_features: maps (B, C, H, W), each in the shape of the teacher's map.
+        teacher_features: the same number of maps.
 
     Raises:
-        ValueError: the two sides differ in number or in a shape.
+        ValueError: the numbers of maps or their shapes differ.
     """
     return torch.stack(
         [_pair_loss(*pair) for pair in zip(student_features, teacher_features, strict=True)]
@@ -36,19 +36,22 @@ def hcl_loss(student_features: Sequence[Tensor], teacher_features: Sequence[Tens
 def _pair_loss(student: Tensor, teacher: Tensor) -> Tensor:
     if student.shape != teacher.shape:
         raise ValueError(f"shapes differ: {tuple(student.shape)} and {tuple(teacher.shape)}")
-    # Averaging is linear: the gap between averages is the gap's average.
-    gap = upcast(student) - upcast(teacher)
-    sizes = [size for size in (4, 2, 1) if size < min(gap.shape[2:])]
-    errors = [gap.square().mean(), *(pool_to(gap, (n, n)).square().mean() for n in sizes)]
-    weights = [0.5**place for place in range(len(errors))]
+    # Averaging is linear: the difference of averages is the average of differences.
+    difference = upcast(student) - upcast(teacher)
+    sizes = [size for size in (4, 2, 1) if size < min(difference.shape[2:])]
+    errors = [
+        difference.square().mean(),
+        *(pool_to(difference, (n, n)).square().mean() for n in sizes),
+    ]
+    weights = [0.5**level for level in range(len(errors))]
     return sum(w * error for w, error in zip(weights, errors, strict=True)) / sum(weights)
 
 
 class ABF(nn.Module):
-    """Attention-based fusion of one student stage with the deeper ones'."""
+    """Attention-based fusion of a student stage with the deeper stages."""
 
     def __init__(self, student_width: int, mid_width: int, teacher_width: int, fuses: bool) -> None:
-        """Build from the student's channels to the teacher's; the deepest one fuses nothing."""
+        """Build from the student's channels to the teacher's; `fuses` is false for the deepest."""
         super().__init__()
         self.narrow = nn.Sequential(
             nn.Conv2d(student_width, mid_width, 1, bias=False), nn.BatchNorm2d(mid_width)
@@ -64,11 +67,11 @@ class ABF(nn.Module):
     def forward(
         self, maps: Tensor, deeper: Tensor | None, size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Return what imitates the teacher's maps, and what the next shallower stage fuses.
+        """Return the maps to compare with the teacher's, and the maps for the next shallower stage.
 
         Args:
-            maps: the student's, (B, student_width, h, w).
-            deeper: what the deeper stage's fusion handed on, (B, mid_width, any, any).
+            maps: the student's maps, (B, student_width, h, w).
+            deeper: the maps from the deeper stage's fusion, (B, mid_width, any, any).
             size: (H, W) of the teacher's maps.
 
         Returns:
@@ -76,36 +79,36 @@ class ABF(nn.Module):
         """
         fused = self.narrow(maps)
         if self.attention is not None:
-            deeper = _resized(deeper, fused.shape[2:])
-            shares = self.attention(torch.cat((fused, deeper), dim=1)).sigmoid()
-            fused = fused * shares[:, :1] + deeper * shares[:, 1:]
-        fused = _resized(fused, size)
+            deeper = _resize(deeper, fused.shape[2:])
+            weights = self.attention(torch.cat((fused, deeper), dim=1)).sigmoid()
+            fused = fused * weights[:, :1] + deeper * weights[:, 1:]
+        fused = _resize(fused, size)
         return self.output(fused), fused
 
 
-def _resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the maps at a size (H, W), by the nearest neighbour."""
+def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps to (H, W) by nearest neighbours."""
     return maps if maps.shape[2:] == size else F.interpolate(maps, size, mode="nearest")
 
 
 class ReviewKD(Term):
-    """ReviewKD by mdistiller's recipe: CE + w·HCL, rising over 20 epochs.
+    """ReviewKD by mdistiller's recipe: CE + w·HCL, with a warm-up of 20 epochs.
 
-    Stages are paired one by one, the stem left out and the pooled feature, as a 1x1 map, last. The
-    teacher's are taken before the activation.
+    It compares the stages after the stem one by one, then the pooled features as 1x1 maps. The
+    teacher's stages are those before the activation.
     """
 
     class Settings(TermSettings):
         """ReviewKD's settings."""
 
-        # mdistiller's defaults for CIFAR-100. Its weight is set by pair, from 0.6 to 8.
+        # mdistiller's defaults for CIFAR-100. It sets the weight for each pair, from 0.6 to 8.
         weight: float = 1.0
         warmup_epochs: NonNegativeInt = 20
         student_features: Literal["activated", "preactivated"] = Field(
-            "activated", description="the student's stages, after or before their activation"
+            "activated", description="the student's stages after or before their activation"
         )
         mid_width: PositiveInt = Field(
-            512, description="channels of the fused maps, at most; never more than pooled ones"
+            512, description="channels of the fused maps, at most those of the pooled feature"
         )
 
     needs = frozenset({"teacher_features"})
@@ -119,22 +122,22 @@ class ReviewKD(Term):
         student, teacher = self._maps(context)
         if len(student) != len(teacher):
             raise UnfitError(
-                "ReviewKD pairs stages one by one; the student has "
+                "ReviewKD compares stages one by one; the student has "
                 f"{len(student) - 1} after the stem, the teacher {len(teacher) - 1}"
             )
         mid_width = min(settings.mid_width, student[-1].shape[1])
         self.fusions = nn.ModuleList(
-            ABF(own.shape[1], mid_width, goal.shape[1], fuses=own is not student[-1])
-            for own, goal in zip(student, teacher, strict=True)
+            ABF(maps.shape[1], mid_width, goal.shape[1], fuses=maps is not student[-1])
+            for maps, goal in zip(student, teacher, strict=True)
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return HCL between the fused student maps and the teacher's."""
+        """Return the hierarchical context loss between the fused student maps and the teacher's."""
         student, teacher = self._maps(batch)
         return hcl_loss(self.reviewed(student, teacher), teacher)
 
     def reviewed(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[Tensor]:
-        """Return the student's maps, fused from the deepest on, in the teacher's shapes."""
+        """Return the student's maps in the teacher's shapes, fused from the deepest stage on."""
         outputs, deeper = [], None
         for fusion, maps, goal in reversed(list(zip(self.fusions, student, teacher, strict=True))):
             output, deeper = fusion(maps, deeper, goal.shape[2:])
@@ -142,11 +145,11 @@ class ReviewKD(Term):
         return outputs[::-1]
 
     def _maps(self, source: Batch | TermContext) -> tuple[list[Tensor], list[Tensor]]:
-        """Return both sides' maps after the stem, and the pooled feature as a 1x1 map."""
+        """Return the student's and the teacher's maps after the stem and pooled features (1x1)."""
         student, teacher = source.student, source.teacher
         activated = self.settings.student_features == "activated"
-        own = student.stages if activated else student.preactivations
+        student_stages = student.stages if activated else student.preactivations
         return (
-            [*own[1:], student.pooled[:, :, None, None]],
+            [*student_stages[1:], student.pooled[:, :, None, None]],
             [*teacher.preactivations[1:], teacher.pooled[:, :, None, None]],
         )

@@ -1,4 +1,4 @@
-"""RKD: distances and angles among the batch's features are alike (Park et al. 2019, 1904.05068)."""
+"""RKD: match distances and angles between images' features (Park et al. 2019, 1904.05068)."""
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,11 @@ LEAST_SQUARED_DISTANCE = 1e-12  # as in RepDistiller
 
 
 def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Return the Huber loss of the pairwise distances, each side's over its mean distance.
+    """Return the Huber loss of the pairwise distances, each divided by its side's mean distance.
 
-    Paper, section 3.2.1. Mean over all B² ordered pairs, the B of an image with itself included,
-    as in RepDistiller. Two equal features are 1e-6 apart and get no gradient from their pair. Of
-    one image alone the loss is 0. Gradients flow to both sides.
+    Section 3.2.1 of the paper. The mean is over all B² ordered pairs, including the B pairs of an
+    image with itself, as in RepDistiller. Two equal features have the distance 1e-6 and get no
+    gradient from their pair. The loss of a single image is 0. Gradients flow to both sides.
 
     Args:
         student: (B, D).
@@ -28,9 +28,10 @@ def rkd_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 def rkd_angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the Huber loss of the cosines of the angles among all triplets.
 
-    Paper, section 3.2.2. Mean over all B³ ordered triplets, those with an image twice included, as
-    in RepDistiller; takes B³ and B²·D floats. Where the angle's vertex equals another feature the
-    cosine is 0, without a gradient. Of one image alone the loss is 0. Gradients flow to both sides.
+    Section 3.2.2 of the paper. The mean is over all B³ ordered triplets, including those with a
+    repeated image, as in RepDistiller. Takes B³ and B²·D floats. If the angle's vertex equals
+    another feature, the cosine is 0, without a gradient. The loss of a single image is 0. Gradients
+    flow to both sides.
 
     Args:
         student: (B, D).
@@ -47,14 +48,14 @@ class RKD(Term):
 
         weight: float = 1.0  # RepDistiller's CIFAR script, beside cross-entropy at 1
         distance_weight: NonNegativeFloat = Field(  # this and the next: RepDistiller's RKDLoss
-            25.0, description="factor of the distances' loss within the term"
+            25.0, description="weight of the distances' loss within the term"
         )
         angle_weight: NonNegativeFloat = Field(
-            50.0, description="factor of the angles' loss within the term"
+            50.0, description="weight of the angles' loss within the term"
         )
 
     needs = frozenset({"teacher_pooled"})
-    mixes_images = True  # by pairs and triplets
+    mixes_images = True  # compares pairs and triplets of images
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the weighted sum of both losses."""
@@ -65,18 +66,18 @@ class RKD(Term):
 
 
 def _differences(features: Tensor) -> Tensor:
-    """Return x_j - x_i at [i, j], (B, B, D): exact for close features, unlike a Gram matrix."""
+    """Return x_j - x_i at [i, j], (B, B, D). Unlike a Gram matrix, exact for close features."""
     features = upcast(features)
     return features - features[:, None]
 
 
 def _relative_distances(features: Tensor) -> Tensor:
-    """Return the pairs' distances over the mean of those of distinct images, (B, B)."""
+    """Return the pairs' distances divided by the mean over distinct images, (B, B)."""
     squares = _differences(features).square().sum(dim=2)
     distances = squares.clamp(min=LEAST_SQUARED_DISTANCE).sqrt()
     distances = distances * (1 - torch.eye(len(distances), device=distances.device))
     pairs = len(distances) * (len(distances) - 1)
-    total = distances.sum().clamp(min=LEAST_SQUARED_DISTANCE)  # it is 0 for one image alone
+    total = distances.sum().clamp(min=LEAST_SQUARED_DISTANCE)  # the sum is 0 for a single image
     return distances * (pairs / total)
 
 
@@ -85,7 +86,7 @@ def _cosines(features: Tensor) -> Tensor:
     differences = _differences(features)
     squares = differences.square().sum(dim=2, keepdim=True)
     apart = squares > 0
-    # Chosen twice, so that no infinity meets a zero on the way back.
+    # The inner selection keeps the backward pass from multiplying infinity by 0.
     inverse = torch.where(apart, torch.where(apart, squares, 1).rsqrt(), 0)
     directions = differences * inverse
     return directions @ directions.mT

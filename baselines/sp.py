@@ -1,4 +1,4 @@
-"""SP: images alike to the teacher are alike to the student (Tung & Mori 2019, 1907.09682)."""
+"""SP: match the similarities of the batch's images (Tung & Mori 2019, 1907.09682)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,11 +10,11 @@ from skd.terms import Batch, Term, TermSettings
 def sp_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Return ‖G_T - G_S‖²/B², the squared Frobenius distance of the batch's similarities.
 
-    G is the B×B matrix of the images' inner products, its rows then scaled to unit length. Of one
-    image alone the loss is 0. Gradients flow to both sides.
+    G is the B×B matrix of the images' inner products with rows scaled to unit length. The loss of a
+    single image is 0. Gradients flow to both sides.
 
     Args:
-        student: (B, ...), maps or vectors, flattened to one vector an image.
+        student: (B, ...), maps or vectors, flattened to one vector per image.
         teacher: (B, ...).
     """
     return (_similarities(teacher) - _similarities(student)).square().mean()
@@ -29,7 +29,7 @@ class SP(Term):
         weight: float = 3000.0  # RepDistiller's CIFAR script, beside cross-entropy at 1
 
     needs = frozenset({"teacher_features"})
-    mixes_images = True  # by pairs
+    mixes_images = True  # compares pairs of images
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the loss of the last stages' maps, before pooling."""

@@ -1,4 +1,4 @@
-"""VID: the student's maps predict the teacher's, with a variance (Ahn et al. 2019, 1904.05835)."""
+"""VID: the student's maps predict the teacher's, as Gaussians (Ahn et al. 2019, 1904.05835)."""
 
 import math
 
@@ -17,9 +17,9 @@ LEAST_VARIANCE = 1e-5  # as in the authors' code
 def vid_loss(mean: Tensor, variance: Tensor, teacher: Tensor) -> Tensor:
     """Return ½·((t - μ)²/σ² + log σ²), mean over all elements of the map.
 
-    The negative log-likelihood of the teacher's map t under a Gaussian, without its constant:
-    minus the paper's variational bound on the mutual information. It can be negative. Gradients
-    flow to all three.
+    This is the negative log-likelihood of the teacher's map t under a Gaussian, without its
+    constant: the negative of the paper's variational bound on the mutual information. It can be
+    negative. Gradients flow to all three arguments.
 
     Args:
         mean: μ, (B, C, H, W).
@@ -31,14 +31,14 @@ def vid_loss(mean: Tensor, variance: Tensor, teacher: Tensor) -> Tensor:
 
 
 class VID(Term):
-    """Variational information distillation at every stage after the stem; losses are added."""
+    """Variational information distillation, summed over all stages after the stem."""
 
     class Settings(TermSettings):
         """VID's settings."""
 
         weight: float = 1.0  # RepDistiller's CIFAR script, beside cross-entropy at 1
         initial_variance: float = Field(  # RepDistiller's init_pred_var
-            5.0, gt=LEAST_VARIANCE, description="variance of every channel before training"
+            5.0, gt=LEAST_VARIANCE, description="initial variance of every channel"
         )
 
     needs = frozenset({"teacher_features"})
@@ -52,7 +52,7 @@ class VID(Term):
         )
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the sum of the stages' losses, each at the smaller of the two maps' sizes."""
+        """Return the sum of the stages' losses, each at the size of the smaller map."""
         losses = []
         pairs = stages_after_stem(batch.student.stages, batch.teacher.stages)
         for predictor, pair in zip(self.predictors, pairs, strict=True):
@@ -62,9 +62,10 @@ class VID(Term):
 
 
 class _Predictor(nn.Module):
-    """The Gaussian of a teacher's map given a student's: three 1×1 convolutions for its mean.
+    """The Gaussian of a teacher's map given a student's map.
 
-    A channel's variance is the same for all images and places: softplus(α) + 1e-5, α trained.
+    Three 1×1 convolutions compute its mean. A channel's variance is the same for all images and
+    positions: softplus(α) + 1e-5 with a trained α.
     """
 
     def __init__(self, student_channels: int, channels: int, initial_variance: float) -> None:
@@ -76,8 +77,8 @@ class _Predictor(nn.Module):
             nn.ReLU(),
             nn.Conv2d(channels, channels, 1, bias=False),
         )
-        rest = initial_variance - LEAST_VARIANCE
-        inverse_softplus = rest + math.log(-math.expm1(-rest))
+        excess = initial_variance - LEAST_VARIANCE
+        inverse_softplus = excess + math.log(-math.expm1(-excess))
         self.alpha = nn.Parameter(torch.full((channels,), inverse_softplus))
 
     def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,10 +14,10 @@ def wttm_loss(student_logits: Tensor, teacher_logits: Tensor, exponent: float) -
     """Return U·KL(p^γ/U ‖ q), mean over the batch; U is the sum of p^γ over the classes.
 
     Zheng & Yang 2024, section 4: p and q are the teacher's and student's softmaxes at temperature
-    1. The power transform p^γ/U is the teacher's softmax at T = 1/γ, and U, from 1 for a one-hot p
-    to C^(1-γ) for a uniform one, weights smooth targets up. No T².
+    1. The power transform p^γ/U is the teacher's softmax at T = 1/γ. U is 1 for a one-hot p and
+    C^(1-γ) for a uniform p, so that smooth targets have larger weights. There is no factor T².
 
-    Computed in logarithms, in float32 at least. Gradients flow to both sides; detach a teacher
+    Computed with logarithms, in float32 at least. Gradients flow to both sides; detach a teacher
     that must not learn.
 
     Args:
@@ -35,21 +35,21 @@ def wttm_loss(student_logits: Tensor, teacher_logits: Tensor, exponent: float) -
 
 
 class WTTM(Term):
-    """WTTM: CE + β·WTTM, with γ and β by pair."""
+    """CE + β·WTTM, with γ and β to be set for each pair."""
 
     class Settings(TermSettings):
         """WTTM's settings."""
 
-        # The paper's appendix A.4 tunes γ and β by pair; these are resnet32x4 → resnet8x4's.
+        # Appendix A.4 of the paper tunes γ and β by pair; these are for resnet32x4 → resnet8x4.
         weight: float = 3.0
         exponent: Annotated[float, Field(gt=0, le=1)] = Field(
-            0.1, description="gamma of the teacher's power transform: 1 over its temperature"
+            0.1, description="gamma of the teacher's power transform: 1 divided by its temperature"
         )
 
     needs = frozenset({"teacher_logits"})
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return WTTM's loss on the teacher logits that the settings chose."""
+        """Return WTTM's loss on raw or simplified teacher logits, depending on the settings."""
         return wttm_loss(
             batch.student.logits, batch.teacher.logits, exponent=self.settings.exponent
         )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from skd.common.errors import UnfitError, UnknownNameError
 
 if TYPE_CHECKING:
-    from skd.training.execution import Execution, Precision, Step
+    from skd.common.choices import Precision, StepMode
+    from skd.training.execution import Execution
 
 DEFAULT_VARIANT = "recorded"
 
@@ -17,7 +18,7 @@ DEFAULT_VARIANT = "recorded"
 class StepVariant(NamedTuple):
     """What differs between the variants, in the words of `skd.training.execution.Execution`."""
 
-    step: Step
+    step: StepMode
     compiled: bool = False
     kernels: bool = False
     precision: Precision = "float32"

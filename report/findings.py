@@ -36,7 +36,8 @@ from report.tables.speed import read_benchmarks, speed_table
 from report.tables.table import ReportTable
 from skd.analyses.consistency import check_records
 from skd.store.store import Store
-from skd.study.expansion import Expansion, expansion_path
+from skd.study.expansion import Expansion
+from skd.study.expansion_files import expansion_path
 from skd.study.published import PublishedKey, PublishedValue, published_values
 from skd.study.spec import DatasetSpec
 

@@ -1,9 +1,8 @@
 """All randomness, as pure functions of (seed, purpose, epoch).
 
-Nothing draws from a global generator, so seeds are paired across methods, a resumed run draws what
-the uninterrupted one would have drawn, and the views of an epoch are the same on every device.
-The numbers come from NumPy's Philox bit generator, whose raw stream does not change between
-versions.
+Nothing draws from a global generator. So runs of one seed are paired across methods, a resumed run
+draws the same numbers as an uninterrupted one, and an epoch has the same views on every device. The
+numbers come from NumPy's Philox bit generator, whose raw stream is the same in all versions.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch import Generator
 
 
 def derive_seed(seed: int, purpose: str, epoch: int = 0) -> int:
-    """Return a 64-bit seed for one purpose: equal inputs, equal seed; else unrelated ones."""
+    """Return a 64-bit seed for one purpose; different inputs give unrelated seeds."""
     key = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return int.from_bytes(key[:8], "little")
 
@@ -29,26 +28,26 @@ def random_words(seed: int, purpose: str, epoch: int, count: int) -> np.ndarray:
     return np.random.Philox(key=derive_seed(seed, purpose, epoch)).random_raw(count)
 
 
-_SEEDING = threading.Lock()  # the generator that `seeded` borrows is the process's
+_SEEDING = threading.Lock()  # `seeded` uses the generator of the whole process
 
 
 @contextlib.contextmanager
 def seeded(seed: int, purpose: str) -> Iterator[None]:
-    """Seed torch's CPU generator within the block, for code that draws from it (initial weights).
+    """Seed torch's CPU generator within the context, for code that draws from it (initial weights).
 
-    The global generator is as before afterwards. Threads take turns.
+    Restores the generator's state afterwards. Only one thread at a time is in the context.
     """
     with _SEEDING, torch.random.fork_rng(devices=[]):
-        # Not `torch.manual_seed`, which notes a stack trace for each GPU: milliseconds.
+        # `torch.manual_seed` takes milliseconds: it records a stack trace for each GPU.
         torch.default_generator.manual_seed(derive_seed(seed, purpose) >> 1)
         yield
 
 
 class Draws:
-    """What one training step may draw from: a pure function of (seed, epoch, step, purpose).
+    """The random generators of one training step, seeded by (seed, epoch, step, purpose).
 
-    A run that is resumed draws what the uninterrupted one would have drawn, and what one purpose
-    draws does not depend on the others'. CPU and GPU draw different numbers.
+    A resumed run draws the same numbers as an uninterrupted one, and the draws for one purpose do
+    not depend on those for another. CPU and GPU draw different numbers.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
@@ -58,20 +57,21 @@ class Draws:
 
     @property
     def generators(self) -> tuple[Generator, ...]:
-        """Those that steps have asked for."""
+        """The generators in use."""
         return tuple(self._generators.values())
 
     def set_step(self, epoch: int, step: int) -> Draws:
-        """Go to a step (0-based) of an epoch (1-based), and return itself."""
+        """Set the step (0-based) and epoch (1-based); return self."""
         self.epoch, self.step = epoch, step
         for purpose in self._generators:
             self._seed(purpose)
         return self
 
     def generator(self, purpose: str) -> Generator:
-        """Return the generator on the device of this step's stream for the purpose.
+        """Return this step's generator for a purpose, on the device.
 
-        A step that is recorded as a CUDA graph must not seed: `go_to` does that beforehand.
+        Seeding is not allowed while a CUDA graph is recorded: `set_step` seeds the generators
+        before the step.
         """
         if purpose not in self._generators:
             self._generators[purpose] = Generator(self.device)

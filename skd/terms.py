@@ -1,4 +1,4 @@
-"""What a file of ``baselines/`` may use: the contract of a loss term."""
+"""The interface of a loss term: everything that a file in ``baselines/`` may import from skd."""
 
 from skd.common.errors import UnfitError
 from skd.losses.term import (

@@ -25,7 +25,7 @@ from report.findings import Findings, read_findings  # noqa: E402
 from report.output.write import write_report  # noqa: E402
 from report.tables.markdown import escape_markdown, table_markdown  # noqa: E402
 from skd.cli.error_lines import run_command  # noqa: E402
-from skd.study.expansion import load_expansion  # noqa: E402
+from skd.study.expansion_files import load_expansion  # noqa: E402
 from tools.reference import REFERENCE  # noqa: E402
 
 PAGES = (ROOT / "README.md", ROOT / "docs" / "reproduction.md")

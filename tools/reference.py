@@ -17,7 +17,8 @@ from skd.cli.error_lines import run_command  # noqa: E402
 from skd.cli.results_folder import require_results  # noqa: E402
 from skd.common.files import expand_home  # noqa: E402
 from skd.store.store import Store, StoreEntry  # noqa: E402
-from skd.study.expansion import Expansion, load_expansion  # noqa: E402
+from skd.study.expansion import Expansion  # noqa: E402
+from skd.study.expansion_files import load_expansion  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference"
 STUDIES = ("demo", "cifar100-small", "ablation-screen", "ablation-confirm", "ablation-long")

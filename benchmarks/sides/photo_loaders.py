@@ -62,11 +62,11 @@ def skd_loader(photos: PhotoRounds, device: torch.device, workers: int) -> Round
     views = PhotoViews(images, device, workers)
 
     def batches(number: int) -> Iterator[Tensor]:
-        numbers = views.draw(0, number).cpu()
+        numbers = views.draw_epoch(0, number).cpu()
         told = [(places, numbers[places]) for places in photos.batches(number)]
-        views.begin(told)
+        views.schedule_batches(told)
         for places, drawn in told:
-            views.next()
+            views.load_next_batch()
             yield views.batch(places, drawn)
 
     return batches

@@ -173,13 +173,13 @@ def measure_views(case: BenchmarkCase, options: SideOptions) -> dict[str, Any]:
     maker = PixelViews(images, device)
     network, _ = build_teacher(case, options, images, device)
     network.to(memory_format=execution.memory_format)
-    rows, done = len(maker.labels) * maker.count, 0
+    rows, done = len(maker.labels) * maker.views_per_image, 0
 
     @torch.no_grad()
     def some() -> None:
         nonlocal done
         indices, numbers = image_and_view_of_rows(
-            done, done + BATCH[device.type], maker.count, device
+            done, done + BATCH[device.type], maker.views_per_image, device
         )
         network(maker.batch(indices, numbers)).half().cpu()
         done += len(indices)
@@ -189,7 +189,7 @@ def measure_views(case: BenchmarkCase, options: SideOptions) -> dict[str, Any]:
     while (passed := time.perf_counter() - begun) < VIEWS_MEASURE_SECONDS:
         some()
     return {
-        "views": maker.count,
+        "views": maker.views_per_image,
         "images": len(maker.labels),
         "seconds": passed * rows / done,
         "measured_share": done / rows,

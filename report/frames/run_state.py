@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from skd.store.outcomes import run_outcome
 from skd.store.records import Failure, Record
-from skd.store.store import Store, StoreEntry, StoreError, run_outcome
+from skd.store.store import Store, StoreEntry, StoreError
 
 UNREADABLE = "unreadable"
 

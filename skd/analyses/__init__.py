@@ -1,1 +1,1 @@
-"""What finished runs tell beyond accuracy, from what they stored: `skd analyse`. No training."""
+"""Analyses of finished runs beyond accuracy, from their stored files: `skd analyse`."""

@@ -1,4 +1,4 @@
-"""Which findings make up a study's analysis."""
+"""The analysis of a study, assembled from its cached or new results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from skd.analyses import cached_results
 from skd.analyses.cache import AnalysisCache, write_analysis
+from skd.analyses.errors import UnusableError
 from skd.analyses.inventory import Inventory, ProgressTracker
 from skd.analyses.records import (
     FEATURE_METHODS,
@@ -16,7 +17,7 @@ from skd.analyses.records import (
     RunMeasures,
     SimplifierExample,
 )
-from skd.analyses.stored_networks import UnusableError
+from skd.analyses.stored_networks import StoredNetwork
 from skd.store.store import Store
 from skd.study.expansion import Cell, Expansion
 
@@ -27,113 +28,123 @@ def analyse_study(
     features: Collection[str] = FEATURE_METHODS,
     track: ProgressTracker = lambda items, _: items,
 ) -> Analysis:
-    """Analyse a study's finished runs, write what was found, and return it.
+    """Analyse a study's finished runs, write the analysis, and return it.
 
-    Nothing is made anew that the study's last analysis holds. What cannot be used (weights or
-    logits that are missing, damaged or of other images) is named in `skipped`; the rest goes on.
+    Results of the study's last analysis are reused. Weights and logits that cannot be used, because
+    they are missing, damaged or of other images, are named in `skipped`.
 
     Args:
         expansion: the study.
-        results: where its runs are, and the analysis will be.
+        results: the folder of its runs and its analysis.
         features: the methods whose features are shown beside the teacher's.
-        track: shows how far it is; is given what is gone through, and its name.
+        track: shows progress; is called with the items of a loop and the loop's name.
 
     Raises:
-        DataError: the data set is needed, and not at hand.
+        DataError: the data set is needed, and missing.
     """
     cache = AnalysisCache.read(results, expansion.study, expansion.dataset)
-    stock = Inventory(expansion, Store(results))
-    ids = {name: stock.teachers[name].id for name in stock.teacher_logits}
+    inventory = Inventory(expansion, Store(results))
     analysis = Analysis(
         study=expansion.study,
         dataset=expansion.dataset,
-        teachers={ids[name]: cached_results.teacher_measures(stock, cache, name) for name in ids},
-        runs=_runs(stock, cache, track),
-        correlations=_correlations(stock, cache, track),
-        embeddings=_embeddings(stock, cache, features, track),
-        examples=_examples(stock, cache, track),
-        classes=cache.previous.classes if cache.previous else stock.images.classes,
-        skipped=stock.skipped,
-        altered=stock.altered(track),
+        teachers={
+            inventory.teachers[name].id: cached_results.teacher_measures(inventory, cache, name)
+            for name in inventory.teacher_logits
+        },
+        runs=_runs(inventory, cache, track),
+        correlations=_correlations(inventory, cache, track),
+        embeddings=_embeddings(inventory, cache, features, track),
+        examples=_examples(inventory, cache, track),
+        classes=cache.previous.classes if cache.previous else inventory.images.classes,
+        skipped=inventory.skipped,
+        altered=inventory.altered_files(track),
     )
     write_analysis(analysis, cache.arrays, results)
     return analysis
 
 
-def _runs(stock: Inventory, cache: AnalysisCache, track: ProgressTracker) -> dict[str, RunMeasures]:
-    found = {}
-    for cell in track(stock.expansion.cells, "test logits"):
-        for _, run in stock.finished(cell):
+def _runs(
+    inventory: Inventory, cache: AnalysisCache, track: ProgressTracker
+) -> dict[str, RunMeasures]:
+    measures = {}
+    for cell in track(inventory.expansion.cells, "test logits"):
+        for _, run in inventory.finished_runs(cell):
             try:
-                found[run.id] = cached_results.run_measures(stock, cache, run, cell.teacher)
+                measures[run.id] = cached_results.run_measures(inventory, cache, run, cell.teacher)
             except UnusableError as error:
-                stock.skip(run.id, error)
-    return found
+                inventory.skip(run.id, error)
+    return measures
 
 
-def _correlations(stock: Inventory, cache: AnalysisCache, track: ProgressTracker) -> dict[str, str]:
-    teachers = [stock.teachers[name] for name in stock.teacher_logits]
-    found = {
-        teacher.id: cached_results.correlation_key(stock, cache, teacher) for teacher in teachers
-    }
-    for cell in track(stock.expansion.cells, "correlations"):
-        first = stock.first(cell, lambda _, run: cached_results.correlation_key(stock, cache, run))
+def _correlations(
+    inventory: Inventory, cache: AnalysisCache, track: ProgressTracker
+) -> dict[str, str]:
+    def correlation_key(_: int | None, network: StoredNetwork) -> str:
+        return cached_results.correlation_key(inventory, cache, network)
+
+    teachers = [inventory.teachers[name] for name in inventory.teacher_logits]
+    keys = {teacher.id: correlation_key(None, teacher) for teacher in teachers}
+    for cell in track(inventory.expansion.cells, "correlations"):
+        first = inventory.first_result(cell, correlation_key)
         if first is not None:
-            found[first.run.id] = first.found
-    return found
+            keys[first.run.id] = first.value
+    return keys
 
 
 def _embeddings(
-    stock: Inventory, cache: AnalysisCache, features: Collection[str], track: ProgressTracker
+    inventory: Inventory, cache: AnalysisCache, features: Collection[str], track: ProgressTracker
 ) -> dict[str, Embedding]:
-    found = {}
-    for teacher, student in track(stock.expansion.pairs, "features"):
-        panels = _teacher_panel(stock, cache, teacher)
-        for method in stock.expansion.methods_of(teacher, student):
+    expansion = inventory.expansion
+    embeddings = {}
+    for teacher, student in track(expansion.pairs, "features"):
+        panels = _teacher_panel(inventory, cache, teacher)
+        for method in expansion.methods_of(teacher, student):
             if method in features:
-                panels += _panel(stock, cache, stock.expansion.cell_of(teacher, student, method))
+                panels += _student_panel(
+                    inventory, cache, expansion.cell_of(teacher, student, method)
+                )
         if panels:
-            labels = cached_results.embedding_labels_key(stock, cache)
-            found[f"{teacher}--{student}"] = Embedding(labels=labels, panels=tuple(panels))
-    return found
+            labels = cached_results.embedding_labels_key(inventory, cache)
+            embeddings[f"{teacher}--{student}"] = Embedding(labels=labels, panels=tuple(panels))
+    return embeddings
 
 
-def _teacher_panel(stock: Inventory, cache: AnalysisCache, name: str) -> list[EmbeddingPanel]:
-    if name not in stock.teachers:
+def _teacher_panel(inventory: Inventory, cache: AnalysisCache, name: str) -> list[EmbeddingPanel]:
+    if name not in inventory.teachers:
         return []
-    teacher = stock.teachers[name]
-    network = stock.expansion.teacher(name).spec.network
+    teacher = inventory.teachers[name]
+    network = inventory.expansion.teacher(name).spec.network
     try:
-        key = cached_results.embedding_key(stock, cache, teacher, network)
+        key = cached_results.embedding_key(inventory, cache, teacher, network)
     except UnusableError as error:
-        stock.skip_teacher(name, error)
+        inventory.skip_teacher(name, error)
         return []
     return [EmbeddingPanel(what="teacher", id=teacher.id, seed=None, key=key)]
 
 
-def _panel(stock: Inventory, cache: AnalysisCache, cell: Cell) -> list[EmbeddingPanel]:
-    first = stock.first(
-        cell, lambda _, run: cached_results.embedding_key(stock, cache, run, cell.spec.network)
+def _student_panel(inventory: Inventory, cache: AnalysisCache, cell: Cell) -> list[EmbeddingPanel]:
+    first = inventory.first_result(
+        cell, lambda _, run: cached_results.embedding_key(inventory, cache, run, cell.spec.network)
     )
     if first is None:
         return []
-    return [EmbeddingPanel(what=cell.method, id=first.run.id, seed=first.seed, key=first.found)]
+    return [EmbeddingPanel(what=cell.method, id=first.run.id, seed=first.seed, key=first.value)]
 
 
 def _examples(
-    stock: Inventory, cache: AnalysisCache, track: ProgressTracker
+    inventory: Inventory, cache: AnalysisCache, track: ProgressTracker
 ) -> tuple[SimplifierExample, ...]:
-    cells = [cell for cell in stock.expansion.cells if cell.spec.method.simplifier is not None]
-    found = [
-        _example(stock, cache, cell)
+    cells = [cell for cell in inventory.expansion.cells if cell.spec.method.simplifier is not None]
+    examples = [
+        _example(inventory, cache, cell)
         for cell in track(cells, "examples")
-        if cell.teacher in stock.teacher_logits
+        if cell.teacher in inventory.teacher_logits
     ]
-    return tuple(example for example in found if example is not None)
+    return tuple(example for example in examples if example is not None)
 
 
-def _example(stock: Inventory, cache: AnalysisCache, cell: Cell) -> SimplifierExample | None:
-    first = stock.first(
-        cell, lambda seed, run: cached_results.simplifier_example(stock, cache, run, seed, cell)
+def _example(inventory: Inventory, cache: AnalysisCache, cell: Cell) -> SimplifierExample | None:
+    first = inventory.first_result(
+        cell, lambda seed, run: cached_results.simplifier_example(inventory, cache, run, seed, cell)
     )
-    return first.found if first is not None else None
+    return first.value if first is not None else None

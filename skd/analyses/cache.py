@@ -1,8 +1,8 @@
-"""What an earlier analysis found, by what it was found on. Imports no torch.
+"""The cache of an analysis: the results of the previous one. Does not import torch.
 
-A finding's key is the digest of all it comes from: the SHA-256 of stored files as their records
-give them, settings, and a version of the analysis itself. So nothing is made twice, and what was
-once found of a recorded file stays, whatever becomes of the file.
+A result's key is a digest of its inputs: the SHA-256 of stored files in their records, settings,
+and a version of the analysis. So nothing is computed twice, and the results for a recorded file
+remain if the file is removed.
 """
 
 from __future__ import annotations
@@ -29,71 +29,78 @@ from skd.common.files import write_atomically, write_json
 from skd.common.frozen import canonical, digest
 from skd.study.spec import DatasetSpec
 
-# Raise a kind's number when its values change.
+# Raise the version of a kind of results when its values change.
 KIND_VERSIONS = {"measures": 1, "correlation": 1, "labels": 1, "embedding": 1, "example": 1}
 
-MeasuresType = TypeVar("Found", bound=Measures)
+MeasuresType = TypeVar("MeasuresType", bound=Measures)
 
 
 @dataclass
 class AnalysisCache:
-    """Earlier findings about one data set, and the arrays that this analysis refers to.
+    """The previous results for a data set, and the arrays of the current analysis.
 
     Attributes:
-        dataset: the data set; another one shares no finding.
-        earlier: the analysis before, if there is one that can be read.
-        old: its arrays by key.
-        arrays: this analysis's.
+        dataset: the data set; results for another one are not used.
+        previous: the previous analysis, or ``None`` if there is none that can be read.
+        previous_arrays: the previous analysis's arrays, by key.
+        arrays: the current analysis's arrays, by key.
     """
 
     dataset: DatasetSpec
     previous: Analysis | None = None
-    old: dict[str, np.ndarray] = field(default_factory=dict)
+    previous_arrays: dict[str, np.ndarray] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def read(cls, results: Path, study: str, dataset: DatasetSpec) -> AnalysisCache:
-        """Return what is left of the study's last analysis; nothing where its files are damaged."""
-        earlier = read_analysis(analysis_path(results, study))
-        if earlier is not None and earlier.dataset != dataset:
-            earlier = None
-        return cls(dataset, earlier, read_arrays(arrays_path(results, study)))
+        """Return the cache with the study's last analysis, as far as its files can be read."""
+        previous = read_analysis(analysis_path(results, study))
+        if previous is not None and previous.dataset != dataset:
+            previous = None
+        return cls(dataset, previous, read_arrays(arrays_path(results, study)))
 
     def key(self, kind: str, *sources: Any) -> str:
-        """Return the key of a finding of some kind about plain data, digests above all."""
+        """Return the key of a kind of results for some sources: plain data, mostly digests."""
         return f"{kind}/{digest([kind, KIND_VERSIONS[kind], canonical(self.dataset), *sources])}"
 
-    def array(self, key: str, make: Callable[[], np.ndarray]) -> str:
-        """Have an array under its key, made now if it is not there; return the key."""
+    def cached_array(self, key: str, compute: Callable[[], np.ndarray]) -> str:
+        """Add the array of a key, computed if it is not cached; return the key."""
         if key not in self.arrays:
-            self.arrays[key] = self.old[key] if key in self.old else make()
+            cached = key in self.previous_arrays
+            self.arrays[key] = self.previous_arrays[key] if cached else compute()
         return key
 
-    def put(self, key: str, array: np.ndarray) -> str:
-        """Have an array that was made now under its key; return the key."""
+    def add_array(self, key: str, array: np.ndarray) -> str:
+        """Add a new array; return its key."""
         self.arrays[key] = array
         return key
 
     def run(self, identity: str, source: str) -> RunMeasures | None:
-        """Return a run's measures if they were taken on this source."""
-        return _of(source, self.previous.runs.get(identity)) if self.previous else None
+        """Return a run's measures if they are cached for this source."""
+        return _from_source(source, self.previous.runs.get(identity)) if self.previous else None
 
     def teacher(self, identity: str, source: str) -> Measures | None:
-        """Return a teacher's measures if they were taken on this source."""
-        return _of(source, self.previous.teachers.get(identity)) if self.previous else None
+        """Return a teacher's measures if they are cached for this source."""
+        return _from_source(source, self.previous.teachers.get(identity)) if self.previous else None
 
     def example(self, images: str) -> SimplifierExample | None:
-        """Return the example whose images have this key, and its arrays with it."""
-        for found in self.previous.examples if self.previous else ():
-            keys = {found.images, found.raw, found.softened, found.simplified, found.student}
-            if found.images == images and keys <= self.old.keys():
-                self.arrays |= {key: self.old[key] for key in keys}
-                return found
+        """Return the cached example with this key of images, and add its arrays."""
+        for example in self.previous.examples if self.previous else ():
+            keys = {
+                example.images,
+                example.raw,
+                example.softened,
+                example.simplified,
+                example.student,
+            }
+            if example.images == images and keys <= self.previous_arrays.keys():
+                self.arrays |= {key: self.previous_arrays[key] for key in keys}
+                return example
         return None
 
 
 def write_analysis(analysis: Analysis, arrays: dict[str, np.ndarray], results: Path) -> Path:
-    """Write an analysis and its arrays, always the same bytes; return where the former is."""
+    """Write an analysis and its arrays, reproducibly; return the analysis's path."""
     packed = io.BytesIO()
     np.savez_compressed(packed, **{key: arrays[key] for key in sorted(arrays)})
     write_atomically(arrays_path(results, analysis.study), packed.getvalue())
@@ -102,5 +109,5 @@ def write_analysis(analysis: Analysis, arrays: dict[str, np.ndarray], results: P
     return path
 
 
-def _of(source: str, found: MeasuresType | None) -> MeasuresType | None:
-    return found if found is not None and found.source == source else None
+def _from_source(source: str, measures: MeasuresType | None) -> MeasuresType | None:
+    return measures if measures is not None and measures.source == source else None

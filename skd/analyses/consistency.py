@@ -1,4 +1,4 @@
-"""What a study's records and cards state, against the files beside them. Imports no torch."""
+"""Check a study's records and cards against the files beside them. Does not import torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LOGITS_FILE = "test_logits.safetensors"
 
 @dataclass(frozen=True)
 class RecordChecks:
-    """What came of it.
+    """The results of the checks.
 
     Attributes:
-        runs: what contradicts the records of runs, by identity; of those where something does.
-        teachers: likewise the cards of teachers.
-        finished: runs with a record.
-        unchecked: those of them whose logits no analysis has seen.
+        runs: contradictions to the records of runs, by identity; only runs with contradictions.
+        teachers: contradictions to the cards of teachers, by identity; only teachers with some.
+        finished: number of runs with a record.
+        unchecked: number of these runs whose logits no analysis has read.
     """
 
     runs: Mapping[str, tuple[str, ...]]
@@ -32,21 +32,21 @@ class RecordChecks:
     unchecked: int
 
     def lines(self, expansion: Expansion) -> Iterator[str]:
-        """Yield a line for each run and teacher that its files contradict, by its name."""
+        """Yield a line with the contradictions to each run and teacher."""
         for node in expansion.teachers:
             if node.id in self.teachers:
                 yield f"Teacher {node.name} ({node.id}): {'; '.join(self.teachers[node.id])}"
-        told = set()
+        listed = set()
         for cell in expansion.cells:
             for seed, identity in cell.runs.items():
-                if identity in self.runs and identity not in told:
-                    told.add(identity)
-                    said = "; ".join(self.runs[identity])
-                    yield f"{cell.key} seed {seed} (run {identity}): {said}"
+                if identity in self.runs and identity not in listed:
+                    listed.add(identity)
+                    problems = "; ".join(self.runs[identity])
+                    yield f"{cell.key} seed {seed} (run {identity}): {problems}"
 
 
 def check_store(analysis: Analysis | None, expansion: Expansion, store: Store) -> RecordChecks:
-    """Check what a store states of a study; what cannot be read is others' to tell."""
+    """Check a study's records and cards in a store, except those that cannot be read."""
     records, cards = {}, {}
     for identity in (identity for cell in expansion.cells for identity in cell.runs.values()):
         with contextlib.suppress(StoreError):
@@ -62,18 +62,18 @@ def check_store(analysis: Analysis | None, expansion: Expansion, store: Store) -
 def check_records(
     analysis: Analysis | None, records: Mapping[str, Record], cards: Mapping[str, TeacherCard]
 ) -> RecordChecks:
-    """Check what is stated against what an analysis found in the files.
+    """Check records and cards against an analysis of the files.
 
     Args:
-        analysis: of the study; none where there is none.
-        records: of finished runs, by identity.
-        cards: of teachers at hand, by identity.
+        analysis: the study's analysis, or ``None``.
+        records: records of finished runs, by identity.
+        cards: cards of teachers, by identity.
     """
     altered = analysis.altered if analysis else {}
     runs, teachers, unchecked = {}, {}, 0
     for identity, record in records.items():
         measured = analysis.runs.get(identity) if analysis else None
-        if _seen(measured, record.files.get(LOGITS_FILE)):
+        if _is_of_logits(measured, record.files.get(LOGITS_FILE)):
             runs[identity] = contradictions(record, measured.possible)
         else:
             unchecked += 1
@@ -89,22 +89,22 @@ def check_records(
     )
 
 
-def _seen(measured: Measures | None, logits: str | None) -> bool:
-    """Return whether an analysis has seen the logits of this very record."""
-    return measured is not None and measured.possible is not None and measured.logits == logits
+def _is_of_logits(measured: Measures | None, digest: str | None) -> bool:
+    """Return whether measures have bounds and are of the logits with this digest."""
+    return measured is not None and measured.possible is not None and measured.logits == digest
 
 
 def _with_files(
-    found: Mapping[str, list[str]],
+    problems: Mapping[str, list[str]],
     altered: Mapping[str, tuple[str, ...]],
-    stated: Mapping[str, Record | TeacherCard],
+    records: Mapping[str, Record | TeacherCard],
 ) -> dict[str, tuple[str, ...]]:
-    """Return what contradicts each, its altered files included; of those where something does."""
-    everything = {
+    """Add altered files to the problems of each record; return the records with problems."""
+    all_problems = {
         identity: (
-            *found.get(identity, ()),
+            *problems.get(identity, ()),
             *(f"{name} is not the recorded file" for name in altered.get(identity, ())),
         )
-        for identity in stated
+        for identity in records
     }
-    return {identity: said for identity, said in everything.items() if said}
+    return {identity: texts for identity, texts in all_problems.items() if texts}

@@ -1,6 +1,6 @@
-"""What of a study is at hand to be analysed, and what turned out to be unusable.
+"""The runs, teachers and images of a study for its analysis, and those that cannot be used.
 
-Imports no torch: the data set is loaded only once it is asked for.
+Does not import torch: the data set is loaded when it is first needed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from skd.analyses.stored_networks import StoredNetwork, UnusableError, stored_run, stored_teacher
+from skd.analyses.errors import UnusableError
+from skd.analyses.stored_networks import StoredNetwork, stored_run, stored_teacher
 from skd.store.store import Store
 from skd.study.expansion import Cell, Expansion
 
@@ -20,25 +21,25 @@ if TYPE_CHECKING:
     from skd.data.images import Images
 
 T = TypeVar("T")
-# Shows how far it is; is given what is gone through, and its name.
+# Shows progress: takes the items of a loop and the loop's name, and returns the items.
 ProgressTracker = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 @dataclass(frozen=True)
 class FirstResult(Generic[T]):
-    """What was found, in which run of which seed."""
+    """A result, and the run and seed that it is of."""
 
     seed: int
     run: StoredNetwork
-    found: T
+    value: T
 
 
 class Inventory:
-    """A study's finished runs and its teachers at hand.
+    """A study's finished runs, and its teachers as far as they are stored.
 
     Attributes:
-        teachers: by name.
-        teacher_logits: test logits (M, C) of those that have usable ones, by name.
+        teachers: the stored teachers, by name.
+        teacher_logits: the teachers' test logits (M, C) that can be used, by name.
     """
 
     def __init__(self, expansion: Expansion, store: Store) -> None:
@@ -61,7 +62,7 @@ class Inventory:
         """The data set.
 
         Raises:
-            DataError: it is not at hand.
+            DataError: it is missing.
         """
         from skd.data import load_dataset
 
@@ -72,25 +73,25 @@ class Inventory:
         """The test images' classes, (M,)."""
         return self.images.test_labels.numpy()
 
-    def pixels(self, places: np.ndarray) -> np.ndarray:
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
         """Return some test images as an evaluation sees them, (P, 3, S, S) uint8."""
         import torch
 
         from skd.data import load_evaluation_pixels
 
-        return load_evaluation_pixels(self.images, torch.from_numpy(places)).numpy()
+        return load_evaluation_pixels(self.images, torch.from_numpy(indices)).numpy()
 
     def logits(self, stored: StoredNetwork) -> np.ndarray:
         """Return test logits of the study's images and classes, (M, C) float64.
 
         Raises:
-            UnusableError: as `Stored.logits`.
+            UnusableError: as `StoredNetwork.logits`.
         """
         facts = self.expansion.images
         return stored.logits(facts.test_images, facts.classes)
 
-    def finished(self, cell: Cell) -> Iterator[tuple[int, StoredNetwork]]:
-        """Yield a cell's finished runs with their seeds, which rise."""
+    def finished_runs(self, cell: Cell) -> Iterator[tuple[int, StoredNetwork]]:
+        """Yield the seeds and runs of a cell's finished runs, by increasing seed."""
         for seed, identity in sorted(cell.runs.items()):
             if identity not in self._runs:
                 self._runs[identity] = None
@@ -101,46 +102,46 @@ class Inventory:
             if (run := self._runs[identity]) is not None:
                 yield seed, run
 
-    def altered(self, track: ProgressTracker) -> dict[str, tuple[str, ...]]:
+    def altered_files(self, track: ProgressTracker) -> dict[str, tuple[str, ...]]:
         """Return the files of runs and teachers that are not those recorded, by identity."""
-        runs = {run.id: run for cell in self.expansion.cells for _, run in self.finished(cell)}
-        found: dict[str, tuple[str, ...]] = {}
+        runs = {run.id: run for cell in self.expansion.cells for _, run in self.finished_runs(cell)}
+        altered: dict[str, tuple[str, ...]] = {}
         for stored in track([*self.teachers.values(), *runs.values()], "stored files"):
-            if names := stored.altered():
-                found[stored.id] = (*found.get(stored.id, ()), *names)
-        return found
+            if names := stored.altered_files():
+                altered[stored.id] = (*altered.get(stored.id, ()), *names)
+        return altered
 
-    def first(
-        self, cell: Cell, find: Callable[[int, StoredNetwork], T | None]
+    def first_result(
+        self, cell: Cell, compute: Callable[[int, StoredNetwork], T | None]
     ) -> FirstResult[T] | None:
-        """Return what the first of a cell's finished runs tells that tells anything.
+        """Return the result of the first finished run of a cell that has one, or ``None``.
 
         Args:
-            cell: whose runs are tried, by rising seed.
-            find: is given seed and run; returns what is wanted, or none where the run has no such
-                thing. May raise `UnusableError`.
+            cell: the cell, whose runs are tried by increasing seed.
+            compute: takes a seed and a run; returns the result, or ``None`` if the run has none.
+                May raise `UnusableError`.
         """
-        for seed, run in self.finished(cell):
+        for seed, run in self.finished_runs(cell):
             try:
-                found = find(seed, run)
+                value = compute(seed, run)
             except UnusableError as error:
                 self.skip(run.id, error)
                 continue
-            if found is not None:
-                return FirstResult(seed, run, found)
+            if value is not None:
+                return FirstResult(seed, run, value)
         return None
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Why something of a run or teacher is missing, by identity."""
+        """The reasons why results of a run or teacher are missing, by identity."""
         return {identity: "; ".join(reasons) for identity, reasons in self._reasons.items()}
 
     def skip(self, identity: str, reason: UnusableError | str) -> None:
-        """Note why something of a run or teacher is missing, once."""
+        """Add a reason why a result of a run or teacher is missing, once."""
         reasons = self._reasons.setdefault(identity, [])
         if str(reason) not in reasons:
             reasons.append(str(reason))
 
     def skip_teacher(self, name: str, reason: UnusableError) -> None:
-        """Note it of a teacher, whose identity may be a run's too."""
+        """Add a reason for a teacher, with its name: a run may have the same identity."""
         self.skip(self.expansion.teacher(name).id, f"teacher {name}: {reason}")

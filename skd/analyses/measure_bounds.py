@@ -1,7 +1,7 @@
-"""Whether stated accuracies and losses are those of stored test logits. Imports no torch.
+"""Check recorded accuracies and losses against stored test logits. Does not import torch.
 
-Pure functions. Logits are stored as float16, so that images whose label is nearly tied with another
-class may count in one way or the other, and the loss is known within a margin: hence ranges.
+Logits are stored as float16. So an image whose label is nearly tied with another class may count as
+correct or not, and the loss is known within a margin: each measure has a range.
 """
 
 from __future__ import annotations
@@ -12,60 +12,62 @@ from scipy.special import log_softmax
 from skd.analyses.records import MeasureBounds
 from skd.store.records import Record, TeacherCard
 
-FLOAT16_RELATIVE_ERROR, FLOAT16_ABSOLUTE_ERROR = (
-    1.1 * 2.0**-11,
-    2.0**-24,
-)  # of a float16: relative, and of the smallest ones
-SLACK = 1e-6  # percent, or nats: of sums in another order
+FLOAT16_RELATIVE_ERROR = 1.1 * 2.0**-11
+FLOAT16_ABSOLUTE_ERROR = 2.0**-24  # of the smallest numbers
+SLACK = 1e-6  # percent or nats: sums in another order differ
 MEASURE_NAMES = {"top1": "top-1", "top5": "top-5", "loss": "test loss"}
 
 
 def measure_bounds(logits: np.ndarray, labels: np.ndarray) -> MeasureBounds:
-    """Return between which values the measures lay before the logits were rounded to float16.
+    """Return the ranges of the measures before the logits were rounded to float16.
 
     Args:
         logits: as stored, (M, C).
         labels: (M,).
     """
-    places = np.arange(len(labels))
-    label = logits[places, labels][:, None]
-    margins = label - logits
-    margins[places, labels] = np.inf  # no class is ahead of itself
-    error = FLOAT16_RELATIVE_ERROR * (np.abs(logits) + np.abs(label)) + FLOAT16_ABSOLUTE_ERROR
-    ahead_at_most, ahead_at_least = ((margins <= error).sum(axis=1), (margins < -error).sum(axis=1))
+    rows = np.arange(len(labels))
+    label_logits = logits[rows, labels][:, None]
+    margins = label_logits - logits
+    margins[rows, labels] = np.inf  # a class does not compete with itself
+    sizes = np.abs(logits) + np.abs(label_logits)
+    error = FLOAT16_RELATIVE_ERROR * sizes + FLOAT16_ABSOLUTE_ERROR
+    # Number of classes that may be, and that certainly are, ahead of the label.
+    most_ahead, fewest_ahead = (margins <= error).sum(axis=1), (margins < -error).sum(axis=1)
     accuracies = {
-        f"top{k}": tuple(float(100 * (n < k).mean()) for n in (ahead_at_most, ahead_at_least))
+        f"top{k}": tuple(float(100 * (n < k).mean()) for n in (most_ahead, fewest_ahead))
         for k in (1, 5)
     }
-    log_chances = log_softmax(logits, axis=1)
-    slopes = np.exp(log_chances)  # of an image's loss by its logits
-    slopes[places, labels] -= 1
-    # To first order, and twice that for what the slopes themselves change.
+    log_probabilities = log_softmax(logits, axis=1)
+    slopes = np.exp(log_probabilities)  # derivatives of an image's loss
+    slopes[rows, labels] -= 1
+    # Twice the first-order error, to cover the change of the slopes.
     margin = 2 * float(
         (np.abs(slopes) * (FLOAT16_RELATIVE_ERROR * np.abs(logits) + FLOAT16_ABSOLUTE_ERROR))
         .sum(axis=1)
         .mean()
     )
-    loss = float(-log_chances[places, labels].mean())
+    loss = float(-log_probabilities[rows, labels].mean())
     return MeasureBounds(**accuracies, loss=(loss - margin, loss + margin))
 
 
 def contradictions(record: Record | TeacherCard, bounds: MeasureBounds) -> list[str]:
-    """Return which of the stated measures cannot be those of the logits, as phrases.
+    """Return the recorded measures that cannot be those of the logits, as phrases.
 
     Args:
-        record: a run's record, or a teacher's card, which states no loss.
-        bounds: of the stored test logits.
+        record: a run's record, or a teacher's card, which has no loss.
+        bounds: the ranges of the measures of the stored test logits.
     """
     if isinstance(record, TeacherCard):
         values = {"top1": record.test_top1, "top5": record.test_top5}
     else:
         last = record.epochs[-1]
         values = {"top1": last.test_top1, "top5": last.test_top5, "loss": last.test_loss}
-    said = []
+    problems = []
     for name, value in values.items():
         low, high = getattr(bounds, name)
         if not low - SLACK <= value <= high + SLACK:
-            between = f"{low:.4f}" if high - low < SLACK else f"{low:.4f} to {high:.4f}"
-            said.append(f"{MEASURE_NAMES[name]} {value:.4f}, and its test logits give {between}")
-    return said
+            bounds_text = f"{low:.4f}" if high - low < SLACK else f"{low:.4f} to {high:.4f}"
+            problems.append(
+                f"{MEASURE_NAMES[name]} {value:.4f}, but its test logits give {bounds_text}"
+            )
+    return problems

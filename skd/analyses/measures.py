@@ -1,4 +1,4 @@
-"""Measures of test logits. Pure functions of NumPy arrays; imports no torch."""
+"""Measures of test logits, as functions of NumPy arrays. Does not import torch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def logit_measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         labels: (M,).
 
     Returns:
-        top1, ece and per_class_top1 in percent, nll in nats, and `reliability`. A class without
-        test images has no accuracy: none.
+        top1, ece and per_class_top1 in percent, nll in nats, and `reliability`. The accuracy of a
+        class without test images is ``None``.
     """
     hits = logits.argmax(axis=1) == labels
     log_probabilities = log_softmax(logits, axis=1)
@@ -38,11 +38,11 @@ def logit_measures(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def teacher_agreement(logits: np.ndarray, teacher_logits: np.ndarray) -> dict[str, float]:
-    """Return how near a student's logits (M, C) are to its teacher's, (M, C).
+    """Compare a student's logits (M, C) with its teacher's, (M, C).
 
     Returns:
         agreement: the share of images with the same prediction, in percent.
-        teacher_kl: the mean of KL(softmax(teacher) ‖ softmax(student)), at T = 1, in nats.
+        teacher_kl: the mean of KL(softmax(teacher) ‖ softmax(student)) at T = 1, in nats.
     """
     log_p, log_q = log_softmax(teacher_logits, axis=1), log_softmax(logits, axis=1)
     return {
@@ -54,7 +54,7 @@ def teacher_agreement(logits: np.ndarray, teacher_logits: np.ndarray) -> dict[st
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Return the expected calibration error in percent (Guo et al. 2017, equation 3).
 
-    The mean over images of |accuracy - confidence| of their bin, 15 bins of equal width.
+    The mean over images of |accuracy - confidence| of their bin, with 15 bins of equal width.
     """
     confidence = probabilities.max(axis=1)
     gaps = (probabilities.argmax(axis=1) == labels) - confidence
@@ -68,40 +68,40 @@ def reliability(
     """Return the reliability diagram of probabilities (M, C) (Guo et al. 2017, section 2).
 
     Returns:
-        Of each of the 15 bins: images, mean confidence and accuracy in percent, none where the bin
-        is empty.
+        For each of the 15 bins: number of images, mean confidence and accuracy in percent; the last
+        two are ``None`` for an empty bin.
     """
     confidence = probabilities.max(axis=1)
     hits = probabilities.argmax(axis=1) == labels
     bins = _bins(confidence)
-    found: list[tuple[int, float | None, float | None]] = []
+    diagram: list[tuple[int, float | None, float | None]] = []
     for b in range(BINS):
         inside = bins == b
         count = int(inside.sum())
         if not count:
-            found.append((0, None, None))
+            diagram.append((0, None, None))
             continue
         mean_confidence, accuracy = confidence[inside].mean(), hits[inside].mean()
-        found.append((count, float(100 * mean_confidence), float(100 * accuracy)))
-    return found
+        diagram.append((count, float(100 * mean_confidence), float(100 * accuracy)))
+    return diagram
 
 
 def class_correlation(logits: np.ndarray) -> np.ndarray:
     """Return Pearson's correlation between classes' logits over test images, (C, C).
 
-    As CRD compares teacher's and student's (Tian et al. 2020, section 4: the teacher's less the
-    student's). A class whose logit never changes is correlated with none, itself included: 0.
+    CRD compares the teacher's and the student's (Tian et al. 2020, section 4: their difference).
+    The correlations of a class with constant logits are 0, also with itself.
 
     Args:
         logits: (M, C).
     """
     centred = logits - logits.mean(axis=0)
-    centred[:, np.ptp(logits, axis=0) == 0] = 0  # exactly, where the mean was rounded
+    centred[:, np.ptp(logits, axis=0) == 0] = 0  # exactly 0 even if the mean is rounded
     norms = np.sqrt((centred**2).sum(axis=0))
     scaled = centred / np.where(norms == 0, 1, norms)
     return np.clip(scaled.T @ scaled, -1, 1)
 
 
 def _bins(confidence: np.ndarray) -> np.ndarray:
-    """Return each confidence's bin, closed on the right."""
+    """Return the bin of each confidence; bins include their upper end."""
     return np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)

@@ -1,4 +1,4 @@
-"""Stored weights and logits, read only where they are what their record says. Imports no torch."""
+"""Stored weights and logits, verified by their records' digests. Does not import torch."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
-from skd.common.errors import SkdError
+from skd.analyses.errors import UnusableError
 from skd.common.files import sha256_of
 from skd.store.store import StoreEntry, StoreError
 
 
-class UnusableError(SkdError):
-    """A stored file is not at hand, or not what it should be. Says why, in a phrase."""
-
-
 @dataclass(frozen=True)
 class StoredNetwork:
-    """A finished run, or a teacher at hand.
+    """A finished run, or a stored teacher.
 
     Attributes:
-        entry: its folder.
-        files: SHA-256 by name of the files that belong to it, whether they are there or not.
+        entry: its entry in the store.
+        files: SHA-256 of its recorded files by name, including missing ones.
     """
 
     entry: StoreEntry
@@ -38,37 +34,37 @@ class StoredNetwork:
 
     @property
     def logits_digest(self) -> str:
-        """The SHA-256 that the test logits should have; may raise `UnusableError`, as `digest`."""
+        """The recorded SHA-256 of the test logits; may raise `UnusableError`, as `digest`."""
         return self.digest(self.entry.logits_path)
 
     @property
     def weights_digest(self) -> str:
-        """The SHA-256 that the weights should have; may raise `UnusableError`, as `digest`."""
+        """The recorded SHA-256 of the weights; may raise `UnusableError`, as `digest`."""
         return self.digest(self.entry.weights_path)
 
     def digest(self, path: Path) -> str:
-        """Return the SHA-256 that one of the files should have.
+        """Return the recorded SHA-256 of one of the files.
 
         Raises:
-            UnusableError: there is no such file.
+            UnusableError: the file is not recorded.
         """
         if path.name not in self.files:
-            raise UnusableError(_absent(path))
+            raise UnusableError(_missing(path))
         return self.files[path.name]
 
     def read(self, path: Path) -> bytes:
-        """Return one of the files.
+        """Return the content of one of the files.
 
         Raises:
-            UnusableError: it is not at hand, or another than recorded.
+            UnusableError: the file is missing, or is not the recorded one.
         """
         expected, data = self.digest(path), _bytes(path)
         if hashlib.sha256(data).hexdigest() != expected:
             raise UnusableError(f"{path.name} is not the recorded file: damaged or replaced")
         return data
 
-    def altered(self) -> tuple[str, ...]:
-        """Return the names of its files that are there and not those recorded."""
+    def altered_files(self) -> tuple[str, ...]:
+        """Return the names of existing files that are not the recorded ones."""
         paths = {name: self.entry.folder / name for name in sorted(self.files)}
         return tuple(
             name
@@ -80,23 +76,23 @@ class StoredNetwork:
         """Return the test logits, (images, classes) float64.
 
         Raises:
-            UnusableError: as `read`; or of another shape, or not finite.
+            UnusableError: as `read`; or the logits have another shape, or are not finite.
         """
         path = self.entry.logits_path
         try:
-            found = load(self.read(path))["logits"].astype(np.float64)
+            logits = load(self.read(path))["logits"].astype(np.float64)
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
             raise UnusableError(f"{path.name} cannot be read") from error
-        if found.shape != (images, classes):
-            shape = " x ".join(map(str, found.shape))
+        if logits.shape != (images, classes):
+            shape = " x ".join(map(str, logits.shape))
             raise UnusableError(f"{path.name} has {shape} logits instead of {images} x {classes}")
-        if not np.isfinite(found).all():
+        if not np.isfinite(logits).all():
             raise UnusableError(f"{path.name} has logits that are not finite")
-        return found
+        return logits
 
 
 def stored_run(entry: StoreEntry) -> StoredNetwork | None:
-    """Return a finished run, or none while it is not.
+    """Return a run, or ``None`` if it is not finished.
 
     Raises:
         UnusableError: its record cannot be read.
@@ -109,9 +105,10 @@ def stored_run(entry: StoreEntry) -> StoredNetwork | None:
 
 
 def stored_teacher(entry: StoreEntry) -> StoredNetwork | None:
-    """Return a teacher, or none while it is not at hand.
+    """Return a teacher, or ``None`` if it is not stored.
 
-    An imported one has no record: its weights are known by its card, its logits as they are.
+    An imported teacher has no record: its card has the digest of its weights, and its logits count
+    as they are.
 
     Raises:
         UnusableError: its card or record cannot be read.
@@ -142,11 +139,11 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UnusableError(_absent(path)) from None
+        raise UnusableError(_missing(path)) from None
     except OSError as error:
         raise UnusableError(f"{path.name} cannot be read: {error.strerror}") from error
 
 
-def _absent(path: Path) -> str:
-    """Name a file as people do: `test_logits.safetensors` as test logits."""
-    return f"no {path.stem.replace('_', ' ')} at hand"
+def _missing(path: Path) -> str:
+    """Return the reason for a missing file, as "test logits not found"."""
+    return f"{path.stem.replace('_', ' ')} not found"

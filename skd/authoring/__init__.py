@@ -1,1 +1,1 @@
-"""For those who add a rule: its skeleton, and the contract that every method keeps."""
+"""Tools for authors of loss terms: a skeleton, and checks that every method must pass."""

@@ -1,6 +1,6 @@
-"""What every method must keep, tried out on every architecture family in a few CPU steps.
+"""Checks that every method must pass, on every architecture family, in a few CPU steps.
 
-`skd check-baseline` and the tests run it, with the real training loop on small images.
+`skd check-baseline` and the tests run them, with the real training loop on small images.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from skd.authoring.trial import (
     TRIAL_DATASET,
     TRIAL_STEPS,
     GuardedTeacher,
+    MethodTrial,
     make_teacher,
     run_trial,
     same_final_state,
@@ -40,7 +41,7 @@ from skd.study.spec import MethodSpec, RunSpec
 
 Pairs = tuple[tuple[str, str], ...]
 
-# Teacher and student: each family on each side, with equal and with unequal numbers of stages.
+# (teacher, student): each family as both, with equal and with different numbers of stages.
 TRIAL_PAIRS = (
     ("wrn_16_1", "resnet8"),
     ("resnet8", "ShuffleV1"),
@@ -55,7 +56,7 @@ TRIAL_PAIRS = (
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one check: sound, refused with a reason, or broken with a problem."""
+    """The result of a check: passed, refused for a reason, or failed with a problem."""
 
     subject: str
     check: str
@@ -64,7 +65,7 @@ class Finding:
 
     @property
     def verdict(self) -> tuple[str, str]:
-        """Return the verdict's colour and word."""
+        """The colour and the word of the result."""
         if self.problem:
             return "red", "broken"
         return ("yellow", "refused") if self.refused else ("green", "ok")
@@ -73,10 +74,10 @@ class Finding:
 def check_contract(name: str) -> Iterator[tuple[str, Finding]]:
     """Yield (method, finding) for a term, alone and combined with SKD, or for any method or sum.
 
-    A term that reads logits is combined as SKD's own loss, on simplified logits.
+    A term that reads logits is combined with SKD as its loss on simplified logits.
 
     Raises:
-        StudyError: no such method; names the allowed ones.
+        StudyError: there is no such method; names the allowed ones.
     """
     methods = [SheetMethod(name=name)]
     if name in term_classes():
@@ -90,85 +91,83 @@ def check_contract(name: str) -> Iterator[tuple[str, Finding]]:
 
 
 def with_simplifier(name: str) -> SheetMethod:
-    """Return a term combined with SKD: on simplified logits if it reads any, else beside SKD."""
+    """Return a term combined with SKD: on simplified logits if it reads logits, else in a sum."""
     if "teacher_logits" not in term_class(name).needs:
         return SheetMethod(name=f"skd+{name}")
-    seen = {"term": name, "teacher": "simplified"}
-    return SheetMethod(name=f"skd-{name}", terms=(seen,), simplifier={})
+    term = {"term": name, "teacher": "simplified"}
+    return SheetMethod(name=f"skd-{name}", terms=(term,), simplifier={})
 
 
 def check_method(method: MethodSpec, pairs: Pairs = TRIAL_PAIRS) -> Iterator[Finding]:
-    """Yield what a method keeps and breaks on each pair of networks.
+    """Yield the results of all checks of a method, for each pair of networks.
 
-    On each: finite losses, gradients in exactly the modules that train, an untouched teacher, the
-    initial student, order and views that every method of the seed has. On the first that fits:
-    repeats bit for bit whatever the global generator, resumes bit for bit, reads no more of the
-    teacher than it declares, nor the epoch unless it says so, nor compares the batch's images.
+    On each pair: losses are finite; exactly the trainable modules get gradients; the teacher does
+    not change; and the initial student, the order and the views are those of every method with the
+    seed. On the first pair that fits: a repeated and a resumed run end with the same bits, whatever
+    the state of the global generator; and the terms declare what they read of the teacher, whether
+    they read the epoch, and whether they compare the images of a batch.
     """
-    thorough = False
+    checked_all = False
     for teacher, student in pairs:
         spec = trial_spec(method, teacher, student)
         subject = f"{teacher} → {student}"
         if reason := fit_problem(spec, dataset_facts(TRIAL_DATASET)):
             yield Finding(subject, "fits", refused=reason)
             continue
-        checks = {"two steps": _two_steps}
-        if not thorough:
-            checks |= {"repeats": _repeats, "resumes": _resumes, "reads what it needs": _reads}
-            checks |= {"says if it reads the epoch": _reads_epoch}
-            checks |= {"says if it mixes images": _mixes_images}
-            thorough = True
-        for what, check in checks.items():
-            yield Finding(subject, what, problem=_or_error(check, spec))
-    if not thorough:
+        checks = {"two steps": _two_steps_problem}
+        if not checked_all:
+            checks |= {
+                "repeats": _repetition_problem,
+                "resumes": _resuming_problem,
+                "declares its needs": _needs_problem,
+                "declares reads_epoch": _epoch_problem,
+                "declares mixes_images": _mixing_problem,
+            }
+            checked_all = True
+        for check, find_problem in checks.items():
+            yield Finding(subject, check, problem=_problem_or_error(find_problem, spec))
+    if not checked_all:
         yield Finding("all pairs", "fits", problem="it fits none of the pairs")
 
 
 def check_term_settings(name: str, pairs: Pairs = TRIAL_PAIRS) -> Iterator[Finding]:
-    """Yield whether each own setting of a term has a default, a description and an effect."""
+    """Check that each setting of a term itself has a default, a description and an effect."""
     term = term_class(name)
     for field, info in term.Settings.model_fields.items():
         if field in TermSettings.model_fields:
-            continue  # the objective heeds these
+            continue  # the objective uses these
         problem = refused = ""
         if info.is_required():
             problem = "it has no default"
         elif not info.description:
-            problem = "it has no description: Field(default, description=…)"
+            problem = "it has no description: use Field(default, description=…)"
         elif not list(_other_values(term.Settings, field)):
-            refused = "not tried: no other value of it could be guessed"
+            refused = "not tried: no other allowed value could be guessed"
         elif not _has_effect(name, field, pairs):
-            problem = "no other value of it changes what the student learns"
+            problem = "no other value changes what the student learns"
         yield Finding(f"setting {field}", "documented and used", refused, problem)
 
 
-def _or_error(check: Callable[[RunSpec], str], spec: RunSpec) -> str:
-    """Return a check's problem; an error of the baseline's own is one."""
+def _problem_or_error(find_problem: Callable[[RunSpec], str], spec: RunSpec) -> str:
+    """Return the problem that a check finds, or the traceback of an error that it raises."""
     try:
-        return check(spec)
+        return find_problem(spec)
     except Exception as error:
         return "".join(traceback.format_exception(error)).rstrip()
 
 
-def _two_steps(spec: RunSpec) -> str:
+def _two_steps_problem(spec: RunSpec) -> str:
+    """Check losses, gradients, optimiser, teacher and the student's start in two steps."""
     teacher = make_teacher(spec)
     before = copy.deepcopy(teacher.state_dict()) if teacher else {}
     trial = run_trial(spec, teacher)
-    control, training, problems = student_only_trial(spec.network), trial.training, []
-    for name, value in training.sums.items():
-        if not math.isfinite(value.item()):
-            problems.append(f"{name} is not finite")
-    trained = {id(parameter) for parameter in trainable_parameters(training.student)}
-    trained |= {id(parameter) for parameter in trainable_parameters(training.objective)}
-    for name, parameter in trial_parameters(training).items():
-        if trial.gradient_reached[name] != (id(parameter) in trained):
-            problems.append(f"{name}: {'a' if trial.gradient_reached[name] else 'no'} gradient")
-    for name, teaches in trial.teaching.items():
-        if not teaches and name != SIMPLIFIER:  # whose own loss is not the student's
-            problems.append(f"the loss {name} has no gradient for the student")
-    groups = [p for group in training.optimizer.param_groups for p in group["params"]]
-    if len(groups) != len(trained) or {id(parameter) for parameter in groups} != trained:
-        problems.append("a trainable parameter is not in the optimiser exactly once")
+    control = student_only_trial(spec.network)
+    problems = [
+        f"{name} is not finite"
+        for name, value in trial.training.sums.items()
+        if not math.isfinite(value.item())
+    ]
+    problems += _gradient_problems(trial)
     if teacher is not None:
         if not same_tensors(before, teacher.state_dict()) or teacher.training:
             problems.append("the teacher was changed")
@@ -181,56 +180,78 @@ def _two_steps(spec: RunSpec) -> str:
     return "; ".join(problems)
 
 
-def _repeats(spec: RunSpec) -> str:
-    plain = run_trial(spec, make_teacher(spec))
+def _gradient_problems(trial: MethodTrial) -> list[str]:
+    """Check that gradients reach exactly the trainable parameters, which the optimiser has."""
+    training, problems = trial.training, []
+    trainable = {id(parameter) for parameter in trainable_parameters(training.student)}
+    trainable |= {id(parameter) for parameter in trainable_parameters(training.objective)}
+    for name, parameter in trial_parameters(training).items():
+        if trial.gradient_reached[name] != (id(parameter) in trainable):
+            problems.append(f"{name}: {'a' if trial.gradient_reached[name] else 'no'} gradient")
+    for name, has_gradient in trial.gradient_to_student.items():
+        if not has_gradient and name != SIMPLIFIER:  # the simplifier's loss trains only itself
+            problems.append(f"the loss {name} has no gradient for the student")
+    groups = [p for group in training.optimizer.param_groups for p in group["params"]]
+    if len(groups) != len(trainable) or {id(parameter) for parameter in groups} != trainable:
+        problems.append("a trainable parameter is not in the optimiser exactly once")
+    return problems
+
+
+def _repetition_problem(spec: RunSpec) -> str:
+    """Check that a run does not use the global generator, and has the same bits when repeated."""
+    first = run_trial(spec, make_teacher(spec))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(12345)
         state = torch.get_rng_state()
-        again = run_trial(spec, make_teacher(spec))
-        drew = not torch.equal(state, torch.get_rng_state())
-    if drew:
+        second = run_trial(spec, make_teacher(spec))
+        drew_globally = not torch.equal(state, torch.get_rng_state())
+    if drew_globally:
         return "it draws from torch's global generator, not from batch.draws"
-    return "" if same_final_state(plain, again) else "a second run ends with other bits"
+    return "" if same_final_state(first, second) else "a second run ends with other bits"
 
 
-def _resumes(spec: RunSpec) -> str:
-    plain = run_trial(spec, make_teacher(spec))
+def _resuming_problem(spec: RunSpec) -> str:
+    """Check that a run that is resumed after its first step ends with the same bits."""
+    uninterrupted = run_trial(spec, make_teacher(spec))
     resumed = run_trial(
-        spec, make_teacher(spec), plain.state_after_first_step, steps=TRIAL_STEPS - 1
+        spec, make_teacher(spec), uninterrupted.state_after_first_step, steps=TRIAL_STEPS - 1
     )
-    said = "resumed after the first step, it ends with other bits: is all its state in buffers?"
-    return "" if same_final_state(plain, resumed) else said
+    if same_final_state(uninterrupted, resumed):
+        return ""
+    return "resumed after the first step, it ends with other bits: is all its state in buffers?"
 
 
-def _reads_epoch(spec: RunSpec) -> str:
-    """A step recorded in one epoch is replayed in those of the same phase."""
-    plain = run_trial(spec, make_teacher(spec))
-    phase = plain.training.objective.graph_key
-    later = next((epoch for epoch in range(2, 1000) if phase(epoch) == phase(1)), None)
+def _epoch_problem(spec: RunSpec) -> str:
+    """Check `reads_epoch`: a recorded step is replayed in all epochs with the same graph key."""
+    first = run_trial(spec, make_teacher(spec))
+    graph_key = first.training.objective.graph_key
+    later = next((epoch for epoch in range(2, 1000) if graph_key(epoch) == graph_key(1)), None)
     if later is None or same_final_state(
-        plain, run_trial(spec, make_teacher(spec), shown_epoch=later)
+        first, run_trial(spec, make_teacher(spec), batch_epoch=later)
     ):
         return ""
-    return "its loss depends on the batch's epoch: say so by `reads_epoch = True` in the class"
+    return "its loss depends on the batch's epoch: declare `reads_epoch = True` in the class"
 
 
-def _mixes_images(spec: RunSpec) -> str:
-    """A step's batch is divided among processes, and into parts."""
+def _mixing_problem(spec: RunSpec) -> str:
+    """Check `mixes_images`: batches are divided among processes and into parts."""
     return undeclared_mixing(spec, make_teacher(spec))
 
 
-def _reads(spec: RunSpec) -> str:
+def _needs_problem(spec: RunSpec) -> str:
+    """Check that the terms declare everything that they read of the teacher."""
     teacher = make_teacher(spec)
     if teacher is None:
         return ""
     needs = {need for term in spec.method.terms for need in term_class(term.term).needs}
     plain, guarded = run_trial(spec, teacher), run_trial(spec, GuardedTeacher(teacher, needs))
-    same = same_final_state(plain, guarded)
-    return "" if same else f"it reads more of the teacher than its needs: {sorted(needs)}"
+    if same_final_state(plain, guarded):
+        return ""
+    return f"it reads more of the teacher than its needs: {sorted(needs)}"
 
 
 def _has_effect(name: str, field: str, pairs: Pairs) -> bool:
-    """Return whether some other value of a setting changes what two steps make of a student."""
+    """Return whether another value of a setting changes the student within two steps."""
     default = resolve_method(SheetMethod(name=name), {})
     for teacher, student in pairs:
         plain = trial_spec(default, teacher, student)
@@ -241,14 +262,14 @@ def _has_effect(name: str, field: str, pairs: Pairs) -> bool:
             changed = resolve_method(SheetMethod(name=name, settings={name: {field: value}}), {})
             spec = trial_spec(changed, teacher, student)
             if fit_problem(spec, dataset_facts(TRIAL_DATASET)):
-                return True  # it decided whether the pair fits
+                return True  # the setting decides whether the pair fits
             if not same_student(expected, run_trial(spec, make_teacher(spec))):
                 return True
     return False
 
 
 def _other_values(settings: type[TermSettings], field: str) -> Iterator[Any]:
-    """Yield values that a setting may also have."""
+    """Yield allowed values of a setting other than its default."""
     info = settings.model_fields[field]
     default = info.default
     if isinstance(default, bool):

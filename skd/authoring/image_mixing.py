@@ -1,11 +1,11 @@
-"""Whether a term's loss of a batch is the mean of that of its parts, as several GPUs need it."""
+"""Check whether a term's loss of a batch is the mean over its parts, as several GPUs require."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from skd.authoring.trial import TRIAL_DATASET, TRIAL_RECIPE, made_up_network
+from skd.authoring.trial import TRIAL_DATASET, TRIAL_RECIPE, trial_network
 from skd.data import load_dataset
 from skd.losses.objective import Objective
 from skd.losses.term import Alone, Batch, TermContext
@@ -13,43 +13,45 @@ from skd.models import Outputs
 from skd.randomness import Draws
 from skd.study.spec import RunSpec
 
-TOLERANCE = 1e-4  # relative: rows of different batches are multiplied in another order
+TOLERANCE = 1e-4  # relative: the size of a batch changes the order of its multiplications
 
 
 def undeclared_mixing(spec: RunSpec, teacher: nn.Module | None) -> str:
-    """Return which terms mix a batch's images without saying so, or an empty text.
+    """Return which terms mix a batch's images without declaring it, or an empty string.
 
-    A batch is shown in halves and whole. What a step leaves in buffers must be the same too. The
-    simplifier, whose groups are a setting, is left out, and BatchNorm, whose groups are the loop's,
-    does not mix.
+    Compares the losses of a batch and of its two halves, and the buffers after the step. The
+    simplifier is left out, since its groups are a setting. BatchNorm is in evaluation mode, since
+    the training loop chooses its groups.
     """
-    whole, halves = (_seen(spec, teacher, parts) for parts in (1, 2))
+    whole, halves = (_losses_and_buffers(spec, teacher, parts) for parts in (1, 2))
     problems = []
     for label, (loss, *buffers) in whole.items():
-        mean, *others = halves[label]
-        if not _near(loss, mean):
-            said = f"its loss is {loss:.6g} on a batch, and {mean:.6g} on its halves on average"
-        elif not all(map(_near, buffers, others)):
-            said = "its buffers depend on how a batch is divided: move them in `after_step`"
+        mean, *half_buffers = halves[label]
+        if not _nearly_equal(loss, mean):
+            problem = f"its loss is {loss:.6g} on a batch, and {mean:.6g} on its halves on average"
+        elif not all(map(_nearly_equal, buffers, half_buffers)):
+            problem = "its buffers depend on how a batch is divided: move them in `after_step`"
         else:
             continue
         problems.append(
-            f"{label}: {said}. Where that is the rule, say so by `mixes_images = True` in the "
-            "class; else draw, and fix what is fixed once, by `TermContext.group`"
+            f"{label}: {problem}. If the rule compares images, declare `mixes_images = True` in "
+            "the class; else draw, and compute constants of the first batch, by `TermContext.group`"
         )
     return "; ".join(problems)
 
 
 @torch.no_grad()
-def _seen(spec: RunSpec, teacher: nn.Module | None, parts: int) -> dict[str, list[Tensor]]:
-    """Return the loss of a batch seen in so many parts, and the buffers after the step, by term.
+def _losses_and_buffers(
+    spec: RunSpec, teacher: nn.Module | None, parts: int
+) -> dict[str, list[Tensor]]:
+    """Return the loss of a batch in some number of parts, and the buffers after the step, by term.
 
-    Of the terms that do not say that they mix images.
+    Only for the terms that do not declare that they mix images.
     """
     images, size = load_dataset(TRIAL_DATASET), TRIAL_RECIPE.batch_size
-    shown, target = images.train_images[:size] / 255, images.train_labels[:size]
-    networks = made_up_network(spec.network), teacher
-    outputs = [network and network.forward_features(shown) for network in networks]
+    inputs, target = images.train_images[:size] / 255, images.train_labels[:size]
+    networks = trial_network(spec.network), teacher
+    outputs = [network and network.forward_features(inputs) for network in networks]
     context = TermContext(
         images.num_classes, images.train_labels, spec.seed, *outputs, group=size // 2
     )
@@ -58,8 +60,8 @@ def _seen(spec: RunSpec, teacher: nn.Module | None, parts: int) -> dict[str, lis
     objective.begin_epoch(1)
     draws, losses = Draws(spec.seed), []
     for rows in torch.arange(size).split(size // parts):
-        of_part = [all_of and _of(all_of, rows) for all_of in outputs]
-        batch = Batch(*of_part, target[rows], rows, 1, draws, first=int(rows[0]))
+        part = [each and _select_rows(each, rows) for each in outputs]
+        batch = Batch(*part, target[rows], rows, 1, draws, first=int(rows[0]))
         losses.append(objective(batch).parts)
     objective.after_step(Alone())
     return {
@@ -69,16 +71,16 @@ def _seen(spec: RunSpec, teacher: nn.Module | None, parts: int) -> dict[str, lis
     }
 
 
-def _of(outputs: Outputs, rows: Tensor) -> Outputs:
+def _select_rows(outputs: Outputs, rows: Tensor) -> Outputs:
     """Return the outputs of some images."""
-    stages, before = (
-        tuple(maps[rows] for maps in kind) for kind in (outputs.stages, outputs.preactivations)
+    stages, preactivations = (
+        tuple(each[rows] for each in maps) for maps in (outputs.stages, outputs.preactivations)
     )
-    return Outputs(outputs.logits[rows], stages, before, outputs.pooled[rows])
+    return Outputs(outputs.logits[rows], stages, preactivations, outputs.pooled[rows])
 
 
-def _near(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors are equal but for rounding; NaN equals NaN."""
-    one, other = one.double(), other.double()
-    size = one.nan_to_num().abs().amax().item() if one.ndim and one.numel() else 0.0
-    return torch.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE * size, equal_nan=True)
+def _nearly_equal(first: Tensor, second: Tensor) -> bool:
+    """Return whether two tensors are equal except for rounding; NaN equals NaN."""
+    first, second = first.double(), second.double()
+    size = first.nan_to_num().abs().amax().item() if first.ndim and first.numel() else 0.0
+    return torch.allclose(first, second, rtol=TOLERANCE, atol=TOLERANCE * size, equal_nan=True)

@@ -1,4 +1,4 @@
-"""A new baseline's files, from the skeletons beside this module. Imports no torch."""
+"""Write the files of a new baseline from skeletons. Does not import torch."""
 
 from __future__ import annotations
 
@@ -16,37 +16,38 @@ SKELETONS = Path(__file__).with_name("skeleton")
 
 
 class BaselineNameError(SkdError, ValueError):
-    """A name that no baseline can have. The message says why."""
+    """A baseline cannot have this name. The message says why."""
 
 
 def write_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
     """Write ``baselines/NAME.py`` and ``tests/baselines/test_NAME.py``; return their paths.
 
     Args:
-        name: of the file, and of the method in sheets.
-        taken: names of methods that there are.
+        name: the file's name without .py, which is also the method's name in sheets.
+        taken: names of existing methods.
         root: the repository's root.
 
     Raises:
-        BaselineNameError: the name is no Python module's, or is taken.
+        BaselineNameError: the name is not allowed for a Python module, or is taken.
     """
     if not re.fullmatch("[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise BaselineNameError(
-            f"'{name}': a baseline is named as its file: small letters, digits, _, a letter first"
+            f"'{name}' is not a name for a baseline's file; use lower-case letters, digits and _, "
+            "with a letter first"
         )
     if len(name) > MAX_NAME_LENGTH:
         raise BaselineNameError(
-            f"'{name[:20]}…': a method's name has at most {MAX_NAME_LENGTH} letters"
+            f"'{name[:20]}…' is too long; a method's name has at most {MAX_NAME_LENGTH} characters"
         )
     if name in taken:
-        raise BaselineNameError(f"there is a method '{name}' already; choose another name")
+        raise BaselineNameError(f"a method '{name}' exists already; choose another name")
     paths = {
         "baseline.py.txt": root / "baselines" / f"{name}.py",
         "test_baseline.py.txt": root / "tests" / "baselines" / f"test_{name}.py",
     }
     for path in paths.values():
         if path.exists():
-            raise BaselineNameError(f"{path} is there already; choose another name")
+            raise BaselineNameError(f"{path} exists already; choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))
     for skeleton, path in paths.items():
         text = Template((SKELETONS / skeleton).read_text(encoding="utf-8")).substitute(

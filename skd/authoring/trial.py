@@ -1,6 +1,6 @@
-"""A few steps of a method on a pair of networks: what the contract's checks look at.
+"""A few training steps of a method on a pair of networks, for the checks of `contract`.
 
-The training loop is the real one; the images are few and small, the teacher is made up.
+They use the real training loop, a few small images, and an untrained teacher.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ TRIAL_STEPS = 2
 
 @dataclass(frozen=True)
 class MethodTrial:
-    """What a few steps left behind.
+    """The outcome of a few training steps.
 
     Attributes:
-        training: the run, where it stopped.
-        first_weights: the student's, before any step.
-        views: the batches it saw.
-        after_first: the run's state after its first step.
-        reached: of each parameter, whether a gradient other than 0 came to it.
-        teaching: of each loss, whether its own gradient reaches the student.
+        training: the training after its last step.
+        first_weights: the student's weights before the first step.
+        views: the batches of images.
+        state_after_first_step: the training's state after its first step.
+        gradient_reached: for each parameter, whether it got a gradient other than 0.
+        gradient_to_student: for each loss, whether its gradient reaches the student.
     """
 
     training: Training
@@ -50,20 +50,20 @@ class MethodTrial:
     views: list[Tensor]
     state_after_first_step: dict[str, Any]
     gradient_reached: dict[str, bool]
-    teaching: dict[str, bool]
+    gradient_to_student: dict[str, bool]
 
 
-class _Stop(Exception):  # noqa: N818  a signal, not an error
+class _Stop(Exception):  # noqa: N818  it ends the epoch and is not an error
     pass
 
 
 def trial_spec(method: MethodSpec, teacher: str, student: str) -> RunSpec:
-    """Return the run of a method on two networks, given by name."""
-    taught = ImportedTeacher(network=teacher, dataset=TRIAL_DATASET, sha256="made up")
+    """Return the spec of a method's run on two networks, given by name."""
+    imported = ImportedTeacher(network=teacher, dataset=TRIAL_DATASET, sha256="made up")
     return RunSpec(
         dataset=TRIAL_DATASET,
         network=student,
-        teacher=taught if needs_teacher(method) else None,
+        teacher=imported if needs_teacher(method) else None,
         method=method,
         recipe=TRIAL_RECIPE,
         seed=0,
@@ -71,28 +71,28 @@ def trial_spec(method: MethodSpec, teacher: str, student: str) -> RunSpec:
 
 
 def make_teacher(spec: RunSpec) -> FeatureNetwork | None:
-    """Return the run's teacher, frozen, or none where the method needs none."""
+    """Return the run's frozen teacher, or ``None`` if the method needs no teacher."""
     if spec.teacher is None:
         return None
-    return copy.deepcopy(made_up_network(spec.teacher.network))
+    return copy.deepcopy(trial_network(spec.teacher.network))
 
 
 @cache
-def made_up_network(name: str) -> FeatureNetwork:
-    """Return a frozen network that says something.
+def trial_network(name: str) -> FeatureNetwork:
+    """Return a frozen, untrained network whose logits differ between images.
 
-    At PyTorch's start some families' logits are all 0.
+    With the initial statistics of BatchNorm, some families' logits would be all 0.
     """
     images = load_dataset(TRIAL_DATASET)
     with seeded(1, "teacher"), torch.no_grad():
         network = build_model(name, images.num_classes)
         for _ in range(5):
-            network(images.train_images / 255)  # moves the batch norms' statistics
+            network(images.train_images / 255)  # updates BatchNorm's statistics
     return network.eval().requires_grad_(False)
 
 
 class GuardedTeacher(nn.Module):
-    """A teacher that shows NaN in place of what no term declares to need."""
+    """A teacher whose outputs are NaN where no term declares a need."""
 
     def __init__(self, network: FeatureNetwork, needs: set[str]) -> None:
         super().__init__()
@@ -100,18 +100,59 @@ class GuardedTeacher(nn.Module):
         self.eval()
 
     def forward_features(self, images: Tensor) -> Outputs:
-        """Return the network's outputs, hidden where they are not needed."""
-        shown = self.network.forward_features(images)
+        """Return the network's outputs, with NaN where they are not needed."""
+        outputs = self.network.forward_features(images)
         hidden: dict[str, Any] = {}
         if "teacher_logits" not in self.needs:
-            hidden["logits"] = torch.full_like(shown.logits, math.nan)
+            hidden["logits"] = torch.full_like(outputs.logits, math.nan)
         if not self.needs & {"teacher_pooled", "teacher_features"}:
-            hidden["pooled"] = torch.full_like(shown.pooled, math.nan)
+            hidden["pooled"] = torch.full_like(outputs.pooled, math.nan)
         if "teacher_features" not in self.needs:
             for name in ("stages", "preactivations"):
-                maps = getattr(shown, name)
+                maps = getattr(outputs, name)
                 hidden[name] = tuple(torch.full_like(value, math.nan) for value in maps)
-        return replace(shown, **hidden)
+        return replace(outputs, **hidden)
+
+
+class _StepRecorder:
+    """Records batches, states and gradients of a training, and stops it after some steps."""
+
+    def __init__(self, training: Training, steps: int) -> None:
+        self._steps, self._read_batch = steps, training.views.batch
+        self.views: list[Tensor] = []
+        self.states: list[dict[str, Any]] = []
+        self.gradient_reached = dict.fromkeys(trial_parameters(training), False)
+        self.gradient_to_student: dict[str, bool] = {}
+        self._student_weights = trainable_parameters(training.student)
+        training.views.batch = self.read_batch
+        training.objective.register_forward_hook(self.after_losses)
+
+    def read_batch(self, *arguments: Any) -> Tensor:
+        """Read and record a batch, in place of `Views.batch`."""
+        self.views.append(self._read_batch(*arguments))
+        return self.views[-1]
+
+    def after_losses(self, _objective: nn.Module, _batch: Any, losses: Losses) -> None:
+        """Record which losses have a gradient to the student."""
+        for name, loss in losses.parts.items():
+            gradients = [None]
+            if loss.requires_grad:
+                gradients = torch.autograd.grad(
+                    loss, self._student_weights, retain_graph=True, allow_unused=True
+                )
+            self.gradient_to_student[name] = any(map(_is_nonzero, gradients))
+
+    def after_step(self, training: Training) -> None:
+        """Record the state and the parameters' gradients; raise `_Stop` after the last step."""
+        self.states.append(copy.deepcopy(training.state()))
+        for name, parameter in trial_parameters(training).items():
+            self.gradient_reached[name] |= _is_nonzero(parameter.grad)
+        if len(self.states) == self._steps:
+            raise _Stop
+
+
+def _is_nonzero(gradient: Tensor | None) -> bool:
+    return gradient is not None and bool(gradient.any())
 
 
 def run_trial(
@@ -119,11 +160,16 @@ def run_trial(
     teacher: nn.Module | None,
     state: dict[str, Any] | None = None,
     steps: int = TRIAL_STEPS,
-    shown_epoch: int | None = None,
+    batch_epoch: int | None = None,
 ) -> MethodTrial:
-    """Train some steps of the first epoch, from a state or from the start.
+    """Train some steps of the first epoch.
 
-    The losses see another epoch's number, if one is given.
+    Args:
+        spec: the run.
+        teacher: its teacher, or ``None``.
+        state: a training's state to resume from; by default, the training starts.
+        steps: the number of steps.
+        batch_epoch: another value of `Batch.epoch` for the terms.
     """
     training = Training(
         spec,
@@ -134,40 +180,21 @@ def run_trial(
     first_weights = copy.deepcopy(training.student.state_dict())
     if state is not None:
         training.load_state(copy.deepcopy(state))
-    views: list[Tensor] = []
-    states: list[dict[str, Any]] = []
-    reached = dict.fromkeys(trial_parameters(training), False)
-    make_batch = training.views.batch
-
-    def seen_batch(*arguments: Any) -> Tensor:
-        views.append(make_batch(*arguments))
-        return views[-1]
-
-    def after_step(training: Training) -> None:
-        states.append(copy.deepcopy(training.state()))
-        for name, parameter in trial_parameters(training).items():
-            reached[name] |= parameter.grad is not None and bool(parameter.grad.any())
-        if len(states) == steps:
-            raise _Stop
-
-    def after_losses(_objective: nn.Module, _batch: Any, losses: Losses) -> None:
-        weights = trainable_parameters(training.student)
-        for name, value in losses.parts.items():
-            found = [None]
-            if value.requires_grad:
-                found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
-            teaching[name] = any(slope is not None and bool(slope.any()) for slope in found)
-
-    if shown_epoch is not None:
+    if batch_epoch is not None:
         training.objective.register_forward_pre_hook(
-            lambda _, given: (replace(given[0], epoch=shown_epoch),)
+            lambda _, arguments: (replace(arguments[0], epoch=batch_epoch),)
         )
-    training.views.batch = seen_batch
-    teaching: dict[str, bool] = {}
-    training.objective.register_forward_hook(after_losses)
+    recorder = _StepRecorder(training, steps)
     with contextlib.suppress(_Stop):
-        training.run_epoch(after_step)
-    return MethodTrial(training, first_weights, views, states[0], reached, teaching)
+        training.run_epoch(recorder.after_step)
+    return MethodTrial(
+        training,
+        first_weights,
+        recorder.views,
+        recorder.states[0],
+        recorder.gradient_reached,
+        recorder.gradient_to_student,
+    )
 
 
 @cache
@@ -179,7 +206,7 @@ def student_only_trial(student: str) -> MethodTrial:
 
 
 def trial_parameters(training: Training) -> dict[str, nn.Parameter]:
-    """Return the student's and the losses' parameters, trained or not, by name."""
+    """Return the parameters of the student and the objective, trained or not, by name."""
     parts = {"student": training.student, "objective": training.objective}
     return {
         f"{part}.{name}": parameter
@@ -188,21 +215,21 @@ def trial_parameters(training: Training) -> dict[str, nn.Parameter]:
     }
 
 
-def same_final_state(one: MethodTrial, other: MethodTrial) -> bool:
+def same_final_state(first: MethodTrial, second: MethodTrial) -> bool:
     """Return whether two trials end with the same bits: weights, buffers, the epoch's losses."""
     parts = ("student", "objective", "sums")
-    a, b = one.training.state(), other.training.state()
+    a, b = first.training.state(), second.training.state()
     return all(same_tensors(a[part], b[part]) for part in parts)
 
 
-def same_student(one: MethodTrial, other: MethodTrial) -> bool:
+def same_student(first: MethodTrial, second: MethodTrial) -> bool:
     """Return whether two trials end with the same bits in the student."""
-    students = (trial.training.student.state_dict() for trial in (one, other))
+    students = (trial.training.student.state_dict() for trial in (first, second))
     return same_tensors(*students)
 
 
-def same_tensors(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+def same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     """Return whether two states have the same bits; NaN equals NaN."""
-    return one.keys() == other.keys() and all(
-        torch.allclose(one[name], other[name], rtol=0, atol=0, equal_nan=True) for name in one
+    return first.keys() == second.keys() and all(
+        torch.allclose(first[name], second[name], rtol=0, atol=0, equal_nan=True) for name in first
     )

@@ -1,4 +1,4 @@
-"""`skd accept`: a change of the code that leaves the numbers as they were. No torch."""
+"""The command `skd accept`. Imports no torch at its start."""
 
 from __future__ import annotations
 
@@ -20,32 +20,36 @@ from skd.store.store import Store
 
 
 class NotShownError(SkdError):
-    """Whether a change of the code leaves the numbers as they were cannot be shown here."""
+    """This machine cannot show whether the numbers stay the same after a change of the code."""
 
 
 def accept(
     study: StudyArgument,
     reason: Annotated[
         str | None,
-        typer.Option(help="why the numbers stay as they were; then nothing is trained again"),
+        typer.Option(help="why the numbers stay as they were; no run is then trained again"),
     ] = None,
     runs: Annotated[
-        int, typer.Option(min=1, help="train so many runs of each kind again; see above")
+        int, typer.Option(min=1, help="number of runs of each kind to train again")
     ] = 1,
-    epochs: Annotated[int, typer.Option(min=1, help="of each, so many of its first epochs")] = 1,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="number of epochs for which each of them is trained again")
+    ] = 1,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Accept that a change of the code leaves the numbers of finished runs as they were.
+    """Accept that the numbers of finished runs stay the same after a change of the code.
 
-    As after a renaming or another refactoring. Of each kind of runs whose code has changed, one is
-    trained again for its first epoch; runs of one kind differ in their seed alone. If every metric
-    has the same bits, the change is added to skd/code/accepted.json: commit that file with the
-    change. From then on no run of any study counts as trained by other code for this change.
+    Use it after a renaming or another refactoring. Runs are of the same kind if they differ only in
+    their seed. For each kind whose code has changed, the command trains one run again for its first
+    epoch. If every metric has the same bits, it adds the change to skd/code/accepted.json: commit
+    that file together with the change. From then on, no run of any study counts as trained by other
+    code because of this change.
 
-    The bits are the same only on the same kind of machine, with the same version of torch. On
-    another one, and where the teachers are not at hand, give a reason.
+    The bits are the same only on the same kind of machine and with the same version of torch. On
+    another machine, or without the teachers, give a --reason.
 
-    Exit status: 0 accepted, or nothing to accept; 1 the numbers differ; 2 it cannot be shown here.
+    Exit status: 0 if the change is accepted or there is nothing to accept, 1 if the numbers differ,
+    2 if the runs cannot be trained again on this machine.
     """
     expansion, store = open_study(study, results), Store(results)
     groups = group_by_changes(finished_runs(expansion, store))
@@ -55,66 +59,65 @@ def accept(
     check_writable(accepted_path())
     for group in groups:
         print(f"{len(group.runs)} finished runs, changed since: {', '.join(group.changes)}")
-    shown = [[] if reason else _trained_again(group, store, runs, epochs) for group in groups]
+    trained_again = [[] if reason else _train_again(group, store, runs, epochs) for group in groups]
     which = "epoch" if epochs == 1 else f"{epochs} epochs"
-    for group, again in zip(groups, shown, strict=True):
+    for group, sample in zip(groups, trained_again, strict=True):
         path = add_acceptance(
             Acceptance(
                 changes=group.changes,
                 why=reason or f"the first {which}, trained again: the same bits",
-                trained_again=tuple(run.entry.id for run in again),
+                trained_again=tuple(run.entry.id for run in sample),
                 at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
         )
     print(f"accepted; commit {path.name} with the change: {path}")
 
 
-def _trained_again(
-    group: ChangedRuns, store: Store, runs: int, epochs: int
-) -> Sequence[FinishedRun]:
-    """Return the runs that were trained again to the same bits.
+def _train_again(group: ChangedRuns, store: Store, runs: int, epochs: int) -> Sequence[FinishedRun]:
+    """Train some runs of each kind again; return them.
 
     Raises:
-        NotShownError: no run of some kind can be trained again here.
-        Exit: the numbers are other ones.
+        NotShownError: no run of some kind can be trained again on this machine.
+        Exit: the numbers differ.
     """
     from skd.training.resources import Resources
     from skd.training.retraining import first_differing_epoch, retraining_problem
 
     sample: list[FinishedRun] = []
     for kind in group_by_kind(group.runs):
-        reasons = [retraining_problem(run, store) for run in kind]
-        able = [run for run, why in zip(kind, reasons, strict=True) if why is None]
-        if not able:
-            raise NotShownError(_not_shown(kind[0], reasons[0]))
-        sample += able[:runs]
-    materials, differing = Resources(), 0
+        problems = [retraining_problem(run, store) for run in kind]
+        possible = [run for run, problem in zip(kind, problems, strict=True) if problem is None]
+        if not possible:
+            raise NotShownError(_not_shown(kind[0], problems[0]))
+        sample += possible[:runs]
+    resources, differing = Resources(), 0
     for run in sample:
         try:
-            epoch = first_differing_epoch(run, store, materials, epochs)
+            epoch = first_differing_epoch(run, store, resources, epochs)
         except SkdError as error:
             raise NotShownError(_not_shown(run, error)) from error
-        said = "the same bits" if epoch is None else f"OTHER NUMBERS in epoch {epoch}"
-        print(f"{run.label}: {said}; trained on {_machine(run)}", flush=True)
+        verdict = "the same bits" if epoch is None else f"OTHER NUMBERS in epoch {epoch}"
+        print(f"{run.label}: {verdict}; trained on {_machine(run)}", flush=True)
         differing += epoch is not None
     if differing:
         print(
-            f"{differing} of {len(sample)} runs have other numbers: nothing is accepted. Where "
-            "this is another kind of machine than theirs, that says nothing: give a --reason",
+            f"{differing} of {len(sample)} runs have other numbers: nothing is accepted. If this "
+            "machine is of another kind than theirs, that proves nothing: give a --reason",
             file=sys.stderr,
         )
         raise typer.Exit(FAILED)
     return sample
 
 
-def _not_shown(run: FinishedRun, why: object) -> str:
+def _not_shown(run: FinishedRun, problem: object) -> str:
     return (
-        f"{run.label} cannot be trained again here ({why}): make that possible, or give a --reason"
+        f"{run.label} cannot be trained again here ({problem}): make that possible, or give a "
+        "--reason"
     )
 
 
 def _machine(run: FinishedRun) -> str:
     record = run.entry.record()
-    kind = "gpu" if record.execution.get("device") == "cuda" else "cpu"
-    where = record.environment
-    return f"{where.get(kind)} with torch {where.get('torch')}"
+    environment = record.environment
+    processor = environment.get("gpu" if record.execution.get("device") == "cuda" else "cpu")
+    return f"{processor} with torch {environment.get('torch')}"

@@ -1,4 +1,4 @@
-"""The command `skd analyse`. Imports no torch: what has to be made does."""
+"""The command `skd analyse`. Torch is imported if an analysis needs a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skd.common.errors import suggest
 from skd.common.files import check_writable
 from skd.common.terminal import PlainConsole, description_column, printable
 from skd.store.store import Store
-from skd.study.expansion import load_expansion
+from skd.study.expansion_files import load_expansion
 from skd.study.sheet_files import StudyError
 
 
@@ -27,14 +27,15 @@ def analyse(
     features: Annotated[
         list[str] | None,
         typer.Option(
-            help="t-SNE of this method's features beside the teacher's; may be repeated "
-            f"(default: {', '.join(FEATURE_METHODS)})"
+            help="a method whose features are shown with t-SNE beside the teacher's; may be "
+            f"repeated (default: {', '.join(FEATURE_METHODS)})"
         ),
     ] = None,
 ) -> None:
-    """Look into a study's finished runs: calibration, agreement, correlations, features, …
+    """Analyse a study's finished runs: calibration, agreement, correlations, features, …
 
-    From stored weights and logits, without training. What the last analysis holds is kept.
+    The analyses use stored weights and logits and train nothing. Results of an earlier analysis
+    that are still valid are reused.
     """
     require_results(results)
     expansion = load_expansion(study, results)
@@ -42,10 +43,10 @@ def analyse(
         if method not in expansion.methods:
             raise StudyError(f"unknown method '{method}'{suggest(method, expansion.methods)}")
     check_writable(analysis_path(results, expansion.study))
-    shown = sys.stderr.isatty()
     columns = description_column(), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    screen = PlainConsole(stderr=True)
-    with Progress(*columns, console=screen, transient=True, disable=not shown) as progress:
+    console = PlainConsole(stderr=True)
+    is_terminal = sys.stderr.isatty()
+    with Progress(*columns, console=console, transient=True, disable=not is_terminal) as progress:
         analysis = analyse_study(
             expansion,
             results,
@@ -61,6 +62,6 @@ def analyse(
     if checks.unchecked:
         print(
             f"accuracies of {checks.unchecked} of {checks.finished} finished runs not checked: "
-            "their test logits are not kept here",
+            "their test logits are not stored here",
             file=sys.stderr,
         )

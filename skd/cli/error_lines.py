@@ -1,4 +1,4 @@
-"""What surrounds each command: errors become a line, any terminal will do. Imports no torch."""
+"""The frame of each command: prints errors as one line and encodes output. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from skd.common.files import UnwritableError
 from skd.common.system_errors import explain_os_error
 from skd.common.terminal import printable
 
-CTRL_C = 130  # 128 + SIGINT, as shells have it
-# How output is written where the terminal's encoding lacks a character.
+CTRL_C = 130  # 128 + SIGINT, the convention of shells
+# Replacements for characters that the terminal's encoding lacks.
 PLAIN_CHARACTERS = {
     "→": "->",
     "−": "-",  # noqa: RUF001
@@ -32,12 +32,12 @@ PLAIN_CHARACTERS = {
 def run_command(
     name: str, command: Callable[[], object], status: Callable[[SkdError], int] = lambda _: USAGE
 ) -> None:
-    """Run a command line; errors that have an answer are a line, not a traceback.
+    """Run a command line, and exit with an error line instead of a traceback for expected errors.
 
     Args:
-        name: of the program, which begins the line.
+        name: the program's name, at the start of the line.
         command: reads the arguments itself, and may raise SystemExit.
-        status: returns the exit status that an error has.
+        status: returns the exit status for an error.
     """
     show_warnings_as_lines(name)
     for stream in (sys.stdout, sys.stderr):
@@ -48,22 +48,22 @@ def run_command(
         finally:
             _flush()
     except SkdError as error:
-        _leave(f"{name}: {error}", status(error))
+        _exit_with(f"{name}: {error}", status(error))
     except BrokenPipeError:  # `skd list studies | head -1`
         _discard_output()
         sys.exit(FAILED)
     except KeyboardInterrupt:
         sys.exit(CTRL_C)
     except OSError as error:
-        if (said := explain_os_error(error)) is None:
+        if (message := explain_os_error(error)) is None:
             raise
-        _leave(f"{name}: {said}", USAGE)
+        _exit_with(f"{name}: {message}", USAGE)
 
 
 def replace_unencodable(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Return what stands for characters that an encoding lacks, as codecs' error handlers do.
+    """Return a replacement for characters that an encoding lacks; an error handler of `codecs`.
 
-    A file name's bytes that were no text are written as they were.
+    Bytes of a file name that are not valid text are written unchanged.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -80,8 +80,8 @@ def _accept_all_characters(stream: TextIO | None) -> None:
 
 
 def _flush() -> None:
-    """Write what is left of the output now: at the interpreter's end, errors are beyond us."""
-    if sys.stdout is None:  # closed by who started us
+    """Flush standard output now: errors at the interpreter's exit could not be handled."""
+    if sys.stdout is None:  # closed by the parent process
         return
     try:
         sys.stdout.flush()
@@ -97,6 +97,6 @@ def _discard_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _leave(message: str, status: int) -> NoReturn:
+def _exit_with(message: str, status: int) -> NoReturn:
     print(printable(message), file=sys.stderr)
     sys.exit(status)

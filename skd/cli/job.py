@@ -1,4 +1,7 @@
-"""`skd job …`: what the workflow calls. Imports no torch, which is the workers'."""
+"""The commands `skd job ...`, which the workflow calls.
+
+They start the trainings as processes of their own and import no torch.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,24 @@ from skd.cli.options import (
     AttemptOption,
     CheckpointSecondsOption,
     CompileOption,
+    CoresOption,
     ExpectOption,
     KernelsOption,
+    LogOption,
     OutputOption,
-    Precision,
-    PrecisionKind,
+    PrecisionOption,
+    ProcessesOption,
+    RequiredMethodsArgument,
+    RequiredPairArgument,
     ResultsOption,
+    SideBySideOption,
     StudyArgument,
     TeacherArgument,
-    TeacherKind,
     TeacherViewsOption,
-    When,
-)
-from skd.cli.results_folder import open_study
-from skd.cli.teacher_views import (
-    StoredPrecision,
-    ViewsOutputChoice,
     ViewsOutputsOption,
     ViewsPrecisionOption,
 )
+from skd.cli.results_folder import open_study
 from skd.common import bounds
 from skd.common.errors import FAILED, USAGE, RunFailedError
 from skd.common.files import write_json
@@ -46,62 +48,42 @@ from skd.jobs.torchrun import torchrun_command
 from skd.jobs.workers import run_workers
 from skd.planning.batches import entries_by_rule_output
 from skd.planning.local_lanes import choose_lanes
-from skd.planning.side_by_side import SideBySideOption, parse_side_by_side
+from skd.planning.side_by_side import parse_side_by_side
 from skd.store.leftovers import remove_leftovers
 from skd.store.store import Store, StoreEntry
 from skd.store.teacher_view_files import ViewsFile
-from skd.study.expansion import cells_digest, check_expected_identity, load_expansion
+from skd.study.expansion import cells_digest, check_expected_identity
+from skd.study.expansion_files import load_expansion
 
 job = typer.Typer(
-    help="Trainings as a job of the workflow: watched, logged, within SLURM's time limit.",
+    help="Run trainings as a job of the workflow: with a log, and within SLURM's time limit.",
     no_args_is_help=True,
 )
-JobPairArgument = Annotated[
-    str, typer.Argument(help="TEACHER--STUDENT, or STUDENT for methods without a teacher")
-]
-JobMethodsArgument = Annotated[list[str], typer.Argument(help="the methods' names in the sheet")]
-CoresOption = Annotated[
-    int,
-    typer.Option(
-        min=1, callback=bounds.check_threads, help="CPU cores of the job, which its runs share"
-    ),
-]
-ProcessesOption = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        callback=bounds.check_processes,
-        help="processes that train each run together, each on a GPU of its own",
-    ),
-]
-LogOption = Annotated[
-    Path | None, typer.Option(help="append what is said to this file, and to its .history.log")
-]
 
 
 @job.command("train")
 def job_train(
     study: StudyArgument,
-    pair: JobPairArgument,
-    methods: JobMethodsArgument,
+    pair: RequiredPairArgument,
+    methods: RequiredMethodsArgument,
     results: ResultsOption = DEFAULT_RESULTS,
     cores: CoresOption = 1,
     side_by_side: SideBySideOption = "auto",
     processes: ProcessesOption = 1,
     accumulate: AccumulateOption = 1,
-    precision: PrecisionKind = Precision.float32,
-    compile: CompileOption = When.auto,
-    kernels: KernelsOption = When.auto,
+    precision: PrecisionOption = "float32",
+    compile: CompileOption = "auto",
+    kernels: KernelsOption = "auto",
     checkpoint_seconds: CheckpointSecondsOption = 60.0,
-    teacher_views: TeacherViewsOption = TeacherKind.auto,
+    teacher_views: TeacherViewsOption = "auto",
     attempt: AttemptOption = 1,
     log: LogOption = None,
     output: OutputOption = None,
     expect: ExpectOption = None,
 ) -> None:
-    """Train every run of some cells of a pair that has no record yet."""
-    asked = parse_side_by_side(side_by_side)
-    bounds.check_lanes(asked)
+    """Train all runs of a pair's cells that have no record yet."""
+    requested = parse_side_by_side(side_by_side)
+    bounds.check_lanes(requested)
     expansion, store = load_expansion(study, results), Store(results)
     cells = [expansion.cell(pair, method) for method in methods]
     check_expected_identity(f"{pair}: {', '.join(methods)}", cells_digest(cells), expect)
@@ -110,25 +92,28 @@ def job_train(
         for cell in cells
         for seed, identity in cell.runs.items()
     }
-    left = {label: entry for label, entry in entries.items() if not entry.finished()}
-    status = 0
+    unfinished = {label: entry for label, entry in entries.items() if not entry.is_finished()}
     for entry in entries.values():
         remove_leftovers(entry)
-    if left:
+    status = 0
+    if unfinished:
         sharing = 1
         if processes == 1:
-            sharing = choose_lanes(asked, expansion, cells, store, len(left), attempt)
-        # On a GPU they are lanes of one process, which share images and teachers.
+            sharing = choose_lanes(requested, expansion, cells, store, len(unfinished), attempt)
+        # On a GPU, the runs are lanes of one process, which share images and teachers.
         lanes, workers = (sharing, 1) if gpu_state() else (1, sharing)
         threads = max(1, cores // (workers * processes))
-        how = _options(results, threads, checkpoint_seconds, accumulate, precision)
-        options = [*how, "--compile", compile.value, "--kernels", kernels.value]
-        options += ["--lanes", str(lanes), "--teacher-views", teacher_views.value]
-        options += ["--attempt", str(attempt), "--since", str(int(time.time()))]
-        command = ["train", study, pair, *methods, *options, "--sharing", str(sharing)]
-        status = _run([torchrun_command(command, processes)] * workers, left, log)
-        if all(map(StoreEntry.finished, left.values())):
-            status = 0  # whoever was killed, another one has done it
+        command = [
+            *("train", study, pair, *methods),
+            *_training_options(results, threads, checkpoint_seconds, accumulate),
+            *("--precision", precision, "--compile", compile, "--kernels", kernels),
+            *("--lanes", str(lanes), "--teacher-views", teacher_views),
+            *("--attempt", str(attempt), "--since", str(int(time.time()))),
+            *("--sharing", str(sharing)),
+        ]
+        status = _run([torchrun_command(command, processes)] * workers, unfinished, log)
+        if all(map(StoreEntry.is_finished, unfinished.values())):
+            status = 0  # a worker may have been killed, but another one trained its run
         elif not status:
             status = FAILED
     if output and not status:
@@ -144,16 +129,16 @@ def job_teacher(
     cores: CoresOption = 1,
     processes: ProcessesOption = 1,
     accumulate: AccumulateOption = 1,
-    precision: PrecisionKind = Precision.float32,
-    compile: CompileOption = When.auto,
-    kernels: KernelsOption = When.auto,
+    precision: PrecisionOption = "float32",
+    compile: CompileOption = "auto",
+    kernels: KernelsOption = "auto",
     checkpoint_seconds: CheckpointSecondsOption = 60.0,
     attempt: AttemptOption = 1,
     log: LogOption = None,
     output: OutputOption = None,
     expect: ExpectOption = None,
 ) -> None:
-    """Make one teacher of a study ready."""
+    """Train or import one teacher of a study."""
     expansion = load_expansion(study, results)
     node = expansion.teacher(name)
     check_expected_identity(f"teacher {name}", node.id, expect)
@@ -162,15 +147,17 @@ def job_teacher(
     remove_leftovers(entry)
     failure = entry.failure_or_none()
     if entry.card() is None and attempt > 1 and failure is not None and failure.repeats:
-        raise RunFailedError(f"teacher {name} would only fail again: {failure.reason}")
+        raise RunFailedError(f"teacher {name} would fail again: {failure.reason}")
     if entry.card() is None:
         if node.spec.kind == "imported":
             processes = 1
         threads = max(1, cores // processes)
-        how = _options(results, threads, checkpoint_seconds, accumulate, precision)
-        options = [*how, "--compile", compile.value, "--kernels", kernels.value]
-        command = torchrun_command(["teacher", study, name, *options], processes)
-        status = _run([command], {f"teacher {name}": entry}, log)
+        command = [
+            *("teacher", study, name),
+            *_training_options(results, threads, checkpoint_seconds, accumulate),
+            *("--precision", precision, "--compile", compile, "--kernels", kernels),
+        ]
+        status = _run([torchrun_command(command, processes)], {f"teacher {name}": entry}, log)
     card = entry.card()
     if output and card is not None:
         write_json(output, card.model_dump(mode="json"))
@@ -182,28 +169,34 @@ def job_teacher_views(
     study: StudyArgument,
     name: TeacherArgument,
     outputs: ViewsOutputsOption = None,
-    precision: ViewsPrecisionOption = StoredPrecision.float16,
+    precision: ViewsPrecisionOption = "float16",
     results: ResultsOption = DEFAULT_RESULTS,
     cores: CoresOption = 1,
     log: LogOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Store a teacher's outputs on every view; where that cannot be, its runs ask it live."""
+    """Store a teacher's outputs on every view of every training image.
+
+    If they cannot be stored, the job succeeds all the same: runs then use the live teacher.
+    """
     expansion = load_expansion(study, results)
     entry = Store(results).teacher(expansion.teacher(name).id)
-    wanted = [chosen.value for chosen in outputs or [ViewsOutputChoice.logits]]
     code = expansion.views_code_of(name)
-    files = [ViewsFile(entry, expansion.dataset, kind, precision.value, code) for kind in wanted]
-    options = [*("--results", str(results), "--threads", str(cores), "--if-leased", "wait")]
-    options += [option for kind in wanted for option in ("--outputs", kind)]
-    options += ["--precision", precision.value]
-    command = torchrun_command(["teacher-views", study, name, *options], 1)
+    kinds = [choice.value for choice in outputs or ()] or ["logits"]
+    files = [ViewsFile(entry, expansion.dataset, kind, precision, code) for kind in kinds]
+    command = [
+        *("teacher-views", study, name, "--results", str(results)),
+        *("--threads", str(cores), "--if-leased", "wait"),
+        *(option for kind in kinds for option in ("--outputs", kind)),
+        *("--precision", precision),
+    ]
     status = 0
     if any(file.card() is None for file in files):
-        status = _run([command], {f"views of {name}": StoreEntry(files[0].folder)}, log)
+        entries = {f"views of {name}": StoreEntry(files[0].folder)}
+        status = _run([torchrun_command(command, 1)], entries, log)
     cards = [card.model_dump(mode="json") for file in files if (card := file.card()) is not None]
-    if status == USAGE:  # refused with a reason, which the log has
-        print(f"{name}'s views are not stored: its runs will ask it live", file=sys.stderr)
+    if status == USAGE:  # the log has the reason
+        print(f"{name}'s views are not stored: its runs use the live teacher", file=sys.stderr)
         status = 0
     if output and not status:
         write_json(output, {"files": cards})
@@ -213,10 +206,10 @@ def job_teacher_views(
 @job.command("errors")
 def job_errors(
     study: StudyArgument,
-    log: Annotated[Path, typer.Argument(help="a log of Snakemake's")],
+    log: Annotated[Path, typer.Argument(help="a log file of Snakemake")],
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
-    """Leave failure notes for jobs that ended without a word, from what Snakemake's log says."""
+    """Write failure notes from Snakemake's log, for failed jobs that left none."""
     expansion, store = open_study(study, results), Store(results)
     outputs = entries_by_rule_output(expansion, store, results)
     for error in find_job_errors(log.read_text(encoding="utf-8", errors="replace")):
@@ -225,20 +218,22 @@ def job_errors(
                 print(printable(f"{label}: {error.message}"))
 
 
-def _options(
-    results: Path, threads: int, checkpoint_seconds: float, accumulate: int, precision: Precision
+def _training_options(
+    results: Path, threads: int, checkpoint_seconds: float, accumulate: int
 ) -> list[str]:
+    """Return the options that `skd train` and `skd teacher` share."""
     return [
         *("--results", str(results), "--threads", str(threads)),
         *("--checkpoint-seconds", str(checkpoint_seconds), "--if-leased", "wait"),
-        *("--accumulate", str(accumulate), "--precision", precision.value),
+        *("--accumulate", str(accumulate)),
     ]
 
 
 def _run(
     commands: Sequence[Sequence[str]], entries: dict[str, StoreEntry], log: Path | None
 ) -> int:
-    outcome = run_workers(commands, entries, log)
-    if outcome.requeued:
-        print("this job ends here and is started again by SLURM", file=sys.stderr)
-    return outcome.status
+    """Run worker commands; return the job's exit status."""
+    result = run_workers(commands, entries, log)
+    if result.requeued:
+        print("this job ends now; SLURM starts it again later", file=sys.stderr)
+    return result.status

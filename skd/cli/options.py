@@ -1,184 +1,239 @@
-"""The options that training commands share. Imports no torch."""
+"""Arguments and options that several commands share. Imports no torch."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import typer
 
 from skd.common import bounds
+from skd.common.choices import (
+    FastPathMode,
+    Precision,
+    StepMode,
+    TeacherSource,
+    ViewsOutput,
+    ViewsPrecision,
+)
 from skd.common.files import check_writable, expand_home
 
+DEFAULT_RESULTS = Path("results")
+PAIR_HELP = "TEACHER--STUDENT, or STUDENT for methods without a teacher"
 
-class IfLeased(StrEnum):
-    """What to do about a run that another process trains."""
-
-    wait = "wait"
-    refuse = "refuse"
-
-
-class Step(StrEnum):
-    """How a step is computed: `skd.training.execution`."""
-
-    fast = "fast"
-    eager = "eager"
-    plain = "plain"
-
-
-class When(StrEnum):
-    """Whether a faster path is taken."""
-
-    auto = "auto"
-    always = "always"
-    never = "never"
-
-
-class Precision(StrEnum):
-    """Of forward passes and losses."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-class TeacherKind(StrEnum):
-    """Where a teacher's outputs come from."""
-
-    auto = "auto"
-    live = "live"
-    float16 = "float16"
-    float32 = "float32"
+IfLeased = Literal["wait", "refuse"]
+# typer takes no list of a Literal; these enumerations have the same values.
+ViewsOutputChoice = StrEnum("ViewsOutputChoice", {name: name for name in get_args(ViewsOutput)})
+PrecisionChoice = StrEnum("PrecisionChoice", {name: name for name in get_args(Precision)})
 
 
 def check_writable_option(path: Path | None) -> Path | None:
-    """Check, as an option's callback, that a file can be written, before the work it is for.
+    """Check in an option's callback that a file can be written, before any work starts.
 
     Raises:
-        UnwritableError: it cannot.
+        UnwritableError: the file cannot be written.
     """
     if path is not None:
         check_writable(path)
     return path
 
 
+# What a command works on.
 StudyArgument = Annotated[str, typer.Argument(help="a study's name, or the path of its sheet")]
-TeacherArgument = Annotated[str, typer.Argument(help="the teacher's name in the sheet")]
-StaleOption = Annotated[
-    bool,
-    typer.Option(
-        "--stale",
-        help="first begin anew what was trained by other code than today's, or taught by other "
-        "weights than the teacher at hand has; its old record is kept in superseded/",
-    ),
-]
-PairArgument = Annotated[
-    str | None,
-    typer.Argument(
-        help="TEACHER--STUDENT, or STUDENT for methods without a teacher (default: the whole study)"
-    ),
-]
+TeacherArgument = Annotated[str, typer.Argument(help="the teacher's name in the study sheet")]
+PairArgument = Annotated[str | None, typer.Argument(help=f"{PAIR_HELP} (default: the whole study)")]
 MethodsArgument = Annotated[
     list[str] | None,
-    typer.Argument(help="the methods' names in the sheet (default: all of the pair)"),
+    typer.Argument(help="the methods' names in the study sheet (default: all of the pair)"),
+]
+RequiredPairArgument = Annotated[str, typer.Argument(help=PAIR_HELP)]
+RequiredMethodsArgument = Annotated[
+    list[str], typer.Argument(help="the methods' names in the study sheet")
+]
+CheckpointArgument = Annotated[
+    Path, typer.Argument(help="a checkpoint file: .pth, .pt or .safetensors")
+]
+NetworkOption = Annotated[
+    str, typer.Option(help="the network's architecture; `skd list networks` lists them")
+]
+DatasetOption = Annotated[
+    str, typer.Option(help="the data set's name; `skd list datasets` lists them")
 ]
 ResultsOption = Annotated[
     Path,
-    typer.Option(callback=expand_home, help="where runs, teachers and reports are kept"),
+    typer.Option(callback=expand_home, help="folder that contains runs, teachers and reports"),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda")]
+
+# The machine.
+DeviceOption = Annotated[
+    str, typer.Option(help="auto, cpu or cuda; auto uses a GPU if there is one")
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
         callback=bounds.check_threads,
-        help="CPU threads; by default, as many as torch takes",
+        help="number of CPU threads (default: PyTorch's own choice)",
     ),
-]
-CheckpointSecondsOption = Annotated[
-    float, typer.Option(min=0, help="at most so long between checkpoints; 0: every epoch")
-]
-IfLeasedOption = Annotated[
-    IfLeased, typer.Option(help="if another process trains a run: train the others, then wait")
-]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option(callback=check_writable_option, help="also write the outcome to this file"),
-]
-ExpectOption = Annotated[
-    str | None, typer.Option(help="refuse if the identity is another: the sheet or code changed")
-]
-AttemptOption = Annotated[
-    int, typer.Option(min=1, help="from 2: a run that would only fail again is left alone")
-]
-SinceOption = Annotated[
-    float | None,
-    typer.Option(hidden=True, help="runs that failed since are left alone; seconds since 1970"),
-]
-SharingOption = Annotated[
-    int, typer.Option(hidden=True, min=1, help="trainings that share the device, for the record")
-]
-LanesOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        callback=bounds.check_lanes,
-        help="runs that this process trains side by side; by default one, and as many as help for "
-        "a whole study on a GPU",
-    ),
-]
-StepKind = Annotated[
-    Step,
-    typer.Option(
-        help="how a step is computed, for runs that begin now: fast is channels-last with fused "
-        "SGD and, on a GPU, a CUDA graph; eager is without the graph; plain is none of these"
-    ),
-]
-PrecisionKind = Annotated[
-    Precision,
-    typer.Option(
-        help="precision of forward passes and losses, for runs that begin now; bfloat16 is "
-        "autocast, and not validated yet"
-    ),
-]
-CompileOption = Annotated[
-    When,
-    typer.Option(
-        help="compile the networks' passes, for runs that begin now; auto: on a GPU, for runs of "
-        "--compile-steps steps or more"
-    ),
-]
-CompileStepsOption = Annotated[
-    int, typer.Option(min=0, help="number of steps of a whole run from which on auto compiles it")
-]
-KernelsOption = Annotated[
-    When,
-    typer.Option(
-        help="use this project's convolution kernels where they were measured to be faster, for "
-        "runs that begin now; auto: together with compiled passes"
-    ),
-]
-MinutesOption = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        help="save and leave after this many minutes with exit status 75; the same command goes on",
-    ),
-]
-AccumulateOption = Annotated[
-    int,
-    typer.Option(min=1, help="parts that a process's images of a batch are seen in, one by one"),
 ]
 WorkersOption = Annotated[
     int | None,
     typer.Option(
         min=0,
         callback=bounds.check_workers,
-        help="processes that decode photos; by default one a core on a GPU, else 0",
+        help="number of processes that decode photos (default: one per core on a GPU, else 0)",
+    ),
+]
+CoresOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        callback=bounds.check_threads,
+        help="number of CPU cores of the job, which its runs share",
+    ),
+]
+ProcessesOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        callback=bounds.check_processes,
+        help="number of processes that train each run together, each on its own GPU",
+    ),
+]
+SideBySideOption = Annotated[
+    str,
+    typer.Option(
+        help="number of runs that share a device, or auto; auto: one on a CPU, on a GPU as many "
+        "as its memory holds and as raise its throughput"
+    ),
+]
+LanesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        callback=bounds.check_lanes,
+        help="number of runs that this process trains side by side (default: 1; for a whole study "
+        "on a GPU, as many as its memory holds and as raise its throughput)",
+    ),
+]
+SharingOption = Annotated[
+    int,
+    typer.Option(hidden=True, min=1, help="number of runs that share the device, for the record"),
+]
+
+# How a run is computed. These are fixed at a run's first step.
+StepOption = Annotated[
+    StepMode,
+    typer.Option(
+        help="how runs that start now compute a training step; fast: channels-last layout, fused "
+        "SGD and, on a GPU, a CUDA graph; eager: the same without the CUDA graph; plain: none of "
+        "these"
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    typer.Option(
+        help="precision of forward passes and losses in runs that start now; bfloat16 uses "
+        "autocast and is not validated yet"
+    ),
+]
+CompileOption = Annotated[
+    FastPathMode,
+    typer.Option(
+        help="whether runs that start now compile the networks' passes; auto: on a GPU, for runs "
+        "of at least --compile-steps steps"
+    ),
+]
+CompileStepsOption = Annotated[
+    int, typer.Option(min=0, help="number of steps of a run from which --compile auto compiles it")
+]
+KernelsOption = Annotated[
+    FastPathMode,
+    typer.Option(
+        help="whether runs that start now use this project's convolution kernels where these were "
+        "measured to be faster; auto: in runs whose passes are compiled"
+    ),
+]
+AccumulateOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="number of parts into which each process divides its images of a batch to save "
+        "memory; it computes them one after the other",
     ),
 ]
 TeacherViewsOption = Annotated[
-    TeacherKind,
-    typer.Option(help="the teacher's outputs; auto: its stored views, if there are any"),
+    TeacherSource,
+    typer.Option(
+        help="source of the teacher's outputs; live: a forward pass in each step; float16 or "
+        "float32: its stored views of that precision; auto: stored views if there are any, else "
+        "live"
+    ),
 ]
-DEFAULT_RESULTS = Path("results")
+ViewsOutputsOption = Annotated[
+    list[ViewsOutputChoice] | None,
+    typer.Option(
+        help="output to store: logits, or the pooled features before them; may be repeated [logits]"
+    ),
+]
+ViewsPrecisionOption = Annotated[
+    ViewsPrecision, typer.Option(help="precision in which the outputs are stored")
+]
+
+# Starting, stopping and resuming.
+CheckpointSecondsOption = Annotated[
+    float,
+    typer.Option(
+        min=0, help="longest time in seconds between two checkpoints; 0: after each epoch"
+    ),
+]
+IfLeasedOption = Annotated[
+    IfLeased,
+    typer.Option(
+        help="what to do if another process trains a run; wait: train the other runs first, then "
+        "wait for that one; refuse: train the other runs and exit with an error"
+    ),
+]
+StaleOption = Annotated[
+    bool,
+    typer.Option(
+        "--stale",
+        help="train runs again if the code has changed since, or if the teacher's weights are no "
+        "longer the same; their old records move to superseded/",
+    ),
+]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="save and exit with status 75 after this number of minutes; the same command resumes",
+    ),
+]
+ExpectOption = Annotated[
+    str | None,
+    typer.Option(
+        help="refuse to start unless this is the identity: otherwise the sheet or the code changed"
+    ),
+]
+AttemptOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="number of this attempt; from 2 on, runs whose failure would repeat are skipped",
+    ),
+]
+SinceOption = Annotated[
+    float | None,
+    typer.Option(hidden=True, help="skip runs that failed after this time, in seconds since 1970"),
+]
+
+# Output files.
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(callback=check_writable_option, help="also write the result to this JSON file"),
+]
+LogOption = Annotated[
+    Path | None,
+    typer.Option(help="append all output to this file and to the .history.log file beside it"),
+]

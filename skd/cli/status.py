@@ -1,4 +1,4 @@
-"""`skd status` and `skd cancel`: a study under way, for the person who waits for it. No torch."""
+"""The commands `skd status` and `skd cancel`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -31,43 +31,44 @@ def status(
     study: StudyArgument,
     results: ResultsOption = DEFAULT_RESULTS,
     watch: Annotated[
-        bool, typer.Option("--watch", help="keep showing it, until Ctrl-C or the end")
+        bool, typer.Option("--watch", help="update the table until the study ends or Ctrl-C")
     ] = False,
 ) -> None:
-    """Show a study's state: what is done, running, queued, failed and why, and when it will end."""
+    """Show the state of a study: its finished, running, queued and failed runs, and its end."""
     expansion, store = open_study(study, results), Store(results)
     if not watch:
-        PlainConsole().print(_look(expansion, store, results)[0])
+        PlainConsole().print(_render_status(expansion, store, results)[0])
         return
     console, unfinished = PlainConsole(), True
     with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
         while unfinished:
-            now, unfinished = _look(expansion, store, results)
-            live.update(now, refresh=True)
+            current, unfinished = _render_status(expansion, store, results)
+            live.update(current, refresh=True)
             time.sleep(WATCH_SECONDS * unfinished)
 
 
-def _look(expansion: Expansion, store: Store, results: Path) -> tuple[Group, bool]:
-    """Return what to show of a study now, and whether there may be more to come."""
-    found = study_overview(expansion, store, results)
+def _render_status(expansion: Expansion, store: Store, results: Path) -> tuple[Group, bool]:
+    """Return the overview of a study, and whether runs are still missing or running."""
+    overview = study_overview(expansion, store, results)
     seconds = None
-    if found.running_jobs:
+    if overview.running_jobs:
         timings = load_timings(store)
         device = choose_device(expansion, timings)
-        seconds = projected_seconds(found, survey_study(expansion, store, timings, device))
-    ended = sum(found.totals[state] for state in ("done", "failed", "unreadable"))
-    unfinished = sum(found.totals.values()) > ended or found.running_jobs > 0
-    return render_overview(found, seconds), unfinished
+        seconds = projected_seconds(overview, survey_study(expansion, store, timings, device))
+    ended = sum(overview.totals[state] for state in ("done", "failed", "unreadable"))
+    unfinished = sum(overview.totals.values()) > ended or overview.running_jobs > 0
+    return render_overview(overview, seconds), unfinished
 
 
 def cancel(study: StudyArgument, results: ResultsOption = DEFAULT_RESULTS) -> None:
-    """Cancel a study's SLURM jobs, which save; for jobs whose Snakemake is gone.
+    """Cancel a study's SLURM jobs if their Snakemake process has ended; the jobs save first.
 
-    A living Snakemake is ended with Ctrl-C, and cancels its jobs itself.
+    Stop a running Snakemake with Ctrl-C instead: it cancels its jobs itself.
     """
     require_results(results)
     name = find_sheet(study).stem
     jobs = driverless_jobs(name, results)
     print(f"{len(jobs)} jobs of study {name} in SLURM's queue: cancelled, saving")
-    if left := slurm.cancel_jobs(jobs):
-        raise StudyError(f"jobs that do not end: {', '.join(job.id for job in left)}")
+    if remaining := slurm.cancel_jobs(jobs):
+        names = ", ".join(job.id for job in remaining)
+        raise StudyError(f"these jobs did not end: {names}; cancel them with scancel")

@@ -1,12 +1,10 @@
-"""`skd train` and `skd teacher`: trainings in this process. Torch is imported once they run."""
+"""The commands `skd teacher` and `skd train`. Torch is imported when they run."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,7 +18,6 @@ from skd.cli.options import (
     CompileStepsOption,
     DeviceOption,
     ExpectOption,
-    IfLeased,
     IfLeasedOption,
     KernelsOption,
     LanesOption,
@@ -28,51 +25,39 @@ from skd.cli.options import (
     MinutesOption,
     OutputOption,
     PairArgument,
-    Precision,
-    PrecisionKind,
+    PrecisionOption,
     ResultsOption,
     SharingOption,
     SinceOption,
     StaleOption,
-    Step,
-    StepKind,
+    StepOption,
     StudyArgument,
     TeacherArgument,
-    TeacherKind,
     TeacherViewsOption,
     ThreadsOption,
-    When,
     WorkersOption,
 )
-from skd.common.choices import COMPILE_STEPS
-from skd.common.errors import (
-    FAILED,
-    DeviceFailedError,
-    InterruptedRunError,
-    RunFailedError,
-    SkdError,
-    error_text,
-    suggest,
+from skd.common.choices import (
+    COMPILE_STEPS,
+    FastPathMode,
+    Precision,
+    StepMode,
+    TeacherOutputs,
+    TeacherSource,
 )
+from skd.common.errors import FAILED, suggest
 from skd.common.files import write_json
-from skd.common.lease import LeaseHeldError, LeaseLostError
 from skd.common.stopping import handle_stop_signals
-from skd.common.terminal import printable
 from skd.jobs.rule_outputs import batch_content
-from skd.store.leftovers import remove_leftovers
 from skd.store.store import Store
-from skd.study.expansion import (
-    Cell,
-    Expansion,
-    cells_digest,
-    check_expected_identity,
-    load_expansion,
-)
+from skd.study.expansion import Cell, Expansion, cells_digest, check_expected_identity
+from skd.study.expansion_files import load_expansion
 from skd.study.sheet_files import StudyError
 
 if TYPE_CHECKING:
-    from skd.training.resources import Resources
+    from skd.training.distributed import Team
     from skd.training.runs import RunOptions
+    from skd.training.study_training import CellSeed, StudyTraining
 
 
 def teacher(
@@ -82,54 +67,43 @@ def teacher(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     checkpoint_seconds: CheckpointSecondsOption = 60.0,
-    if_leased: IfLeasedOption = IfLeased.refuse,
-    step: StepKind = Step.fast,
-    precision: PrecisionKind = Precision.float32,
-    compile: CompileOption = When.auto,
+    if_leased: IfLeasedOption = "refuse",
+    step: StepOption = "fast",
+    precision: PrecisionOption = "float32",
+    compile: CompileOption = "auto",
     compile_steps: CompileStepsOption = COMPILE_STEPS,
-    kernels: KernelsOption = When.auto,
+    kernels: KernelsOption = "auto",
     accumulate: AccumulateOption = 1,
     workers: WorkersOption = None,
     stale: StaleOption = False,
     output: OutputOption = None,
     expect: ExpectOption = None,
 ) -> None:
-    """Make one teacher of a study ready: train it, or import it, as the sheet says.
+    """Train or import one teacher of a study, as its sheet says.
 
-    Several processes train it together where torchrun starts this.
+    Several processes train it together if torchrun starts this command.
     """
     from skd.training.current_code import snapshot_code
 
     snapshot_code()
     from skd.store.superseded import supersede_stale_runs
-    from skd.training.data_parallel import BatchPartition
     from skd.training.distributed import join_team
-    from skd.training.execution import choose_execution
-    from skd.training.fast_paths import FastPaths, check_fast_paths
     from skd.training.resources import Resources
-    from skd.training.runs import RunOptions
     from skd.training.teacher_setup import ensure_teacher
 
     expansion = load_expansion(study, results)
     node = expansion.teacher(name)
     check_expected_identity(f"teacher {name}", node.id, expect)
-    with join_team(device) as processes, handle_stop_signals() as stopping:
-        execution = choose_execution(device, threads, step.value, precision.value)
-        paths = FastPaths(compile.value, compile_steps, kernels.value)
-        check_fast_paths(execution, paths)
-        options = RunOptions(
-            execution=execution,
-            paths=paths,
-            checkpoint_seconds=checkpoint_seconds,
-            wait=if_leased is IfLeased.wait,
-            stopping=stopping,
-            division=BatchPartition(processes, accumulate),
-        )
+    with join_team(device) as team, handle_stop_signals() as should_stop:
+        execution = (device, threads, step, precision)
+        paths = (compile, compile_steps, kernels)
+        options = _run_options(team, accumulate, execution, paths, checkpoint_seconds, should_stop)
+        options = replace(options, wait=if_leased == "wait")
         store = Store(results)
         if stale and node.spec.kind == "trained":
-            processes.broadcast(lambda: supersede_stale_runs(expansion, store, teachers=[name]))
+            team.broadcast(lambda: supersede_stale_runs(expansion, store, teachers=[name]))
         card = ensure_teacher(node, store, options, Resources(workers))
-        if processes.rank:
+        if team.rank:
             return
     if output:
         write_json(output, card.model_dump(mode="json"))
@@ -147,15 +121,15 @@ def train(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     checkpoint_seconds: CheckpointSecondsOption = 60.0,
-    if_leased: IfLeasedOption = IfLeased.refuse,
+    if_leased: IfLeasedOption = "refuse",
     lanes: LanesOption = None,
     minutes: MinutesOption = None,
-    step: StepKind = Step.fast,
-    precision: PrecisionKind = Precision.float32,
-    compile: CompileOption = When.auto,
+    step: StepOption = "fast",
+    precision: PrecisionOption = "float32",
+    compile: CompileOption = "auto",
     compile_steps: CompileStepsOption = COMPILE_STEPS,
-    kernels: KernelsOption = When.auto,
-    teacher_views: TeacherViewsOption = TeacherKind.auto,
+    kernels: KernelsOption = "auto",
+    teacher_views: TeacherViewsOption = "auto",
     accumulate: AccumulateOption = 1,
     workers: WorkersOption = None,
     stale: StaleOption = False,
@@ -165,207 +139,155 @@ def train(
     since: SinceOption = None,
     sharing: SharingOption = 1,
 ) -> None:
-    """Train every run that has no record yet: of a whole study, of a pair, or of some methods.
+    """Train all runs without a record: those of a study, of a pair, or of some methods.
 
-    Without a pair this one process makes all that the study lacks: its teachers, their stored
-    views where they pay, then the runs, seed by seed, so that whole seeds are finished first. Given
-    a number of minutes, it saves and leaves in time.
+    Without a pair, the command first trains or imports the study's teachers and stores their
+    views if that saves time. It then trains the runs seed by seed, so that all cells of one seed
+    finish before the next seed starts.
 
-    One failed run does not keep the others from being trained. Exit status: 0 all runs have a
-    record, 1 some have failed, 75 the time was up, 143 it was asked to stop.
+    A failed run does not stop the others. Exit status: 0 if all runs have a record, 1 if some have
+    failed, 75 if --minutes is over, 143 after SIGTERM.
 
-    Several processes train each run of a pair together where torchrun starts this:
+    Several processes train each run of a pair together if torchrun starts this command:
     torchrun --standalone --nproc-per-node 4 -m skd train …
     """
     from skd.training.current_code import snapshot_code
 
     snapshot_code()
-    from skd.planning.local_lanes import choose_lanes
-    from skd.store.superseded import print_stale_runs, supersede_stale_runs
-    from skd.training.data_parallel import BatchPartition
     from skd.training.distributed import join_team
-    from skd.training.execution import choose_execution
-    from skd.training.fast_paths import FastPaths, check_fast_paths
-    from skd.training.prerequisites import prepare_teachers
-    from skd.training.resources import Resources
-    from skd.training.runs import RunOptions
+    from skd.training.study_training import StudyTraining, order_runs
 
     expansion, store = load_expansion(study, results), Store(results)
-    cells = _cells(expansion, pair, methods)
+    cells = select_cells(expansion, pair, methods)
     check_expected_identity(
         f"{pair or study}/{'+'.join(methods or ['all'])}", cells_digest(cells), expect
     )
-    for unknown in set(seed or ()) - set(expansion.seeds):
-        raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")
-    runs, failures, untaught = _in_order(cells, seed, by_seed=pair is None), 0, 0
-    count = len(runs)
-    with join_team(device) as processes, handle_stop_signals(minutes) as stopping:
-        if pair is None and processes.count > 1:
-            raise StudyError("several processes train the runs of a pair: name one")
-        execution = choose_execution(device, threads, step.value, precision.value)
-        paths = FastPaths(compile.value, compile_steps, kernels.value)
-        check_fast_paths(execution, paths)
-
-        def unfinished() -> list[tuple[Cell, int]]:
-            return [run for run in runs if not store.run(run[0].runs[run[1]]).finished()]
-
-        def begin_anew(teachers: bool) -> None:
-            if stale:
-                names = {cell.teacher for cell in cells if cell.teacher} if teachers else ()
-                supersede_stale_runs(expansion, store, cells, seed, names)
-
-        processes.broadcast(lambda: begin_anew(teachers=pair is None))
-        processes.broadcast(lambda: print_stale_runs(expansion, store, cells, study))
-        left = processes.broadcast(unfinished)
-        processes.broadcast(
-            lambda: [remove_leftovers(store.run(cell.runs[number])) for cell, number in runs]
+    _check_seeds(expansion, seed or [], study)
+    runs = order_runs(cells, seed or (), by_seed=pair is None)
+    with join_team(device) as team, handle_stop_signals(minutes) as should_stop:
+        if pair is None and team.count > 1:
+            raise StudyError("several processes train the runs of a pair: name a pair")
+        execution = (device, threads, step, precision)
+        paths = (compile, compile_steps, kernels)
+        options = _run_options(team, accumulate, execution, paths, checkpoint_seconds, should_stop)
+        training = StudyTraining(
+            expansion=expansion,
+            store=store,
+            cells=cells,
+            seeds=seed or (),
+            options=replace(options, teacher=_views_choice(teacher_views), sharing=sharing),
+            wait=if_leased == "wait",
+            stale=stale,
+            attempt=attempt,
+            since=since,
+            workers=workers,
         )
-
-        def settled(cell: Cell, number: int) -> bool:
-            return processes.broadcast(lambda: _settled(store, attempt, since, cell, number))
-
-        options = RunOptions(
-            execution=execution,
-            teacher=None if teacher_views is TeacherKind.auto else teacher_views.value,
-            paths=paths,
-            checkpoint_seconds=checkpoint_seconds,
-            sharing=sharing,
-            stopping=stopping,
-            division=BatchPartition(processes, accumulate),
-        )
-        wait = if_leased is IfLeased.wait
-        if pair is None:
-            ready = replace(options, wait=wait)
-            lost = prepare_teachers(expansion, [cell for cell, _ in left], store, ready, workers)
-            begin_anew(teachers=False)  # what a teacher taught that is another one now
-            left = unfinished()
-            failures = untaught = sum(cell.teacher in lost for cell, _ in left)
-            runs = left = [(cell, number) for cell, number in left if cell.teacher not in lost]
-        if lanes is None and pair is None and execution.device == "cuda":
-            lanes = choose_lanes(None, expansion, cells, store, len(left))
-        lanes = min(lanes or 1, max(1, len(left))) if processes.count == 1 else 1
-        options = replace(options, sharing=max(sharing, lanes))
-        train_one = partial(_train_one, expansion, store, Resources(workers, lanes))
-        failures += _train(runs, train_one, options, settled, wait, lanes)
-    if output and not processes.rank:
+        failed, not_started = _train(training, runs, lanes, study, whole_study=pair is None)
+    if output and not team.rank:
         write_json(output, batch_content(expansion, cells, store))
-    if failures:
-        if not processes.rank:
-            why = (
-                f"; {untaught} of them were not begun, as their teacher failed" if untaught else ""
-            )
-            print(f"{failures} of {count} runs have no record{why}", file=sys.stderr)
+    if failed:
+        if not team.rank:
+            print(f"{failed} of {len(runs)} runs {_no_record(not_started)}", file=sys.stderr)
         raise typer.Exit(FAILED)
     if pair is None:
-        print(f"all {count} runs have a record; the report: skd-report {study}")
+        print(f"all {len(runs)} runs have a record; the report: skd-report {study}")
 
 
-def _cells(expansion: Expansion, pair: str | None, methods: list[str] | None) -> list[Cell]:
-    """Return the cells that were asked for.
+def _run_options(
+    team: Team,
+    accumulate: int,
+    execution: tuple[str, int | None, StepMode, Precision],
+    paths: tuple[FastPathMode, int, FastPathMode],
+    checkpoint_seconds: float,
+    should_stop: Callable[[], bool],
+) -> RunOptions:
+    """Return the options of runs, after checking that this machine can execute them.
+
+    Args:
+        team: the processes that train each run together.
+        accumulate: the number of parts of each process's images of a batch.
+        execution: the values of --device, --threads, --step and --precision.
+        paths: the values of --compile, --compile-steps and --kernels.
+        checkpoint_seconds: the longest time between two checkpoints.
+        should_stop: returns whether this process is to save and exit.
+    """
+    from skd.training.data_parallel import BatchPartition
+    from skd.training.execution import choose_execution
+    from skd.training.fast_paths import FastPaths, check_fast_paths
+    from skd.training.runs import RunOptions
+
+    options = RunOptions(
+        execution=choose_execution(*execution),
+        paths=FastPaths(*paths),
+        checkpoint_seconds=checkpoint_seconds,
+        stopping=should_stop,
+        division=BatchPartition(team, accumulate),
+    )
+    check_fast_paths(options.execution, options.paths)
+    return options
+
+
+def _views_choice(source: TeacherSource) -> TeacherOutputs | None:
+    """Return the choice of --teacher-views as runs have it; ``None`` for auto."""
+    return None if source == "auto" else source
+
+
+def _no_record(not_started: int) -> str:
+    if not not_started:
+        return "have no record"
+    return f"have no record; {not_started} of them were not started because their teacher failed"
+
+
+def _train(
+    training: StudyTraining, runs: list[CellSeed], lanes: int | None, study: str, whole_study: bool
+) -> tuple[int, int]:
+    """Train some runs of a study, and their teachers if it is a whole study.
+
+    Returns:
+        How many runs have no record, and how many of these were not started because their teacher
+        failed.
+    """
+    from skd.store.superseded import print_stale_runs
+
+    team, store = training.team, training.store
+    team.broadcast(lambda: training.supersede_stale(with_teachers=whole_study))
+    team.broadcast(lambda: print_stale_runs(training.expansion, store, training.cells, study))
+    unfinished = team.broadcast(lambda: training.unfinished(runs))
+    team.broadcast(lambda: training.remove_leftovers(runs))
+    not_started = 0
+    if whole_study:
+        failed_teachers = training.prepare_teachers(unfinished)
+        # A teacher may have changed: the runs that learned from its old weights are stale.
+        training.supersede_stale(with_teachers=False)
+        unfinished = training.unfinished(runs)
+        runs = [(cell, seed) for cell, seed in unfinished if cell.teacher not in failed_teachers]
+        not_started = len(unfinished) - len(runs)
+        unfinished = runs
+    lanes = training.choose_lanes(lanes, len(unfinished), whole_study)
+    return not_started + training.train(runs, lanes), not_started
+
+
+def select_cells(expansion: Expansion, pair: str | None, methods: list[str] | None) -> list[Cell]:
+    """Return a study's cells: all, those of a pair, or those of a pair's methods.
 
     Raises:
-        StudyError: there are none such.
+        StudyError: the study has no such pair or method.
     """
     if pair is None:
         return list(expansion.cells)
     if methods:
         return [expansion.cell(pair, method) for method in methods]
-    if found := [cell for cell in expansion.cells if cell.pair == pair]:
-        return found
+    if cells := [cell for cell in expansion.cells if cell.pair == pair]:
+        return cells
     known = dict.fromkeys(cell.pair for cell in expansion.cells)
     raise StudyError(f"study {expansion.study} has no pair '{pair}'{suggest(pair, known)}")
 
 
-def _in_order(cells: list[Cell], seeds: list[int] | None, by_seed: bool) -> list[tuple[Cell, int]]:
-    """Return the runs of some cells: cell by cell, or seed by seed."""
-    runs = [(cell, seed) for cell in cells for seed in cell.runs if not seeds or seed in seeds]
-    return sorted(runs, key=lambda run: run[1]) if by_seed else runs
+def _check_seeds(expansion: Expansion, seeds: list[int], study: str) -> None:
+    """Check that a study has some seeds.
 
-
-def _settled(store: Store, attempt: int, since: float | None, cell: Cell, seed: int) -> bool:
-    """Whether a run has failed for good, as far as this job goes."""
-    failure = store.run(cell.runs[seed]).failure_or_none()
-    if failure is None:
-        return False
-    here = since is not None and datetime.fromisoformat(failure.failed_at).timestamp() >= since
-    return here or (attempt > 1 and failure.repeats)
-
-
-def _train(
-    runs: list[tuple[Cell, int]],
-    train_one: Callable[[Cell, int, RunOptions], bool],
-    options: RunOptions,
-    settled: Callable[[Cell, int], bool],
-    wait: bool,
-    lanes: int,
-) -> int:
-    """Train runs, those that others train last; return how many have no record."""
-    from skd.training.lanes import run_in_lanes
-
-    failures: list[tuple[Cell, int]] = []
-    held: list[tuple[Cell, int, Exception]] = []
-
-    def work(run: tuple[Cell, int]) -> None:
-        cell, seed = run
-        if options.division.team.all_reduce_max(int(options.stopping())):
-            raise InterruptedRunError(f"stopped before {cell.key} seed {seed}")
-        if settled(cell, seed):
-            failures.append(run)
-            print(f"{cell.key} seed {seed}: it would only fail again", file=sys.stderr, flush=True)
-            return
-        try:
-            if not train_one(cell, seed, options):
-                failures.append(run)
-        except (LeaseHeldError, LeaseLostError) as error:
-            held.append((cell, seed, error))
-
-    run_in_lanes(work, runs, lanes)
-    for cell, seed, error in held:
-        if not wait:
-            failures.append((cell, seed))
-            said = printable(f"NOT TRAINED {cell.key} seed {seed}: {error}")
-            print(said, file=sys.stderr, flush=True)
-        elif settled(cell, seed) or not train_one(cell, seed, replace(options, wait=True)):
-            failures.append((cell, seed))
-    return len(failures)
-
-
-def _train_one(
-    expansion: Expansion,
-    store: Store,
-    materials: Resources,
-    cell: Cell,
-    seed: int,
-    options: RunOptions,
-) -> bool:
-    """Train one run; return whether it has a record. What fails is told, and is of it alone."""
-    from skd.training.runs import complete_run
-
-    label, identity = f"{cell.key} seed {seed}", cell.runs[seed]
-    teacher = None
-    if cell.teacher is not None:
-        teacher = store.teacher(expansion.teacher(cell.teacher).id)
-        if teacher.card() is None:
-            raise StudyError(
-                f"the teacher is not ready; first: skd teacher {expansion.study} {cell.teacher}"
-            )
-    try:
-        record = complete_run(
-            cell.run(seed), store.run(identity), options, label, teacher, materials
-        )
-    except (InterruptedRunError, DeviceFailedError, LeaseHeldError, LeaseLostError):
-        raise
-    except (SkdError, OSError) as error:
-        if options.division.team.rank == 0:
-            said = "FAILED" if isinstance(error, RunFailedError) else f"NOT TRAINED {label}:"
-            reason = error if isinstance(error, SkdError) else error_text(error)
-            print(printable(f"{said} {reason}"), file=sys.stderr, flush=True)
-        return False
-    if options.division.team.rank:
-        return True
-    print(
-        f"{label}: last {record.last.top1:.2f} %, best {record.best.top1:.2f} % "
-        f"(epoch {record.best.epoch}), run {identity}",
-        flush=True,
-    )
-    return True
+    Raises:
+        StudyError: it does not have one of them; names the allowed seeds.
+    """
+    for unknown in {*seeds} - {*expansion.seeds}:
+        raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")

@@ -1,8 +1,8 @@
-"""`skd tune-kernels`: make the table of this machine's GPU. Torch is imported once it runs."""
+"""The command `skd tune-kernels`. Torch is imported when it runs."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table as RichTable
 
+from skd.cli.options import PrecisionChoice
+from skd.common.choices import Precision
 from skd.kernels.tables import FOLDER, KernelsError, KernelTable
 
 if TYPE_CHECKING:
@@ -21,103 +23,110 @@ if TYPE_CHECKING:
 NETWORKS = ("resnet8", "resnet20", "resnet32")
 
 
-class Precision(StrEnum):
-    """Dtypes that the convolutions are computed in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
 def tune_kernels(
     network: Annotated[
         list[str] | None,
-        typer.Option(help=f"may be repeated (default: {', '.join(NETWORKS)})"),
+        typer.Option(
+            help="a network whose convolutions are measured; may be repeated (default: "
+            f"{', '.join(NETWORKS)})"
+        ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="images of a training step")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="number of images of a training step")] = 64,
     image_size: Annotated[int, typer.Option(min=1, help="height and width, in pixels")] = 32,
     precision: Annotated[
-        list[Precision] | None, typer.Option(help="may be repeated (default: both)")
+        list[PrecisionChoice] | None,
+        typer.Option(help="data type of the convolutions; may be repeated (default: both)"),
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0, help="time to spend, roughly")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0, help="approximate duration in minutes")] = 10.0,
     output: Annotated[
-        Path, typer.Option(help="folder (default: where training finds it)", show_default=False)
+        Path,
+        typer.Option(
+            help="folder for the table (default: where training looks for it)", show_default=False
+        ),
     ] = FOLDER,
 ) -> None:
     """Measure our 3x3 convolutions against cuDNN's on this GPU, and write which are faster.
 
-    An existing table of this GPU model is replaced, so name all networks at once. Nothing else
-    should run on the GPU meanwhile.
+    The command replaces an existing table of this GPU model, so name all networks in one call. No
+    other program should use the GPU during the measurement.
     """
     import torch
 
     if not torch.cuda.is_available():
         raise KernelsError(
-            "the kernels are measured on a CUDA GPU, and torch finds none here; start this on the "
-            "machine whose GPU is to train"
+            "the kernels are measured on a CUDA GPU, and torch finds none here; run this command "
+            "on the machine that trains"
         )
-    from skd.kernels.tuning import require_writable, tune, write_table
+    from skd.kernels.tuning import require_writable, write_table
 
-    require_writable(output)  # before the minutes are spent
+    require_writable(output)  # before the measurement
     shapes = _shapes(network or NETWORKS, image_size, batch)
     if not shapes:
-        raise KernelsError("none of these networks has a convolution that the kernels compute")
+        raise KernelsError("none of these networks has a convolution that the kernels can compute")
+    kinds = [choice.value for choice in precision or PrecisionChoice]
+    table = _measure(shapes, kinds, 60 * minutes)
+    path = write_table(table, output)
+    console = Console(highlight=False)
+    console.print(results_table(table))
+    faster = sum(entry.is_faster for entry in table.entries)
+    for line in (
+        f"{faster} of {len(table.entries)} use our kernels, the others cuDNN",
+        f"table {table.name}, written to {path}",
+    ):
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _measure(
+    shapes: Sequence[ConvShape], precisions: Sequence[Precision], seconds: float
+) -> KernelTable:
+    """Measure the kernels on some convolutions; show the progress on standard error."""
+    from skd.kernels.tuning import tune
+
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        table = tune(
-            shapes,
-            [kind.value for kind in precision or Precision],
-            "cuda",
-            60 * minutes,
-            lambda done, total, what: bar.update(
-                task, completed=done, total=total, description=what
-            ),
-        )
-    path = write_table(table, output)
-    console = Console(highlight=False)
-    console.print(results_table(table))
-    used = sum(entry.is_faster for entry in table.entries)
-    for line in (
-        f"{used} of {len(table.entries)} are ours, the others cuDNN's",
-        f"table {table.name}, written to {path}",
-    ):
-        console.print(line, markup=False, soft_wrap=True)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def show(done: int, total: int, text: str) -> None:
+            progress.update(task, completed=done, total=total, description=text)
+
+        return tune(shapes, precisions, "cuda", seconds, show)
 
 
-def _shapes(networks: list[str] | tuple[str, ...], image_size: int, batch: int) -> list[ConvShape]:
+def _shapes(networks: Sequence[str], image_size: int, batch: int) -> list[ConvShape]:
+    """Return the shapes of the convolutions of some networks, each once."""
     import torch
 
     from skd.kernels.tuning import conv_shapes
     from skd.models import build_model
 
-    found = {}
+    shapes: dict[ConvShape, None] = {}
     with torch.device("meta"):
         for name in networks:
-            found |= dict.fromkeys(conv_shapes(build_model(name), image_size, batch))
-    return list(found)
+            shapes |= dict.fromkeys(conv_shapes(build_model(name), image_size, batch))
+    return list(shapes)
 
 
 def results_table(table: KernelTable) -> RichTable:
     """Return the measurements as a table for a terminal."""
     title = f"3x3 convolutions on {table.gpu}, torch {table.torch}, triton {table.triton}"
-    shown = RichTable(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    rich_table = RichTable(box=box.SIMPLE_HEAD, title=title, title_justify="left")
     for name in ("channels", "size", "stride", "batch", "type", "direction"):
-        shown.add_column(name)
+        rich_table.add_column(name)
     for name in ("cuDNN µs", "ours µs", "faster"):
-        shown.add_column(name, justify="right")
-    shown.add_column("pixels x patch, chunks, warps, stages")
+        rich_table.add_column(name, justify="right")
+    rich_table.add_column("pixels x patch, chunks, warps, stages")
     for entry in table.entries:
-        of, blocks = entry.shape, entry.blocks
-        shown.add_row(
-            f"{of.in_channels}→{of.out_channels}",
-            f"{of.height}x{of.width}",
-            str(of.stride),
-            str(of.batch),
+        shape, blocks = entry.shape, entry.blocks
+        rich_table.add_row(
+            f"{shape.in_channels}→{shape.out_channels}",
+            f"{shape.height}x{shape.width}",
+            str(shape.stride),
+            str(shape.batch),
             entry.dtype,
             entry.direction.replace("_", " "),
             f"{entry.cudnn_microseconds:.1f}",
@@ -125,4 +134,4 @@ def results_table(table: KernelTable) -> RichTable:
             f"{entry.cudnn_microseconds / entry.microseconds:.2f}x" if entry.is_faster else "cuDNN",
             f"{blocks.pixels} x {blocks.patch}, {blocks.chunks}, {blocks.warps}, {blocks.stages}",
         )
-    return shown
+    return rich_table

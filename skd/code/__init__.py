@@ -1,1 +1,1 @@
-"""Which code made a number, and whether it is today's. Only `again` and `here` import torch."""
+"""Which code computed a run's numbers, and whether it has changed since. Imports no torch."""

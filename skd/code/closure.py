@@ -1,8 +1,8 @@
-"""The source files that a run's numbers depend on: what its networks, data, terms and loop import.
+"""The source files that a run's numbers depend on: its networks, data, terms, loop, and imports.
 
-The files are found without importing them. What only reads sheets, keeps files or tells is not
-followed: it acts on numbers through a run's specification, which is its identity. So is what reads
-a teacher's checkpoint, whose weights have a digest of their own.
+The files are found without importing them. Modules that only read sheets, handle files or print are
+not followed: they affect numbers only through the run's spec, which is its identity. Modules that
+read a teacher's checkpoint are not followed either: the weights have their own digest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from skd.common.project import PACKAGES, ROOT
 
 # Modules that are not followed.
 NOT_FOLLOWED = (
-    "skd",  # its version; the modules in it are others
+    "skd",  # only the package itself, which has the version; modules in it are followed
     "skd.code*",
     "skd.common",
     "skd.common.bounds",
@@ -44,6 +44,7 @@ NOT_FOLLOWED = (
     "skd.store.records",
     "skd.store.store",
     "skd.study",
+    "skd.study.expansion_files",
     "skd.study.limits",
     "skd.study.sheet",
     "skd.study.sheet_files",
@@ -55,61 +56,66 @@ NOT_FOLLOWED = (
 class SourceFile(FrozenModel):
     """One source file."""
 
-    digest: str = Field(description="of its syntax tree, without comments and docstrings")
+    digest: str = Field(description="of the syntax tree, without comments and docstrings")
     imports: tuple[str, ...] = Field(description="paths of the project's files that it imports")
 
 
 def read_source_closure(roots: Iterable[str], folder: Path = ROOT) -> dict[str, SourceFile]:
-    """Return some source files and all that they import, by path.
+    """Return some source files and all files that they import, by path.
 
     Args:
-        roots: paths of files, relative to ``folder``, with ``/``; one that is gone is left out.
-        folder: the folder that holds the packages.
+        roots: paths of files, relative to ``folder``, with ``/``; missing files are skipped.
+        folder: the folder that contains the packages.
     """
     modules = _modules(folder)
-    paths = {path: name for name, path in modules.items()}
-    found: dict[str, SourceFile] = {}
-    left = [path for path in roots if path in paths]
-    while left:
-        path = left.pop()
-        if path in found:
+    names = {path: name for name, path in modules.items()}
+    files: dict[str, SourceFile] = {}
+    pending = [path for path in roots if path in names]
+    while pending:
+        path = pending.pop()
+        if path in files:
             continue
-        content, name = (folder / path).read_bytes(), paths[path]
+        content, name = (folder / path).read_bytes(), names[path]
         try:
             imported = imported_modules(content, name, path.endswith("__init__.py"), modules)
             digest = source_digest(content)
-        except (SyntaxError, ValueError):  # to import it fails too
+        except (SyntaxError, ValueError):  # the file cannot be imported either
             imported, digest = set(), hashlib.sha256(content).hexdigest()[:DIGEST_LENGTH]
-        imports = sorted(modules[module] for module in imported if not _apart(module))
-        found[path] = SourceFile(digest=digest, imports=tuple(imports))
-        left += imports
-    return found
+        imports = sorted(modules[module] for module in imported if _is_followed(module))
+        files[path] = SourceFile(digest=digest, imports=tuple(imports))
+        pending += imports
+    return files
 
 
 def closure_digests(roots: Iterable[str], files: Mapping[str, SourceFile]) -> dict[str, str]:
-    """Return the digests of some files and of all that they import, by path."""
-    found: dict[str, str] = {}
-    left = [path for path in roots if path in files]
-    while left:
-        path = left.pop()
-        if path not in found:
-            found[path] = files[path].digest
-            left += files[path].imports
-    return dict(sorted(found.items()))
+    """Return the digests of some files and of all files that they import, by path.
+
+    Args:
+        roots: paths of files; those that are not in ``files`` are skipped.
+        files: the files by path, as `read_source_closure` returns them.
+    """
+    digests: dict[str, str] = {}
+    pending = [path for path in roots if path in files]
+    while pending:
+        path = pending.pop()
+        if path not in digests:
+            digests[path] = files[path].digest
+            pending += files[path].imports
+    return dict(sorted(digests.items()))
 
 
 def _modules(folder: Path) -> dict[str, str]:
-    """Return the project's modules: dotted name to path."""
-    found = {}
+    """Return the paths of the project's modules by dotted name."""
+    modules = {}
     for package in PACKAGES:
         for path in (folder / package).rglob("*.py"):
-            place = path.relative_to(folder)
-            parts = place.with_suffix("").parts
+            relative = path.relative_to(folder)
+            parts = relative.with_suffix("").parts
             name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             if path.is_file():
-                found[name] = place.as_posix()
-    return found
+                modules[name] = relative.as_posix()
+    return modules
 
 
-def _apart(module: str) -> bool:
-    return any(fnmatchcase(module, pattern) for pattern in NOT_FOLLOWED)
+def _is_followed(module: str) -> bool:
+    return not any(fnmatchcase(module, pattern) for pattern in NOT_FOLLOWED)

@@ -1,4 +1,4 @@
-"""Which code makes a record: the digest of its sources, and its commit. Imports no torch."""
+"""The version of this code, for records: the digest of its sources, and its commit. No torch."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from skd.common.project import PACKAGES, ROOT
 
 SUFFIXES = (".py", ".yaml")
 KERNEL_TABLES = "skd/kernels/tables/"
-# Git's other variables would have it answer for another repository, as in a hook, or otherwise.
+# Prefixes of the git variables to keep. Others, as set in a hook, may select another repository.
 GIT_KEPT = ("GIT_CONFIG", "GIT_EXEC_PATH")
 
 
 def source_files(root: Path = ROOT) -> Iterator[tuple[str, bytes]]:
-    """Yield path and content of the sources that train, in a fixed order.
+    """Yield path and content of the project's source files, in a fixed order.
 
-    These are all Python and YAML files of ``skd`` and ``baselines``, but for the tables of kernels,
-    which `skd tune-kernels` writes: a run's execution names the one it uses.
+    These are all Python and YAML files of ``skd`` and ``baselines``, except for the kernel tables
+    that `skd tune-kernels` writes: a run's execution names the table that it uses.
 
     Args:
-        root: the folder that holds the packages; paths are relative to it, with ``/``.
+        root: the folder that contains the packages; paths are relative to it, with ``/``.
     """
     for package in PACKAGES:
         for path in sorted((root / package).rglob("*")):
             name = path.relative_to(root).as_posix()
-            # What is no file is an editor's dangling lock.
+            # `is_file` excludes the dangling links that editors use as locks.
             if path.suffix in SUFFIXES and not name.startswith(KERNEL_TABLES) and path.is_file():
                 yield name, path.read_bytes()
 
 
 def sources_id(root: Path = ROOT) -> str:
-    """Return the head of a digest of the sources: the same in every folder and without git.
+    """Return the first digits of a digest of the sources, which needs no git.
 
-    It is what ``sha256sum`` says of its own list of these files, sorted by name as in the C locale:
-    docs/provenance.md has the command.
+    It is the ``sha256sum`` of the output of ``sha256sum`` for these files, sorted by name in the C
+    locale: docs/provenance.md has the command.
     """
     lines = [
         f"{hashlib.sha256(content).hexdigest()}  {name}\n"
@@ -49,10 +49,10 @@ def sources_id(root: Path = ROOT) -> str:
 
 
 def code_version(root: Path = ROOT) -> dict[str, Any]:
-    """Return which code this is, as a record's environment has it.
+    """Return the version of this code, as in a record's environment.
 
-    ``git_commit`` and ``git_clean`` are none where there is no git, and where ``root`` lies inside
-    another project's repository, whose commit says nothing about this code.
+    ``git_commit`` and ``git_clean`` are ``None`` without git, and if ``root`` is inside the
+    repository of another project, whose commit does not identify this code.
     """
     commit, clean = _commit(root)
     return {"git_commit": commit, "git_clean": clean, "sources": sources_id(root)}
@@ -61,7 +61,7 @@ def code_version(root: Path = ROOT) -> dict[str, Any]:
 def subprocess_environment() -> dict[str, str]:
     """Return an environment in which `python -m skd` runs this code.
 
-    By itself Python prefers what the working directory has, such as another clone.
+    By default Python prefers modules in the working directory, which may be another clone.
     """
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
@@ -80,18 +80,19 @@ def _commit(root: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    known = {
+    environment = {
         name: value
         for name, value in os.environ.items()
         if name.startswith(GIT_KEPT) or not name.startswith("GIT_")
     }
-    # git refuses another user's clone, for it may run what its settings name; its code runs anyway.
+    # Git refuses clones of other users because it may run programs that their settings name. This
+    # process runs the clone's code already, so the refusal would not protect anything.
     command = ["git", "-c", f"safe.directory={root.resolve()}", *arguments]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             cwd=root,
-            env=known,
+            env=environment,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
@@ -100,4 +101,4 @@ def _git(root: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -1,1 +1,1 @@
-"""What every part may use: errors, files, leases, terminal output. Imports no torch."""
+"""Shared by all packages: errors, files, leases, terminal output. Imports no torch."""

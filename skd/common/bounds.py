@@ -1,4 +1,4 @@
-"""Which numbers options may have: counts that this machine can bear, and finite numbers.
+"""Checks of the numbers in options: bounds that depend on the machine, and finite numbers.
 
 Imports no torch.
 """
@@ -12,57 +12,58 @@ from typing import TypeVar
 
 import typer
 
-Given = TypeVar("Given", int, None, list[int])
+Value = TypeVar("Value", int, None, list[int])
 
 
 def core_count() -> int:
-    """Return the machine's logical CPU cores."""
+    """Return the number of logical CPU cores."""
     return os.cpu_count() or 1
 
 
 def max_threads() -> int:
-    """Return the most CPU threads with which a run from another machine can go on here.
+    """Return the largest number of CPU threads with which a stored run can be resumed.
 
-    More than there are cores is slow, and rounds as it did there; far more ends the process.
+    A run keeps its number of threads, which affects rounding. More threads than cores are slow;
+    far more would end the process.
     """
     return max(1024, core_count())
 
 
 def max_lanes() -> int:
-    """Return the most runs that one process trains side by side."""
+    """Return the largest number of runs that one process trains side by side."""
     return max(16, core_count())
 
 
 def max_workers() -> int:
-    """Return the most processes that decode images for one training."""
+    """Return the largest number of processes that decode images for one training."""
     return 2 * core_count()
 
 
-def upper_bound_check(maximum: Callable[[], int], why: str) -> Callable[[Given], Given]:
-    """Return a callback of an option that refuses counts which the machine cannot bear.
+def upper_bound_check(maximum: Callable[[], int], reason: str) -> Callable[[Value], Value]:
+    """Return an option's callback that refuses numbers above a maximum of this machine.
 
     Args:
-        maximum: returns the largest allowed number here.
-        why: what it follows from, for the message.
+        maximum: returns the largest allowed number.
+        reason: the rule for the maximum, for the message.
     """
 
-    def check(value: Given) -> Given:
+    def check(value: Value) -> Value:
         for count in value if isinstance(value, list) else [value]:
             if count is not None and count > (bound := maximum()):
-                raise typer.BadParameter(f"got {count}; at most {bound} on this machine ({why})")
+                raise typer.BadParameter(f"got {count}; at most {bound} on this machine ({reason})")
         return value
 
     return check
 
 
 def check_finite(value: float | None) -> float | None:
-    """Refuse an option's infinite number."""
+    """Refuse infinity and NaN as an option's value."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"got {value:g}; allowed: a finite number")
     return value
 
 
-check_threads = upper_bound_check(core_count, "one a core")
-check_lanes = upper_bound_check(max_lanes, "one a core, and 16 in any case")
-check_workers = upper_bound_check(max_workers, "two a core")
-check_processes = upper_bound_check(core_count, "one a core")
+check_threads = upper_bound_check(core_count, "one per core")
+check_lanes = upper_bound_check(max_lanes, "one per core, or 16 if that is more")
+check_workers = upper_bound_check(max_workers, "two per core")
+check_processes = upper_bound_check(core_count, "one per core")

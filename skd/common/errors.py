@@ -1,4 +1,4 @@
-"""Errors that have an answer: the command line tells them in a line, without a traceback."""
+"""Errors that a user can fix. The command line prints them as one line, without a traceback."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ import warnings
 from collections.abc import Iterable
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORMAT = warnings.formatwarning  # Python's own
+_DEFAULT_FORMAT = warnings.formatwarning
 
-# Exit statuses of the commands, beside 0.
+# Exit statuses of the commands, besides 0.
 FAILED, USAGE, INTERRUPTED = 1, 2, 143
-TIME_UP = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+TIME_UP = 75  # EX_TEMPFAIL of sysexits.h: run the same command again to continue
 
 
 class SkdError(Exception):
-    """Something a user can put right. The message says what to do."""
+    """An error that a user can fix. The message says what is wrong and what to do."""
 
-    repeats = False  # whether a run that failed so would only fail again
+    repeats = False  # whether a run that failed with this error would fail again
 
 
 class SkdWarning(UserWarning):
-    """Something that a user should know of, although the command goes on."""
+    """A warning for users; the command continues."""
 
 
 class InterruptedRunError(SkdError):
-    """A run was asked to stop; it has saved where it stands."""
+    """A run stopped on request, after saving its state."""
 
 
 class TimeUpError(InterruptedRunError):
-    """The time that a command was given is over; everything has been saved."""
+    """The time limit of a command is over; everything is saved."""
 
 
 class RunFailedError(SkdError):
-    """A run failed by itself; a failure note says why."""
+    """A run failed; its failure note has the reason."""
 
 
 class DeviceFailedError(RunFailedError):
-    """A run's device failed under it: nothing more can be done in this process."""
+    """The device of a run failed; this process cannot use it again."""
 
 
 class UnknownNameError(SkdError, ValueError):
-    """A name that is not among the allowed ones, which the message lists."""
+    """An unknown name. The message lists the allowed ones."""
 
     def __init__(self, kind: str, name: str, allowed: Iterable[str]) -> None:
         super().__init__(f"unknown {kind} '{name}'{suggest(name, allowed)}")
@@ -53,26 +53,26 @@ class UnfitError(SkdError, ValueError):
 
 
 class TeacherError(SkdError):
-    """A teacher, or a checkpoint, is not at hand, cannot be read or is no good. Says what to do."""
+    """A teacher or checkpoint is missing, unreadable or unsuitable. The message says what to do."""
 
 
 def suggest(name: str, allowed: Iterable[str]) -> str:
-    """Return the tail of an error message: the allowed names, the nearest one first."""
+    """Return the end of an error message: the most similar name, then all allowed names."""
     allowed = list(allowed)
     by_folded = {known.casefold(): known for known in allowed}
-    near = difflib.get_close_matches(name.casefold(), by_folded, n=1)
-    hint = f" (did you mean '{by_folded[near[0]]}'?)" if near else ""
+    similar = difflib.get_close_matches(name.casefold(), by_folded, n=1)
+    hint = f" (did you mean '{by_folded[similar[0]]}'?)" if similar else ""
     return f"{hint}; allowed: {', '.join(allowed) or 'none'}"
 
 
 def error_text(error: BaseException) -> str:
-    """Return an error in words, on a line.
+    """Return an error as one line.
 
-    Errors of this project and of the system say what is wrong; those of Python and of libraries
-    need their kind's name, as a `KeyError` is but the key.
+    Errors of this project and of the operating system are complete sentences. Other errors need
+    the name of their class: the message of a `KeyError`, for example, is only the key.
     """
     if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
-        return f"{error}; make room, and the same command goes on"
+        return f"{error}; free some space, then run the same command again to continue"
     text = " ".join(str(error).split())
     if text and isinstance(error, SkdError | OSError):
         return text
@@ -80,15 +80,16 @@ def error_text(error: BaseException) -> str:
 
 
 def warn_once(text: str) -> None:
-    """Warn of something, once a process; the command line shows it as a line."""
+    """Issue a warning, once per process; the command line prints it as one line."""
     warnings.warn(text, SkdWarning, stacklevel=1)
 
 
 def show_warnings_as_lines(command: str) -> None:
-    """Have this project's warnings shown without the place in the code."""
+    """Print this project's warnings as ``COMMAND: MESSAGE``, without their place in the code."""
 
-    def line(message: Warning | str, category: type[Warning], *place: object) -> str:
-        own = issubclass(category, SkdWarning)
-        return f"{command}: {message}\n" if own else _FORMAT(message, category, *place)
+    def format_warning(message: Warning | str, category: type[Warning], *place: object) -> str:
+        if issubclass(category, SkdWarning):
+            return f"{command}: {message}\n"
+        return _DEFAULT_FORMAT(message, category, *place)
 
-    warnings.formatwarning = line
+    warnings.formatwarning = format_warning

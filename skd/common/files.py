@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. Imports no torch."""
+"""Writing files atomically, and reading JSON. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 from skd.common.temporary_files import abandoned_files, temporary_name
 
-MAX_JSON_DEPTH = 100  # levels of lists and objects; a file of ours has a few
+MAX_JSON_DEPTH = 100  # nested lists and objects; this project's files have a few levels
 
 
 class UnwritableError(OSError):
-    """A path cannot be written. ``filename`` is the path that was meant, never a temporary one."""
+    """A path cannot be written. ``filename`` is the final path, never a temporary file."""
 
     def __str__(self) -> str:
         return f"{self.filename} cannot be written: {self.strerror}"
@@ -26,7 +26,7 @@ class UnwritableError(OSError):
 
 @contextlib.contextmanager
 def naming_path_in_errors(path: Path) -> Iterator[None]:
-    """Name a path in the errors that writing it meets; many do not name one, as of a full disk.
+    """Name a path in errors of writing it; many errors name none, such as that of a full disk.
 
     Raises:
         UnwritableError: from any OSError.
@@ -40,11 +40,10 @@ def naming_path_in_errors(path: Path) -> Iterator[None]:
 
 
 def check_writable(path: Path) -> None:
-    """Check before a long work that its file can be written. Leaves no trace.
+    """Check before a long computation that its file can be written. Changes nothing.
 
     Raises:
-        UnwritableError: there is a folder at the path, no folder can be made above it, or that
-            folder may not be written to.
+        UnwritableError: the path is a folder, or its parent folder cannot be created or written.
     """
     with naming_path_in_errors(path):
         if path.is_dir():
@@ -53,22 +52,22 @@ def check_writable(path: Path) -> None:
 
 
 def check_writable_folder(folder: Path) -> None:
-    """Check as `check_writable` does that files can be made in a folder, which may be missing.
+    """Check that files can be created in a folder, which need not exist. Changes nothing.
 
     Raises:
-        UnwritableError: they cannot.
+        UnwritableError: files cannot be created there.
     """
     with naming_path_in_errors(folder):
         _check_folder(folder.absolute())
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one.
+    """Write ``data`` to ``path`` atomically: after a crash the file is the old or the new one.
 
-    What killed processes have left of earlier attempts is removed.
+    Temporary files of killed processes for the same path are removed.
 
     Raises:
-        UnwritableError: the file system refuses.
+        UnwritableError: the path cannot be written.
     """
     with naming_path_in_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,24 +81,24 @@ def write_atomically(path: Path, data: bytes) -> None:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-        for left in abandoned_files(path.parent, path.name):
-            left.unlink(missing_ok=True)
+        for abandoned in abandoned_files(path.parent, path.name):
+            abandoned.unlink(missing_ok=True)
         sync_folder(path.parent)
 
 
 def expand_home(path: str | Path) -> Path:
-    """Return a path with a leading ``~`` or ``~user`` replaced, where there is such a home."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111  pathlib's raises where there is none
+    """Return a path with a leading ``~`` or ``~user`` expanded, if that home folder is known."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  pathlib raises if it is unknown
 
 
 def path_from_environment(variable: str) -> Path | None:
-    """Return the path that an environment variable holds, ``~`` expanded; none: unset or empty."""
+    """Return the path in an environment variable, ``~`` expanded; ``None`` if unset or empty."""
     value = os.environ.get(variable)
     return expand_home(value) if value else None
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames within a folder survive a crash of the machine."""
+    """Write a folder's entries to disk, so that renames survive a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with naming_path_in_errors(folder):
@@ -109,22 +108,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write indented JSON atomically; refuses NaN, which no other JSON reader takes."""
+    """Write indented JSON atomically; NaN is refused, because it is not valid JSON."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds, fit to be walked through, shown and written again.
+    """Return the content of a JSON file. It can be printed and written again.
 
     Raises:
         FileNotFoundError: there is no such file.
-        OSError: it cannot be read.
-        ValueError: it is no regular file, or no JSON in UTF-8; it has NaN, Infinity or text that is
-            not Unicode, or more than 100 levels.
+        OSError: the file cannot be read.
+        ValueError: it is not a regular file, or not JSON in UTF-8; or it has NaN, Infinity, text
+            that is not Unicode, or more than 100 levels.
     """
-    if path.exists() and not path.is_file():  # to read a pipe would never end
-        raise ValueError("it is no regular file")
+    if path.exists() and not path.is_file():  # reading a pipe would block
+        raise ValueError("it is not a regular file")
     try:
         data = json.loads(path.read_bytes().decode(), parse_constant=_refuse)
     except RecursionError:
@@ -134,7 +133,7 @@ def read_json(path: Path) -> Any:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no JSON number")
+    raise ValueError(f"{constant} is not a JSON number")
 
 
 def _check(data: Any) -> None:
@@ -173,7 +172,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _exists(path: Path) -> bool:
-    """Whether there is something, be it a dangling link; a path that cannot be is an error."""
+    """Return whether a path exists, dangling links included; raise for an impossible path."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

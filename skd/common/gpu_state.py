@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of the GPU that this process was given. Imports no torch."""
+"""Memory, load and name of this process's GPU, from NVIDIA's driver. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pynvml
 
 @dataclass(frozen=True)
 class GpuState:
-    """One look at a GPU."""
+    """State of a GPU at one time."""
 
     memory_bytes: int
     free_bytes: int
-    utilisation: float | None  # % of the driver's last period that a kernel ran
+    utilisation: float | None  # % of the driver's last sampling period in which a kernel ran
     driver: str
-    name: str  # as records have it
+    name: str  # as in records
 
 
 def gpu_state() -> GpuState | None:
-    """Return the state of the first GPU that CUDA may use here; none where there is none."""
+    """Return the state of the first GPU that CUDA may use; ``None`` if there is no GPU."""
     try:
         with _handle() as handle:
             memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
@@ -40,7 +40,7 @@ def gpu_state() -> GpuState | None:
 def _utilisation(handle: object) -> float | None:
     try:
         return float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)
-    except pynvml.NVMLError:  # a slice of a GPU does not tell
+    except pynvml.NVMLError:  # a slice of a GPU does not report its load
         return None
 
 
@@ -48,7 +48,7 @@ def _utilisation(handle: object) -> float | None:
 def _handle() -> Iterator[object]:
     pynvml.nvmlInit()
     try:
-        # SLURM's choice, as CUDA reads it: a number, or a UUID (of a GPU or of a slice of one).
+        # Set by SLURM: a number, or the UUID of a GPU or of a slice of one.
         first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
         if first.isdigit():
             yield pynvml.nvmlDeviceGetHandleByIndex(int(first))

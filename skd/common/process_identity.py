@@ -1,4 +1,4 @@
-"""Whether a process of this machine still lives. Imports no torch."""
+"""Start times of processes, which tell whether a process is still alive. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 
 
 def process_start(pid: int) -> str | None:
-    """Return when a process of this machine started, or none where there is no such process.
+    """Return the start time of a process of this machine; ``None`` if there is no such process.
 
-    It is in the kernel's clock ticks, and tells a reused pid apart. Where there is no ``/proc``,
-    as on macOS, it is empty for every process.
+    The start time is in the kernel's clock ticks. It distinguishes processes that had the same
+    pid. Without ``/proc``, as on macOS, it is empty for every process.
     """
     try:
-        # The name, in parentheses, may be any bytes; what follows it is ASCII.
+        # The name, in parentheses, may have any bytes; the rest is ASCII.
         after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
         return None if after_name[0] == b"Z" else after_name[19].decode()
     except (FileNotFoundError, ProcessLookupError):
         pass
     if Path("/proc/self").exists():
         return None
-    try:  # the pid alone must do
+    try:  # without /proc only the pid can be checked
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return None

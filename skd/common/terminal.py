@@ -1,7 +1,7 @@
-"""What is shown on a terminal: data as they are, never as markup or as the terminal's commands.
+"""Output on a terminal: text is printed literally, never as markup or terminal commands.
 
-Titles, names and reasons come from sheets, files and other people's programs. Rich would read
-brackets in them as markup and ``:name:`` as an emoji, and a terminal obeys escape sequences.
+Titles, names and reasons come from sheets, files and other programs. Rich would read brackets in
+them as markup and ``:name:`` as an emoji, and a terminal would execute escape sequences.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def printable(text: str) -> str:
-    """Return text with each control character but line breaks and tabs replaced by U+FFFD.
+    """Return text with control characters, except line breaks and tabs, replaced by U+FFFD.
 
-    Half of a surrogate pair, which no encoding can write, is replaced too.
+    Halves of surrogate pairs are replaced too: no encoding can write them.
     """
     if text.isprintable():
         return text
@@ -30,7 +30,7 @@ def printable(text: str) -> str:
 
 
 class PlainConsole(Console):
-    """A Rich console that shows texts as they are; styles are given as styles, not as markup."""
+    """A Rich console that prints text literally; styles are passed as styles, not as markup."""
 
     def __init__(self, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
@@ -38,7 +38,7 @@ class PlainConsole(Console):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Yield the segments to write; Rich's own commands to the terminal are left alone."""
+        """Yield the segments to write, Rich's own terminal commands unchanged."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
@@ -47,5 +47,11 @@ class PlainConsole(Console):
 
 
 def description_column() -> TextColumn:
-    """Return the column of a progress bar that says what is done now."""
+    """Return the progress bar's column with the description of the task."""
     return TextColumn("{task.description}", markup=False)
+
+
+def format_duration(seconds: float) -> str:
+    """Return seconds as ``H:MM:SS``."""
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}"

@@ -1,4 +1,4 @@
-"""What is wrong with a value, in the words of sheets. Imports no torch."""
+"""Messages about invalid values, in the terms of sheets. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 Context = Mapping[str, Any]
-DATE_MESSAGE = "must be a date and time with its zone"
-# By pydantic's type of error; its own words name Python's types.
+DATE_MESSAGE = "must be a date and time with a time zone"
+# By pydantic's type of error. Its own messages name Python's types.
 MESSAGES: dict[str, str | Callable[[Context], str]] = {
     "missing": "is required",
     "bool_type": "must be true or false",
@@ -15,7 +15,7 @@ MESSAGES: dict[str, str | Callable[[Context], str]] = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
-    "int_parsing_size": "is too large a number",
+    "int_parsing_size": "is too large",
     "float_type": "must be a number",
     "float_parsing": "must be a number",
     "finite_number": "must be a finite number",
@@ -44,17 +44,17 @@ MAX_VALUE_LENGTH = 60  # characters of a value
 
 
 def validation_message(error: Mapping[str, Any]) -> str:
-    """Return what is wrong, and the value, from one of pydantic's errors."""
+    """Return what is wrong with a value, and the value, from one of pydantic's errors."""
     kind, message = error["type"], error["msg"].removeprefix("Value error, ")
     if kind == "value_error":
         return message
-    found = MESSAGES.get(kind, message)
-    text = found if isinstance(found, str) else found(error.get("ctx", {}))
+    template = MESSAGES.get(kind, message)
+    text = template if isinstance(template, str) else template(error.get("ctx", {}))
     return text if kind == "missing" else f"{text}, got {format_value(error['input'])}"
 
 
 def error_location(error: Mapping[str, Any]) -> str:
-    """Return where the value is, as a path of keys; list items are counted from 0."""
+    """Return the place of a value as a path of keys; list items are counted from 0."""
     return ".".join(str(part) for part in error["loc"] if part != "[key]")
 
 
@@ -63,7 +63,7 @@ def _items(count: int) -> str:
 
 
 def format_value(value: Any) -> str:
-    """Return a value as a sheet writes it, shortened where it is long."""
+    """Return a value as a sheet writes it, shortened if it is long."""
     plain = {None: "nothing", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
         return plain[value]

@@ -1,7 +1,7 @@
-"""Reading YAML as a person means it: by the core schema of YAML 1.2. Imports no torch.
+"""Reading YAML by the core schema of YAML 1.2. Imports no torch.
 
-PyYAML alone reads YAML 1.1, in which ``1:30`` is 90, ``010`` is 8, ``yes`` is true and ``1e-3`` is
-text. It also keeps the last of two equal keys without a word.
+PyYAML reads YAML 1.1, in which ``1:30`` is 90, ``010`` is 8, ``yes`` is true and ``1e-3`` is text.
+It also accepts duplicate keys and keeps the last one silently.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from yaml.reader import Reader, ReaderError
 from skd.common.errors import SkdError
 
 MAX_BYTES = 1_000_000
-MAX_YAML_DEPTH = 32  # lists and mappings within each other; a study sheet needs about 6
-MAX_VALUES = 100_000  # what is referred to by an alias counts each time
+MAX_YAML_DEPTH = 32  # nested lists and mappings; a study sheet needs about 6
+MAX_VALUES = 100_000  # an alias counts each time it is used
 MAX_INTEGER_LENGTH = 100  # characters
 
 _TAG = "tag:yaml.org,2002:"
 _NULL, _BOOL, _INT, _FLOAT = (f"{_TAG}{name}" for name in ("null", "bool", "int", "float"))
 _STR, _MERGE = f"{_TAG}str", f"{_TAG}merge"
-# The core schema, and the merge key of YAML 1.1. Patterns in the order in which they are tried.
+# The core schema, and the merge key of YAML 1.1. The order of the patterns matters.
 _PLAIN = {
     _NULL: r"~|null|Null|NULL|",
     _BOOL: r"true|True|TRUE|false|False|FALSE",
     _INT: r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
-    # But digits, e, digits stay text, as the head of a hash may be: a setting takes "1e5" anyway.
+    # Digits, "e", digits stay text, for they may be a hash; numeric settings accept "1e5" as text.
     _FLOAT: r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+][0-9]+"
     r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
     _MERGE: r"<<",
@@ -38,16 +38,16 @@ _PLAIN = {
 
 
 class YamlError(SkdError, ValueError):
-    """A file is not YAML that can be used. The message is one line and says where."""
+    """A file cannot be used as YAML. The message is one line and names the place."""
 
 
 def read_yaml(path: Path) -> Any:
-    """Return a file's content: mappings with text as keys, lists, text, numbers, booleans, none.
+    """Return a file's content: mappings with text keys, lists, text, numbers, booleans, ``None``.
 
     Raises:
-        YamlError: the file cannot be read, is not UTF-8, or is not YAML; it has a key twice or a
-            key that is no text, a tag, a character that is not printable, an alias to what it is
-            part of, or more or deeper content than a person writes.
+        YamlError: the file cannot be read, is not UTF-8 or not YAML; or it has a duplicate key, a
+            key that is not text, a tag, an unprintable character, an alias to a node that contains
+            the alias, or too many or too deeply nested values.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -56,37 +56,37 @@ def read_yaml(path: Path) -> Any:
     except OSError as error:
         raise YamlError(f"cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise YamlError(f"not valid YAML: no UTF-8 text, at byte {error.start}") from error
+        raise YamlError(f"not valid YAML: not UTF-8 text, at byte {error.start}") from error
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        said = ": ".join(part for part in (error.context, error.problem) if part)
-        raise YamlError(f"not valid YAML: {where}{' '.join(said.split())}") from error
+        message = ": ".join(part for part in (error.context, error.problem) if part)
+        raise YamlError(f"not valid YAML: {where}{' '.join(message.split())}") from error
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise YamlError(
             f"not valid YAML: line {line}: the character U+{error.character:04X} is not allowed"
         ) from error
-    except (ValueError, OverflowError) as error:  # PyYAML's, of an escape beyond Unicode
-        raise YamlError(f"not valid YAML: an escape names no character ({error})") from error
+    except (ValueError, OverflowError) as error:  # PyYAML raises these for escapes beyond Unicode
+        raise YamlError(f"not valid YAML: an escape is not a character ({error})") from error
 
 
-def _error(said: str, node: Node) -> ConstructorError:
-    return ConstructorError(None, None, said, node.start_mark)
+def _error(message: str, node: Node) -> ConstructorError:
+    return ConstructorError(None, None, message, node.start_mark)
 
 
 class _Loader(yaml.SafeLoader):
-    """The core schema of YAML 1.2, with merge keys; what would surprise later is refused."""
+    """The core schema of YAML 1.2, with merge keys; ambiguous content is refused."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  PyYAML's own way
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  as PyYAML declares it
     yaml_constructors: dict[str | None, Any] = {}  # noqa: RUF012
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._depth = 0
-        # Of each node that is complete, by its identity: values in it, and levels.
+        # Number of values and of levels in each complete node, by its id().
         self._extents: dict[int, tuple[int, int]] = {}
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
@@ -103,29 +103,29 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def _check(self, node: Node) -> None:
-        """Refuse what `read_yaml` says, as far as the node itself shows it."""
+        """Refuse a node that `read_yaml` does not allow, without looking at nodes in it."""
         if isinstance(node.value, list) and node.end_mark is None:  # it is still being composed
-            raise _error("an alias within what it names", node)
+            raise _error("an alias within the node that it refers to", node)
         if node.tag not in self.yaml_constructors and node.tag != _MERGE:
-            raise _error(f"tags are not read: {node.tag}", node)
+            raise _error(f"tags are not allowed: {node.tag}", node)
         if isinstance(node, ScalarNode) and (bad := Reader.NON_PRINTABLE.search(node.value)):
             raise _error(f"the escaped character U+{ord(bad[0]):04X} is not printable", node)
         if isinstance(node, MappingNode):
             self._check_keys([key for key, _ in node.value])
 
     def _check_keys(self, keys: list[Node]) -> None:
-        written = set()
+        names = set()
         for key in keys:
             if not isinstance(key, ScalarNode):
-                raise _error("a key is text, not a list or a mapping", key)
+                raise _error("a key must be text, not a list or a mapping", key)
             if key.tag not in (_STR, _MERGE):
-                raise _error(f"a key is text: write '{key.value}' in quotes", key)
-            if key.value in written:
+                raise _error(f"a key must be text: write '{key.value}' in quotes", key)
+            if key.value in names:
                 raise _error(f"the key '{key.value}' is written twice", key)
-            written.add(key.value)
+            names.add(key.value)
 
     def _extent(self, node: Node) -> tuple[int, int]:
-        """Return how many values and levels a node has, aliases followed."""
+        """Return the number of values and of levels in a node, aliases followed."""
         if isinstance(node, ScalarNode):
             return 1, 1
         parts = node.value
@@ -141,10 +141,10 @@ class _Loader(yaml.SafeLoader):
         return values, levels
 
     def _scalar(self, node: Node) -> Any:
-        """Return a null, a boolean or a number; a tag may claim one that is none."""
+        """Return a null, a boolean or a number; an explicit tag may not fit the text."""
         text = self.construct_scalar(node)
         if not re.fullmatch(_PLAIN[node.tag], text):
-            raise _error(f"'{text}' is no {node.tag.removeprefix(_TAG)}", node)
+            raise _error(f"'{text}' is not a valid {node.tag.removeprefix(_TAG)}", node)
         if node.tag == _NULL:
             return None
         if node.tag == _BOOL:
@@ -152,7 +152,7 @@ class _Loader(yaml.SafeLoader):
         if node.tag == _FLOAT:
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
         if len(text) > MAX_INTEGER_LENGTH:
-            raise _error(f"an integer of more than {MAX_INTEGER_LENGTH} digits", node)
+            raise _error(f"an integer with more than {MAX_INTEGER_LENGTH} digits", node)
         return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
 
 

@@ -1,8 +1,8 @@
-"""Data sets, one file each: `load(spec)` finds the file of the spec's name.
+"""Data sets, one file each, by name: `load_dataset(spec)` loads a data set.
 
-A data set's file has ``FACTS`` and ``load(root) -> Images``. Its training and test images live in
-memory as uint8, and views are made from them in whole batches (`skd.data.views`); or they are
-photos, which stay in their files (`skd.data.photos.views`).
+A data set's file defines ``FACTS`` and ``load(root) -> Images``. Its images are either uint8
+tensors in memory, from which whole batches of views are computed (`skd.data.views`), or photos that
+stay in their files (`skd.data.photos.views`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def dataset_names() -> list[str]:
 
 
 def data_root() -> Path:
-    """Return where data sets are looked for and downloaded to: ``$SKD_DATA`` or ``data/``."""
+    """Return the folder of data sets, also for downloads: ``$SKD_DATA`` or ``data/``."""
     return path_from_environment("SKD_DATA") or Path("data")
 
 
@@ -51,9 +51,9 @@ def load_dataset(spec: DatasetSpec) -> Images:
     """Load a data set, with its validation split and training limit applied.
 
     Raises:
-        BrokenFileError: the data set's own code is broken; says how.
+        BrokenFileError: the data set's module cannot be used; says why.
         UnknownNameError: unknown name; names the allowed ones.
-        DataError: the files are neither at hand nor to be had; says where they belong.
+        DataError: the files are missing and cannot be downloaded; says where to put them.
     """
     if spec.folder:
         images = imagefolder.load(data_root(), spec.folder)
@@ -65,11 +65,11 @@ def load_dataset(spec: DatasetSpec) -> Images:
 
 
 def dataset_facts(spec: DatasetSpec) -> DatasetFacts:
-    """Return what `load_dataset` will give, without the files.
+    """Return the facts about a data set as `load_dataset` returns it, without reading its files.
 
     Raises:
         BrokenFileError, UnknownNameError: as `load_dataset`.
-        DataError: more training images are asked for than there are.
+        DataError: the training limit exceeds the number of training images.
     """
     known = imagefolder.facts(spec.folder) if spec.folder else _module(spec.name).FACTS
     count, evaluated = known.train_images, known.test_images
@@ -87,8 +87,8 @@ def make_views(images: Images, device: torch.device, workers: int = 0) -> Views:
 
     Args:
         images: the data set.
-        device: of the training.
-        workers: processes that decode photos for each training; 0: its own process does.
+        device: the training's device.
+        workers: processes that decode photos for each training; 0 decodes in the training process.
     """
     if isinstance(images.train_images, PhotoFiles):
         return PhotoViews(images, device, workers)
@@ -96,21 +96,21 @@ def make_views(images: Images, device: torch.device, workers: int = 0) -> Views:
 
 
 def make_test_images(images: Images, device: torch.device, workers: int = 0) -> TestImages:
-    """Return a data set's test images as an evaluation takes them; arguments as `make_views`."""
+    """Return a data set's test images for evaluation; arguments as in `make_views`."""
     if isinstance(images.test_images, PhotoFiles):
         return TestPhotos(images, device, workers)
     return TestPixels(images, device)
 
 
-def load_evaluation_pixels(images: Images, places: Tensor) -> Tensor:
+def load_evaluation_pixels(images: Images, indices: Tensor) -> Tensor:
     """Return some test images as an evaluation sees them, (P, 3, S, S) uint8."""
-    chosen = replace(images, test_images=images.test_images[places])
-    tests = make_test_images(chosen, torch.device("cpu"))
-    return torch.cat([*tests.batches(0, len(places))])
+    selected = replace(images, test_images=images.test_images[indices])
+    test_images = make_test_images(selected, torch.device("cpu"))
+    return torch.cat([*test_images.batches(0, len(indices))])
 
 
 def check_dataset(name: str) -> None:
-    """Check that a data set can be used, its files aside.
+    """Check that a data set's module can be used, without looking for its files.
 
     Raises:
         BrokenFileError, UnknownNameError: as `load_dataset`.
@@ -123,6 +123,8 @@ def _module(name: str) -> ModuleType:
     if name not in dataset_names():
         raise UnknownNameError("data set", name, dataset_names())
     module = load_module(f"{__name__}.{name}")
-    if missing := [part for part in ("FACTS", "load") if not hasattr(module, part)]:
-        raise BrokenFileError(f"{module_file(module.__name__)}: has no {' and no '.join(missing)}")
+    if missing := [name for name in ("FACTS", "load") if not hasattr(module, name)]:
+        raise BrokenFileError(
+            f"{module_file(module.__name__)}: does not define {' and '.join(missing)}"
+        )
     return module

@@ -14,12 +14,12 @@ FACTS = DatasetFacts(num_classes=100, train_images=50_000, test_images=10_000, s
 
 
 def load(root: Path) -> Images:
-    """Load CIFAR-100 from ``root/cifar-100-python``, downloaded first where it is missing.
+    """Load CIFAR-100 from ``root/cifar-100-python``; download it first if it is missing.
 
     Raises:
-        DataError: not there, and not to be downloaded.
+        DataError: it is missing and cannot be downloaded.
     """
-    from torchvision.datasets import CIFAR100  # seconds to import, and FACTS needs none of it
+    from torchvision.datasets import CIFAR100  # takes seconds to import; FACTS does not need it
 
     try:
         if not (root / CIFAR100.base_folder / "train").is_file():
@@ -29,9 +29,9 @@ def load(root: Path) -> Images:
         train, test = CIFAR100(root, train=True), CIFAR100(root, train=False)
     except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
         raise DataError(
-            f"CIFAR-100 is neither under {root}/cifar-100-python nor can it be downloaded "
-            f"({error}). Put the official files there, or point SKD_DATA at the folder that "
-            "holds cifar-100-python."
+            f"CIFAR-100 is not in {root}/cifar-100-python and cannot be downloaded ({error}). Put "
+            "the official files there, or set SKD_DATA to the folder that contains "
+            "cifar-100-python."
         ) from error
     return Images(
         train_images=torch.from_numpy(train.data).permute(0, 3, 1, 2).contiguous(),

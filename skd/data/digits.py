@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits embedded in scikit-learn (UCI), shaped for CIFAR's networks."""
+"""The 1,797 handwritten digits of scikit-learn (UCI), resized for CIFAR's networks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from skd.data.images import DatasetFacts, Images, stratified_order
 
 TRAIN_IMAGES = 1000
-SIZE = 16  # from 8: the smallest at which every network of the suite keeps a spatial extent
+SIZE = 16  # enlarged from 8: the smallest size that leaves every network's last map 2x2 or larger
 PAD = 2
 FACTS = DatasetFacts(
     num_classes=10, train_images=TRAIN_IMAGES, test_images=797, size=SIZE, pad=PAD, flip=False
@@ -21,7 +21,7 @@ FACTS = DatasetFacts(
 def load(root: Path) -> Images:
     """Load the digits: 1,000 training and 797 test images, (3, 16, 16), a fixed stratified split.
 
-    ``root`` is not used: the data come with scikit-learn.
+    ``root`` is not used: scikit-learn includes the data.
     """
     digits = load_digits()
     labels = torch.from_numpy(digits.target).long()

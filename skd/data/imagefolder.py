@@ -1,4 +1,4 @@
-"""Anyone's photos in folders by class; the sheet says where they are and how many to expect."""
+"""The user's own photos, one folder per class; the sheet gives their folder and expected counts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skd.study.spec import FolderSpec
 
 
 def facts(folder: FolderSpec) -> DatasetFacts:
-    """Return what the sheet says of them."""
+    """Return the facts that the sheet gives about the photos."""
     return DatasetFacts(
         num_classes=folder.classes,
         train_images=folder.train_images,
@@ -24,11 +24,10 @@ def load(root: Path, folder: FolderSpec) -> Images:
     """Return the photos of a folder below the root.
 
     Raises:
-        DataError: they are not there, or not as many as the sheet says.
+        DataError: the photos are missing, or their counts are not those of the sheet.
     """
     advice = (
-        "Put one folder a class, of whole photos and nothing else, into each of train and val, "
-        "correct the sheet's dataset.folder, or point SKD_DATA at the folder that its path starts "
-        "from"
+        "Put one folder per class, with intact photos only, into each of train and val, correct "
+        "the sheet's dataset.folder, or set SKD_DATA to the folder that its path is relative to"
     )
     return load_folder(root / folder.path, facts(folder), "imagefolder", advice)

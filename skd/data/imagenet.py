@@ -1,6 +1,6 @@
-"""ImageNet (ILSVRC 2012; Russakovsky et al. 2015), from its files in folders by class.
+"""ImageNet (ILSVRC 2012; Russakovsky et al. 2015), from photos in one folder per class.
 
-It may not be passed on, so that nothing is downloaded.
+Its licence forbids redistribution, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ FACTS = DatasetFacts(
     num_classes=1000, train_images=1_281_167, test_images=50_000, size=224, photos=True
 )
 ADVICE = (
-    "Put the official files there, unpacked: imagenet/train/<WordNet id>/*.JPEG and "
-    "imagenet/val/<WordNet id>/*.JPEG (the training archive holds one archive a class; the "
-    "validation photos come in one folder and have to be sorted), or point SKD_DATA at the folder "
-    "that holds imagenet. See docs/data.md"
+    "Unpack the official files there: imagenet/train/<WordNet id>/*.JPEG and "
+    "imagenet/val/<WordNet id>/*.JPEG (the training archive contains one archive per class; the "
+    "validation photos come in one folder and must be sorted by class), or set SKD_DATA to the "
+    "folder that contains imagenet. See docs/data.md"
 )
 
 
 def load(root: Path) -> Images:
     """Return ImageNet from ``root/imagenet``; its validation photos are the test images.
 
-    The classes are in the order of their WordNet ids, which is the order of torchvision's weights.
+    The classes are in the order of their WordNet ids, as in torchvision's weights.
 
     Raises:
-        DataError: not there, or not whole.
+        DataError: the photos are missing or incomplete.
     """
     return load_folder(root / "imagenet", FACTS, "ImageNet", ADVICE)

@@ -1,4 +1,4 @@
-"""A data set, in memory or as files of photos, and fixed, stratified parts of it."""
+"""A data set, in memory or as files of photos, and its fixed stratified subsets."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from skd.common.errors import SkdError
 from skd.data.photos.files import PhotoFiles
 from skd.randomness import random_words
 
-# The field's split of CIFAR-100 for selection: 45,000 / 5,000.
+# The usual split of CIFAR-100 for model selection: 45,000 / 5,000.
 VALIDATION_SHARE = 0.1
-CHANNELS = 3  # of every data set's images: grey ones are repeated
+CHANNELS = 3  # of every data set's images: grey images are repeated
 
 
 class DataError(SkdError):
-    """A data set is not at hand, smaller than asked, or damaged."""
+    """A data set is missing, damaged, or smaller than required."""
 
 
 def view_count(pad: int, flip: bool) -> int:
-    """Return how many views augmentation makes of an image: crop offsets, times orientations."""
+    """Return the number of views of an image: crop offsets times orientations."""
     return (2 * pad + 1) ** 2 * (2 if flip else 1)
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What is known of a data set without its files: enough to size networks and losses."""
+    """Facts about a data set that are known without its files, to size networks and losses."""
 
     num_classes: int
     train_images: int
@@ -36,11 +36,11 @@ class DatasetFacts:
     size: int
     pad: int = 4
     flip: bool = True
-    photos: bool = False  # files, of which crops of any size and shape are views
+    photos: bool = False  # the images are files, and a view is a crop of any size and shape
 
     @property
     def views(self) -> int:
-        """How many views of an image there are; 0: endless."""
+        """Number of views of an image; 0 if it is unlimited."""
         return 0 if self.photos else view_count(self.pad, self.flip)
 
 
@@ -53,11 +53,11 @@ class Images:
         train_labels: (N,) int64, class indices from 0.
         test_images: (M, 3, H, W) uint8, or M files.
         test_labels: (M,) int64.
-        classes: names, in the order of the indices.
-        mean: of each channel, in [0, 1], subtracted after scaling to [0, 1].
-        std: of each channel.
-        pad: zeros put round an image before a random crop of its own size; 0 of photos.
-        flip: whether a mirrored image is as good (not so for digits).
+        classes: the classes' names, by index.
+        mean: mean of each channel, subtracted after scaling to [0, 1].
+        std: standard deviation of each channel.
+        pad: width of the zero padding before a random crop of the image's size; 0 for photos.
+        flip: whether augmentation mirrors images (it does not mirror digits).
     """
 
     train_images: Tensor | PhotoFiles
@@ -79,26 +79,26 @@ class Images:
 def stratified_order(labels: Tensor, purpose: str) -> Tensor:
     """Return a fixed order of all indices in which every prefix is balanced between classes.
 
-    Pure in labels and purpose. The k-th image of each class comes before any class's k+1-th,
-    classes in a random order within each rank.
+    A pure function of labels and purpose. The k-th image of each class comes before the k+1-th
+    image of any class; within each rank, the classes are in a random order.
     """
     count = len(labels)
     shuffled = np.argsort(random_words(0, purpose, 0, count), kind="stable")
     ranks = np.empty(count, dtype=np.int64)
     ordered = labels.numpy()[shuffled]
     for label in np.unique(ordered):
-        places = np.flatnonzero(ordered == label)
-        ranks[places] = np.arange(len(places))
+        positions = np.flatnonzero(ordered == label)
+        ranks[positions] = np.arange(len(positions))
     return torch.from_numpy(shuffled[np.argsort(ranks, kind="stable")])
 
 
 def validation_count(count: int) -> int:
-    """Return how many of so many training images the validation split holds out."""
+    """Return how many of `count` training images the validation split holds out."""
     return round(VALIDATION_SHARE * count)
 
 
 def validation_split(images: Images) -> Images:
-    """Return the training images alone, a tenth of each class held out as the test images."""
+    """Split the training images: a tenth of each class becomes the test images."""
     order = stratified_order(images.train_labels, "validation split")
     held_out = validation_count(len(order))
     test, train = order[:held_out].sort().values, order[held_out:].sort().values
@@ -112,23 +112,27 @@ def validation_split(images: Images) -> Images:
 
 
 def limit_training_images(images: Images, count: int) -> Images:
-    """Return the data set with ``count`` training images, classes balanced.
+    """Return the data set with ``count`` training images, balanced between classes.
 
     Raises:
-        DataError: there are fewer.
+        DataError: the data set has fewer training images.
     """
     check_train_limit(count, len(images.train_labels))
-    kept = stratified_order(images.train_labels, "training limit")[:count].sort().values
+    indices = stratified_order(images.train_labels, "training limit")[:count].sort().values
     return replace(
-        images, train_images=images.train_images[kept], train_labels=images.train_labels[kept]
+        images,
+        train_images=images.train_images[indices],
+        train_labels=images.train_labels[indices],
     )
 
 
-def check_train_limit(count: int, there: int) -> None:
-    """Refuse to train on more images than there are.
+def check_train_limit(limit: int, available: int) -> None:
+    """Check that a training limit does not exceed the number of training images.
 
     Raises:
-        DataError: names both numbers.
+        DataError: it does; names both numbers.
     """
-    if count > there:
-        raise DataError(f"train_limit: {count} images asked for, there are {there}")
+    if limit > available:
+        raise DataError(
+            f"train_limit: {limit} exceeds the number of training images, {available}; lower it"
+        )

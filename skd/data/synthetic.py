@@ -1,4 +1,4 @@
-"""A CIFAR-shaped set made from random prototypes, for tests: no files, learnable in few steps."""
+"""A CIFAR-shaped data set of random prototypes, for tests: no files, learnable in few steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FACTS = DatasetFacts(
 
 
 def load(root: Path) -> Images:
-    """Make the set: each image is its class's prototype and noise. ``root`` is not used."""
+    """Generate the images: each is its class's prototype plus noise. ``root`` is not used."""
     random = np.random.Generator(np.random.Philox(key=100))
     prototypes = random.integers(0, 256, (NUM_CLASSES, 3, SIZE, SIZE))
 

@@ -1,15 +1,15 @@
-"""Views: what augmentation makes of an image, in whole-batch tensor operations.
+"""Views, that is augmented images, computed for whole batches.
 
 A view is a pure function of (seed, epoch, image): zero-pad, crop at an offset, mirror or not. With
-a pad of 4 there are 9 × 9 offsets and 2 orientations, 162 views of an image, which are numbered:
-(row · 9 + column) · 2 + mirrored. Which one is drawn comes from `skd.randomness`, so it is the same
+a pad of 4 an image has 9 × 9 offsets and 2 orientations: 162 views, numbered
+(row · 9 + column) · 2 + mirrored. The numbers are drawn by `skd.randomness`, so they are the same
 on CPU and GPU, for every method and batch size.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from skd.data.images import Images, view_count
 from skd.randomness import random_words
 
-# Images a forward pass: on a CPU more would leave its cache, on a GPU fewer would leave it idle.
+# Images per forward pass: more do not fit a CPU's cache, fewer do not keep a GPU busy.
 TEST_BATCH = {"cpu": 100, "cuda": 1000}
 
 
@@ -31,10 +31,10 @@ def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
 def draw_view_numbers(seed: int, epoch: int, count: int, pad: int, flip: bool) -> Tensor:
     """Draw every image's view for an epoch: uniform offsets in 0…2·pad, mirrored half the time.
 
-    One 64-bit word an image; the bias of its remainder is below 2⁻⁵⁰.
+    Each image takes the remainder of one 64-bit word; its bias is below 2⁻⁵⁰.
 
     Returns:
-        (count,) int64: the views' numbers, by place in the training set.
+        (count,) int64: the views' numbers, by index in the training set.
     """
     drawn = random_words(seed, "views", epoch, count)
     offsets, sides = 2 * pad + 1, 2 if flip else 1
@@ -46,72 +46,85 @@ def draw_view_numbers(seed: int, epoch: int, count: int, pad: int, flip: bool) -
 
 
 def decode_view_numbers(numbers: Tensor, pad: int, flip: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Return what views' numbers stand for: the crop's row and column, and mirrored (0 or 1)."""
+    """Decode views' numbers into the crop's row and column, and 1 if mirrored or 0 if not."""
     offsets, sides = 2 * pad + 1, 2 if flip else 1
-    places = numbers // sides
-    return places // offsets, places % offsets, numbers % sides
+    crops = numbers // sides
+    return crops // offsets, crops % offsets, numbers % sides
 
 
-class Views(Protocol):
-    """What a training asks of its images. Views are known by numbers, whose law is the data set's.
+class Views(ABC):
+    """The views of a training set. A view of an image is identified by its number.
 
-    A training tells which batches are to come (`begin`), has each made ready in turn (`next`) and
-    then takes it (`batch`), as often as it likes.
+    A training announces the coming batches (`schedule_batches`), loads each in turn
+    (`load_next_batch`), and then reads it (`batch`) any number of times. Where every batch can be
+    computed on the device when it is read, the first two do nothing.
     """
 
-    labels: Tensor  # of the training images, (N,) int64 on the device
-    size: int  # height and width of the views
+    labels: Tensor  # of the training images, (N,) int64, on the device
+    size: int  # height and width of the views, in pixels
 
     @property
-    def count(self) -> int:
-        """How many views an image has; 0: endless."""
+    @abstractmethod
+    def views_per_image(self) -> int:
+        """Number of views of an image; 0 if it is unlimited."""
 
-    def for_one(self) -> Views:
-        """Return views for one training: what is made ready is made ready for it alone."""
-
-    def draw(self, seed: int, epoch: int) -> Tensor:
+    @abstractmethod
+    def draw_epoch(self, seed: int, epoch: int) -> Tensor:
         """Return the numbers of an epoch's views, (N,) int64, on the device."""
 
-    def begin(self, batches: Iterable[tuple[Tensor, Tensor]], largest: int = 0) -> None:
-        """Say which batches come next, in order.
+    @abstractmethod
+    def batch(self, indices: Tensor, numbers: Tensor) -> Tensor:
+        """Return views of some images, (B, 3, H, W) float32, normalised, in channels-last order.
 
         Args:
-            batches: indices and numbers of each, (B,) int64 on the CPU. Earlier ones are forgotten.
-            largest: images in the largest batch that will ever come.
+            indices: indices of the images in the training set, (B,).
+            numbers: the number of each image's view, (B,).
         """
 
-    def next(self) -> None:
-        """Make the next of these batches ready."""
-
-    def batch(self, indices: Tensor, numbers: Tensor) -> Tensor:
-        """Return views of some images, (B, 3, H, W) float32, normalised, in channels-last order."""
-
+    @abstractmethod
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
+        """Scale uint8 pixels to [0, 1], subtract the mean and divide by the standard deviation."""
 
-    def close(self) -> None:
-        """End what runs beside this process."""
+    def for_training(self) -> Views:
+        """Return the views for one training: scheduled batches are not shared with another one."""
+        return self
+
+    def schedule_batches(self, batches: Iterable[tuple[Tensor, Tensor]], largest: int = 0) -> None:  # noqa: B027
+        """Announce the coming batches, in order; they replace those announced before.
+
+        Args:
+            batches: indices and view numbers of each batch, (B,) int64 on the CPU.
+            largest: number of images in the largest batch of the training.
+        """
+
+    def load_next_batch(self) -> None:  # noqa: B027  an empty default
+        """Load the next of the announced batches."""
+
+    def close(self) -> None:  # noqa: B027
+        """Stop the processes that load batches."""
 
 
-class TestImages(Protocol):
-    """What an evaluation asks of a data set's test images."""
+class TestImages(ABC):
+    """A data set's test images, for evaluation."""
 
-    on_device: bool  # whether `batches` is work for the device alone
+    __test__ = False  # not a test class of pytest
+    on_device: bool  # whether `batches` needs only the device
 
+    @abstractmethod
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Yield the images from a place on to before another, (B, 3, H, W) uint8 on the device."""
+        """Yield images `start` to `stop` - 1 in batches, (B, 3, H, W) uint8 on the device."""
 
-    def close(self) -> None:
-        """End what runs beside this process."""
+    def close(self) -> None:  # noqa: B027
+        """Stop the processes that load images."""
 
 
 def normalise_pixels(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
+    """Scale uint8 pixels to [0, 1], subtract the mean and divide by the standard deviation."""
     return pixels.to(mean.dtype, copy=True).div_(255).sub_(mean).div_(std)
 
 
-class PixelViews:
-    """Makes normalised batches from a data set's images, which it keeps on the device as uint8."""
+class PixelViews(Views):
+    """Views of images that are stored on the device, as uint8."""
 
     def __init__(self, images: Images, device: torch.device) -> None:
         self.pad, self.flip = images.pad, images.flip
@@ -124,35 +137,17 @@ class PixelViews:
         self._range = torch.arange(self.size, device=device)
 
     @property
-    def count(self) -> int:
-        """How many views an image has."""
+    def views_per_image(self) -> int:
+        """Number of views of an image."""
         return view_count(self.pad, self.flip)
 
-    def draw(self, seed: int, epoch: int) -> Tensor:
-        """Return the numbers of an epoch's views, (N,), on the device."""
-        drawn = draw_view_numbers(seed, epoch, len(self.labels), self.pad, self.flip)
-        return drawn.to(self.labels.device)
-
-    def for_one(self) -> Self:
-        """Return itself: nothing is kept for one training."""
-        return self
-
-    def begin(self, batches: Iterable[tuple[Tensor, Tensor]], largest: int = 0) -> None:
-        """Do nothing: everything is on the device."""
-
-    def next(self) -> None:
-        """Do nothing: everything is on the device."""
-
-    def close(self) -> None:
-        """Do nothing: no other process works for this one."""
+    def draw_epoch(self, seed: int, epoch: int) -> Tensor:
+        """Return the numbers of an epoch's views, (N,) int64, on the device."""
+        numbers = draw_view_numbers(seed, epoch, len(self.labels), self.pad, self.flip)
+        return numbers.to(self.labels.device)
 
     def batch(self, indices: Tensor, numbers: Tensor) -> Tensor:
-        """Return views of some images, (B, 3, H, W) float32, normalised, in channels-last order.
-
-        Args:
-            indices: places in the training set, (B,).
-            numbers: of each image's view, (B,).
-        """
+        """Return views of some images: see `Views.batch`."""
         first_rows, first_columns, mirrored = decode_view_numbers(numbers, self.pad, self.flip)
         rows = first_rows[:, None] + self._range
         within = (self._range - mirrored[:, None] * (self.size - 1)).abs()
@@ -161,23 +156,19 @@ class PixelViews:
         return self.normalise(pixels.permute(0, 3, 1, 2))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
+        """Normalise pixels, (B, 3, H, W): see `Views.normalise`."""
         return normalise_pixels(pixels, self.mean, self.std)
 
 
-class TestPixels:
-    """Test images that are kept on the device."""
+class TestPixels(TestImages):
+    """Test images that are stored on the device."""
 
     on_device = True
-    __test__ = False  # no test of pytest's
 
     def __init__(self, images: Images, device: torch.device) -> None:
         self._pixels = images.test_images.to(device)
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Yield the images from a place on to before another, (B, 3, H, W) uint8 on the device."""
+        """Yield images `start` to `stop` - 1 in batches, (B, 3, H, W) uint8 on the device."""
         if start < stop:
             yield from self._pixels[start:stop].split(TEST_BATCH[self._pixels.device.type])
-
-    def close(self) -> None:
-        """Do nothing: no other process works for this one."""

@@ -1,1 +1,1 @@
-"""What needs torch to expand a sheet: networks and losses tried without storage."""
+"""Expanding sheets, which needs torch: networks and losses are built and tried without data."""

@@ -1,4 +1,4 @@
-"""Whether a run's losses fit its networks, and what they cost, before anything is trained."""
+"""Dry runs: whether a run's losses fit its networks, and what both cost, without training."""
 
 from __future__ import annotations
 
@@ -21,71 +21,73 @@ from skd.study.spec import MethodSpec, RunSpec
 
 
 def fit_problem(spec: RunSpec, dataset: DatasetFacts) -> str | None:
-    """Return why a run's method cannot work on its networks and data, or none."""
-    tried = _tried(*_question(spec), dataset)
-    return tried if isinstance(tried, str) else None
+    """Return why a run's method cannot work on its networks and data; ``None`` if it can."""
+    result = _profile_or_problem(*_cache_key(spec), dataset)
+    return result if isinstance(result, str) else None
 
 
-def extra_facts(spec: RunSpec, facts: DatasetFacts) -> ObjectiveProfile:
-    """Return what a run's objective brings beside the networks.
+def objective_profile(spec: RunSpec, facts: DatasetFacts) -> ObjectiveProfile:
+    """Return the size and cost of a run's objective, the networks excluded.
 
     Raises:
-        UnfitError: it cannot work on the run's networks and data.
+        UnfitError: the objective cannot work on the run's networks and data.
     """
-    tried = _tried(*_question(spec), facts)
-    if isinstance(tried, str):
-        raise UnfitError(tried)
-    return tried
+    result = _profile_or_problem(*_cache_key(spec), facts)
+    if isinstance(result, str):
+        raise UnfitError(result)
+    return result
 
 
-def network_facts(name: str, facts: DatasetFacts) -> NetworkProfile:
-    """Return what a network is, for one image of a data set."""
+def network_profile(name: str, facts: DatasetFacts) -> NetworkProfile:
+    """Return the size and cost of a network, for one image of a data set."""
     return _dry_pass(name, facts)[1]
 
 
-def _question(spec: RunSpec) -> tuple[str, str | None, str]:
-    """Return the part of a run that decides the fit: method, teacher's and student's network."""
+def _cache_key(spec: RunSpec) -> tuple[str, str | None, str]:
+    """Return what decides the result: the method, and the teacher's and student's networks."""
     method = json.dumps(canonical(spec.method), sort_keys=True)
     return method, spec.teacher.network if spec.teacher else None, spec.network
 
 
 @cache
-def _tried(
+def _profile_or_problem(
     method: str, teacher: str | None, student: str, facts: DatasetFacts
 ) -> ObjectiveProfile | str:
-    """Return the facts of an objective, or why it cannot be."""
+    """Return the profile of an objective, or why it cannot be built."""
     spec = MethodSpec.restore(json.loads(method))
     try:
         objective = _build(spec, _context(teacher, student, facts))
     except UnfitError as error:
         return str(error)
-    work = 0
+    multiply_adds = 0
     for term, part in zip(spec.terms, objective.terms.values(), strict=True):
-        convolves = any(isinstance(module, nn.Conv2d) for module in part.modules())
-        alone = MethodSpec(terms=(term.model_copy(update={"settings": _raw(term.settings)}),))
-        text = json.dumps(canonical(alone), sort_keys=True)
-        convolved = _convolved(text, teacher, student, facts) if convolves else None
-        known = part.multiply_adds() or convolved
-        work += _multiply_adds(part) if known is None else known
+        has_convolution = any(isinstance(module, nn.Conv2d) for module in part.modules())
+        term_alone = MethodSpec(
+            terms=(term.model_copy(update={"settings": _with_raw_teacher(term.settings)}),)
+        )
+        text = json.dumps(canonical(term_alone), sort_keys=True)
+        measured = _measure_term(text, teacher, student, facts) if has_convolution else None
+        known = part.multiply_adds() or measured
+        multiply_adds += _multiply_adds(part) if known is None else known
     if objective.simplifier is not None:
-        work += _multiply_adds(objective.simplifier)
+        multiply_adds += _multiply_adds(objective.simplifier)
     return ObjectiveProfile(
         parameters=count_parameters(objective),
         bytes=memory_bytes(objective),
-        multiply_adds=work,
+        multiply_adds=multiply_adds,
     )
 
 
-def _raw(settings: dict) -> dict:
+def _with_raw_teacher(settings: dict) -> dict:
     """Return a term's settings with the raw teacher, whose logits have the same shape."""
     return {**settings, "teacher": "raw"}
 
 
 def _multiply_adds(module: nn.Module) -> int:
-    """Return the multiply-adds of one image, no forward pass tried.
+    """Return the multiply-adds of one image, without a forward pass.
 
-    A weight of a linear layer or of a convolution counts once, and so does each number of a
-    buffer, as where a batch is scored against a memory bank.
+    Each weight of a linear layer or convolution counts once. Each element of a floating-point
+    buffer counts once too: losses score a batch against a memory bank.
     """
     layers = [part for part in module.modules() if isinstance(part, nn.Conv2d | nn.Linear)]
     buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
@@ -93,16 +95,19 @@ def _multiply_adds(module: nn.Module) -> int:
 
 
 @cache
-def _convolved(method: str, teacher: str | None, student: str, facts: DatasetFacts) -> int | None:
-    """Return the multiply-adds of one image in a term whose convolutions' sizes only a pass shows.
+def _measure_term(
+    method: str, teacher: str | None, student: str, facts: DatasetFacts
+) -> int | None:
+    """Return the multiply-adds of one image in a term, by a forward pass.
 
-    None where the pass fails: such a term fails with its reason in a run or in its own test.
+    Only a pass shows the output sizes of convolutions. Return ``None`` if the pass fails: such a
+    term fails, with the reason, in a run or in its own test.
     """
     context = _context(teacher, student, facts)
     device = torch.device("cpu")
     objective = _build(MethodSpec.restore(json.loads(method)), context)
     try:
-        # Made without its initial weights, which take longer than the pass.
+        # Weights are zero: initialising them takes longer than the pass.
         objective = objective.to_empty(device=device).eval()
         with torch.no_grad(), count_layers(objective) as work:
             for tensor in [*objective.parameters(), *objective.buffers()]:
@@ -118,9 +123,9 @@ def _convolved(method: str, teacher: str | None, student: str, facts: DatasetFac
 
 def _build(method: MethodSpec, context: TermContext) -> Objective:
     try:
-        with torch.device("meta"):  # takes neither memory nor time
+        with torch.device("meta"):  # needs neither memory nor time
             return Objective(method, context)
-    except (NotImplementedError, RuntimeError):  # not everything works there
+    except (NotImplementedError, RuntimeError):  # some operations have no meta implementation
         return Objective(method, context)
 
 
@@ -141,7 +146,7 @@ def _labels(facts: DatasetFacts) -> Tensor:
 
 @cache
 def _dry_pass(network: str, facts: DatasetFacts) -> tuple[Outputs, NetworkProfile]:
-    # Not on "meta": its first normal_() or batch norm imports torch's compiler, for seconds.
+    # Not on "meta": its first normal_() or batch norm imports torch's compiler, which is slow.
     with torch.no_grad(), seeded(0, "shapes"):
         model = build_model(network, facts.num_classes).eval()
         with count_layers(model) as work:

@@ -1,4 +1,4 @@
-"""What a study sheet may name, as tables for `skd list`: one function a kind."""
+"""The names that a study sheet may use, as tables for `skd list`: one function per kind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skd.study.sheet_files import StudyError, find_sheet, study_names
 
 
 def studies_table() -> Table:
-    """Return the studies with their titles; of one that cannot be read, why."""
+    """Return the studies with their titles, or with why a sheet cannot be read."""
     table = Table("study", "title", box=None)
     for name in study_names():
         try:
@@ -30,7 +30,7 @@ def studies_table() -> Table:
 
 
 def networks_table() -> Table:
-    """Return the networks with their sizes."""
+    """Return the networks with their parameters and multiply-adds."""
     table = Table("network", box=None)
     for title in ("parameters", "multiply-adds (32x32, 100 classes)"):
         table.add_column(title, justify="right")
@@ -56,7 +56,7 @@ def datasets_table() -> Table:
 
 def methods_table() -> Table:
     """Return the methods with their terms' default settings."""
-    table = Table("method", box=None, caption="Sums of methods are methods too: skd+kd and so on.")
+    table = Table("method", box=None, caption="Sums of methods are methods too, such as skd+kd.")
     table.add_column("terms, with their settings", overflow="fold")
     for name in [*method_names(), "skd+kd"]:
         try:

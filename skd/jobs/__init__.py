@@ -1,4 +1,4 @@
-"""Jobs: what Snakemake submits. Their size, their watching, and what SLURM says of them.
+"""Jobs of the workflow: their worker processes, SLURM, the driver and the overview of a study.
 
-Imports no torch: all of it runs on login nodes too.
+Imports no torch, so that it runs on login nodes too.
 """

@@ -1,13 +1,13 @@
-"""What a person sees of a study under way: states, progress, reasons, logs, the projected end.
+"""The overview of a study: states, progress, failures, logs, the projected end.
 
-From the store's files and SLURM's queue alone. Imports no torch.
+It uses only the store's files and SLURM's queue. Imports no torch.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from skd.common.terminal import format_duration
 from skd.jobs import slurm
 from skd.jobs.driver import driverless_jobs, job_comment
 from skd.jobs.workers import history_log
@@ -29,15 +30,15 @@ from skd.store.stale import finished_runs, stale_lines
 from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion
 
-# State by the outcome's name, in the table's order.
+# The column headings of the states, in the table's order.
 STATES = {
     "done": "done",
     "running": "running",
     "queued": "queued",
     "failed": "failed",
     "unreadable": "unreadable",
-    "interrupted": "begun",
-    "missing": "left",
+    "interrupted": "started",
+    "missing": "missing",
 }
 
 
@@ -46,10 +47,11 @@ class StudyOverview:
     """A study at one moment.
 
     Attributes:
-        rows: of the table: what, how many in which state, accuracy.
-        lines: one for each running, failed and unreadable run, and for what waits and why.
-        seconds_left: of running runs, by their cell's key.
-        running_jobs: devices at work.
+        title: the study's name and title.
+        rows: the rows of the table: name, number of runs by state, accuracy.
+        lines: a line for each running, failed or unreadable run and for each waiting job.
+        seconds_left: the remaining seconds of running runs, by their cell's key.
+        running_jobs: the number of devices in use.
     """
 
     title: str
@@ -60,29 +62,29 @@ class StudyOverview:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Runs in each state; teachers are not counted."""
-        cells = [counts for what, counts, _ in self.rows if not what.startswith("teacher ")]
+        """The number of runs in each state, without teachers."""
+        cells = [counts for name, counts, _ in self.rows if not name.startswith("teacher ")]
         return {state: sum(counts.get(state, 0) for counts in cells) for state in STATES}
 
 
 def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOverview:
-    """Return a study's state."""
-    found = StudyOverview(f"{expansion.study}: {expansion.title}")
+    """Return the overview of a study."""
+    overview = StudyOverview(f"{expansion.study}: {expansion.title}")
     try:
         queue = {job.comment: job for job in driverless_jobs(expansion.study, results)}
     except slurm.SlurmError as error:
         queue = {}
-        found.lines.append(str(error))
+        overview.lines.append(str(error))
     logs = results / expansion.study / "logs"
     holders: set[str] = set()
     for node in expansion.teachers:
         job = queue.get(job_comment("teacher", expansion.study, node.name, node.id))
         run, accuracy = teacher_outcome(store, node.id)
         state = _state(run, job)
-        found.rows.append((f"teacher {node.name}", {state: 1}, accuracy))
+        overview.rows.append((f"teacher {node.name}", {state: 1}, accuracy))
         log = logs / "teachers" / f"{node.name}-{node.id}.log"
         entry = store.teacher(node.id)
-        found.lines += _lines(f"teacher {node.name}", run, state, entry, job, log, holders)
+        overview.lines += _lines(f"teacher {node.name}", run, state, entry, job, log, holders)
     batches = {
         f"{batch.pair}/{method}": batch
         for batch in read_batches(expansion, results).batches
@@ -100,48 +102,49 @@ def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOv
                 accuracies.append(run.last_top1)
             entry = store.run(run.id)
             label, log = f"{cell.key} seed {run.seed}", logs / f"{batch.path}.log"
-            found.lines += _lines(label, run, state, entry, job, log, holders)
+            overview.lines += _lines(label, run, state, entry, job, log, holders)
             if state == "running" and (progress := entry.progress()) is not None:
-                found.seconds_left.setdefault(cell.key, []).append(progress.seconds_left)
+                overview.seconds_left.setdefault(cell.key, []).append(progress.seconds_left)
         mean = f"{statistics.fmean(accuracies):.2f}" if accuracies else ""
-        found.rows.append((cell.key, counts, mean))
-    found.lines += stale_lines(expansion.study, finished_runs(expansion, store))
-    found.lines += [_waiting(job) for job in queue.values() if job.is_pending]
-    if (left := _left(expansion, store, results)).files:
-        found.lines.append(str(left))
-    found.running_jobs = len(holders)
-    return found
+        overview.rows.append((cell.key, counts, mean))
+    overview.lines += stale_lines(expansion.study, finished_runs(expansion, store))
+    overview.lines += [_waiting(job) for job in queue.values() if job.is_pending]
+    if (leftovers := _count_leftovers(expansion, store, results)).files:
+        overview.lines.append(str(leftovers))
+    overview.running_jobs = len(holders)
+    return overview
 
 
-def _left(expansion: Expansion, store: Store, results: Path) -> LeftoverCount:
-    """Return how much killed processes have left of a study."""
+def _count_leftovers(expansion: Expansion, store: Store, results: Path) -> LeftoverCount:
+    """Return the number and size of the temporary files that killed processes left of a study."""
     runs = [identity for cell in expansion.cells for identity in cell.runs.values()]
     teachers = [store.teacher(node.id) for node in expansion.teachers]
-    own = results / expansion.study
-    report = own / "report"
-    folders = [own, own / "driver", report, *(path for path in report.glob("*") if path.is_dir())]
+    study = results / expansion.study
+    report = study / "report"
+    folders = [study, study / "driver", report]
+    folders += [path for path in report.glob("*") if path.is_dir()]
     return count_leftovers([*map(store.run, dict.fromkeys(runs)), *teachers], folders)
 
 
 def projected_seconds(overview: StudyOverview, survey: Survey) -> float | None:
-    """Return the seconds to the end, at as many devices as are at work now; none if none is.
+    """Return the seconds to the end with the devices that are in use; ``None`` if none is.
 
-    Device-seconds left, by the estimates of `skd plan` and what running runs say of themselves,
-    over the devices; at least what the longest run takes.
+    The device-seconds come from the estimates of `skd plan` and from the progress of running runs.
+    They are divided by the number of devices; the result is at least the time of the longest run.
     """
     if not overview.running_jobs:
         return None
     total = longest = sum(survey.teacher_seconds.values())
     for key, seeds in survey.seeds_left.items():
-        told = overview.seconds_left.get(key, [])
-        waiting = max(0, len(seeds) - len(told))
-        total += survey.seconds_of(key, waiting) + sum(told) / survey.runs_side_by_side_of(key)
-        longest = max(longest, *told, survey.cells[key].seconds if waiting else 0.0, 0.0)
+        running = overview.seconds_left.get(key, [])
+        waiting = max(0, len(seeds) - len(running))
+        total += survey.seconds_of(key, waiting) + sum(running) / survey.runs_side_by_side_of(key)
+        longest = max(longest, *running, survey.cells[key].seconds if waiting else 0.0, 0.0)
     return max(longest, total / overview.running_jobs)
 
 
 def render_overview(overview: StudyOverview, seconds: float | None) -> Group:
-    """Return the overview for a terminal."""
+    """Return the overview as Rich renderables for a terminal."""
     table = Table(title=overview.title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("cell", no_wrap=True)
     unreadable = any("unreadable" in counts for _, counts, _ in overview.rows)
@@ -149,8 +152,8 @@ def render_overview(overview: StudyOverview, seconds: float | None) -> Group:
     for state in states:
         table.add_column(STATES[state], justify="right")
     table.add_column("last top-1, %", justify="right")
-    for what, counts, accuracy in overview.rows:
-        table.add_row(what, *(str(counts.get(state) or "") for state in states), accuracy)
+    for name, counts, accuracy in overview.rows:
+        table.add_row(name, *(str(counts.get(state) or "") for state in states), accuracy)
     table.add_section()
     table.add_row("all runs", *(str(overview.totals[state]) for state in states), "")
     parts = [table, *(Text(line, overflow="fold") for line in overview.lines)]
@@ -161,12 +164,6 @@ def render_overview(overview: StudyOverview, seconds: float | None) -> Group:
             Text(f"about {format_duration(seconds)} to the end on {devices}: {end:%a %d %b, %H:%M}")
         )
     return Group(*parts)
-
-
-def format_duration(seconds: float) -> str:
-    """Return seconds as hours and minutes."""
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}"
 
 
 def _state(run: RunOutcome, job: slurm.SlurmJob | None) -> str:
@@ -182,17 +179,19 @@ def _lines(
     job: slurm.SlurmJob | None,
     log: Path,
     holders: set[str],
-) -> Iterable[str]:
+) -> Iterator[str]:
+    """Yield a line on a running, failed or unreadable run; add its process to the holders."""
     if state == "running":
         holders.add(f"job {job.id}" if job else str(run.reason))
         progress = entry.progress()
-        how = (
-            f"epoch {progress.epoch + 1}/{progress.epochs}, "
-            f"{progress.images_per_second:.0f} images/s, {format_duration(progress.seconds_left)} left"
-            if progress
-            else "starting"
-        )
-        yield f"{label}: {how}; {run.reason}; {history_log(log)}"
+        state_text = "starting"
+        if progress:
+            state_text = (
+                f"epoch {progress.epoch + 1}/{progress.epochs}, "
+                f"{progress.images_per_second:.0f} images/s, "
+                f"{format_duration(progress.seconds_left)} left"
+            )
+        yield f"{label}: {state_text}; {run.reason}; {history_log(log)}"
     elif state == "failed":
         yield f"{label} ({run.id}) failed: {run.reason}; {history_log(log)}"
     elif state == "unreadable":

@@ -1,7 +1,7 @@
-"""Why jobs failed that could not say so themselves: told by Snakemake's log. Imports no torch.
+"""Failure notes from Snakemake's log, for jobs that could not write any. Imports no torch.
 
-A job that never started, or was killed whole, leaves no failure note. What SLURM said of it is in
-the driver's log alone; from there the note is written after the fact.
+A job that never started, or whose processes were all killed, leaves no failure note. Only the
+driver's log has SLURM's message, so the note is written from that log afterwards.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _END = re.compile(r"^\s*$|^\[")
 _MESSAGE = re.compile(r"^\s+message: (.*)$")
 _OUTPUT = re.compile(r"^\s+output: (\S+)")
 _LOG = re.compile(r"^\s+log: .*?([^\s,]+) \(check log file")
-# What the plugin adds of its own; the advice is not about this job.
+# Text that the plugin adds to each message; it does not concern the job.
 _NOISE = re.compile(r"(Detailed failure reason unavailable|For further error details).*$")
 
 
 @dataclass(frozen=True)
 class JobError:
-    """One failed job, as Snakemake's log has it."""
+    """One failed job in Snakemake's log."""
 
     output: str
     message: str
@@ -35,21 +35,21 @@ class JobError:
 
 
 def find_job_errors(log: str) -> list[JobError]:
-    """Return the jobs that SLURM, or the submission, failed; the last word on each output."""
-    found = {error.output: error for error in _errors(log.splitlines())}
-    return [*found.values()]
+    """Return the jobs that SLURM or the submission reports as failed, the last error per output."""
+    errors = {error.output: error for error in _errors(log.splitlines())}
+    return [*errors.values()]
 
 
 def note_job_error(entry: StoreEntry, error: JobError) -> bool:
-    """Leave a failed job's reason for a run of it that has no word of its own; say whether."""
-    current = read_holder(entry.folder)
+    """Write a failure note for a run of a failed job unless it has one; return whether it did."""
+    holder = read_holder(entry.folder)
     failure = entry.failure_or_none()
     try:
         finished = entry.record() is not None or entry.card() is not None
-    except StoreError:  # status and report say so
+    except StoreError:  # status and report show this error
         return False
-    own_word = failure is not None and failure.kind != KIND
-    if finished or own_word or (current is not None and current.is_alive()):
+    has_note = failure is not None and failure.kind != KIND
+    if finished or has_note or (holder is not None and holder.is_alive()):
         return False
     write_failure_note(entry, error.message, KIND, details=f"log: {error.log}" if error.log else "")
     return True

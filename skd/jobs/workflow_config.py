@@ -1,8 +1,8 @@
-"""The workflow's configuration: every key, its type and its default. Imports no torch.
+"""The workflow's configuration: all keys with their types and defaults. Imports no torch.
 
-Snakemake parses `--config` and the files itself and takes any key. Its YAML reads 12:00:00 as 43200
-and 010 as 8, and it makes a number of a study named 2024_05_01. So values are compared with what
-the user wrote.
+Snakemake parses `--config` and the configuration files itself and accepts any key. Its YAML reads
+12:00:00 as 43200 and 010 as 8, and converts a study's name such as 2024_05_01 to a number. So the
+values are compared with the text that the user wrote.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pydantic import field_validator as validator
 
 from skd.common.errors import SkdError
 from skd.common.gpu_state import gpu_state
-from skd.jobs.torchrun import ParallelConfig
 from skd.planning.batches import JobShape
+from skd.planning.parallel_config import ParallelConfig
 from skd.planning.side_by_side import parse_side_by_side
 from skd.planning.views_choice import ViewsConfig
 from skd.study.sheet_files import SHEET_SUFFIXES
@@ -29,11 +29,11 @@ MAX_MINUTES = 366 * 24 * 60
 
 
 class ConfigurationError(SkdError, ValueError):
-    """The workflow's configuration is wrong. Says which key, and what is allowed."""
+    """The workflow's configuration is wrong. The message names the key and the allowed values."""
 
 
 class WorkflowConfig(JobShape, ViewsConfig, ParallelConfig):
-    """All keys of the workflow's configuration; workflow/profiles/slurm/jobs.yaml explains them."""
+    """The keys of the workflow's configuration; workflow/profiles/slurm/jobs.yaml explains them."""
 
     model_config = ConfigDict(strict=True)
 
@@ -69,16 +69,16 @@ class WorkflowConfig(JobShape, ViewsConfig, ParallelConfig):
         files: Iterable[Path] = (),
         arguments: Iterable[str] = (),
     ) -> Self:
-        """Check a configuration as Snakemake has it.
+        """Return the checked configuration of Snakemake.
 
         Args:
             config: Snakemake's `config`.
-            files: the files that it is from.
-            arguments: KEY=VALUE of `--config`, which have precedence.
+            files: the configuration files.
+            arguments: the KEY=VALUE arguments of `--config`, which take precedence.
 
         Raises:
-            ConfigurationError: an unknown key, an ill-typed value, or a number that is read as
-                another than is written.
+            ConfigurationError: a key is unknown, a value has a wrong type, or YAML reads a number
+                as another one than the user wrote.
         """
         texts = written_values(files, arguments)
         values = dict(config)
@@ -96,42 +96,42 @@ class WorkflowConfig(JobShape, ViewsConfig, ParallelConfig):
 
     @property
     def study_name(self) -> str:
-        """The study's name, which its results have."""
+        """The study's name, which is also the name of its folder in the results folder."""
         return Path(self.study).stem if self.study.endswith(SHEET_SUFFIXES) else self.study
 
     def sheet(self, name: str) -> str:
-        """Return what `skd` is to be given for a study: this one's path, where it has one."""
+        """Return the argument of `skd` for a study: its sheet's path if configured, or its name."""
         is_path = self.study.endswith(SHEET_SUFFIXES) and name == self.study_name
         return str(Path(self.study).absolute()) if is_path else name
 
     @property
-    def shape(self) -> JobShape:
-        """How large a job may be."""
+    def job_shape(self) -> JobShape:
+        """The size of a job."""
         return JobShape(**self.model_dump(include={*JobShape.model_fields}))
 
     @property
     def views_config(self) -> ViewsConfig:
-        """Which teachers' outputs are stored."""
+        """Which teachers' views are stored."""
         return ViewsConfig(**self.model_dump(include={*ViewsConfig.model_fields}))
 
     @property
-    def parallel(self) -> ParallelConfig:
-        """In how many processes a run is trained, and how."""
+    def parallel_config(self) -> ParallelConfig:
+        """How each run is trained."""
         return ParallelConfig(**self.model_dump(include={*ParallelConfig.model_fields}))
 
 
 def written_values(files: Iterable[Path], arguments: Iterable[str]) -> dict[str, str]:
-    """Return the text of every plain value by its key; that of a key's last mention counts.
+    """Return the text of each plain value by its key; the last occurrence of a key counts.
 
     Raises:
-        ConfigurationError: a file has a key twice, of which YAML would silently keep the last.
+        ConfigurationError: a file has a key twice; YAML would use the last one silently.
     """
     texts: dict[str, str] = {}
     for file in files:
         root = yaml.compose(Path(file).read_text(encoding="utf-8"))
         keys = [key.value for key, _ in root.value] if root else []
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ConfigurationError(f"{file}: written twice: {', '.join(twice)}")
+        if duplicates := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ConfigurationError(f"{file}: written twice: {', '.join(duplicates)}")
         for key, value in root.value if root else ():
             texts.pop(key.value, None)
             if isinstance(value, yaml.ScalarNode):
@@ -143,7 +143,7 @@ def written_values(files: Iterable[Path], arguments: Iterable[str]) -> dict[str,
 
 
 def _explain(error: Mapping[str, Any]) -> str:
-    """Return what is wrong with one key in a line."""
+    """Return one line on the error of one key."""
     key = str(error["loc"][0]) if error["loc"] else ""
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":

@@ -1,8 +1,8 @@
 """The operator `skd::conv3x3`: a 3x3 convolution with padding 1, by these kernels or by cuDNN.
 
-Each of its three directions (output, input gradient, weight gradient) is given its block sizes. An
-empty list selects PyTorch's own convolution, which is cuDNN's on a GPU. `torch.compile` sees three
-opaque operators and the shapes of their results.
+Block sizes are an argument for each of its three directions (output, input gradient, weight
+gradient). An empty list selects PyTorch's convolution, which is cuDNN's on a GPU. `torch.compile`
+sees three opaque operators and the shapes of their results.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from skd.kernels.tables import BlockSizes, KernelsError, require_triton
 
-MAX_CHANNELS = 64  # channels, of input and output
+MAX_CHANNELS = 64  # of input and output
 PRECISIONS = ("tf32", "ieee")
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICES = ("cuda", "cpu") if _INTERPRETED else ("cuda",)  # that the kernels run on
+DEVICES = ("cuda", "cpu") if _INTERPRETED else ("cuda",)  # types that the kernels run on
 
 
 @torch.library.custom_op("skd::conv3x3", mutates_args=())
@@ -38,8 +38,8 @@ def conv3x3(
         x: float32 or bfloat16. Copied if it is not channels-last.
         weight: of the same dtype.
         stride: 1 or 2.
-        precision: how our kernels multiply. "tf32": float32 as TF32, bfloat16 as it is; "ieee":
-            both as float32, slowly. cuDNN follows torch's own setting. Sums are always float32.
+        precision: how our kernels multiply. "tf32": float32 as TF32, bfloat16 as bfloat16; "ieee":
+            both as float32, slowly. cuDNN uses torch's setting. Sums are always float32.
         forward: block sizes (`skd.kernels.tables.BlockSizes.as_ints`), or an empty list for cuDNN.
         input_gradient: the same for the gradient with respect to `x`.
         weight_gradient: the same for the gradient with respect to `weight`, in its dtype.
@@ -49,7 +49,7 @@ def conv3x3(
             triton is not installed. Not raised for directions that cuDNN computes.
     """
     if not forward:
-        # The caller has cast already; the dtype must be the one that the fake reports.
+        # The caller has cast its input already; the dtype must be that of the fake implementation.
         with torch.autocast(x.device.type, enabled=False):
             y = torch.ops.aten.convolution.default(x, weight, None, *_geometry(stride))
         return _channels_last(y)
@@ -133,12 +133,12 @@ def _geometry(stride: int) -> tuple[object, ...]:
     return [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1
 
 
-def _backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int, which: int) -> Tensor:
-    """Return PyTorch's own gradient: of the input if `which` is 0, of the weights if it is 1."""
-    mask = [which == 0, which == 1, False]
+def _backward(grad: Tensor, x: Tensor, weight: Tensor, stride: int, argument: int) -> Tensor:
+    """Return PyTorch's gradient with respect to the input (`argument` 0) or the weight (1)."""
+    mask = [argument == 0, argument == 1, False]
     return torch.ops.aten.convolution_backward.default(
         grad, x, weight, None, *_geometry(stride), mask
-    )[which]
+    )[argument]
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
@@ -155,13 +155,13 @@ def _launching(
 ) -> ModuleType:
     """Check the arguments and return the module that launches the kernels.
 
-    The kernels themselves check nothing: with a wrong shape they would read out of bounds.
+    The kernels do not check them: with a wrong shape they would read out of bounds.
     """
-    wrong = _wrong(x, weight, stride, precision)
+    problem = _argument_problem(x, weight, stride, precision)
     if grad is not None:
-        wrong = wrong or _wrong_gradient(grad, x, _output_shape(x, weight, stride))
-    if wrong:
-        raise KernelsError(f"the 3x3 kernels take {wrong}")
+        problem = problem or _gradient_problem(grad, x, _output_shape(x, weight, stride))
+    if problem:
+        raise KernelsError(f"the 3x3 kernels take {problem}")
     try:
         BlockSizes.from_ints(blocks)
     except ValueError as error:
@@ -172,8 +172,8 @@ def _launching(
     return launching
 
 
-def _wrong(x: Tensor, weight: Tensor, stride: int, precision: str) -> str | None:
-    """Return what is wrong with the arguments, or None."""
+def _argument_problem(x: Tensor, weight: Tensor, stride: int, precision: str) -> str | None:
+    """Return what is wrong with the arguments, or ``None``."""
     if x.dim() != 4 or tuple(weight.shape) != (len(weight), x.shape[1], 3, 3):
         return f"(N, C, H, W) and (K, C, 3, 3), not {tuple(x.shape)} and {tuple(weight.shape)}"
     (n, c, h, w), k = x.shape, len(weight)
@@ -193,10 +193,10 @@ def _wrong(x: Tensor, weight: Tensor, stride: int, precision: str) -> str | None
     return None
 
 
-def _wrong_gradient(grad: Tensor, x: Tensor, shape: tuple[int, ...]) -> str | None:
-    """Return what is wrong with the gradient of an output of this shape, or None."""
-    wanted, given = (shape, x.dtype, x.device), (tuple(grad.shape), grad.dtype, grad.device)
-    if given == wanted:
+def _gradient_problem(grad: Tensor, x: Tensor, shape: tuple[int, ...]) -> str | None:
+    """Return what is wrong with the gradient of an output of this shape, or ``None``."""
+    expected, given = (shape, x.dtype, x.device), (tuple(grad.shape), grad.dtype, grad.device)
+    if given == expected:
         return None
-    told = (", ".join(map(str, each)) for each in (wanted, given))
-    return "a gradient of the output's shape, dtype and device: {}, not {}".format(*told)
+    texts = (", ".join(map(str, values)) for values in (expected, given))
+    return "a gradient of the output's shape, dtype and device: {}, not {}".format(*texts)

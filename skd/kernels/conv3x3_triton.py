@@ -18,15 +18,15 @@ import triton.language as tl
 
 @triton.jit
 def _load_patches(x, image, top, left, j, H: tl.constexpr, W: tl.constexpr, C: tl.constexpr):
-    """Gather elements `j` of the patches whose upper left corners are given: (pixels, elements).
+    """Gather elements `j` of the patches with the given upper left corners: (pixels, elements).
 
-    Corners are rows and columns of the input; elements outside of the map are 0.
+    A corner is a row and a column of the input. Elements outside of the map are 0.
     """
     tap = j // C
     h = top[:, None] + (tap // 3)[None, :]
     w = left[:, None] + (tap % 3)[None, :]
     inside = (h >= 0) & (h < H) & (w >= 0) & (w < W) & (j < 9 * C)[None, :]
-    # One addition an element: the corner's offset and the element's shift are vectors.
+    # One addition per element: the corner's offset and the element's shift are vectors.
     corner = ((image * H + top) * W + left) * C
     shift = (tap // 3 * W + tap % 3) * C + j % C
     return tl.load(x + corner[:, None] + shift[None, :], mask=inside, other=0.0)
@@ -45,7 +45,7 @@ def _add_product(total, a, b, PRECISION: tl.constexpr):
 def _corners(p, pixels, OH: tl.constexpr, OW: tl.constexpr, STRIDE: tl.constexpr):
     """Return image, top row and left column of the patches of output pixels `p`."""
     top = p // OW % OH * STRIDE - 1
-    # Pixels past the last get a corner from which no element is inside of the map.
+    # Pixels after the last one get a corner whose patch is entirely outside of the map.
     return p // (OH * OW), tl.where(p < pixels, top, -4), p % OW * STRIDE - 1
 
 
@@ -136,13 +136,13 @@ def _input_gradient_of_parity(
     column_tap: tl.constexpr = (COLUMN_PARITY + 1) % STRIDE
     row_taps: tl.constexpr = (2 - row_tap) // STRIDE + 1
     column_taps: tl.constexpr = (2 - column_tap) // STRIDE + 1
-    if rows * columns > 0:  # a map of one row has no odd ones
+    if rows * columns > 0:  # a map of one row has no odd rows
         pixels = images * rows * columns
         p = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         c = tl.arange(0, C_PADDED)
         element = tl.arange(0, BLOCK_PATCH)
         image, i, j = p // (rows * columns), p // columns % rows, p % columns
-        # Pixels past the last get a row from which no tap leads into the map.
+        # Pixels after the last one get a row whose taps are all outside of the map.
         row = tl.where(p < pixels, i + (ROW_PARITY + 1 - row_tap) // STRIDE, -1)
         column = j + (COLUMN_PARITY + 1 - column_tap) // STRIDE
         total = tl.zeros((BLOCK_PIXELS, C_PADDED), tl.float32)

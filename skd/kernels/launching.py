@@ -14,7 +14,7 @@ from skd.kernels.tables import MIN_BLOCK_SIDE
 # Block sizes of the sum over parts: many parts at once, so that their loads overlap, and few
 # elements, so that there are enough programs to occupy a GPU.
 ADDED_PARTS, SMALL_BLOCK, LARGE_BLOCK = 32, 32, 128
-# Triton 3.10 changes the default, and 3.9 warns of it. The bits must not depend on the release.
+# Triton 3.10 changes the default, and 3.9 warns of it. Results must not depend on the release.
 FIXED = {"enable_fp_fusion": True}
 
 

@@ -12,7 +12,7 @@ _DTYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 class KernelConv2d(nn.Conv2d):
-    """A 3x3 Conv2d that uses our kernels where a table says that they are faster.
+    """A 3x3 Conv2d that uses our kernels for the inputs for which a table has them as faster.
 
     It shares the parameters and the state-dict keys of the layer that it replaces. If the table has
     no entry for the input's batch, size and dtype, it computes what nn.Conv2d does. `precision` is
@@ -27,27 +27,31 @@ class KernelConv2d(nn.Conv2d):
         self.weight = layer.weight
         self.train(layer.training)
         self.precision = precision
-        self.plans = dict(table.plans(layer.in_channels, layer.out_channels, layer.stride[0]))
+        self.blocks_by_input = dict(
+            table.blocks_by_input(layer.in_channels, layer.out_channels, layer.stride[0])
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W)."""
         dtype = _computed_in(x)
-        plan = self._plan(x, dtype)
-        if plan is None:
+        blocks = self._blocks(x, dtype)
+        if blocks is None:
             return super().forward(x)
         weight = self.weight.to(dtype)
-        return conv3x3(x.to(dtype), weight, self.stride[0], self.precision, *map(list, plan))
+        return conv3x3(x.to(dtype), weight, self.stride[0], self.precision, *map(list, blocks))
 
-    def _plan(self, x: Tensor, dtype: torch.dtype) -> ConvBlocks | None:
+    def _blocks(self, x: Tensor, dtype: torch.dtype) -> ConvBlocks | None:
         if x.dim() != 4 or x.device.type not in DEVICES or dtype not in _DTYPES:
             return None
         if dtype != _computed_in(self.weight) or x.shape[1] != self.in_channels:
-            return None  # F.conv2d says what is wrong
-        return self.plans.get(ConvInput(_DTYPES[dtype], x.shape[0], x.shape[2], x.shape[3]))
+            return None  # F.conv2d raises the error
+        return self.blocks_by_input.get(
+            ConvInput(_DTYPES[dtype], x.shape[0], x.shape[2], x.shape[3])
+        )
 
 
 def use_kernels(module: nn.Module, table: KernelTable, precision: str = "tf32") -> int:
-    """Replace every eligible convolution within a module by a KernelConv2d; return how many.
+    """Replace every eligible convolution within a module by a KernelConv2d; return their number.
 
     Eligible are 3x3 convolutions with padding 1, stride 1 or 2 and at most 64 channels, without
     bias, groups or dilation. A table without an entry for a layer leaves its results unchanged.
@@ -57,13 +61,13 @@ def use_kernels(module: nn.Module, table: KernelTable, precision: str = "tf32") 
         table: the table of the GPU that the module is trained on.
         precision: how float32 is multiplied, "tf32" or "ieee". Tables are measured with TF32.
     """
-    made = 0
+    replaced = 0
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if is_eligible(child):
                 setattr(parent, name, KernelConv2d(child, table, precision))
-                made += 1
-    return made
+                replaced += 1
+    return replaced
 
 
 def is_eligible(module: nn.Module) -> bool:

@@ -1,6 +1,6 @@
-"""Which convolutions of which GPU model use these kernels, and with which block sizes.
+"""Tables of the convolutions that use these kernels on a GPU model, with their block sizes.
 
-A table holds what `skd tune-kernels` measured. Imports neither torch nor triton.
+`skd tune-kernels` measures and writes a table. Imports neither torch nor triton.
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ from pydantic import (
     ValidationError,
 )
 
+from skd.common.choices import Precision
 from skd.common.errors import SkdError
 
-Dtype = Literal["float32", "bfloat16"]
+Dtype = Precision  # of a convolution
 Direction = Literal["forward", "input_gradient", "weight_gradient"]
 DIRECTIONS: tuple[Direction, ...] = ("forward", "input_gradient", "weight_gradient")
 FOLDER = Path(__file__).with_name("tables")
 VERSION = 1  # of the kernels: raise it when the same blocks give other bits
-MIN_BLOCK_SIDE = 16  # side of a block that Triton can multiply
+MIN_BLOCK_SIDE = 16  # the smallest block side that Triton can multiply
 MAX_CHUNKS = 2**15  # the weight gradients of all chunks are indexed with 32 bits
-# Part of the time of cuDNN that ours must save to be used: a smaller difference may be noise.
+# The share of cuDNN's time that our kernel must save to be used: a smaller gain may be noise.
 MIN_GAIN = 0.03
 
 
 class KernelsError(SkdError, ValueError):
-    """The kernels cannot be used as asked. Says what to do."""
+    """The kernels cannot be used in this way. Says what to do."""
 
 
 class _Frozen(BaseModel):
@@ -74,13 +75,13 @@ class BlockSizes(_Frozen):
 
     @classmethod
     def from_ints(cls, ints: Sequence[int]) -> Self:
-        """Return the blocks of which `as_ints` returns these.
+        """Return the blocks with these integers: the inverse of `as_ints`.
 
         Raises:
-            ValueError: not five, or one is not supported.
+            ValueError: there are not five integers, or one is not supported.
         """
         if len(ints) != len(cls.model_fields):
-            raise ValueError(f"five block sizes, not {list(ints)}")
+            raise ValueError(f"expected five block sizes, got {list(ints)}")
         return cls(**dict(zip(cls.model_fields, ints, strict=True)))
 
 
@@ -112,7 +113,7 @@ class TunedConv(_Frozen):
 
 
 class ConvBlocks(NamedTuple):
-    """Blocks of the three directions of a convolution; empty where cuDNN computes."""
+    """Blocks of the three directions of a convolution; empty for cuDNN."""
 
     forward: tuple[int, ...] = ()
     input_gradient: tuple[int, ...] = ()
@@ -120,7 +121,7 @@ class ConvBlocks(NamedTuple):
 
 
 class ConvInput(NamedTuple):
-    """The properties of a layer's input that select its plan."""
+    """The properties of a layer's input that select its blocks."""
 
     dtype: str
     batch: int
@@ -151,26 +152,23 @@ class KernelTable(_Frozen):
         digest = hashlib.sha256("\n".join([str(VERSION), *lines]).encode()).hexdigest()
         return f"{gpu_slug(self.gpu)}-{digest[:8]}"
 
-    def plans(
+    def blocks_by_input(
         self, in_channels: int, out_channels: int, stride: int
     ) -> Mapping[ConvInput, ConvBlocks]:
-        """Return the plans of a layer. For inputs without a plan, cuDNN computes everything."""
-        found: dict[ConvInput, ConvBlocks] = {}
+        """Return the blocks of a layer. For inputs without blocks, cuDNN computes everything."""
+        layer = (in_channels, out_channels, stride)
+        by_input: dict[ConvInput, ConvBlocks] = {}
         for entry in self.entries:
-            of = entry.shape
-            if entry.is_faster and (of.in_channels, of.out_channels, of.stride) == (
-                in_channels,
-                out_channels,
-                stride,
-            ):
-                key = ConvInput(entry.dtype, of.batch, of.height, of.width)
-                plan = found.get(key, ConvBlocks())
-                found[key] = plan._replace(**{entry.direction: entry.blocks.as_ints()})
-        return found
+            shape = entry.shape
+            if entry.is_faster and (shape.in_channels, shape.out_channels, shape.stride) == layer:
+                key = ConvInput(entry.dtype, shape.batch, shape.height, shape.width)
+                blocks = by_input.get(key, ConvBlocks())
+                by_input[key] = blocks._replace(**{entry.direction: entry.blocks.as_ints()})
+        return by_input
 
 
 def gpu_slug(gpu_name: str) -> str:
-    """Return a GPU model's name as used in file names: "NVIDIA H200" becomes nvidia-h200."""
+    """Return a GPU model's name for file names: "NVIDIA H200" becomes nvidia-h200."""
     return re.sub(r"[^a-z0-9]+", "-", gpu_name.lower()).strip("-")
 
 
@@ -180,7 +178,7 @@ def has_triton() -> bool:
 
 
 def require_triton() -> None:
-    """Raise a KernelsError where triton is not installed."""
+    """Raise a KernelsError if triton is not installed."""
     if not has_triton():
         raise KernelsError(
             "the 3x3 kernels need triton, which is not installed: install a CUDA build of torch, "
@@ -189,7 +187,7 @@ def require_triton() -> None:
 
 
 def find_table(gpu_name: str, folder: Path = FOLDER) -> KernelTable | None:
-    """Return the table of a GPU model, or None if it has none or triton is not installed.
+    """Return the table of a GPU model, or ``None`` without a table or without triton.
 
     Raises:
         KernelsError: the table cannot be read.
@@ -199,7 +197,7 @@ def find_table(gpu_name: str, folder: Path = FOLDER) -> KernelTable | None:
 
 
 def load_table(name: str, folder: Path = FOLDER) -> KernelTable:
-    """Return the table whose `Table.name` is `name`.
+    """Return the table whose `KernelTable.name` is `name`.
 
     Raises:
         KernelsError: there is no such table, or triton is not installed.
@@ -208,9 +206,9 @@ def load_table(name: str, folder: Path = FOLDER) -> KernelTable:
     tables = {table.name: table for table in map(read_table, sorted(folder.glob("*.yaml")))}
     if name not in tables:
         raise KernelsError(
-            f"there is no table of kernels '{name}'; there is: {', '.join(tables) or 'none'}. A "
-            "run goes on with the table that it was begun with: put that table's file back into "
-            f"{folder}, or remove the run's folder to begin it anew"
+            f"there is no table of kernels '{name}'; available: {', '.join(tables) or 'none'}. A "
+            "run continues with the table that it started with: put that table's file back into "
+            f"{folder}, or remove the run's folder to start the run again"
         )
     return tables[name]
 
@@ -225,5 +223,5 @@ def read_table(path: Path) -> KernelTable:
         return KernelTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, ValidationError) as error:
         raise KernelsError(
-            f"{path} is not a table of kernels: {error}; make it anew: skd tune-kernels"
+            f"{path} is not a table of kernels: {error}; write a new one by skd tune-kernels"
         ) from error

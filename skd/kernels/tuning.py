@@ -1,4 +1,4 @@
-"""Measure the kernels against cuDNN on a GPU and make its table."""
+"""Measure the kernels against cuDNN on a GPU and write its table."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def conv_shapes(network: nn.Module, image_size: int, batch: int) -> list[ConvSha
         image_size: height and width of the images, in pixels.
         batch: images of a training step.
     """
-    found: dict[ConvShape, None] = {}
+    shapes: dict[ConvShape, None] = {}
 
-    def note(layer: nn.Conv2d, inputs: tuple[Tensor, ...], _: object) -> None:
+    def add_shape(layer: nn.Conv2d, inputs: tuple[Tensor, ...], _: object) -> None:
         n, c, h, w = inputs[0].shape
         shape = ConvShape(
             batch=n,
@@ -59,15 +59,15 @@ def conv_shapes(network: nn.Module, image_size: int, batch: int) -> list[ConvSha
             width=w,
             stride=layer.stride[0],
         )
-        found[shape] = None
+        shapes[shape] = None
 
-    dry = copy.deepcopy(network).to("meta").eval()  # batch norm refuses to train on one value
-    for module in dry.modules():
+    meta = copy.deepcopy(network).to("meta").eval()  # in training, BatchNorm rejects one value
+    for module in meta.modules():
         if is_eligible(module):
-            module.register_forward_hook(note)
+            module.register_forward_hook(add_shape)
     with torch.no_grad():
-        dry(torch.empty(batch, 3, image_size, image_size, device="meta"))
-    return list(found)
+        meta(torch.empty(batch, 3, image_size, image_size, device="meta"))
+    return list(shapes)
 
 
 def tune(
@@ -75,19 +75,19 @@ def tune(
     dtypes: Sequence[Dtype],
     device: torch.device | str,
     seconds: float,
-    on_progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, description: None,
 ) -> KernelTable:
-    """Measure our kernels with the candidates of `skd.kernels.candidates`, and the best against cuDNN.
+    """Measure the candidates for each convolution, and the fastest of them against cuDNN.
 
-    Deterministic mode is on meanwhile, as in training. float32 is multiplied as TF32.
+    The measurements use deterministic mode, as in training. float32 is multiplied as TF32.
 
     Args:
         shapes: shapes of the convolutions.
         dtypes: dtypes to measure each shape with.
         device: an otherwise idle CUDA device.
-        seconds: time to spend, roughly. Once it is over, only one candidate is tried for each
-            direction that is left.
-        on_progress: called with the number of directions that are done, their total number and a
+        seconds: time to spend, roughly. After this time, only one candidate is tried for each
+            remaining direction.
+        on_progress: called with the number of finished directions, their total number and a
             description of the next one.
 
     Raises:
@@ -95,21 +95,24 @@ def tune(
     """
     device = torch.device(device)
     if device.type != "cuda" or not torch.cuda.is_available():
-        raise KernelsError("the kernels are measured on a CUDA device, and there is none here")
+        raise KernelsError(
+            "the kernels are measured on a CUDA device, and this machine has none; use a machine "
+            "with a GPU"
+        )
     require_triton()
     import triton
 
     cases = list(product(dict.fromkeys(shapes), dtypes))
     total, entries, end = len(cases) * len(DIRECTIONS), [], time.monotonic() + seconds
     done = 0
-    with torch.cuda.device(device), torch.no_grad(), _as_in_training():
+    with torch.cuda.device(device), torch.no_grad(), _training_cudnn_settings():
         for shape, dtype in cases:
-            calls = _Calls(shape, dtype, device)
+            calls = _ConvCalls(shape, dtype, device)
             for direction in DIRECTIONS:
                 on_progress(done, total, f"{describe_shape(shape)} {dtype} {direction}")
                 now = time.monotonic()
                 deadline = now + max(0.0, end - now) / (total - done)
-                entry = _measured(calls, direction, deadline)
+                entry = _tune_direction(calls, direction, deadline)
                 entries += [entry] if entry else []
                 done += 1
             del calls
@@ -121,30 +124,30 @@ def tune(
 
 
 def require_writable(folder: Path) -> None:
-    """Raise a KernelsError where no file can be made in a folder, which is made if need be."""
-    with _told_if_unwritable(folder):
+    """Raise a KernelsError if no file can be written to a folder; create a missing folder."""
+    with _explain_unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
 
 
 def write_table(table: KernelTable, folder: Path) -> Path:
-    """Write a table where `skd.kernels.tables.find_table` finds it; return the file's path.
+    """Write a table to the file that `skd.kernels.tables.find_table` reads; return its path.
 
     Raises:
-        KernelsError: it cannot be written. A table that was there before is still whole.
+        KernelsError: it cannot be written. An existing table stays as it was.
     """
     path = folder / f"{gpu_slug(table.gpu)}.yaml"
     head = "# Made by `skd tune-kernels`; see README.md. Times in microseconds.\n"
     data = table.model_dump(mode="json")
     text = head + yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=98)
-    with _told_if_unwritable(folder):
+    with _explain_unwritable(folder):
         write_atomically(path, text.encode())
     return path
 
 
 @contextmanager
-def _told_if_unwritable(folder: Path) -> Iterator[None]:
+def _explain_unwritable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -156,20 +159,19 @@ def _told_if_unwritable(folder: Path) -> Iterator[None]:
 
 def describe_shape(shape: ConvShape) -> str:
     """Return a short description of a shape."""
-    of = f"{shape.in_channels}→{shape.out_channels} at {shape.height}x{shape.width}"
-    return f"{of} by {shape.batch}{' stride 2' if shape.stride == 2 else ''}"
+    layer = f"{shape.in_channels}→{shape.out_channels} at {shape.height}x{shape.width}"
+    return f"{layer} by {shape.batch}{' stride 2' if shape.stride == 2 else ''}"
 
 
-class _Calls:
-    """The three directions of one convolution of random data, with float64 references."""
+class _ConvCalls:
+    """The three directions of one convolution with random data, and float64 references."""
 
     def __init__(self, shape: ConvShape, dtype: Dtype, device: torch.device) -> None:
-        kind = getattr(torch, dtype)
-        draw = torch.Generator(device).manual_seed(0)
+        generator = torch.Generator(device).manual_seed(0)
 
         def normal(*size: int) -> Tensor:
-            drawn = torch.randn(size, generator=draw, device=device).to(kind)
-            return drawn.contiguous(memory_format=torch.channels_last)
+            values = torch.randn(size, generator=generator, device=device)
+            return values.to(getattr(torch, dtype)).contiguous(memory_format=torch.channels_last)
 
         c, k = shape.in_channels, shape.out_channels
         self.stride, self.dtype, self.shape = shape.stride, dtype, shape
@@ -180,29 +182,32 @@ class _Calls:
             y = nn.functional.conv2d(x, weight, stride=self.stride, padding=1)
         self.grad = normal(*y.shape)
         dx, dw = torch.autograd.grad(y, (x, weight), self.grad.double())
-        self._wanted = dict(zip(DIRECTIONS, (y.detach(), dx, dw), strict=True))
+        self._references = dict(zip(DIRECTIONS, (y.detach(), dx, dw), strict=True))
 
     def call(self, direction: Direction, blocks: BlockSizes | None) -> Tensor:
-        """Compute a direction with our kernel, or with cuDNN if `blocks` is None."""
+        """Compute a direction with our kernel, or with cuDNN if `blocks` is ``None``."""
         ints = list(blocks.as_ints()) if blocks else []
         if direction == "forward":
             return conv3x3(self.x, self.weight, self.stride, "tf32", ints, [], [])
-        of = conv3x3_input_gradient if direction == "input_gradient" else conv3x3_weight_gradient
-        return of(self.grad, self.x, self.weight, self.stride, "tf32", ints)
+        if direction == "input_gradient":
+            gradient = conv3x3_input_gradient
+        else:
+            gradient = conv3x3_weight_gradient
+        return gradient(self.grad, self.x, self.weight, self.stride, "tf32", ints)
 
     def error(self, direction: Direction, blocks: BlockSizes) -> float:
         """Return the relative error of our kernel."""
-        wanted = self._wanted[direction]
+        reference = self._references[direction]
         with torch.no_grad():  # the setting is per thread
-            off = self.call(direction, blocks).double() - wanted
-            return (off.norm() / wanted.norm()).item()
+            difference = self.call(direction, blocks).double() - reference
+            return (difference.norm() / reference.norm()).item()
 
 
-def _measured(calls: _Calls, direction: Direction, deadline: float) -> TunedConv | None:
+def _tune_direction(calls: _ConvCalls, direction: Direction, deadline: float) -> TunedConv | None:
     def time_of(blocks: BlockSizes | None) -> float:
         return measure_microseconds(lambda: calls.call(direction, blocks))
 
-    found = candidates.find_fastest(
+    best = candidates.find_fastest(
         candidates.candidates(direction, calls.shape),
         lambda blocks: calls.error(direction, blocks),
         time_of,
@@ -210,16 +215,16 @@ def _measured(calls: _Calls, direction: Direction, deadline: float) -> TunedConv
         max_error=candidates.MAX_ERRORS[calls.dtype],
         workers=min(COMPILERS, os.cpu_count() or 1),
     )
-    if found is None:
+    if best is None:
         return None
     ours, cudnn = candidates.measure_alternately(
-        lambda: time_of(found.blocks), lambda: time_of(None), FINAL_ROUNDS
+        lambda: time_of(best.blocks), lambda: time_of(None), FINAL_ROUNDS
     )
     return TunedConv(
         dtype=calls.dtype,
         direction=direction,
         shape=calls.shape,
-        blocks=found.blocks,
+        blocks=best.blocks,
         microseconds=round(ours, 2),
         cudnn_microseconds=round(cudnn, 2),
     )
@@ -252,8 +257,8 @@ def measure_microseconds(call: Callable[[], Tensor]) -> float:
 
 
 @contextmanager
-def _as_in_training() -> Iterator[None]:
-    """Let cuDNN choose its algorithms as in training: deterministic, without autotuning."""
+def _training_cudnn_settings() -> Iterator[None]:
+    """Apply the training's settings of cuDNN: deterministic algorithms, without autotuning."""
     before = (
         torch.are_deterministic_algorithms_enabled(),
         torch.utils.deterministic.fill_uninitialized_memory,

@@ -1,1 +1,1 @@
-"""The contract of a loss term, and what makes a method of terms."""
+"""The interface of a loss term, and the methods that consist of terms."""

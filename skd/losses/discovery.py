@@ -18,8 +18,8 @@ from skd.losses.term import Term
 
 
 @cache
-def _found() -> tuple[dict[str, type[Term]], dict[str, str]]:
-    """Return the terms of ``baselines/`` by name, and why a file there gives none."""
+def _discover_terms() -> tuple[dict[str, type[Term]], dict[str, str]]:
+    """Return the terms of ``baselines/`` by name, and the reasons why files are left out."""
     files = [
         f"baselines.{module.name}"
         for module in pkgutil.iter_modules(load_module("baselines").__path__)
@@ -37,34 +37,35 @@ def _found() -> tuple[dict[str, type[Term]], dict[str, str]]:
             terms[name] = classes[0]
         else:
             broken[name] = (
-                f"{module_file(name)}: expected one subclass of Term, found {len(classes)}; a helper "
-                "file's name starts with an underscore"
+                f"{module_file(name)}: expected one subclass of Term, found {len(classes)}; a "
+                "helper file's name must start with an underscore"
             )
     print_broken_files(broken.values())
     return tuple(
-        {name.split(".")[1]: value for name, value in found.items()} for found in (terms, broken)
+        {name.split(".")[1]: value for name, value in by_module.items()}
+        for by_module in (terms, broken)
     )
 
 
 def term_classes() -> dict[str, type[Term]]:
-    """Return the terms of ``baselines/`` by name, but for those in `broken_terms`."""
-    return _found()[0]
+    """Return the terms of ``baselines/`` by name, without those in `broken_terms`."""
+    return _discover_terms()[0]
 
 
 def broken_terms() -> dict[str, str]:
-    """Return the terms whose files cannot be imported or hold no one term: by name, file and why.
+    """Return the terms whose files cannot be imported or do not define one term, with the reasons.
 
-    Each is told on stderr once in a process. A method that names one is refused.
+    Each process prints the reasons once on stderr. A method with a broken term is an error.
     """
-    return _found()[1]
+    return _discover_terms()[1]
 
 
 def term_class(name: str) -> type[Term]:
     """Return a term by name.
 
     Raises:
-        BrokenFileError: its file is broken; says how.
-        UnknownNameError: no such term; names the allowed ones.
+        BrokenFileError: the term's file cannot be used; says why.
+        UnknownNameError: there is no such term; names the allowed ones.
     """
     terms = term_classes()
     if name in broken_terms():

@@ -1,4 +1,4 @@
-"""A method at work: its terms, weighted and summed, and the simplifier some of them see through."""
+"""The objective of a training: the weighted sum of a method's terms, and its simplifier."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skd.study.spec import MethodSpec
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step's objective returns: the total to minimise, and what to log."""
+    """The losses of a step: the total to minimise, and its parts and diagnostics for the log."""
 
     total: Tensor
     parts: dict[str, Tensor]
@@ -27,7 +27,7 @@ class Losses:
 
 
 class Objective(nn.Module):
-    """The weighted sum of a method's terms. Its own parameters train with the student's."""
+    """The weighted sum of a method's terms. Its parameters are trained with the student's."""
 
     def __init__(self, method: MethodSpec, context: TermContext) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Objective(nn.Module):
             term = term_class(spec.term)
             settings = term.Settings.restore(spec.settings)
             label = self._label(spec.term, settings.teacher)
-            with seeded(context.seed, f"weights of {label}"):  # the same in every sum
+            with seeded(context.seed, f"weights of {label}"):  # the same in every method
                 self.terms[label] = term(settings, context)
         self.simplifier = None
         if method.simplifier is not None:
@@ -44,7 +44,7 @@ class Objective(nn.Module):
             with seeded(context.seed, "weights of the simplifier"):
                 self.simplifier = Simplifier(settings, context.num_classes)
         self._epoch = 0
-        self._weights: Tensor | None = None  # the terms' in that epoch, on the device
+        self._weights: Tensor | None = None  # the terms' weights in that epoch, on the device
 
     def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
         """Yield the objective's trainable parameters with their learning-rate multipliers."""
@@ -53,17 +53,17 @@ class Objective(nn.Module):
         if self.simplifier is not None and (parameters := trainable_parameters(self.simplifier)):
             yield parameters, self.simplifier.settings.learning_rate_multiplier
 
-    def kept(self) -> dict[str, Tensor]:
-        """Return what is worth a look after the training: the simplifier's state dict, or nothing.
+    def tensors_to_store(self) -> dict[str, Tensor]:
+        """Return the tensors to store after the training: the simplifier's state dict.
 
-        Not the terms' modules and banks: they are large, and nothing is asked of them afterwards.
+        The terms' modules and memory banks are large and not used after the training.
         """
         return self.simplifier.state_dict() if self.simplifier is not None else {}
 
     def begin_epoch(self, epoch: int, device: torch.device | str = "cpu") -> None:
-        """Set the terms to an epoch (1-based); their weights lie on the losses' device.
+        """Set the terms to an epoch (1-based), and their weights on the losses' device.
 
-        The weights keep their place there, so that a recorded step reads them anew.
+        The weights are updated in place, so that a recorded step reads the new ones.
         """
         if epoch == self._epoch:
             return
@@ -76,20 +76,20 @@ class Objective(nn.Module):
         self._epoch = epoch
 
     def graph_key(self, epoch: int) -> tuple[int, ...]:
-        """Return the epochs that terms read themselves, of those that do.
+        """Return a key of the recorded step: a recording is valid while the key is the same.
 
-        While the value is the same, a recorded step stays valid.
+        The key has the epoch once for each term that reads it.
         """
         return tuple(epoch for term in self.terms.values() if term.reads_epoch)
 
     def partition_problem(self, part: int) -> str | None:
-        """Return why a batch cannot be divided into parts of so many images, or none.
+        """Return why a batch cannot be divided into parts of `part` images, or ``None`` if it can.
 
-        It can where the mean of the parts' losses is the batch's loss.
+        It can if the mean of the parts' losses is the batch's loss.
         """
         reasons = [
-            f"{label} compares the images of a batch with each other, so that parts of one do not "
-            "add up to it"
+            f"{label} compares the images of a batch with each other: its loss is not the mean of "
+            "the parts' losses"
             for label, term in self.terms.items()
             if term.mixes_images
         ]
@@ -98,27 +98,27 @@ class Objective(nn.Module):
         return "; ".join(reasons) or None
 
     def after_step(self, peers: Peers) -> None:
-        """Let the terms do what is due once a step, after its last part, in every process."""
+        """Call each term's `after_step`, once per step after its last part, in every process."""
         for term in self.terms.values():
             term.after_step(peers)
 
     def forward(self, batch: Batch) -> Losses:
         """Return the losses of a step's batch, or of a part of it.
 
-        ``batch.teacher`` carries the raw teacher's logits.
+        ``batch.teacher`` has the teacher's raw logits.
 
         Raises:
             RuntimeError: `begin_epoch` has not been called.
         """
         if self._weights is None:
             raise RuntimeError("call begin_epoch first: the terms' weights depend on the epoch")
-        seen, own_loss, diagnostics = self._simplify(batch)
+        simplified, own_loss, diagnostics = self._simplify(batch)
         parts: dict[str, Tensor] = {}
         for label, term in self.terms.items():
-            own = seen if term.settings.teacher == "simplified" else batch
+            term_batch = simplified if term.settings.teacher == "simplified" else batch
             if term.settings.standardise:
-                own = _with_standardised_logits(own)
-            parts[label] = term(own)
+                term_batch = _with_standardised_logits(term_batch)
+            parts[label] = term(term_batch)
         values = torch.stack([*parts.values()])
         weighted = self._weights.to(values.dtype) * values
         if own_loss is not None:
@@ -127,13 +127,13 @@ class Objective(nn.Module):
         return Losses(weighted.sum(), parts, diagnostics)
 
     def _label(self, term: str, teacher: str) -> str:
-        """Return how a term is named in logs; a second one of the same name is numbered."""
+        """Return a term's name in logs; a second term of the same name is numbered."""
         label = f"{term} on simplified" if teacher == "simplified" else term
         count = sum(existing.split(" #")[0] == label for existing in self.terms)
         return f"{label} #{count + 1}" if count else label
 
     def _simplify(self, batch: Batch) -> tuple[Batch, Tensor | None, dict[str, Tensor]]:
-        """Return the batch with simplified teacher logits, the simplifier's loss, diagnostics."""
+        """Return the batch with simplified logits, the simplifier's loss, and the diagnostics."""
         if self.simplifier is None:
             return batch, None, {}
         raw, student = batch.teacher.logits, batch.student.logits
@@ -147,12 +147,12 @@ class Objective(nn.Module):
 
 
 def _with_standardised_logits(batch: Batch) -> Batch:
-    def changed(outputs: Outputs) -> Outputs:
+    def standardise(outputs: Outputs) -> Outputs:
         return replace(outputs, logits=standardise_logits(outputs.logits))
 
-    return replace(batch, student=changed(batch.student), teacher=changed(batch.teacher))
+    return replace(batch, student=standardise(batch.student), teacher=standardise(batch.teacher))
 
 
 def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """Return a module's parameters that train."""
+    """Return the trainable parameters of a module."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]

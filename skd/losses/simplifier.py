@@ -1,12 +1,11 @@
-"""SKD's two parts on the teacher's side: softening, then the learning simplifier.
+"""SKD's changes to the teacher's logits: softening, then the learning simplifier.
 
-Student-friendly Knowledge Distillation, arXiv 2305.10893. Only its abstract is at hand: teacher
-logits are softened by a temperature, then simplified by an attention mechanism that is trained
-jointly with the student by the distillation loss. Everything beyond that is an assumption of this
-project (A1 to A8, docs/assumptions.md), and each is a setting here.
+Student-friendly Knowledge Distillation, arXiv 2305.10893. This project knows only the abstract:
+teacher logits are softened by a temperature, then simplified by an attention mechanism that is
+trained jointly with the student by the distillation loss. Everything else is an assumption of this
+project (A1 to A8, docs/assumptions.md), and each assumption is a setting of this module.
 
-The simplifier is a transformation of teacher logits: a loss that takes teacher logits takes the
-simplified ones unchanged.
+The simplifier transforms teacher logits, so any loss on teacher logits can use the simplified ones.
 """
 
 from __future__ import annotations
@@ -22,13 +21,12 @@ from torch import Tensor, nn
 from skd.common.errors import UnfitError
 from skd.common.frozen import FrozenModel, added_later
 
-SIMPLIFIER_VERSION = (
-    2  # part of a run's identity: raise it when the values change, initial weights too
-)
+# Part of a run's identity: raise it when the values or the initial weights change.
+SIMPLIFIER_VERSION = 2
 
 
 class SimplifierSettings(FrozenModel):
-    """The assumptions A1 to A4, A6 and A7, as options."""
+    """Settings for the assumptions A1 to A4, A6 and A7."""
 
     temperature: PositiveFloat = Field(4.0, description="T of the softening")
     softening: Literal["log_softmax", "scaled", "softmax"] = Field(
@@ -40,8 +38,8 @@ class SimplifierSettings(FrozenModel):
     group: PositiveInt | None = added_later(
         None,
         neutral=None,
-        description="A7: images that attend to each other, consecutive ones of the batch, so that "
-        "it can be divided among processes; none: the whole batch",
+        description="A7: number of consecutive images of a batch that attend to each other, so "
+        "that a batch can be divided among processes; none: the whole batch",
     )
     heads: PositiveInt = Field(1, description="A3")
     width: PositiveInt | None = Field(
@@ -74,25 +72,25 @@ class SimplifierSettings(FrozenModel):
     @model_validator(mode="after")
     def _check_heads(self) -> Self:
         if self.width is not None and self.width % self.heads:
-            raise ValueError(f"the width {self.width} is no multiple of the {self.heads} heads")
+            raise ValueError(f"the width {self.width} is not a multiple of the {self.heads} heads")
         return self
 
     @model_validator(mode="after")
     def _check_group(self) -> Self:
         if self.group is not None and self.axis == "classes":
             raise ValueError(
-                f"group: {self.group} is for axis: batch; along the classes every image is by "
-                "itself already: leave group out"
+                f"group: {self.group} is for axis: batch; with axis: classes, images do not attend "
+                "to each other: leave group out"
             )
         return self
 
 
 class Simplifier(nn.Module):
-    """Turns teacher logits (B, C) into simplified teacher logits (B, C).
+    """Transforms teacher logits (B, C) into simplified teacher logits (B, C).
 
     With h the softened logits and a the attention's output, ``residual`` returns
-    T·(h + softmax(Q Kᵀ/√d) V W_o). Because softmax(log_softmax(x)) = softmax(x), a zero W_o makes
-    any loss of softmax(logits/T) the same as on the raw logits.
+    T·(h + softmax(Q Kᵀ/√d) V W_o). Because softmax(log_softmax(x)) = softmax(x), with a zero W_o
+    any loss of softmax(logits/T) is the same as on the raw logits.
     """
 
     def __init__(self, settings: SimplifierSettings, num_classes: int) -> None:
@@ -134,24 +132,24 @@ class Simplifier(nn.Module):
         return self.settings.temperature * mixed
 
     def partition_problem(self, part: int) -> str | None:
-        """Return why a batch cannot be divided into parts of so many images, or none."""
+        """Return why a batch cannot be divided into parts of `part` images, or ``None``."""
         group = self.settings.group
         if self.settings.axis == "classes" or (group and part % group == 0):
             return None
         if group is None:
-            found = "the simplifier lets all images of a batch attend to each other"
+            problem = "in the simplifier, all images of a batch attend to each other"
         else:
-            found = f"the simplifier's groups of {group} images do not fill a part of {part}"
-        return f"{found}: set its `group` to {part} or a divisor of it"
+            problem = f"the simplifier's groups of {group} images do not divide a part of {part}"
+        return f"{problem}: set its `group` to {part} or a divisor of it"
 
     def for_student(self, simplified: Tensor) -> Tensor:
-        """Return the simplified logits as the student's loss sees them: detached if anchored."""
+        """Return the simplified logits for the student's loss, detached if anchored."""
         return simplified.detach() if self.settings.objective == "anchored" else simplified
 
     def own_loss(
         self, teacher_logits: Tensor, simplified: Tensor, student_logits: Tensor
     ) -> Tensor | None:
-        """Return the simplifier's loss beside the student's, or none where they are one."""
+        """Return the simplifier's separate loss, or ``None`` if it is trained by the student's."""
         if self.settings.objective == "joint":
             return None
         t = self.settings.temperature
@@ -162,7 +160,7 @@ class Simplifier(nn.Module):
     def diagnostics(
         self, teacher_logits: Tensor, simplified: Tensor, student_logits: Tensor, target: Tensor
     ) -> dict[str, Tensor]:
-        """Return the collapse control's means: entropies and KL in nats, top-1 in %."""
+        """Return the batch means that show a collapse: entropies and KL in nats, top-1 in %."""
         t = self.settings.temperature
         return {
             "entropy_raw": entropy(teacher_logits),
@@ -177,19 +175,19 @@ class Simplifier(nn.Module):
     def _attend_in_groups(self, softened: Tensor) -> Tensor:
         """Return the attention's output, (B, C). The last group may be smaller."""
         size = self.settings.group or len(softened)
-        whole = len(softened) // size * size  # images in full groups
-        if whole in (0, len(softened)):
+        full = len(softened) // size * size  # images in full groups
+        if full in (0, len(softened)):
             return self._attend(softened, min(size, len(softened)))
-        rest = softened[whole:]
-        return torch.cat([self._attend(softened[:whole], size), self._attend(rest, len(rest))])
+        rest = softened[full:]
+        return torch.cat([self._attend(softened[:full], size), self._attend(rest, len(rest))])
 
     def _attend(self, softened: Tensor, size: int) -> Tensor:
-        """Return the attention's output, (B, C), within groups of so many images."""
+        """Return the attention's output, (B, C), within groups of `size` images."""
         tokens = self.norm(softened)
         rows = softened
-        if self.settings.axis == "classes":  # B sequences of C tokens of one feature
+        if self.settings.axis == "classes":  # B sequences of C tokens with one feature
             tokens, rows = tokens.unsqueeze(2), rows.unsqueeze(2)
-        else:  # one sequence a group, of its images: tokens of C features
+        else:  # one sequence per group, whose images are tokens with C features
             tokens, rows = tokens.unflatten(0, (-1, size)), rows.unflatten(0, (-1, size))
         query, key = self._split(self.query(tokens)), self._split(self.key(tokens))
         scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
@@ -213,7 +211,7 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def kl_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
-    """Return KL(softmax(logits) ‖ softmax(other_logits)), mean over the batch, in nats."""
+    """Return the mean over the batch of KL(softmax(logits) ‖ softmax(other_logits)), in nats."""
     log_p, log_q = F.log_softmax(logits, dim=1), F.log_softmax(other_logits, dim=1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 

@@ -1,8 +1,8 @@
-"""The contract of a loss term.
+"""The interface of a loss term.
 
-A term is one class in one file of ``baselines/``; its name is the file's. It states its settings
-(a typed model with defaults) and what it needs, and returns a scalar loss. The training loop knows
-terms by this contract alone.
+A term is one class in one file of ``baselines/``, and the file's name is the term's name. It
+declares its settings (a typed model with defaults) and what it reads of the teacher, and returns a
+scalar loss. The training loop knows terms by this interface only.
 """
 
 from __future__ import annotations
@@ -18,25 +18,28 @@ from skd.common.frozen import FrozenModel, added_later
 from skd.models.network import Outputs
 from skd.randomness import Draws
 
-# What a term reads of the teacher's outputs: `logits`, `pooled`, or the maps as well.
+# What a term reads of the teacher's outputs: `logits`, `pooled`, or `pooled` and the maps.
 Need = Literal["teacher_logits", "teacher_pooled", "teacher_features"]
 
 
 class Peers(Protocol):
-    """The processes that train one run together, each on its share of a step's batch."""
+    """The processes that train one run together, each with its share of a step's batch.
+
+    All processes must call the same methods in the same order.
+    """
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """Return all processes' rows, (B, …), in the batch's order: each has as many, no gradient.
+        """Return the rows of all processes in the batch's order, (B, …), without a gradient.
 
-        Every process must ask at the same place.
+        Each process must pass the same number of rows.
         """
 
     def broadcast_tensor(self, value: Tensor) -> Tensor:
-        """Return the first process's value: it has the batch's first images. Likewise."""
+        """Return the value of the first process, which has the batch's first images."""
 
 
 class Alone:
-    """One process: it has the whole batch."""
+    """The peers of a run in one process, which has the whole batch."""
 
     def all_gather(self, rows: Tensor) -> Tensor:
         """Return the rows."""
@@ -49,20 +52,20 @@ class Alone:
 
 @dataclass(frozen=True)
 class Batch:
-    """One training step's batch, or one process's share or part of it, as terms see it.
+    """The batch of a training step, or a process's share or part of it.
 
     Attributes:
-        student: the student's outputs; gradients flow.
-        teacher: the frozen teacher's outputs on the same views; none where no term needs them.
-            Its logits are the raw or the simplified ones, as the term's settings say. Simplified
-            ones carry the simplifier's gradient.
+        student: the student's outputs, with gradients.
+        teacher: the frozen teacher's outputs on the same views; ``None`` if no term needs them. The
+            logits are raw or simplified, depending on the term's settings. Simplified logits have
+            gradients to the simplifier.
         target: class indices, (B,).
-        indices: places of the images in the training set, (B,).
-        epoch: 1-based. A term whose forward pass reads it says so (`Term.reads_epoch`), or does
-            without by `Term.begin_epoch`.
-        draws: what the step may draw from; nothing else is random.
+        indices: indices of the images in the training set, (B,).
+        epoch: 1-based. A term whose forward pass reads it must declare `Term.reads_epoch`; better,
+            it sets buffers in `Term.begin_epoch`.
+        draws: the step's random generators, the only allowed source of randomness.
         peers: the processes that share the step's batch.
-        first: place of the first image in the step's batch: not 0 in later parts.
+        first: index of the first image within the step's batch; positive in later parts.
     """
 
     student: Outputs
@@ -77,17 +80,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class TermContext:
-    """What a term may size its modules by.
+    """The facts about a run from which a term builds its modules.
 
     Attributes:
         num_classes: C.
-        train_labels: class index of every training image, (N,); place i is image i of
-            ``Batch.indices``.
-        seed: of the run; the initial weights of the term's modules are drawn from it.
-        student: outputs of a dry pass of the student, for shapes only.
-        teacher: likewise of the teacher; none where there is none.
-        group: images of a batch that are always seen together, however the batch is divided among
-            processes or parts: the recipe's ``bn_batch``; none: the whole batch.
+        train_labels: class index of every training image, (N,); image i of ``Batch.indices`` has
+            ``train_labels[i]``.
+        seed: the run's seed; the initial weights of the term's modules are drawn from it.
+        student: outputs of the student on some images, for their shapes only.
+        teacher: outputs of the teacher, for their shapes only; ``None`` without a teacher.
+        group: number of consecutive images that are never separated when a batch is divided among
+            processes or into parts (the recipe's ``bn_batch``); ``None`` is the whole batch.
     """
 
     num_classes: int
@@ -99,46 +102,45 @@ class TermContext:
 
 
 class TermSettings(FrozenModel):
-    """Settings that every term has. A term's own class adds to them and sets its defaults."""
+    """The settings of every term. A term's own class adds settings and changes defaults."""
 
     weight: float = Field(1.0, description="factor of this term in the sum")
     warmup_epochs: NonNegativeInt = Field(
-        0, description="the weight rises linearly to its full value over so many epochs"
+        0, description="number of epochs over which the weight rises linearly to its full value"
     )
     teacher: Literal["raw", "simplified"] = Field(
-        "raw", description="teacher logits as they are, or through SKD's simplifier"
+        "raw", description="the teacher's logits as they are, or transformed by SKD's simplifier"
     )
     standardise: bool = added_later(
         False,
         neutral=False,
-        description="z-score teacher's and student's logits before the term (2403.01427)",
+        description="z-score the teacher's and the student's logits before the term (2403.01427)",
     )
     cross_entropy: float = Field(
         1.0,
-        description="weight of the cross-entropy beside this term; of several, the largest counts",
+        description="weight of cross-entropy beside this term; a method uses its terms' largest",
     )
 
     @field_validator("weight", "cross_entropy", check_fields=True)
     @classmethod
     def _check_weight(cls, weight: float) -> float:
-        if weight < 0:  # here, so that a term's own default keeps the check
+        if weight < 0:  # a validator, so that it also applies if a term redefines the field
             raise ValueError(f"must be 0 or more, got {weight}")
         return weight
 
 
 class Term(nn.Module, ABC):
-    """One loss term. Its parameters, if it has any, train with the student's.
+    """A loss term. Its parameters, if it has any, are trained with the student's.
 
-    Its buffers are part of the checkpoint. Raise `UnfitError` in ``__init__`` for a pair of
-    networks that the term cannot work on: a study with such a cell is refused before it starts.
+    Its persistent buffers are part of the checkpoint. ``__init__`` raises `UnfitError` for networks
+    that the term cannot use; a study with such a cell is an error before it starts.
     """
 
     Settings: ClassVar[type[TermSettings]] = TermSettings
     needs: ClassVar[frozenset[Need]] = frozenset()
     version: ClassVar[int] = 1  # part of a run's identity: raise it when the values change
-    reads_epoch: ClassVar[bool] = False  # whether `forward` reads the batch's epoch
-    # Whether the loss is more than the mean of what each image gives alone: such a batch cannot be
-    # divided.
+    reads_epoch: ClassVar[bool] = False  # whether `forward` reads `Batch.epoch`
+    # Whether the loss is not the mean of losses of single images; if so, a batch is not divided.
     mixes_images: ClassVar[bool] = False
 
     def __init__(self, settings: TermSettings, context: TermContext) -> None:
@@ -147,30 +149,30 @@ class Term(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, batch: Batch) -> Tensor:
-        """Return the loss before its weight, a scalar: the mean over the batch.
+        """Return the unweighted loss, a scalar: the mean over the batch.
 
-        Where a step's batch is divided, this is called once for each part.
+        If a step's batch is divided, this is called once for each part.
         """
 
     def begin_epoch(self, epoch: int) -> None:
-        """Set buffers to what they are in an epoch (1-based), in place.
+        """Set buffers to their values in an epoch (1-based), in place.
 
-        A loss that changes with the epoch by such a buffer need not be recorded anew. The buffers
-        are not persistent: a resumed run calls this again.
+        If the loss depends on the epoch only by such buffers, a recorded step stays valid. The
+        buffers must not be persistent: a resumed run calls this method again.
         """
 
     def after_step(self, peers: Peers) -> None:
-        """Do what is due once a step, after its last part: memory banks move here."""
+        """Update state once per step, after its last part: memory banks, for instance."""
 
     def multiply_adds(self) -> int | None:
-        """Return the multiply-adds of one image, or none where its modules and buffers say them.
+        """Return the multiply-adds per image, or ``None`` to count them by modules and buffers.
 
-        Each weight of a linear layer counts once then, and each number of a buffer, as of a bank
-        that a batch is scored against; convolutions by their maps' sizes.
+        That count has each weight of a linear layer once, each element of a buffer once (as of a
+        memory bank that a batch is compared with), and convolutions by the sizes of their maps.
         """
         return None
 
     def weight(self, epoch: int) -> float:
-        """Return the term's factor in an epoch (1-based), warm-up included."""
+        """Return the term's factor in an epoch (1-based), with its warm-up."""
         warmup = self.settings.warmup_epochs
         return self.settings.weight * (min(epoch / warmup, 1.0) if warmup else 1.0)

@@ -1,8 +1,7 @@
 """The networks, by name.
 
-One file an architecture family. A module of this package that defines ``NETWORKS``, a mapping
-from a network's name to a builder that takes the number of classes, is a family: a new one is one
-new file, and nothing else is edited.
+Each file is one architecture family. It defines ``NETWORKS``, a mapping from a network's name to a
+builder that takes the number of classes. A new family is a new file; no other file changes.
 """
 
 from __future__ import annotations
@@ -38,27 +37,29 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 @cache
-def _found() -> tuple[Mapping[str, Mapping[str, Builder]], tuple[str, ...]]:
-    """Return the networks by family, and why files or networks of this package are left out."""
+def _families() -> tuple[Mapping[str, Mapping[str, Builder]], tuple[str, ...]]:
+    """Return the networks by family, and the reasons why files or networks are left out."""
     names = [f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__)]
     modules, failed = load_modules(names)
     broken = [*failed.values()]
     families: dict[str, dict[str, Builder]] = {}
-    twice: set[str] = set()
+    ambiguous: set[str] = set()
     for name, module in modules.items():
         networks = getattr(module, "NETWORKS", {})
         if isinstance(networks, Mapping):
             families[name] = dict(networks)
         else:
-            broken.append(f"{module_file(name)}: NETWORKS is no mapping from names to builders")
-    # Of two definitions of a network, neither is taken: which one is meant cannot be known.
-    for one, other in combinations(list(families), 2):
-        if both := sorted(families[one].keys() & families[other].keys()):
-            where = f"{module_file(one)} and {module_file(other)} both define"
-            broken.append(f"{where} {', '.join(both)}; rename them in one of the files")
-            twice |= {*both}
+            broken.append(f"{module_file(name)}: NETWORKS must be a mapping from names to builders")
+    # A network that two files define is left out: it is not known which definition is meant.
+    for first, second in combinations(list(families), 2):
+        if shared := sorted(families[first].keys() & families[second].keys()):
+            files = f"{module_file(first)} and {module_file(second)}"
+            broken.append(
+                f"{files} both define {', '.join(shared)}; rename them in one of the files"
+            )
+            ambiguous |= {*shared}
     families = {
-        family: {name: make for name, make in networks.items() if name not in twice}
+        family: {name: build for name, build in networks.items() if name not in ambiguous}
         for family, networks in families.items()
     }
     print_broken_files(broken)
@@ -67,24 +68,26 @@ def _found() -> tuple[Mapping[str, Mapping[str, Builder]], tuple[str, ...]]:
 
 @cache
 def _builders() -> Mapping[str, Builder]:
-    found = {name: make for networks in _found()[0].values() for name, make in networks.items()}
-    return MappingProxyType({name: found[name] for name in sorted(found, key=_natural)})
+    builders = {
+        name: build for networks in _families()[0].values() for name, build in networks.items()
+    }
+    return MappingProxyType({name: builders[name] for name in sorted(builders, key=_natural)})
 
 
 def broken_networks() -> tuple[str, ...]:
-    """Return what is left out of the networks: files that are broken, and names given twice.
+    """Return the reasons why files or networks are left out: broken files and ambiguous names.
 
-    Each is told on stderr once in a process.
+    Each process prints them once on stderr.
     """
-    return _found()[1]
+    return _families()[1]
 
 
 def check_network(name: str) -> None:
-    """Check that there is a network of a name.
+    """Check that a network with this name exists.
 
     Raises:
-        BrokenFileError: there is none, and some of the networks are left out; says which.
-        UnknownNameError: there is none; names the allowed ones.
+        BrokenFileError: there is no such network, and some networks are left out; says which.
+        UnknownNameError: there is no such network; names the allowed ones.
     """
     if name in _builders():
         return
@@ -101,20 +104,20 @@ def network_family(name: str) -> str:
         BrokenFileError, UnknownNameError: as `check_network`.
     """
     check_network(name)
-    (family,) = (family for family, networks in _found()[0].items() if name in networks)
+    (family,) = (family for family, networks in _families()[0].items() if name in networks)
     return family.rpartition(".")[2]
 
 
 def network_names() -> tuple[str, ...]:
-    """Return the names that `build_model` takes, numbers within them in order of size."""
+    """Return the names that `build_model` accepts, in natural order: resnet8 before resnet20."""
     return tuple(_builders())
 
 
 def build_model(name: str, num_classes: int = 100) -> FeatureNetwork:
     """Return a new network with fresh weights, in training mode.
 
-    The weights come from torch's global generator, as all of torch's own initialisers do: seed it
-    (inside `torch.random.fork_rng`, to leave no trace) for the same weights again.
+    The weights are drawn from torch's global generator, as in torch's own initialisers. Seed it to
+    get the same weights again, inside `torch.random.fork_rng` to leave its state unchanged.
 
     Args:
         name: one of `network_names()`.

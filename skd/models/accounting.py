@@ -1,4 +1,4 @@
-"""What a network costs: its parameters, their memory, its multiply-adds and activations."""
+"""The cost of a network: its parameters, their memory, its multiply-adds and activations."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 @dataclass
 class LayerCounts:
-    """What forward passes did, on all their images together.
+    """Counts over all images of the counted forward passes.
 
     Attributes:
-        multiply_adds: of convolutions and linear layers, their biases not counted.
+        multiply_adds: of convolutions and linear layers, without their biases.
         activations: elements of the outputs of convolutions, normalisations and linear layers.
         layers: calls of such layers.
     """
@@ -29,18 +29,18 @@ class LayerCounts:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Return the number of parameters, trained or frozen; buffers do not count."""
+    """Return the number of parameters, trained or frozen, without buffers."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def memory_bytes(module: nn.Module) -> int:
-    """Return the bytes of a module's parameters and buffers."""
+    """Return the size of a module's parameters and buffers, in bytes."""
     return sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
 
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Hold a model in eval mode, and give each submodule its own mode back."""
+    """Set a model to eval mode within the context; restore each submodule's mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -52,31 +52,31 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def count_layers(model: nn.Module) -> Iterator[LayerCounts]:
-    """Count what the model's layers do while the context is open."""
-    work = LayerCounts()
+    """Count the work of the model's layers in all forward passes within the context."""
+    counts = LayerCounts()
 
     def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        work.layers += 1
-        work.activations += output.numel()
+        counts.layers += 1
+        counts.activations += output.numel()
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            # A weight is (outputs, ...inputs of one output): for a conv, in / groups and kernel.
-            work.multiply_adds += output.numel() * math.prod(layer.weight.shape[1:])
+            # A weight has shape (outputs, ...inputs of one output).
+            counts.multiply_adds += output.numel() * math.prod(layer.weight.shape[1:])
 
     kinds = (nn.Conv2d, nn.Linear, *NORMALISATIONS)
     layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     try:
-        yield work
+        yield counts
     finally:
         for hook in hooks:
             hook.remove()
 
 
 def multiply_adds(model: nn.Module, input_shape: tuple[int, int, int] = (3, 32, 32)) -> int:
-    """Return the multiply-adds of one forward pass on one image, by a dry pass.
+    """Return the multiply-adds of one forward pass on one image.
 
-    Convolutions and linear layers count, their biases, normalisation, activations and pooling do
-    not: the field's convention. The model's weights, buffers and training mode stay as they are.
+    Following the usual convention, only convolutions and linear layers count, without their biases.
+    The model's weights, buffers and training mode do not change.
 
     Args:
         model: any module that takes a batch of images.
@@ -84,6 +84,6 @@ def multiply_adds(model: nn.Module, input_shape: tuple[int, int, int] = (3, 32, 
     """
     weight = next(model.parameters())
     image = torch.zeros(1, *input_shape, device=weight.device, dtype=weight.dtype)
-    with _evaluating(model), torch.no_grad(), count_layers(model) as work:
+    with _evaluating(model), torch.no_grad(), count_layers(model) as counts:
         model(image)
-    return work.multiply_adds
+    return counts.multiply_adds

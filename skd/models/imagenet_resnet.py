@@ -1,7 +1,7 @@
-"""ImageNet's ResNets (He et al. 2016, arXiv:1512.03385, table 1), as torchvision has them.
+"""ImageNet's ResNets (He et al. 2016, arXiv:1512.03385, table 1), as in torchvision.
 
-Keys and shapes of the weights are torchvision's, and so are the strides, so that its checkpoints
-work: a bottleneck strides at its 3x3 convolution, not at the first 1x1 as in the paper.
+Keys, shapes and strides are torchvision's, so that its checkpoints load: a bottleneck strides at
+its 3x3 convolution, not at the first 1x1 convolution as in the paper.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Block = Callable[[int, int, int], nn.Module]
 
 
 class ImageNetResNet(FeatureNetwork):
-    """A 7x7 stem, max-pooled, and four stages; the image's resolution is divided by 32."""
+    """A max-pooled 7x7 stem and four stages. The last stage has 1/32 of the image's resolution."""
 
     def __init__(
         self, block: Block, widths: tuple[int, ...], blocks: tuple[int, ...], num_classes: int
@@ -34,25 +34,25 @@ class ImageNetResNet(FeatureNetwork):
         """Build by kind of block, width and depth.
 
         Args:
-            block: maker of a block from (in_channels, out_channels, stride).
+            block: builds a block from (in_channels, out_channels, stride).
             widths: channels of the four stages.
-            blocks: numbers of blocks of the four stages.
+            blocks: number of blocks in each of the four stages.
             num_classes: number of logits.
         """
         super().__init__()
         self.conv1 = nn.Conv2d(3, _STEM_WIDTH, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(_STEM_WIDTH)
         ends = pairwise((_STEM_WIDTH, *widths))
-        for place, ((before, after), count) in enumerate(zip(ends, blocks, strict=True), start=1):
-            stage = stack(block, before, after, count, stride=1 if place == 1 else 2)
-            self.add_module(f"layer{place}", stage)
+        for number, ((before, after), count) in enumerate(zip(ends, blocks, strict=True), start=1):
+            stage = stack(block, before, after, count, stride=1 if number == 1 else 2)
+            self.add_module(f"layer{number}", stage)
         self.fc = nn.Linear(widths[-1], num_classes)
         init_convs(self)
 
     def forward_features(self, images: Tensor) -> Outputs:
-        """Run the network once; pre-activations are the last block's sum before its ReLU.
+        """Run the network once; a pre-activation is the last block's sum before its ReLU.
 
-        The stem's map is shown before it is max-pooled, as in the field's code.
+        The stem's map in the outputs is the one before max pooling, as in published code.
         """
         stem = F.relu(self.bn1(self.conv1(images)))
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)

@@ -1,4 +1,4 @@
-"""Pieces that several architecture families share."""
+"""Layers and helpers that several architecture families share."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def conv(
     groups: int = 1,
     bias: bool = False,
 ) -> nn.Conv2d:
-    """Return a convolution with an odd kernel that keeps the size of its input at stride 1."""
+    """Return a convolution with an odd kernel; at stride 1, the output is as large as the input."""
     return nn.Conv2d(
         in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=bias
     )
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Return a residual block's skip path: the identity, or 1x1 conv and BatchNorm if it must."""
+    """Return a residual skip path: the identity, or 1x1 conv and BatchNorm if the shape changes."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return nn.Sequential(conv(in_channels, out_channels, 1, stride), nn.BatchNorm2d(out_channels))
@@ -40,10 +40,10 @@ def stack(
     count: int,
     stride: int,
 ) -> nn.Sequential:
-    """Return a stage: `count` blocks, of which the first alone changes width and resolution.
+    """Return a stage of `count` blocks; only the first one changes width and resolution.
 
     Args:
-        block: maker of a block from (in_channels, out_channels, stride).
+        block: builds a block from (in_channels, out_channels, stride).
         in_channels: width of the stage's input.
         out_channels: width of the stage's output.
         count: number of blocks, at least 1.
@@ -56,8 +56,7 @@ def stack(
 
 def global_average(features: Tensor) -> Tensor:
     """Average (N, C, H, W) over its positions to (N, C)."""
-    # A mean, not nn.AdaptiveAvgPool2d: it takes any input size just the same, and its gradient
-    # is deterministic on CUDA, where the adaptive pool's is not.
+    # The gradient of nn.AdaptiveAvgPool2d is not deterministic on CUDA; the mean's is.
     return features.mean(dim=(2, 3))
 
 
@@ -68,11 +67,11 @@ def _interleave(x: Tensor, dim: int, groups: int) -> Tensor:
 def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     """Interleave the channel groups of (N, C, H, W), so that the next grouped conv mixes them.
 
-    Channel j of group i moves to place j * groups + i (Zhang et al. 2018, ShuffleNet). The
-    memory format is kept.
+    Channel j of group i moves to index j * groups + i (Zhang et al. 2018, ShuffleNet). The
+    memory format does not change.
     """
     if x.is_contiguous(memory_format=torch.channels_last):
-        # Shuffled in NHWC order: a plain reshape would fall back to NCHW and cost a transposition.
+        # In NHWC order: a plain reshape would fall back to NCHW and cost a transposition.
         return _interleave(x.permute(0, 2, 3, 1), 3, groups).permute(0, 3, 1, 2)
     return _interleave(x, 1, groups)
 
@@ -85,15 +84,16 @@ def run_stages(
     head: Callable[[Tensor], Tensor] | None = None,
     pool: Callable[[Tensor], Tensor] | None = None,
 ) -> Outputs:
-    """Run stages whose blocks return pre-activations, and collect what they show.
+    """Run stages whose blocks return pre-activations, and collect the outputs.
 
     Args:
         stem: the activated output of the stem, (N, C, H, W).
-        stages: sequences of blocks; each block's output is activated before the next reads it.
-        classifier: from the pooled feature (N, C) to the logits.
-        activate: what follows every block.
-        head: applied between the last stage and the pooling, where a network has such a layer.
-        pool: applied between the stem and the first stage, likewise; what is shown is not pooled.
+        stages: sequences of blocks; each block's output is activated before the next block.
+        classifier: maps the pooled feature (N, C) to the logits.
+        activate: the activation after every block.
+        head: optional layer between the last stage and the global pooling.
+        pool: optional pooling between the stem and the first stage; the stem's map in the outputs
+            is not pooled.
     """
     x = pool(stem) if pool else stem
     activated, raw = [stem], [stem]
@@ -110,9 +110,9 @@ def run_stages(
 def init_convs(network: nn.Module) -> None:
     """Draw every conv weight from normal(0, sqrt(2 / (k * k * out_channels))), with zero bias.
 
-    He et al. 2015 (arXiv:1502.01852) by fan-out, groups disregarded: the field's code bases write
-    it either as this formula or as Kaiming's `fan_out` mode, which come to the same. BatchNorm is
-    left at PyTorch's own start, weight 1 and bias 0.
+    He et al. 2015 (arXiv:1502.01852) by fan-out, without regard to groups. Published code uses this
+    formula or the equivalent `fan_out` mode of PyTorch's Kaiming initialiser. BatchNorm keeps
+    PyTorch's initial values, weight 1 and bias 0.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -123,7 +123,7 @@ def init_convs(network: nn.Module) -> None:
 
 
 def init_linear(classifier: nn.Linear, std: float | None = None) -> None:
-    """Zero the bias; draw the weight from normal(0, std), or keep PyTorch's draw if None."""
+    """Zero the bias; draw the weight from normal(0, std), or leave it if `std` is ``None``."""
     nn.init.zeros_(classifier.bias)
     if std is not None:
         nn.init.normal_(classifier.weight, std=std)

@@ -11,8 +11,8 @@ from skd.models.layers import conv, run_stages
 from skd.models.network import FeatureNetwork, Outputs
 
 _STEM_WIDTH = 32
-# (width, stride) of each depthwise separable block. A stage ends where the next block strides, so
-# that stages have the resolutions of a ResNet's; the very first block keeps the stem's.
+# (width, stride) of each depthwise separable block. A stage ends before the next block with stride
+# 2, so that stages have a ResNet's resolutions. The first block belongs to the first stage.
 _STAGES = (
     ((64, 1), (128, 2), (128, 1)),
     ((256, 2), (256, 1)),
@@ -22,7 +22,7 @@ _STAGES = (
 
 
 def _separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """Return a depthwise 3x3 and a 1x1 convolution, without the last ReLU: the network does it."""
+    """Return a depthwise 3x3 and a 1x1 convolution; the network applies the last ReLU."""
     return nn.Sequential(
         conv(in_channels, in_channels, 3, stride, groups=in_channels),
         nn.BatchNorm2d(in_channels),
@@ -38,7 +38,7 @@ class MobileNetV1(FeatureNetwork):
     def __init__(self, num_classes: int) -> None:
         """Build with a classifier of num_classes logits."""
         super().__init__()
-        # One flat sequence, as in the field's network, whose weights have these names.
+        # One flat sequence: published checkpoints have these weight names.
         layers: list[nn.Module] = [
             nn.Sequential(conv(3, _STEM_WIDTH, 3, stride=2), nn.BatchNorm2d(_STEM_WIDTH))
         ]
@@ -47,7 +47,7 @@ class MobileNetV1(FeatureNetwork):
             layers.append(_separable(before, after, stride))
             before = after
         self.model = nn.Sequential(*layers)
-        # All weights keep PyTorch's initial draw, as in the field's code.
+        # All weights keep PyTorch's default initialisation, as in published code.
         self.fc = nn.Linear(before, num_classes)
 
     def _stages(self) -> Iterator[list[nn.Module]]:
@@ -56,7 +56,7 @@ class MobileNetV1(FeatureNetwork):
             yield [next(blocks) for _ in stage]
 
     def forward_features(self, images: Tensor) -> Outputs:
-        """Run the network once; pre-activations are the last block's output before its ReLU."""
+        """Run the network once; a pre-activation is the last block's output before its ReLU."""
         stem = F.relu(self.model[0](images))
         return run_stages(stem, self._stages(), self.fc)
 

@@ -1,7 +1,7 @@
 """MobileNetV2 at half width and expansion 6, for CIFAR (Sandler et al. 2018, arXiv:1801.04381).
 
-The strides are the field's, not the paper's: the stem halves the image and the second group does
-not. No pre-activations are defined, since a block ends without an activation.
+The strides follow published CIFAR code, not the paper: the stem halves the image and the second
+group does not. The network has no pre-activations, since its blocks end without an activation.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _GROUPS = (
     _Group(6, 80, 3, 2),
     _Group(6, 160, 1, 1),
 )
-# The groups whose outputs are stages: the last one at each resolution.
+# The groups whose outputs are stages: the last group at each resolution.
 _STAGE_GROUPS = (1, 2, 4, 6)
-# The last layer is not halved: the paper narrows it for no width below 1.
+# The last layer is not halved: in the paper it keeps its width for width multipliers below 1.
 _HEAD_WIDTH = 1280
 
 
@@ -52,7 +52,7 @@ def _conv_bn_relu(
 
 
 class InvertedResidual(nn.Module):
-    """Widen by 1x1, filter depthwise by 3x3, narrow by 1x1 without activation."""
+    """A 1x1 convolution that widens, a depthwise 3x3, and a linear 1x1 that narrows."""
 
     def __init__(self, expansion: int, in_channels: int, out_channels: int, stride: int) -> None:
         """Build from in_channels to out_channels, with in_channels * expansion in between."""

@@ -1,4 +1,4 @@
-"""What every network returns, and the base class that ties its two ways of being called."""
+"""The outputs of every network, and the base class of the networks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """Everything one forward pass of a network shows to a loss.
+    """The outputs of one forward pass that a loss may read.
 
     Attributes:
         logits: (N, num_classes), before any softmax.
-        stages: feature maps (N, C, H, W), the stem first, then one a stage.
-        preactivations: the same maps before the stage's last ReLU, the stem first; the stem's
-            entry is the same tensor as ``stages[0]``. Empty for a network that defines none.
+        stages: feature maps (N, C, H, W), the stem's first, then one per stage.
+        preactivations: the same maps before the stage's last ReLU, the stem's first; the stem's
+            entry is the same tensor as ``stages[0]``. Empty for a network without pre-activations.
         pooled: (N, C), the globally pooled feature that the classifier reads.
     """
 
@@ -28,11 +28,11 @@ class Outputs:
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """A classifier whose inner feature maps can be read.
+    """A classifier that also returns its inner feature maps.
 
-    ``model(x)`` gives logits and ``model.forward_features(x)`` gives `Outputs`. Both are the same
-    single pass, so a method that reads features sees the same logits, and moves BatchNorm's
-    running statistics exactly as often, as one that does not.
+    ``model(x)`` returns the logits and ``model.forward_features(x)`` returns `Outputs`. Both are
+    the same single pass, so a method that reads features sees the same logits and updates
+    BatchNorm's running statistics as often as a method that does not.
     """
 
     @abstractmethod
@@ -46,7 +46,7 @@ class FeatureNetwork(nn.Module, ABC):
 
 @torch.no_grad()
 def dry_pass(network: FeatureNetwork, images: Tensor) -> Outputs:
-    """Return a network's outputs for their shapes, its state and mode untouched."""
+    """Return a network's outputs for their shapes, without changing its state or mode."""
     training = network.training
     network.eval()
     outputs = network.forward_features(images)

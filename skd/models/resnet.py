@@ -40,12 +40,12 @@ class ResNet(FeatureNetwork):
         """Build by depth and width.
 
         Args:
-            depth: number of weighted layers, 6n + 2 with n blocks a stage.
+            depth: number of weighted layers, 6n + 2 with n blocks per stage.
             widths: channels of the stem and of the three stages.
             num_classes: number of logits.
 
         Raises:
-            ValueError: if depth is not 6n + 2 for some n of at least 1.
+            ValueError: depth is not 6n + 2 for some n of at least 1.
         """
         super().__init__()
         blocks, rest = divmod(depth - 2, 6)
@@ -61,7 +61,7 @@ class ResNet(FeatureNetwork):
         init_convs(self)
 
     def forward_features(self, images: Tensor) -> Outputs:
-        """Run the network once; pre-activations are the last block's sum before its ReLU."""
+        """Run the network once; a pre-activation is the last block's sum before its ReLU."""
         stem = F.relu(self.bn1(self.conv1(images)))
         return run_stages(stem, (self.layer1, self.layer2, self.layer3), self.fc)
 

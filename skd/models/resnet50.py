@@ -28,7 +28,7 @@ class Bottleneck(nn.Module):
             in_channels: width of the input.
             out_channels: width of the output.
             stride: divides the resolution.
-            skip: the skip path's name among the weights: it differs between the field's networks.
+            skip: the skip path's name in the state dict; it differs between published networks.
         """
         super().__init__()
         inner = out_channels // _EXPANSION
@@ -64,7 +64,7 @@ class ResNet50(FeatureNetwork):
         init_convs(self)
 
     def forward_features(self, images: Tensor) -> Outputs:
-        """Run the network once; pre-activations are the last block's sum before its ReLU."""
+        """Run the network once; a pre-activation is the last block's sum before its ReLU."""
         stem = F.relu(self.bn1(self.conv1(images)))
         stages = (self.layer1, self.layer2, self.layer3, self.layer4)
         return run_stages(stem, stages, self.linear)

@@ -1,6 +1,6 @@
 """ShuffleNet of 3 groups for CIFAR (Zhang et al. 2018, arXiv:1707.01083).
 
-The ImageNet stem gives way to a 1x1 convolution without pooling.
+A 1x1 convolution without pooling replaces the ImageNet stem.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STEM_WIDTH = 24
 class ShuffleUnit(nn.Module):
     """Grouped 1x1, shuffle, depthwise 3x3, grouped 1x1, and a skip path.
 
-    At stride 2 the skip path is an average pool, and joins by concatenation, not by sum.
+    At stride 2 the skip path is an average pool and is concatenated instead of added.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
@@ -30,7 +30,7 @@ class ShuffleUnit(nn.Module):
         self.strides = stride == 2
         computed = out_channels - in_channels if self.strides else out_channels
         inner = computed // 4
-        # The stem is too narrow to be split: the first convolution on it is not grouped.
+        # The stem is too narrow for groups: the first convolution after it is not grouped.
         self.shuffled_groups = 1 if in_channels == _STEM_WIDTH else _GROUPS
         self.conv1 = conv(in_channels, inner, 1, groups=self.shuffled_groups)
         self.bn1 = nn.BatchNorm2d(inner)
@@ -44,7 +44,7 @@ class ShuffleUnit(nn.Module):
         out = F.relu(self.bn1(self.conv1(x)))
         if self.shuffled_groups > 1:
             out = channel_shuffle(out, self.shuffled_groups)
-        # No ReLU after the depthwise convolution in the paper, but one in the field's networks.
+        # The paper has no ReLU after the depthwise convolution; published CIFAR code has one.
         out = F.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
         if self.strides:
@@ -63,11 +63,11 @@ class ShuffleNetV1(FeatureNetwork):
         self.layer1 = stack(ShuffleUnit, _STEM_WIDTH, 240, 4, stride=2)
         self.layer2 = stack(ShuffleUnit, 240, 480, 8, stride=2)
         self.layer3 = stack(ShuffleUnit, 480, 960, 4, stride=2)
-        # All weights keep PyTorch's initial draw, as in the field's code.
+        # All weights keep PyTorch's default initialisation, as in published code.
         self.linear = nn.Linear(960, num_classes)
 
     def forward_features(self, images: Tensor) -> Outputs:
-        """Run the network once; pre-activations are the last unit's sum before its ReLU."""
+        """Run the network once; a pre-activation is the last unit's sum before its ReLU."""
         stem = F.relu(self.bn1(self.conv1(images)))
         return run_stages(stem, (self.layer1, self.layer2, self.layer3), self.linear)
 

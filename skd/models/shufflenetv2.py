@@ -1,6 +1,6 @@
 """ShuffleNetV2 of width 1 for CIFAR (Ma et al. 2018, arXiv:1807.11164).
 
-The ImageNet stem gives way to a 1x1 convolution without pooling.
+A 1x1 convolution without pooling replaces the ImageNet stem.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from skd.models.network import FeatureNetwork, Outputs
 
 
 class SplitUnit(nn.Module):
-    """Pass half the channels through; 1x1, depthwise 3x3 and 1x1 convolutions on the others."""
+    """Pass half of the channels through; apply 1x1, depthwise 3x3 and 1x1 convs to the others."""
 
     def __init__(self, channels: int) -> None:
         """Build for an even number of channels, in and out."""
@@ -68,7 +68,7 @@ def _unit(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 def _activate(preactivation: Tensor) -> Tensor:
-    # The passed half was activated before, so a ReLU over both halves leaves it as it is.
+    # The half that was passed through is activated already: ReLU does not change it.
     return channel_shuffle(F.relu(preactivation), 2)
 
 
@@ -88,14 +88,14 @@ class ShuffleNetV2(FeatureNetwork):
         self.layer3 = stack(_unit, 232, 464, 4, stride=2)
         self.conv2 = conv(464, 1024, 1)
         self.bn2 = nn.BatchNorm2d(1024)
-        # All weights keep PyTorch's initial draw, as in the field's code.
+        # All weights keep PyTorch's default initialisation, as in published code.
         self.linear = nn.Linear(1024, num_classes)
 
     def _head(self, x: Tensor) -> Tensor:
         return F.relu(self.bn2(self.conv2(x)))
 
     def forward_features(self, images: Tensor) -> Outputs:
-        """Run the network once; pre-activations are the last unit's output, before its shuffle."""
+        """Run the network once; a pre-activation is the last unit's output before its shuffle."""
         stem = F.relu(self.bn1(self.conv1(images)))
         stages = (self.layer1, self.layer2, self.layer3)
         return run_stages(stem, stages, self.linear, _activate, self._head)

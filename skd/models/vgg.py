@@ -1,7 +1,7 @@
 """CIFAR VGG networks with BatchNorm (Simonyan and Zisserman 2015, arXiv:1409.1556).
 
-Five blocks of widths 64, 128, 256, 512, 512, with one or two 3x3 convolutions each, and a single
-linear layer in place of the paper's three.
+Five blocks of widths 64, 128, 256, 512 and 512 with one or two 3x3 convolutions each, and one
+linear layer instead of the paper's three.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WIDTHS = (64, 128, 256, 512, 512)
 
 
 def _block(in_channels: int, out_channels: int, convs: int) -> nn.Sequential:
-    """Return convs with BatchNorm and ReLU, without the last ReLU: it is the network's to do."""
+    """Return convolutions with BatchNorm and ReLU; the network applies the last ReLU."""
     layers: list[nn.Module] = []
     for before, after in pairwise((in_channels, *[out_channels] * convs)):
         layers += [conv(before, after, 3, bias=True), nn.BatchNorm2d(after), nn.ReLU()]
@@ -28,10 +28,10 @@ def _block(in_channels: int, out_channels: int, convs: int) -> nn.Sequential:
 
 
 class VGG(FeatureNetwork):
-    """Five blocks, max-pooled by 2 in between, and global average pooling."""
+    """Five blocks with 2x2 max pooling between them, and global average pooling."""
 
     def __init__(self, convs: int, num_classes: int) -> None:
-        """Build with `convs` convolutions a block and a classifier of num_classes logits."""
+        """Build with `convs` convolutions per block and a classifier of num_classes logits."""
         super().__init__()
         for index, (before, after) in enumerate(pairwise((3, *_WIDTHS))):
             self.add_module(f"block{index}", _block(before, after, convs))
@@ -40,8 +40,8 @@ class VGG(FeatureNetwork):
         init_linear(self.classifier, std=0.01)
 
     def forward_features(self, images: Tensor) -> Outputs:
-        """Run the network once; pre-activations are a block's last BatchNorm output."""
-        # Small images keep their last resolution: 32x32 would else end in 2x2 maps.
+        """Run the network once; a pre-activation is the output of a block's last BatchNorm."""
+        # Images of up to 32x32 are pooled once less: their last maps would be only 2x2.
         last_pooled = 3 if max(images.shape[2:]) > 32 else 2
         x = images
         stages, preactivations = [], []

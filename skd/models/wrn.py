@@ -1,9 +1,9 @@
 """Wide residual networks for CIFAR (Zagoruyko and Komodakis 2016, arXiv:1605.07146), no dropout.
 
 `wrn_{depth}_{widen}` has stage widths 16, 32, 64, each times `widen`, after a stem of 16. Its
-blocks normalise and activate *before* they convolve. So a stage's raw output is what `stages`
-holds, and its pre-activation is what the next BatchNorm makes of it: that of the next stage's
-first block, or the network's last one.
+blocks apply BatchNorm and ReLU *before* their convolutions. So `stages` has each stage's raw
+output, and the pre-activation is the output of the next BatchNorm: that of the next stage's first
+block, or the network's last one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class WideBlock(nn.Module):
         self.conv1 = conv(in_channels, out_channels, 3, stride)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.conv2 = conv(out_channels, out_channels, 3)
-        # The width decides alone: a stride without a change of width does not occur here.
+        # Only the width is compared: no block has a stride without a change of width.
         self.convShortcut = (
             None if in_channels == out_channels else conv(in_channels, out_channels, 1, stride)
         )
@@ -36,19 +36,19 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the normalised input, (N, in, H, W), and the block's output.
 
-        The former is handed out, since it is the pre-activation of the stage before, and to
-        compute it again would move the BatchNorm's running statistics twice.
+        The normalised input is the pre-activation of the previous stage. It is returned because
+        computing it again would update BatchNorm's running statistics twice.
         """
         normalised = self.bn1(x)
         activated = F.relu(normalised)
         residual = self.conv2(F.relu(self.bn2(self.conv1(activated))))
-        # Where widths differ, the skip path too starts from the activated input.
+        # If widths differ, the skip path starts from the activated input too.
         skip = x if self.convShortcut is None else self.convShortcut(activated)
         return normalised, skip + residual
 
 
 class WideStage(nn.Module):
-    """Blocks of one width, the first of which may stride."""
+    """Blocks of one width; the first one may have a stride."""
 
     def __init__(self, in_channels: int, out_channels: int, blocks: int, stride: int) -> None:
         """Build from in_channels to out_channels; `stride` is the first block's."""
@@ -71,12 +71,12 @@ class WideResNet(FeatureNetwork):
         """Build by depth and width.
 
         Args:
-            depth: number of weighted layers, 6n + 4 with n blocks a stage.
+            depth: number of weighted layers, 6n + 4 with n blocks per stage.
             widen: factor on the stages' widths.
             num_classes: number of logits.
 
         Raises:
-            ValueError: if depth is not 6n + 4 for some n of at least 1.
+            ValueError: depth is not 6n + 4 for some n of at least 1.
         """
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
@@ -93,7 +93,7 @@ class WideResNet(FeatureNetwork):
         init_linear(self.fc)
 
     def forward_features(self, images: Tensor) -> Outputs:
-        """Run the network once; each pre-activation is caught where the next BatchNorm makes it."""
+        """Run the network once; each pre-activation is the output of the next BatchNorm."""
         stem = self.conv1(images)
         _, first = self.block1(stem)
         first_normalised, second = self.block2(first)

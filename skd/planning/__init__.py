@@ -1,1 +1,1 @@
-"""What a study will take: estimates, jobs, a simulated schedule, a budget. Imports no torch."""
+"""Planning: estimates, jobs, a simulated schedule, a budget. Imports no torch."""

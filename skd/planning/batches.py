@@ -1,8 +1,8 @@
 """Batches: the cells that one job trains. Imports no torch.
 
-A cell is a batch of its own unless the study's cells are small. A batch that has been made stays as
-it is while its cells and the configuration do, whatever is measured later, and for good once it is
-trained: its name is that of a file Snakemake knows.
+By default each cell is one batch; small cells can share one. A batch does not change as long as its
+cells and the configuration stay the same, whatever is measured later. A trained batch never
+changes, because Snakemake knows its file by the batch's name.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Self
 
 from pydantic import NonNegativeFloat, PositiveInt
 
-from skd.common.errors import SkdError
 from skd.common.files import read_json, write_json
 from skd.common.frozen import FrozenModel
 from skd.common.names import RESULTS_NAME
@@ -23,19 +22,15 @@ from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Cell, Expansion, cells_digest
 
 
-class ShapeError(SkdError, ValueError):
-    """The configuration's shape of jobs is wrong. Says what is allowed."""
-
-
 class JobShape(FrozenModel):
-    """How large a job may be. The defaults are a job a cell."""
+    """The size of a job. By default each cell is one job."""
 
-    job_minutes: NonNegativeFloat = 0.0  # cells of a pair are put together up to so long a job
-    cells_per_job: PositiveInt | None = None  # exactly so many, whatever they take
+    job_minutes: NonNegativeFloat = 0.0  # cells of a pair share a job up to this duration
+    cells_per_job: PositiveInt | None = None  # exactly this number of cells, whatever they take
 
 
 class CellBatch(FrozenModel):
-    """Cells of one pair, in the study's order, and the digest of their runs."""
+    """Some cells of one pair in the study's order, with the digest of their runs."""
 
     pair: str
     methods: tuple[str, ...]
@@ -49,18 +44,18 @@ class CellBatch(FrozenModel):
 
     @property
     def path(self) -> str:
-        """The place of its file within ``results/<study>/cells``, without its ending."""
+        """The path of the batch's file within ``results/<study>/cells``, without its suffix."""
         return f"{self.pair}/{self.name}-{self.digest}"
 
     @classmethod
     def of(cls, cells: list[Cell]) -> Self:
-        """Make a batch of some cells of a pair."""
+        """Return the batch of some cells of a pair."""
         methods = tuple(cell.method for cell in cells)
         return cls(pair=cells[0].pair, methods=methods, digest=cells_digest(cells))
 
 
 class StudyBatches(FrozenModel):
-    """A study's batches."""
+    """All batches of a study."""
 
     shape: JobShape
     batches: tuple[CellBatch, ...]
@@ -70,26 +65,26 @@ class StudyBatches(FrozenModel):
         return {batch.path: batch for batch in self.batches}
 
     def find(self, pair: str, name: str, digest: str) -> CellBatch | None:
-        """Return a batch by what names its file."""
+        """Return the batch with these parts of its file name; ``None`` if there is none."""
         return self._by_path.get(f"{pair}/{name}-{digest}")
 
 
 def batches_path(results: Path, study: str) -> Path:
-    """Return where a study's batches are kept."""
+    """Return the file of a study's batches."""
     return results / study / "batches.json"
 
 
 def read_batches(expansion: Expansion, results: Path) -> StudyBatches:
-    """Return a study's batches as they were last made; a batch a cell where there are none."""
-    kept = _read(batches_path(results, expansion.study))
-    return make_batches(expansion, kept.shape if kept else JobShape(), dict, kept)
+    """Return the stored batches of a study; if there are none, one batch for each cell."""
+    stored = _read(batches_path(results, expansion.study))
+    return make_batches(expansion, stored.shape if stored else JobShape(), dict, stored)
 
 
 def entries_by_rule_output(
     expansion: Expansion, store: Store, results: Path
 ) -> dict[str, dict[str, StoreEntry]]:
-    """Return what each job trains: entries by their label, by the output that Snakemake knows."""
-    folder = f"{RESULTS_NAME}/{expansion.study}"  # as Snakemake's log has it
+    """Return what each job trains: by its output file, the store's entries by their label."""
+    folder = f"{RESULTS_NAME}/{expansion.study}"  # as in Snakemake's log
     outputs = {
         f"{folder}/teachers/{node.name}-{node.id}.json": {
             f"teacher {node.name}": store.teacher(node.id)
@@ -111,25 +106,25 @@ def plan_batches(
     shape: JobShape,
     seconds: Callable[[], Mapping[str, float]],
 ) -> StudyBatches:
-    """Return a study's batches, kept from before as far as they still are; writes nothing.
+    """Return a study's batches, with the stored ones that are still valid; write nothing.
 
     Args:
         expansion: the study.
-        results: where its folder is.
-        shape: how large jobs may be.
-        seconds: returns what each cell takes, by its key; asked only where cells are put together.
+        results: the results folder.
+        shape: the size of a job.
+        seconds: returns the seconds of each cell by its key; called only if cells share jobs.
     """
     path = batches_path(results, expansion.study)
-    kept = _read(path)
+    stored = _read(path)
 
-    def done(batch: CellBatch) -> bool:
+    def is_done(batch: CellBatch) -> bool:
         return (path.parent / "cells" / f"{batch.path}.json").exists()
 
-    return make_batches(expansion, shape, seconds, kept, done)
+    return make_batches(expansion, shape, seconds, stored, is_done)
 
 
 def save_batches(batches: StudyBatches, results: Path, study: str) -> None:
-    """Write a study's batches, for its jobs to read: the driver's to do, and nobody else's."""
+    """Write a study's batches for its jobs to read. Only the driver may call this."""
     write_json(batches_path(results, study), batches.model_dump(mode="json"))
 
 
@@ -137,47 +132,55 @@ def make_batches(
     expansion: Expansion,
     shape: JobShape,
     seconds: Callable[[], Mapping[str, float]],
-    kept: StudyBatches | None = None,
-    done: Callable[[CellBatch], bool] = lambda _: False,
+    stored: StudyBatches | None = None,
+    is_done: Callable[[CellBatch], bool] = lambda _: False,
 ) -> StudyBatches:
-    """Put a study's cells into batches.
+    """Divide a study's cells into batches.
 
-    Those of ``kept`` stay if their runs are the same and the shape is, or they are done.
+    Args:
+        expansion: the study.
+        shape: the size of a job.
+        seconds: returns the seconds of each cell by its key; called only if cells share jobs.
+        stored: earlier batches; one stays if its runs are the same and it is done or was made with
+            the same shape.
+        is_done: returns whether a batch is trained.
     """
     cells = {cell.key: cell for cell in expansion.cells}
     batches = []
-    for batch in kept.batches if kept else ():
-        own = [cells.get(f"{batch.pair}/{method}") for method in batch.methods]
-        unchanged = None not in own and cells_digest(own) == batch.digest
-        if unchanged and (kept.shape == shape or done(batch)):
+    for batch in stored.batches if stored else ():
+        members = [cells.get(f"{batch.pair}/{method}") for method in batch.methods]
+        unchanged = None not in members and cells_digest(members) == batch.digest
+        if unchanged and (stored.shape == shape or is_done(batch)):
             batches.append(batch)
-            for cell in own:
+            for cell in members:
                 del cells[cell.key]
-    takes = seconds() if shape.job_minutes and not shape.cells_per_job and cells else {}
+    cell_seconds = seconds() if shape.job_minutes and not shape.cells_per_job and cells else {}
     by_pair = groupby(sorted(cells.values(), key=lambda cell: cell.pair), lambda cell: cell.pair)
     for _, group in by_pair:
-        batches += map(CellBatch.of, _split([*group], shape, takes))
+        batches += map(CellBatch.of, _split([*group], shape, cell_seconds))
     order = {cell.key: number for number, cell in enumerate(expansion.cells)}
     batches.sort(key=lambda batch: order[f"{batch.pair}/{batch.methods[0]}"])
     return StudyBatches(shape=shape, batches=tuple(batches))
 
 
-def _split(cells: list[Cell], shape: JobShape, takes: Mapping[str, float]) -> list[list[Cell]]:
-    """Cut a pair's cells, in their order, into jobs that are small enough."""
+def _split(
+    cells: list[Cell], shape: JobShape, cell_seconds: Mapping[str, float]
+) -> list[list[Cell]]:
+    """Divide a pair's cells, in their order, into jobs of the allowed size."""
     parts: list[list[Cell]] = []
     total = 0.0
     for cell in cells:
-        need = takes.get(cell.key, float("inf"))
+        seconds = cell_seconds.get(cell.key, float("inf"))
         if shape.cells_per_job:
             fits = bool(parts) and len(parts[-1]) < shape.cells_per_job
         else:
-            fits = bool(parts) and total + need <= 60 * shape.job_minutes
+            fits = bool(parts) and total + seconds <= 60 * shape.job_minutes
         if fits:
             parts[-1].append(cell)
-            total += need
+            total += seconds
         else:
             parts.append([cell])
-            total = need
+            total = seconds
     return parts
 
 

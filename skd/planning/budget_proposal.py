@@ -1,4 +1,4 @@
-"""What to run first with so many device-hours: whole pairs, cheapest first. Imports no torch."""
+"""A proposal for a budget of device-hours: whole pairs, the cheapest first. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import yaml
 
+from skd.planning.survey import Survey
 from skd.study.expansion import Expansion
 from skd.study.sheet import SheetPair
 
-# A teacher's name, or a cell's key and a seed: what is paid for once, whoever needs it.
+# A teacher's name and None, or a cell's key and a seed. The budget pays for each item once, even if
+# several pairs need it.
 BudgetItem = tuple[str, int | None]
 
 
@@ -19,17 +21,30 @@ class Proposal:
     """What fits a budget.
 
     Attributes:
-        pairs: whole pairs, all methods; none where nothing fits or nothing is left.
-        seeds: all of the study's, or fewer where not even one pair fits with all.
-        seconds: device-seconds that this takes.
-        smallest: device-seconds of the least that could be run, one pair with one seed, where
-            nothing fits; otherwise none.
+        pairs: whole pairs with all methods; empty if nothing fits or nothing is left to run.
+        seeds: all seeds of the study, or fewer if no pair fits with all of them.
+        seconds: the device-seconds of the pairs.
+        smallest: if nothing fits, the device-seconds of the cheapest pair with one seed; else
+            ``None``.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
     seeds: tuple[int, ...] = ()
     seconds: float = 0.0
     smallest: float | None = None
+
+
+def propose_for_hours(survey: Survey, hours: float) -> Proposal:
+    """Return which pairs of a study to run first within a number of device-hours."""
+    run_seconds = {
+        key: dict.fromkeys(seeds, survey.cell_seconds[key] / len(seeds))
+        for key, seeds in survey.seeds_left.items()
+        if seeds
+    }
+    teacher_seconds = dict(survey.teacher_seconds)
+    for name, seconds in survey.views_left.items():
+        teacher_seconds[name] = teacher_seconds.get(name, 0.0) + seconds
+    return propose_pairs(survey.expansion, teacher_seconds, run_seconds, 3600 * hours)
 
 
 def propose_pairs(
@@ -42,8 +57,8 @@ def propose_pairs(
 
     Args:
         expansion: the study.
-        teacher_seconds: of each teacher that is not at hand, by name.
-        run_seconds: of each run that is left, by the cell's key and the seed.
+        teacher_seconds: the device-seconds of each missing teacher, by name.
+        run_seconds: the device-seconds of each missing run, by the cell's key and the seed.
         budget: device-seconds.
     """
     costs = {
@@ -68,19 +83,19 @@ def proposal_sheet_lines(proposal: Proposal, pairs: Sequence[SheetPair]) -> list
     """Return the proposal as lines of a study sheet.
 
     Args:
-        proposal: its pairs are among the sheet's.
-        pairs: as the sheet has them, with their settings.
+        proposal: a proposal whose pairs are in the sheet.
+        pairs: the sheet's pairs, with their settings.
     """
-    written = {(pair.teacher, pair.student): pair for pair in pairs}
+    sheet_pairs = {(pair.teacher, pair.student): pair for pair in pairs}
     lines = ["pairs:"]
     for pair in proposal.pairs:
-        data = written[pair].model_dump(mode="json", exclude_defaults=True)
-        lines.append(f"  - {_flow(data)}")
+        data = sheet_pairs[pair].model_dump(mode="json", exclude_defaults=True)
+        lines.append(f"  - {_flow_style(data)}")
     seeds = [*proposal.seeds]
-    return [*lines, f"seeds: {_flow(seeds) if seeds != [*range(len(seeds))] else len(seeds)}"]
+    return [*lines, f"seeds: {_flow_style(seeds) if seeds != [*range(len(seeds))] else len(seeds)}"]
 
 
-def _flow(data: object) -> str:
+def _flow_style(data: object) -> str:
     text = yaml.safe_dump(data, default_flow_style=True, sort_keys=False, width=float("inf"))
     return text.strip()
 
@@ -91,32 +106,33 @@ def _items(
     teachers: Mapping[str, float],
     runs: Mapping[str, Mapping[int, float]],
 ) -> dict[BudgetItem, float]:
-    """Return what a pair needs and does not have: its teacher, and every run of its methods."""
+    """Return what a pair lacks with its seconds: its teacher, and runs of its methods."""
     items: dict[BudgetItem, float] = {}
     cells = [expansion.cell_of(*pair, method) for method in expansion.methods_of(*pair)]
     for cell in cells:
         for seed, seconds in runs.get(cell.key, {}).items():
             items[cell.key, seed] = seconds
-    taught = any(cell.teacher in teachers and runs.get(cell.key) for cell in cells)
-    if taught:
+    needs_teacher = any(cell.teacher in teachers and runs.get(cell.key) for cell in cells)
+    if needs_teacher:
         items[pair[0], None] = teachers[pair[0]]
     return items
 
 
 def _marginal(cost: Mapping[BudgetItem, float], paid: Mapping[BudgetItem, float]) -> float:
+    """Return the seconds of those items that are not paid for yet."""
     return sum(seconds for item, seconds in cost.items() if item not in paid)
 
 
 def _fewer_seeds(
     seeds: Sequence[int], costs: Mapping[tuple[str, str], Mapping[BudgetItem, float]], budget: float
 ) -> Proposal:
-    """Return the cheapest pair that fits with as many of the first seeds as can be paid for."""
+    """Return the cheapest pair that fits, with as many of the first seeds as the budget allows."""
     smallest = float("inf")
     for pair in sorted(costs, key=lambda p: sum(costs[p].values())):
         best = None
         for count in range(1, len(seeds) + 1):
-            kept = {None, *seeds[:count]}
-            seconds = sum(value for (_, seed), value in costs[pair].items() if seed in kept)
+            included = {None, *seeds[:count]}
+            seconds = sum(value for (_, seed), value in costs[pair].items() if seed in included)
             if count == 1:
                 smallest = min(smallest, seconds)
             if seconds <= budget:

@@ -1,6 +1,6 @@
-"""Reference devices, and which one a plan is made for. Imports no torch.
+"""Reference devices, and the device that a plan is made for. Imports no torch.
 
-Where finished runs measured a device, their times replace these constants.
+Times that finished runs measured on a device replace these constants.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from statistics import median
 from skd.common.errors import UnknownNameError
 
 GIB = 2**30
-# Default of `--device-model`.
+# The default of `--device-model`.
 DEFAULT_DEVICE_MODEL = "a100"
 
 
 @dataclass(frozen=True)
 class DeviceModel:
-    """A device's constants.
+    """The constants of a device.
 
     Attributes:
-        name: as `--device-model` takes it.
-        rate: multiply-adds a second in effect, on a CPU of one thread: what is left of the peak
-            at these networks' sizes, normalisations and activations included.
-        launch_seconds: of one layer's forward or backward kernels in a compiled and recorded step,
-            whatever their size; with it go the elementwise operations round the layer. 0 on a CPU.
-        lane_launch_seconds: the same of each lane, as a share of the time of a device that is full
-            of them.
-        memory_bytes: of the device; 0 where it is the machine's own.
-        fitted_to: the measurements that the constants were fitted to; empty where they are
-            assumed.
+        name: the device's name for `--device-model`.
+        rate: effective multiply-adds per second, on a CPU those of one thread. They are below the
+            peak: the networks are small, and normalisations and activations are included.
+        launch_seconds: seconds to launch one layer's forward or backward kernels in a compiled
+            step with a CUDA graph, with the elementwise operations around the layer; they do not
+            depend on the layer's size. 0 on a CPU.
+        lane_launch_seconds: the launch seconds of each lane, as a share of the time of a device
+            that trains as many lanes as help.
+        memory_bytes: the device's memory; 0 if it uses the machine's.
+        fitted_to: the measurements to which the constants were fitted; empty if they are assumed.
     """
 
     name: str
@@ -43,22 +43,22 @@ class DeviceModel:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether there is no device beside the processor."""
+        """Whether the device is the processor itself."""
         return not self.memory_bytes
 
     @property
     def basis(self) -> str:
-        """What the constants rest on, in words."""
+        """The origin of the constants as text."""
         return f"fitted to measurements of {self.fitted_to}" if self.fitted_to else "assumed"
 
 
 H200_CONDITIONS = (
     "one H200, PyTorch 2.11, CUDA 13, CIFAR-100, batch 64, TF32, deterministic, compiled, recorded"
 )
-# The H200's and the CPU's are fitted: tests/planning/test_slowdown.py and test_estimates.py have
-# the measurements and the factors. The H100 is the same chip with slower memory; the other GPUs'
-# are earlier guesses, times what the H200's guesses were off by, and a launch in lanes takes three
-# eighths of one alone, as on the H200.
+# The constants of the H200 and the CPU are fitted: tests/planning/test_slowdown.py and
+# test_estimates.py have the measurements and the factors. The H100 is the same chip with
+# slower memory. The constants of the other GPUs are earlier guesses, corrected by the error of the
+# guesses for the H200. A launch in lanes takes three eighths of a launch alone, as on the H200.
 DEVICE_MODELS = {
     model.name: model
     for model in (
@@ -74,15 +74,16 @@ DEVICE_MODELS = {
 
 @dataclass(frozen=True)
 class PlannedDevice:
-    """What a plan is made for.
+    """The device that a plan is made for.
 
     Attributes:
-        name: as records name it, or the model's name where nothing was measured.
-        model: its constants.
-        threads: of a CPU; 1 elsewhere.
-        scale: median of measured over modelled seconds a step; none where nothing was measured.
-        processes: such devices that train each run together.
-        accumulate: parts in which each of them sees its images of a batch.
+        name: the device's name in records, or the model's name if nothing was measured.
+        model: the device's constants.
+        threads: the number of threads of a CPU; 1 for a GPU.
+        scale: the median of measured over modelled seconds per step; ``None`` if nothing was
+            measured.
+        processes: the number of devices that train each run together.
+        accumulate: the number of parts into which each process divides its images of a batch.
     """
 
     name: str
@@ -94,17 +95,17 @@ class PlannedDevice:
 
     @property
     def parts(self) -> int:
-        """Parts in which a batch is seen, over all processes."""
+        """The number of parts of a batch over all processes."""
         return self.processes * self.accumulate
 
     @property
     def rate(self) -> float:
-        """Multiply-adds a second in effect."""
+        """Effective multiply-adds per second."""
         return self.model.rate * self.threads
 
 
 def assumed_for_photos(model: DeviceModel) -> DeviceModel:
-    """Return a device's constants for networks on photos: the same, but assumed."""
+    """Return a device's constants for photos: the same values, marked as assumed."""
     return replace(model, fitted_to="")
 
 
@@ -112,7 +113,7 @@ def device_model(name: str) -> DeviceModel:
     """Return a reference device.
 
     Raises:
-        UnknownNameError: no such device; names the allowed ones.
+        UnknownNameError: there is no such device; names the allowed ones.
     """
     if name not in DEVICE_MODELS:
         raise UnknownNameError("device model", name, DEVICE_MODELS)
@@ -120,19 +121,19 @@ def device_model(name: str) -> DeviceModel:
 
 
 def device_model_of(recorded: str, on_cpu: bool) -> DeviceModel:
-    """Return the reference device of a recorded name: 'NVIDIA A100-SXM4-40GB' is an a100.
+    """Return the reference device for a name in records: a100 for 'NVIDIA A100-SXM4-40GB'.
 
-    Whole words count: a GH200 is no h200. A slice of a GPU (MIG) and a GPU that is not known are
-    taken for the default, whose constants are assumed.
+    Only whole words count: a GH200 is not an h200. For a slice of a GPU (MIG) and an unknown GPU,
+    return the default, whose constants are assumed.
     """
     if on_cpu:
         return DEVICE_MODELS["cpu"]
     words = re.split("[^a-z0-9]+", recorded.lower())
-    found = {*words, *map("".join, pairwise(words))}  # 'RTX 3090' is one
-    named = [name for name in DEVICE_MODELS if name in found]
-    return DEVICE_MODELS[named[0] if named and "mig" not in words else DEFAULT_DEVICE_MODEL]
+    candidates = {*words, *map("".join, pairwise(words))}  # 'RTX 3090' is rtx3090
+    models = [name for name in DEVICE_MODELS if name in candidates]
+    return DEVICE_MODELS[models[0] if models and "mig" not in words else DEFAULT_DEVICE_MODEL]
 
 
 def median_scale(ratios: list[float]) -> float | None:
-    """Return the median of measured over modelled seconds, or none of none."""
+    """Return the median of measured over modelled seconds; ``None`` for an empty list."""
     return median(ratios) if ratios else None

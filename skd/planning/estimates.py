@@ -1,6 +1,6 @@
-"""What one training will take: seconds, memory, disk. Imports no torch.
+"""Estimates of one training: seconds, memory, disk space. Imports no torch.
 
-The model, in words: docs/planning.md. Where finished runs have measured the same, they are right.
+docs/planning.md describes the model. Measurements of finished runs take precedence over it.
 """
 
 from __future__ import annotations
@@ -37,33 +37,34 @@ from skd.study.spec import ImportedTeacher, Recipe, RunSpec
 
 HALF_BYTES = 2
 MIB = 2**20
-CONTEXT_BYTES = 500 * MIB  # of a process on a GPU: context, kernels, workspaces
-GPU_HOST_BYTES = 3000 * MIB  # of a process that uses a GPU, on the host
-LOADER_BYTES = 400 * MIB  # of a process that decodes photos, and its batches
-DECODING_CORES = 8  # beside each GPU that trains on photos; docs/data.md has what one decodes
-CPU_HOST_BYTES = 600 * MIB  # of one that does not: Python and torch
-MEASURED_MARGIN = 1.2  # on a measured peak
+CONTEXT_BYTES = 500 * MIB  # device memory of a process: context, kernels, workspaces
+GPU_HOST_BYTES = 3000 * MIB  # host memory of a process that uses a GPU
+CPU_HOST_BYTES = 600 * MIB  # host memory of a process on a CPU: Python and torch
+LOADER_BYTES = 400 * MIB  # host memory of a process that decodes photos, with its batches
+DECODING_CORES = 8  # for each GPU that trains on photos; docs/data.md has the rate of a core
+MEASURED_MARGIN = 1.2  # factor on a measured peak
 RECORD_BYTES, EPOCH_BYTES = 8_000, 900  # a record, and each epoch in it
-GENERATIONS = 2  # of checkpoints
+GENERATIONS = 2  # number of checkpoints on disk
 
 EstimateSource = Literal["measured", "scaled", "model"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one training takes.
+    """The estimate of one training.
 
     Attributes:
-        seconds_per_step: of training.
-        seconds: in all, evaluations included, alone on its device.
-        device_bytes: peak on the device; 0 on a CPU.
-        host_bytes: peak of the process on the host.
-        disk_bytes: what stays: weights, test logits, record.
-        checkpoint_bytes: on disk while it is under way, and then no more.
-        utilisation: share of the device's time that it uses alone, in (0, 1].
-        source: the same was measured; the model, scaled by what else was measured; the model.
-        utilisation_known: whether the utilisation rests on a measurement of like runs, or on
-            constants that were fitted to measurements.
+        seconds_per_step: seconds of one training step.
+        seconds: total seconds with all evaluations, alone on its device.
+        device_bytes: peak memory on the device; 0 on a CPU.
+        host_bytes: peak memory of the process on the host.
+        disk_bytes: disk space of its results: weights, test logits, record.
+        checkpoint_bytes: disk space of its checkpoints, which are removed at the end.
+        utilisation: the share of the device's time that the training uses alone, in (0, 1].
+        source: measured: from finished runs of the same kind; scaled: from the model, scaled by
+            other measurements on the device; model: from the model alone.
+        utilisation_known: whether the utilisation comes from finished runs of the same kind or
+            from constants that were fitted to measurements.
     """
 
     seconds_per_step: float
@@ -78,7 +79,7 @@ class Estimate:
 
     @property
     def utilisation_or_one(self) -> float:
-        """The utilisation where it is known, else 1: no device is shared on a guess."""
+        """The utilisation if it is known, else 1: devices are not shared on a guess."""
         return self.utilisation if self.utilisation_known else 1.0
 
 
@@ -89,12 +90,12 @@ def estimate_run(
     device: PlannedDevice,
     stored_teacher: bool = False,
 ) -> Estimate:
-    """Return what any one of a cell's runs takes, with a live or a stored teacher."""
+    """Return the estimate of one run of a cell, with a live or a stored teacher."""
     return _estimate(expansion, cell.spec, cell.extra, timings, device, stored_teacher)
 
 
 def views_seconds(expansion: Expansion, plan: ViewsPlan, device: PlannedDevice) -> float:
-    """Return what storing a teacher's views takes: forward passes on all views of all images."""
+    """Return the seconds to store a teacher's views: a forward pass on each view of each image."""
     network = expansion.networks[expansion.teacher(plan.teacher).spec.network]
     images = expansion.images.train_images * plan.view_epochs
     return (device.scale or 1.0) * images * network.multiply_adds / device.rate
@@ -103,7 +104,7 @@ def views_seconds(expansion: Expansion, plan: ViewsPlan, device: PlannedDevice) 
 def estimate_teacher(
     expansion: Expansion, node: TeacherNode, timings: Timings, device: PlannedDevice
 ) -> Estimate:
-    """Return what a teacher takes: trained here, or only evaluated where it is imported."""
+    """Return the estimate of a teacher: its training, or only its evaluation if it is imported."""
     if not isinstance(node.spec, ImportedTeacher):
         return _estimate(expansion, node.spec.run, ObjectiveProfile(), timings, device)
     networks = StepNetworks(expansion.networks[node.spec.network])
@@ -120,16 +121,16 @@ def choose_device(
 
     Args:
         expansion: the study.
-        timings: of the store.
-        name: as records name it; by default the device with the most timings of the study's data
-            set (among those that are of ``model``, if given), and without any the model alone.
-        model: a reference device's name.
+        timings: the timings of the store.
+        name: the device's name in records. By default, the device with the most timings of the
+            study's data set (among those of ``model``, if given); without timings, the model.
+        model: the name of a reference device.
 
     Raises:
         UnknownNameError: no timing has that device, or there is no such reference device.
     """
     wanted = _constants(expansion, device_model(model)) if model else None
-    found = {
+    recorded_devices = {
         recorded: _constants(
             expansion, device_model_of(recorded, on_cpu=timings.threads(recorded) is not None)
         )
@@ -137,24 +138,23 @@ def choose_device(
     }
     if name is None:
         usual = timings.devices(expansion.dataset.name)
-        name = next((known for known in usual if wanted in (None, found[known])), None)
+        name = next((known for known in usual if wanted in (None, recorded_devices[known])), None)
         if name is None:
             constants = wanted or _constants(expansion, device_model(DEFAULT_DEVICE_MODEL))
             return PlannedDevice(constants.name, constants)
-    elif name not in found:
-        raise UnknownNameError("device", name, found)
-    device = PlannedDevice(name, wanted or found[name], timings.threads(name) or 1)
+    elif name not in recorded_devices:
+        raise UnknownNameError("device", name, recorded_devices)
+    device = PlannedDevice(name, wanted or recorded_devices[name], timings.threads(name) or 1)
     return replace(device, scale=median_scale([*_ratios(expansion, timings, device)]))
 
 
 def default_device(expansion: Expansion, timings: Timings, expected: str) -> PlannedDevice:
-    """Return the device that most was measured on; before anything was, a reference device.
+    """Return the device with the most timings; without timings, a reference device.
 
     Args:
         expansion: the study.
-        timings: of the store.
-        expected: a reference device's name. Timings of a CPU tell nothing of a GPU, nor the
-            other way round.
+        timings: the timings of the store.
+        expected: the name of a reference device. Only timings of the same kind, CPU or GPU, count.
 
     Raises:
         UnknownNameError: there is no such reference device.
@@ -167,7 +167,7 @@ def default_device(expansion: Expansion, timings: Timings, expected: str) -> Pla
 
 
 def local_device(expansion: Expansion, timings: Timings, name: str) -> PlannedDevice:
-    """Return a GPU that is here, as records name it, whether anything was measured on it or not."""
+    """Return this machine's GPU, by its name in records, with or without measurements."""
     if name in timings.devices():
         return choose_device(expansion, timings, name)
     return PlannedDevice(name, _constants(expansion, device_model_of(name, on_cpu=False)))
@@ -180,28 +180,28 @@ def _constants(expansion: Expansion, model: DeviceModel) -> DeviceModel:
 def model_training(
     networks: StepNetworks, recipe: Recipe, images: ImageInfo, device: PlannedDevice
 ) -> Estimate:
-    """Return the model's estimate of one training, scaled where the device has a scale."""
+    """Return the model's estimate of one training, scaled if the device has a scale."""
     scale = 1.0 if device.scale is None else device.scale
     step = scale * step_seconds(networks, recipe.batch_size, device)
     steps = recipe.steps_per_epoch(images.train_images)
-    at_once = math.ceil(recipe.batch_size / device.parts)
+    part_size = math.ceil(recipe.batch_size / device.parts)
     evaluation = scale * evaluation_seconds(networks.student, images, device)
-    memory = training_bytes(networks, at_once, images)
+    memory = training_bytes(networks, part_size, images)
     on_cpu = device.model.is_cpu
     parameters, extra = networks.student.parameters, networks.extra
-    kept = FLOAT_BYTES * parameters + HALF_BYTES * images.test_images * images.classes
-    moving = 2 * FLOAT_BYTES * parameters + extra.bytes + FLOAT_BYTES * extra.parameters
+    weights_and_logits = FLOAT_BYTES * parameters + HALF_BYTES * images.test_images * images.classes
+    checkpoint = 2 * FLOAT_BYTES * parameters + extra.bytes + FLOAT_BYTES * extra.parameters
     host = CPU_HOST_BYTES + memory if on_cpu else GPU_HOST_BYTES + dataset_bytes(images)
-    if images.photos:  # loader processes of training and evaluation; a checkpoint as it is written
+    if images.photos:  # loader processes of training and evaluation; a copy of the checkpoint
         host += 0 if on_cpu else 2 * DECODING_CORES * LOADER_BYTES
-        host += 2 * moving
+        host += 2 * checkpoint
     return Estimate(
         seconds_per_step=step,
         seconds=recipe.epochs * (steps * step + evaluation),
         device_bytes=0 if on_cpu else CONTEXT_BYTES + memory,
         host_bytes=host,
-        disk_bytes=kept + RECORD_BYTES + recipe.epochs * EPOCH_BYTES,
-        checkpoint_bytes=GENERATIONS * moving,
+        disk_bytes=weights_and_logits + RECORD_BYTES + recipe.epochs * EPOCH_BYTES,
+        checkpoint_bytes=GENERATIONS * checkpoint,
         utilisation=utilisation(networks, recipe.batch_size, device),
         source="model" if device.scale is None else "scaled",
         utilisation_known=bool(device.model.fitted_to),
@@ -209,10 +209,10 @@ def model_training(
 
 
 def _measured_utilisation(rows: list[Timing], device: PlannedDevice) -> float | None:
-    """Return the share of the device's time that one run alone uses, or none.
+    """Return the share of the device's time that one run alone uses, or ``None``.
 
-    Two numbers of lanes tell it. The driver's samples tell no more than that some kernel ran: they
-    count where there is nothing better.
+    Measurements with two numbers of lanes give it. The driver's samples only show whether any
+    kernel ran, so they are used if there is nothing better.
     """
     if device.model.is_cpu:
         return None
@@ -240,47 +240,47 @@ def _estimate(
 ) -> Estimate:
     networks = _networks(expansion, spec, extra, stored_teacher)
     modelled = model_training(networks, spec.recipe, expansion.images, device)
-    alike = latest_execution(timings.matching(spec, device.name, stored_teacher))
-    if not alike:
+    rows = latest_execution(timings.matching(spec, device.name, stored_teacher))
+    if not rows:
         return modelled
-    share = _measured_utilisation(alike, device)
-    busy = modelled.utilisation if share is None else share
+    measured_share = _measured_utilisation(rows, device)
+    share = modelled.utilisation if measured_share is None else measured_share
     on_cpu = device.model.is_cpu
     memory = {}
-    if like := [row for row in least_shared(alike) if row.parts == device.parts]:
-        # On a GPU those that share it are lanes of one process, whose peak is of all of them.
-        peaks = (row.peak_memory_bytes / (1 if on_cpu else row.sharing) for row in like)
+    if comparable := [row for row in least_shared(rows) if row.parts == device.parts]:
+        # Runs that share a GPU are lanes of one process: its peak is that of all of them.
+        peaks = (row.peak_memory_bytes / (1 if on_cpu else row.sharing) for row in comparable)
         peak = round(MEASURED_MARGIN * max(peaks))
-        # A GPU's peak is its allocator's: the context comes on top.
+        # On a GPU, the peak is that of the allocator, without the context.
         memory = {"host_bytes": peak} if on_cpu else {"device_bytes": CONTEXT_BYTES + peak}
     return replace(
         modelled,
         **memory,
-        seconds_per_step=measured_seconds_alone(alike, lambda row: row.seconds_per_step, busy),
+        seconds_per_step=measured_seconds_alone(rows, lambda row: row.seconds_per_step, share),
         seconds=spec.recipe.epochs
-        * measured_seconds_alone(alike, lambda r: r.device_seconds_per_epoch, busy),
-        utilisation=busy,
+        * measured_seconds_alone(rows, lambda row: row.device_seconds_per_epoch, share),
+        utilisation=share,
         source="measured",
-        utilisation_known=modelled.utilisation_known or share is not None,
+        utilisation_known=modelled.utilisation_known or measured_share is not None,
     )
 
 
 def _ratios(expansion: Expansion, timings: Timings, device: PlannedDevice) -> Iterator[float]:
-    """Yield measured over modelled seconds a step, for every timing the study can model."""
-    trained = [node.spec.run for node in expansion.teachers if node.spec.kind == "trained"]
-    parts = [(cell.spec, cell.extra) for cell in expansion.cells]
-    seen: set[int] = set()
-    for spec, extra in [*parts, *((run, ObjectiveProfile()) for run in trained)]:
+    """Yield measured over modelled seconds per step, for each timing of the study's networks."""
+    teachers = [node.spec.run for node in expansion.teachers if node.spec.kind == "trained"]
+    runs = [(cell.spec, cell.extra) for cell in expansion.cells]
+    used: set[int] = set()
+    for spec, extra in [*runs, *((run, ObjectiveProfile()) for run in teachers)]:
         rows = [
-            row for row in latest_execution(timings.of(spec, device.name)) if id(row) not in seen
+            row for row in latest_execution(timings.of(spec, device.name)) if id(row) not in used
         ]
-        seen.update(map(id, rows))
+        used.update(map(id, rows))
         for row in rows:
             yield _ratio(row, _networks(expansion, spec, extra, row.stored_teacher), device)
 
 
 def _ratio(row: Timing, networks: StepNetworks, device: PlannedDevice) -> float:
-    # A lane's own time is the device's with the others: a step takes a part of it. On a CPU runs
-    # that share it have cores of their own.
+    # Lanes share the time of a GPU, so each has a part of it. Runs that share a CPU have their own
+    # cores.
     lanes = 1 if device.model.is_cpu else row.sharing
     return row.seconds_per_step / lanes / step_seconds(networks, row.batch_size, device, lanes)

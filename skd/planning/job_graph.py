@@ -1,4 +1,4 @@
-"""A study's graph as jobs: teachers, batches of cells, the report. Imports no torch."""
+"""The jobs of a study and their order: teachers, batches of cells, the report. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from skd.planning.estimates import Estimate
 from skd.planning.slowdown import slowdown
 from skd.study.expansion import Cell, Expansion
 
-STARTUP_SECONDS = 60.0  # of a job: waiting for its node, environment, imports, data
+STARTUP_SECONDS = 60.0  # of a job: its node, environment, imports and data
 REPORT_JOB = "report"
 
 
@@ -18,10 +18,10 @@ class PlannedJob:
     """One job of a cluster.
 
     Attributes:
-        name: unique among a study's jobs.
-        seconds: on its device, start-up included. The report needs no device and takes none.
-        needs: names of jobs that come first.
-        parts: what it makes: a teacher's name, or keys of cells.
+        name: the job's name, unique within a study.
+        seconds: seconds on its device with start-up; 0 for the report, which needs no device.
+        needs: the names of the jobs that must end first.
+        parts: what the job trains: a teacher's name, or the keys of cells.
     """
 
     name: str
@@ -31,13 +31,13 @@ class PlannedJob:
 
 
 def shared_seconds(estimate: Estimate, runs: int, side_by_side: int = 1) -> float:
-    """Return the seconds of like runs of which up to `side_by_side` share a device at a time."""
+    """Return the seconds of similar runs, of which up to `side_by_side` share a device."""
     if side_by_side < 1:
         raise ValueError(f"side by side: at least 1 run, not {side_by_side}")
     rounds, rest = divmod(runs, side_by_side)
-    together = [(side_by_side, rounds), (rest, 1 if rest else 0)]
+    groups = [(side_by_side, rounds), (rest, 1 if rest else 0)]
     return estimate.seconds * sum(
-        times * slowdown(count, estimate.utilisation) for count, times in together
+        times * slowdown(count, estimate.utilisation) for count, times in groups
     )
 
 
@@ -48,15 +48,15 @@ def study_jobs(
     batch_of: Mapping[str, str],
     views: Mapping[str, tuple[float, frozenset[str]]] | None = None,
 ) -> tuple[PlannedJob, ...]:
-    """Return the jobs of what is left of a study, in an order in which each comes after its needs.
+    """Return the jobs for the unfinished part of a study, each after the jobs that it needs.
 
     Args:
         expansion: the study.
-        teacher_seconds: of each teacher that is not at hand, by its name.
-        cell_seconds: of each cell with runs left, by its key.
-        batch_of: the job of each of these cells.
-        views: seconds of the teacher views to be stored, and the cells that wait for them, by the
-            teacher's name.
+        teacher_seconds: the seconds of each missing teacher, by name.
+        cell_seconds: the seconds of each cell with unfinished runs, by its key.
+        batch_of: the job of each of these cells, by the cell's key.
+        views: by the teacher's name, the seconds to store its views and the keys of the cells that
+            use them.
     """
     views = views or {}
     jobs = [
@@ -80,7 +80,7 @@ def study_jobs(
 
 
 def _teacher_job(name: str) -> str:
-    return f"teacher {name}"  # the space keeps it apart from any batch's path
+    return f"teacher {name}"  # the space makes it differ from any batch's path
 
 
 def _views_job(name: str) -> str:
@@ -96,7 +96,7 @@ def _needs(
     for cell in cells:
         name = cell.teacher
         if name in views and cell.key in views[name][1]:
-            needed[_views_job(name)] = None  # which has waited for the teacher
+            needed[_views_job(name)] = None  # this job needs the teacher's
         elif name in teachers:
             needed[_teacher_job(name)] = None
     return tuple(needed)

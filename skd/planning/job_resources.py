@@ -1,4 +1,4 @@
-"""What a job asks SLURM for, from what its trainings take. Imports no torch."""
+"""The time, memory and cores that a job requests from SLURM. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from skd.planning.job_graph import STARTUP_SECONDS, shared_seconds
 from skd.planning.side_by_side import lane_cores
 from skd.planning.survey import Survey
 
-# A job that ends at its limit saves and goes on later, so the margin need not cover the worst.
+# A job that reaches its limit saves and resumes later: the margin need not cover the worst case.
 TIME_MARGIN = 1.5
 MIN_MINUTES = 10
-# Of each further run that a process trains on a GPU; assumed.
+# Host memory of each further run that a process trains on a GPU; assumed.
 LANE_HOST_BYTES = 500 * 2**20
-# Two Snakemakes round the command, and the process that watches the trainings.
+# Two Snakemake processes around the command, and the process that watches the trainings.
 OVERHEAD_BYTES = 1_000 * 2**20
 
 
 @dataclass(frozen=True)
 class JobResources:
-    """What a job asks for, beside its GPU."""
+    """The resources of a job in addition to its GPU."""
 
     minutes: int
-    memory_mb: int  # of the host, in MB of a million bytes, as Snakemake counts
+    memory_mb: int  # host memory in units of 10^6 bytes, as in Snakemake
     cores: int
 
 
 def batch_job_resources(
     survey: Survey, batch: CellBatch, attempt: int, longest: int | None
 ) -> JobResources:
-    """Return what the job of a batch asks for.
+    """Return the resources of the job that trains a batch.
 
     Args:
-        survey: the study, estimated.
-        batch: its cells.
-        attempt: the job's, from 1: each asks for that many times the time and the memory.
-        longest: the most minutes that may be asked for, or none.
+        survey: the estimates of the study.
+        batch: the cells of the job.
+        attempt: the number of the job's attempt, from 1; it multiplies time and memory.
+        longest: the largest allowed number of minutes, or ``None``.
     """
     keys = [f"{batch.pair}/{method}" for method in batch.methods]
     seconds = sum(survey.whole_seconds[key] for key in keys)
@@ -49,36 +49,36 @@ def batch_job_resources(
     if processes == 1 and not survey.device.model.is_cpu:  # lanes of one process
         cores = count * DECODING_CORES if photos else lane_cores(count)
         memory = count * host if photos else host + (count - 1) * LANE_HOST_BYTES
-        return _request(seconds, memory, cores, attempt, longest)
-    return _request(seconds / processes, count * host, count * _cores(survey), attempt, longest)
+        return _resources(seconds, memory, cores, attempt, longest)
+    return _resources(seconds / processes, count * host, count * _cores(survey), attempt, longest)
 
 
 def teacher_job_resources(
     survey: Survey, name: str, attempt: int, longest: int | None
 ) -> JobResources:
-    """Return what the job of a teacher asks for; as `batch_job_resources`."""
+    """Return the resources of the job that trains a teacher; see `batch_job_resources`."""
     estimate: Estimate = survey.teachers[name]
     imported = survey.expansion.teacher(name).spec.kind == "imported"
     processes = 1 if imported else survey.device.processes
     seconds, host = shared_seconds(estimate, 1) / processes, processes * estimate.host_bytes
-    return _request(seconds, host, processes * _cores(survey), attempt, longest)
+    return _resources(seconds, host, processes * _cores(survey), attempt, longest)
 
 
 def views_job_resources(
     survey: Survey, name: str, attempt: int, longest: int | None
 ) -> JobResources:
-    """Return what the job that stores a teacher's views asks for; as `batch_job_resources`."""
+    """Return the resources of the job that stores a teacher's views; see `batch_job_resources`."""
     seconds = survey.views_left.get(name, 0.0)
-    return _request(seconds, survey.teachers[name].host_bytes, 1, attempt, longest)
+    return _resources(seconds, survey.teachers[name].host_bytes, 1, attempt, longest)
 
 
 def _cores(survey: Survey) -> int:
-    """Return the cores of one process: a GPU is fed with photos by several."""
+    """Return the cores of one process: several decode photos for a GPU."""
     photos = survey.expansion.images.photos
     return DECODING_CORES if photos and not survey.device.model.is_cpu else 1
 
 
-def _request(
+def _resources(
     seconds: float, host: int, cores: int, attempt: int, longest: int | None
 ) -> JobResources:
     minutes = math.ceil((STARTUP_SECONDS + TIME_MARGIN * seconds) / 60)

@@ -1,4 +1,4 @@
-"""How many runs share the GPU that is here. Imports no torch."""
+"""The number of runs that share this machine's GPU. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def choose_lanes(
     runs: int,
     attempt: int = 1,
 ) -> int:
-    """Return how many runs to train at once, for the GPU that is here.
+    """Return how many runs to train side by side on this machine's GPU.
 
     Args:
-        requested: the user's choice, or none.
+        requested: the user's choice, or ``None``.
         expansion: the study.
-        cells: whose runs are trained.
-        store: with the timings of finished runs.
-        runs: how many are left to train.
-        attempt: the job's, from 1.
+        cells: the cells whose runs are trained.
+        store: the store, with the timings of finished runs.
+        runs: how many runs are unfinished.
+        attempt: the number of the job's attempt, from 1.
     """
     state = gpu_state()
     if requested is not None or state is None:
@@ -38,15 +38,16 @@ def choose_lanes(
     timings = load_timings(store)
     device = local_device(expansion, timings, state.name)
     views = {cell.key: _views(expansion, cell, store) for cell in cells}
-    each = [estimate_run(expansion, c, timings, device, bool(views[c.key])) for c in cells]
-    need, busy = max(e.device_bytes for e in each), max(e.utilisation_or_one for e in each)
+    estimates = [estimate_run(expansion, c, timings, device, bool(views[c.key])) for c in cells]
+    bytes_each = max(estimate.device_bytes for estimate in estimates)
+    utilisation = max(estimate.utilisation_or_one for estimate in estimates)
     shared = {path: path.stat().st_size for paths in views.values() for path in paths}
     free = max(1, state.free_bytes - sum(shared.values()))
-    return runs_side_by_side(None, runs, free, need or 1, busy, attempt)
+    return runs_side_by_side(None, runs, free, bytes_each or 1, utilisation, attempt)
 
 
 def _views(expansion: Expansion, cell: Cell, store: Store) -> list[Path]:
-    """Return the files of the teacher's views that a cell's runs look up; none: a live teacher."""
+    """Return the files of the teacher's views that a cell's runs use; empty for a live teacher."""
     outputs = stored_outputs(cell.needs)
     if cell.teacher is None or not outputs:
         return []

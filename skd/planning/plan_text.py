@@ -1,4 +1,4 @@
-"""A survey in words and tables. Imports no torch."""
+"""A survey as tables and text. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from skd.planning.simulate import Schedule
 from skd.planning.stored_plan import StudyPlan
 from skd.planning.survey import Survey, SurveyRow
 
-PHOTOS_PER_CORE_SECOND = 700  # decoded a second, of 500 × 375: measured, docs/data.md
+PHOTOS_PER_CORE_SECOND = 700  # decoded photos of 500 × 375 pixels, measured (docs/data.md)
 
 
 def format_hours(seconds: float) -> str:
-    """Return seconds as hours, with as many digits as make sense."""
+    """Return seconds as hours: three digits below 100 hours, whole hours above."""
     value = seconds / 3600
     return f"{value:,.0f} h" if value >= 100 else f"{value:.3g} h"
 
 
 def parts_table(survey: Survey) -> Table:
-    """Return the table of what is done and left, by teachers, method, pair, and in all."""
+    """Return the table of finished and unfinished runs by teachers, method and pair."""
     title = f"{survey.expansion.study}: {survey.expansion.title}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("part", no_wrap=True)
@@ -41,8 +41,8 @@ def parts_table(survey: Survey) -> Table:
 
 
 def wall_table(schedules: Sequence[Schedule], jobs: int) -> Table:
-    """Return the table of the time that what is left takes, by the number of devices."""
-    title = f"What is left, as {jobs} jobs, the report among them"
+    """Return the table of the time to finish the study, by the number of devices."""
+    title = f"What is left, in {jobs} jobs including the report"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("devices", "time", "device-hours", "jobs", "utilisation"):
         table.add_column(name, justify="right")
@@ -62,59 +62,58 @@ def resource_lines(survey: Survey) -> list[str]:
     estimates = [*_left(survey)]
     if not estimates:
         return ["Nothing is left to train."]
-    stays = sum(count * estimate.disk_bytes for _, estimate, count in estimates)
+    results = sum(count * estimate.disk_bytes for _, estimate, count in estimates)
+    checkpoints = max(estimate.checkpoint_bytes for _, estimate, _ in estimates)
     lines = [
-        f"disk: {_bytes(stays)} more in the end; up to "
-        f"{_bytes(max(e.checkpoint_bytes for _, e, _ in estimates))} for each run under way"
+        f"disk: {_bytes(results)} more in the end; up to {_bytes(checkpoints)} per run in progress"
     ]
     stored = sum(plan.bytes for name, plan in survey.views.items() if name in survey.views_left)
     if stored:
         lines.append(f"teacher views: {_bytes(stored)} more on disk, for all methods and seeds")
-    for place in ("device", "host"):
-        name, most, _ = max(estimates, key=lambda item: getattr(item[1], f"{place}_bytes"))
-        size = getattr(most, f"{place}_bytes")
-        if size:
-            lines.append(f"{place} memory: up to {_bytes(size)} a run ({name})")
+    for kind in ("device", "host"):
+        name, largest, _ = max(estimates, key=lambda item: getattr(item[1], f"{kind}_bytes"))
+        if size := getattr(largest, f"{kind}_bytes"):
+            lines.append(f"{kind} memory: up to {_bytes(size)} per run ({name})")
     return lines
 
 
 def survey_notes(survey: Survey) -> list[str]:
-    """Return lines on what the estimates rest on."""
+    """Return lines on the basis of the estimates."""
     device, model = survey.device, survey.device.model
     if device.name == model.name:
-        lines = [f"device: {device.name}, by its constants; nothing of it was measured here"]
+        lines = [f"device: {device.name}, from its constants; no run was measured on it"]
     elif device.scale is None:
-        lines = [f"device: {device.name}, by the constants of {model.name}"]
+        lines = [f"device: {device.name}, from the constants of {model.name}"]
     else:
         lines = [
-            f"device: {device.name}; what was not measured is modelled as {model.name}, times "
-            f"{device.scale:.2g} (the median of measured over modelled)"
+            f"device: {device.name}; runs that were not measured are modelled as on {model.name}, "
+            f"times {device.scale:.2g} (the median of measured over modelled)"
         ]
     lines.append(f"constants of {model.name}: {model.basis}")
     lines.append(
-        f"assumed: {STARTUP_SECONDS:g} s before a job begins, no queue; runs at a time a device: "
-        f"{survey.side_by_side or 'as many as fit'}; a run under way counts as not begun. "
+        f"assumed: {STARTUP_SECONDS:g} s to start a job, no queue; runs per device: "
+        f"{survey.side_by_side or 'as many as fit'}; an unfinished run counts as not started. "
         "See docs/planning.md"
     )
-    lines += _feeding(survey)
+    lines += _data_lines(survey)
     memory = model.memory_bytes
-    most = max((estimate.device_bytes for _, estimate, _ in _left(survey)), default=0)
-    asked = survey.side_by_side or 1
-    if memory and asked * most > memory:
+    largest = max((estimate.device_bytes for _, estimate, _ in _left(survey)), default=0)
+    runs = survey.side_by_side or 1
+    if memory and runs * largest > memory:
         lines.append(
-            f"WARNING: {asked} times {_bytes(most)} is more than the "
+            f"WARNING: {runs} times {_bytes(largest)} is more than the "
             f"{_bytes(memory)} of {model.name}"
         )
     return lines
 
 
-def _feeding(survey: Survey) -> list[str]:
-    """Return lines on runs that share a batch, and on photos that have to be decoded in time."""
+def _data_lines(survey: Survey) -> list[str]:
+    """Return lines on divided batches and on the cores that decode photos."""
     device, lines = survey.device, []
     if device.parts > 1:
         lines.append(
-            f"each run on {device.processes} devices, each of which sees its images of a batch in "
-            f"{device.accumulate} part(s); device memory is of one"
+            f"each run on {device.processes} devices, each of which computes its images of a batch "
+            f"in {device.accumulate} part(s); device memory is that of one device"
         )
     if survey.expansion.images.photos:
         cells = survey.expansion.cells
@@ -123,8 +122,8 @@ def _feeding(survey: Survey) -> list[str]:
         ]
         cores = max(speeds) / PHOTOS_PER_CORE_SECOND
         lines.append(
-            f"photos: up to {max(speeds):,.0f} images/s a device are to be decoded, by some "
-            f"{cores:.1f} cores at {PHOTOS_PER_CORE_SECOND} a second each (docs/data.md)"
+            f"photos: each device needs up to {max(speeds):,.0f} decoded images/s, about "
+            f"{cores:.1f} cores at {PHOTOS_PER_CORE_SECOND} per second each (docs/data.md)"
         )
     return lines
 
@@ -136,12 +135,12 @@ def plan_data(
     plan: StudyPlan,
     proposal: Proposal | None,
 ) -> dict[str, Any]:
-    """Return everything that the tables say, as plain data."""
+    """Return the contents of all tables as plain data."""
     return {
         "plan": plan.model_dump(mode="json"),
         "parts": {name: [asdict(part) for part in parts] for name, parts in survey.parts().items()},
-        "teachers": _plain(survey.teachers),
-        "cells": _plain(survey.cells),
+        "teachers": _as_dicts(survey.teachers),
+        "cells": _as_dicts(survey.cells),
         "seeds_left": {key: list(seeds) for key, seeds in survey.seeds_left.items()},
         "jobs": [asdict(job) for job in jobs],
         "schedules": [
@@ -157,7 +156,7 @@ def plan_data(
     }
 
 
-def _plain(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+def _as_dicts(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: asdict(estimate) for name, estimate in estimates.items()}
 
 
@@ -169,7 +168,7 @@ def _cells(part: SurveyRow) -> tuple[str, ...]:
 
 
 def _left(survey: Survey) -> list[tuple[str, Estimate, int]]:
-    """Return name, estimate and number of all that is left to train."""
+    """Return name, estimate and number of all unfinished trainings."""
     teachers = [(f"teacher {n}", survey.teachers[n], 1) for n in sorted(survey.teachers_left)]
     left = [(key, survey.cells[key], len(seeds)) for key, seeds in survey.seeds_left.items()]
     return [*teachers, *(item for item in left if item[2])]

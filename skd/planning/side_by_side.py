@@ -1,24 +1,21 @@
-"""How many runs share a device. Imports no torch."""
+"""The number of runs that share a device. Imports no torch."""
 
 from __future__ import annotations
-
-from typing import Annotated
-
-import typer
 
 from skd.common.errors import SkdError
 from skd.planning.slowdown import slowdown
 
-SideBySideOption = Annotated[
-    str, typer.Option(help="runs that share the device: a number; auto: as many as fit a GPU")
-]
+MAX_LANES = 16
+SPEED_SHARE = 0.95  # of the speed that any number of lanes reaches
+# Lanes replay CUDA graphs, which takes little Python time: they share a few cores.
+LANE_CORES = 4
 
 
 def parse_side_by_side(text: str) -> int | None:
-    """Return the number that a user asked for; none for `auto`.
+    """Return the number that a user chose; ``None`` for `auto`.
 
     Raises:
-        SkdError: neither.
+        SkdError: the text is neither a number from 1 nor auto.
     """
     if text == "auto":
         return None
@@ -27,19 +24,13 @@ def parse_side_by_side(text: str) -> int | None:
     return int(text)
 
 
-MAX_LANES = 16
-SPEED_SHARE = 0.95  # of the speed that any number of lanes reaches
-# Lanes replay recorded steps, which takes next to no Python: they share a few cores.
-LANE_CORES = 4
-
-
 def useful_lanes(utilisation: float) -> int:
-    """Return the fewest lanes whose speeds add up to nearly what any number reaches; 16 at most.
+    """Return the smallest number of lanes that reaches 95 % of the largest total speed; at most 16.
 
-    k of them are k / `slowdown` times as fast as one: with ever more lanes 1 / u times.
+    k lanes together are k / `slowdown` times as fast as one. The limit for many lanes is 1 / u.
 
     Args:
-        utilisation: u, the share of the GPU's time that one run uses alone, in (0, 1].
+        utilisation: u, the share of the GPU's time that one run alone uses, in (0, 1].
     """
     enough = SPEED_SHARE / utilisation - 1e-9
     speeds = ((lanes, lanes / slowdown(lanes, utilisation)) for lanes in range(1, MAX_LANES))
@@ -59,20 +50,20 @@ def runs_side_by_side(
     utilisation_each: float,
     attempt: int = 1,
 ) -> int:
-    """Return how many runs of a job are trained at once.
+    """Return how many runs of a job are trained side by side.
 
-    As many as the GPU's free memory holds, and no more than help: beyond that each would only be
-    slower. On a CPU, whose cores one run uses, one at a time. Each further attempt has half as
-    many, in case the one before ran out of memory.
+    On a GPU: as many as its free memory holds, but not more than raise the total speed. On a CPU:
+    one, which uses its cores. Each further attempt has half as many, in case the one before ran
+    out of memory.
 
     Args:
-        requested: the user's choice, or none.
-        runs: how many are left to train.
-        free_bytes: of the GPU's memory; 0 without a GPU.
-        bytes_each: of device memory that one run needs.
-        utilisation_each: the share of the GPU's time that one run uses alone, in (0, 1]; 1 where
-            that was not measured.
-        attempt: the job's, from 1.
+        requested: the user's choice, or ``None``.
+        runs: how many runs are unfinished.
+        free_bytes: the GPU's free memory; 0 without a GPU.
+        bytes_each: the device memory that one run needs.
+        utilisation_each: the share of the GPU's time that one run alone uses, in (0, 1]; 1 if it
+            was not measured.
+        attempt: the number of the job's attempt, from 1.
     """
     if requested is None and not free_bytes:
         return 1

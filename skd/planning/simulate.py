@@ -1,4 +1,4 @@
-"""List scheduling of jobs on like devices, to tell how long a study takes. Imports no torch."""
+"""List scheduling of jobs on identical devices, to estimate how long a study takes. No torch."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from skd.planning.job_graph import PlannedJob
 
 MAX_DEVICES = 1000
-# What a plan is simulated on.
+# The numbers of devices for which a plan is simulated.
 DEVICE_COUNTS = (1, 2, 4, 8, 16, 32, 64, 100, 256, MAX_DEVICES)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What a simulated schedule came to.
+    """The result of a simulation.
 
     Attributes:
-        devices: how many there were.
-        wall_seconds: from the first start to the last end.
-        device_seconds: of all jobs together.
-        starts: each job's start in seconds, by its name.
+        devices: the number of devices.
+        wall_seconds: the seconds from the first start to the last end.
+        device_seconds: the sum of all jobs' seconds.
+        starts: the start of each job in seconds, by its name.
     """
 
     devices: int
@@ -31,28 +31,31 @@ class Schedule:
 
     @property
     def utilisation(self) -> float:
-        """Share of the devices' time that jobs fill; 1 where there is nothing to do."""
+        """The share of the devices' time that jobs use; 1 if there are no jobs."""
         available = self.devices * self.wall_seconds
         return self.device_seconds / available if available else 1.0
 
 
 def simulate(jobs: Sequence[PlannedJob], devices: int) -> Schedule:
-    """Run jobs on so many devices: whenever one is free, the ready job with the longest way to go.
+    """Simulate jobs on a number of devices.
+
+    Each free device takes the ready job with the longest path to the end.
 
     Args:
-        jobs: each one's needs are among them.
-        devices: 1 to 1000.
+        jobs: the jobs, with all jobs that they need.
+        devices: the number of devices, from 1 to 1000.
 
     Raises:
-        ValueError: a number of devices out of range, a need that is no job, or a circle of needs.
+        ValueError: the number of devices is out of range, a job needs an unknown job, or jobs need
+            each other in a circle.
     """
     if not 1 <= devices <= MAX_DEVICES:
         raise ValueError(f"devices: 1 to {MAX_DEVICES}, not {devices}")
-    to_go = critical_seconds(jobs)
+    to_end = critical_seconds(jobs)
     by_name = {job.name: job for job in jobs}
     waiting = {job.name: len(set(job.needs)) for job in jobs}
     followers = _followers(jobs)
-    ready = [(-to_go[name], name) for name, count in waiting.items() if not count]
+    ready = [(-to_end[name], name) for name, count in waiting.items() if not count]
     heapq.heapify(ready)
     running: list[tuple[float, str]] = []
     starts: dict[str, float] = {}
@@ -66,31 +69,31 @@ def simulate(jobs: Sequence[PlannedJob], devices: int) -> Schedule:
         for follower in followers[name]:
             waiting[follower] -= 1
             if not waiting[follower]:
-                heapq.heappush(ready, (-to_go[follower], follower))
+                heapq.heappush(ready, (-to_end[follower], follower))
     return Schedule(devices, now, sum(job.seconds for job in jobs), starts)
 
 
 def critical_seconds(jobs: Sequence[PlannedJob]) -> dict[str, float]:
-    """Return the longest way from each job's start to the end of all, in seconds.
+    """Return the seconds of the longest path from each job's start to the end of all jobs.
 
     Raises:
-        ValueError: a need that is no job, or a circle of needs.
+        ValueError: a job needs an unknown job, or jobs need each other in a circle.
     """
-    followers, left = _followers(jobs), {job.name: set(job.needs) for job in jobs}
+    followers, open_needs = _followers(jobs), {job.name: set(job.needs) for job in jobs}
     by_name = {job.name: job for job in jobs}
-    order = [name for name, needs in left.items() if not needs]
-    for name in order:  # grows while it is walked: every job after its needs
+    order = [name for name, needs in open_needs.items() if not needs]
+    for name in order:  # grows during the loop: each job comes after the jobs that it needs
         for follower in followers[name]:
-            left[follower].discard(name)
-            if not left[follower]:
+            open_needs[follower].discard(name)
+            if not open_needs[follower]:
                 order.append(follower)
-    if len(order) < len(left):
-        raise ValueError(f"jobs need each other in a circle: {', '.join(set(left) - set(order))}")
-    to_go: dict[str, float] = {}
+    if circle := open_needs.keys() - {*order}:
+        raise ValueError(f"jobs need each other in a circle: {', '.join(circle)}")
+    to_end: dict[str, float] = {}
     for name in reversed(order):
-        after = max((to_go[follower] for follower in followers[name]), default=0.0)
-        to_go[name] = by_name[name].seconds + after
-    return to_go
+        after = max((to_end[follower] for follower in followers[name]), default=0.0)
+        to_end[name] = by_name[name].seconds + after
+    return to_end
 
 
 def _followers(jobs: Sequence[PlannedJob]) -> dict[str, list[str]]:
@@ -98,6 +101,6 @@ def _followers(jobs: Sequence[PlannedJob]) -> dict[str, list[str]]:
     for job in jobs:
         for need in dict.fromkeys(job.needs):
             if need not in followers:
-                raise ValueError(f"job {job.name} needs {need}, which is no job")
+                raise ValueError(f"job {job.name} needs {need}, which is not a job")
             followers[need].append(job.name)
     return followers

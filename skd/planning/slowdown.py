@@ -1,6 +1,6 @@
-"""Runs that share a GPU as lanes of one process: how long each takes. Imports no torch.
+"""The slowdown of runs that share a GPU as lanes of one process. Imports no torch.
 
-In words: docs/planning.md, "Sharing a GPU".
+docs/planning.md, "Sharing a GPU", describes it.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ MIN_UTILISATION = 0.05
 
 
 def slowdown(runs: int, utilisation: float) -> float:
-    """Return how many times as long as alone each of several like runs takes on one device.
+    """Return the factor by which each of several similar runs on one device is slower than alone.
 
-    Measured on a GPU: each run that joins lengthens a step of all of them by the same time, u
-    times the step of one alone. With u = 1, as on a CPU, k runs take k times as long.
+    Measurements on a GPU show that each further run lengthens a step of all runs by the same time:
+    u times the step of one run alone. With u = 1, as on a CPU, k runs take k times as long.
 
     Args:
-        runs: k, how many there are.
-        utilisation: u, the share of the device's time that one uses alone, in (0, 1].
+        runs: k, the number of runs.
+        utilisation: u, the share of the device's time that one run alone uses, in (0, 1].
     """
     return 1 + (runs - 1) * utilisation
 
 
 def fitted_utilisation(measured: Mapping[int, float]) -> float | None:
-    """Return the utilisation at which `slowdown` fits what was measured best.
+    """Return the utilisation at which `slowdown` fits the measurements best.
 
-    Least squares of the relative errors; exact for two numbers of runs as long as the result is
-    possible. None for one number of runs: any utilisation would fit.
+    It minimises the squares of the relative errors. The fit is exact for two numbers of runs if
+    its result is in the valid range. ``None`` for one number of runs: any utilisation would fit.
 
     Args:
-        measured: seconds of a step of each run, by the number of runs that shared the device.
+        measured: the seconds of a step of each run, by the number of runs that shared the device.
     """
     if len(measured) < 2:
         return None
-    # A line of height a at one run, and slope b.
+    # A straight line with the value a at one run, and the slope b.
     points = [(runs - 1, seconds, seconds**-2) for runs, seconds in measured.items()]
     w = sum(weight for _, _, weight in points)
     x = sum(weight * more for more, _, weight in points)
@@ -49,25 +49,25 @@ def fitted_utilisation(measured: Mapping[int, float]) -> float | None:
 
 
 def seconds_alone(measured: Mapping[int, float], utilisation: float) -> float:
-    """Return the seconds of one run alone at which `slowdown` fits what was measured best.
+    """Return the seconds of one run alone at which `slowdown` fits the measurements best.
 
-    Least squares of the relative errors; exact for one number of runs.
+    It minimises the squares of the relative errors. The fit is exact for one number of runs.
 
     Args:
-        measured: seconds of each run, by the number of runs that shared the device.
-        utilisation: the share of the device's time that one uses alone.
+        measured: the seconds of each run, by the number of runs that shared the device.
+        utilisation: the share of the device's time that one run alone uses.
     """
     ratios = [slowdown(runs, utilisation) / seconds for runs, seconds in measured.items()]
     return sum(ratios) / sum(ratio**2 for ratio in ratios)
 
 
 def measured_utilisation(rows: Sequence[Timing]) -> float | None:
-    """Return what finished runs of one kind on a GPU tell of their utilisation; none: nothing."""
+    """Return the utilisation from finished runs of one kind on a GPU; ``None`` if it is unknown."""
     return fitted_utilisation(_by_sharing(rows, lambda row: row.seconds_per_step))
 
 
 def sampled_utilisation(rows: Sequence[Timing]) -> float | None:
-    """Return the utilisation that the driver told of runs alone on a GPU; none: nothing."""
+    """Return the utilisation that the driver reported for runs alone on a GPU, or ``None``."""
     shares = [r.gpu_utilisation / 100 for r in rows if r.gpu_utilisation and r.sharing == 1]
     return _bounded(fmean(shares)) if shares else None
 
@@ -77,13 +77,13 @@ def measured_seconds_alone(
 ) -> float:
     """Return the seconds of a run alone, from finished runs of its kind.
 
-    On a CPU, where runs that share it have cores of their own: the mean of those that shared it
+    Runs that share a CPU have their own cores: there, it is the mean of the runs that shared it
     least.
 
     Args:
-        rows: at least one, all of one device.
-        seconds: what is asked for, of one row.
-        utilisation: the share of a GPU's time that one run uses alone.
+        rows: at least one timing, all of one device.
+        seconds: returns the seconds of one timing.
+        utilisation: the share of a GPU's time that one run alone uses.
     """
     if rows[0].kind == "cpu":
         return fmean(map(seconds, least_shared(rows)))
@@ -91,11 +91,11 @@ def measured_seconds_alone(
 
 
 def _by_sharing(rows: Sequence[Timing], seconds: Callable[[Timing], float]) -> dict[int, float]:
-    """Return the means of the rows by the number of runs that shared the device."""
-    found: dict[int, list[float]] = {}
+    """Return the mean seconds by the number of runs that shared the device."""
+    groups: dict[int, list[float]] = {}
     for row in rows:
-        found.setdefault(row.sharing, []).append(seconds(row))
-    return {runs: fmean(values) for runs, values in found.items()}
+        groups.setdefault(row.sharing, []).append(seconds(row))
+    return {runs: fmean(values) for runs, values in groups.items()}
 
 
 def _bounded(share: float) -> float:

@@ -1,6 +1,6 @@
 """The model of one step and one evaluation: seconds and memory. Imports no torch.
 
-In words: docs/planning.md.
+docs/planning.md describes it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from skd.study.expansion import ImageInfo, NetworkProfile, ObjectiveProfile
 
 FORWARD_AND_BACKWARD = 3  # the backward pass costs about two forward ones
 STEP_LAUNCHES = 50  # optimiser, losses, views and metrics of one step
-# Of an objective with much work of its own, as CRD's memory banks and ReviewKD's fusion blocks.
+# Launches of an objective with much work, such as CRD's memory banks and ReviewKD's fusion blocks.
 OBJECTIVE_LAUNCHES = 100
-OBJECTIVE_WORK = 1e6  # multiply-adds an image from which it has
-EVALUATION_BATCH = 1000  # as on a GPU in skd.training.evaluation
+OBJECTIVE_WORK = 1e6  # multiply-adds per image from which an objective has much work
+EVALUATION_BATCH = 1000  # the batch size of skd.training.evaluation on a GPU
 FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
 class StepNetworks:
-    """What a step has to compute with."""
+    """The networks and the objective of a training step."""
 
     student: NetworkProfile
     teacher: NetworkProfile | None = None
@@ -35,21 +35,21 @@ def step_seconds(
 ) -> float:
     """Return the model's seconds of one training step, unscaled.
 
-    The longer of what the device needs to compute and what it needs to launch.
+    This is the time to compute the step or the time to launch its kernels, whichever is longer.
 
     Args:
-        networks: of the run.
-        batch_size: images a step.
-        device: what it runs on.
-        lanes: like runs that share the device. The seconds are the device's, for one step of one
-            of them.
+        networks: the networks of the run.
+        batch_size: the number of images of a step.
+        device: the device.
+        lanes: the number of similar runs that share the device. The result is then the device's
+            time for one step of one run.
     """
     alone = _seconds(networks, batch_size, device, device.model.launch_seconds)
     return alone * slowdown(lanes, utilisation(networks, batch_size, device)) / lanes
 
 
 def utilisation(networks: StepNetworks, batch_size: int, device: PlannedDevice) -> float:
-    """Return the model's share of the device's time that one run alone uses, in (0, 1]."""
+    """Return the share of the device's time that one run alone uses in the model, in (0, 1]."""
     full = _seconds(networks, batch_size, device, device.model.lane_launch_seconds)
     return full / _seconds(networks, batch_size, device, device.model.launch_seconds)
 
@@ -74,7 +74,7 @@ def training_bytes(networks: StepNetworks, batch_size: int, images: ImageInfo) -
 def _seconds(
     networks: StepNetworks, batch_size: int, device: PlannedDevice, launch: float
 ) -> float:
-    """Return the device's seconds of one step in which a launch takes so long."""
+    """Return the device's seconds of one step if a launch takes a given time."""
     student, teacher, extra = networks.student, networks.teacher, networks.extra
     launches = FORWARD_AND_BACKWARD * student.layers + (teacher.layers if teacher else 0)
     launches += STEP_LAUNCHES + (OBJECTIVE_LAUNCHES if extra.multiply_adds > OBJECTIVE_WORK else 0)
@@ -84,12 +84,12 @@ def _seconds(
 def _step_work(networks: StepNetworks, batch_size: int) -> int:
     """Return the multiply-adds of one step."""
     trained = networks.student.multiply_adds + networks.extra.multiply_adds
-    taught = networks.teacher.multiply_adds if networks.teacher else 0
-    return batch_size * (FORWARD_AND_BACKWARD * trained + taught)
+    teacher = networks.teacher.multiply_adds if networks.teacher else 0
+    return batch_size * (FORWARD_AND_BACKWARD * trained + teacher)
 
 
 def dataset_bytes(images: ImageInfo) -> int:
-    """Return the bytes of the data set as uint8; photos stay in their files."""
+    """Return the bytes of the data set as uint8; 0 for photos, which stay in their files."""
     if images.photos:
         return 0
     return (images.train_images + images.test_images) * images.channels * images.size**2

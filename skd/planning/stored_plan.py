@@ -1,4 +1,4 @@
-"""A study's plan as it is kept, ``results/<study>/plan.json``, to be compared with what came.
+"""A study's plan in ``results/<study>/plan.json``, to compare it with the measurements later.
 
 Imports no torch.
 """
@@ -16,6 +16,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from skd.common.files import read_json, write_json
 from skd.common.frozen import FrozenModel, digest
 from skd.planning.batches import JobShape
+from skd.planning.estimates import Estimate, EstimateSource
 from skd.planning.job_graph import PlannedJob
 from skd.planning.simulate import DEVICE_COUNTS, Schedule, simulate
 from skd.planning.survey import Survey
@@ -23,14 +24,14 @@ from skd.study.expansion import Expansion
 
 
 class PlannedTraining(FrozenModel):
-    """What one training was expected to take, alone on its device."""
+    """The estimate of one training alone on its device."""
 
     seconds: NonNegativeFloat
-    source: Literal["measured", "scaled", "model"]
+    source: EstimateSource
 
 
 class StudyPlan(FrozenModel):
-    """What a study was expected to take when it was planned."""
+    """The estimates of a study at the time when it was planned."""
 
     schema_version: Literal[1] = 1
     study: str
@@ -39,30 +40,30 @@ class StudyPlan(FrozenModel):
     done: NonNegativeInt
     device: str
     device_model: str
-    side_by_side: PositiveInt | None  # none: as many as fit
+    side_by_side: PositiveInt | None  # None: as many as fit
     teachers: dict[str, PlannedTraining]
     cells: dict[str, PlannedTraining]
     wall_seconds: dict[PositiveInt, NonNegativeFloat]
 
 
 def plan_path(results: Path, study: str) -> Path:
-    """Return where a study's plan is kept."""
+    """Return the file of a study's plan."""
     return results / study / "plan.json"
 
 
 def expansion_digest(expansion: Expansion) -> str:
-    """Return the hash of a study's teachers and runs: another one is another study."""
+    """Return the hash of a study's teachers and runs."""
     runs = sorted((cell.key, *cell.runs.values()) for cell in expansion.cells)
     return digest([sorted((node.name, node.id) for node in expansion.teachers), runs])
 
 
 def make_plan(survey: Survey, schedules: list[Schedule]) -> StudyPlan:
-    """Return the plan that a survey and its simulated schedules come to, made now."""
+    """Return a plan from a survey and its simulated schedules."""
 
-    def planned(estimates: dict) -> dict[str, PlannedTraining]:
+    def planned(estimates: dict[str, Estimate]) -> dict[str, PlannedTraining]:
         return {
-            name: PlannedTraining(seconds=found.seconds, source=found.source)
-            for name, found in estimates.items()
+            name: PlannedTraining(seconds=estimate.seconds, source=estimate.source)
+            for name, estimate in estimates.items()
         }
 
     return StudyPlan(
@@ -82,26 +83,32 @@ def make_plan(survey: Survey, schedules: list[Schedule]) -> StudyPlan:
 def simulate_schedules(
     survey: Survey, jobs: Sequence[PlannedJob], counts: Iterable[int]
 ) -> list[Schedule]:
-    """Return simulated schedules of jobs on so many devices each; too few for one run: none."""
-    each = survey.device.processes
-    shorter = [replace(job, seconds=job.seconds / each) for job in jobs]
-    found = [(count, simulate(shorter, count // each)) for count in counts if count >= each]
+    """Return a simulated schedule for each number of devices that is enough for one run."""
+    per_run = survey.device.processes
+    # The devices of a run are simulated as one device that is faster.
+    faster = [replace(job, seconds=job.seconds / per_run) for job in jobs]
+    schedules = {count: simulate(faster, count // per_run) for count in counts if count >= per_run}
     return [
-        replace(schedule, devices=count, device_seconds=each * schedule.device_seconds)
-        for count, schedule in found
+        replace(schedule, devices=count, device_seconds=per_run * schedule.device_seconds)
+        for count, schedule in schedules.items()
     ]
 
 
 def save_plan_before_run(survey: Survey, shape: JobShape, results: Path) -> StudyPlan:
-    """Keep a plan of what is about to be run, as `skd plan` does; return the one that is kept."""
+    """Store a plan of the jobs that are about to run; return the stored plan."""
     jobs = survey.jobs(shape)
     return save_plan(make_plan(survey, simulate_schedules(survey, jobs, DEVICE_COUNTS)), results)
 
 
 def save_plan(plan: StudyPlan, results: Path, renew: bool = False) -> StudyPlan:
-    """Return the plan that is kept: an earlier one of the same runs, made when fewer were done.
+    """Return the stored plan, after storing the given one if necessary.
 
-    Otherwise the given one is written. ``renew`` writes it in any case.
+    A stored plan of the same runs stays if fewer runs were done when it was made.
+
+    Args:
+        plan: the new plan.
+        results: the results folder.
+        renew: replace the stored plan in any case.
     """
     path = plan_path(results, plan.study)
     earlier = None if renew else read_plan(path)
@@ -112,7 +119,7 @@ def save_plan(plan: StudyPlan, results: Path, renew: bool = False) -> StudyPlan:
 
 
 def read_plan(path: Path) -> StudyPlan | None:
-    """Return a plan, or none where there is none that can be read."""
+    """Return a stored plan; ``None`` if there is none or it cannot be read."""
     try:
         return StudyPlan.model_validate(read_json(path))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A study as it stands: what is done, what is left, and what that takes. Imports no torch."""
+"""The state of a study with estimates: what is done, what is left. Imports no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from skd.study.expansion import Cell, Expansion
 
 @dataclass(frozen=True)
 class SurveyRow:
-    """A line of the table: trainings counted, and device-seconds of those that are left."""
+    """A row of the table: numbers of trainings, and device-seconds of the unfinished ones."""
 
     name: str
     trainings: int
@@ -31,19 +31,20 @@ class SurveyRow:
 
 @dataclass(frozen=True)
 class Survey:
-    """What is left of a study, estimated.
+    """The estimates of a study, and what is unfinished.
 
     Attributes:
         expansion: the study.
-        device: what it is planned for.
-        side_by_side: runs that share a device; none: as many as fit.
-        teachers: estimates by name.
-        cells: estimates of one run by the cell's key.
-        teachers_left: names of those not at hand.
-        seeds: of each cell's runs, by key; a run that two cells share is the first one's.
-        seeds_left: those without a record.
-        views: of teachers that are stored, by the teacher's name.
-        views_left: seconds of those that are not there yet.
+        device: the device that it is planned for.
+        side_by_side: the number of runs that share a device; ``None``: as many as fit.
+        teachers: the estimate of each teacher, by name.
+        cells: the estimate of one run of each cell, by the cell's key.
+        teachers_left: the names of the teachers that are not ready.
+        seeds: the seeds of each cell's runs, by key; a run that two cells share counts for the
+            first of them.
+        seeds_left: the seeds of the runs without a record, by the cell's key.
+        views: the teacher views that the study stores, by the teacher's name.
+        views_left: the seconds to store those that are missing, by the teacher's name.
     """
 
     expansion: Expansion
@@ -59,12 +60,12 @@ class Survey:
 
     @property
     def done(self) -> int:
-        """Finished runs and teachers at hand."""
+        """The number of finished runs and teachers."""
         runs = sum(map(len, self.seeds.values())) - sum(map(len, self.seeds_left.values()))
         return runs + len(self.teachers) - len(self.teachers_left)
 
     def runs_side_by_side_of(self, *keys: str) -> int:
-        """Return how many of some cells' runs share the device; one where several train it."""
+        """Return how many runs of some cells share the device; 1 if several devices train a run."""
         if self.device.processes > 1:
             return 1
         return runs_side_by_side(
@@ -76,36 +77,36 @@ class Survey:
         )
 
     def seconds_of(self, key: str, runs: int) -> float:
-        """Return the device-seconds of so many runs of a cell."""
+        """Return the device-seconds of a number of runs of a cell."""
         return shared_seconds(self.cells[key], runs, self.runs_side_by_side_of(key))
 
     @cached_property
     def whole_seconds(self) -> dict[str, float]:
-        """Device-seconds of each cell as if nothing were done."""
+        """The device-seconds of all runs of each cell, finished or not."""
         return {
             cell.key: self.seconds_of(cell.key, len(cell.runs)) for cell in self.expansion.cells
         }
 
     @cached_property
     def cell_seconds(self) -> dict[str, float]:
-        """Device-seconds of each cell with runs left."""
+        """The device-seconds of the unfinished runs of each cell that has any."""
         left = {key: len(seeds) for key, seeds in self.seeds_left.items() if seeds}
         return {key: self.seconds_of(key, runs) for key, runs in left.items()}
 
     @cached_property
     def teacher_seconds(self) -> dict[str, float]:
-        """Device-seconds of each teacher that is not at hand."""
+        """The device-seconds of each teacher that is not ready."""
         return {name: self.teachers[name].seconds for name in sorted(self.teachers_left)}
 
     def jobs(self, shape: JobShape) -> tuple[PlannedJob, ...]:
-        """Return the jobs of what is left, in the batches of the whole study."""
+        """Return the jobs of the unfinished runs, in the batches of the whole study."""
         batches = make_batches(self.expansion, shape, lambda: self.whole_seconds).batches
         names = {f"{batch.pair}/{name}": batch.path for batch in batches for name in batch.methods}
         views = {name: (self.views_left[name], self.views[name].cells) for name in self.views_left}
         return study_jobs(self.expansion, self.teacher_seconds, self.cell_seconds, names, views)
 
     def parts(self) -> dict[str, list[SurveyRow]]:
-        """Return the lines of the table under their headings: teachers, methods, pairs, all."""
+        """Return the rows of the table by their headings: teachers, methods, pairs, all."""
         cells = self.expansion.cells
         teachers = self._teachers()
         views = self._views()
@@ -167,27 +168,29 @@ def survey_study(
     side_by_side: int | None = 1,
     views_config: ViewsConfig | None = None,
 ) -> Survey:
-    """Return what is done and left of a study. A run with a readable record is done.
+    """Return the state of a study with its estimates. A run with a readable record is done.
 
     Args:
         expansion: the study.
-        store: where its teachers' cards are.
-        timings: of the store; they know every readable record.
-        device: what to plan for.
-        side_by_side: runs that share a device; none: as many as fit.
-        views_config: which teachers' views are to be stored; none: those that are worth it.
+        store: the store, with the teachers' cards.
+        timings: the timings of the store, one for each readable record.
+        device: the device to plan for.
+        side_by_side: the number of runs that share a device; ``None``: as many as fit.
+        views_config: which teachers' views are stored; ``None``: those that save time.
     """
     entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
     views = plan_views(expansion, entries, views_config or ViewsConfig())
-    looked_up = frozenset().union(*(plan.cells for plan in views.values()))
-    owned: dict[str, tuple[int, ...]] = {}
-    left: dict[str, tuple[int, ...]] = {}
-    seen: set[str] = set()
+    with_views = frozenset().union(*(plan.cells for plan in views.values()))
+    seeds: dict[str, tuple[int, ...]] = {}
+    seeds_left: dict[str, tuple[int, ...]] = {}
+    counted: set[str] = set()
     for cell in expansion.cells:
-        own = {seed: run for seed, run in cell.runs.items() if run not in seen}
-        seen.update(own.values())
-        owned[cell.key] = tuple(own)
-        left[cell.key] = tuple(s for s, run in own.items() if f"runs/{run}" not in timings.rows)
+        runs = {seed: run for seed, run in cell.runs.items() if run not in counted}
+        counted.update(runs.values())
+        seeds[cell.key] = tuple(runs)
+        seeds_left[cell.key] = tuple(
+            seed for seed, run in runs.items() if f"runs/{run}" not in timings.rows
+        )
     teachers = {
         node.name: estimate_teacher(expansion, node, timings, device) for node in expansion.teachers
     }
@@ -198,12 +201,12 @@ def survey_study(
         side_by_side=side_by_side,
         teachers=teachers,
         cells={
-            c.key: estimate_run(expansion, c, timings, device, c.key in looked_up)
+            c.key: estimate_run(expansion, c, timings, device, c.key in with_views)
             for c in expansion.cells
         },
         teachers_left=frozenset(missing),
-        seeds=owned,
-        seeds_left=left,
+        seeds=seeds,
+        seeds_left=seeds_left,
         views=views,
         views_left={
             name: views_seconds(expansion, plan, device)
@@ -214,8 +217,8 @@ def survey_study(
 
 
 def _sources(counted: Iterable[tuple[Estimate, int]]) -> dict[str, int]:
-    """Return how many of the trainings left have which kind of estimate."""
-    found: Counter[str] = Counter()
+    """Return the number of unfinished trainings by the source of their estimates."""
+    counts: Counter[str] = Counter()
     for estimate, count in counted:
-        found[estimate.source] += count
-    return {source: count for source, count in found.items() if count}
+        counts[estimate.source] += count
+    return {source: count for source, count in counts.items() if count}

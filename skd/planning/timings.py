@@ -1,6 +1,6 @@
-"""What finished runs and teachers of the store took. Imports no torch.
+"""Measured times and memory of finished runs and teachers of the store. Imports no torch.
 
-Records are large and do not change: what is read of them is kept in ``results/timings.json``.
+Records are large and do not change, so ``results/timings.json`` caches what is read from them.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from skd.store.records import Record
 from skd.store.store import Store, StoreEntry, StoreError
 from skd.study.spec import DatasetSpec, MethodSpec, RunSpec
 
-CACHE_FORMAT = 6  # of the cache file: another one is read anew
+CACHE_FORMAT = 6  # a cache file of another format is not used
 
 
 class Timing(FrozenModel):
-    """What one finished training was, and what it took."""
+    """The settings of one finished training, and its time and memory."""
 
     network: str
     teacher: str | None = None
@@ -36,11 +36,11 @@ class Timing(FrozenModel):
     images_per_second: PositiveFloat
     peak_memory_bytes: int
     sessions: int
-    sharing: PositiveInt = 1  # trainings that had the device together
-    gpu_utilisation: float | None = None  # % of the device, by all of them
-    stored_teacher: bool = False  # whether the teacher's outputs were looked up
-    processes: PositiveInt = 1  # devices that trained it together
-    accumulate: PositiveInt = 1  # parts in which each of them saw its images of a batch
+    sharing: PositiveInt = 1  # number of trainings that shared the device
+    gpu_utilisation: float | None = None  # in % of the device, for all of them
+    stored_teacher: bool = False  # whether the teacher's outputs were read from stored views
+    processes: PositiveInt = 1  # number of devices that trained it together
+    accumulate: PositiveInt = 1  # number of parts of each device's images of a batch
     step: str = "fast"
     precision: str = "float32"
     compiled: bool = False
@@ -49,35 +49,35 @@ class Timing(FrozenModel):
 
     @property
     def seconds_per_step(self) -> float:
-        """Device-seconds of one training step, evaluation not counted.
+        """Device-seconds of one training step, without evaluation.
 
-        Where runs share a GPU, each has the device for a part of this time only.
+        If runs share a GPU, each uses the device for only a part of this time.
         """
         return self.processes * self.batch_size / self.images_per_second
 
     @property
     def device_seconds_per_epoch(self) -> float:
-        """Device-seconds of one epoch, evaluation included; as above where runs share a GPU."""
+        """Device-seconds of one epoch with its evaluation; for shared GPUs see above."""
         return self.processes * self.seconds_per_epoch
 
     @property
     def execution_key(self) -> tuple[str, str, bool, str | None]:
-        """How a step was executed, as far as its time depends on it."""
+        """The settings of the execution on which a step's time depends."""
         return self.step, self.precision, self.compiled, self.kernels
 
     @property
     def parts(self) -> int:
-        """Parts in which a batch was seen, over all devices."""
+        """The number of parts of a batch over all devices."""
         return self.processes * self.accumulate
 
     @property
     def kind(self) -> str:
-        """``cpu`` or ``gpu``: only a CPU's timing has a number of threads."""
+        """``cpu`` or ``gpu``; only a timing of a CPU has a number of threads."""
         return "gpu" if self.threads is None else "cpu"
 
 
 class _Cached(FrozenModel):
-    """What was read of a record, and of which."""
+    """The timing of a record, with the stamp of the record's file."""
 
     stamp: str
     timing: Timing
@@ -85,7 +85,7 @@ class _Cached(FrozenModel):
 
 @dataclass(frozen=True)
 class Timings:
-    """All timings of a store, by the folder they come from: ``runs/<id>``, ``teachers/<id>``."""
+    """All timings of a store, by their folder: ``runs/<id>`` or ``teachers/<id>``."""
 
     rows: dict[str, Timing]
 
@@ -97,13 +97,13 @@ class Timings:
         return index
 
     def of(self, spec: RunSpec, device: str) -> list[Timing]:
-        """Return timings of a run's networks, method and kind of images, of any batch size."""
+        """Return the timings with a run's networks, method and data set, with any batch size."""
         teacher = spec.teacher.network if spec.teacher else None
         rows = self._index.get((device, spec.network, teacher, method_digest(spec.method)), [])
         return [row for row in rows if row.dataset.name == spec.dataset.name]
 
     def matching(self, spec: RunSpec, device: str, stored_teacher: bool = False) -> list[Timing]:
-        """Return timings of runs that differ from this one in seed, epochs or rates at most."""
+        """Return the timings of runs that differ from a run at most in seed, epochs or rates."""
         return [
             row
             for row in self.of(spec, device)
@@ -113,7 +113,11 @@ class Timings:
         ]
 
     def devices(self, dataset: str | None = None) -> dict[str, int]:
-        """Return the devices with their numbers of timings (of one data set), most first."""
+        """Return the numbers of timings by device, the largest first.
+
+        Args:
+            dataset: count only timings of this data set; ``None``: all.
+        """
         counts: dict[str, int] = {}
         for row in self.rows.values():
             if dataset in (None, row.dataset.name):
@@ -121,27 +125,27 @@ class Timings:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     def threads(self, device: str) -> int | None:
-        """Return the number of threads of a CPU, none of a GPU or an unknown device."""
+        """Return the number of threads of a CPU; ``None`` for a GPU or an unknown device."""
         return next((row.threads for row in self.rows.values() if row.device == device), None)
 
 
 def method_digest(method: MethodSpec) -> str:
-    """Return the hash of a resolved method, whatever its name."""
+    """Return the hash of a resolved method, which does not depend on its name."""
     return digest(canonical(method))
 
 
 def latest_execution(rows: list[Timing]) -> list[Timing]:
-    """Return the rows that were executed in the same way as the one that finished last."""
+    """Return the rows with the same execution as the row that finished last."""
     if not rows:
         return []
-    way = max(rows, key=lambda row: row.finished_at).execution_key
-    return [row for row in rows if row.execution_key == way]
+    latest = max(rows, key=lambda row: row.finished_at).execution_key
+    return [row for row in rows if row.execution_key == latest]
 
 
 def least_shared(rows: Sequence[Timing]) -> list[Timing]:
-    """Return the rows that shared their device least.
+    """Return the rows whose runs shared their device with the fewest others.
 
-    On a CPU, where runs that share it have cores of their own: those that were alone, or else all.
+    Runs that share a CPU have their own cores: there, return the runs that were alone, or all.
     """
     least = min(row.sharing for row in rows)
     if least > 1 and rows[0].kind == "cpu":
@@ -150,34 +154,34 @@ def least_shared(rows: Sequence[Timing]) -> list[Timing]:
 
 
 def load_timings(store: Store) -> Timings:
-    """Return the timings of a store; its cache file is brought up to date.
+    """Return the timings of a store, and update its cache file.
 
-    A record that cannot be used is passed over. Where the cache cannot be written, the records
-    are read anew each time.
+    Records that cannot be used are skipped. If the cache file cannot be written, each call reads
+    the records again.
     """
     path = store.root / "timings.json"
-    known = _read_cache(path)
-    found: dict[str, _Cached] = {}
+    previous = _read_cache(path)
+    current: dict[str, _Cached] = {}
     for kind, folder in (("runs", store.root / "runs"), ("teachers", store.teachers)):
         for record in sorted(folder.glob("*/record.json")):
             key, entry = f"{kind}/{record.parent.name}", StoreEntry(record.parent)
-            cached = known.get(key)
+            cached = previous.get(key)
             if cached is None or cached.stamp != _stamp(record):
                 cached = _read_record(entry)
             if cached is not None:
-                found[key] = cached
-    if found != known and store.root.is_dir():
-        rows = {key: canonical(cached) for key, cached in found.items()}
+                current[key] = cached
+    if current != previous and store.root.is_dir():
+        rows = {key: canonical(cached) for key, cached in current.items()}
         with contextlib.suppress(OSError):
             write_json(path, {"format": CACHE_FORMAT, "rows": rows})
-    return Timings({key: cached.timing for key, cached in found.items()})
+    return Timings({key: cached.timing for key, cached in current.items()})
 
 
 def timing_of_record(record: Record) -> Timing:
-    """Return what a record tells.
+    """Return the timing of a record.
 
     Raises:
-        KeyError, TypeError, ValueError: it does not say on what or how the run was executed.
+        KeyError, TypeError, ValueError: the record lacks its device or its execution.
     """
     spec, cost = record.spec, record.cost
     environment, execution = record.environment, record.execution
@@ -222,12 +226,12 @@ def _read_record(entry: StoreEntry) -> _Cached | None:
 
 
 def _stamp(path: Path) -> str:
-    """Return what changes when a file does; nothing of one that cannot be looked at."""
+    """Return the size and time of a file as text; empty if the file cannot be read."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return ""
-    return f"{found.st_size} {found.st_mtime_ns}"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _read_cache(path: Path) -> dict[str, _Cached]:

@@ -1,1 +1,1 @@
-"""Where a number comes from, and bringing numbers together: `skd show`, `skd merge`. No torch."""
+"""The origin of numbers, and merging of results: `skd show`, `skd merge`. Imports no torch."""

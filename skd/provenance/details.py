@@ -1,4 +1,4 @@
-"""All that is known of one run or teacher, from the store and the studies. Imports no torch."""
+"""Everything that store and studies contain about one run or teacher. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from skd.code.sources import sources_id
 from skd.common.files import read_json, sha256_of
 from skd.provenance.entry_reading import read_card, read_failure, read_record, read_spec
 from skd.provenance.lookup import EntryKind, ExpandedStudies, Occurrence
-from skd.store.outcomes import teacher_outcome
+from skd.store.outcomes import run_outcome, teacher_outcome
 from skd.store.records import Failure, ProgressNote, Record, TeacherCard
-from skd.store.store import Store, StoreEntry, run_outcome
+from skd.store.store import Store, StoreEntry
 from skd.study.spec import ImportedTeacher, RunSpec, TrainedTeacher
 
 WEIGHTS = "weights.safetensors"
@@ -21,21 +21,21 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of tensors beside a record or card."""
+    """A file of tensors in the folder of a record or card."""
 
     path: Path
-    sha256: str | None  # as record or card have it; none where neither does
-    there: bool
-    found: str | None = None  # its SHA-256 now, where that was asked for
+    sha256: str | None  # in record or card; None if neither has one
+    exists: bool
+    actual_sha256: str | None = None  # of the file now; None if it was not computed
 
     @property
     def state(self) -> str:
-        """What a person wants to know of it."""
-        if not self.there:
+        """Whether the file exists and, if computed, whether its SHA-256 matches."""
+        if not self.exists:
             return "not there"
-        if self.found is None or self.sha256 is None:
+        if self.actual_sha256 is None or self.sha256 is None:
             return "there"
-        return "matches" if self.found == self.sha256 else "DIFFERS"
+        return "matches" if self.actual_sha256 == self.sha256 else "DIFFERS"
 
 
 @dataclass(frozen=True)
@@ -44,27 +44,28 @@ class TeacherOfRun:
 
     entry: StoreEntry
     spec: ImportedTeacher | TrainedTeacher
-    then: TeacherCard | None  # its card when it taught this run
-    now: TeacherCard | None  # its card in this store
+    card_then: TeacherCard | None  # in the run's record
+    card_now: TeacherCard | None  # in this store
 
     @property
     def is_replaced(self) -> bool:
-        """Whether this store now has other weights for it than those that taught the run."""
-        return bool(self.then and self.now) and self.then.sha256 != self.now.sha256
+        """Whether the teacher's weights in this store differ from those during the run."""
+        both = self.card_then and self.card_now
+        return bool(both) and self.card_then.sha256 != self.card_now.sha256
 
 
 @dataclass(frozen=True)
 class EntryDetails:
-    """What is known of one entry.
+    """Everything about one entry of the store.
 
     Attributes:
         state: done, failed, running, interrupted, missing, or unreadable.
-        reason: why it failed, or who runs it.
-        problems: what of it cannot be read, and why.
+        reason: why it failed, or which process trains it.
+        problems: which of its files cannot be read, and why.
         failure, environment, execution: of the record, or of the attempt that failed.
-        sources_here: digest of this code's sources, to compare with that in the environment.
-        card: a teacher's own.
-        studies_not_searched: studies that may ask for it too, but cannot be read.
+        sources_here: digest of this code's sources, to compare with the one in the environment.
+        card: the card, for a teacher.
+        studies_not_searched: studies that may contain it too, but cannot be read.
     """
 
     entry: StoreEntry
@@ -88,28 +89,28 @@ class EntryDetails:
 
     @property
     def sources(self) -> str | None:
-        """The digest of the sources that made it; none where it is not recorded."""
+        """The digest of the sources that computed it; ``None`` if it is not recorded."""
         return self.environment.get("sources")
 
     @property
     def same_sources(self) -> bool | None:
-        """Whether this code made it; none where that is not recorded."""
+        """Whether the sources of this code computed it; ``None`` if that is not recorded."""
         return None if self.sources is None else self.sources == self.sources_here
 
 
 def entries_of(
     identity: str, store: Store, studies: ExpandedStudies
 ) -> list[tuple[EntryKind, StoreEntry]]:
-    """Return what has an identity: a run, a teacher, or both, of which the store may have none.
+    """Return the entries of an identity: a run, a teacher, or both. Their folders may be missing.
 
-    A network trained alone is both where it also teaches: they have the same identity.
+    A network that is trained alone and is also a teacher has one identity and two entries.
     """
-    asked = {place.kind for place in studies.occurrences.get(identity, [])}
+    kinds = {place.kind for place in studies.occurrences.get(identity, [])}
     entries: list[tuple[EntryKind, StoreEntry]] = [
         ("teacher", store.teacher(identity)),
         ("run", store.run(identity)),
     ]
-    return [(kind, entry) for kind, entry in entries if kind in asked or entry.folder.is_dir()]
+    return [(kind, entry) for kind, entry in entries if kind in kinds or entry.folder.is_dir()]
 
 
 def collect_details(
@@ -120,22 +121,22 @@ def collect_details(
     results: Path,
     verify: bool,
 ) -> EntryDetails:
-    """Return all that is known of one entry; what cannot be read is among it as a problem.
+    """Return everything about one entry; files that cannot be read are listed as problems.
 
     Args:
         kind: whether the entry is a run or a teacher.
         entry: its folder, which need not exist.
-        store: where its teacher is.
-        studies: those that may ask for it.
-        results: where the studies' logs are.
-        verify: hash its files, which takes time.
+        store: the store with its teacher.
+        studies: the studies that may contain it.
+        results: the results folder with the studies' logs.
+        verify: whether to hash its files, which takes time.
     """
     record, damaged_record = read_record(entry)
     card, damaged_card = read_card(entry) if kind == "teacher" else (None, "")
     failure, damaged_failure = read_failure(entry)
     problems = tuple(filter(None, (damaged_record, damaged_card, damaged_failure)))
     places = [place for place in studies.occurrences.get(entry.id, []) if place.kind == kind]
-    spec = record.spec if record else read_spec(entry) or _asked(places)
+    spec = record.spec if record else read_spec(entry) or _spec_in_study(places)
     state, reason = ("unreadable", "") if problems else _state(kind, entry, store)
     return EntryDetails(
         entry=entry,
@@ -148,35 +149,38 @@ def collect_details(
         card=card,
         failure=failure,
         progress=entry.progress() if state == "running" else None,
-        teacher_of_run=_taught(spec, record, store),
+        teacher_of_run=_teacher_of_run(spec, record, store),
         environment=record.environment if record else failure.environment if failure else {},
         execution=record.execution if record else _execution(entry),
         sources_here=sources_id(),
-        files=tuple(_files(entry, stated_files(record, card), verify)),
+        files=tuple(_files(entry, recorded_digests(record, card), verify)),
         occurrences=tuple(places),
         studies_not_searched=studies.unreadable,
         logs=tuple(path for place in places for path in place.logs(results)),
     )
 
 
-def stated_files(record: Record | None, card: TeacherCard | None) -> dict[str, str]:
-    """Return the SHA-256 of the files beside a record and card, by name, as these have them."""
+def recorded_digests(record: Record | None, card: TeacherCard | None) -> dict[str, str]:
+    """Return the SHA-256 of files by name, as a record and a card state them."""
     weights = {WEIGHTS: card.sha256} if card else {}
     return {**weights, **(record.files if record else {})}
 
 
 def _state(kind: EntryKind, entry: StoreEntry, store: Store) -> tuple[str, str]:
-    found = run_outcome(entry, 0) if kind == "run" else teacher_outcome(store, entry.id)[0]
-    trained = kind == "teacher" and found.outcome == "interrupted" and entry.record_path.exists()
-    return found.outcome, "trained, but without its card" if trained else found.reason or ""
+    """Return the state of an entry, and the reason for it."""
+    outcome = run_outcome(entry, 0) if kind == "run" else teacher_outcome(store, entry.id)[0]
+    has_record = entry.record_path.exists()
+    if kind == "teacher" and outcome.outcome == "interrupted" and has_record:
+        return outcome.outcome, "trained, but without its card"
+    return outcome.outcome, outcome.reason or ""
 
 
-def _asked(places: list[Occurrence]) -> RunSpec | ImportedTeacher | None:
+def _spec_in_study(places: list[Occurrence]) -> RunSpec | ImportedTeacher | None:
     spec = places[0].spec if places else None
     return spec.run if isinstance(spec, TrainedTeacher) else spec
 
 
-def _taught(
+def _teacher_of_run(
     spec: RunSpec | ImportedTeacher | None, record: Record | None, store: Store
 ) -> TeacherOfRun | None:
     if not isinstance(spec, RunSpec) or spec.teacher is None:
@@ -189,18 +193,18 @@ def _taught(
 
 def _execution(entry: StoreEntry) -> dict[str, Any]:
     try:
-        kept = read_json(entry.folder / "execution.json")
+        execution = read_json(entry.folder / "execution.json")
     except (OSError, ValueError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return execution if isinstance(execution, dict) else {}
 
 
-def _files(entry: StoreEntry, stated: Mapping[str, str], verify: bool) -> list[StoredFile]:
-    names = [*stated, *sorted(path.name for path in entry.folder.glob("[!.]*.safetensors"))]
+def _files(entry: StoreEntry, recorded: Mapping[str, str], verify: bool) -> list[StoredFile]:
+    names = [*recorded, *sorted(path.name for path in entry.folder.glob("[!.]*.safetensors"))]
     files = []
     for name in dict.fromkeys(names):
         path = entry.folder / name
-        there = path.is_file()
-        found = sha256_of(path) if there and verify else None
-        files.append(StoredFile(path, stated.get(name), there, found))
+        exists = path.is_file()
+        actual = sha256_of(path) if exists and verify else None
+        files.append(StoredFile(path, recorded.get(name), exists, actual))
     return files

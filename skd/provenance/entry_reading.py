@@ -1,4 +1,4 @@
-"""Reading entries of any store, sound or not: a problem is a line to tell. Imports no torch."""
+"""Reading entries of any store, with problems as text instead of errors. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_record(entry: StoreEntry) -> tuple[Record | None, str]:
-    """Return an entry's record or none, and why it cannot be read, where that is so."""
+    """Return an entry's record or ``None``, and why it cannot be read or an empty text."""
     return _read(entry.record, entry.record_path)
 
 
 def read_card(entry: StoreEntry) -> tuple[TeacherCard | None, str]:
-    """Return a teacher's card or none, and why it cannot be read, where that is so."""
+    """Return a teacher's card or ``None``, and why it cannot be read or an empty text."""
     return _read(entry.card, entry.card_path)
 
 
 def read_failure(entry: StoreEntry) -> tuple[Failure | None, str]:
-    """Return an entry's failure note or none, and why it cannot be read, where that is so."""
+    """Return an entry's failure note or ``None``, and why it cannot be read or an empty text."""
     return _read(entry.failure, entry.failure_path)
 
 
 def read_spec(entry: StoreEntry) -> RunSpec | None:
-    """Return the spec that an unfinished run has left for people, or none that can be read."""
+    """Return the spec in a run's folder; ``None`` if it is missing or cannot be read."""
     try:
         return RunSpec.restore(read_json(entry.folder / "spec.json"))
     except (OSError, ValueError):
@@ -40,7 +40,7 @@ def read_spec(entry: StoreEntry) -> RunSpec | None:
 
 
 def display_path(path: Path) -> str:
-    """Return a path as a person types it: relative within the working directory, else absolute."""
+    """Return a path for messages: relative within the working directory, otherwise absolute."""
     path = path.absolute()
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 

@@ -1,6 +1,6 @@
-"""From what a person types to an identity, and from an identity to the studies that ask for it.
+"""Finding identities of runs and teachers, and the studies that contain them.
 
-From the expansions that are kept, as they are: nothing is expanded anew. Imports no torch.
+The stored expansions are used as they are, even if outdated. Imports no torch.
 """
 
 from __future__ import annotations
@@ -15,29 +15,24 @@ from skd.jobs.workers import history_log
 from skd.planning.batches import read_batches
 from skd.provenance.entry_reading import display_path
 from skd.store.store import Store
-from skd.study.expansion import (
-    Cell,
-    EditedExpansionError,
-    Expansion,
-    TeacherNode,
-    read_expansion_file,
-)
+from skd.study.expansion import Cell, Expansion, TeacherNode
+from skd.study.expansion_files import EditedExpansionError, read_expansion_file
 from skd.study.spec import RunSpec, TeacherSpec
 
 EntryKind = Literal["run", "teacher"]
 MIN_CHARACTERS = 4
 MAX_CANDIDATES = 8
-UNUSABLE = "damaged, edited or of another release"
+UNUSABLE = "damaged, edited or from another release"
 ADDRESS_FORMS = "give an identity, its first characters, STUDY/PAIR/METHOD/SEED, or STUDY/TEACHER"
 
 
 class FindError(SkdError, ValueError):
-    """What was typed names no run or teacher, or several. Says how to find its name."""
+    """A text names no run or teacher, or several. The message says how to find the name."""
 
 
 @dataclass(frozen=True)
 class Occurrence:
-    """A place where a study asks for a run or, if it has a node, a teacher."""
+    """A place in a study with a run or, if ``node`` is set, a teacher."""
 
     expansion: Expansion
     id: str
@@ -47,18 +42,18 @@ class Occurrence:
 
     @property
     def kind(self) -> EntryKind:
-        """Which part of the store has it."""
+        """Whether it is a run or a teacher."""
         return "teacher" if self.node else "run"
 
     @property
     def label(self) -> str:
-        """How a person names it."""
-        own = f"teacher {self.node.name}" if self.node else f"{self.cell.key} seed {self.seed}"
-        return f"{self.expansion.study}: {own}"
+        """Its name for users."""
+        name = f"teacher {self.node.name}" if self.node else f"{self.cell.key} seed {self.seed}"
+        return f"{self.expansion.study}: {name}"
 
     @property
     def spec(self) -> TeacherSpec | RunSpec:
-        """What is to be trained, or imported."""
+        """The spec of the run or teacher."""
         return self.node.spec if self.node else self.cell.run(self.seed)
 
     def data(self) -> dict[str, str | int]:
@@ -69,7 +64,7 @@ class Occurrence:
         return {"study": self.expansion.study, **cell}
 
     def logs(self, results: Path) -> list[Path]:
-        """Return the logs of its job that are there: of the last attempt, and of all."""
+        """Return the existing logs of its job: of the last attempt, and of all attempts."""
         folder = results / self.expansion.study / "logs"
         if self.node:
             log = folder / "teachers" / f"{self.node.name}-{self.node.id}.log"
@@ -87,28 +82,28 @@ class Occurrence:
 
 @dataclass(frozen=True)
 class ExpandedStudies:
-    """The studies expanded in a results folder.
+    """The studies with an expansion in a results folder.
 
     Attributes:
         expansions: by the study's name.
-        unreadable: names of studies whose expansion is damaged, edited or of another release.
+        unreadable: names of studies whose expansion is damaged, edited or from another release.
     """
 
     expansions: dict[str, Expansion]
     unreadable: tuple[str, ...]
 
     @classmethod
-    def of(cls, results: Path) -> ExpandedStudies:
+    def read(cls, results: Path) -> ExpandedStudies:
         """Read the expansions in a results folder."""
-        found = {path.parent.name: _read(path) for path in sorted(results.glob("*/specs.json"))}
+        studies = {path.parent.name: _read(path) for path in sorted(results.glob("*/specs.json"))}
         return cls(
-            {name: expansion for name, expansion in found.items() if expansion},
-            tuple(name for name, expansion in found.items() if not expansion),
+            {name: expansion for name, expansion in studies.items() if expansion},
+            tuple(name for name, expansion in studies.items() if not expansion),
         )
 
     @cached_property
     def occurrences(self) -> dict[str, list[Occurrence]]:
-        """Where each identity occurs, as a teacher or as a run."""
+        """The places of each identity, as a teacher or as a run."""
         index: dict[str, list[Occurrence]] = {}
         for expansion in self.expansions.values():
             places = [Occurrence(expansion, node.id, node) for node in expansion.teachers]
@@ -120,27 +115,27 @@ class ExpandedStudies:
         return index
 
     def label(self, kind: EntryKind, identity: str) -> str | None:
-        """Return a name that a study has for a run or teacher; none where no study has it."""
+        """Return a name of a run or teacher in a study; ``None`` if no study has it."""
         places = self.occurrences.get(identity, [])
         return next((place.label for place in places if place.kind == kind), None)
 
 
 def find_identity(text: str, store: Store, studies: ExpandedStudies) -> str:
-    """Return the identity of the run or teacher that a person means.
+    """Return the identity of a run or teacher.
 
     Args:
         text: an identity, its first characters, or an address in a study.
-        store: what is trained; an identity of the studies may not be, yet.
-        studies: the expansions that addresses are looked up in.
+        store: the store, whose entries are searched.
+        studies: the studies, whose identities and addresses are searched.
 
     Raises:
-        FindError: there is none, or there are several; the message lists what is allowed.
+        FindError: no run or teacher matches, or several do; the message lists what is allowed.
     """
     if "/" in text:
         return _at_address(text, studies)
     if len(text) < MIN_CHARACTERS:
         raise FindError(
-            f"'{text}' is too short: give {MIN_CHARACTERS} characters of an identity at least"
+            f"'{text}' is too short: give at least {MIN_CHARACTERS} characters of an identity"
         )
     known = {*studies.occurrences}
     for folder in (store.root / "runs", store.teachers):
@@ -150,14 +145,15 @@ def find_identity(text: str, store: Store, studies: ExpandedStudies) -> str:
     if len(candidates) == 1 or text in candidates:
         return text if text in candidates else candidates[0]
     if candidates:
-        shown = [_named(name, studies) for name in candidates[:MAX_CANDIDATES]]
-        more = len(candidates) - len(shown)
+        listed = [_with_label(name, studies) for name in candidates[:MAX_CANDIDATES]]
+        more = len(candidates) - len(listed)
         raise FindError(
-            f"'{text}' begins {len(candidates)} identities, give more of it: "
-            f"{', '.join(shown)}{f', and {more} more' if more else ''}"
+            f"{len(candidates)} identities start with '{text}'; give more characters: "
+            f"{', '.join(listed)}{f', and {more} more' if more else ''}"
         )
+    root = display_path(store.root)
     raise FindError(
-        f"no run or teacher '{text}' in {display_path(store.root)}: {ADDRESS_FORMS}; `ls {display_path(store.root)}/runs "
+        f"no run or teacher '{text}' in {root}: {ADDRESS_FORMS}; `ls {root}/runs "
         f"{display_path(store.teachers)}` lists identities, `skd status STUDY` pairs and methods"
     )
 
@@ -165,15 +161,15 @@ def find_identity(text: str, store: Store, studies: ExpandedStudies) -> str:
 def _at_address(text: str, studies: ExpandedStudies) -> str:
     study, *parts = text.strip("/").split("/")
     if len(parts) not in (1, 3):
-        raise FindError(f"'{text}' is no address: {ADDRESS_FORMS}")
+        raise FindError(f"'{text}' is not an address: {ADDRESS_FORMS}")
     if study in studies.unreadable:
         raise FindError(
-            f"the specs.json of study {study} is {UNUSABLE}; make it anew: skd expand {study}"
+            f"the specs.json of study {study} is {UNUSABLE}; write it again: skd expand {study}"
         )
     if study not in studies.expansions:
         raise FindError(
-            f"unknown study '{study}'{suggest(study, studies.expansions)} (expanded here; another: "
-            "skd expand STUDY)"
+            f"unknown study '{study}'{suggest(study, studies.expansions)} (these are expanded; to "
+            "expand another one: skd expand STUDY)"
         )
     expansion = studies.expansions[study]
     if len(parts) == 1:
@@ -181,16 +177,16 @@ def _at_address(text: str, studies: ExpandedStudies) -> str:
     pair, method, seed = parts
     names = tuple(pair.split("--"))
     # A method without a teacher has one cell for all pairs with that student.
-    shared = names in expansion.pairs
-    cell = expansion.cell_of(*names, method) if shared else expansion.cell(pair, method)
+    is_pair = names in expansion.pairs
+    cell = expansion.cell_of(*names, method) if is_pair else expansion.cell(pair, method)
     numbers = {str(number): identity for number, identity in cell.runs.items()}
     if seed not in numbers:
         raise FindError(f"no seed '{seed}' of {study}/{cell.key}{suggest(seed, numbers)}")
     return numbers[seed]
 
 
-def _named(identity: str, studies: ExpandedStudies) -> str:
-    """Return an identity with the first name that a study has for it."""
+def _with_label(identity: str, studies: ExpandedStudies) -> str:
+    """Return an identity with the first of its names in the studies."""
     places = studies.occurrences.get(identity)
     return f"{identity} ({places[0].label})" if places else identity
 

@@ -1,4 +1,4 @@
-"""Bringing checked entries into the store, each whole or not at all. Imports no torch."""
+"""Carrying out a merge: copying checked entries into the store, each atomically. No torch."""
 
 from __future__ import annotations
 
@@ -19,69 +19,70 @@ CHUNK_BYTES = 2**20
 
 
 def execute_merge(plan: MergePlan, store: Store, on_step: Callable[[], None]) -> None:
-    """Carry out a plan without conflicts. Stopped anywhere, it can be planned and merged again.
+    """Carry out a plan without conflicts. If it is interrupted, the merge can be planned again.
 
     Args:
-        plan: what to do.
-        store: what is merged into.
+        plan: the plan.
+        store: the store to merge into.
         on_step: called after each step.
 
     Raises:
-        MergeError: something changed since it was checked, or cannot be written; what was
-            brought before stays.
+        MergeError: an entry changed after the check, or cannot be written. The entries merged
+            before it stay in the store.
     """
     for number, step in enumerate(plan.steps):
-        where = f"{step.finished.kind} {step.here.id}"
+        label = f"{step.source.kind} {step.target.id}"
         try:
-            _bring(step, store)
+            _execute_step(step, store)
         except (OSError, MergeError, LeaseHeldError, LeaseLostError) as error:
             raise MergeError(
-                f"{where}: {error}. {number} of {len(plan.steps)} were brought before it; once "
-                "that is put right, the same command goes on"
+                f"{label}: {error}. {number} of {len(plan.steps)} were merged before it; solve "
+                "this problem, then run the same command again to continue"
             ) from error
         on_step()
 
 
-def _bring(step: MergeStep, store: Store) -> None:
-    """Bring one entry under its lease, so that nobody trains it meanwhile: its record last.
+def _execute_step(step: MergeStep, store: Store) -> None:
+    """Merge one entry while holding its lease, so that no other process trains it.
 
-    Checkpoints go after that: stopped before, the run here has lost nothing.
+    The record is written after all files, and checkpoints are removed last: an interrupted merge
+    loses no state of the run.
     """
-    there, here = step.finished.entry, step.here
-    with hold_lease(here.folder, wait=False) as still_mine:
-        if entry_stamp(there) != step.finished.stamp:
+    source, target = step.source.entry, step.target
+    with hold_lease(target.folder, wait=False) as check_lease:
+        if entry_stamp(source) != step.source.stamp:
             raise MergeError("it has been changed since it was checked")
-        record, card = there.record(), there.card() if step.finished.kind == "teacher" else None
-        if isinstance(now := plan_entry(step.finished, here, store), MergeConflict):
-            raise MergeError(f"since it was checked, {now.why}")
+        record, card = source.record(), source.card() if step.source.kind == "teacher" else None
+        if isinstance(decision := plan_entry(step.source, target, store), MergeConflict):
+            raise MergeError(f"since it was checked, {decision.why}")
         for name in step.files:
-            copy_verified(there.folder / name, here.folder / name, step.finished.files[name])
-        still_mine()
-        if record is not None and here.record() is None:
-            here.write_spec(record.spec)
-            here.write(record)
-        if card is not None and here.card() is None:
-            here.write(card)
-        remove_files(leftover_files(here))
+            copy_verified(source.folder / name, target.folder / name, step.source.files[name])
+        check_lease()
+        if record is not None and target.record() is None:
+            target.write_spec(record.spec)
+            target.write(record)
+        if card is not None and target.card() is None:
+            target.write(card)
+        remove_files(leftover_files(target))
 
 
 def copy_verified(source: Path, target: Path, sha256: str) -> None:
-    """Copy a file so that there is the whole file or none; what a kill left of it is removed.
+    """Copy a file atomically. Temporary files of interrupted copies are removed.
 
     Raises:
-        MergeError: the copy has not the SHA-256.
+        MergeError: the SHA-256 of the copy is another one.
     """
     for stale in target.parent.glob(f".{target.name}.*"):
         stale.unlink()
     temporary = temporary_name(target)
     state = hashlib.sha256()
     try:
-        with source.open("rb") as reading, temporary.open("wb") as writing:
-            while chunk := reading.read(CHUNK_BYTES):
+        with source.open("rb") as source_file, temporary.open("wb") as target_file:
+            while chunk := source_file.read(CHUNK_BYTES):
                 state.update(chunk)
-                writing.write(chunk)
-            writing.flush()
-            os.fsync(writing.fileno())
+                target_file.write(chunk)
+            target_file.flush()
+            os.fsync(target_file.fileno())
         if state.hexdigest() != sha256:
             raise MergeError(f"{source} has been changed since it was checked")
         temporary.replace(target)

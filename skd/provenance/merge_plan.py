@@ -1,4 +1,4 @@
-"""What a merge would do: everything is checked before anything is written. Imports no torch."""
+"""Planning a merge: all entries are checked before anything is written. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,34 +21,47 @@ KIND_FOLDERS: dict[EntryKind, str] = {"teacher": "teachers", "run": "runs"}
 
 
 class MergeError(SkdError):
-    """Results cannot be merged. Says what to do."""
+    """Results cannot be merged. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class MergeStep:
-    """One entry to be brought, or to be completed where its numbers are there already."""
+    """One entry to merge.
 
-    finished: SoundEntry
-    here: StoreEntry
-    new: bool
+    Attributes:
+        source: the entry of the other results folder.
+        target: the entry in this store.
+        is_new: whether the target is missing; otherwise only its missing files are copied.
+        files: names of the files to copy.
+    """
+
+    source: SoundEntry
+    target: StoreEntry
+    is_new: bool
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class MergeConflict:
-    """An entry that cannot be merged without losing one of two results."""
+    """An entry that cannot be merged without losing one of two results.
+
+    Attributes:
+        why: what prevents the merge.
+        here, there: the results of this store and of the other folder, if they differ.
+        is_being_trained: whether a process trains the run in this store now.
+    """
 
     kind: EntryKind
     id: str
     why: str
     here: ResultSide | None = None
     there: ResultSide | None = None
-    is_being_trained: bool = False  # somebody trains it here now
+    is_being_trained: bool = False
 
 
 @dataclass
 class MergePlan:
-    """What a merge would do with each entry of its source."""
+    """What a merge does with each entry of the other results folder."""
 
     steps: list[MergeStep] = field(default_factory=list)
     already_present: Counter[EntryKind] = field(default_factory=Counter)
@@ -58,23 +71,23 @@ class MergePlan:
 
 
 def list_entries(source: Path) -> list[tuple[EntryKind, StoreEntry]]:
-    """Return the entries of a results folder, teachers first; its own, not ``$SKD_TEACHERS``.
+    """Return the entries of a results folder, teachers first; ``$SKD_TEACHERS`` is not read.
 
     Raises:
-        MergeError: it is no results folder, or cannot be read.
+        MergeError: it is not a results folder, or cannot be read.
     """
     folders = {kind: source / name for kind, name in KIND_FOLDERS.items()}
     if not any(folder.is_dir() for folder in folders.values()):
-        raise MergeError(f"{source} is no results folder: {_hint(source)}")
+        raise MergeError(f"{source} is not a results folder: {_hint(source)}")
     entries: list[tuple[EntryKind, StoreEntry]] = []
     for kind, folder in folders.items():
         try:
-            found = sorted(folder.iterdir()) if folder.is_dir() else []
+            paths = sorted(folder.iterdir()) if folder.is_dir() else []
         except OSError as error:
             raise MergeError(f"{folder} cannot be read: {error.strerror}") from error
         entries += [
             (kind, StoreEntry(path))
-            for path in found
+            for path in paths
             if path.is_dir() and not path.name.startswith(".")
         ]
     return entries
@@ -83,65 +96,63 @@ def list_entries(source: Path) -> list[tuple[EntryKind, StoreEntry]]:
 def plan_merge(
     entries: Iterable[tuple[EntryKind, StoreEntry]], store: Store, on_entry: Callable[[], None]
 ) -> MergePlan:
-    """Check every entry of another results folder against a store; writes nothing.
+    """Check every entry of another results folder against a store, without writing.
 
     Args:
-        entries: of the other results folder.
-        store: what they are to be merged into.
+        entries: the entries of the other results folder.
+        store: the store to merge into.
         on_entry: called after each entry.
     """
     plan = MergePlan()
     for kind, entry in entries:
         try:
-            finished = check_entry(kind, entry)
+            source = check_entry(kind, entry)
         except RefusedError as error:
             plan.refused.append((kind, entry.id, str(error)))
         else:
-            if finished is None:
+            if source is None:
                 plan.unfinished[kind] += 1
             else:
-                _place(plan, finished, store)
+                _add_to_plan(plan, source, store)
         on_entry()
     return plan
 
 
-def _place(plan: MergePlan, finished: SoundEntry, store: Store) -> None:
-    """Put a sound entry where it belongs in a plan."""
-    kind = finished.kind
-    here = store.teacher(finished.entry.id) if kind == "teacher" else store.run(finished.entry.id)
-    decided = plan_entry(finished, here, store)
-    if isinstance(decided, MergeConflict):
-        plan.conflicts.append(decided)
+def _add_to_plan(plan: MergePlan, source: SoundEntry, store: Store) -> None:
+    kind, identity = source.kind, source.entry.id
+    target = store.teacher(identity) if kind == "teacher" else store.run(identity)
+    decision = plan_entry(source, target, store)
+    if isinstance(decision, MergeConflict):
+        plan.conflicts.append(decision)
         return
-    held = read_holder(here.folder)
-    busy = held is not None and held.is_alive()
-    if busy and (decided.new or decided.files):
-        plan.conflicts.append(
-            MergeConflict(kind, here.id, f"being trained here, by {held}", is_being_trained=True)
-        )
+    holder = read_holder(target.folder)
+    is_busy = holder is not None and holder.is_alive()
+    if is_busy and (decision.is_new or decision.files):
+        why = f"being trained here, by {holder}"
+        plan.conflicts.append(MergeConflict(kind, identity, why, is_being_trained=True))
         return
-    if not decided.new:
+    if not decision.is_new:
         plan.already_present[kind] += 1
-    if decided.new or decided.files or (leftover_files(here) and not busy):
-        plan.steps.append(decided)
+    if decision.is_new or decision.files or (leftover_files(target) and not is_busy):
+        plan.steps.append(decision)
 
 
-def plan_entry(finished: SoundEntry, here: StoreEntry, store: Store) -> MergeStep | MergeConflict:
-    """Return what is to be done with one sound entry, whoever may hold it here."""
-    kind, identity = finished.kind, here.id
-    record, card = read_record(finished.entry)[0], read_card(finished.entry)[0]
-    (mine, damaged_record), (my_card, damaged_card) = read_record(here), read_card(here)
+def plan_entry(source: SoundEntry, target: StoreEntry, store: Store) -> MergeStep | MergeConflict:
+    """Return what to do with one entry, regardless of its lease in the store."""
+    kind, identity = source.kind, target.id
+    record, card = read_record(source.entry)[0], read_card(source.entry)[0]
+    (mine, damaged_record), (my_card, damaged_card) = read_record(target), read_card(target)
     if problem := damaged_record or damaged_card:
         return MergeConflict(kind, identity, f"{problem}; move it away, then merge again")
     if why := _difference(mine, record, my_card, card):
-        sides = ResultSide.of(mine, my_card), ResultSide.of(record, card)
+        sides = ResultSide.from_record(mine, my_card), ResultSide.from_record(record, card)
         return MergeConflict(kind, identity, f"different: {why}", *sides)
-    new = (my_card if kind == "teacher" else mine) is None
-    if new and (sides := _other_teachers(record, store)):
-        why = "taught by the same teacher with other weights than it has here"
+    is_new = (my_card if kind == "teacher" else mine) is None
+    if is_new and (sides := _different_teachers(record, store)):
+        why = "trained with other weights of the teacher than those here"
         return MergeConflict(kind, identity, f"{why} ({record.teacher.id}):", *sides)
-    files = tuple(name for name in finished.files if new or not (here.folder / name).is_file())
-    return MergeStep(finished, here, new, files)
+    files = tuple(name for name in source.files if is_new or not (target.folder / name).is_file())
+    return MergeStep(source, target, is_new, files)
 
 
 def _difference(
@@ -152,22 +163,24 @@ def _difference(
     return ", ".join(dict.fromkeys(names))
 
 
-def _other_teachers(record: Record | None, store: Store) -> tuple[ResultSide, ResultSide] | None:
-    """Return both teachers if a run was taught by other weights than this store has for it."""
+def _different_teachers(
+    record: Record | None, store: Store
+) -> tuple[ResultSide, ResultSide] | None:
+    """Return both teachers if a run's teacher has other weights than the one in this store."""
     if record is None or record.teacher is None:
         return None
     mine, _ = read_card(store.teacher(record.teacher.id))
     if mine is None or mine.sha256 == record.teacher.sha256:
         return None
-    return ResultSide.of(None, mine), ResultSide.of(None, record.teacher)
+    return ResultSide.from_record(None, mine), ResultSide.from_record(None, record.teacher)
 
 
 def _hint(source: Path) -> str:
     if not source.exists():
-        return "there is nothing"
+        return "it does not exist"
     if not source.is_dir():
         return "it is a file; give the folder that holds runs/ and teachers/"
-    for near_by in (source / "results", source.parent):
-        if any((near_by / name).is_dir() for name in KIND_FOLDERS.values()):
-            return f"it holds neither runs/ nor teachers/; {display_path(near_by)} does"
-    return "it holds neither runs/ nor teachers/"
+    for nearby in (source / "results", source.parent):
+        if any((nearby / name).is_dir() for name in KIND_FOLDERS.values()):
+            return f"it contains neither runs/ nor teachers/; {display_path(nearby)} does"
+    return "it contains neither runs/ nor teachers/"

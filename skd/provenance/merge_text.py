@@ -1,4 +1,4 @@
-"""What `skd merge` says. Imports no torch."""
+"""The output of `skd merge`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,63 +17,64 @@ from skd.store.record_differences import ResultSide, code_text
 
 
 def merge_summary(plan: MergePlan, dry_run: bool) -> list[str]:
-    """Return what was merged, or would be, in a line for runs and one for teachers."""
+    """Return what was merged, or would be, as one line for runs and one for teachers."""
     lines = [_counts(plan, kind, dry_run) for kind in ("run", "teacher")]
-    new = [step.finished for step in plan.steps if step.new]
-    if bare := [one.entry.id for one in new if one.kind == "teacher" and WEIGHTS not in one.files]:
+    without_weights = [
+        step.source for step in plan.steps if step.is_new and WEIGHTS not in step.source.files
+    ]
+    if teachers := [entry.entry.id for entry in without_weights if entry.kind == "teacher"]:
         lines.append(
-            f"teachers that came without their weights, and so cannot teach: {', '.join(bare)}"
+            f"teachers without weights, which cannot be used for training: {', '.join(teachers)}"
         )
-    if bare_runs := sum(one.kind == "run" and WEIGHTS not in one.files for one in new):
-        lines.append(f"runs that came as a record only, without weights: {bare_runs}")
+    if runs := sum(entry.kind == "run" for entry in without_weights):
+        lines.append(f"runs with a record only, without weights: {runs}")
     return lines
 
 
 def render_conflicts(conflicts: Sequence[MergeConflict], known: Iterable[ExpandedStudies]) -> Group:
-    """Return all conflicts for a terminal: what differs, and what each side measured where.
+    """Return all conflicts for a terminal: what differs, and the results of both sides.
 
     Args:
-        conflicts: to show.
-        known: studies that may have names for them.
+        conflicts: the conflicts.
+        known: studies that may have names for the entries.
     """
     known = list(known)
     parts: list[RenderableType] = []
     for conflict in conflicts:
-        named = [studies.label(conflict.kind, conflict.id) for studies in known]
-        label = next((f" ({name})" for name in named if name), "")
+        names = [studies.label(conflict.kind, conflict.id) for studies in known]
+        label = next((f" ({name})" for name in names if name), "")
         parts.append(Text.assemble((f"{conflict.kind} {conflict.id}", "bold"), label))
         parts.append(Padding(Text(conflict.why, overflow="fold"), (0, 0, 0, 2)))
         if conflict.here and conflict.there:
             parts.append(Padding(_sides(conflict), (0, 0, 0, 2)))
-            if words := _code(conflict.here, conflict.there):
-                parts.append(Padding(Text(words, overflow="fold"), (0, 0, 0, 2)))
+            if line := _code(conflict.here, conflict.there):
+                parts.append(Padding(Text(line, overflow="fold"), (0, 0, 0, 2)))
         parts.append(Text())
     return Group(*parts)
 
 
 def conflict_advice(conflicts: Sequence[MergeConflict], source: Path) -> str:
-    """Return the line that a merge with conflicts ends with: what to do about them."""
-    words = f"nothing is merged: {len(conflicts)} conflict{'s' if len(conflicts) > 1 else ''}."
+    """Return the last line of a merge with conflicts: what to do about them."""
+    advice = f"nothing is merged: {len(conflicts)} conflict{'s' if len(conflicts) > 1 else ''}."
     if any(conflict.here for conflict in conflicts):
-        words += (
-            " A training repeats bit for bit only on the same machine type and versions, so these "
-            f"are other results of the same runs: keep {source} as a folder of its own, under "
-            "another name, and compare the two with `skd diff`."
+        advice += (
+            " A training is bit-identical only on the same machine type and versions, so these are "
+            f"other results of the same runs: keep {source} as a separate folder with another "
+            "name, and compare the two with `skd diff`."
         )
     if any(conflict.is_being_trained for conflict in conflicts):
-        words += " What is being trained here: merge again once it is done, or end it first."
-    return words
+        advice += " Some runs are being trained here: merge again when they have ended."
+    return advice
 
 
 def _counts(plan: MergePlan, kind: EntryKind, dry_run: bool) -> str:
-    merged = sum(step.new for step in plan.steps if step.finished.kind == kind)
-    completed = sum(
-        bool(step.files) for step in plan.steps if step.finished.kind == kind and not step.new
-    )
-    refused = sum(found == kind for found, _, _ in plan.refused)
+    steps = [step for step in plan.steps if step.source.kind == kind]
+    merged = sum(step.is_new for step in steps)
+    completed = sum(bool(step.files) for step in steps if not step.is_new)
+    refused = sum(entry_kind == kind for entry_kind, _, _ in plan.refused)
     parts = [
         f"{merged} {'would be ' * dry_run}merged",
-        f"{plan.already_present[kind]} there already",
+        f"{plan.already_present[kind]} already present",
         f"{plan.unfinished[kind]} ignored (unfinished)",
     ]
     if completed:
@@ -84,7 +85,7 @@ def _counts(plan: MergePlan, kind: EntryKind, dry_run: bool) -> str:
 
 
 def _code(here: ResultSide, there: ResultSide) -> str:
-    """Return whether the same code made both sides; nothing of cards, which do not record it."""
+    """Return a line on whether the code of both sides is the same; empty for cards alone."""
     both = here.environment and there.environment
     return code_text(here.environment, there.environment) if both else ""
 

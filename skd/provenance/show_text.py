@@ -1,4 +1,4 @@
-"""What `skd show` says, for a terminal. Imports no torch."""
+"""The output of `skd show` for a terminal. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from skd.common.frozen import canonical
-from skd.jobs.overview import format_duration
-from skd.provenance.details import EntryDetails, StoredFile
+from skd.common.terminal import format_duration
+from skd.provenance.details import EntryDetails, StoredFile, TeacherOfRun
 from skd.provenance.entry_reading import display_path
 from skd.provenance.lookup import UNUSABLE
 from skd.store.record_differences import commit_text
@@ -26,23 +26,25 @@ SOFTWARE = ("python", "torch", "torchvision", "numpy")
 Rows = Iterable[tuple[str, str]]
 
 
-def render_details(facts: EntryDetails) -> Group:
-    """Return the facts for a terminal, in sections; a section with nothing to say is left out."""
-    spec, record = facts.spec, facts.record
+def render_details(details: EntryDetails) -> Group:
+    """Return details for a terminal, in sections; empty sections are left out."""
+    spec, record = details.spec, details.record
     run = spec if isinstance(spec, RunSpec) else None
     sections: list[tuple[str, RenderableType | None]] = [
-        ("What it is", _rows(_what(facts))),
+        ("What it is", _rows(_description(details))),
         ("Method", _rows(_method(run.method)) if run else None),
         ("Recipe", _lines([_settings(canonical(run.recipe))]) if run else None),
-        ("Outcome", _rows(_outcome(facts))),
-        ("Last attempt to fail", _failure(facts)),
+        ("Outcome", _rows(_outcome(details))),
+        ("Last attempt to fail", _failure(details)),
         ("Cost", _rows(_cost(record.cost)) if record else None),
-        ("Environment", _rows(_environment(facts))),
-        ("Files", _files(facts.files) if facts.files else None),
-        ("Logs", _lines(map(display_path, facts.logs))),
+        ("Environment", _rows(_environment(details))),
+        ("Files", _files(details.files) if details.files else None),
+        ("Logs", _lines(map(display_path, details.logs))),
     ]
     title = Text.assemble(
-        (f"{facts.kind} {facts.entry.id}", "bold"), ": ", (facts.state, STYLES.get(facts.state, ""))
+        (f"{details.kind} {details.entry.id}", "bold"),
+        ": ",
+        (details.state, STYLES.get(details.state, "")),
     )
     parts: list[RenderableType] = [title]
     for name, body in sections:
@@ -52,7 +54,7 @@ def render_details(facts: EntryDetails) -> Group:
 
 
 def _rows(rows: Rows) -> Table | None:
-    """Return a grid of names and values; none without any."""
+    """Return a grid of names and values; ``None`` if there are no rows."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
@@ -62,13 +64,13 @@ def _rows(rows: Rows) -> Table | None:
 
 
 def _lines(lines: Iterable[str]) -> Text | None:
-    """Return lines as they are, folded where they are too long; none without any."""
+    """Return lines as text that folds long lines; ``None`` if there are no lines."""
     text = "\n".join(lines)
     return Text(text, overflow="fold") if text else None
 
 
-def _what(facts: EntryDetails) -> Rows:
-    spec, card, taught = facts.spec, facts.card, facts.teacher_of_run
+def _description(details: EntryDetails) -> Rows:
+    spec, card = details.spec, details.card
     if spec is not None:
         yield "network", spec.network
         yield "data set", _dataset(spec.dataset)
@@ -81,23 +83,27 @@ def _what(facts: EntryDetails) -> Rows:
         yield "origin", card.origin
         if card.source_sha256:
             yield "", f"file's sha256 {card.source_sha256}"
-    if taught is not None:
-        yield "teacher", f"{taught.spec.network}, {display_path(taught.entry.folder)}"
-        told = taught.then or taught.now
-        if told is not None:
-            yield "", f"{told.test_top1:.2f} % top-1; {told.origin}"
-            yield "", f"weights' sha256 {told.sha256}"
-        else:
-            yield "", "not in this store yet"
-        if taught.is_replaced:
-            yield "", f"NOW HERE WITH OTHER WEIGHTS: sha256 {taught.now.sha256}"
-    for number, place in enumerate(facts.occurrences):
+    if details.teacher_of_run is not None:
+        yield from _teacher(details.teacher_of_run)
+    for number, place in enumerate(details.occurrences):
         yield ("" if number else "in studies"), place.label
-    if not facts.occurrences:
-        yield "in studies", "none that is expanded here"
-    for study in facts.studies_not_searched:
+    if not details.occurrences:
+        yield "in studies", "none of the expanded ones"
+    for study in details.studies_not_searched:
         yield "", f"not searched: {study}, its specs.json is {UNUSABLE}; first: skd expand {study}"
-    yield "folder", display_path(facts.entry.folder)
+    yield "folder", display_path(details.entry.folder)
+
+
+def _teacher(teacher: TeacherOfRun) -> Rows:
+    yield "teacher", f"{teacher.spec.network}, {display_path(teacher.entry.folder)}"
+    card = teacher.card_then or teacher.card_now
+    if card is not None:
+        yield "", f"{card.test_top1:.2f} % top-1; {card.origin}"
+        yield "", f"weights' sha256 {card.sha256}"
+    else:
+        yield "", "not in this store yet"
+    if teacher.is_replaced:
+        yield "", f"NOW IN THIS STORE WITH OTHER WEIGHTS: sha256 {teacher.card_now.sha256}"
 
 
 def _method(method: MethodSpec) -> Rows:
@@ -109,18 +115,18 @@ def _method(method: MethodSpec) -> Rows:
         yield f"{name}{version}", _settings(part.settings)
 
 
-def _outcome(facts: EntryDetails) -> Rows:
-    record, card, failure = facts.record, facts.card, facts.failure
+def _outcome(details: EntryDetails) -> Rows:
+    record, card, failure = details.record, details.card, details.failure
     when = f", {record.finished_at}" if record else ""
-    reason = f": {facts.reason}" if facts.reason else ""
-    yield "state", f"{facts.state}{reason}{when}"
-    for problem in facts.problems:
+    reason = f": {details.reason}" if details.reason else ""
+    yield "state", f"{details.state}{reason}{when}"
+    for problem in details.problems:
         yield "", problem
-    if facts.problems:
-        name = "teacher" if facts.kind == "teacher" else "train"
-        yield "", f"move that file away, then `skd {name}` makes it anew"
-    if facts.state == "running":
-        yield "progress", _progress(facts)
+    if details.problems:
+        name = "teacher" if details.kind == "teacher" else "train"
+        yield "", f"move that file away, then write it again: skd {name}"
+    if details.state == "running":
+        yield "progress", _progress(details)
     if failure and failure.repeats:
         yield "", "another attempt would fail in the same way"
     if record:
@@ -132,68 +138,70 @@ def _outcome(facts: EntryDetails) -> Rows:
         yield "measured", f"top-1 {card.test_top1:.2f} %, top-5 {card.test_top5:.2f} %"
 
 
-def _progress(facts: EntryDetails) -> str:
-    told = facts.progress
-    if told is None:
+def _progress(details: EntryDetails) -> str:
+    progress = details.progress
+    if progress is None:
         return "starting"
     return (
-        f"epoch {told.epoch + 1}/{told.epochs}, {told.images_per_second:.0f} images/s, "
-        f"{format_duration(told.seconds_left)} left"
+        f"epoch {progress.epoch + 1}/{progress.epochs}, {progress.images_per_second:.0f} images/s, "
+        f"{format_duration(progress.seconds_left)} left"
     )
 
 
-def _failure(facts: EntryDetails) -> Text | None:
-    if facts.failure is None:
+def _failure(details: EntryDetails) -> Text | None:
+    if details.failure is None:
         return None
-    note = facts.failure
+    note = details.failure
     lines = note.details.rstrip().splitlines()
-    shown = lines[-TRACEBACK_LINES:]
-    left_out = [f"… {len(lines) - len(shown)} lines more: --json has them"] * (lines != shown)
+    tail = lines[-TRACEBACK_LINES:]
+    omitted = len(lines) - len(tail)
+    hint = [f"… {omitted} more lines: --json has them"] if omitted else []
     first = f"{note.kind} in epoch {note.epoch + 1}, {note.failed_at}"
-    return _lines([first, *left_out, *shown])
+    return _lines([first, *hint, *tail])
 
 
 def _cost(cost: Cost) -> Rows:
     yield (
         "training",
-        f"{format_duration(cost.train_seconds)}, {cost.seconds_per_epoch:.2f} s an epoch, "
+        f"{format_duration(cost.train_seconds)}, {cost.seconds_per_epoch:.2f} s per epoch, "
         f"{cost.images_per_second:.0f} images/s",
     )
-    yield "memory", f"{_bytes(cost.peak_memory_bytes)} at its peak"
+    yield "memory", f"{_bytes(cost.peak_memory_bytes)} at the peak"
     if cost.gpu_utilisation is not None:
         yield "GPU", f"{cost.gpu_utilisation:.0f} % of the time in use"
     yield (
         "network",
-        f"{cost.parameters:,} parameters, {cost.multiply_adds:,} multiply-adds an image",
+        f"{cost.parameters:,} parameters, {cost.multiply_adds:,} multiply-adds per image",
     )
     if cost.extra_parameters or cost.extra_memory_bytes:
         memory = f", {_bytes(cost.extra_memory_bytes)}" if cost.extra_memory_bytes else ""
-        yield "beside it", f"{cost.extra_parameters:,} parameters{memory}"
+        yield "objective", f"{cost.extra_parameters:,} parameters{memory}"
 
 
-def _environment(facts: EntryDetails) -> Rows:
-    found = facts.environment
-    if found:
-        yield "code", f"skd {found.get('skd', '?')}, {commit_text(found)}"
-        yield "sources", _sources(facts)
+def _environment(details: EntryDetails) -> Rows:
+    environment = details.environment
+    if environment:
+        yield "code", f"skd {environment.get('skd', '?')}, {commit_text(environment)}"
+        yield "sources", _sources(details)
     for name, keys in (("versions", SOFTWARE), ("machine", HARDWARE)):
-        told = [_setting(key, found[key]) for key in keys if found.get(key) is not None]
-        if told:
-            yield name, ", ".join(told)
-    if found.get("slurm_job"):
-        yield "SLURM job", str(found["slurm_job"])
-    how = {key: value for key, value in facts.execution.items() if key != "sessions"}
-    if how:
-        yield "executed", _settings(how)
-    for number, session in enumerate(facts.execution.get("sessions", []), start=1):
+        known = [key for key in keys if environment.get(key) is not None]
+        if known:
+            yield name, ", ".join(_setting(key, environment[key]) for key in known)
+    if environment.get("slurm_job"):
+        yield "SLURM job", str(environment["slurm_job"])
+    execution = {key: value for key, value in details.execution.items() if key != "sessions"}
+    if execution:
+        yield "executed", _settings(execution)
+    for number, session in enumerate(details.execution.get("sessions", []), start=1):
         yield f"session {number}", str(session)
 
 
-def _sources(facts: EntryDetails) -> str:
-    if facts.same_sources is None:
+def _sources(details: EntryDetails) -> str:
+    if details.same_sources is None:
         return "not recorded"
-    here = "as here" if facts.same_sources else f"NOT AS HERE: this code is {facts.sources_here}"
-    return f"{facts.sources}, {here}"
+    if details.same_sources:
+        return f"{details.sources}, same as this code"
+    return f"{details.sources}, DIFFERENT FROM THIS CODE: {details.sources_here}"
 
 
 def _files(files: Iterable[StoredFile]) -> Table:
@@ -203,7 +211,7 @@ def _files(files: Iterable[StoredFile]) -> Table:
     grid.add_column(overflow="fold", style="dim")
     for file in files:
         style = "red" if file.state in ("DIFFERS", "not there") else ""
-        sha256 = file.sha256 or "no sha256 stated"
+        sha256 = file.sha256 or "no sha256 recorded"
         grid.add_row(Text(file.path.name), Text(file.state, style=style), Text(sha256))
     return grid
 
@@ -220,8 +228,8 @@ def _accuracy(accuracy: Accuracy) -> str:
 def _collapse(collapse: Collapse) -> str:
     if not collapse.collapsed:
         return "no: the simplified teacher still teaches"
-    begun = f" from epoch {collapse.first_epoch}" if collapse.first_epoch else ""
-    return f"COLLAPSED{begun}: {collapse.reason}"
+    start = f" from epoch {collapse.first_epoch}" if collapse.first_epoch else ""
+    return f"COLLAPSED{start}: {collapse.reason}"
 
 
 def _settings(values: Mapping[str, Any]) -> str:
@@ -229,12 +237,9 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _setting(key: str, value: Any) -> str:
-    plain = {True: "yes", False: "no", None: "none"}.get(value) if _is_word(value) else None
-    return f"{key} {plain or value}"
-
-
-def _is_word(value: Any) -> bool:
-    return value is None or isinstance(value, bool)
+    if value is None or isinstance(value, bool):
+        value = {True: "yes", False: "no", None: "none"}[value]
+    return f"{key} {value}"
 
 
 def _bytes(count: float) -> str:

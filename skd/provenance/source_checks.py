@@ -1,4 +1,4 @@
-"""Whether an entry of another results folder can be trusted. Reads, never writes. No torch."""
+"""Checks of the entries of another results folder, which is only read. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from skd.common.errors import SkdError
 from skd.common.files import sha256_of
-from skd.provenance.details import stated_files
+from skd.provenance.details import recorded_digests
 from skd.provenance.entry_reading import display_path, read_card, read_record
 from skd.provenance.lookup import EntryKind
 from skd.store.records import Record, TeacherCard
@@ -17,16 +17,16 @@ from skd.store.store import StoreEntry
 
 
 class RefusedError(SkdError, ValueError):
-    """An entry of another results folder is not sound. Says why."""
+    """An entry of another results folder cannot be merged. The message says why."""
 
 
 @dataclass(frozen=True)
 class SoundEntry:
-    """A finished run or teacher of another results folder, found sound.
+    """A finished run or teacher of another results folder that passed all checks.
 
     Attributes:
-        files: what is at hand beside its record or card, with its SHA-256.
-        stamp: changes when its record or card does.
+        files: SHA-256 of its files of tensors, by name.
+        stamp: a hash that changes with its record or card.
     """
 
     kind: EntryKind
@@ -36,13 +36,13 @@ class SoundEntry:
 
 
 def check_entry(kind: EntryKind, entry: StoreEntry) -> SoundEntry | None:
-    """Return a finished entry, or none where it is not finished.
+    """Return an entry with its files; ``None`` if it is not finished.
 
-    A file that its record names may be absent: small, committed records travel alone.
+    Files that its record names may be missing: committed records have no files of tensors.
 
     Raises:
-        RefusedError: the entry cannot be read, is not what its folder's name says, or has a file
-            that is not the one its record or card names.
+        RefusedError: the entry cannot be read, has another identity than its folder's name, or has
+            a file with another SHA-256 than its record or card states.
     """
     try:
         return _check(kind, entry)
@@ -51,7 +51,7 @@ def check_entry(kind: EntryKind, entry: StoreEntry) -> SoundEntry | None:
 
 
 def entry_stamp(entry: StoreEntry) -> str:
-    """Return a hash of an entry's record and card; of a missing one too."""
+    """Return a hash of an entry's record and card, either of which may be missing."""
     state = hashlib.sha256()
     for path in (entry.record_path, entry.card_path):
         state.update(path.read_bytes() if path.is_file() else b"-")
@@ -59,43 +59,42 @@ def entry_stamp(entry: StoreEntry) -> str:
 
 
 def _check(kind: EntryKind, entry: StoreEntry) -> SoundEntry | None:
-    record = _sound(read_record, entry)
-    card = _sound(read_card, entry) if kind == "teacher" else None
+    record = _read_or_refuse(read_record, entry)
+    card = _read_or_refuse(read_card, entry) if kind == "teacher" else None
     if (card if kind == "teacher" else record) is None:
         return None
     stamp = entry_stamp(entry)
     if card is not None and card.kind == "trained" and record is None:
-        raise RefusedError("its card says that it was trained, and its record is not there")
+        raise RefusedError("its card says that it was trained, but its record is missing")
     files = {}
-    for name, stated in stated_files(record, card).items():
-        if (found := _hash_of(entry.folder / name)) is None:
+    for name, recorded in recorded_digests(record, card).items():
+        if (actual := _sha256_if_present(entry.folder / name)) is None:
             continue
-        if found != stated:
+        if actual != recorded:
             raise RefusedError(
-                f"{display_path(entry.folder / name)} has sha256 {found}, but {stated} is stated: damaged "
-                "or replaced"
+                f"{display_path(entry.folder / name)} has sha256 {actual}, but its record or card "
+                f"states {recorded}: the file is damaged or was replaced"
             )
-        files[name] = found
-    if card is not None and record is None and (found := _hash_of(entry.logits_path)):
-        files[entry.logits_path.name] = (
-            found  # an imported teacher's, which its card does not state
-        )
+        files[name] = actual
+    # The card of an imported teacher does not state the SHA-256 of its logits.
+    if card is not None and record is None and (actual := _sha256_if_present(entry.logits_path)):
+        files[entry.logits_path.name] = actual
     return SoundEntry(kind, entry, files, stamp)
 
 
-def _sound(
+def _read_or_refuse(
     read: Callable[[StoreEntry], tuple[Record | TeacherCard | None, str]], entry: StoreEntry
 ) -> Record | TeacherCard | None:
-    found, problem = read(entry)
+    content, problem = read(entry)
     if problem:
         raise RefusedError(problem)
-    return found
+    return content
 
 
-def _hash_of(path: Path) -> str | None:
-    """Return the SHA-256 of a file or of what a link leads to; none where there is nothing."""
+def _sha256_if_present(path: Path) -> str | None:
+    """Return the SHA-256 of a file, links followed; ``None`` if it is missing."""
     if not path.exists():
         return None
     if not path.is_file():
-        raise RefusedError(f"{display_path(path)} is no regular file")
+        raise RefusedError(f"{display_path(path)} is not a regular file")
     return sha256_of(path)

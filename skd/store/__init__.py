@@ -1,1 +1,1 @@
-"""Runs, teachers and their files by identity. Imports no torch."""
+"""The store: runs, teachers and their files, by identity. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Reading the store's JSON files: what is wrong with one is said in a phrase. Imports no torch."""
+"""Reading the store's JSON files, with a phrase for what is wrong with one. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from skd.study.sheet import format_validation_error
 from skd.study.spec import RunSpec
 
 Model = TypeVar("Model", bound=BaseModel)
-MAX_PROBLEMS, MAX_PROBLEM_LENGTH = 3, 200  # said of one file; characters of each
+MAX_PROBLEMS, MAX_PROBLEM_LENGTH = 3, 200  # per file; characters per problem
 
 
 class StoreError(SkdError):
-    """A file of the store cannot be used. Says which, why, and what to do.
+    """A file of the store cannot be used. The message says which, why, and what to do.
 
     Attributes:
-        why: what is wrong, as a phrase that follows the file's name.
+        why: what is wrong, as a phrase to follow the file's name.
     """
 
     def __init__(self, message: str, why: str = "") -> None:
@@ -33,35 +33,35 @@ class StoreError(SkdError):
 def read_model(
     model: type[Model], path: Path, remedy: str, find_problem: Callable[[Model], str | None]
 ) -> Model | None:
-    """Return what a file of the store holds, or none where there is no file.
+    """Return the content of a file of the store; ``None`` if there is no file.
 
     Args:
-        model: what the file holds.
+        model: the model of the content.
         path: the file.
         remedy: what to do about a file that cannot be used, as a sentence.
-        find_problem: returns what in the contents is inconsistent, or none.
+        find_problem: returns what is inconsistent in the content, or ``None``.
 
     Raises:
-        StoreError: it cannot be read, or is not sound.
+        StoreError: the file cannot be read, or its content is inconsistent.
     """
     try:
         data = read_json(path)
         if isinstance(data, dict) and isinstance(data.get("spec"), dict):
             data["spec"] = RunSpec.restore(data["spec"])
-        found = model.model_validate(data)
+        content = model.model_validate(data)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         why = unreadable_reason(error)
         raise StoreError(f"{path} {why}. {remedy}", why) from error
-    if wrong := find_problem(found):
-        why = f"is inconsistent: {wrong}"
+    if problem := find_problem(content):
+        why = f"is inconsistent: {problem}"
         raise StoreError(f"{path} {why}. {remedy}", why)
-    return found
+    return content
 
 
 def unreadable_reason(error: OSError | ValueError) -> str:
-    """Return what `read_json` or a model's validation found, to follow the file's name."""
+    """Return an error of `read_json` or of a validation as a phrase to follow the file's name."""
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror or error}"
     if not isinstance(error, ValidationError):
@@ -70,13 +70,12 @@ def unreadable_reason(error: OSError | ValueError) -> str:
         if item["loc"] == ("schema_version",):
             return (
                 f"has schema version {item['input']!r:.50}, and this code reads {SCHEMA_VERSION}: "
-                "it is of another release of skd"
+                "another release of skd wrote it"
             )
     lines = [line.removeprefix(": ") for line in format_validation_error("", error).split("\n")]
-    shown = [
+    problems = [
         line if len(line) <= MAX_PROBLEM_LENGTH else f"{line[:MAX_PROBLEM_LENGTH]}…"
-        for line in lines
+        for line in lines[:MAX_PROBLEMS]
     ]
     more = len(lines) - MAX_PROBLEMS
-    said = "; ".join(shown[:MAX_PROBLEMS])
-    return f"is damaged: {said}" + (f"; and {more} more" if more > 0 else "")
+    return f"is damaged: {'; '.join(problems)}" + (f"; and {more} more" if more > 0 else "")

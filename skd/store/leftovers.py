@@ -1,4 +1,4 @@
-"""What killed processes have left in folders of runs, teachers and studies. Imports no torch."""
+"""Files that killed processes left in folders of runs, teachers and studies. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from skd.common.lease import LeaseHeldError, hold_lease, read_holder
 from skd.common.temporary_files import abandoned_files, temporary_files
 from skd.store.store import StoreEntry
 
-# What a run needs until it is finished. Leases are not among them: who tidies up holds one.
+# Files that a run needs only until it is finished. Lease files are removed with their lease.
 UNFINISHED = ("checkpoint*.pt", "failure.json", "progress.json")
 
 
 def leftover_files(entry: StoreEntry) -> list[Path]:
-    """Return what a run that is finished, or about to be, needs no more.
+    """Return the files that a run does not need once it is finished.
 
-    To be removed by who holds its lease: then nobody else writes these files.
+    Only the holder of the run's lease may remove them: then no other process writes them.
     """
-    found = [path for pattern in UNFINISHED for path in entry.folder.glob(pattern)]
-    return [*found, *temporary_files(entry.folder)]
+    files = [path for pattern in UNFINISHED for path in entry.folder.glob(pattern)]
+    return [*files, *temporary_files(entry.folder)]
 
 
 def remove_leftovers(entry: StoreEntry) -> None:
-    """Remove what killed processes have left of a finished run or teacher.
+    """Remove the files that killed processes left of a finished run or teacher.
 
-    Nothing is done where it is not finished, where somebody else holds its lease, and where the
-    folder cannot be written, as in a store of others.
+    Nothing is removed if it is not finished, if another process holds its lease, or if the folder
+    cannot be written.
     """
-    if not (leftover_files(entry) or [*entry.folder.glob("lease-*.json")]) or not _finished(entry):
+    leases = [*entry.folder.glob("lease-*.json")]
+    if not (leftover_files(entry) or leases) or not _is_finished(entry):
         return
-    held = read_holder(entry.folder)
-    if held is not None and held.is_clock_ahead:  # it would have to be watched: not worth the time
+    holder = read_holder(entry.folder)
+    if holder is not None and holder.is_clock_ahead:  # taking over would mean watching it
         return
     refused = contextlib.suppress(OSError, LeaseHeldError)
     with refused, hold_lease(entry.folder, wait=False):
-        if _finished(entry):  # nobody has begun it anew meanwhile
+        if _is_finished(entry):  # no other process has started it again in the meantime
             remove_files(leftover_files(entry))
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove files, of which some may have been removed meanwhile. What is none stays."""
+    """Remove files; missing files and folders are skipped."""
     for path in paths:
         if not path.is_dir():
             path.unlink(missing_ok=True)
@@ -50,7 +51,7 @@ def remove_files(paths: Iterable[Path]) -> None:
 
 @dataclass(frozen=True)
 class LeftoverCount:
-    """How much was left, for a person."""
+    """Number and size of leftover files."""
 
     files: int
     size: int  # in bytes
@@ -64,27 +65,32 @@ class LeftoverCount:
 
 
 def count_leftovers(entries: Iterable[StoreEntry], folders: Iterable[Path]) -> LeftoverCount:
-    """Return how much is left in the folders of runs and teachers, and in those of studies."""
-    found = [path for entry in entries for path in _left_in(entry)]
-    found += [path for folder in folders for path in abandoned_files(folder)]
+    """Return number and size of the leftover files.
+
+    Args:
+        entries: runs and teachers.
+        folders: folders of studies.
+    """
+    paths = [path for entry in entries for path in _leftovers_of(entry)]
+    paths += [path for folder in folders for path in abandoned_files(folder)]
     sizes = []
-    for path in found:
-        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # removed in the meantime
             sizes.append(path.stat().st_size)
     return LeftoverCount(len(sizes), sum(sizes))
 
 
-def _left_in(entry: StoreEntry) -> list[Path]:
-    held = read_holder(entry.folder)
-    if held is not None and held.is_alive():
+def _leftovers_of(entry: StoreEntry) -> list[Path]:
+    holder = read_holder(entry.folder)
+    if holder is not None and holder.is_alive():
         return []
     views = [path for folder in entry.folder.glob("views-*") for path in abandoned_files(folder)]
-    if not _finished(entry):
+    if not _is_finished(entry):
         return [*temporary_files(entry.folder), *views]
     return [*leftover_files(entry), *entry.folder.glob("lease-*.json"), *views]
 
 
-def _finished(entry: StoreEntry) -> bool:
+def _is_finished(entry: StoreEntry) -> bool:
     if entry.record_path.exists():
-        return entry.finished()
-    return entry.card_path.is_file()  # of an imported teacher
+        return entry.is_finished()
+    return entry.card_path.is_file()  # an imported teacher has no record

@@ -1,4 +1,4 @@
-"""Whether two records of one identity have the same numbers, and how they differ. No torch."""
+"""Differences between two records or cards with the same identity. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ TIMING_FIELDS = {"seconds", "images_per_second"}
 
 @dataclass(frozen=True)
 class ResultSide:
-    """What a person needs of one of two results to see why they differ."""
+    """Accuracy and origin of one of two results that differ."""
 
     last: float  # accuracies in percent
     best: float | None
     device: str
     torch: str
-    environment: Mapping[str, Any] = field(default_factory=dict)  # empty of a card alone
+    environment: Mapping[str, Any] = field(default_factory=dict)  # empty for a card alone
 
     @classmethod
-    def of(cls, record: Record | None, card: TeacherCard | None) -> ResultSide | None:
-        """Return the side of an entry; none where it has neither record nor card."""
+    def from_record(cls, record: Record | None, card: TeacherCard | None) -> ResultSide | None:
+        """Return the side of an entry; ``None`` if it has neither record nor card."""
         if record is not None:
-            where = record.environment
-            device = where.get("gpu") or where.get("cpu") or "an unknown device"
+            environment = record.environment
+            device = environment.get("gpu") or environment.get("cpu") or "an unknown device"
             if record.execution.get("device") == "cpu":
-                device = where.get("cpu") or "CPU"
+                device = environment.get("cpu") or "CPU"
             best = record.best.top1
-            torch = str(where.get("torch", "unknown"))
-            return cls(record.last.top1, best, str(device), torch, where)
+            torch = str(environment.get("torch", "unknown"))
+            return cls(record.last.top1, best, str(device), torch, environment)
         return cls(card.test_top1, None, card.origin, "") if card else None
 
 
 def reproducible_numbers(record: Record) -> dict[str, Any]:
-    """Return what the same training leaves on the same kind of machine: not time, cost or place."""
+    """Return the numbers that the same training reproduces on the same kind of machine."""
     files = {f"{name}'s content": sha256 for name, sha256 in record.files.items()}
     return {
         "epochs": [epoch.model_dump(exclude=TIMING_FIELDS) for epoch in record.epochs],
@@ -50,7 +50,7 @@ def reproducible_numbers(record: Record) -> dict[str, Any]:
 
 
 def record_differences(here: Record, there: Record) -> list[str]:
-    """Return names of the numbers in which two records of one identity differ."""
+    """Return the names of the numbers in which two records with one identity differ."""
     mine, yours = reproducible_numbers(here), reproducible_numbers(there)
     names = [name for name in {**mine, **yours} if mine.get(name) != yours.get(name)]
     if "epochs" in names:
@@ -60,13 +60,13 @@ def record_differences(here: Record, there: Record) -> list[str]:
 
 
 def card_differences(here: TeacherCard, there: TeacherCard) -> list[str]:
-    """Return names of what differs between two cards of one teacher."""
+    """Return the names of the values in which two cards of one teacher differ."""
     names = {"test_top1": "top-1", "test_top5": "top-5", "sha256": "the weights"}
     return [name for key, name in names.items() if getattr(here, key) != getattr(there, key)]
 
 
 def commit_text(environment: Mapping[str, Any]) -> str:
-    """Return the commit that a record's environment names, and whether it says it all."""
+    """Return the commit in a record's environment, and whether there were uncommitted changes."""
     commit = environment.get("git_commit")
     if commit is None:
         return "commit not known"
@@ -76,10 +76,10 @@ def commit_text(environment: Mapping[str, Any]) -> str:
 
 
 def same_code(here: Mapping[str, Any], there: Mapping[str, Any]) -> bool | None:
-    """Return whether two environments are of the same code, or none where that is not known.
+    """Return whether two environments have the same code; ``None`` if that is not known.
 
-    The digests of the sources decide where both are recorded. Failing that, one commit without
-    changes is the same code; two commits may have the same sources or not.
+    The digests of the sources decide if both are recorded. Otherwise, the same commit without
+    changes is the same code. Different commits may have the same sources.
     """
     mine, yours = here.get("sources"), there.get("sources")
     if mine is not None and yours is not None:
@@ -90,7 +90,7 @@ def same_code(here: Mapping[str, Any], there: Mapping[str, Any]) -> bool | None:
 
 
 def code_text(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
-    """Return a line that says whether two results were made by the same code, and what differs."""
+    """Return a line on whether two results come from the same code, and on the differences."""
     same = same_code(here, there)
     commits = [commit_text(side) for side in (here, there)]
     digests = [side.get("sources") for side in (here, there)]
@@ -98,14 +98,14 @@ def code_text(here: Mapping[str, Any], there: Mapping[str, Any]) -> str:
     if same:
         return f"made by the same code: {commits[0] if None in digests else sources[0]}"
     head = "not known whether the same code made both" if same is None else "made by different code"
-    return f"{head}: {_on_sides(*commits)}; {_on_sides(*sources)}"
+    return f"{head}: {_both_sides(*commits)}; {_both_sides(*sources)}"
 
 
-def _on_sides(mine: str, yours: str) -> str:
+def _both_sides(mine: str, yours: str) -> str:
     return f"{mine} (both)" if mine == yours else f"{mine} (here), {yours} (there)"
 
 
 def _first_difference(mine: list[dict[str, Any]], yours: list[dict[str, Any]]) -> int:
-    """Return the first epoch, from 1, that differs or that only one has."""
-    same = [one == other for one, other in zip(mine, yours, strict=False)]
+    """Return the first epoch, counted from 1, that differs or that only one list has."""
+    same = [my_epoch == your_epoch for my_epoch, your_epoch in zip(mine, yours, strict=False)]
     return 1 + (same.index(False) if False in same else len(same))

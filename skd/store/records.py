@@ -1,4 +1,4 @@
-"""What a finished run leaves, as data. Imports no torch: workflow and report read it."""
+"""Models of the store's files: records, cards, notes and outcomes of runs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ class EpochMetrics(FrozenModel):
     epoch: int = Field(description="1-based")
     learning_rate: float
     train_losses: dict[str, float] = Field(
-        description="the weighted total, and each term before its weight"
+        description="the weighted total, and each term without its weight"
     )
     train_top1: float
     test_loss: float
     test_top1: float
     test_top5: float
     diagnostics: dict[str, float] = Field(
-        default_factory=dict, description="what the method watches, as SKD its simplifier"
+        default_factory=dict, description="diagnostics of the method, such as of SKD's simplifier"
     )
     seconds: float = Field(description="training and evaluation, without checkpoints")
-    images_per_second: float = Field(description="training images, evaluation not counted")
+    images_per_second: float = Field(description="training images, without evaluation")
 
 
 class Accuracy(FrozenModel):
-    """Test accuracy in percent, and the epoch it was measured at."""
+    """Test accuracy in percent, and its epoch."""
 
     epoch: int
     top1: float
@@ -43,31 +43,32 @@ class Collapse(FrozenModel):
     """Whether the simplified teacher still teaches: see docs/assumptions.md, "The collapse"."""
 
     collapsed: bool
-    reason: str = Field(description="empty while the teacher still teaches")
-    first_epoch: int | None = Field(None, description="the first epoch at which it had collapsed")
+    reason: str = Field(description="empty if it has not collapsed")
+    first_epoch: int | None = Field(None, description="the first epoch after the collapse")
 
 
 class Cost(FrozenModel):
-    """What a run took."""
+    """Time and memory of a run."""
 
-    train_seconds: float = Field(description="over all epochs that count, resumed or not")
+    train_seconds: float = Field(description="of all epochs in the record, over all sessions")
     seconds_per_epoch: float
     images_per_second: float
     peak_memory_bytes: int = Field(description="of the process, or of the device's allocator")
     gpu_utilisation: float | None = Field(
-        None, description="% of the time that a kernel ran, sampled; others on the GPU count too"
+        None,
+        description="% of the time in which a kernel ran, sampled; other processes count too",
     )
     parameters: int
-    extra_parameters: int = Field(description="trained beside the network, then thrown away")
+    extra_parameters: int = Field(description="trained with the network, then discarded")
     extra_memory_bytes: int | None = Field(
-        None, description="of what is beside the network: parameters and buffers, as memory banks"
+        None, description="of the objective's parameters and buffers, memory banks included"
     )
     multiply_adds: int = Field(description="of one forward pass on one image")
     sessions: int = Field(description="1 for a run that was never interrupted")
 
 
 class TeacherCard(FrozenModel):
-    """A teacher at hand: where it comes from, and what it was measured to do here."""
+    """A teacher in the store: its origin and its measured accuracy."""
 
     id: str
     kind: Literal["trained", "imported"]
@@ -82,7 +83,7 @@ class TeacherCard(FrozenModel):
 
 
 class Record(FrozenModel):
-    """A finished run. Written once, at the end, atomically."""
+    """A finished run. It is written once, atomically, at the end."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     id: str
@@ -95,25 +96,25 @@ class Record(FrozenModel):
     best: Accuracy
     cost: Cost
     teacher: TeacherCard | None = None
-    collapse: Collapse | None = Field(None, description="none where there is no simplifier")
-    files: dict[str, str] = Field(description="SHA-256 of the files beside the record")
+    collapse: Collapse | None = Field(None, description="none without a simplifier")
+    files: dict[str, str] = Field(description="SHA-256 of the files in the record's folder")
     code: dict[str, str] | None = Field(
         None,
-        description="digests of the source files that its numbers depend on, by path; of a file "
-        "that changed between its sessions all of them, joined by +",
+        description="digests of the source files that its numbers depend on, by path; if a file "
+        "changed between sessions, its digests are joined by +",
     )
     finished_at: str
 
 
 class Failure(FrozenModel):
-    """Why a run has no record. The next invocation tries it again."""
+    """Why a run failed. The next command tries the run again."""
 
     id: str
     reason: str
     kind: str = Field(description="the error's class")
-    repeats: bool = Field(False, description="whether another attempt would only fail again")
+    repeats: bool = Field(False, description="whether another attempt would fail again")
     details: str = Field(description="the traceback")
-    epoch: int = Field(description="finished epochs when it failed")
+    epoch: int = Field(description="number of finished epochs")
     failed_at: str = Field(description="ISO 8601, UTC")
     environment: dict[str, Any]
 
@@ -125,17 +126,17 @@ class Failure(FrozenModel):
 
 
 class ProgressNote(FrozenModel):
-    """How far a run under way is."""
+    """How far a running training is."""
 
-    epoch: int = Field(description="finished epochs")
+    epoch: int = Field(description="number of finished epochs")
     epochs: int
     images_per_second: FiniteFloat
     seconds_left: FiniteFloat
-    at: FiniteFloat = Field(description="when this was so, in seconds since 1970")
+    at: FiniteFloat = Field(description="time of this note, in seconds since 1970")
 
 
 class RunOutcome(FrozenModel):
-    """What came of one run of a cell."""
+    """Outcome of one run of a cell."""
 
     id: str
     seed: int
@@ -146,7 +147,7 @@ class RunOutcome(FrozenModel):
 
 
 class CellResult(FrozenModel):
-    """A cell's declared output: names its runs and says what came of each."""
+    """Outcomes of a cell's runs: the output file that the workflow declares."""
 
     study: str
     cell: str

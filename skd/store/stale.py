@@ -1,4 +1,4 @@
-"""Finished runs whose code, or whose teacher, is another one today. Imports no torch."""
+"""Finished runs whose code or teacher has changed since. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from skd.study.expansion import Cell, Expansion
 from skd.study.spec import RunSpec
 
 TODAYS_CODE, UNKNOWN_CODE = "today's", "unknown"
-MAX_FILES_NAMED = 4  # that a message names
+MAX_FILES_NAMED = 4  # in a message
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run or trained teacher, beside what today's code is.
+    """A finished run or trained teacher, compared with today's code.
 
     Attributes:
-        label: how a person names it.
+        label: its name for users.
         entry: its folder.
-        changed: how its code has changed since; none where its code is not known.
-        other_teacher: whether the teacher at hand has other weights than the one that taught it.
-        finished_at: as its record says.
+        changed: how its code has changed since; ``None`` if its code is not known.
+        other_teacher: whether its teacher in the store now has other weights than during the run.
+        finished_at: from its record.
     """
 
     label: str
@@ -41,24 +41,24 @@ class FinishedRun:
 
     @property
     def state(self) -> str:
-        """Which code trained it: today's, unknown, or a digest of how it has changed."""
+        """The code that trained it: today's, unknown, or a digest of the changes."""
         return code_state_of(self.changed)
 
     @property
     def stale(self) -> bool:
-        """Whether training it anew may give other numbers."""
+        """Whether training it again may give other numbers."""
         return bool(self.changed) or self.other_teacher
 
 
 def code_changes_of(
     code: Mapping[str, str] | None, today: Mapping[str, str], accepted: Iterable[Acceptance]
 ) -> CodeChanges | None:
-    """Return how the code of a record has changed since; none where it is not known.
+    """Return how the code of a record has changed since; ``None`` if its code is not known.
 
     Args:
-        code: of the record.
-        today: digests of the run's files as they are now; empty: not known.
-        accepted: changes that left the numbers as they were.
+        code: digests in the record, by path.
+        today: digests of the run's files now, by path; empty: not known.
+        accepted: changes that do not change the numbers.
     """
     if code is None or not today or any(name.startswith(UNKNOWN_CODE) for name in code.values()):
         return None
@@ -66,7 +66,7 @@ def code_changes_of(
 
 
 def code_state_of(changed: CodeChanges | None) -> str:
-    """Return a word or a digest that is the same for runs whose code has changed alike."""
+    """Return a word or a digest that is equal for runs with the same changes."""
     if changed is None:
         return UNKNOWN_CODE
     return digest(changed) if changed else TODAYS_CODE
@@ -78,35 +78,37 @@ def finished_runs(
     cells: Iterable[Cell] | None = None,
     teachers: Iterable[str] = (),
 ) -> list[FinishedRun]:
-    """Return the finished runs of some cells of a study, and trained teachers.
+    """Return the finished runs of some cells of a study, and its trained teachers.
 
-    A record or a card that cannot be read is for others to tell.
+    Records and cards that cannot be read are skipped: other functions report them.
 
     Args:
         expansion: the study.
-        store: where they are.
-        cells: of the runs; none: all of the study.
-        teachers: names of teachers beside those of the cells.
+        store: the store with its runs.
+        cells: cells of the runs; None: all cells of the study.
+        teachers: names of teachers in addition to those of the cells.
     """
     cells = expansion.cells if cells is None else tuple(cells)
     accepted = read_acceptances()
-    found: dict[Path, FinishedRun] = {}  # a run without a teacher may be a teacher's training, too
+    runs: dict[Path, FinishedRun] = {}  # one folder may belong to a run and to a teacher
 
-    def look(label: str, entry: StoreEntry, spec: RunSpec, card: TeacherCard | None) -> None:
-        stored = _stored(entry)
-        if stored is None:
+    def add_if_finished(
+        label: str, entry: StoreEntry, spec: RunSpec, card: TeacherCard | None
+    ) -> None:
+        summary = _read_summary(entry)
+        if summary is None:
             return
         today = expansion.code_of(spec)
-        changed = code_changes_of(stored.code, today, accepted)
-        taught = stored.teacher.get("sha256") if stored.teacher else None
-        other = None not in (card, taught) and card.sha256 != taught
-        run = FinishedRun(label, entry, changed, other, stored.finished_at)
-        if not run.stale or entry.finished():  # a record that is not sound is told elsewhere
-            found[entry.folder] = run
+        changed = code_changes_of(summary.code, today, accepted)
+        teacher_sha256 = summary.teacher.get("sha256") if summary.teacher else None
+        other = None not in (card, teacher_sha256) and card.sha256 != teacher_sha256
+        run = FinishedRun(label, entry, changed, other, summary.finished_at)
+        if not run.stale or entry.is_finished():  # an unusable record is reported elsewhere
+            runs[entry.folder] = run
 
     cards = {}
-    taught_by = [cell.teacher for cell in cells if cell.teacher]
-    for name in dict.fromkeys([*taught_by, *teachers]):
+    cell_teachers = [cell.teacher for cell in cells if cell.teacher]
+    for name in dict.fromkeys([*cell_teachers, *teachers]):
         node = expansion.teacher(name)
         entry = store.teacher(node.id)
         try:
@@ -114,31 +116,31 @@ def finished_runs(
         except (StoreError, OSError):
             cards[name] = None
         if node.spec.kind == "trained":
-            look(f"teacher {name}", entry, node.spec.run, None)
+            add_if_finished(f"teacher {name}", entry, node.spec.run, None)
     for cell in cells:
         for seed, identity in cell.runs.items():
             label, entry = f"{cell.key} seed {seed}", store.run(identity)
-            look(label, entry, cell.run(seed), cards.get(cell.teacher))
-    return list(found.values())
+            add_if_finished(label, entry, cell.run(seed), cards.get(cell.teacher))
+    return list(runs.values())
 
 
-class _Stored(BaseModel):
-    """What is read of a record here: to read all of its epochs takes ten times as long."""
+class _RecordSummary(BaseModel):
+    """The fields of a record that this module needs; reading its epochs takes ten times longer."""
 
     finished_at: str
     code: dict[str, str] | None = None
     teacher: dict[str, Any] | None = None
 
 
-def _stored(entry: StoreEntry) -> _Stored | None:
+def _read_summary(entry: StoreEntry) -> _RecordSummary | None:
     try:
-        return _Stored.model_validate_json(entry.record_path.read_bytes())
+        return _RecordSummary.model_validate_json(entry.record_path.read_bytes())
     except (OSError, ValueError):
         return None
 
 
 def stale_lines(study: str, runs: Iterable[FinishedRun]) -> list[str]:
-    """Return what a person must know of a study's finished runs, as lines; none if all is well."""
+    """Return warnings about the code and the teachers of a study's finished runs, as lines."""
     runs = list(runs)
     changed = [run for run in runs if run.changed]
     other = [run for run in runs if run.other_teacher]
@@ -148,13 +150,13 @@ def stale_lines(study: str, runs: Iterable[FinishedRun]) -> list[str]:
         counts = Counter(path for run in changed for path in run.changed)
         lines.append(
             f"{runs_text(len(changed), 'was', 'were')} trained by other code than today's "
-            f"({files_text(counts)}): skd train {study} --stale trains them anew; where the change "
-            f"leaves the numbers as they were: skd accept {study}"
+            f"({files_text(counts)}): skd train {study} --stale trains them again; if the change "
+            f"does not change the numbers: skd accept {study}"
         )
     if other:
         lines.append(
-            f"{runs_text(len(other), 'was', 'were')} taught by other weights than the teacher at "
-            f"hand has: skd train {study} --stale trains them anew"
+            f"{runs_text(len(other), 'was', 'were')} trained with other weights of the teacher "
+            f"than those in the store: skd train {study} --stale trains them again"
         )
     if unknown:
         lines.append(
@@ -165,12 +167,12 @@ def stale_lines(study: str, runs: Iterable[FinishedRun]) -> list[str]:
 
 
 def files_text(paths: Iterable[str]) -> str:
-    """Return the names of some files, the first few."""
+    """Return the names of the first few files, and the number of the others."""
     names = sorted(paths)
     more = len(names) - MAX_FILES_NAMED
     return ", ".join(names[:MAX_FILES_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def runs_text(count: int, one: str, many: str) -> str:
-    """Return how many finished runs, with the verb that goes with the number."""
-    return f"{count} finished run{'' if count == 1 else 's'} {one if count == 1 else many}"
+def runs_text(count: int, singular: str, plural: str) -> str:
+    """Return a number of finished runs, with a verb in the singular or the plural."""
+    return f"{count} finished run{'' if count == 1 else 's'} {singular if count == 1 else plural}"

@@ -1,18 +1,18 @@
 """The store: runs and teachers by identity, shared by all studies. Imports no torch.
 
-``results/runs/<id>/`` and ``results/teachers/<id>/`` hold, as a run goes on::
+``results/runs/<id>/`` and ``results/teachers/<id>/`` contain::
 
     spec.json             what is trained
-    execution.json        how: fixed at the first step, so that a resume cannot change it
-    lease-<n>.json        who trains it now
-    checkpoint*.pt        where it stands
-    progress.json         how far it is, every few seconds
-    failure.json          why it stopped by itself
-    weights.safetensors, test_logits.safetensors, record.json     once it is done
-    objective.safetensors what its method keeps, if anything (SKD its simplifier), likewise
-    card.json             of a teacher at hand
+    execution.json        how it is executed: fixed at the first step, for all resumes
+    lease-<n>.json        the process that trains it now
+    checkpoint*.pt        the state of a training
+    progress.json         how far the training is, updated every few seconds
+    failure.json          why the training failed
+    weights.safetensors, test_logits.safetensors, record.json     results of a finished run
+    objective.safetensors tensors that the method stores, if any: SKD stores its simplifier
+    card.json             a teacher's measured accuracy and origin
 
-No rule of the workflow owns these folders: Snakemake deletes what a rule declares.
+No rule of the workflow declares these folders as outputs, because Snakemake deletes outputs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from pathlib import Path
 from skd.common.errors import warn_once
 from skd.common.files import path_from_environment, write_json
 from skd.common.frozen import canonical
-from skd.common.lease import read_holder
 from skd.store.json_files import StoreError, read_model
 from skd.store.record_checks import card_problem, failure_problem, progress_problem, record_problem
-from skd.store.records import Failure, ProgressNote, Record, RunOutcome, TeacherCard
+from skd.store.records import Failure, ProgressNote, Record, TeacherCard
 from skd.study.spec import RunSpec
 
 REMEDY = "Move it away, then: skd train, or skd teacher"
@@ -35,7 +34,7 @@ REMEDY = "Move it away, then: skd train, or skd teacher"
 
 @dataclass(frozen=True)
 class StoreEntry:
-    """One run's or teacher's folder."""
+    """The folder of one run or teacher."""
 
     folder: Path
 
@@ -46,125 +45,127 @@ class StoreEntry:
 
     @property
     def record_path(self) -> Path:
-        """Where a finished run's record is."""
+        """The record of a finished run."""
         return self.folder / "record.json"
 
     @property
     def weights_path(self) -> Path:
-        """Where the final weights are."""
+        """The final weights."""
         return self.folder / "weights.safetensors"
 
     @property
     def logits_path(self) -> Path:
-        """Where the test-set logits are (fp16, in the test set's order)."""
+        """The logits on the test set: fp16, in the order of the test set."""
         return self.folder / "test_logits.safetensors"
 
     @property
     def objective_path(self) -> Path:
-        """Where what the run's objective keeps is, if it keeps anything."""
+        """The tensors that the run's objective stores, if any."""
         return self.folder / "objective.safetensors"
 
     @property
     def failure_path(self) -> Path:
-        """Where a failed run's note is."""
+        """The note of a failed run."""
         return self.folder / "failure.json"
 
     @property
     def progress_path(self) -> Path:
-        """Where a run under way says how far it is."""
+        """The progress of a run that is being trained."""
         return self.folder / "progress.json"
 
     @property
     def card_path(self) -> Path:
-        """Where a teacher's card is."""
+        """The card of a teacher."""
         return self.folder / "card.json"
 
     def record(self) -> Record | None:
-        """Return the record, or none while there is none.
+        """Return the record; ``None`` if there is no file.
 
         Raises:
-            StoreError: the record cannot be read, is of another schema version, or is
-                inconsistent: see `skd.store.record_checks`.
+            StoreError: the record cannot be read, has another schema version, or is inconsistent:
+                see `skd.store.record_checks`.
         """
         return read_model(
-            Record, self.record_path, REMEDY, lambda found: record_problem(found, self.id)
+            Record, self.record_path, REMEDY, lambda record: record_problem(record, self.id)
         )
 
-    def finished(self) -> bool:
-        """Return whether there is a sound record; why one is not is for the training to tell."""
+    def is_finished(self) -> bool:
+        """Return whether there is a usable record. The training reports an unusable one."""
         try:
             return self.record() is not None
         except StoreError:
             return False
 
     def failure(self) -> Failure | None:
-        """Return the failure note, or none.
+        """Return the failure note; ``None`` if there is no file.
 
         Raises:
-            StoreError: the note cannot be read.
+            StoreError: the note cannot be used.
         """
         return read_model(Failure, self.failure_path, REMEDY, failure_problem)
 
     def failure_or_none(self) -> Failure | None:
-        """Return the failure note; one that cannot be read is none, and is warned of."""
+        """Return the failure note; warn and return ``None`` if it cannot be used."""
         try:
             return self.failure()
         except StoreError:
-            warn_once(f"{self.failure_path} cannot be read, and counts as no note of a failure")
+            warn_once(f"{self.failure_path} cannot be read; it is ignored")
             return None
 
     def progress(self) -> ProgressNote | None:
-        """Return how far a run under way is; none where it does not say."""
+        """Return how far a running training is; ``None`` if there is no usable note."""
         try:
             return read_model(ProgressNote, self.progress_path, REMEDY, progress_problem)
-        except StoreError:  # it is only told, and soon anew
+        except StoreError:  # only informs users, and is soon written again
             return None
 
     def card(self) -> TeacherCard | None:
-        """Return the teacher's card, or none while the teacher is not at hand.
+        """Return the teacher's card; ``None`` if there is no file.
 
         Raises:
             StoreError: the card cannot be read, or is inconsistent: see `skd.store.record_checks`.
         """
-        return read_model(TeacherCard, self.card_path, REMEDY, self._judge_card)
+        return read_model(TeacherCard, self.card_path, REMEDY, self._card_problem)
 
     def has_card(self) -> bool:
-        """Return whether there is a teacher's sound card, as `finished` does of a record."""
+        """Return whether there is a usable card of a teacher."""
         try:
             return self.card() is not None
         except StoreError:
             return False
 
-    def _judge_card(self, card: TeacherCard) -> str | None:
+    def _card_problem(self, card: TeacherCard) -> str | None:
         try:
             record = self.record()
-        except StoreError:  # whoever needs the record is told
+        except StoreError:  # the code that needs the record reports it
             record = None
         return card_problem(card, self.id, record)
 
     def check_link(self) -> None:
-        """Check that the folder is this run's own.
+        """Check that the folder is not a link to another run's folder.
 
         Raises:
-            StoreError: it is a link to another run's folder, or to nothing.
+            StoreError: it is a link to a folder with another name, or to something else.
         """
         if not self.folder.is_symlink():
             return
         target = self.folder.resolve()
         if target.name != self.id:
             raise StoreError(
-                f"{self.folder} is a link to another folder, {target}; remove the link, or have it "
-                f"lead to a folder that is called {self.id}"
+                f"{self.folder} is a link to another folder, {target}; remove the link, or link to "
+                f"a folder with the name {self.id}"
             )
         if not target.is_dir():
-            raise StoreError(f"{self.folder} is a link to {target}, which is no folder; remove it")
+            raise StoreError(
+                f"{self.folder} is a link to {target}, which is not a folder; remove it"
+            )
 
     def write_spec(self, spec: RunSpec) -> None:
-        """Leave the resolved spec beside the checkpoints, for people."""
+        """Write the resolved spec, for users."""
         write_json(self.folder / "spec.json", canonical(spec))
 
     def write(self, model: Record | Failure | TeacherCard | ProgressNote) -> None:
-        """Write one of the entry's files; a record clears what was said before it."""
+        """Write one of the entry's files; a record removes failure note and progress."""
         path = {
             Record: self.record_path,
             Failure: self.failure_path,
@@ -177,53 +178,25 @@ class StoreEntry:
         write_json(path, data)
         if isinstance(model, Record):
             for earlier in (self.failure_path, self.progress_path):
-                with contextlib.suppress(OSError):  # the record counts, whatever stays beside it
+                with contextlib.suppress(OSError):  # the record takes precedence over both
                     earlier.unlink()
 
 
 @dataclass(frozen=True)
 class Store:
-    """The folder that holds runs and teachers."""
+    """The results folder, with runs and teachers."""
 
     root: Path
 
     @property
     def teachers(self) -> Path:
-        """Where teachers are: `$SKD_TEACHERS`, which several users or clones may share, or here."""
+        """The folder of teachers: `$SKD_TEACHERS`, which users may share, or ``teachers``."""
         return path_from_environment("SKD_TEACHERS") or self.root / "teachers"
 
     def run(self, identity: str) -> StoreEntry:
-        """Return a run's folder, which need not exist yet."""
+        """Return the entry of a run, which need not exist."""
         return StoreEntry(self.root / "runs" / identity)
 
     def teacher(self, identity: str) -> StoreEntry:
-        """Return a teacher's folder, which need not exist yet."""
+        """Return the entry of a teacher, which need not exist."""
         return StoreEntry(self.teachers / identity)
-
-
-def run_outcome(entry: StoreEntry, seed: int) -> RunOutcome:
-    """Return what has come of a run so far, from its files alone.
-
-    A record that cannot be used makes the run unreadable, as does such a failure note of a run
-    that nobody trains.
-    """
-    try:
-        record = entry.record()
-        if record is not None:
-            return RunOutcome(
-                id=entry.id,
-                seed=seed,
-                outcome="done",
-                last_top1=record.last.top1,
-                best_top1=record.best.top1,
-            )
-        current = read_holder(entry.folder)
-        if current is not None and current.is_alive():
-            return RunOutcome(id=entry.id, seed=seed, outcome="running", reason=str(current))
-        failure = entry.failure()
-    except StoreError as error:
-        return RunOutcome(id=entry.id, seed=seed, outcome="unreadable", reason=str(error))
-    if failure is not None:
-        return RunOutcome(id=entry.id, seed=seed, outcome="failed", reason=failure.reason)
-    begun = any(entry.folder.glob("checkpoint*.pt"))
-    return RunOutcome(id=entry.id, seed=seed, outcome="interrupted" if begun else "missing")

@@ -1,4 +1,4 @@
-"""Finished trainings that are begun anew, since the code or the teacher has changed."""
+"""Setting aside the results of stale runs, so that they are trained again. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SUPERSEDED_FOLDER = "superseded"
 
 
 def print_stale_runs(expansion: Expansion, store: Store, cells: Iterable[Cell], study: str) -> None:
-    """Print what a person must know of the code of the finished runs among some cells.
+    """Print warnings about the code and the teachers of the finished runs of some cells.
 
     Args:
         expansion: the study.
-        store: where its runs are.
-        cells: whose runs are looked at.
-        study: what the user named it by.
+        store: the store with its runs.
+        cells: the cells to check.
+        study: the study as the user named it.
     """
     for line in stale_lines(study, finished_runs(expansion, store, cells)):
         print(line, file=sys.stderr, flush=True)
@@ -35,37 +35,40 @@ def supersede_stale_runs(
     seeds: Collection[int] | None = None,
     teachers: Collection[str] = (),
 ) -> None:
-    """Put the results of stale runs and teachers aside, so that they are trained anew.
+    """Set aside the results of stale runs and teachers, so that they are trained again.
 
-    One that cannot be, as another process trains it, is told and left.
+    If the results of one cannot be set aside, because another process trains it, this is printed.
 
     Args:
         expansion: the study.
-        store: where they are.
-        cells: whose runs are looked at.
-        seeds: of these runs; none: all.
-        teachers: names of the teachers that are looked at.
+        store: the store with its runs.
+        cells: the cells to check.
+        seeds: seeds of their runs; None: all.
+        teachers: names of the teachers to check.
     """
     cells = list(cells)
-    asked = [store.teacher(expansion.teacher(name).id) for name in teachers]
+    selected = [store.teacher(expansion.teacher(name).id) for name in teachers]
     for cell in cells:
-        asked += [store.run(run) for seed, run in cell.runs.items() if not seeds or seed in seeds]
+        selected += [
+            store.run(run) for seed, run in cell.runs.items() if not seeds or seed in seeds
+        ]
     for run in finished_runs(expansion, store, cells, teachers):
-        if not run.stale or run.entry not in asked:
+        if not run.stale or run.entry not in selected:
             continue
         try:
-            begun = supersede_results(run)
+            is_superseded = supersede_results(run)
         except (StoreError, LeaseHeldError) as error:
-            print(printable(f"NOT BEGUN ANEW {run.label}: {error}"), file=sys.stderr, flush=True)
+            print(printable(f"NOT RESTARTED {run.label}: {error}"), file=sys.stderr, flush=True)
         else:
-            if begun:
-                print(f"{run.label}: begun anew", flush=True)
+            if is_superseded:
+                print(f"{run.label}: restarted from the beginning", flush=True)
 
 
 def supersede_results(run: FinishedRun) -> bool:
-    """Put a finished run's or teacher's results into a subfolder; return whether that was done.
+    """Move the results of a finished run or teacher into a subfolder.
 
-    It is not where another process has done so since the run was looked at.
+    Returns:
+        True if they were moved; False if another process has moved or replaced them already.
 
     Raises:
         LeaseHeldError: another process trains it.
@@ -76,15 +79,15 @@ def supersede_results(run: FinishedRun) -> bool:
         record = entry.record()
         if record is None or record.finished_at != run.finished_at:
             return False
-        kept = entry.folder / SUPERSEDED_FOLDER / record.finished_at.replace(":", "")
-        kept.mkdir(parents=True, exist_ok=True)
-        entry.card_path.unlink(missing_ok=True)  # made again from the record, if this ends here
-        entry.record_path.replace(kept / entry.record_path.name)  # from now on it is not finished
+        folder = entry.folder / SUPERSEDED_FOLDER / record.finished_at.replace(":", "")
+        folder.mkdir(parents=True, exist_ok=True)
+        entry.card_path.unlink(missing_ok=True)  # if killed now, it is rebuilt from the record
+        entry.record_path.replace(folder / entry.record_path.name)  # the run is now unfinished
         for path in (entry.weights_path, entry.logits_path, entry.objective_path):
             if path.is_file():
-                path.replace(kept / path.name)
+                path.replace(folder / path.name)
         for path in [*entry.folder.glob("checkpoint*.pt"), entry.folder / "execution.json"]:
             path.unlink(missing_ok=True)
-        for path in entry.folder.glob("views-*"):  # what the old weights said of every image
+        for path in entry.folder.glob("views-*"):  # outputs of the old weights
             shutil.rmtree(path)
         return True

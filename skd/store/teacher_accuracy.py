@@ -1,4 +1,4 @@
-"""Whether a teacher's measured accuracy is one that a teacher should have. Imports no torch."""
+"""Checks of a teacher's measured accuracy. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ PUBLISHED_TOLERANCE = 2.0  # points of top-1 below the published value
 def min_teacher_accuracy(classes: int) -> float:
     """Return the top-1 accuracy in percent below which a teacher is poor.
 
-    Twice the chance level; of two or three classes, where that asks for too much, halfway from
-    chance to 100 %.
+    It is twice the chance level. For two or three classes, where that is too high, it is halfway
+    from chance to 100 %.
     """
     chance = 100 / classes
     return min(2 * chance, (100 + chance) / 2)
 
 
 def poor_accuracy_text(top1: float, classes: int) -> str | None:
-    """Return in words that a top-1 accuracy in percent is no teacher's, or none."""
+    """Return a warning that a top-1 accuracy in percent is poor; ``None`` if it is not."""
     if top1 >= min_teacher_accuracy(classes):
         return None
     return (
         f"top-1 {top1:.2f} % on {classes} classes, where chance is {100 / classes:.2f} % and "
-        f"{min_teacher_accuracy(classes):.2f} % is the least that is expected of a teacher"
+        f"{min_teacher_accuracy(classes):.2f} % is the minimum for a teacher"
     )
 
 
 def below_published_text(spec: TeacherSpec, top1: float) -> str | None:
-    """Return in words that a teacher's top-1 falls short of what is published for it, or none.
+    """Return a warning that a teacher is below its published accuracy; ``None`` if it is not.
 
-    A teacher that is trained here by another recipe than the published one is not compared.
+    A teacher that this project trains by another recipe than the published one is not compared.
 
     Raises:
         PublishedError: a file of published values cannot be read.
@@ -49,13 +49,15 @@ def below_published_text(spec: TeacherSpec, top1: float) -> str | None:
 
 
 def accuracy_doubts(spec: TeacherSpec, top1: float, classes: int) -> list[str]:
-    """Return what speaks against a teacher, in words; empty where nothing does.
+    """Return warnings about a teacher's accuracy, which may be none.
+
+    Args:
+        spec: the teacher.
+        top1: its measured top-1 accuracy in percent.
+        classes: number of classes.
 
     Raises:
         PublishedError: as `below_published_text`.
     """
-    return [
-        said
-        for said in (poor_accuracy_text(top1, classes), below_published_text(spec, top1))
-        if said
-    ]
+    warnings = (poor_accuracy_text(top1, classes), below_published_text(spec, top1))
+    return [warning for warning in warnings if warning]

@@ -1,12 +1,12 @@
-"""Teacher views: a teacher's outputs on every view of every training image, as files.
+"""Teacher views: files with a teacher's outputs on every view of every training image.
 
-Imports no torch. Beside the teacher's weights in the store::
+Imports no torch. The files are in the teacher's folder in the store::
 
     teachers/<id>/views-<data set's digest>/logits-float16.npy    (N, V, C), numbered as in skd.data
                                             logits-float16.json   the card, written last
                                             pooled-float16.npy    (N, V, D), with its own card
 
-A card says which teacher, images and file it is of; without it there is no file to be used.
+A card names the teacher, the images and the digest of its file. A file without a card is ignored.
 """
 
 from __future__ import annotations
@@ -15,28 +15,25 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import NonNegativeFloat, PositiveInt
 
 from skd.code.accepted import changes_since, read_acceptances
+from skd.common.choices import ViewsOutput, ViewsPrecision
 from skd.common.frozen import FrozenModel, canonical, digest
 from skd.store.json_files import StoreError, read_model
 from skd.store.store import StoreEntry
 from skd.study.spec import DatasetSpec
 
-ViewsOutput = Literal["logits", "pooled"]
-ViewsPrecision = Literal["float16", "float32"]
-VIEWS_PRECISIONS: tuple[ViewsPrecision, ...] = ("float16", "float32")
-# Where a run has its teacher's outputs from, each step: a forward pass, or stored views.
-TeacherOutputs = Literal["live", "float16", "float32"]
+VIEWS_PRECISIONS: tuple[ViewsPrecision, ...] = get_args(ViewsPrecision)
 BYTES_PER_ELEMENT = {"float16": 2, "float32": 4}
-# Which output each thing that a term may need is, if it is stored at all.
+# The stored output for each need of a term; other needs are not stored.
 _STORED: dict[str, ViewsOutput] = {"teacher_logits": "logits", "teacher_pooled": "pooled"}
 
 
 class ViewsCard(FrozenModel):
-    """What one file of teacher views holds, and what it took."""
+    """Content and cost of one file of teacher views."""
 
     schema_version: Literal[1] = 1
     teacher: str
@@ -46,19 +43,19 @@ class ViewsCard(FrozenModel):
     precision: ViewsPrecision
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]  # images, views, width
     sha256: str
-    seconds: NonNegativeFloat  # of forward passes, for all outputs that were made together
+    seconds: NonNegativeFloat  # of the forward passes, for all outputs of one pass
     device: str
     largest_difference: NonNegativeFloat  # from the live teacher, on a sample of views
     made_at: str
-    code: dict[str, str] | None = None  # digests of the source files that made it, by path
+    code: dict[str, str] | None = None  # digests of the source files that computed it, by path
 
 
 @dataclass(frozen=True)
 class ViewsFile:
-    """One output of one teacher on one data set, in one precision; it need not exist yet.
+    """One output of one teacher on one data set, in one precision. The file need not exist.
 
-    ``code`` has the digests of the source files that make it today: a file that other code has made
-    counts as not there, and is made anew. None: whichever code has made it.
+    ``code`` has the digests, by path, of the source files that compute the views today. A file
+    that other code computed counts as missing. ``None`` accepts a file of any code.
     """
 
     teacher: StoreEntry
@@ -69,42 +66,42 @@ class ViewsFile:
 
     @property
     def folder(self) -> Path:
-        """Where it is, with the other outputs on the same images."""
+        """The folder of all outputs on the same images."""
         return self.teacher.folder / f"views-{digest(canonical(self.dataset))[:8]}"
 
     @property
     def path(self) -> Path:
-        """The array, as NumPy's .npy."""
+        """The array, in NumPy's format."""
         return self.folder / f"{self.output}-{self.precision}.npy"
 
     @property
     def card_path(self) -> Path:
-        """The card."""
+        """The card of the array."""
         return self.path.with_suffix(".json")
 
     def is_made(self) -> bool:
-        """Return whether the file is there; a card that cannot be read is for others to tell."""
+        """Return whether there is a usable file. Other functions report an unreadable card."""
         try:
             return self.card() is not None
         except StoreError:
             return False
 
     def card(self) -> ViewsCard | None:
-        """Return the card, or none while the file is not made, or is other code's.
+        """Return the card; ``None`` if there is no file, or if other code computed it.
 
         Raises:
             StoreError: the card cannot be read.
         """
         remedy = "Remove its folder, then: skd teacher-views"
         card = read_model(ViewsCard, self.card_path, remedy, lambda _: None)
-        known = card is not None and card.code and self.code
-        if known and changes_since(card.code, self.code, read_acceptances()):
+        is_code_known = card is not None and card.code and self.code
+        if is_code_known and changes_since(card.code, self.code, read_acceptances()):
             return None
         return card
 
 
 def stored_outputs(needs: Iterable[str]) -> tuple[ViewsOutput, ...] | None:
-    """Return the outputs that terms read, or none where one needs what is not stored: maps."""
+    """Return the outputs that terms read; ``None`` if one needs maps, which are not stored."""
     needs = set(needs)
     if not needs <= _STORED.keys():
         return None
@@ -112,5 +109,5 @@ def stored_outputs(needs: Iterable[str]) -> tuple[ViewsOutput, ...] | None:
 
 
 def views_bytes(images: int, views: int, width: int, precision: ViewsPrecision) -> int:
-    """Return the bytes of one file's array."""
+    """Return the size of one file's array in bytes."""
     return prod((images, views, width, BYTES_PER_ELEMENT[precision]))

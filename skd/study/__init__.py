@@ -1,1 +1,1 @@
-"""From a sheet in YAML to frozen specifications of runs. Imports no torch."""
+"""From a study sheet in YAML to frozen specs of runs. Imports no torch."""

@@ -7,17 +7,15 @@ from collections.abc import Callable
 from skd.study.spec import DatasetSpec, RunSpec
 
 LOOP_FILE = "skd/training/loop.py"
-
-
 VIEWS_FILE = "skd/training/stored_views.py"
 
 
 def run_source_roots(spec: RunSpec, family: Callable[[str], str]) -> list[str]:
-    """Return the files that a run's numbers are computed from, before their imports.
+    """Return the source files that compute a run's numbers, before their imports.
 
     Args:
-        spec: the run; its simplifier is what the loop imports anyway.
-        family: returns the file of ``skd/models`` that defines a network, by the network's name.
+        spec: the run. The loop imports the simplifier in any case, so it is not listed.
+        family: returns the module of ``skd/models`` that defines a network, by the network's name.
     """
     networks = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
     families = [f"skd/models/{family(name)}.py" for name in networks]
@@ -26,10 +24,10 @@ def run_source_roots(spec: RunSpec, family: Callable[[str], str]) -> list[str]:
 
 
 def views_source_roots(dataset: DatasetSpec, family: str) -> list[str]:
-    """Return the files that make stored views of a teacher, before their imports.
+    """Return the source files that compute the stored views of a teacher, before their imports.
 
     Args:
         dataset: the images.
-        family: the file of ``skd/models`` that defines the teacher's network.
+        family: the module of ``skd/models`` that defines the teacher's network.
     """
     return [VIEWS_FILE, f"skd/data/{dataset.name}.py", f"skd/models/{family}.py"]

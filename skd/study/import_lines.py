@@ -7,31 +7,34 @@ from pathlib import Path
 
 import yaml
 
-from skd.study.sheet import ImportSource, StudyError
+from skd.study.sheet import ImportSource
+from skd.study.sheet_files import StudyError
 
 
 def check_sheet_path(path: Path) -> None:
-    """Refuse a path that a sheet cannot name.
+    """Check that a sheet can name a path.
 
     Raises:
-        StudyError: it has what a sheet takes for a variable, or is no UTF-8 text.
+        StudyError: a sheet would expand a variable in the path, or the path is not UTF-8 text.
     """
     text = str(path)
     if os.path.expandvars(text) != text:
         raise StudyError(
-            f"{path}: a sheet would take what follows '$' in this path for a variable; rename it"
+            f"{path}: a sheet would expand the variable after '$' in this path; rename the file"
         )
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise StudyError(f"{os.fsencode(path)!r}: a sheet is UTF-8 text; rename it") from None
+        raise StudyError(
+            f"{os.fsencode(path)!r}: the path is not UTF-8 text, as a sheet is; rename the file"
+        ) from None
 
 
 def teacher_sheet_lines(network: str, source: ImportSource) -> str:
-    """Return the ``teachers:`` of a sheet with one imported teacher, named as its network."""
-    given = source.model_dump(mode="json", exclude_defaults=True)
+    """Return the ``teachers:`` of a sheet with one imported teacher, named after its network."""
+    settings = source.model_dump(mode="json", exclude_defaults=True)
     return yaml.safe_dump(
-        {"teachers": {network: {"import": given}}},
+        {"teachers": {network: {"import": settings}}},
         allow_unicode=True,
         sort_keys=False,
         width=float("inf"),

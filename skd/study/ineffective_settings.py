@@ -1,7 +1,7 @@
 """Settings of losses that cannot take full effect in a run. Imports no torch.
 
-A warm-up longer than the training is a possible choice: where a sheet writes it, it is noted. As a
-default it is nobody's choice, and refused.
+A sheet may set a warm-up that is longer than the training: the expansion notes it. A default that
+is longer than the training is refused, because nobody chose it.
 """
 
 from __future__ import annotations
@@ -18,45 +18,59 @@ SIMPLIFIER = "simplifier"
 
 
 def explicit_settings(method: SheetMethod, *levels: Settings) -> set[tuple[str, str]]:
-    """Return which settings of which parts a sheet writes for a method: (part, setting)."""
-    own = [{str(term.get("term")): term} for term in method.terms or ()]
-    found = {
+    """Return the settings that a sheet writes for a method, as (part, setting).
+
+    Args:
+        method: the method as the sheet writes it.
+        levels: settings of the study and of the pair, by part.
+    """
+    terms = [{str(term.get("term")): term} for term in method.terms or ()]
+    explicit = {
         (part, name)
-        for level in (*levels, method.settings, *own)
+        for level in (*levels, method.settings, *terms)
         for part, settings in level.items()
         for name in settings
     }
-    return found | {(SIMPLIFIER, name) for name in method.simplifier or {}}
+    return explicit | {(SIMPLIFIER, name) for name in method.simplifier or {}}
 
 
 def ineffective_default(
-    method: MethodSpec, recipe: Recipe, written: Collection[tuple[str, str]]
+    method: MethodSpec, recipe: Recipe, explicit: Collection[tuple[str, str]]
 ) -> str | None:
-    """Return which default spans more epochs than the recipe has, and what to write, or none."""
+    """Return which default spans more epochs than the recipe has, and what to write instead.
+
+    Args:
+        method: the resolved method.
+        recipe: its recipe.
+        explicit: the settings that the sheet writes, as (part, setting).
+
+    Returns:
+        A message; ``None`` if there is no such default.
+    """
     for part, name, value in _too_long(method, recipe):
-        if (part, name) not in written:
-            some = max(1, recipe.epochs // 3)
+        if (part, name) not in explicit:
+            proposal = max(1, recipe.epochs // 3)
             return (
                 f"term {part}: {name} {value} (the default): training ends with epoch "
-                f"{recipe.epochs}, before it is over; write settings: "
-                f"{{{part}: {{{name}: {some}}}}}, say, or {value} if that is meant"
+                f"{recipe.epochs}, before it is over; write for example settings: "
+                f"{{{part}: {{{name}: {proposal}}}}}, or {value} to keep the default"
             )
     return None
 
 
 def ineffective_group(method: MethodSpec, recipe: Recipe) -> str | None:
-    """Return why the simplifier's groups cannot be as large as they are set, or none."""
+    """Return why the simplifier's groups cannot be as large as set; ``None`` if they can."""
     group = method.simplifier.settings.get("group") if method.simplifier else None
     if group is None or group <= recipe.batch_size:
         return None
     return (
-        f"simplifier: group {format_value(group)}: a batch has only {recipe.batch_size} images; write a "
-        f"group of {recipe.batch_size} or less, or leave it out for the whole batch"
+        f"simplifier: group {format_value(group)}: a batch has only {recipe.batch_size} images; "
+        f"write a group of {recipe.batch_size} or less, or leave it out for the whole batch"
     )
 
 
 def notes_on_long_settings(method: MethodSpec, recipe: Recipe) -> list[str]:
-    """Return notes on what is written and spans more epochs than the recipe has."""
+    """Return notes on settings that span more epochs than the recipe has."""
     return [
         f"term {part}: {name} {value}: training ends with epoch {recipe.epochs}, before it is over"
         for part, name, value in _too_long(method, recipe)
@@ -64,9 +78,9 @@ def notes_on_long_settings(method: MethodSpec, recipe: Recipe) -> list[str]:
 
 
 def notes_on_unused_settings(settings: Settings, methods: Iterable[MethodSpec]) -> list[str]:
-    """Return a note on parts that a study sets for all methods and that none of them has.
+    """Return a note on the parts that a study sets and that none of its methods has.
 
-    Settings of pairs are left alone: studies that extend each other share them.
+    Settings of pairs are not checked: studies that extend each other share them.
     """
     methods = list(methods)
     parts = {term.term for method in methods for term in method.terms}
@@ -76,7 +90,7 @@ def notes_on_unused_settings(settings: Settings, methods: Iterable[MethodSpec]) 
 
 
 def _too_long(method: MethodSpec, recipe: Recipe) -> Iterable[tuple[str, str, int]]:
-    """Yield term, setting and value of what takes more epochs than there are."""
+    """Yield (term, setting, value) for settings that span more epochs than the recipe has."""
     for term in method.terms:
         for name, value in term.settings.items():
             if name.endswith("_epochs") and isinstance(value, int) and value > recipe.epochs:

@@ -1,7 +1,7 @@
-"""Published accuracies: ``report/published/<dataset>.csv`` and, for SKD's own, ``skd.csv`` there.
+"""Published accuracies: ``report/published/<dataset>.csv``, and ``skd.csv`` for the SKD paper's.
 
-One row a (teacher, student, method). A reader of a paper adds its numbers there, and nowhere else.
-Imports no torch: the report judges by them, and so do the checks of a teacher.
+One row per (teacher, student, method). These files are the only place for numbers of papers. The
+report and the checks of teachers read them. Imports no torch.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from skd.common.project import ROOT
 from skd.study.spec import DatasetSpec, Recipe
 
 PUBLISHED_FOLDER = ROOT / "report" / "published"
-SKD_FILE = "skd.csv"  # the paper's own numbers, of every data set
-SKD_DATASETS = ("cifar100", "imagenet")  # those data sets; another name is a slip of the pen
-# The recipes that published values rest on, by data set.
+SKD_FILE = "skd.csv"  # the SKD paper's numbers, for all data sets
+SKD_DATASETS = ("cifar100", "imagenet")  # the allowed values of its column "dataset"
+# The recipes behind the published values, by data set.
 COMMON_RECIPES = {
     "cifar100": Recipe(),
     "imagenet": Recipe(
@@ -40,14 +40,14 @@ COMMON_RECIPES = {
         weight_decay=1e-4,
     ),
 }
-# What some students and methods have of their own; a sum has what any of its parts has.
+# Settings that differ for some students and methods; a sum has those of all its parts.
 _SLOWER = {"learning_rate": 0.01}
 _SMALLER = {"batch_size": 256, "learning_rate": 0.1}
 STUDENT_SETTINGS = {
     "cifar100": {"MobileNetV2": _SLOWER, "ShuffleV1": _SLOWER, "ShuffleV2": _SLOWER}
 }
 METHOD_SETTINGS = {"imagenet": {"student": _SMALLER, "crd": _SMALLER, "reviewkd": _SMALLER}}
-# What nobody states of the published runs, and so cannot be compared.
+# Settings that no publication states, and that cannot be compared.
 UNSTATED_SETTINGS = {"imagenet": ("last_batch", "bn_batch")}
 
 PublishedKey = tuple[str, str, str]  # (teacher's network, student, method)
@@ -68,27 +68,27 @@ class PublishedValue(BaseModel):
     top1: FiniteFloat = Field(gt=1, le=100, description="in percent")
     top5: FiniteFloat | None = Field(None, gt=0, le=100)
     reported_epoch: Literal["last", "best", "unstated"]
-    n_runs: PositiveInt | None = Field(None, description="of which it is the mean; none: unstated")
+    n_runs: PositiveInt | None = Field(None, description="runs of the mean; none: not stated")
     sd: NonNegativeFloat | None = Field(None, description="sample standard deviation, in points")
     source: str = Field(min_length=1)
 
     @model_validator(mode="after")
     def _check_spread(self) -> Self:
         if self.sd is not None and self.n_runs is None:
-            raise ValueError("sd: of how many runs? give n_runs too")
+            raise ValueError("sd needs n_runs, the number of runs")
         return self
 
 
 def published_values(
     dataset: DatasetSpec, folder: Path = PUBLISHED_FOLDER
 ) -> dict[PublishedKey, PublishedValue]:
-    """Return what is published for a data set; empty where a comparison would be unfair.
+    """Return the published values of a data set; empty if a comparison would be unfair.
 
-    Published numbers are of networks trained on all training images and evaluated on the test
-    set, so a validation split or fewer training images have none.
+    Published networks are trained on all training images and evaluated on the test set. A
+    validation split, or fewer training images, therefore has no published values.
 
     Raises:
-        PublishedError: a file has a line that cannot be read, or a value twice.
+        PublishedError: a line of a file cannot be read, or a value occurs twice.
     """
     if dataset.split != "test" or dataset.train_limit is not None:
         return {}
@@ -97,7 +97,7 @@ def published_values(
         value = _value(row, where)
         key = (value.teacher, value.student, value.method)
         if key in values:
-            raise PublishedError(f"{where}: {key} is there twice")
+            raise PublishedError(f"{where}: {key} occurs twice; remove one of the lines")
         values[key] = value
     return values
 
@@ -105,45 +105,46 @@ def published_values(
 def published_teacher(
     dataset: DatasetSpec, network: str, folder: Path = PUBLISHED_FOLDER
 ) -> PublishedValue | None:
-    """Return what is published for a network as a teacher, or none; the lowest of several values.
+    """Return the published value of a network as a teacher: the lowest one, or ``None``.
 
     Raises:
         PublishedError: as `published_values`.
     """
-    found = [
+    values = [
         value
         for (teacher, _, method), value in published_values(dataset, folder).items()
         if (teacher, method) == (network, "teacher")
     ]
-    return min(found, key=lambda value: value.top1, default=None)
+    return min(values, key=lambda value: value.top1, default=None)
 
 
 def differences_from_published(
     dataset: DatasetSpec, recipe: Recipe, student: str = "", method: str = ""
 ) -> dict[str, tuple[Any, Any]]:
-    """Return in what a run's recipe differs from the one that published values rest on.
+    """Return how a run's recipe differs from the recipe behind the published values.
 
-    Setting by setting, (common, here). Empty where they agree, or where no recipe is common.
+    Returns:
+        (published, run's) by setting; empty if they agree, or if no recipe is known.
     """
     common = COMMON_RECIPES.get(dataset.name)
     if common is None:
         return {}
-    own = dict(STUDENT_SETTINGS.get(dataset.name, {}).get(student, {}))
+    settings = dict(STUDENT_SETTINGS.get(dataset.name, {}).get(student, {}))
     for part in method.split("+"):
-        own |= METHOD_SETTINGS.get(dataset.name, {}).get(part, {})
-    changes = recipe_changes(common.model_copy(update=own), recipe)
+        settings |= METHOD_SETTINGS.get(dataset.name, {}).get(part, {})
+    changes = recipe_changes(common.model_copy(update=settings), recipe)
     unstated = UNSTATED_SETTINGS.get(dataset.name, ())
     return {name: change for name, change in changes.items() if name not in unstated}
 
 
 def recipe_changes(usual: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Return in what one recipe differs from another: (usual, other) by setting."""
+    """Return how one recipe differs from another: (usual, other) by setting."""
     before, after = usual.model_dump(), other.model_dump()
     return {n: (before[n], after[n]) for n in after if after[n] != before[n]}
 
 
 def _rows(folder: Path, dataset: str) -> Iterator[tuple[str, dict[str, str | None]]]:
-    """Yield where a row stands, and the row; of the paper's own file, this data set's only."""
+    """Yield the place and the content of each row of a data set."""
     for name in (f"{dataset}.csv", SKD_FILE):
         path = folder / name
         if not path.is_file():
@@ -152,20 +153,21 @@ def _rows(folder: Path, dataset: str) -> Iterator[tuple[str, dict[str, str | Non
             lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
         except UnicodeDecodeError as error:
             raise PublishedError(f"{name}: not UTF-8 text: {error}") from error
-        kept = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
-        reader = csv.DictReader(line for _, line in kept)
-        for place, row in enumerate(reader, 1):
-            where = f"{name}, line {kept[place][0]}"
-            if reader.line_num != place + 1:
+        numbered = [(n, line) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+        reader = csv.DictReader(line for _, line in numbered)
+        for index, row in enumerate(reader, 1):
+            where = f"{name}, line {numbered[index][0]}"
+            if reader.line_num != index + 1:
                 raise PublishedError(f"{where}: a quotation mark is not closed")
             if None in row:
                 raise PublishedError(f"{where}: more values than the header has names")
             clean = {key: (text or "").strip() or None for key, text in row.items()}
             if name == SKD_FILE:
-                of = clean.pop("dataset", None)
-                if of not in SKD_DATASETS:
-                    raise PublishedError(f"{where}: dataset: which? ({', '.join(SKD_DATASETS)})")
-                if of != dataset:
+                row_dataset = clean.pop("dataset", None)
+                if row_dataset not in SKD_DATASETS:
+                    allowed = ", ".join(SKD_DATASETS)
+                    raise PublishedError(f"{where}: dataset: allowed: {allowed}")
+                if row_dataset != dataset:
                     continue
             yield where, clean
 

@@ -1,8 +1,7 @@
-"""Study sheets: what a user asks, as written. Imports no torch.
+"""Study sheets as users write them. Imports no torch.
 
-Here a sheet's shape is checked: keys, types, references within it. Its files are found and read in
-`skd.study.sheet_files`. The names of networks, methods and settings are checked where they are known, in
-`skd.expansion.expand`.
+The models check a sheet's keys, types and references within it. `skd.study.sheet_files` finds and
+reads its files. `skd.expansion` checks the names of networks, methods and settings.
 """
 
 from __future__ import annotations
@@ -32,39 +31,32 @@ from skd.study.spec import DatasetSpec, Recipe
 
 
 class TrainSource(FrozenModel):
-    """A teacher to be trained here, by the study's recipe or one of its own."""
+    """A teacher to be trained, by the study's recipe with changes."""
 
     seed: NonNegativeInt
     recipe: dict[str, Any] = Field(default_factory=dict)
 
 
 class ImportSource(FrozenModel):
-    """A teacher's checkpoint from elsewhere."""
+    """A teacher whose checkpoint is a file or a download."""
 
     file: Path | None = None
     url: str | None = None
     sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{8,64}$")] | None = Field(
         None,
-        description="of the file; its first 8 hex digits or more will do, as torchvision's file "
-        "names give them. The teacher's identity is by the digits given here",
+        description="of the file: at least its first 8 hex digits, as in torchvision's file names. "
+        "The digits as written decide the teacher's identity",
     )
     seen_validation: bool = Field(
         False,
-        description="states that it was trained on the images of the validation split too; without "
-        "that it teaches no study on the split. No part of its identity",
+        description="declares that it was also trained on the images of the validation split; "
+        "required in a study on that split. Not part of its identity",
     )
     accept_poor: bool = Field(
         False,
-        description="imports it even if its accuracy here is below twice the chance level. No part "
-        "of its identity",
+        description="imports it even if its accuracy is below twice the chance level. Not part of "
+        "its identity",
     )
-
-    @field_validator("sha256", mode="before")
-    @classmethod
-    def _check_quoted(cls, sha256: Any) -> Any:
-        if isinstance(sha256, int | float):
-            raise ValueError(f"{sha256} is read as a number; write it in quotes")
-        return sha256
 
     @field_validator("file", mode="before")
     @classmethod
@@ -85,7 +77,7 @@ class ImportSource(FrozenModel):
     @classmethod
     def _check_text(cls, sha256: Any) -> Any:
         if isinstance(sha256, int | float):
-            raise ValueError("YAML takes these digits for a number; write them in quotes")
+            raise ValueError("YAML reads these digits as a number; write them in quotes")
         return sha256
 
     @field_validator("sha256")
@@ -98,27 +90,27 @@ class ImportSource(FrozenModel):
         if (self.file is None) == (self.url is None):
             raise ValueError("give either file or url")
         if self.url is not None and self.sha256 is None:
-            raise ValueError("a url needs the sha256 of what it serves")
+            raise ValueError("a url needs the sha256 of its file")
         return self
 
 
 def _usable_url(url: str) -> str:
     if not url.isascii() or not url.isprintable() or " " in url:
-        raise ValueError(f"'{url}' is no URL: percent-encode spaces and what is not ASCII")
+        raise ValueError(f"'{url}' is not a URL: percent-encode spaces and non-ASCII characters")
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError as error:
-        raise ValueError(f"'{url}' is no URL: {error}") from error
+        raise ValueError(f"'{url}' is not a URL: {error}") from error
     if parts.scheme not in ("https", "http", "file", "ftp"):
-        raise ValueError(f"'{url}' is no URL: begin it with https://")
+        raise ValueError(f"'{url}' is not a URL: start it with https://")
     if parts.scheme != "file" and not parts.hostname:
-        raise ValueError(f"'{url}' is no URL: it names no host")
+        raise ValueError(f"'{url}' is not a URL: it has no host")
     return url
 
 
 class SheetTeacher(FrozenModel):
-    """One entry of a sheet's teachers; the network is the entry's name unless given."""
+    """One entry of a sheet's teachers. Without ``network``, its name is the network."""
 
     network: str | None = None
     train: TrainSource | None = None
@@ -132,16 +124,16 @@ class SheetTeacher(FrozenModel):
 
 
 class SheetPair(FrozenModel):
-    """A teacher's name and a student's network, with what only this pair sets."""
+    """A teacher's name and a student's network, with the settings of this pair."""
 
     teacher: str
     student: Name
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    without: tuple[str, ...] = Field((), description="methods that this pair is not taught by")
+    without: tuple[str, ...] = Field((), description="methods that this pair leaves out")
 
 
 class SheetMethod(FrozenModel):
-    """A method as a sheet writes it: terms of its own, or another method's with changes."""
+    """A method as a sheet writes it: its own terms, or another method with changes."""
 
     name: Name
     like: str | None = None
@@ -150,8 +142,8 @@ class SheetMethod(FrozenModel):
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(
         default_factory=dict,
-        description="what this method trains otherwise, on top of the study's and the student's "
-        "recipe; it is the entry's own: what is 'like' another method does not inherit it",
+        description="changes of this method to the study's and the student's recipe; a method that "
+        "is 'like' this one does not inherit them",
     )
 
 
@@ -173,7 +165,7 @@ class Sheet(FrozenModel):
     @classmethod
     def _check_printable(cls, text: str) -> str:
         if printable(text) != text:
-            raise ValueError(f"{text!r} has control characters: write text and line breaks only")
+            raise ValueError(f"{text!r} has control characters; allowed: text and line breaks")
         return text
 
     @field_validator("methods", mode="before")
@@ -205,24 +197,24 @@ class Sheet(FrozenModel):
         for student in self.student_recipes:
             if student not in students:
                 raise ValueError(
-                    f"student_recipes: '{student}' is no student{suggest(student, students)}"
+                    f"student_recipes: unknown student '{student}'{suggest(student, students)}"
                 )
-        for what, names in (
+        for key, names in (
             ("methods", [method.name for method in self.methods]),
             ("seeds", list(self.seeds)),
             ("pairs", [(pair.teacher, pair.student) for pair in self.pairs]),
         ):
-            if twice := {str(name) for name in names if names.count(name) > 1}:
-                raise ValueError(f"{what}: named twice: {', '.join(sorted(twice))}")
+            if duplicates := {str(name) for name in names if names.count(name) > 1}:
+                raise ValueError(f"{key}: named twice: {', '.join(sorted(duplicates))}")
         return self
 
 
 def read_sheet(path: Path) -> Sheet:
-    """Read and validate a sheet, as far as that needs no torch.
+    """Read a sheet and validate it, except for what needs torch.
 
     Raises:
-        StudyError: the file cannot be read (`skd.common.yaml_files`), an unknown key, a missing or
-            ill-typed value.
+        StudyError: the file cannot be read (`skd.common.yaml_files`), or has an unknown key, or a
+            value is missing or has a wrong type.
     """
     data: dict[str, Any] = {}
     for source in reversed(sheet_files(path)):
@@ -235,12 +227,12 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def format_validation_error(where: str, error: ValidationError) -> str:
-    """Return a validation error as lines of place and message, without the library's own words."""
+    """Return a validation error as lines of place and message, in the terms of sheets."""
     lines, errors = [], error.errors()
     within = {item["loc"][:-1] for item in errors if item["loc"]}
     for item in errors:
         if item["type"] == "too_short" and item["loc"] in within:
-            continue  # its items are wrong, and so are not counted
-        at = error_location(item)
-        lines.append(f"{where}: {at + ': ' if at else ''}{validation_message(item)}")
+            continue  # pydantic does not count items that are invalid themselves
+        location = error_location(item)
+        lines.append(f"{where}: {location + ': ' if location else ''}{validation_message(item)}")
     return "\n".join(lines)

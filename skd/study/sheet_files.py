@@ -1,4 +1,4 @@
-"""The files of study sheets: where they are found, and what they extend. Imports no torch."""
+"""The files of study sheets: finding and reading them, with those they extend. No torch."""
 
 from __future__ import annotations
 
@@ -18,45 +18,51 @@ RESERVED_NAMES = ("runs", "teachers", "reference")
 
 
 class StudyError(SkdError, ValueError):
-    """A sheet cannot be read or resolved. The message names the place and what is allowed."""
+    """A sheet cannot be read or resolved. The message names the place and the allowed values."""
 
 
 def study_folders() -> list[Path]:
-    """Return where sheets are looked for: ``$SKD_STUDIES``, then the shipped ones."""
-    own = path_from_environment("SKD_STUDIES")
-    return [own, STUDIES_FOLDER] if own else [STUDIES_FOLDER]
+    """Return the folders that are searched for sheets: ``$SKD_STUDIES``, then the shipped ones."""
+    folder = path_from_environment("SKD_STUDIES")
+    return [folder, STUDIES_FOLDER] if folder else [STUDIES_FOLDER]
 
 
 def study_names() -> list[str]:
-    """Return the names of all sheets that can be found, also of those that cannot be read."""
+    """Return the names of all sheets in these folders, including those that cannot be read."""
     paths = (path for folder in study_folders() for path in folder.glob("*.yaml"))
     return sorted({path.stem for path in paths if path.is_file()})
 
 
 def find_sheet(name: str) -> Path:
-    """Return the path of a sheet, given its name or its path. Its results have its name.
+    """Return the path of a sheet. The results of a study have the name of its sheet.
+
+    Args:
+        name: name or path of the sheet.
 
     Raises:
-        StudyError: there is none.
+        StudyError: there is no such sheet, or a study cannot have its name.
     """
     if name.endswith(SHEET_SUFFIXES):
-        if os.path.isfile(name):  # noqa: PTH113  no error for a path that none can have
-            return _usable(Path(name))
+        if os.path.isfile(name):  # noqa: PTH113  pathlib raises for some impossible paths
+            return _check_name(Path(name))
         raise StudyError(f"no such study sheet: {name}")
-    if found := _named(name, study_folders()):
-        return _usable(found[0])
+    if paths := _sheets_named(name, study_folders()):
+        return _check_name(paths[0])
     raise StudyError(f"unknown study '{name}'{suggest(name, study_names())}")
 
 
-def _named(name: str, folders: list[Path]) -> list[Path]:
-    """Return the files that hold a study of this name."""
+def _sheets_named(name: str, folders: list[Path]) -> list[Path]:
+    """Return the sheets with a name in some folders."""
     paths = [folder / f"{name}.yaml" for folder in folders]
     return [path for path in paths if os.path.isfile(path)]  # noqa: PTH113  as in `find_sheet`
 
 
-def _usable(path: Path) -> Path:
+def _check_name(path: Path) -> Path:
     if path.stem in RESERVED_NAMES:
-        raise StudyError(f"no study can be named {path.stem}: results/{path.stem} is the store's")
+        raise StudyError(
+            f"a study cannot have the name {path.stem}: the store uses results/{path.stem}; rename "
+            "the sheet"
+        )
     try:
         validate_name(path.stem)
     except ValueError as error:
@@ -65,10 +71,12 @@ def _usable(path: Path) -> Path:
 
 
 def sheet_files(path: Path) -> list[Path]:
-    """Return a sheet's file, and those it extends: what each says replaces what the next one says.
+    """Return a sheet's file, followed by the files that it extends.
+
+    The keys of a file override those of the files after it.
 
     Raises:
-        StudyError: a file cannot be read or found, or one extends itself.
+        StudyError: a file cannot be found or read, or extends itself.
     """
     files = [path]
     while True:
@@ -77,20 +85,21 @@ def sheet_files(path: Path) -> list[Path]:
             return files
         if not isinstance(base, str):
             raise StudyError(f"{files[-1].name}: extends: a study's name, got {base!r}")
-        found = _named(base, [files[-1].parent, *study_folders()])
-        if not found:
+        bases = _sheets_named(base, [files[-1].parent, *study_folders()])
+        if not bases:
             raise StudyError(
                 f"{files[-1].name}: extends: unknown study '{base}'{suggest(base, study_names())}"
             )
-        # One's own sheet may extend the shipped one of its name.
-        new = [own for own in found if own.resolve() not in [file.resolve() for file in files]]
+        # A user's sheet may extend the shipped sheet of the same name.
+        known = [file.resolve() for file in files]
+        new = [file for file in bases if file.resolve() not in known]
         if not new:
-            raise StudyError(f"{path.name}: extends itself, by way of {found[0].name}")
+            raise StudyError(f"{path.name}: extends itself, by way of {bases[0].name}")
         files.append(new[0])
 
 
 def sheet_text(path: Path) -> str:
-    """Return a sheet as written, followed by those it extends."""
+    """Return the text of a sheet, followed by the texts of those it extends."""
     first, *bases = sheet_files(path)
     parts = [f"\n# {base.name}, which this extends:\n{_text(base)}" for base in bases]
     return "".join([_text(first), *parts])
@@ -101,10 +110,10 @@ def _text(path: Path) -> str:
 
 
 def read_sheet_file(path: Path) -> dict[str, Any]:
-    """Return what one file says, by key; what it extends is not looked at.
+    """Return the content of one file, without the files that it extends.
 
     Raises:
-        StudyError: the file cannot be read (`skd.common.yaml_files`), or is no mapping.
+        StudyError: the file cannot be read (`skd.common.yaml_files`), or is not a mapping.
     """
     try:
         data = read_yaml(path)

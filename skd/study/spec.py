@@ -1,7 +1,7 @@
 """Frozen, validated specs, and the identity of a run. Imports no torch.
 
-The identity is a hash of what decides a run's numbers: the canonical form of its resolved spec.
-How a run is executed (device, threads, caches, packing) is no part of it.
+The identity is a hash of the canonical form of the resolved spec, which decides a run's numbers.
+How a run is executed (device, threads, caches, lanes) is not part of it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from pydantic import (
 
 from skd.common.frozen import FrozenModel, added_later, canonical, digest
 
-FOLDER_DATASET = "imagefolder"  # the one data set that a sheet describes
+FOLDER_DATASET = "imagefolder"  # the data set whose folder a sheet describes
 
 
 class FolderSpec(FrozenModel):
-    """Photos in folders by class, ``train/CLASS/*`` and ``val/CLASS/*``, and what to expect."""
+    """Photos in one folder per class, ``train/CLASS/*`` and ``val/CLASS/*``, and their numbers."""
 
     path: str = Field(description="of the folder with train and val, relative to SKD_DATA")
     classes: PositiveInt
@@ -38,14 +38,14 @@ class FolderSpec(FrozenModel):
     def _check_path(cls, path: str) -> str:
         if not path or PurePath(path).is_absolute() or ".." in PurePath(path).parts:
             raise ValueError(
-                f"'{path}' is no folder below SKD_DATA; name it relative to that, so that the "
-                "sheet holds on every machine"
+                f"'{path}' is not a folder below SKD_DATA; write it relative to SKD_DATA, so that "
+                "the sheet works on every machine"
             )
         return path
 
 
 class DatasetSpec(FrozenModel):
-    """Which images are trained on, and which are evaluated."""
+    """The images for training and those for evaluation."""
 
     name: str
     split: Literal["test", "validation"] = Field(
@@ -54,10 +54,10 @@ class DatasetSpec(FrozenModel):
         "of the training images, for choosing settings without the test set",
     )
     train_limit: PositiveInt | None = Field(
-        None, description="train on a fixed choice of so many images, classes balanced"
+        None, description="train on a fixed, class-balanced subset with this number of images"
     )
     folder: FolderSpec | None = added_later(
-        None, neutral=None, description=f"where the photos of {FOLDER_DATASET} are; of no other"
+        None, neutral=None, description=f"the photos of {FOLDER_DATASET}, and of no other data set"
     )
 
     @model_validator(mode="after")
@@ -69,13 +69,13 @@ class DatasetSpec(FrozenModel):
             )
         if self.name != FOLDER_DATASET and self.folder is not None:
             raise ValueError(
-                f"folder: only {FOLDER_DATASET} has one; where {self.name} lies is known"
+                f"folder: only {FOLDER_DATASET} has one; {self.name} has a fixed place"
             )
         return self
 
 
 class Recipe(FrozenModel):
-    """How a network is trained. The defaults are the field's common CIFAR-100 recipe."""
+    """Hyperparameters of a training. The defaults are the field's common CIFAR-100 recipe."""
 
     epochs: PositiveInt = 240
     batch_size: PositiveInt = 64
@@ -90,41 +90,41 @@ class Recipe(FrozenModel):
     last_batch: Literal["keep", "drop"] = added_later(
         "keep",
         neutral="keep",
-        description="what becomes of an epoch's last images, where they do not fill a batch",
+        description="whether to keep an epoch's last batch if it is not full",
     )
     bn_batch: PositiveInt | None = added_later(
         None,
         neutral=None,
-        description="images whose statistics BatchNorm takes together in training, however a batch "
-        "is divided among processes; none: the whole batch",
+        description="number of images over which BatchNorm computes its statistics in training, "
+        "independent of the number of processes; none: the whole batch",
     )
 
     @model_validator(mode="after")
     def _check_milestones(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones must rise strictly, got {list(self.milestones)}")
+            raise ValueError(f"milestones must increase strictly, got {list(self.milestones)}")
         return self
 
     def steps_per_epoch(self, images: int) -> int:
-        """Return the batches in an epoch over so many training images."""
+        """Return the number of batches in an epoch over ``images`` training images."""
         full, rest = divmod(images, self.batch_size)
         return full + (rest > 0 and self.last_batch == "keep")
 
     def partition_problem(self, parts: int) -> str | None:
-        """Return why a batch cannot be seen in so many equal parts by the same recipe, or none."""
+        """Return why a batch cannot be split into ``parts`` equal parts; ``None`` if it can."""
         size, group = self.batch_size, self.bn_batch
         if parts == 1:
             return None
         if group is None or size % group:
             return (
-                "the recipe's bn_batch must say how many images BatchNorm takes together, and "
-                f"divide the batch of {size}"
+                f"the recipe needs a bn_batch that divides the batch of {size}: the number of "
+                "images over which BatchNorm computes its statistics"
             )
         if size % (parts * group):
             groups = size // group
             allowed = ", ".join(str(n) for n in range(1, groups + 1) if groups % n == 0)
             return (
-                f"{groups} groups of {group} (bn_batch) cannot be shared out evenly; "
+                f"{groups} groups of {group} (bn_batch) cannot be distributed evenly; "
                 f"processes times parts may be: {allowed}"
             )
         if self.last_batch == "keep":
@@ -133,7 +133,7 @@ class Recipe(FrozenModel):
 
 
 class TermSpec(FrozenModel):
-    """One loss term of a method, resolved: its class's name and version, and all its settings."""
+    """One resolved loss term of a method: name and version of its class, and all settings."""
 
     term: str
     version: PositiveInt
@@ -148,7 +148,7 @@ class SimplifierSpec(FrozenModel):
 
 
 class MethodSpec(FrozenModel):
-    """A list of weighted terms, and the simplifier that some of them see the teacher through."""
+    """The weighted terms of a method, and the simplifier of its teacher, if any."""
 
     terms: tuple[TermSpec, ...]
     simplifier: SimplifierSpec | None = None
@@ -169,7 +169,7 @@ class ImportedTeacher(FrozenModel):
 
 
 class TrainedTeacher(FrozenModel):
-    """A teacher trained here."""
+    """A teacher that a run of this project trains."""
 
     kind: Literal["trained"] = "trained"
     run: RunSpec
@@ -181,7 +181,7 @@ class TrainedTeacher(FrozenModel):
 
     @property
     def dataset(self) -> DatasetSpec:
-        """The images that it is trained and measured on."""
+        """The images for its training and evaluation."""
         return self.run.dataset
 
     @property
@@ -194,7 +194,7 @@ TeacherSpec = Annotated[ImportedTeacher | TrainedTeacher, Field(discriminator="k
 
 
 class RunSpec(FrozenModel):
-    """One training, fully resolved. ``network`` is the one that is trained."""
+    """One fully resolved training; ``network`` is the student, or a network trained alone."""
 
     dataset: DatasetSpec
     network: str
@@ -205,7 +205,7 @@ class RunSpec(FrozenModel):
 
     @property
     def identity(self) -> str:
-        """Hash of everything that decides the numbers; the teacher enters by its own identity."""
+        """Hash of everything that decides the numbers; the teacher counts by its identity."""
         data = canonical(self)
         data["teacher"] = self.teacher.identity if self.teacher else None
         return digest(data)

@@ -59,10 +59,10 @@ class EpochInputs:
     def begin(self, seed: int, epoch: int, step: int) -> None:
         """Set everything to a step (from 0) of an epoch (from 1)."""
         self._order.copy_(epoch_order(seed, epoch, len(self.views.labels)))
-        self._numbers.copy_(self.views.draw(seed, epoch))
+        self._numbers.copy_(self.views.draw_epoch(seed, epoch))
         self.cursor.fill_(step)
         largest = len(self.division.parts(self.recipe.batch_size)[0])
-        self.views.begin(self._to_come(step), largest)
+        self.views.schedule_batches(self._to_come(step), largest)
 
     def _to_come(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this process's images of the rest of the epoch, and their views, part by part."""

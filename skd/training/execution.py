@@ -20,14 +20,12 @@ from pydantic import PositiveInt
 import skd
 from skd.code.sources import code_version
 from skd.common import bounds
+from skd.common.choices import Precision, StepMode, TeacherOutputs
 from skd.common.errors import SkdError, error_text
 from skd.common.files import write_json
 from skd.common.frozen import FrozenModel, added_later
 from skd.common.gpu_state import gpu_state
-from skd.store.teacher_view_files import TeacherOutputs
 
-Step = Literal["fast", "eager", "plain"]
-Precision = Literal["float32", "bfloat16"]
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -43,7 +41,7 @@ class Execution(FrozenModel):
 
     device: Literal["cpu", "cuda"]
     threads: PositiveInt
-    step: Step = added_later(
+    step: StepMode = added_later(
         "fast",
         neutral="plain",
         description="fast: channels-last, fused SGD, on a GPU a CUDA graph. eager: all but the "
@@ -117,7 +115,7 @@ class Execution(FrozenModel):
 
 
 def choose_execution(
-    device: str, threads: int | None, step: Step = "fast", precision: Precision = "float32"
+    device: str, threads: int | None, step: StepMode = "fast", precision: Precision = "float32"
 ) -> Execution:
     """Return the execution for what a user asked: `auto` takes a GPU where there is one.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from skd.common.choices import COMPILE_STEPS, When
+from skd.common.choices import COMPILE_STEPS, FastPathMode
 from skd.kernels.tables import find_table
 from skd.training.execution import Execution, ExecutionError, gpu_model
 
@@ -24,9 +24,9 @@ class FastPaths:
             faster. auto: where passes are compiled, on a GPU that has a table.
     """
 
-    compile: When = "auto"
+    compile: FastPathMode = "auto"
     compile_steps: int = COMPILE_STEPS
-    kernels: When = "auto"
+    kernels: FastPathMode = "auto"
 
 
 def check_fast_paths(execution: Execution, requested: FastPaths) -> None:

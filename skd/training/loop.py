@@ -203,7 +203,7 @@ class Training:
     def advance(self) -> None:
         """Train the next step of the epoch under way, whether the device is done with it or not."""
         self.prepare()
-        self.views.next()
+        self.views.load_next_batch()
         size = self._inputs.size(self.step)
         recorded = self._recording_of(size)
         draws = self.draws if recorded is None else recorded.draws
@@ -305,7 +305,7 @@ class Training:
         finite = []
         for number, part in enumerate(parts):
             if number:
-                self.views.next()
+                self.views.load_next_batch()
             with self.division.gradient_sync(self._networks, last=part is parts[-1]):
                 finite.append(self._add_gradient(part, len(parts), draws))
         self.optimizer.step()
@@ -378,7 +378,7 @@ class Training:
         if self.teacher is not None:
             self._inputs.begin(self.spec.seed, self._epoch, step)
             for part in self.division.parts(self._inputs.size(step)):
-                self.views.next()
+                self.views.load_next_batch()
                 if not has_finite_outputs(self.teacher, self._inputs.of(part)):
                     return "the teacher's outputs are not finite there: take another teacher"
         return "a smaller learning rate or weight may help"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from skd.common.choices import TeacherOutputs
 from skd.common.frozen import canonical, digest
 from skd.data import load_dataset as load_images
 from skd.data import make_views
@@ -21,7 +22,7 @@ from skd.kernels.tables import load_table
 from skd.losses.methods import teacher_needs
 from skd.store.records import TeacherCard
 from skd.store.store import StoreEntry
-from skd.store.teacher_view_files import VIEWS_PRECISIONS, TeacherOutputs, ViewsFile, stored_outputs
+from skd.store.teacher_view_files import VIEWS_PRECISIONS, ViewsFile, stored_outputs
 from skd.study.spec import DatasetSpec, RunSpec
 from skd.training.current_code import current_views_code
 from skd.training.distributed import cores_per_process
@@ -42,7 +43,7 @@ class DeviceDataset:
 
     def views(self) -> Views:
         """Return views for one training: those that look ahead do so for it alone."""
-        return self._views.for_one()
+        return self._views.for_training()
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def write_result(
         gpu_utilisation: in percent, if sampled.
     """
     files = save_weights(entry, training.student, logits)
-    if kept := training.objective.kept():
+    if kept := training.objective.tensors_to_store():
         files |= save_tensors(entry.objective_path, kept)
     epochs = tuple(EpochMetrics(**row) for row in training.history)
     best = max(epochs, key=lambda row: row.test_top1)  # the first of equals

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from skd.common.choices import TeacherOutputs
 from skd.common.errors import DeviceFailedError, InterruptedRunError, RunFailedError, error_text
 from skd.common.lease import LeaseHeldError, LeaseHolder, LeaseLostError, hold_lease
 from skd.kernels.tables import KernelsError
@@ -21,7 +22,6 @@ from skd.store.record_checks import check_identity
 from skd.store.records import Record, TeacherCard
 from skd.store.stale import files_text
 from skd.store.store import StoreEntry
-from skd.store.teacher_view_files import TeacherOutputs
 from skd.study.spec import RunSpec
 from skd.training import checkpoint
 from skd.training.checkpoint import CheckpointError

@@ -156,7 +156,7 @@ def _write(
 
     What is noted as done is on the disk; what was written after that is cut off and made again.
     """
-    device, views = maker.labels.device, maker.count
+    device, views = maker.labels.device, maker.views_per_image
     rows = len(maker.labels) * views
     example = network.forward_features(maker.batch(*image_and_view_of_rows(0, 1, views, device)))
     _check_room(files, rows, example)
@@ -300,8 +300,8 @@ def _largest_difference(file: ViewsFile, network: FeatureNetwork, maker: PixelVi
     """
     stored = np.load(file.path, mmap_mode="r")
     count = len(maker.labels)
-    chosen = epoch_order(0, 0, count * maker.count)[:SAMPLE].to(maker.labels.device)
-    indices, numbers = chosen // maker.count, chosen % maker.count
+    chosen = epoch_order(0, 0, count * maker.views_per_image)[:SAMPLE].to(maker.labels.device)
+    indices, numbers = chosen // maker.views_per_image, chosen % maker.views_per_image
     live = getattr(network.forward_features(maker.batch(indices, numbers)), file.output).cpu()
     found = torch.from_numpy(stored[indices.cpu().numpy(), numbers.cpu().numpy()]).float()
     difference = (found - live).abs().max().item()

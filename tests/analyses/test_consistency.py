@@ -17,7 +17,8 @@ from skd.analyses.measure_bounds import contradictions, measure_bounds
 from skd.analyses.records import read_analysis
 from skd.cli import analyse as analyse_command
 from skd.store.store import Store, StoreEntry
-from skd.study.expansion import Expansion, write_expansion
+from skd.study.expansion import Expansion
+from skd.study.expansion_files import write_expansion
 from tests.builders import tiny
 
 # What is possible.
@@ -104,7 +105,7 @@ def test_what_was_trained_contradicts_nothing(expansion, results):
 def test_an_edited_accuracy_is_contradicted_without_a_new_analysis(expansion, results, kd):
     edit(kd.record_path, 99.0)
     (said,) = found(expansion, results).runs[kd.id]
-    assert said.startswith("top-1 99.0000, and its test logits give ")
+    assert said.startswith("top-1 99.0000, but its test logits give ")
     page = write_report(expansion, results).read_text()
     assert "1 contradicted by stored files" in page
     assert f"{tiny.PAIR}/kd seed 0 (run {kd.id}): top-1 99.0000" in page
@@ -120,7 +121,7 @@ def test_top5_and_loss_are_checked_too(expansion, results, kd, field, name):
     assert said.startswith(f"{name} 1.2500")
 
 
-def test_a_run_trained_anew_is_not_judged_by_an_older_analysis(expansion, results, kd):
+def test_a_run_trained_again_is_not_judged_by_an_older_analysis(expansion, results, kd):
     edit(kd.record_path, 99.0)
     data = json.loads(kd.record_path.read_text())
     data["files"][LOGITS_FILE] = "0" * 64
@@ -144,7 +145,7 @@ def test_other_files_than_the_recorded_ones_are_named(expansion, results, kd, ca
 
 
 @pytest.mark.parametrize("what", ["card", "weights"])
-def test_a_teacher_is_checked_likewise(expansion, results, what):
+def test_a_teacher_is_checked_in_the_same_way(expansion, results, what):
     teacher = Store(results).teacher(expansion.teachers[0].id)
     teacher.record_path.unlink()  # with which the card would be inconsistent by itself
     if what == "card":

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from threadpoolctl import threadpool_limits
 
+from skd.analyses.errors import UnusableError
 from skd.analyses.measures import (
     class_correlation,
     expected_calibration_error,
@@ -23,23 +24,13 @@ from skd.analyses.measures import (
     teacher_agreement,
 )
 from skd.analyses.networks import examples, features
-from skd.analyses.stored_networks import UnusableError
 from skd.data import load_dataset as load_images
 from skd.losses.simplifier import SimplifierSettings
 from skd.models import build_model
 from skd.study.spec import DatasetSpec, SimplifierSpec
+from tests.builders.formulas import log_softmax, nll
 
 SIZES = (st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 8), st.floats(0.1, 10))
-
-
-def log_softmax(row: list[float]) -> list[float]:
-    top = max(row)
-    total = top + math.log(math.fsum(math.exp(x - top) for x in row))
-    return [x - total for x in row]
-
-
-def nll(rows: list[list[float]], labels: list[int]) -> float:
-    return -sum(log_softmax(row)[y] for row, y in zip(rows, labels, strict=True)) / len(rows)
 
 
 def bins_reference(rows: list[list[float]], labels: list[int]) -> list[list[tuple[float, bool]]]:
@@ -141,7 +132,7 @@ def test_class_correlation_is_numpys(seed: int, count: int, classes: int, scale:
     assert np.abs(found).max() <= 1
 
 
-def test_a_class_whose_logit_never_changes_is_correlated_with_none() -> None:
+def test_a_class_with_a_constant_logit_has_no_correlation() -> None:
     logits = np.random.default_rng(0).normal(size=(7, 4))
     logits[:, 2] = 0.1  # whose mean over 7 is not 0.1 in floating point
     found = class_correlation(logits)

@@ -28,7 +28,7 @@ from skd.authoring.trial import (
 )
 from skd.data import dataset_facts, load_dataset
 from skd.losses.discovery import term_classes
-from skd.losses.methods import _listed, method_names, resolve_method
+from skd.losses.methods import _listed_methods, method_names, resolve_method
 from skd.losses.term import Batch, Peers, Term, TermContext, TermSettings
 from skd.models import _builders
 from skd.study.sheet import SheetMethod, StudyError
@@ -80,8 +80,8 @@ def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
     for subject, reason in expected.items():
         assert reason in refused[subject]
     checks = {finding.check for finding in findings if not finding.refused}
-    thorough = {"repeats", "resumes", "reads what it needs", "says if it reads the epoch"}
-    assert checks == {"two steps", "says if it mixes images", *thorough}
+    thorough = {"repeats", "resumes", "declares its needs", "declares reads_epoch"}
+    assert checks == {"two steps", "declares mixes_images", *thorough}
 
 
 LOGIT_RULES = [name for name, term in term_classes().items() if "teacher_logits" in term.needs]
@@ -282,12 +282,12 @@ MODULES_WITH_TERMS: list[ModuleType] = [
     ("rule", "check", "words"),
     [
         (DrawsGlobally, "repeats", "global generator"),
-        (ReadsTooMuch, "reads what it needs", "reads more of the teacher"),
-        (ReadsEpoch, "says if it reads the epoch", "reads_epoch = True"),
-        (MixesImages, "says if it mixes images", "mixes_images = True"),
-        (DrawsForAPart, "says if it mixes images", "by `TermContext.group`"),
-        (CountsParts, "says if it mixes images", "move them in `after_step`"),
-        (ReadsLogits, "reads what it needs", "reads more of the teacher"),
+        (ReadsTooMuch, "declares its needs", "reads more of the teacher"),
+        (ReadsEpoch, "declares reads_epoch", "reads_epoch = True"),
+        (MixesImages, "declares mixes_images", "mixes_images = True"),
+        (DrawsForAPart, "declares mixes_images", "by `TermContext.group`"),
+        (CountsParts, "declares mixes_images", "move them in `after_step`"),
+        (ReadsLogits, "declares its needs", "reads more of the teacher"),
         (HasIdleModule, "two steps", "idle.weight: no gradient"),
         (DetachesTheStudent, "two steps", "the loss rule has no gradient for the student"),
         (KeepsStateOutsideBuffers, "resumes", "is all its state in buffers"),
@@ -301,7 +301,7 @@ def test_a_broken_rule_is_found_out(problems, rule: type[Term], check: str, word
     assert words not in str(problems(Rule))
 
 
-MIXING = f"{' → '.join(TRIAL_PAIRS[0])}: says if it mixes images"
+MIXING = f"{' → '.join(TRIAL_PAIRS[0])}: declares mixes_images"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_rule_may_mix_images_if_it_says_so_and_draw_by_groups(problems, rule) 
     assert MIXING not in problems(rule)
 
 
-def test_mixing_is_told_for_each_term_and_the_simplifiers_is_none(problems) -> None:
+def test_mixing_is_reported_for_each_term_but_not_for_the_simplifier(problems) -> None:
     found = problems(MixesImages, simplified=True)[MIXING]
     assert found.startswith("rule on simplified: its loss is ")
     assert MIXING not in problems(Rule, simplified=True)
@@ -352,7 +352,7 @@ class HasAnOptionalSetting(Rule):
         return loss if self.settings.times is None else loss * self.settings.times
 
 
-def test_an_optional_setting_is_tried_and_one_that_cannot_be_guessed_is_said(problems) -> None:
+def test_an_optional_setting_is_tried_and_one_that_cannot_be_guessed_is_reported(problems) -> None:
     assert problems(HasAnOptionalSetting) == {}
 
 
@@ -362,7 +362,7 @@ class CannotBeMadeWithoutStorage(Rule):
         self.share = torch.eye(context.num_classes)[context.train_labels].mean().item()
 
 
-def test_a_rule_that_reads_values_where_it_is_made_is_no_misfit(problems) -> None:
+def test_a_rule_that_reads_values_when_it_is_constructed_is_accepted(problems) -> None:
     assert problems(CannotBeMadeWithoutStorage) == {}
 
 
@@ -402,7 +402,7 @@ def test_another_start_or_other_views_are_found_out(monkeypatch: pytest.MonkeyPa
 def test_settings_without_description_or_effect_are_found_out(problems) -> None:
     found = problems(IsLessThanDocumented)
     assert (
-        "no other value of it changes what the student learns"
+        "no other value changes what the student learns"
         in found["setting idle: documented and used"]
     )
     assert "it has no description" in found["setting bare: documented and used"]
@@ -438,6 +438,6 @@ def test_facts_are_those_of_the_loaded_images(name: str, split: str) -> None:
 
 
 def test_the_ten_and_the_listed_methods_are_among_those_checked() -> None:
-    assert set(_listed()) <= set(METHODS)
+    assert set(_listed_methods()) <= set(METHODS)
     assert set(term_classes()) - {"cross_entropy"} <= set(METHODS)
     assert TRIAL_DATASET.name == "digits"

@@ -154,7 +154,7 @@ def test_gathered_scores_and_their_sums_follow_the_formula_and_fit_the_limit(lim
     listed = Listed(images)
     indices = torch.arange(5)
     positive, negative = listed.scores(anchors, bank, indices)
-    pulled = listed.pull(slopes, bank)
+    pulled = listed.weighted_sums(slopes, bank)
     assert max(part.nbytes for part in gathered) <= max(limit, 9 * 3 * 8)
     assert len(gathered) == {1: 10, 700: 4, 2**26: 2}[limit]
     own = reference(anchors, bank, indices[:, None])[:, 0]
@@ -165,7 +165,7 @@ def test_gathered_scores_and_their_sums_follow_the_formula_and_fit_the_limit(lim
     # The same negatives among all images, as a set and as counts.
     drawn = torch.zeros(5, IMAGES, dtype=torch.bool).scatter_(1, images, True)
     order = images.argsort(dim=1)
-    for other in (Drawn.of(drawn), Drawn(None, drawn.double())):
+    for other in (Drawn.from_counts(drawn), Drawn(None, drawn.double())):
         same, scores = other.scores(anchors, bank, indices)
         torch.testing.assert_close(same, positive)
         if other.images is None:
@@ -174,7 +174,7 @@ def test_gathered_scores_and_their_sums_follow_the_formula_and_fit_the_limit(lim
         else:
             torch.testing.assert_close(scores, negative.gather(1, order))
             spread = slopes.gather(1, order)
-        torch.testing.assert_close(other.pull(spread, bank), pulled)
+        torch.testing.assert_close(other.weighted_sums(spread, bank), pulled)
 
 
 # The term.

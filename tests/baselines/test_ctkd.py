@@ -12,14 +12,8 @@ from torch import Tensor
 
 from baselines.ctkd import CTKD, ctkd_loss, reversal_strength, reverse_gradient
 from skd.losses.term import Term
+from tests.builders.formulas import log_softmax
 from tests.builders.losses import draw, make_batch, make_outputs, make_term
-
-
-def log_softmax(row: list[float], temperature: float) -> list[float]:
-    scaled = [value / temperature for value in row]
-    top = max(scaled)
-    total = top + math.log(math.fsum(math.exp(value - top) for value in scaled))
-    return [value - total for value in scaled]
 
 
 def reference(student: Tensor, teacher: Tensor, t: float) -> tuple[float, Tensor, float]:

@@ -11,15 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.dist import DIST, dist_loss
+from tests.builders.formulas import softmax
 from tests.builders.losses import draw, make_batch, make_outputs, make_term, slopes
 
 Rows = list[list[float]]
-
-
-def softmax(row: list[float], temperature: float) -> list[float]:
-    top = max(row)
-    powers = [math.exp((value - top) / temperature) for value in row]
-    return [power / math.fsum(powers) for power in powers]
 
 
 def correlation(x: list[float], y: list[float]) -> float:

@@ -184,8 +184,18 @@ def test_regressor_trains_and_repeats():
 @pytest.mark.parametrize(
     ("ours", "theirs", "layer", "message"),
     [
-        ([(2, 4, 4)] * 3, [(3, 4, 4)] * 5, 3, "layer 3: the student's last is 2, the teacher's 4"),
-        ([(2, 4, 4)] * 3, [(3, 4, 4)] * 2, 2, "layer 2: the student's last is 2, the teacher's 1"),
+        (
+            [(2, 4, 4)] * 3,
+            [(3, 4, 4)] * 5,
+            3,
+            "layer 3 does not exist: the student's last layer is 2, the teacher's 4",
+        ),
+        (
+            [(2, 4, 4)] * 3,
+            [(3, 4, 4)] * 2,
+            2,
+            "layer 2 does not exist: the student's last layer is 2, the teacher's 1",
+        ),
         ([(2, 3, 3)], [(3, 4, 4)], 0, "3x3, is smaller than the teacher's, 4x4"),
         ([(2, 2, 2)], [(3, 8, 8)], 0, "2x2, is smaller than the teacher's, 8x8"),
         ([(2, 4, 2)], [(3, 4, 4)], 0, "student's is 4x2"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,16 +14,11 @@ from baselines.kd import KD, kd_loss
 from skd.losses.term import Batch, TermContext
 from skd.models.network import Outputs
 from skd.randomness import Draws
+from tests.builders.formulas import log_softmax
+from tests.builders.losses import assert_loss_and_gradients, draw
 
 SHAPES = ((1, 2), (3, 10), (16, 100), (4, 1))
 TEMPERATURES = (0.5, 1.0, 4.0, 20.0)
-
-
-def log_softmax(row: list[float], temperature: float) -> list[float]:
-    scaled = [value / temperature for value in row]
-    top = max(scaled)
-    total = top + math.log(math.fsum(math.exp(value - top) for value in scaled))
-    return [value - total for value in scaled]
 
 
 def reference(student: Tensor, teacher: Tensor, t: float) -> tuple[float, Tensor, Tensor]:
@@ -45,31 +39,22 @@ def reference(student: Tensor, teacher: Tensor, t: float) -> tuple[float, Tensor
     return value, torch.tensor(by_student, dtype=double), torch.tensor(by_teacher, dtype=double)
 
 
-def draw(seed: int, shape: tuple[int, ...], scale: float = 3.0) -> Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).normal(0, scale, shape))
-
-
 def check(student: Tensor, teacher: Tensor, t: float, rtol: float, atol: float) -> None:
-    value, by_student, by_teacher = reference(student, teacher, t)
-    student, teacher = student.clone().requires_grad_(), teacher.clone().requires_grad_()
-    loss = kd_loss(student, teacher, t)
-    loss.backward()
-    assert loss.shape == ()
-    assert loss.item() == pytest.approx(value, rel=rtol, abs=atol)
-    torch.testing.assert_close(student.grad.double(), by_student, rtol=rtol, atol=atol)
-    torch.testing.assert_close(teacher.grad.double(), by_teacher, rtol=rtol, atol=atol)
+    expected = reference(student, teacher, t)
+    assert_loss_and_gradients(lambda s, z: kd_loss(s, z, t), student, teacher, expected, rtol, atol)
 
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_value_and_both_gradients_follow_the_formula(shape, temperature):
-    check(draw(0, shape), draw(1, shape), temperature, 1e-10, 1e-12)
+    check(draw(0, shape, 3.0), draw(1, shape, 3.0), temperature, 1e-10, 1e-12)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(2, 12), st.floats(0.3, 30))
 def test_formula_holds_for_any_logits(seed, batch, classes, temperature):
-    check(draw(seed, (batch, classes)), draw(seed + 1, (batch, classes)), temperature, 1e-9, 1e-11)
+    student, teacher = (draw(s, (batch, classes), 3.0) for s in (seed, seed + 1))
+    check(student, teacher, temperature, 1e-9, 1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -82,14 +67,14 @@ def test_extreme_logits_stay_exact(temperature, dtype):
 
 
 def test_gradcheck():
-    student, teacher = draw(2, (3, 5)).requires_grad_(), draw(3, (3, 5)).requires_grad_()
+    student, teacher = draw(2, (3, 5), 3.0).requires_grad_(), draw(3, (3, 5), 3.0).requires_grad_()
     assert torch.autograd.gradcheck(lambda s, t: kd_loss(s, t, 2.5), (student, teacher))
     assert torch.autograd.gradgradcheck(lambda s, t: kd_loss(s, t, 2.5), (student, teacher))
 
 
 def test_at_high_temperature_it_is_half_the_squared_distance_of_centred_logits_over_classes():
     # Hinton et al. 2015, section 2.1: T² makes the limit independent of T.
-    student, teacher = draw(4, (6, 8)), draw(5, (6, 8))
+    student, teacher = draw(4, (6, 8), 3.0), draw(5, (6, 8), 3.0)
     gap = (student - student.mean(1, keepdim=True)) - (teacher - teacher.mean(1, keepdim=True))
     limit = sum(x * x for row in gap.tolist() for x in row) / (2 * 8 * 6)
     for temperature in (1e4, 1e5):
@@ -97,7 +82,7 @@ def test_at_high_temperature_it_is_half_the_squared_distance_of_centred_logits_o
 
 
 def test_reduction_is_the_mean_over_the_batch_and_the_sum_over_classes():
-    student, teacher = draw(6, (5, 7)), draw(7, (5, 7))
+    student, teacher = draw(6, (5, 7), 3.0), draw(7, (5, 7), 3.0)
     rows = [kd_loss(student[i : i + 1], teacher[i : i + 1], 4.0).item() for i in range(5)]
     assert kd_loss(student, teacher, 4.0).item() == pytest.approx(sum(rows) / 5, rel=1e-12)
     # Two classes at p = (1, 0) in the limit and q uniform: KL is log 2, not (log 2)/2.
@@ -108,13 +93,13 @@ def test_reduction_is_the_mean_over_the_batch_and_the_sum_over_classes():
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.3, 30), st.floats(-50, 50))
 def test_zero_at_equal_logits_up_to_a_shift_and_positive_elsewhere(seed, temperature, shift):
-    logits = draw(seed, (3, 6))
+    logits = draw(seed, (3, 6), 3.0)
     student = (logits + shift).requires_grad_()
     loss = kd_loss(student, logits, temperature)
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-9)
     torch.testing.assert_close(student.grad, torch.zeros_like(logits), rtol=0, atol=1e-10)
-    assert kd_loss(draw(seed + 1, (3, 6)), logits, temperature).item() > 0
+    assert kd_loss(draw(seed + 1, (3, 6), 3.0), logits, temperature).item() > 0
 
 
 def test_term_defaults_are_the_common_recipes():
@@ -129,7 +114,7 @@ def test_term_defaults_are_the_common_recipes():
 
 @pytest.mark.parametrize("temperature", [None, 1.5])
 def test_term_is_the_loss_of_the_batch_at_its_temperature(temperature):
-    student, teacher = draw(8, (4, 6)), draw(9, (4, 6))
+    student, teacher = draw(8, (4, 6), 3.0), draw(9, (4, 6), 3.0)
     outputs = [Outputs(x, (), (), x) for x in (student, teacher)]
     context = TermContext(6, torch.arange(6), 0, *outputs)
     changes = {} if temperature is None else {"temperature": temperature}

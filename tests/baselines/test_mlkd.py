@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.mlkd import MLKD, mlkd_loss
+from tests.builders.formulas import log_softmax
 from tests.builders.losses import draw, make_batch, make_outputs, make_term, slopes
 
 TEMPERATURES = (2.0, 3.0, 4.0, 5.0, 6.0)
 Rows = list[list[float]]
-
-
-def log_softmax(row: list[float], temperature: float) -> list[float]:
-    scaled = [value / temperature for value in row]
-    top = max(scaled)
-    total = top + math.log(math.fsum(math.exp(value - top) for value in scaled))
-    return [value - total for value in scaled]
 
 
 def probabilities(logits: Tensor, temperature: float) -> Rows:

@@ -12,14 +12,8 @@ from torch import Tensor
 
 from baselines.nkd import NKD, nkd_loss
 from skd.terms import UnfitError
+from tests.builders.formulas import log_softmax
 from tests.builders.losses import draw, make_batch, make_outputs, make_term
-
-
-def log_softmax(row: list[float], temperature: float = 1.0) -> list[float]:
-    scaled = [value / temperature for value in row]
-    top = max(scaled)
-    total = top + math.log(math.fsum(math.exp(value - top) for value in scaled))
-    return [value - total for value in scaled]
 
 
 def reference(

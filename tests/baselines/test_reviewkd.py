@@ -271,7 +271,7 @@ def test_the_fields_pairs_are_fit(pair):
     }
 
 
-def test_mobilenetv2_is_no_teacher_and_a_wrn_none_of_vgg():
+def test_mobilenetv2_cannot_teach_and_a_wrn_cannot_teach_a_vgg():
     with pytest.raises(UnfitError, match="pre-activations"):
         make_term("reviewkd", dry_pass("vgg8"), dry_pass("MobileNetV2"))
     with pytest.raises(UnfitError, match="student has 4 after the stem, the teacher 3"):

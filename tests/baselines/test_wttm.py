@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.wttm import WTTM, wttm_loss
+from tests.builders.formulas import log_softmax
 from tests.builders.losses import draw, make_batch, make_outputs, make_term, slopes
-
-
-def log_softmax(row: list[float]) -> list[float]:
-    top = max(row)
-    total = top + math.log(math.fsum(math.exp(value - top) for value in row))
-    return [value - total for value in row]
 
 
 def reference(student: Tensor, teacher: Tensor, gamma: float) -> tuple[float, Tensor]:

@@ -102,7 +102,7 @@ def test_cases_are_the_studys_cells(cases: list[BenchmarkCase]) -> None:
     assert [case.method for case in chosen] == ["kd", "skd"]
 
 
-def test_wrong_names_are_told_the_allowed_ones() -> None:
+def test_wrong_names_are_reported_with_the_allowed_ones() -> None:
     study = tiny.study()
     with pytest.raises(UnknownNameError, match=f"unknown pair 'a--b'.*allowed: {tiny.PAIR}"):
         select_cases(study, pairs=["a--b"])

@@ -58,7 +58,7 @@ def test_rounds_see_other_photos_and_both_sides_the_same(folder: Path, monkeypat
     seen: list[Path] = []
     from skd.data.photos import loader
 
-    decode = loader.decode
+    decode = loader.decode_photo
     monkeypatch.setattr(loader, "decode_photo", lambda path: seen.append(path) or decode(path))
     list(skd_loader(photos, CPU, 0)(1))
     assert seen == [photos.paths[place] for place in one.tolist()]
@@ -70,7 +70,7 @@ def test_a_side_that_gives_too_few_is_refused(folder: Path):
         measure_throughput(lambda number: iter([torch.zeros(8)]), 1, photos, CPU)
 
 
-def test_folders_that_will_not_do_are_told(folder: Path, tmp_path: Path):
+def test_unusable_folders_are_reported(folder: Path, tmp_path: Path):
     with pytest.raises(BenchError, match="12 photos, and a batch takes 64"):
         PhotoRounds(folder, 64, 1024)
     for path in (tmp_path, tmp_path / "nowhere"):

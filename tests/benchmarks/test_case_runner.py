@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
-
-import pytest
 
 from benchmarks.case_runner import MeasurementPlan, measurement_groups, run_case
-from benchmarks.cases import BenchmarkCase, SideOptions, select_cases
+from benchmarks.cases import BenchmarkCase, SideOptions
 from benchmarks.side_process import SideProcess
 from benchmarks.time_limit import TimeLimit
-from tests.benchmarks.test_side_process import FAKES, PLAN, importable  # noqa: F401  a fixture for all tests
-from tests.builders import tiny
-
-
-@pytest.fixture(scope="module")
-def case() -> BenchmarkCase:
-    return select_cases(tiny.study(), methods=["kd"])[0]
-
-
-@pytest.fixture
-def options(tmp_path: Path) -> SideOptions:
-    return SideOptions(device="cpu", threads=1, workers=0, results=tmp_path)
+from tests.builders.bench_sides import FAKES, PLAN
 
 
 def test_sides_take_turns(case: BenchmarkCase, options: SideOptions) -> None:

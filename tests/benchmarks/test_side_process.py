@@ -16,6 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from benchmarks import collect
+from benchmarks import run as benchmark
 from benchmarks.case_runner import MeasurementPlan, run_case
 from benchmarks.cases import BenchmarkCase, SideOptions, select_cases
 from benchmarks.results import BenchError, read_benchmark
@@ -25,36 +26,14 @@ from benchmarks.sides import mdistiller, mdistiller_checkout
 from skd.cli import bench
 from skd.common.errors import INTERRUPTED, UnfitError, UnknownNameError
 from tests.builders import tiny
-from tests.builders.paths import ROOT
-
-PLAN = MeasurementPlan(rounds=3, steps=4, warmup=2, evaluations=2)
-
-
-FAKES = "tests.builders.bench_sides"
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the sides' processes find the fakes."""
-    there = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), there]))
-
-
-@pytest.fixture(scope="module")
-def case() -> BenchmarkCase:
-    return select_cases(tiny.study(), methods=["kd"])[0]
-
-
-@pytest.fixture
-def options(tmp_path: Path) -> SideOptions:
-    return SideOptions(device="cpu", threads=1, workers=0, results=tmp_path)
+from tests.builders.bench_sides import FAKES, PLAN
 
 
 def test_the_sides_have_builders() -> None:
     assert set(BUILDERS) == set(SIDES)
 
 
-def test_a_failing_side_says_why_and_the_others_go_on(
+def test_a_failing_side_says_why_and_the_others_continue(
     case: BenchmarkCase, options: SideOptions
 ) -> None:
     builders = {
@@ -193,16 +172,16 @@ def run(*arguments: Any) -> Any:
 
 
 def test_wrong_arguments_name_the_allowed_ones(options: SideOptions, tmp_path: Path) -> None:
-    assert [*bench.select_sides((), options)] == ["skd", "skd-live", "plain"]
+    assert [*benchmark.select_sides((), options)] == ["skd", "skd-live", "plain"]
     given = options.model_copy(update={"mdistiller": tmp_path})
-    assert [*bench.select_sides([], given)] == [*SIDES]
-    chosen = bench.select_sides(["plain", "skd-live"], options)
+    assert [*benchmark.select_sides([], given)] == [*SIDES]
+    chosen = benchmark.select_sides(["plain", "skd-live"], options)
     assert {name: asked.teacher for name, asked in chosen.items()} == {
         "skd-live": "live",
         "plain": "auto",
     }
     with pytest.raises(UnknownNameError, match=r"side 'plian'.*skd, skd-live, plain, mdistiller"):
-        bench.select_sides(["plian"], options)
+        benchmark.select_sides(["plian"], options)
     assert run("--rounds", 0).exit_code == 2
     refused = run("--variant", "recoded")
     assert isinstance(refused.exception, UnknownNameError)
@@ -212,7 +191,7 @@ def test_wrong_arguments_name_the_allowed_ones(options: SideOptions, tmp_path: P
 
 def test_sigterm_ends_the_command_as_an_error_does() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as left, bench._ending_on_sigterm():
+    with pytest.raises(SystemExit) as left, benchmark._exit_on_sigterm():
         os.kill(os.getpid(), signal.SIGTERM)
     assert left.value.code == INTERRUPTED
     assert signal.getsignal(signal.SIGTERM) is before
@@ -226,7 +205,7 @@ def test_the_command_measures_writes_and_tells(
     sheet.write_text(json.dumps(tiny.SHEET))  # JSON is YAML
     fakes = {"skd": "build", "skd-live": "build", "mdistiller": "nowhere"}
     builders = {**BUILDERS, **{name: f"{FAKES}:{place}" for name, place in fakes.items()}}
-    monkeypatch.setattr(bench, "run_case", partial(run_case, builders=builders))
+    monkeypatch.setattr(benchmark, "run_case", partial(run_case, builders=builders))
     monkeypatch.setattr(collect, "MEASURE_VIEWS", f"{FAKES}:measure_views")
     places = [sheet, "--results", tmp_path, "--mdistiller", tmp_path]
     usual = [*places, "--device", "cpu", "--threads", 1, "--workers", 0, "--method", "kd"]

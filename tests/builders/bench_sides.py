@@ -1,4 +1,4 @@
-"""Sides that do nothing, for `test_bench_sides`: built in the sides' processes, so kept light."""
+"""Sides that do nothing. They are built in the sides' processes, so this imports no torch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import signal
 import time
 from typing import Any
 
+from benchmarks.case_runner import MeasurementPlan
 from benchmarks.cases import BenchmarkCase, SideOptions
 from skd.common.errors import UnfitError
 
 
-class Fake:
+class FakeSide:
     """A side that does nothing, but what it is told to."""
 
     def __init__(self, options: SideOptions, **how: Any) -> None:
@@ -42,19 +43,19 @@ class Fake:
         return {**self.how, "steps": self.steps, "evaluations": self.evaluations}
 
 
-def build(case: BenchmarkCase, options: SideOptions) -> Fake:
+def build(case: BenchmarkCase, options: SideOptions) -> FakeSide:
     print("what a library prints is no answer")
-    side = Fake(options, teacher="live" if options.teacher == "live" else "views")
+    side = FakeSide(options, teacher="live" if options.teacher == "live" else "views")
     if options.variant.startswith("kernels"):
         raise UnfitError("there is no such table")
     return side
 
 
-def build_unfit(case: BenchmarkCase, options: SideOptions) -> Fake:
+def build_unfit(case: BenchmarkCase, options: SideOptions) -> FakeSide:
     raise UnfitError("there is no such method")
 
 
-def build_broken(case: BenchmarkCase, options: SideOptions) -> Fake:
+def build_broken(case: BenchmarkCase, options: SideOptions) -> FakeSide:
     side = build(case, options)
 
     def step() -> None:
@@ -66,13 +67,13 @@ def build_broken(case: BenchmarkCase, options: SideOptions) -> Fake:
     return side
 
 
-def build_sleeping(case: BenchmarkCase, options: SideOptions) -> Fake:
+def build_sleeping(case: BenchmarkCase, options: SideOptions) -> FakeSide:
     side = build(case, options)
     side.step = lambda: time.sleep(600)
     return side
 
 
-def build_dying(case: BenchmarkCase, options: SideOptions) -> Fake:
+def build_dying(case: BenchmarkCase, options: SideOptions) -> FakeSide:
     side = build(case, options)
     side.evaluate = lambda: os.kill(os.getpid(), signal.SIGKILL)
     return side
@@ -80,3 +81,9 @@ def build_dying(case: BenchmarkCase, options: SideOptions) -> Fake:
 
 def measure_views(case: BenchmarkCase, options: SideOptions) -> dict[str, Any]:
     return {"views": 25, "images": 80, "seconds": 5.0, "measured_share": 0.5, "bytes": 1000}
+
+
+PLAN = MeasurementPlan(rounds=3, steps=4, warmup=2, evaluations=2)
+
+
+FAKES = "tests.builders.bench_sides"

@@ -17,7 +17,7 @@ CAUSE = "operation not permitted when stream is capturing\nCompile with `TORCH_U
 FOLLOW_UP = "operation failed due to a previous error during capture"
 
 
-class Recorder:
+class EmulatedRecorder:
     """Records and replays a training's steps as on a GPU.
 
     A replayed step knows no other epoch than the one it was recorded in, and a generator that was
@@ -106,10 +106,10 @@ class Recorder:
             raise RuntimeError(CAUSE)
 
 
-def emulated(
+def emulate_recording(
     training: Training, monkeypatch: pytest.MonkeyPatch, fails: Any = lambda attempt: None
-) -> Recorder:
-    """Have a training recorded by a `Recorder`, and return it."""
-    recorder = Recorder(training, fails)
+) -> EmulatedRecorder:
+    """Have a training recorded by a `EmulatedRecorder`, and return it."""
+    recorder = EmulatedRecorder(training, fails)
     monkeypatch.setattr(loop, "record_graph", recorder.record)
     return recorder

@@ -57,6 +57,25 @@ def assert_follows(
     np.testing.assert_allclose(teacher.grad, by_teacher, rtol=1e-6, atol=1e-9)
 
 
+def assert_loss_and_gradients(
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    student: Tensor,
+    teacher: Tensor,
+    expected: tuple[float, Tensor, Tensor],
+    rtol: float,
+    atol: float,
+) -> None:
+    """Assert that a loss and its gradients by both sides are as expected, in float64."""
+    value, by_student, by_teacher = expected
+    student, teacher = (side.clone().requires_grad_() for side in (student, teacher))
+    loss = loss_of(student, teacher)
+    loss.backward()
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(value, rel=rtol, abs=atol)
+    torch.testing.assert_close(student.grad.double(), by_student, rtol=rtol, atol=atol)
+    torch.testing.assert_close(teacher.grad.double(), by_teacher, rtol=rtol, atol=atol)
+
+
 def make_outputs(
     seed: int,
     count: int,

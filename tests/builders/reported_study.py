@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from skd.code.closure import SourceFile
-from skd.store.records import Accuracy, Collapse, Cost, EpochMetrics, Failure, Record, TeacherCard
+from skd.store.records import Accuracy, Collapse, Record, TeacherCard
 from skd.store.store import Store
 from skd.study.code_roots import LOOP_FILE
 from skd.study.expansion import Cell, Expansion, ImageInfo, NetworkProfile, TeacherNode
@@ -16,6 +16,7 @@ from skd.study.spec import (
     SimplifierSpec,
     TermSpec,
 )
+from tests.builders import records
 
 EVIL = "<script>alert('x')</script> & \"quoted\" | pipe"
 TODAYS = "0123456789abcdef"  # digest of the loop's file
@@ -146,31 +147,27 @@ def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record
         "kl_simplified_student": 0.3,
     }
     epochs = tuple(
-        EpochMetrics(
-            epoch=number,
-            learning_rate=0.05,
+        records.make_epoch(
+            epoch,
+            accuracy,
             train_losses={"total": 2.0, "cross_entropy": 2.0},
             train_top1=accuracy,
             test_loss=1.5,
-            test_top1=accuracy,
             test_top5=accuracy + 20,
             diagnostics=diagnostics if simplified else {},
             seconds=2.0,
             images_per_second=1000.0,
         )
-        for number, accuracy in enumerate((top1 - 9, top1 + 0.5, *[top1] * (last - 2)), start=1)
+        for epoch, accuracy in enumerate((top1 - 9, top1 + 0.5, *[top1] * (last - 2)), start=1)
     )
     collapse = Collapse(collapsed=collapsed, reason="lost the labels" if collapsed else "")
     values = {
-        "id": cell.runs[seed],
-        "spec": cell.run(seed),
         "environment": {"torch": "2.15.0", "gpu": None, "host": {"cpu": f"cpu {seed}"}},
-        "execution": {"device": "cpu"},
         "num_classes": 100,
         "epochs": epochs,
         "last": Accuracy(epoch=last, top1=top1, top5=top1 + 20),
         "best": Accuracy(epoch=2, top1=top1 + 0.5, top5=top1 + 20.5),
-        "cost": Cost(
+        "cost": records.make_cost(
             train_seconds=6.0,
             seconds_per_epoch=2.0,
             images_per_second=1000.0,
@@ -178,20 +175,17 @@ def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record
             parameters=278324,
             extra_parameters=40000 if simplified else 0,
             multiply_adds=41,
-            sessions=1,
         ),
         "collapse": collapse if simplified else None,
-        "files": {},
         "code": {LOOP_FILE: TODAYS},
         "finished_at": "2025-01-01T00:00:00Z",
     }
-    return Record(**{**values, **changes})
+    return records.make_record(cell.run(seed), cell.runs[seed], **{**values, **changes})
 
 
 def make_card(study: Expansion, name: str, **changes: object) -> TeacherCard:
     node = study.teacher(name)
     values = {
-        "id": node.id,
         "kind": "imported",
         "network": node.spec.network,
         "dataset": study.dataset.name,
@@ -201,7 +195,7 @@ def make_card(study: Expansion, name: str, **changes: object) -> TeacherCard:
         "sha256": "ab" * 32,
         "parameters": 861620,
     }
-    return TeacherCard(**{**values, **changes})
+    return records.make_card(node.id, **{**values, **changes})
 
 
 def fill(store: Store, study: Expansion) -> None:
@@ -211,14 +205,13 @@ def fill(store: Store, study: Expansion) -> None:
             store.run(cell.runs[seed]).write(make_record(cell, seed, top1))
     failed = store.run(study.cell(SECOND, "kd").runs[1])
     failed.write(
-        Failure(
-            id=failed.id,
-            reason=EVIL,
+        records.make_failure(
+            failed.id,
+            EVIL,
             kind="FloatingPointError",
             details="",
             epoch=1,
             failed_at="2025-01-01T00:00:00Z",
-            environment={},
         )
     )
     truncated = store.run(study.cell(SECOND, "skd").runs[1])

@@ -31,7 +31,7 @@ def test_characters_that_a_terminal_lacks_are_replaced(
     assert terminal.buffer.getvalue() == written
 
 
-def test_a_file_name_that_is_no_text_is_written_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_name_that_is_not_text_is_written_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     monkeypatch.setattr(sys, "stdout", terminal)
     run_command("skd", lambda: print(os.fsdecode(b"caf\xe9")))
@@ -44,7 +44,7 @@ def test_a_command_whose_output_is_not_read_to_its_end_ends_quietly() -> None:
     assert done.stderr == ""
 
 
-def test_output_that_is_closed_or_interrupted_is_no_traceback(
+def test_closed_or_interrupted_output_gives_no_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed() -> None:
@@ -59,7 +59,7 @@ def test_output_that_is_closed_or_interrupted_is_no_traceback(
     assert capsys.readouterr().err == ""
 
 
-def test_output_that_cannot_be_written_is_told(
+def test_output_that_cannot_be_written_is_reported(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(io.StringIO):
@@ -71,7 +71,7 @@ def test_output_that_cannot_be_written_is_told(
     assert capsys.readouterr().err.startswith("skd: standard output cannot be written: No space")
 
 
-def test_an_error_without_a_path_is_told_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_without_a_path_is_reported_too(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise UnwritableError(28, "No space left on device", "x.json")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,16 +19,15 @@ from report.tables.markdown import escape_markdown, table_markdown
 from report.tables.table import ReportTable, TableColumn, TableEntry
 from skd.common.terminal import PlainConsole, description_column, printable
 from skd.expansion.expand import expand_study
-from skd.store.records import Failure
 from skd.store.store import Store
-from skd.study.expansion import load_expansion, write_expansion
+from skd.study.expansion_files import load_expansion, write_expansion
 from skd.study.sheet import StudyError, read_sheet
 from skd.study.sheet_files import find_sheet
 from skd.training.progress import RunProgressBar
 from tests.builders import tiny
-from tests.builders.paths import ROOT
+from tests.builders.commands import Skd
+from tests.builders.records import make_failure
 
-Skd = Callable[..., tuple[int, str, str]]
 MARKUP = "SKD [ours] [/foo] [bold]x[/bold] :smile:"
 ESCAPES = "red \x1b[31m title \x1b]0;owned\x07 \x9b2J \r gone"
 HTML = """<script>alert('x')</script> "onload=" ' & </title> </svg> <!-- {{ 7*7 }}"""
@@ -46,14 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mine.yaml").write_text(json.dumps(sheet))  # JSON is YAML
     study = expand_study(str(folder / "mine.yaml"), folder / "results")
     write_expansion(study, folder / "results")
-    failure = Failure(
-        id=study.cell(tiny.PAIR, "kd").runs[0],
-        reason=f"{ESCAPES} {ALL}",
-        kind="ValueError",
+    failure = make_failure(
+        study.cell(tiny.PAIR, "kd").runs[0],
+        f"{ESCAPES} {ALL}",
         details=f"Traceback {ESCAPES}",
-        epoch=0,
-        failed_at="2026-01-01T00:00:00+00:00",
-        environment={},
     )
     Store(folder / "results").run(failure.id).write(failure)
     return folder
@@ -215,21 +209,9 @@ def test_names_that_a_shell_or_a_path_would_read_are_refused(
         {"teachers": {name: entry}, "pairs": [pair]},
     ):
         path.write_text(json.dumps({**tiny.SHEET, **changes}))
-        with pytest.raises(StudyError, match="names are made of letters"):
+        with pytest.raises(StudyError, match="names consist of letters"):
             read_sheet(path)
     if "/" not in name and name:
         path.rename(tmp_path / f"{name}.yaml")
         with pytest.raises(StudyError, match="the study's name"):
             find_sheet(name)
-
-
-def test_rules_quote_whatever_they_hand_to_a_shell() -> None:
-    rules = ROOT / "workflow" / "rules"
-    for path in sorted(rules.glob("*.smk")):
-        for unquoted in re.findall(r"\{wildcards\.(?!digest)[^}:]+\}", "\n".join(shells(path))):
-            pytest.fail(f"{path.name}: {unquoted} is not quoted")
-
-
-def shells(path: Path) -> list[str]:
-    """Return the shell commands of a file of rules."""
-    return re.findall(r"shell:\n((?:\s+\"[^\n]*\n)+)", path.read_text())

@@ -16,7 +16,7 @@ import torch
 
 from skd.cli.report import main as report_main
 from skd.expansion.expand import expand_study
-from skd.study.expansion import expansion_path, load_expansion_readonly, write_expansion
+from skd.study.expansion_files import expansion_path, load_expansion_readonly, write_expansion
 
 SHEET = """
 title: A very small study
@@ -63,7 +63,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         write_expansion(study, results, Path(output) if output else None)
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr("skd.study.expansion.subprocess", SimpleNamespace(run=expanded))
+    monkeypatch.setattr("skd.study.expansion_files.subprocess", SimpleNamespace(run=expanded))
 
 
 def files(folder: Path) -> list[str]:
@@ -98,11 +98,13 @@ def test_without_results_a_reading_command_says_so_and_writes_nothing(
 
 
 @pytest.mark.parametrize("arguments", READING[:-1], ids=" ".join)
-def test_a_folder_that_holds_no_results_is_told(here: Path, skd: Run, arguments: list[str]) -> None:
+def test_a_folder_that_holds_no_results_is_reported(
+    here: Path, skd: Run, arguments: list[str]
+) -> None:
     Path("results", "runs").mkdir(parents=True)
     said = line(skd(*arguments, "--results", "."))
-    assert said.startswith(f"skd: {here} holds no results: neither runs/ nor teachers/ nor ")
-    assert "(results does); run this in" in said
+    assert said.startswith(f"skd: {here} has no results: neither runs/ nor teachers/ nor ")
+    assert "(results has); run this in" in said
     assert files(here) == ["results", "results/runs"]
 
 
@@ -114,12 +116,14 @@ def test_a_report_needs_results_too(here: Path, monkeypatch: Any, capsys: Any) -
 
 
 @pytest.mark.parametrize("arguments", [*READING, ["plan", "tiny"]], ids=" ".join)
-def test_results_that_are_no_folder_are_told(here: Path, skd: Run, arguments: list[str]) -> None:
+def test_results_that_are_no_folder_are_reported(
+    here: Path, skd: Run, arguments: list[str]
+) -> None:
     Path("file").touch()
     Path("link").symlink_to("nowhere")
     Path("loop").symlink_to("loop")
     assert "file is a file, not a results folder" in line(skd(*arguments, "--results", "file"))
-    assert "link is a link to nowhere, which is not there" in line(
+    assert "link is a link to nowhere, which does not exist" in line(
         skd(*arguments, "--results", "link")
     )
     assert "loop is a link to loop" in line(skd(*arguments, "--results", "loop"))
@@ -131,7 +135,7 @@ def test_a_study_can_be_planned_before_there_are_results(
 ) -> None:
     status, out, _ = skd("plan", "tiny")
     assert status == 0
-    assert "this plan is not kept: there is no folder results" in out
+    assert "this plan is not stored: there is no folder results" in out
     assert files(here) == []
 
 
@@ -196,7 +200,7 @@ def test_anothers_results_can_be_looked_at_without_a_right_to_write(
         ["skd-report", "tiny", *of, "--output", "page"],
     )
     assert [done[0] for done in (status, plan, show, diff)] == [0, 0, 0, 0]
-    assert "this plan is not kept" in plan[1]
+    assert "this plan is not stored" in plan[1]
     assert refused[0] == 2
     assert "tiny/report cannot be written: Permission denied" in refused[1]
     assert page == [0, "page/index.html\n"]

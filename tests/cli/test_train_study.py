@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from skd.cli import train
 from skd.common import stopping
 from skd.store.records import Record
 from skd.store.store import Store
-from skd.study.expansion import load_expansion
+from skd.study.expansion_files import load_expansion
+from skd.training.study_training import order_runs
 from tests.builders import tiny
+from tests.builders.commands import Skd
 
 SHEET = """
 title: small
@@ -32,7 +33,6 @@ methods: [student, kd, skd]
 seeds: 2
 """
 BOTH = SHEET.replace("without: [kd]}", "without: [kd]}\n  - {teacher: missing, student: resnet14}")
-Skd = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def run(skd: Skd, *arguments: Any) -> tuple[int, str, str]:
     return skd("train", "small", "--threads", 1, "--device", "cpu", *arguments)
 
 
-def test_a_study_is_made_whole_with_its_teacher_seed_by_seed(skd: Skd, small: Path) -> None:
+def test_a_study_is_completed_with_its_teacher_seed_by_seed(skd: Skd, small: Path) -> None:
     status, out, _ = run(skd)
     assert status == 0
     found = records(small)
@@ -108,7 +108,7 @@ def test_views_are_stored_where_they_pay(skd: Skd, small: Path) -> None:
 
 
 @pytest.mark.usefixtures("long")
-def test_views_are_not_stored_where_a_live_teacher_is_asked_for(skd: Skd) -> None:
+def test_views_are_not_stored_if_a_live_teacher_is_requested(skd: Skd) -> None:
     assert run(skd, "--seed", 0, "--teacher-views", "live")[0] == 0
     assert not list(Path("results").glob("teachers/*/views-*"))
 
@@ -124,7 +124,7 @@ def test_a_precision_that_is_asked_for_is_stored_even_where_it_does_not_pay(
 
 
 @pytest.mark.usefixtures("long")
-def test_views_that_cannot_be_stored_are_asked_of_the_live_teacher(
+def test_views_that_cannot_be_stored_are_computed_by_the_live_teacher(
     skd: Skd, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -159,8 +159,10 @@ def test_in_short_slots_it_ends_with_the_bits_of_a_long_one(
         statuses.append(status)
         if not status:
             break
-        assert error.splitlines()[-1] == "skd: the 14 minutes are over; the same command goes on"
-    assert len(statuses) > 4
+        assert (
+            error.splitlines()[-1]
+            == "skd: the 14 minutes are over; run the same command again to continue"
+        )
     assert set(statuses[:-1]) == {75}
     expansion, whole, slots = load_expansion("small", Path("whole")), Store(Path("whole")), {}
     for key, record in records(small).items():
@@ -186,14 +188,14 @@ def test_lanes_make_a_study_too(skd: Skd, small: Path) -> None:
     assert {record.execution["sharing"] for record in later} == {5}
 
 
-def test_a_teacher_that_fails_is_told_and_the_others_students_are_trained(
+def test_a_teacher_that_fails_is_reported_and_the_others_students_are_trained(
     skd: Skd, small: Path
 ) -> None:
     (small / "sheets" / "small.yaml").write_text(BOTH)
     status, _, error = run(skd)
     assert status == 1
     assert "NOT MADE teacher missing: the checkpoint" in error
-    assert "4 of 14 runs have no record; 4 of them were not begun, as their teacher failed" in error
+    assert "4 of 14 runs have no record; 4 of them were not started because" in error
     missing = {key[0] for key, record in records(small).items() if record is None}
     assert missing == {"missing--resnet14/kd", "missing--resnet14/skd"}
 
@@ -227,12 +229,12 @@ def test_several_processes_need_a_pair(
     monkeypatch.setattr("skd.training.distributed.join_team", two)
     status, _, error = run(skd)
     assert status == 2
-    assert "several processes train the runs of a pair: name one" in error
+    assert "several processes train the runs of a pair: name a pair" in error
 
 
 def test_an_order_by_cells_is_kept_for_a_pair() -> None:
     cells = [SimpleNamespace(key=key, runs={0: "", 1: ""}) for key in "ab"]
-    by_cell = train._in_order(cells, None, by_seed=False)
+    by_cell = order_runs(cells, (), by_seed=False)
     assert [(cell.key, seed) for cell, seed in by_cell] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-    by_seed = train._in_order(cells, [1, 0], by_seed=True)
+    by_seed = order_runs(cells, [1, 0], by_seed=True)
     assert [(cell.key, seed) for cell, seed in by_seed] == [("a", 0), ("b", 0), ("a", 1), ("b", 1)]

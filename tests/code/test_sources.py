@@ -40,7 +40,7 @@ def make_repository(folder: Path) -> str:
     return git(folder, "rev-parse", "HEAD")
 
 
-def test_the_digest_is_of_the_sources_wherever_they_lie(tmp_path: Path) -> None:
+def test_the_digest_does_not_depend_on_where_the_sources_are(tmp_path: Path) -> None:
     one, other = make_package(tmp_path / "one"), make_package(tmp_path / "deep" / "other")
     before = sources_id(one)
     assert sources_id(other) == before
@@ -74,7 +74,7 @@ def test_this_projects_digest_is_that_of_the_command_in_the_docs() -> None:
     assert done.stdout.strip() == sources_id()
 
 
-def test_the_commit_is_that_of_its_own_repository(
+def test_the_commit_is_that_of_the_projects_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_package(tmp_path / "own")
@@ -154,7 +154,7 @@ def test_the_same_code_is_the_same_digest_or_the_same_clean_commit(here, there, 
     assert same_code(there, here) is same
 
 
-def test_which_code_differs_is_said() -> None:
+def test_the_files_whose_code_differs_are_named() -> None:
     one = {**COMMITTED, "sources": "aa"}
     assert code_text(one, one) == "made by the same code: sources aa"
     assert code_text(COMMITTED, one) == "made by the same code: commit c0ffee, clean"

@@ -19,13 +19,13 @@ from skd.common.system_errors import explain_os_error
     [
         ("folder", "Is a directory"),
         ("file/x.json", "file is not a folder"),
-        ("link/x.json", "link is a link to nowhere, which is not there"),
+        ("link/x.json", "link is a link to nowhere, which does not exist"),
         ("y" * 300, "File name too long"),
         (f"{'y' * 300}/x.json", "File name too long"),
     ],
 )
 @pytest.mark.parametrize("write", [check_writable, lambda path: write_atomically(path, b"x")])
-def test_a_path_that_cannot_be_written_is_told_with_what_is_in_the_way(
+def test_a_path_that_cannot_be_written_is_reported_with_what_is_in_the_way(
     tmp_path: Path, write: Callable[[Path], None], path: str, why: str
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -39,7 +39,7 @@ def test_a_path_that_cannot_be_written_is_told_with_what_is_in_the_way(
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["file", "folder", "link"]
 
 
-def test_a_file_where_a_folder_should_be_is_told(tmp_path: Path) -> None:
+def test_a_file_where_a_folder_should_be_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UnwritableError) as caught:
         check_writable_folder(tmp_path / "file")

@@ -13,7 +13,7 @@ import baselines
 import skd.data
 import skd.losses.term
 import skd.models
-from skd.study.expansion import expansion_path, load_expansion
+from skd.study.expansion_files import expansion_path, load_expansion
 
 SHEET = """
 title: T
@@ -25,7 +25,7 @@ methods: [student, kd]
 seeds: 1
 """
 BROKEN = {
-    "def f(:\n": "line 1: SyntaxError: invalid syntax; mend the file or move it away",
+    "def f(:\n": "line 1: SyntaxError: invalid syntax; repair the file or move it away",
     "\nimport nothere\n": "line 2: ModuleNotFoundError: No module named 'nothere'",
     "raise RuntimeError('two\\nlines')\n": "line 1: RuntimeError: two lines",
     "import sys\nsys.exit(3)\n": "line 2: SystemExit: 3",
@@ -35,8 +35,8 @@ Add = Callable[[ModuleType, str], Path]
 
 
 def forget() -> None:
-    skd.losses.discovery._found.cache_clear()
-    skd.models._found.cache_clear()
+    skd.losses.discovery._discover_terms.cache_clear()
+    skd.models._families.cache_clear()
     skd.models._builders.cache_clear()
 
 
@@ -132,7 +132,8 @@ def test_of_a_network_that_two_files_define_neither_is_taken(skd, add: Add) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("def f(:\n", "line 1: SyntaxError"), ("\n", "has no FACTS and no load")]
+    ("text", "words"),
+    [("def f(:\n", "line 1: SyntaxError"), ("\n", "does not define FACTS and load")],
 )
 def test_a_broken_data_set_stops_what_uses_it_alone(skd, add: Add, text: str, words: str) -> None:
     add(sys.modules["skd.data"], text)
@@ -152,7 +153,7 @@ def test_warnings_come_through_where_a_study_is_expanded_in_a_process_of_its_own
     def child(command: list[str], **_: object) -> object:
         return SimpleNamespace(returncode=2, stderr="skd: warning: one\nskd: the error\n")
 
-    monkeypatch.setattr("skd.study.expansion.subprocess.run", child)
+    monkeypatch.setattr("skd.study.expansion_files.subprocess.run", child)
     with pytest.raises(ValueError, match=r"^the error$"):
         load_expansion("plain", tmp_path / "results")
     assert capsys.readouterr().err == "skd: warning: one\n"

@@ -74,16 +74,16 @@ def test_merge_keys_take_over_and_own_keys_win(read) -> None:
         ("a: {<<: {}, <<: {}}\n", "the key '<<' is written twice"),
         ("a: {<<: 1}\n", "expected a mapping or list of mappings for merging"),
         ("a: [x\n", "line 2, column 1: while parsing a flow sequence"),
-        ("1: a\n", "line 1, column 1: a key is text: write '1' in quotes"),
-        ("? [a]\n: b\n", "a key is text, not a list or a mapping"),
+        ("1: a\n", "line 1, column 1: a key must be text: write '1' in quotes"),
+        ("? [a]\n: b\n", "a key must be text, not a list or a mapping"),
         ('a: "\\ud800"\n', r"line 1, column 4: the escaped character U\+D800 is not printable"),
         ('a: "\\0"\n', r"U\+0000 is not printable"),
-        ('a: "\\U00110000"\n', "an escape names no character"),
+        ('a: "\\U00110000"\n', "an escape is not a character"),
         ("a: b\nc: \x00\n", r"line 2: the character U\+0000 is not allowed"),
-        (b"a: \xe9\n", "no UTF-8 text, at byte 3"),
+        (b"a: \xe9\n", "not UTF-8 text, at byte 3"),
         ("a: b\n---\na: b\n", "expected a single document"),
-        ("a: &a [*a]\n", "an alias within what it names"),
-        ("a: &a {<<: *a}\n", "an alias within what it names"),
+        ("a: &a [*a]\n", "an alias within the node that it refers to"),
+        ("a: &a {<<: *a}\n", "an alias within the node that it refers to"),
         ("a: *b\n", "found undefined alias 'b'"),
         (ALIASES, "more than 100000 values"),
         ("a: " + "[" * 1000, f"nested more than {MAX_YAML_DEPTH} deep"),
@@ -91,21 +91,21 @@ def test_merge_keys_take_over_and_own_keys_win(read) -> None:
             "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 40)),
             "32 levels",
         ),
-        ("a: !!int foo\n", "'foo' is no int"),
-        ("a: !!python/name:os.system x\n", "tags are not read"),
-        ("a: !!binary x\n", "tags are not read"),
-        (f"a: {'9' * 5000}\n", "an integer of more than 100 digits"),
+        ("a: !!int foo\n", "'foo' is not a valid int"),
+        ("a: !!python/name:os.system x\n", "tags are not allowed"),
+        ("a: !!binary x\n", "tags are not allowed"),
+        (f"a: {'9' * 5000}\n", "an integer with more than 100 digits"),
         ("a" * 1_000_001, "more than 1000000 bytes"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
-def test_what_is_no_usable_yaml_is_one_line_that_says_where(read, text, words: str) -> None:
+def test_unusable_yaml_gives_one_line_that_names_the_place(read, text, words: str) -> None:
     with pytest.raises(YamlError, match=words) as refused:
         read(text)
     assert "\n" not in str(refused.value)
 
 
-def test_what_is_no_readable_file_is_refused(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing.yaml", tmp_path / ("a" * 300)):
         with pytest.raises(YamlError, match=r"cannot be read: \w+"):
             read_yaml(path)

@@ -44,7 +44,7 @@ from skd.analyses.networks import features
 from skd.common.files import sha256_of
 from skd.models import build_model
 from skd.randomness import seeded
-from skd.study.expansion import load_expansion
+from skd.study.expansion_files import load_expansion
 from skd.training import progress_file, stored_views
 from skd.training.execution import environment
 from tests.crash_points.dying import Dying

@@ -250,7 +250,7 @@ def test_synthetic_is_the_same_every_time():
     assert not torch.equal(first.train_images[:100], first.test_images)
 
 
-def test_unknown_data_set_is_told_with_the_known_ones():
+def test_unknown_data_set_is_reported_with_the_known_ones():
     assert {"cifar100", "digits", "synthetic"} <= set(dataset_names())
     assert not {"images", "views"} & set(dataset_names())
     for name in ("cifar10", "views", "nothing"):

@@ -123,12 +123,12 @@ def test_files_are_indexed_as_a_tensor_is():
 def test_a_missing_folder_says_where_it_belongs(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SKD_DATA", str(tmp_path / "nowhere"))
     said = amiss({"name": "imagenet", "folder": None})
-    for words in (str(tmp_path / "nowhere" / "imagenet" / "train"), "is not there", "SKD_DATA"):
+    for words in (str(tmp_path / "nowhere" / "imagenet" / "train"), "does not exist", "SKD_DATA"):
         assert words in said
     assert str(tmp_path / "nowhere" / "few" / "train") in amiss(dataset("few"))
 
 
-def test_other_classes_are_told(folder: Path, monkeypatch):
+def test_other_classes_are_reported(folder: Path, monkeypatch):
     assert re.search(r"few/train has 3 class folders, expected 4", amiss(dataset("few", classes=4)))
     monkeypatch.setattr("skd.data.imagenet.FACTS", imagenet.FACTS)
     folder.rename(folder.parent / "imagenet")
@@ -140,7 +140,7 @@ def test_other_classes_are_told(folder: Path, monkeypatch):
     assert "val lacks n0002 and train lacks n0009" in amiss(dataset("few"))
 
 
-def test_other_counts_are_told(folder: Path):
+def test_other_counts_are_reported(folder: Path):
     assert "train has 12 photos, expected 1,281" in amiss(dataset("few", train=1281))
     assert "val has 6 photos, expected 7" in amiss(dataset("few", val=7))
     (folder / "train" / "n0001" / "0.JPEG").unlink()
@@ -159,12 +159,12 @@ def test_the_usual_traps_are_named(folder: Path):
     make_folder(folder.parent / "again")
     for label in ("n0000", "n0001", "n0002"):
         shutil.rmtree(folder.parent / "again" / "val" / label)
-    assert "val has no class folders; found: nothing" in amiss(dataset("again"))
+    assert "val has no class folders; it contains: nothing" in amiss(dataset("again"))
     picture(0).save(folder.parent / "again" / "val" / "ILSVRC2012_val_00000001.JPEG")
     assert "1 photo such as ILSVRC2012_val_00000001.JPEG: sort" in amiss(dataset("again"))
 
 
-def test_what_is_hidden_is_no_class_and_no_photo(folder: Path):
+def test_hidden_files_are_neither_classes_nor_photos(folder: Path):
     plain = load_photos(dataset("few"))
     for part in ("train", "val"):
         (folder / part / ".ipynb_checkpoints").mkdir()
@@ -186,7 +186,7 @@ def test_class_folders_beyond_the_expected_are_named(folder: Path):
     (folder / "train" / "__MACOSX").mkdir()
     assert (
         "few/train has 4 class folders, expected 3: __MACOSX, n0000, n0001, n0002; "
-        "here only: __MACOSX; without a photo: __MACOSX." in amiss(dataset("few"))
+        "only in this folder: __MACOSX; without a photo: __MACOSX." in amiss(dataset("few"))
     )
 
 
@@ -194,7 +194,7 @@ def test_files_that_are_no_photos_are_named_where_the_count_is_wrong(folder: Pat
     (folder / "train" / "n0001" / "0.JPEG").rename(folder / "train" / "n0001" / "0.heic")
     said = amiss(dataset("few"))
     assert "train has 11 photos, expected 12" in said
-    assert "no photos by the ends of their names: n0001/0.heic (photos end in .jpg, .jpeg" in said
+    assert "file name extensions: n0001/0.heic (convert them to one of .jpg, .jpeg" in said
     for place in (folder / "val" / "n0002").iterdir():
         place.rename(place.with_suffix(".JPEG.txt"))
     assert "has no photo in n0002; not counted" in amiss(dataset("few"))
@@ -236,7 +236,7 @@ def test_only_imagefolder_has_a_folder_and_it_must():
     with pytest.raises(ValidationError, match="only imagefolder has one"):
         DatasetSpec.model_validate(dataset("few") | {"name": "digits"})
     for path in ("/some/where", "../beside", ""):
-        with pytest.raises(ValidationError, match="no folder below SKD_DATA"):
+        with pytest.raises(ValidationError, match="not a folder below SKD_DATA"):
             DatasetSpec.model_validate(dataset(path))
     with pytest.raises(ValidationError, match="unknown key 'klasses'"):
         DatasetSpec.model_validate(dataset("few", klasses=3))
@@ -357,9 +357,9 @@ def test_all_kinds_of_files_become_pils_rgb(decoder, tmp_path: Path, write: Call
         (lambda whole: whole[: len(whole) // 2], "truncated"),
         (lambda whole: whole[:-2], "truncated"),
         (lambda whole: whole[:20], "."),
-        (lambda whole: b"<html>not found</html>", "no image"),
+        (lambda whole: b"<html>not found</html>", "image format is unknown"),
         (lambda whole: png(picture(2))[:400], "."),
-        (None, "not there"),
+        (None, "does not exist"),
     ],
     ids=["empty", "half", "tail", "head", "html", "png", "missing"],
 )

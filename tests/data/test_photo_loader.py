@@ -46,15 +46,15 @@ def helped(images: Images) -> Iterator[PhotoViews]:
 
 
 def told(views: PhotoViews, size: int = 5, epoch: int = 1) -> list[tuple[Tensor, Tensor]]:
-    order, numbers = epoch_order(0, epoch, 12), views.draw(0, epoch)
+    order, numbers = epoch_order(0, epoch, 12), views.draw_epoch(0, epoch)
     return [(part, numbers[part]) for part in order.split(size)]
 
 
 def all_of(views: PhotoViews, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
-    views.begin(iter(batches))
+    views.schedule_batches(iter(batches))
     found = []
     for indices, numbers in batches:
-        views.next()
+        views.load_next_batch()
         found.append(views.batch(indices, numbers))
     return torch.cat(found)
 
@@ -80,42 +80,42 @@ def test_a_view_depends_neither_on_the_batch_nor_on_what_came_before(views):
 
 
 def test_the_face_is_that_of_other_data_sets(images, views):
-    assert views.count == 0
+    assert views.views_per_image == 0
     assert views.size == SIZE
     assert torch.equal(views.labels, images.train_labels)
-    numbers = views.draw(3, 4)
+    numbers = views.draw_epoch(3, 4)
     assert numbers.shape == (12,)
     assert numbers.dtype == torch.int64
-    other = views.for_one()
+    other = views.for_training()
     assert isinstance(other, PhotoViews)
     assert other is not views
     first = torch.arange(2)
-    views.begin(told(views))
-    views.next()
+    views.schedule_batches(told(views))
+    views.load_next_batch()
     # What one training has made ready does not touch the other's.
     assert other.batch(first, numbers[:2]).shape == (2, 3, SIZE, SIZE)
 
 
 def test_without_a_next_batches_are_decoded_at_once(views):
     indices, numbers = told(views)[0]
-    views.begin([])
+    views.schedule_batches([])
     at_once = views.batch(indices, numbers)
     assert torch.equal(at_once, all_of(views, told(views)[:1]))
-    views.begin(told(views))
+    views.schedule_batches(told(views))
     assert torch.equal(views.batch(indices, numbers), at_once)
 
 
 def test_a_ready_batch_keeps_its_place_and_may_be_taken_in_rows(views):
     first, second = told(views)[:2]
-    views.begin([first, second])
-    views.next()
+    views.schedule_batches([first, second])
+    views.load_next_batch()
     place = views._pixels.data_ptr()
     whole = views.batch(*first)
     assert torch.equal(views.batch(first[0][:3], first[1][:3]), whole[:3])
-    views.next()
+    views.load_next_batch()
     assert views._pixels.data_ptr() == place
-    views.begin([first])
-    views.next()
+    views.schedule_batches([first])
+    views.load_next_batch()
     assert views._pixels.data_ptr() == place
     assert torch.equal(views.batch(*first), whole)
 
@@ -124,21 +124,21 @@ def test_pixels_keep_their_place_where_a_small_batch_comes_first(images: Images)
     """A step that was recorded on an epoch's last batch reads them there ever after."""
     views = make_views(images, CPU)
     small, whole = told(views)[-1], told(views)[0]
-    views.begin([tuple(part[:1] for part in small)], largest=len(whole[0]))
+    views.schedule_batches([tuple(part[:1] for part in small)], largest=len(whole[0]))
     place = views._pixels.data_ptr()
-    views.begin([whole], largest=len(whole[0]))
+    views.schedule_batches([whole], largest=len(whole[0]))
     assert views._pixels.data_ptr() == place
 
 
 def test_other_images_than_the_ready_ones_are_refused(views):
     first, second = told(views)[:2]
-    views.begin([first, second])
-    views.next()
-    with pytest.raises(ValueError, match="not the ones"):
+    views.schedule_batches([first, second])
+    views.load_next_batch()
+    with pytest.raises(ValueError, match="not those"):
         views.batch(*second)
-    views.next()
-    with pytest.raises(ValueError, match="begin"):
-        views.next()
+    views.load_next_batch()
+    with pytest.raises(ValueError, match="schedule_batches"):
+        views.load_next_batch()
 
 
 def test_processes_give_the_same_bits_in_the_same_order(views, helped):
@@ -148,9 +148,9 @@ def test_processes_give_the_same_bits_in_the_same_order(views, helped):
     assert torch.equal(all_of(helped, told(views, size=2)[3:]), all_of(views, told(views)[1:])[1:])
 
 
-def test_processes_forget_what_was_told_before(views, helped):
-    helped.begin(told(views, size=1, epoch=3))
-    helped.next()
+def test_processes_forget_earlier_messages(views, helped):
+    helped.schedule_batches(told(views, size=1, epoch=3))
+    helped.load_next_batch()
     assert torch.equal(all_of(helped, told(views)), all_of(views, told(views)))
 
 
@@ -178,22 +178,22 @@ def test_the_global_generators_are_left_alone(views, helped):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_dead_process_is_told(views):
+def test_a_dead_process_is_reported(views):
     # As torch tells it: a real one would disturb the other tests, at whatever place it is noticed.
     def die() -> Iterator[Tensor]:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.\nMore of it")
         yield
 
-    views.begin(told(views))
+    views.schedule_batches(told(views))
     views._loader._batches = die()
     with pytest.raises(DataError, match=r"died \(DataLoader .* Killed\.\); .* fewer workers"):
-        views.next()
+        views.load_next_batch()
 
 
 def test_closing_ends_the_processes(views, helped):
     # The last of the tests with processes. One that is asked to end meanwhile waits for it.
     processes = list(helped._loader._batches._workers)
-    helped.begin(told(views, size=1))
+    helped.schedule_batches(told(views, size=1))
     os.kill(processes[0].pid, signal.SIGTERM)
     os.kill(processes[1].pid, signal.SIGINT)
     assert torch.equal(all_of(helped, told(views, size=1)), all_of(views, told(views)))
@@ -203,7 +203,7 @@ def test_closing_ends_the_processes(views, helped):
         process.join(timeout=60)
         assert not process.is_alive()
     with pytest.raises(ValueError, match="closed"):
-        helped.begin(told(views))
+        helped.schedule_batches(told(views))
 
 
 # Test images.
@@ -249,11 +249,11 @@ def test_images_in_memory_have_the_same_face():
     assert [len(batch) for batch in tests.batches(0, 250)] == [100, 100, 50]
     assert torch.equal(torch.cat(list(tests.batches(30, 170))), pixels[30:170])
     assert list(tests.batches(9, 9)) == []
-    indices, numbers = torch.arange(3), views.draw(0, 1)[:3]
+    indices, numbers = torch.arange(3), views.draw_epoch(0, 1)[:3]
     before = views.batch(indices, numbers)
-    views.begin([(indices, numbers)])
-    views.next()
+    views.schedule_batches([(indices, numbers)])
+    views.load_next_batch()
     assert torch.equal(views.batch(indices, numbers), before)
-    assert views.for_one() is views
+    assert views.for_training() is views
     views.close()
     tests.close()

@@ -136,7 +136,7 @@ def test_seed_purpose_and_epoch_each_draw_apart():
 
 def test_a_view_does_not_depend_on_batch_size_or_order():
     maker = PixelViews(random_images(20, 8), CPU)
-    views = maker.draw(1, 2)
+    views = maker.draw_epoch(1, 2)
     whole = maker.batch(torch.arange(20), views)
     shuffled = epoch_order(1, 2, 20)
     assert torch.equal(maker.batch(shuffled, views[shuffled]), whole[shuffled])
@@ -151,7 +151,7 @@ def test_a_view_does_not_depend_on_batch_size_or_order():
 def test_pixels_are_torchvisions_bit_for_bit(size, pad, flip):
     images = random_images(40, size, pad=pad, flip=flip)
     maker = PixelViews(images, CPU)
-    views = maker.draw(3, 4)
+    views = maker.draw_epoch(3, 4)
     assert bool(decode_view_numbers(views, pad, flip)[2].any()) == flip
     indices = epoch_order(3, 4, 40)
     made = maker.batch(indices, views[indices])
@@ -175,7 +175,7 @@ def test_real_images_are_torchvisions_bit_for_bit(cifar_root: Path):
     data = CIFAR100(cifar_root, train=False).data[:32]
     images = make_images(np.ascontiguousarray(data.transpose(0, 3, 1, 2)))
     maker = PixelViews(images, CPU)
-    views = maker.draw(0, 1)
+    views = maker.draw_epoch(0, 1)
     made = maker.batch(torch.arange(32), views[:32])
     for index in range(32):
         assert torch.equal(made[index], by_torchvision(images, views[index], index))
@@ -185,11 +185,11 @@ def test_real_images_are_torchvisions_bit_for_bit(cifar_root: Path):
 
 def test_digits_are_never_mirrored_and_padded_by_two():
     maker = PixelViews(digits.load(Path()), CPU)
-    views = maker.draw(0, 1)
+    views = maker.draw_epoch(0, 1)
     rows, columns, mirrored = decode_view_numbers(views, maker.pad, maker.flip)
     assert not mirrored.any()
     assert (rows.max(), columns.max()) == (4, 4)
-    assert maker.count == 25
+    assert maker.views_per_image == 25
     assert maker.batch(torch.arange(3), views[:3]).shape == (3, 3, 16, 16)
 
 
@@ -203,7 +203,7 @@ def test_global_generators_are_neither_read_nor_moved():
         digits.load(Path())
         maker = PixelViews(images, CPU)
         order = epoch_order(0, 1, 50)
-        results.append(maker.batch(order, maker.draw(0, 1)[order]))
+        results.append(maker.batch(order, maker.draw_epoch(0, 1)[order]))
         assert torch.equal(torch.get_rng_state(), before)
         after = np.random.get_state()
         assert np.array_equal(after[1], numpy_before[1])

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from skd.data import dataset_facts, dataset_names, load_dataset
-from skd.expansion.dry_run import extra_facts, network_facts
+from skd.expansion.dry_run import network_profile, objective_profile
 from skd.models import build_model
 from skd.models.accounting import count_layers, count_parameters, multiply_adds
-from skd.study.expansion import Expansion, ImageInfo, read_expansion_file, write_expansion
+from skd.study.expansion import Expansion, ImageInfo
+from skd.study.expansion_files import read_expansion_file, write_expansion
 from skd.study.spec import DatasetSpec
 from tests.builders.tiny import study
 
@@ -104,7 +105,7 @@ def test_a_counted_convolution_is_what_a_real_pass_does() -> None:
     with torch.no_grad(), count_layers(objective) as work:
         draws = Draws(0, torch.device("cpu"))
         objective(Batch(context.student, context.teacher, image, image, 1, draws))
-    assert extra_facts(cell.spec, known).multiply_adds == work.multiply_adds
+    assert objective_profile(cell.spec, known).multiply_adds == work.multiply_adds
 
 
 def test_facts_are_no_part_of_an_identity() -> None:
@@ -119,5 +120,8 @@ def test_a_networks_facts_follow_the_images_size() -> None:
         dataset_facts(DatasetSpec(name="digits")),
         dataset_facts(DatasetSpec(name="synthetic")),
     )
-    assert network_facts("resnet8", small).activations < network_facts("resnet8", large).activations
-    assert network_facts("resnet8", small).layers == network_facts("resnet8", large).layers
+    assert (
+        network_profile("resnet8", small).activations
+        < network_profile("resnet8", large).activations
+    )
+    assert network_profile("resnet8", small).layers == network_profile("resnet8", large).layers

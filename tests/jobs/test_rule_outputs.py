@@ -18,11 +18,11 @@ from skd.jobs.rule_outputs import (
 )
 from skd.planning.batches import JobShape, make_batches
 from skd.planning.views_choice import ViewsConfig, ViewsPlan, plan_views
-from skd.store.records import TeacherCard
 from skd.store.stale import FinishedRun
 from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion
 from tests.builders.planned_studies import leave_views_card, study
+from tests.builders.records import make_card
 
 
 def reading_logits(expansion: Expansion) -> Expansion:
@@ -38,17 +38,7 @@ BATCHES = make_batches(STUDY, JobShape(), dict).batches
 TEACHER = STUDY.teachers[0]
 TAUGHT = STUDY.cells[1]
 FIRST = TAUGHT.runs[0]
-CARD = TeacherCard(
-    id=TEACHER.id,
-    kind="trained",
-    network="resnet56",
-    dataset="cifar100",
-    origin="made up",
-    test_top1=70.0,
-    test_top5=90.0,
-    sha256="0" * 64,
-    parameters=1,
-)
+CARD = make_card(TEACHER.id, network="resnet56", dataset="cifar100", test_top1=70.0)
 
 
 def plan_of(store: Store) -> ViewsPlan:
@@ -133,7 +123,7 @@ VIEWS = f"teacher-views/{TEACHER.name}"
         (remove_run_and_teacher, {CELLS, TEACHERS, VIEWS}),
     ],
 )
-def test_what_is_gone_or_another_one_is_made_again_and_nothing_else(
+def test_missing_and_changed_entries_are_made_again_and_nothing_else(
     store: Store, happens: Callable[[Store], None], again: set[str]
 ) -> None:
     happens(store)
@@ -146,7 +136,7 @@ def test_the_views_of_a_cell_that_was_never_trained_are_made_again(store: Store)
     assert outdated(store) == {VIEWS}
 
 
-def test_views_that_were_refused_are_not_asked_for_again(store: Store) -> None:
+def test_views_that_were_refused_are_not_requested_again(store: Store) -> None:
     remove_run_and_views(store)
     write_json(views_file(store.root / "made", plan_of(store)), {"files": []})
     assert outdated(store) == {CELLS}

@@ -105,7 +105,7 @@ def test_the_driver_removes_them_for_the_plugin() -> None:
     assert misleading_names(shell) == []
 
 
-def test_an_end_that_cannot_be_read_is_told_once(
+def test_an_end_that_cannot_be_read_is_reported_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -114,5 +114,5 @@ def test_an_end_that_cannot_be_read_is_told_once(
     worker = [sys.executable, "-c", "import time; time.sleep(1)"]
     assert run_workers([worker], {}, tmp_path / "log").status == 0
     log = (tmp_path / "log").read_text()
-    assert log.count("the end of this job cannot be read: squeue says 'Tomorr 12:00'") == 1
+    assert log.count("the end of this job cannot be read: squeue prints 'Tomorr 12:00'") == 1
     assert "no limit known" in log

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from skd.jobs.torchrun import ParallelConfig
 from skd.jobs.workflow_config import ConfigurationError, WorkflowConfig
 from skd.planning.batches import JobShape
+from skd.planning.parallel_config import ParallelConfig
 from skd.planning.views_choice import ViewsConfig
 from tests.builders.paths import ROOT
 
@@ -28,9 +28,9 @@ def test_the_shipped_file_is_valid_and_names_every_key() -> None:
 
 def test_the_parts_are_those_of_the_configuration() -> None:
     found = read(job_minutes=20, teacher_views="never", accumulate=2)
-    assert found.shape == JobShape(job_minutes=20)
+    assert found.job_shape == JobShape(job_minutes=20)
     assert found.views_config == ViewsConfig(teacher_views="never")
-    assert found.parallel == ParallelConfig(accumulate=2)
+    assert found.parallel_config == ParallelConfig(accumulate=2)
     assert read().study == "cifar100"
 
 
@@ -55,7 +55,7 @@ def test_the_parts_are_those_of_the_configuration() -> None:
         ({"device_model": 100}, "device_model: .*such as a100"),
     ],
 )
-def test_what_is_no_key_or_no_value_of_it_is_refused(config: dict, message: str) -> None:
+def test_unknown_keys_and_values_are_refused(config: dict, message: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^config: {message}"):
         read(**config)
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from skd.kernels import tuning
 from skd.kernels.conv3x3 import (
-    _wrong_gradient,
+    _gradient_problem,
     conv3x3,
     conv3x3_input_gradient,
     conv3x3_weight_gradient,
@@ -171,7 +171,7 @@ def test_a_frozen_input_has_no_gradient() -> None:
         ((0, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", BLOCKS, "maps of 1 to"),
         ((1, 3, 4, 4), (4, 3, 3, 3), 3, "tf32", BLOCKS, "a stride of 1 or 2"),
         ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf16", BLOCKS, "precision tf32 or ieee"),
-        ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [64], "five block sizes, not [64]"),
+        ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [64], "five block sizes, got [64]"),
         ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [48, 64, 1, 4, 1], "power of two of at least 16"),
         ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [64, 8, 1, 4, 1], "power of two of at least 16"),
         ((1, 3, 4, 4), (4, 3, 3, 3), 1, "tf32", [64, 64, 0, 4, 1], "greater than or equal to 1"),
@@ -213,7 +213,7 @@ def test_gradients_that_the_kernels_do_not_take(gradient: Callable, grad: Tensor
 def test_a_gradient_on_another_device() -> None:
     """Called by itself: torch gives the operator to "meta", the only other device here."""
     x, grad = torch.zeros(2, 6, 5, 5), torch.zeros(2, 8, 5, 5, device="meta")
-    told = _wrong_gradient(grad, x, (2, 8, 5, 5))
+    told = _gradient_problem(grad, x, (2, 8, 5, 5))
     assert told.endswith("(2, 8, 5, 5), torch.float32, cpu, not (2, 8, 5, 5), torch.float32, meta")
 
 
@@ -268,7 +268,7 @@ def test_the_layer_uses_the_kernels_where_the_table_has_its_input() -> None:
 def test_only_the_directions_of_the_table_are_ours() -> None:
     plain, own = layers(directions=("weight_gradient",))
     x = torch.randn(2, 3, 8, 8)
-    assert own.plans[("float32", 2, 8, 8)] == ((), (), (64, 32, 2, 4, 1))
+    assert own.blocks_by_input[("float32", 2, 8, 8)] == ((), (), (64, 32, 2, 4, 1))
     own(x).square().sum().backward()
     grad, plain.weight.grad = plain.weight.grad, None
     plain(x).square().sum().backward()
@@ -339,8 +339,8 @@ def test_a_direction_is_measured(direction: Direction, monkeypatch: pytest.Monke
     monkeypatch.setattr(tuning, "FINAL_ROUNDS", 3)
     monkeypatch.setattr(tuning, "measure_microseconds", lambda call: (call(), next(times))[1])
     shape = ConvShape(batch=2, in_channels=3, out_channels=16, height=7, width=5, stride=2)
-    calls = tuning._Calls(shape, "float32", torch.device("cpu"))
-    found = tuning._measured(calls, direction, deadline=0.0)
+    calls = tuning._ConvCalls(shape, "float32", torch.device("cpu"))
+    found = tuning._tune_direction(calls, direction, deadline=0.0)
     assert (found.shape, found.dtype, found.direction) == (shape, "float32", direction)
     assert (found.microseconds, found.cudnn_microseconds) == (5.0, 7.0)
     assert next(times, None) is None

@@ -11,7 +11,7 @@ from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weig
 
 from skd.models import build_model, network_family
 from skd.models.accounting import count_parameters, multiply_adds
-from tests.models.test_models import by_formula, images, lived_in, seeded, wave
+from tests.builders.networks import by_formula, images, lived_in, seeded, wave
 
 # torchvision documents the cost of its networks in thousands of millions, of the weights of 224.
 DOCUMENTED = {

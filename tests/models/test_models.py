@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from skd.models import build_model, network_names
 from skd.models.accounting import count_parameters, multiply_adds
 from skd.models.layers import channel_shuffle
-from skd.models.network import FeatureNetwork
 from skd.models.resnet import ResNet
 from skd.models.wrn import WideResNet
+from tests.builders.networks import by_formula, images, lived_in, seeded, wave
 
 # fmt: off
 LISTED = (
@@ -25,11 +25,17 @@ LISTED = (
     "ResNet50", "wrn_16_2", "wrn_40_1", "wrn_40_2", "vgg8", "vgg13",
     "MobileNetV2", "ShuffleV1", "ShuffleV2",
 )
+
+
 UNLISTED = ("resnet8", "resnet14", "wrn_16_1", "resnet18", "resnet34", "resnet50", "MobileNetV1")
+
+
 # One or two small networks a family, for what depth and width do not change.
 SAMPLE = (
     "resnet8", "resnet8x4", "ResNet50", "wrn_16_2", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2",
 )
+
+
 # The second image's first three logits from RepDistiller's own classes (b84f547, in float64 and
 # training mode), with the weights and images of `by_formula`.
 REFERENCE_LOGITS = {
@@ -44,48 +50,6 @@ REFERENCE_LOGITS = {
     "ShuffleV2": (-0.922748691, 1.854164542, 4.188451016),
 }
 # fmt: on
-
-
-def seeded(name: str, seed: int = 0, num_classes: int = 100) -> FeatureNetwork:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_model(name, num_classes)
-
-
-def lived_in(name: str, num_classes: int = 100) -> FeatureNetwork:
-    """A network whose BatchNorms are no identities, as if it had been trained."""
-    model = seeded(name, num_classes=num_classes)
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
-            nn.init.normal_(module.bias, std=0.2, generator=generator)
-            module.running_mean.normal_(0, 0.2, generator=generator)
-            module.running_var.uniform_(0.5, 1.5, generator=generator)
-    return model
-
-
-def wave(shape: torch.Size, frequency: float, phase: float = 0) -> torch.Tensor:
-    steps = torch.arange(shape.numel(), dtype=torch.float64)
-    return torch.sin(steps * frequency + phase).view(shape)
-
-
-def by_formula(model: nn.Module) -> nn.Module:
-    """Give a network weights in float64 that owe nothing to a random generator."""
-    state = model.double().state_dict()
-    for phase, (key, tensor) in enumerate(state.items()):
-        if tensor.ndim > 1:
-            state[key] = wave(tensor.shape, 0.7, phase) * (3 / tensor[0].numel()) ** 0.5
-        elif key.endswith(("weight", "running_var")):
-            state[key] = 1 + 0.3 * wave(tensor.shape, 0.7, phase)
-        elif tensor.ndim:
-            state[key] = 0.2 * wave(tensor.shape, 0.7, phase)
-    model.load_state_dict(state)
-    return model
-
-
-def images(batch: int = 2, size: int = 32) -> torch.Tensor:
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(2))
 
 
 @pytest.fixture(scope="module")

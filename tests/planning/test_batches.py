@@ -34,7 +34,7 @@ def keys(batches: StudyBatches) -> list[list[str]]:
     return [[f"{b.pair}/{method}" for method in b.methods] for b in batches.batches]
 
 
-def test_a_cell_is_a_job_unless_asked_otherwise() -> None:
+def test_a_cell_is_a_job_by_default() -> None:
     batches = made(JobShape())
     assert keys(batches) == [[key] for key in KEYS]
     assert [batch.path for batch in batches.batches] == [cell.path for cell in STUDY.cells]

@@ -25,7 +25,7 @@ def test_cheapest_first_and_what_is_shared_is_paid_once() -> None:
     assert propose_pairs(STUDY, TEACHERS, runs(), 1e9).seconds == 35 + 5 * 30
 
 
-def test_a_teacher_at_hand_and_finished_runs_cost_nothing() -> None:
+def test_an_available_teacher_and_finished_runs_cost_nothing() -> None:
     left = {**runs(), "vgg13--resnet20/kd": {}, "resnet20/student": {}}
     found = propose_pairs(STUDY, {}, left, 30.0)
     assert (found.pairs, found.seconds) == ((PAIRS[0],), 30.0)

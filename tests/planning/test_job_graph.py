@@ -28,7 +28,7 @@ def test_the_graph() -> None:
         seen.add(job.name)
 
 
-def test_what_is_done_is_no_job() -> None:
+def test_finished_cells_are_not_jobs() -> None:
     names = dict(PAIR_OF)
     jobs = study_jobs(STUDY, {}, {"resnet56--resnet20/crd": 5.0}, names)
     assert [(job.name, job.needs, job.parts) for job in jobs] == [

@@ -56,7 +56,7 @@ def test_devices_out_of_range(devices) -> None:
 
 
 def test_needs_that_cannot_be_met() -> None:
-    with pytest.raises(ValueError, match="needs b, which is no job"):
+    with pytest.raises(ValueError, match="needs b, which is not a job"):
         simulate([PlannedJob("a", 1.0, ("b",))], 1)
     with pytest.raises(ValueError, match="circle: a"):
         simulate([PlannedJob("a", 1.0, ("a",))], 1)

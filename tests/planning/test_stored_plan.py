@@ -9,28 +9,16 @@ from skd.planning.batches import JobShape
 from skd.planning.stored_plan import make_plan, plan_path, read_plan, save_plan
 from skd.planning.survey import survey_study
 from skd.planning.timings import Timings
-from skd.store.records import TeacherCard
 from skd.store.store import Store
 from skd.study.expansion import TeacherNode
 from tests.builders.planned_studies import CPU, GPU, study, timing, timings
+from tests.builders.records import make_card
 
 PAIRS = (("resnet56", "resnet20"), ("vgg13", "resnet20"), ("vgg13", "MobileNetV2"))
-CARD = TeacherCard(
-    id="x",
-    kind="trained",
-    network="vgg13",
-    dataset="cifar100",
-    origin="here",
-    test_top1=1.0,
-    test_top5=1.0,
-    sha256="0" * 64,
-    parameters=1,
-)
 
 
 def leave_card(store: Store, node: TeacherNode) -> None:
-    card = CARD.model_copy(update={"id": node.id, "network": node.spec.network})
-    store.teacher(node.id).write(card)
+    store.teacher(node.id).write(make_card(node.id, network=node.spec.network))
 
 
 def finished(expansion, count: int) -> Timings:
@@ -101,7 +89,7 @@ def test_the_plan_from_before_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"study": 1}'])
-def test_a_damaged_plan_is_no_plan(tmp_path: Path, text: str) -> None:
+def test_a_damaged_plan_counts_as_missing(tmp_path: Path, text: str) -> None:
     path = plan_path(tmp_path, "planned")
     assert read_plan(path) is None
     path.parent.mkdir()
@@ -126,7 +114,7 @@ def test_the_command(skd_plan) -> None:
     status, out, _ = skd_plan(study(PAIRS), "--devices", 3, "--json", "all.json")
     assert status == 0
     assert "vgg13--MobileNetV2" in out
-    assert "nothing of it was measured here" in out
+    assert "no run was measured on it" in out
     assert "constants of a100: assumed" in out
     assert "plan.json" in out
     data = json.loads(Path("all.json").read_text())
@@ -136,7 +124,7 @@ def test_the_command(skd_plan) -> None:
     assert set(data["cells"]) == {cell.key for cell in study(PAIRS).cells}
 
 
-def test_it_is_said_what_the_constants_were_fitted_to(skd_plan) -> None:
+def test_the_plan_names_what_the_constants_were_fitted_to(skd_plan) -> None:
     out = skd_plan(study(), "--device-model", "h200")[1]
     assert "constants of h200: fitted to measurements of one H200, PyTorch 2.11, " in out
 

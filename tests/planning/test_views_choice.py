@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from skd.planning.batches import JobShape
+from skd.planning.devices import PlannedDevice
 from skd.planning.estimates import estimate_run, views_seconds
 from skd.planning.survey import survey_study
 from skd.planning.views_choice import ViewsConfig, ViewsPlan, plan_views
@@ -73,7 +74,7 @@ def test_pooled_features_are_stored_where_they_are_read_and_small_enough(tmp_pat
     assert len({p.digest for p in (plan, small, large)}) == 3
 
 
-def test_what_is_asked_for_is_checked() -> None:
+def test_requested_options_are_checked() -> None:
     with pytest.raises(ValidationError, match="auto"):
         ViewsConfig(teacher_views="sometimes")
 
@@ -134,6 +135,6 @@ def test_what_was_measured_with_a_stored_teacher_tells_of_nothing_else() -> None
     stored = estimate_run(expansion, cell, measured, GPU, stored_teacher=True)
     assert estimate_run(expansion, cell, measured, GPU).source != "measured"
     known = estimate_run(
-        expansion, cell, measured, planned_studies.Device("NVIDIA A100-SXM4-40GB", GPU.model), True
+        expansion, cell, measured, PlannedDevice("NVIDIA A100-SXM4-40GB", GPU.model), True
     )
     assert (known.source, stored.source) == ("measured", "model")

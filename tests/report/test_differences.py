@@ -11,7 +11,7 @@ from report.findings import read_findings
 from skd.cli import main
 from skd.cli.diff import DiffError
 from skd.store.store import Store
-from skd.study.expansion import write_expansion
+from skd.study.expansion_files import write_expansion
 from tests.builders.reported_study import FIRST, THIRD, filled, make_card, make_record
 
 
@@ -63,7 +63,7 @@ def test_a_set_beside_itself_differs_in_nothing(sets) -> None:
     assert not any(cell.flipped or cell.separated for cell in found.cells)
 
 
-def test_other_teachers_are_told(sets) -> None:
+def test_other_teachers_are_reported(sets) -> None:
     study = filled(sets[0].parent / "again")
     for folder, sha in zip(sets, ("ab", "cd"), strict=True):
         card = make_card(study, "resnet56", sha256=sha * 32)
@@ -90,9 +90,9 @@ def test_what_cannot_be_compared_is_refused(sets, tmp_path) -> None:
         assert isinstance(done.exception, DiffError)
         return str(done.exception)
 
-    assert "is no folder" in refused(sets[0], tmp_path / "none")
+    assert "is not a folder" in refused(sets[0], tmp_path / "none")
     (tmp_path / "empty").mkdir()
     assert "no study in common" in refused(sets[0], tmp_path / "empty")
     assert "allowed: small" in refused(*sets, "--study", "smal")
     (sets[1] / "small" / "specs.json").write_text("{}")
-    assert "small: damaged, edited or of another release" in refused(*sets)
+    assert "small: damaged, edited or from another release" in refused(*sets)

@@ -22,10 +22,11 @@ from report.statistics.intervals import (
 )
 from skd.cli import main
 from skd.cli.diff import DiffError
-from skd.store.records import Failure
 from skd.store.store import Store
-from skd.study.expansion import Cell, Expansion, write_expansion
+from skd.study.expansion import Cell, Expansion
+from skd.study.expansion_files import write_expansion
 from skd.study.spec import Recipe
+from tests.builders.records import make_failure
 from tests.builders.reported_study import (
     ACCURACY,
     FIRST,
@@ -68,7 +69,7 @@ def test_it_is_statsmodels_tost_of_pairs(values, margin) -> None:
 
 @relaxed
 @given(pairs, margins)
-def test_not_equivalent_is_shown_to_be_larger_by_one_test(values, margin) -> None:
+def test_one_test_shows_that_a_difference_is_larger_than_the_margin(values, margin) -> None:
     differences = np.array([b - a for a, b in values])
     assume(np.ptp(differences) > 0.005)
     reference = DescrStatsW(differences)
@@ -164,8 +165,7 @@ def execute(study: Expansion, folder: Path, shift: Shift, **changes: object) -> 
 def fail(study: Expansion, folder: Path, pair: str, method: str, seed: int) -> None:
     entry = Store(folder).run(study.cell(pair, method).runs[seed])
     entry.record_path.unlink()
-    values = {"reason": "NaN", "kind": "X", "details": "", "epoch": 1, "environment": {}}
-    entry.write(Failure(id=entry.id, failed_at="2025-01-01T00:00:00Z", **values))
+    entry.write(make_failure(entry.id, "NaN"))
 
 
 def judged(study: Expansion, a: Path, b: Path, margin: float = 0.5) -> SetEquivalence:
@@ -274,7 +274,7 @@ def test_a_run_that_fails_in_one_set_only_is_held_against_it(sets) -> None:
     assert judged(*sets).shown
 
 
-def test_other_teachers_are_said(sets) -> None:
+def test_other_teachers_are_reported(sets) -> None:
     study, a, b = sets
     for folder, sha in ((a, "ab"), (b, "cd")):
         for seed in range(3):

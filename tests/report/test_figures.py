@@ -108,7 +108,7 @@ def test_there_is_a_figure_of_everything_there_are_data_for(drawings):
     }  # fmt: skip
 
 
-def test_figures_say_their_numbers_to_who_cannot_see_them(drawings):
+def test_figures_have_their_numbers_as_alternative_text(drawings):
     pair = "resnet56--resnet20-"
     assert "kd 70.83 % (3 seeds)" in said(drawings[f"{pair}seeds"])
     assert "0.50" in said(drawings["best-minus-last"])
@@ -141,14 +141,14 @@ def test_looks_are_distinct_for_many_methods():
     assert len({(look.colour, str(look.dash)) for look in found.values()}) == 31
 
 
-def test_what_could_not_be_analysed_is_told(tmp_path):
+def test_what_could_not_be_analysed_is_reported(tmp_path):
     study = filled(tmp_path)
     write_analyses(tmp_path, study, {"a": "no test logits at hand", "b": "no test logits at hand"})
     said = "Not analysed in full: 2 runs: no test logits at hand (2)"
     assert said in read_findings(study, tmp_path).problems
 
 
-def test_damaged_analyses_are_told_and_the_rest_is_shown(tmp_path):
+def test_damaged_analyses_are_reported_and_the_rest_is_shown(tmp_path):
     study = filled(tmp_path)
     write_analyses(tmp_path, study)
     path = analysis_path(tmp_path, study.study)

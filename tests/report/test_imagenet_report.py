@@ -160,7 +160,7 @@ def test_the_recipe_says_who_differs_and_how_batches_are_taken(study: Expansion)
     assert recipe_exceptions(study) == [f"student: {changes}"]
 
 
-def test_exceptions_are_said_of_students_of_methods_or_of_cells() -> None:
+def test_exceptions_name_students_methods_or_cells() -> None:
     slower = "learning rate 0.01 instead of 0.05"
     assert recipe_exceptions(make_study()) == [f"MobileNetV2: {slower}"]
     of_methods = {"kd": {"epochs": 9}, "dkd": {"epochs": 9, "learning_rate": 0.05}}

@@ -140,7 +140,7 @@ def test_sums_with_skd_and_other_teachers_logits_are_no_variants(own):
     assert method_variants(shipped("cifar100"), *PAIR, "skd") == []
 
 
-def test_any_method_has_variants_and_an_absent_one_none(own):
+def test_any_method_has_variants_and_a_missing_one_has_none(own):
     assert set(varied(own, "kd")) == {"kd-8", "kd-2", "kd-2-light"}
     assert varied(own, "kd")["kd-2"].changes == (("kd", "temperature", 4, 2),)
     assert varied(own, "kd")["kd-2"].assumptions == ("A5",)
@@ -148,7 +148,7 @@ def test_any_method_has_variants_and_an_absent_one_none(own):
     assert varied(own, "skd", ("big", "resnet14")) == {}  # the pair goes without it
 
 
-def test_a_term_that_is_there_twice_is_told_apart(own):
+def test_a_term_that_occurs_twice_gets_two_names(own):
     assert varied(own, "twice")["twice-9"].changes == (("kd #2", "temperature", 2, 9),)
     assert set(varied(own, "twice")) == {"twice-9"}
 

@@ -15,12 +15,13 @@ import pytest
 import skd.cli.report
 from report.frames.study_frames import LEAK, build_frames
 from report.output.write import write_report
-from skd.store.records import Accuracy, Failure
+from skd.store.records import Accuracy
 from skd.store.store import Store
 from skd.study.expansion import TeacherNode
 from skd.study.sheet import StudyError
 from skd.study.spec import DatasetSpec, Recipe, TrainedTeacher
 from tests.builders.paths import ROOT
+from tests.builders.records import make_failure
 from tests.builders.reported_study import (
     FIRST,
     PAIRS,
@@ -112,7 +113,7 @@ def test_no_value_is_written_as_missing_ones_are_in_code(page):
     assert not re.search(r"\b(nan|NaN|None|NaT|inf|<NA>)\b", shown)
 
 
-def test_page_says_what_it_must(page):
+def test_the_page_has_its_required_content(page):
     text = words(page)
     for said in (
         "Of 8 published accuracies of students: 1 reproduced, 1 higher, 1 lower, 3 inconclusive "
@@ -150,13 +151,13 @@ def test_hostile_text_is_escaped(page, results):
     assert "<script" not in (results / "small/report/results.md").read_text()
 
 
-def test_no_path_of_this_machine_is_told(results):
+def test_no_path_of_this_machine_is_reported(results):
     for path in (results / "small/report").rglob("*"):
         if path.is_file():
             assert str(results).encode() not in path.read_bytes(), path
 
 
-def test_output_is_the_same_twice_and_what_is_no_longer_in_it_goes(results):
+def test_output_is_the_same_twice_and_outdated_files_are_removed(results):
     folder = results / "small" / "report"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     (folder / "figures" / "of-a-pair-that-is-gone.svg").write_text("")
@@ -261,7 +262,7 @@ def test_a_cell_that_mixes_teachers_is_flagged(tmp_path):
     assert "another teacher than at hand" in text
 
 
-def test_methods_of_a_pair_with_different_teachers_are_told(tmp_path):
+def test_methods_of_a_pair_with_different_teachers_are_reported(tmp_path):
     study = filled(tmp_path)
     for method, sha in (("kd", "ab"), ("skd", "cd")):
         cell = study.cell(FIRST, method)
@@ -289,12 +290,12 @@ def test_absurd_and_empty_values_cost_a_cell_or_a_figure_not_the_report(tmp_path
         record = make_record(cell, seed, 66.0, **changes)
         Store(tmp_path).run(record.id).write(record)
     text = words(write_report(study, tmp_path).read_text())
-    assert "last is not what its last epoch, 240, has" in text
-    assert "cost.peak_memory_bytes 11805916207174113034… is no number" in text
-    assert "cost.images_per_second 0 is no number that a training can have" in text
+    assert "last differs from its last epoch, 240" in text
+    assert "cost.peak_memory_bytes 11805916207174113034… is not possible" in text
+    assert "cost.images_per_second 0 is not possible" in text
 
 
-def test_a_figure_that_cannot_be_drawn_is_told(tmp_path, monkeypatch):
+def test_a_figure_that_cannot_be_drawn_is_reported(tmp_path, monkeypatch):
     def broken(*_):
         raise ZeroDivisionError("no")
 
@@ -345,21 +346,13 @@ def test_a_failed_teachers_reason_is_read_from_the_teachers_own_folder(tmp_path)
     trained = study.model_copy(update={"teachers": (node, *study.teachers[1:])})
     # The student alone of the same spec, and so of the same identity, has finished.
     Store(tmp_path).run(alone.runs[0]).write(make_record(alone, 0, 68.0))
-    note = Failure(
-        id=node.id,
-        reason="out of memory",
-        kind="E",
-        details="",
-        epoch=0,
-        failed_at="2025-01-01T00:00:00Z",
-        environment={},
-    )
+    note = make_failure(node.id, "out of memory")
     Store(tmp_path).teacher(node.id).write(note)
     teachers = build_frames(trained, Store(tmp_path)).teachers.set_index("name")
     assert teachers.loc[node.name, "why"] == "training: failed (out of memory)"
 
 
-def test_a_teacher_that_has_seen_the_validation_images_is_told(tmp_path):
+def test_a_teacher_that_was_trained_on_validation_images_is_marked(tmp_path):
     study = filled(tmp_path)
     first, *others = study.teachers
     leaking = study.model_copy(

@@ -76,7 +76,7 @@ def test_teachers_that_were_trained_count(results) -> None:
     assert (found.rows[0].name, found.rows[0].measured) == ("teachers", 6.0)
 
 
-def test_the_wall_time_is_told_where_records_tell() -> None:
+def test_the_wall_time_is_shown_if_the_records_have_it() -> None:
     first = make_record(STUDY.cells[0], 0, 60.0)
     late = first.model_copy(update={"finished_at": "2025-01-01T01:00:00Z"})
     assert wall_seconds([first, late]) == 3606.0
@@ -103,7 +103,7 @@ def test_the_section_is_there_with_a_plan_and_not_without(results) -> None:
     assert "share a device, 4 at a time" in write_report(STUDY, results).read_text()
 
 
-def test_a_plan_that_does_not_serve_is_said_to(results) -> None:
+def test_a_plan_that_cannot_be_used_is_reported(results) -> None:
     write(make_plan(STUDY).model_copy(update={"expansion": "other"}), results)
     assert "was made for other runs" in write_report(STUDY, results).read_text()
     plan_path(results, STUDY.study).write_text("{")

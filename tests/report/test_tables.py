@@ -100,7 +100,7 @@ def test_verdicts_compare_like_with_like(cells):
     assert [c.epoch for c in cells["resnet110", "dkd"].verdict.comparisons] == ["last", "best"]
 
 
-def test_styles_are_told_by_family_and_teachers_stand_first(findings):
+def test_styles_follow_the_family_and_teachers_come_first(findings):
     assert [pair.style for pair in findings.pairs] == ["same", "same", "different"]
     assert list(findings.tables)[:3] == ["teachers", "same-style", "different-style"]
     assert findings.pairs[0].teacher.difference == pytest.approx(72.63 - 72.34)
@@ -127,7 +127,7 @@ def test_combinations_ablation_and_temperature_are_found_in_the_settings(finding
     assert columns == ["Pair", "Methods", "T = 4", "T = 8"]
 
 
-def test_answer_says_no_more_than_the_data(findings):
+def test_the_answer_claims_no_more_than_the_data(findings):
     averages = {found.a: found for found in average_gains(findings.pairs, ["student", "kd", "skd"])}
     assert averages["kd"].by_seed == pytest.approx({0: (2.0 + 2.2 + 1.5) / 3})
     assert average_difference(findings.pairs, "dkd", "T-8") is None

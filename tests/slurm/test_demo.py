@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import tiny
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Study, numbers
+from tests.slurm.study import Study, numbers
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 

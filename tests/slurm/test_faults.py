@@ -10,7 +10,7 @@ import pytest
 
 from tests.builders import tiny
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Study, numbers, wait_until
+from tests.slurm.study import Study, numbers, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -179,7 +179,7 @@ def test_a_job_that_slurm_refuses_or_never_starts(
     assert "DEADLINE" in waiting.page
 
 
-def test_too_little_memory_is_asked_for_again(
+def test_a_job_without_enough_memory_is_submitted_again_with_more(
     make_cluster: Callable[..., Cluster], make_study: Callable[..., Study]
 ) -> None:
     make_cluster(JobAcctGatherParams="OverMemoryKill")

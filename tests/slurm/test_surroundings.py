@@ -7,7 +7,7 @@ import pytest
 
 from tests.builders import tiny
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import Study, wait_until
+from tests.slurm.study import Study, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 

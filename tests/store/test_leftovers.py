@@ -141,7 +141,7 @@ def test_checkpoints_are_cleared_only_where_there_is_a_sound_record(
     assert all(path.exists() for path in left)
 
 
-def test_a_finished_run_in_a_folder_that_cannot_be_written_is_no_error(
+def test_a_finished_run_in_a_read_only_folder_is_not_an_error(
     finished: StoreEntry, monkeypatch
 ) -> None:
     clutter(finished)

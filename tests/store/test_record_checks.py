@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from report.frames.run_state import read_run_state
-from skd.analyses.stored_networks import UnusableError, stored_run
+from skd.analyses.errors import UnusableError
+from skd.analyses.stored_networks import stored_run
 from skd.common.files import UnwritableError, read_json, write_json
 from skd.planning.timings import load_timings
 from skd.provenance.entry_reading import read_record
@@ -19,8 +20,8 @@ from skd.provenance.source_checks import RefusedError, check_entry
 from skd.store.outcomes import cell_result, teacher_outcome
 from skd.store.record_checks import IdentityError
 from skd.store.store import Store, StoreEntry, StoreError
-from skd.study.expansion import (
-    Expansion,
+from skd.study.expansion import Expansion
+from skd.study.expansion_files import (
     expansion_sources_digest,
     load_expansion,
     read_expansion_file,
@@ -28,7 +29,7 @@ from skd.study.expansion import (
 )
 from skd.training.runs import complete_run
 from tests.builders import tiny
-from tests.store.test_store import card_of, make_failure, make_record
+from tests.builders.records import card_of, make_failure, make_record
 
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -63,25 +64,28 @@ def edit(path: Path, change: Edit) -> None:
 # One judgement for all.
 
 EDITS: dict[str, tuple[Edit, str]] = {
-    "another id": (lambda d: d.update(id="f" * 16), "is that of ffffffffffffffff"),
+    "another id": (lambda d: d.update(id="f" * 16), "identity is ffffffffffffffff"),
     "another spec": (lambda d: d["spec"].update(seed=5), "the identity of its spec is"),
     "an epoch less": (lambda d: d["epochs"].pop(), "epochs are not 1 to 3"),
     "epochs out of order": (lambda d: d["epochs"].reverse(), "epochs are not 1 to 3"),
-    "last": (lambda d: d["last"].update(top1=99.0), "last is not what its last epoch, 3, has"),
-    "best": (lambda d: d["best"].update(epoch=2), "best is not what its best epoch, 1, has"),
-    "accuracy": (lambda d: d["epochs"][1].update(train_top1=101), "train_top1 101 is no percent"),
+    "last": (lambda d: d["last"].update(top1=99.0), "last differs from its last epoch, 3"),
+    "best": (lambda d: d["best"].update(epoch=2), "best differs from its best epoch, 1"),
+    "accuracy": (
+        lambda d: d["epochs"][1].update(train_top1=101),
+        "train_top1 101 is not a percent",
+    ),
     "loss": (lambda d: d["epochs"][1].update(test_loss=1e300), "test_loss 1e+300 is larger"),
-    "time": (lambda d: d["cost"].update(train_seconds=-1), "cost.train_seconds -1 is no number"),
+    "time": (lambda d: d["cost"].update(train_seconds=-1), "cost.train_seconds -1 is not possible"),
     "memory": (lambda d: d["cost"].update(peak_memory_bytes=10**30), "cost.peak_memory_bytes 1000"),
-    "sessions": (lambda d: d["execution"].update(sessions=[]), "execution.sessions lists others"),
-    "torch": (lambda d: d["environment"].update(torch=[2]), "environment.torch is no text"),
+    "sessions": (lambda d: d["execution"].update(sessions=[]), "execution.sessions lists another"),
+    "torch": (lambda d: d["environment"].update(torch=[2]), "environment.torch is not text"),
     "clean": (lambda d: d["environment"].update(git_clean="yes"), "git_clean is neither"),
-    "device": (lambda d: d["execution"].clear(), "execution.device is no text"),
+    "device": (lambda d: d["execution"].clear(), "execution.device is not text"),
     "file": (lambda d: d["files"].update({"../x": "0" * 64}), "names a file '../x'"),
-    "sha256": (lambda d: d["files"].update({"a.safetensors": "0"}), "is no SHA-256"),
-    "date": (lambda d: d.update(finished_at="yesterday"), "finished_at 'yesterday' is no date"),
-    "no time zone": (lambda d: d.update(finished_at="2026-01-01"), "no date with a time zone"),
-    "NaN": (lambda d: d["last"].update(top1=float("nan")), "NaN is no JSON number"),
+    "sha256": (lambda d: d["files"].update({"a.safetensors": "0"}), "is not a SHA-256"),
+    "date": (lambda d: d.update(finished_at="yesterday"), "finished_at 'yesterday' is not a date"),
+    "no time zone": (lambda d: d.update(finished_at="2026-01-01"), "not a date with a time zone"),
+    "NaN": (lambda d: d["last"].update(top1=float("nan")), "NaN is not a JSON number"),
 }
 
 
@@ -89,14 +93,14 @@ EDITS: dict[str, tuple[Edit, str]] = {
 def test_an_edited_record_is_unreadable_to_every_reader(
     study: Expansion, store: Store, entry: StoreEntry, name: str
 ) -> None:
-    assert entry.finished()
+    assert entry.is_finished()
     assert len(load_timings(store).rows) == 1
     change, reason = EDITS[name]
     edit(entry.record_path, change)
     with pytest.raises(StoreError, match="Move it away, then: skd train") as caught:
         complete_run(study.cell("resnet8", "student").run(0), entry, tiny.options(), "a run")
     assert reason in str(caught.value)
-    assert not entry.finished()
+    assert not entry.is_finished()
     status = cell_result(study, study.cell("resnet8", "student"), store).runs[0]
     assert (status.outcome, status.reason) == ("unreadable", str(caught.value))
     reading = read_run_state(store, entry, 0)
@@ -115,12 +119,12 @@ def test_an_edited_record_is_unreadable_to_every_reader(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda d: d.update(id="f" * 16), "is that of ffff"),
-        (lambda d: d.update(test_top1=99.0), "test_top1 is not that of the record"),
-        (lambda d: d.update(network="vgg8"), "network is not that of the record"),
-        (lambda d: d.update(sha256="1" * 64), "sha256 is not that of the record"),
-        (lambda d: d.update(test_top5=-1), "test_top5 -1 is no percentage"),
-        (lambda d: d.update(parameters=10**30), "is no number of parameters"),
+        (lambda d: d.update(id="f" * 16), "identity is ffff"),
+        (lambda d: d.update(test_top1=99.0), "test_top1 differs from the record"),
+        (lambda d: d.update(network="vgg8"), "network differs from the record"),
+        (lambda d: d.update(sha256="1" * 64), "sha256 differs from the record"),
+        (lambda d: d.update(test_top5=-1), "test_top5 -1 is not a percentage"),
+        (lambda d: d.update(parameters=10**30), "is not a number of parameters"),
     ],
 )
 def test_an_edited_card_is_unreadable(
@@ -138,18 +142,6 @@ def test_an_edited_card_is_unreadable(
     assert found.outcome == "unreadable"
     assert reason in found.reason
     assert not teacher.has_card()
-
-
-def test_a_failure_note_that_cannot_be_read_does_not_keep_a_run_from_being_tried(
-    study: Expansion, store: Store
-) -> None:
-    entry = store.run(study.cell("resnet8", "student").runs[0])
-    entry.write(make_failure(entry.id))
-    edit(entry.failure_path, lambda d: d.update(failed_at="never"))
-    status = cell_result(study, study.cell("resnet8", "student"), store).runs[0]
-    assert status.outcome == "unreadable"
-    assert "failed_at: must be a date and time with its zone, got 'never'" in status.reason
-    assert entry.failure_or_none() is None
 
 
 # Files that are no files, or no JSON.
@@ -233,7 +225,7 @@ def test_a_folder_where_a_file_is_to_be_written_is_an_error_that_says_so(tmp_pat
         lambda data: data.update(title="Mine"),
     ],
 )
-def test_an_edited_expansion_is_made_anew_with_a_word(
+def test_an_edited_expansion_is_made_again_with_a_word(
     study: Expansion,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -249,7 +241,7 @@ def test_an_edited_expansion_is_made_anew_with_a_word(
         write_expansion(fresh, tmp_path)
         return subprocess.CompletedProcess([], 0, stderr="")
 
-    monkeypatch.setattr("skd.study.expansion.subprocess.run", expand)
+    monkeypatch.setattr("skd.study.expansion_files.subprocess.run", expand)
     assert load_expansion(str(sheet), tmp_path) == fresh
     assert capsys.readouterr().err == ""
     edit(path, change)
@@ -266,7 +258,7 @@ def test_an_older_expansion_has_no_digest_and_its_runs_are_checked(
     edit(path, lambda data: data.pop("content"))
     assert read_expansion_file(path) == study
     edit(path, lambda data: data["cells"][0]["spec"].update(network="vgg8"))
-    with pytest.raises(ValueError, match="has a spec of identity"):
+    with pytest.raises(ValueError, match="another release wrote it"):
         read_expansion_file(path)
 
 

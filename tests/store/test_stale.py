@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,9 @@ from skd.common.files import sha256_of
 from skd.provenance.change_groups import group_by_changes, group_by_kind
 from skd.store.stale import FinishedRun, finished_runs, stale_lines
 from skd.store.store import Store, StoreEntry
-from skd.study.expansion import Expansion, load_expansion
+from skd.study.expansion import Expansion
+from skd.study.expansion_files import load_expansion
+from tests.builders.commands import Skd
 from tests.builders.paths import ROOT
 
 SHEET = """
@@ -27,7 +28,6 @@ pairs: [{teacher: good, student: resnet8}]
 methods: [student, kd, skd]
 seeds: 2
 """
-Skd = Callable[..., tuple[int, str, str]]
 TRAIN = ("train", "small", "--threads", 1, "--device", "cpu")
 
 
@@ -86,10 +86,10 @@ def test_status_and_train_name_the_files(small: Path, skd: Skd) -> None:
     assert said in err
     assert "skd train small --stale" in err
     assert "skd accept small" in err
-    assert entry_of("good--resnet8/kd", 1).finished()  # nothing is trained unasked
+    assert entry_of("good--resnet8/kd", 1).is_finished()  # nothing is trained unasked
 
 
-def test_old_records_say_that_their_code_is_not_known(small: Path, skd: Skd) -> None:
+def test_old_records_have_unknown_code(small: Path, skd: Skd) -> None:
     entry = entry_of("good--resnet8/kd", 0)
     data = json.loads(entry.record_path.read_text())
     del data["code"]
@@ -101,13 +101,13 @@ def test_old_records_say_that_their_code_is_not_known(small: Path, skd: Skd) -> 
     assert not (entry.folder / "superseded").exists()
 
 
-def test_stale_runs_are_trained_anew_and_the_others_left(small: Path, skd: Skd) -> None:
+def test_stale_runs_are_trained_again_and_the_others_left(small: Path, skd: Skd) -> None:
     stale, other = entry_of("good--resnet8/kd", 1), entry_of("good--resnet8/kd", 0)
     before, kept = stale.record(), other.record_path.read_bytes()
     say_other_code(stale, "baselines/kd.py")
     status, out, _ = skd(*TRAIN, "--stale")
     assert status == 0
-    assert "good--resnet8/kd seed 1: begun anew" in out
+    assert "good--resnet8/kd seed 1: restarted from the beginning" in out
     assert stale.record().files == before.files  # the code is in truth the same
     assert stale.record().code == before.code
     assert other.record_path.read_bytes() == kept
@@ -119,26 +119,26 @@ def test_stale_runs_are_trained_anew_and_the_others_left(small: Path, skd: Skd) 
     assert "other code" not in skd("status", "small")[1]
 
 
-def test_what_cannot_be_trained_here_is_not_begun_anew(small: Path, skd: Skd) -> None:
+def test_what_cannot_be_trained_here_is_not_started_again(small: Path, skd: Skd) -> None:
     entry = entry_of("good--resnet8/kd", 1)
     say_other_code(entry, "baselines/kd.py")
     status, _, err = skd("train", "small", "--device", "tpu", "--stale")
     assert status == 2
     assert "unknown device 'tpu'" in err
-    assert entry.finished()
+    assert entry.is_finished()
 
 
-def test_only_what_is_asked_for_is_trained_anew(small: Path, skd: Skd) -> None:
+def test_only_what_is_requested_is_trained_again(small: Path, skd: Skd) -> None:
     for seed in (0, 1):
         say_other_code(entry_of("good--resnet8/kd", seed), "baselines/kd.py")
         say_other_code(entry_of("good--resnet8/skd", seed), "skd/losses/simplifier.py")
     options = ("--seed", 1, "--threads", 1, "--stale")
     _, out, _ = skd("train", "small", "good--resnet8", "kd", *options)
-    begun = [line for line in out.splitlines() if "anew" in line]
-    assert begun == ["good--resnet8/kd seed 1: begun anew"]
+    begun = [line for line in out.splitlines() if "restarted" in line]
+    assert begun == ["good--resnet8/kd seed 1: restarted from the beginning"]
 
 
-def test_a_stale_teacher_is_trained_anew_and_what_it_taught_is_judged(
+def test_a_stale_teacher_is_trained_again_and_its_students_are_checked(
     small: Path, skd: Skd
 ) -> None:
     teacher = Store(Path("results")).teacher(expansion_here().teacher("good").id)
@@ -146,13 +146,13 @@ def test_a_stale_teacher_is_trained_anew_and_what_it_taught_is_judged(
     assert skd("teacher", "small", "good", "--threads", 1)[0] == 0
     assert not (teacher.folder / "superseded").exists()
     _, out, _ = skd("teacher", "small", "good", "--threads", 1, "--stale")
-    assert "teacher good: begun anew" in out
+    assert "teacher good: restarted from the beginning" in out
     assert teacher.card() is not None
     # Its weights have the same bits, so that its students are as before.
     assert not any(run.stale for run in finished_runs(expansion_here(), Store(Path("results"))))
 
 
-def test_students_of_another_teacher_than_at_hand_are_stale(small: Path, skd: Skd) -> None:
+def test_students_of_another_teacher_than_the_stored_one_are_stale(small: Path, skd: Skd) -> None:
     teacher = Store(Path("results")).teacher(expansion_here().teacher("good").id)
     card = json.loads(teacher.card_path.read_text())
     teacher.record_path.unlink()  # beside which another card would be refused
@@ -162,7 +162,7 @@ def test_students_of_another_teacher_than_at_hand_are_stale(small: Path, skd: Sk
     assert taught == {f"good--resnet8/{method} seed {seed}" for method in ("kd", "skd")
                       for seed in (0, 1)}  # fmt: skip
     (line,) = stale_lines("small", found)
-    assert line.startswith("4 finished runs were taught by other weights")
+    assert line.startswith("4 finished runs were trained with other weights of the teacher")
 
 
 def test_views_that_other_code_stored_teach_nobody(small: Path, skd: Skd) -> None:

@@ -5,8 +5,7 @@ import json
 import os
 import re
 import socket
-import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,15 @@ from rich.console import Console
 from skd.common.errors import SkdWarning
 from skd.common.files import sha256_of, write_atomically, write_json
 from skd.common.frozen import FrozenModel
-from skd.common.lease import LeaseHolder, hold_lease
+from skd.common.lease import hold_lease
 from skd.expansion.expand import expand_study
 from skd.jobs.overview import render_overview, study_overview
-from skd.store.outcomes import cell_result
-from skd.store.records import Accuracy, Cost, EpochMetrics, Failure, Record, TeacherCard
-from skd.store.store import Store, StoreEntry, StoreError, run_outcome
+from skd.store.outcomes import cell_result, run_outcome
+from skd.store.records import Accuracy, Failure, Record, TeacherCard
+from skd.store.store import Store, StoreEntry, StoreError
 from skd.study.expansion import Expansion
-from skd.study.spec import Recipe, RunSpec
+from skd.study.spec import Recipe
+from tests.builders.records import card_of, leave_dead_lease, make_card, make_failure, make_record
 
 
 @pytest.fixture(scope="module")
@@ -36,92 +36,10 @@ def entry(study: Expansion, tmp_path: Path) -> StoreEntry:
     return Store(tmp_path).run(study.cells[-1].spec.identity)
 
 
-def make_record(spec: RunSpec, identity: str, top1: float = 70.0) -> Record:
-    """A sound record; its first epoch is its best, a point above its last."""
-    last = EpochMetrics(
-        epoch=spec.recipe.epochs,
-        learning_rate=0.05,
-        train_losses={"total": 1.0},
-        train_top1=60.0,
-        test_loss=1.0,
-        test_top1=top1,
-        test_top5=90.0,
-        seconds=1.0,
-        images_per_second=1.0,
-    )
-    first = last.model_copy(update={"epoch": 1, "test_top1": top1 + 1, "test_top5": 91.0})
-    middle = (last.model_copy(update={"epoch": epoch}) for epoch in range(2, last.epoch))
-    return Record(
-        id=identity,
-        spec=spec,
-        environment={"torch": "2"},
-        execution={"device": "cpu"},
-        num_classes=10,
-        epochs=(first, *middle, last),
-        last=Accuracy(epoch=last.epoch, top1=top1, top5=90.0),
-        best=Accuracy(epoch=1, top1=top1 + 1, top5=91.0),
-        cost=Cost(
-            train_seconds=1.0,
-            seconds_per_epoch=1.0,
-            images_per_second=1.0,
-            peak_memory_bytes=1,
-            parameters=1,
-            extra_parameters=0,
-            multiply_adds=1,
-            sessions=1,
-        ),
-        files={},
-        finished_at="2026-01-01T00:00:00+00:00",
-    )
-
-
-def make_failure(identity: str, reason: str = "loss is NaN") -> Failure:
-    return Failure(
-        id=identity,
-        reason=reason,
-        kind="TrainingError",
-        details="Traceback",
-        epoch=3,
-        failed_at="2026-01-01T00:00:00+00:00",
-        environment={},
-    )
-
-
-def make_card(identity: str) -> TeacherCard:
-    return TeacherCard(
-        id=identity,
-        kind="trained",
-        network="resnet20",
-        dataset="digits",
-        origin="trained here, seed 0",
-        test_top1=97.25,
-        test_top5=99.0,
-        sha256="0" * 64,
-        parameters=1,
-    )
-
-
-def card_of(record: Record) -> TeacherCard:
-    """The card of a teacher with this record."""
-    return make_card(record.id).model_copy(
-        update={
-            "network": record.spec.network,
-            "test_top1": record.last.top1,
-            "test_top5": record.last.top5,
-            "sha256": record.files.get("weights.safetensors", "0" * 64),
-        }
-    )
-
-
 @pytest.fixture
 def record(study: Expansion, entry: StoreEntry) -> Record:
     made = make_record(study.cells[-1].spec, entry.id)
     return made.model_copy(update={"files": {"weights.safetensors": "1" * 64}})
-
-
-def leave_dead_lease(folder: Path) -> None:
-    gone = LeaseHolder("t", socket.gethostname(), os.getpid(), "another start", None, time.time())
-    write_json(folder / "lease-1.json", asdict(gone))
 
 
 # A run's state.
@@ -227,12 +145,15 @@ def test_a_failure_note_that_cannot_be_read_does_not_keep_a_run_from_being_tried
 
 
 @pytest.mark.parametrize("when", ["yesterday", "2026-01-01T00:00:00", ""])
-def test_a_failure_note_without_a_point_in_time_is_none(entry: StoreEntry, when: str) -> None:
+def test_a_failure_note_without_a_time_is_ignored(entry: StoreEntry, when: str) -> None:
     entry.write(make_failure(entry.id))
     note = json.loads(entry.failure_path.read_text())
     entry.failure_path.write_text(json.dumps({**note, "failed_at": when}))
-    with pytest.warns(SkdWarning, match="counts as no note"):
+    with pytest.warns(SkdWarning, match="it is ignored"):
         assert entry.failure_or_none() is None
+    outcome = run_outcome(entry, 0)
+    assert outcome.outcome == "unreadable"
+    assert f"failed_at: must be a date and time with a time zone, got '{when}'" in outcome.reason
 
 
 def test_a_record_from_before_a_field_keeps_the_fields_neutral_value(
@@ -289,7 +210,7 @@ def test_sha256_of_a_file(tmp_path: Path) -> None:
 # A study's state.
 
 
-COLUMNS = ["done", "running", "queued", "failed", "begun", "left", "last top-1, %"]
+COLUMNS = ["done", "running", "queued", "failed", "started", "missing", "last top-1, %"]
 
 
 @pytest.fixture(autouse=True)

@@ -28,12 +28,12 @@ from skd.training.stored_views import TeacherViewsError, make_teacher_views
 from skd.training.teacher_setup import import_teacher, train_teacher, warn_about_teacher
 from skd.training.weights import save_tensors
 from tests.builders import tiny
+from tests.builders.commands import Skd
 from tests.builders.reported_study import filled, make_card, make_study
 
 CPU = torch.device("cpu")
 SYNTHETIC = DatasetSpec(name="synthetic")
 CIFAR = ImportedTeacher(network="resnet56", dataset=DatasetSpec(name="cifar100"), sha256="0" * 64)
-Skd = Callable[..., tuple[int, str, str]]
 
 
 # The judgement.
@@ -97,7 +97,7 @@ def import_(
     return entry, lambda: import_teacher(spec, given, entry, CPU)
 
 
-def test_a_poor_teacher_is_imported_only_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_poor_teacher_is_imported_only_on_request(tmp_path: Path) -> None:
     entry, refused = import_(untrained(), tmp_path)
     with pytest.raises(TeacherError, match=r"given\.pth for resnet8 is a poor .*accept_poor: true"):
         refused()
@@ -126,7 +126,7 @@ def test_weights_and_logits_that_are_not_finite_are_refused_whatever_is_accepted
     assert list(entry.folder.iterdir()) == list(other.folder.iterdir()) == []
 
 
-def test_what_does_not_fit_is_told_before_any_image_is_loaded(
+def test_what_does_not_fit_is_reported_before_any_image_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Resources, "data", None)
@@ -214,7 +214,7 @@ def test_stored_weights_that_are_not_finite_teach_nobody(broken: Store) -> None:
 # In the report.
 
 
-def test_the_report_marks_a_doubtful_teacher_and_says_why(tmp_path: Path) -> None:
+def test_the_report_marks_a_doubtful_teacher_and_gives_the_reason(tmp_path: Path) -> None:
     study = filled(tmp_path)
     assert "Doubtful" not in report_markdown(read_findings(study, tmp_path))
     store = Store(tmp_path)

@@ -1,6 +1,5 @@
 """The lines that `skd import-teacher` prints can be pasted into a sheet, whatever the path."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,12 @@ from pydantic import ValidationError
 
 from skd.models import build_model
 from skd.store.store import Store
-from skd.study.expansion import load_expansion
+from skd.study.expansion_files import load_expansion
 from skd.study.import_lines import check_sheet_path, teacher_sheet_lines
 from skd.study.sheet import ImportSource, StudyError
 from tests.builders import tiny
+from tests.builders.commands import Skd
 
-Skd = Callable[..., tuple[int, str, str]]
 PATHS = [
     "plain.pth",
     "vanilla,res8/student_best",
@@ -49,7 +48,7 @@ def test_a_path_that_no_sheet_can_name_is_refused_first(
     check_sheet_path(Path("$SKD_UNSET/x.pth"))
     Path("$SKD_T.pth").write_bytes(b"x")
     status, out, err = skd("import-teacher", "$SKD_T.pth", "--network", "resnet8")
-    assert (status, out, "take what follows '$'" in err) == (2, "", True)
+    assert (status, out, "variable after '$'" in err) == (2, "", True)
     assert not Path("results").exists()
     with pytest.raises(StudyError, match="UTF-8"):
         check_sheet_path(Path("b\udcffd.pth"))

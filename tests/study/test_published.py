@@ -129,7 +129,7 @@ def refused(folder: Path, dataset: DatasetSpec = CIFAR) -> str:
         (('"Table 1, page 2"', ""), "source"),
     ],
 )
-def test_a_mistake_is_told_with_file_line_and_field(copy, change, field):
+def test_a_mistake_is_reported_with_file_line_and_field(copy, change, field):
     good = LINE.replace("resnet20", "resnet32")
     bad = LINE.replace(*change)
     line = add(copy, f"cifar100,{good}", "# a remark", "", f"cifar100,{bad}") + 3
@@ -137,7 +137,7 @@ def test_a_mistake_is_told_with_file_line_and_field(copy, change, field):
     assert published_values(IMAGENET, copy) == published_values(IMAGENET)  # not of its lines
 
 
-def test_mistakes_of_a_data_sets_own_file_are_told_too(copy):
+def test_mistakes_of_a_data_sets_own_file_are_reported_too(copy):
     line = add(copy, "resnet56,resnet20,new,seventy,last,,a paper", name="cifar100.csv")
     assert refused(copy).startswith(f"cifar100.csv, line {line}: top1: ")
 
@@ -145,13 +145,13 @@ def test_mistakes_of_a_data_sets_own_file_are_told_too(copy):
 @pytest.mark.parametrize("name", ["", " ", "CIFAR-100", "cifar10", f'"{LINE[:8]}"'])
 def test_a_line_of_no_data_set_is_refused(copy, name):
     line = add(copy, f"{name},{LINE}")
-    expected = f"{SKD_FILE}, line {line}: dataset: which? (cifar100, imagenet)"
+    expected = f"{SKD_FILE}, line {line}: dataset: allowed: cifar100, imagenet"
     assert refused(copy) == refused(copy, IMAGENET) == expected
 
 
 def test_a_line_written_with_semicolons_is_refused(copy):
     line = add(copy, "cifar100;resnet56;resnet20;skd;71.25;;last;;;Table 1")
-    assert refused(copy).startswith(f"{SKD_FILE}, line {line}: dataset: which?")
+    assert refused(copy).startswith(f"{SKD_FILE}, line {line}: dataset: allowed:")
 
 
 def test_too_many_and_too_few_values_are_refused(copy):
@@ -175,7 +175,7 @@ def test_a_value_that_is_there_twice_is_refused(copy, name):
     line = add(copy, *lines, name=name) + len(lines) - 1
     said = refused(copy)
     assert said.startswith(f"{name}, line {line}: ")
-    assert said.endswith("is there twice")
+    assert said.endswith("occurs twice; remove one of the lines")
 
 
 def test_a_baseline_in_skds_file_may_not_be_in_the_data_sets_own_too(copy):
@@ -188,7 +188,7 @@ def test_an_open_quotation_mark_swallows_no_lines(copy):
     assert "a quotation mark is not closed" in refused(copy)
 
 
-def test_a_file_that_is_no_utf8_is_named(copy):
+def test_a_file_that_is_not_utf8_is_named(copy):
     (copy / SKD_FILE).write_bytes(
         (copy / SKD_FILE).read_bytes() + "Table 1 \N{EN DASH}".encode("cp1252")
     )

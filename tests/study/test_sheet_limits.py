@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from skd.study.expansion import Expansion
 from skd.study.sheet import Sheet, StudyError, read_sheet
 from skd.study.spec import DatasetSpec, Recipe, RunSpec
 from tests.builders import tiny
+from tests.builders.commands import Skd
 
 DKD = {"methods": ["student", "dkd"]}
 PHOTOS = {"path": "x", "classes": 10, "train_images": 100, "test_images": 10, "size": 32}
-Skd = Callable[..., tuple[int, str, str]]
 
 
 def expanded(**changes: Any) -> Expansion:
@@ -79,7 +78,7 @@ def method(**entry: Any) -> dict[str, Any]:
         ),
         (
             {"recipe": {"epochs": 3, "milestones": [], "nesterov": True, "momentum": 0}},
-            "nesterov: true needs a momentum above 0",
+            "nesterov: true needs a momentum greater than 0",
         ),
         (
             {"settings": {"simplifier": {"group": 65}}},
@@ -88,7 +87,7 @@ def method(**entry: Any) -> dict[str, Any]:
         (
             DKD,
             r"dkd: term dkd: warmup_epochs 20 \(the default\): training ends with epoch 3, before "
-            r"it is over; write settings: \{dkd: \{warmup_epochs: 1\}\}, say, or 20 if",
+            r"it is over; write for example settings: \{dkd: \{warmup_epochs: 1\}\}, or 20 to",
         ),
         ({"methods": ["ctkd"]}, r"curriculum_epochs 10 \(the default\)"),
         (
@@ -145,7 +144,7 @@ def test_settings_and_recipes_that_change_nothing_are_noted() -> None:
     assert expanded().notes == ()
 
 
-def test_notes_are_told_by_expand_and_plan(
+def test_notes_are_reported_by_expand_and_plan(
     skd: Skd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKD_STUDIES", str(tmp_path))
@@ -223,7 +222,7 @@ def test_photos_out_of_bounds_are_refused(change: dict[str, int], words: str) ->
     ("changes", "words"),
     [
         ({"seeds": 10**9}, "seeds: 1000000000 seeds: write a number of seeds from 1 to 10,000"),
-        ({"seeds": 10**400}, "not valid YAML: .*: an integer of more than 100 digits"),
+        ({"seeds": 10**400}, "not valid YAML: .*: an integer with more than 100 digits"),
         ({"seeds": 10**80}, "seeds: 1000.*… seeds: write a number"),
         ({"seeds": -1}, "seeds: -1 seeds: write a number of seeds from 1"),
         ({"seeds": []}, "seeds: 0 seeds: write"),
@@ -233,7 +232,10 @@ def test_photos_out_of_bounds_are_refused(change: dict[str, int], words: str) ->
         ({"pairs": []}, r"pairs: must have at least 1 item, got \[\]"),
         ({"methods": []}, "methods: must have at least 1 item"),
         ({"methods": None}, r"methods: must be a list, \[a, b\], got nothing"),
-        ({"teachers": {"a b": teacher()["teachers"]["teacher"]}}, "teachers.a b: 'a b': names are"),
+        (
+            {"teachers": {"a b": teacher()["teachers"]["teacher"]}},
+            "teachers.a b: 'a b': names consist",
+        ),
         ({"teachers": []}, r"teachers: must be a mapping, \{key: value\}, got \[\]"),
         ({"title": 3}, "title: must be text; put it in quotes, got 3"),
         (
@@ -245,7 +247,7 @@ def test_photos_out_of_bounds_are_refused(change: dict[str, int], words: str) ->
             "not valid YAML: .* character U.0007 is not printable",
         ),
         ({"recipe": {"epochs": 0}}, "recipe.epochs: must be greater than 0, got 0"),
-        ({"recipe": {"epochs": "9" * 5000}}, "recipe.epochs: is too large a number, got '999.*…"),
+        ({"recipe": {"epochs": "9" * 5000}}, "recipe.epochs: is too large, got '999.*…"),
         ({"recipe": {"nesterov": "maybe"}}, "recipe.nesterov: must be true or false, got 'maybe'"),
         ({"recipe": {"momentum": -1}}, "recipe.momentum: must be at least 0, got -1"),
         ({"recipe": {"momentum": {}}}, r"recipe.momentum: must be a number, got \{\}"),

@@ -128,7 +128,7 @@ def test_the_first_rows_are_runs_of_cifar100() -> None:
 
 
 @pytest.mark.parametrize("part", ["screen", "confirm", "long"])
-def test_small_ablations_state_that_their_teacher_has_seen_the_validation_images(part: str) -> None:
+def test_small_ablations_state_that_their_teacher_saw_validation_images(part: str) -> None:
     study = expanded(f"ablation-{part}")
     assert (study.dataset.split, study.dataset.train_limit) == ("validation", 5000)
     assert [teacher.leaks for teacher in study.teachers] == [True]

@@ -237,7 +237,7 @@ def test_going_on_from_the_previous_one_and_killed_again_something_is_left(
     assert lost == []
 
 
-def test_a_failed_save_is_told_and_the_next_one_works(
+def test_a_failed_save_is_reported_and_the_next_one_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any) -> None:

@@ -41,7 +41,7 @@ from skd.training.resources import Resources
 from skd.training.runs import complete_run
 from skd.training.teacher import LiveTeacher
 from tests.builders import tiny
-from tests.builders.emulated_cuda_graph import emulated
+from tests.builders.emulated_cuda_graph import emulate_recording
 from tests.builders.paths import ROOT
 from tests.builders.steps import assert_same_bits, train, trained_teacher, training_of
 
@@ -151,11 +151,11 @@ def test_compiled_trainings_are_near_eager_ones_and_resume_to_their_bits(
         torch.testing.assert_close(whole[name], eager[name], rtol=1e-3, atol=1e-4)
     assert whole["student.bn1.num_batches_tracked"] == eager["student.bn1.num_batches_tracked"]
     half = training_of(method, teacher, COMPILED)
-    emulated(half, monkeypatch)
+    emulate_recording(half, monkeypatch)
     train(half, 3)
     resumed = training_of(method, teacher, COMPILED)
     resumed.load_state(half.state())
-    emulated(resumed, monkeypatch)
+    emulate_recording(resumed, monkeypatch)
     assert_same_bits(whole, train(resumed))
     assert len(traced) == 1  # whole batches alone
 
@@ -198,7 +198,7 @@ def test_long_runs_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     "changes", [{"device": "cpu"}, {"step": "plain"}, {"whole": False}], ids=str
 )
-def test_other_runs_are_not_unless_asked(
+def test_other_runs_are_trained_again_only_on_request(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     found = decided(monkeypatch, **changes)
@@ -238,7 +238,7 @@ def test_what_was_decided_stays_and_is_bound_to_the_gpu(
     assert load_execution(tmp_path).compiled
 
 
-def test_an_older_run_goes_on_uncompiled(tmp_path: Path) -> None:
+def test_an_older_run_continues_uncompiled(tmp_path: Path) -> None:
     (tmp_path / "execution.json").write_text('{"device": "cpu", "threads": 1, "step": "fast"}')
     kept = load_execution(tmp_path)
     assert (kept.compiled, kept.kernels, kept.gpu, kept.not_compiled) == (False, None, None, None)
@@ -305,7 +305,7 @@ def test_a_compiler_that_fails_later_is_an_error_that_leaves_the_run_as_it_was(
     assert tiny.numbers(resumed) == tiny.numbers(whole)
 
 
-def test_a_table_that_is_gone_leaves_the_run_as_it_was(
+def test_a_removed_table_leaves_the_run_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stops = iter([False, True])

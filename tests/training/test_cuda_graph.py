@@ -14,7 +14,7 @@ from skd.losses.term import Batch, Term, TermSettings
 from skd.training.cuda_graph import GraphRecorder, _capture, own_stream, root_cause, run_and_restore
 from skd.training.loop import Training
 from skd.training.teacher import LiveTeacher
-from tests.builders.emulated_cuda_graph import PHASES, Recorder, emulated
+from tests.builders.emulated_cuda_graph import PHASES, EmulatedRecorder, emulate_recording
 from tests.builders.steps import (
     METHODS,
     assert_same_bits,
@@ -39,13 +39,13 @@ def test_recorded_steps_are_the_eager_ones_bit_for_bit(
     """Each size of batch is recorded once, whatever the epoch changes in the losses."""
     eager = train(training_of(method, teacher))
     training = training_of(method, teacher)
-    recorder = emulated(training, monkeypatch)
+    recorder = emulate_recording(training, monkeypatch)
     assert_same_bits(eager, train(training))
     assert recorder.epochs == [1, 1]
     assert str(training.recordings) == "recorded as a CUDA graph"
 
 
-def test_a_loss_that_reads_the_epoch_itself_is_recorded_anew_in_each(
+def test_a_loss_that_reads_the_epoch_itself_is_recorded_again_in_each(
     teacher: LiveTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class ReadsEpoch(Term):
@@ -60,21 +60,21 @@ def test_a_loss_that_reads_the_epoch_itself_is_recorded_anew_in_each(
         return training
 
     eager, training = train(with_term()), with_term()
-    recorder = emulated(training, monkeypatch)
+    recorder = emulate_recording(training, monkeypatch)
     assert_same_bits(eager, train(training))
     assert recorder.epochs == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
-def test_a_recorded_step_goes_on_from_any_checkpoint(
+def test_a_recorded_step_continues_from_any_checkpoint(
     teacher: LiveTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(training_of("skd+crd", teacher))
     half = training_of("skd+crd", teacher)
-    emulated(half, monkeypatch)
+    emulate_recording(half, monkeypatch)
     train(half, 3)
     resumed = training_of("skd+crd", teacher)
     resumed.load_state(half.state())
-    emulated(resumed, monkeypatch)
+    emulate_recording(resumed, monkeypatch)
     assert_same_bits(whole, train(resumed))
 
 
@@ -91,7 +91,7 @@ def test_a_failure_is_followed_by_another_attempt(
     """The first recording is of whole batches, the second of the last one, then the evaluation."""
     eager = train(training_of(method, teacher))
     training = training_of(method, teacher)
-    emulated(training, monkeypatch, at(attempt, phase))
+    emulate_recording(training, monkeypatch, at(attempt, phase))
     assert_same_bits(eager, train(training))
     name = ["step", "last batch", "evaluation"][attempt - 1]
     assert str(training.recordings) == (
@@ -106,7 +106,7 @@ def test_what_cannot_be_recorded_is_trained_eagerly(
 ) -> None:
     eager = train(training_of(method, teacher))
     training = training_of(method, teacher)
-    recorder = emulated(training, monkeypatch, lambda attempt: phase)
+    recorder = emulate_recording(training, monkeypatch, lambda attempt: phase)
     assert_same_bits(eager, train(training))
     assert recorder.attempts == 6  # two for each of whole batches, the last one, the evaluation
     assert str(training.recordings).startswith(f"not recorded: {CAUSE}")
@@ -118,7 +118,7 @@ def test_a_last_batch_that_cannot_be_recorded_keeps_the_others_recording(
 ) -> None:
     eager = train(training_of("crd", teacher))
     training = training_of("crd", teacher)
-    emulated(training, monkeypatch, lambda attempt: phase if attempt in (2, 3) else None)
+    emulate_recording(training, monkeypatch, lambda attempt: phase if attempt in (2, 3) else None)
     assert_same_bits(eager, train(training))
     assert str(training.recordings) == (
         f"recorded as a CUDA graph; the last batch not recorded: {CAUSE}"
@@ -130,7 +130,7 @@ def test_generators_of_a_recording_are_its_own(
     fails: Callable[[int], str | None], teacher: LiveTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = training_of("skd+crd", teacher)
-    recorder = emulated(training, monkeypatch, fails)  # checks it at each recording
+    recorder = emulate_recording(training, monkeypatch, fails)  # checks it at each recording
     train(training)
     assert len(recorder.registered) >= 2
     own = {id(generator) for generator in training.draws.generators}
@@ -142,14 +142,14 @@ def test_a_failure_leaves_no_gradients_of_its_memory(
 ) -> None:
     training = training_of("kd", teacher)
     seen: list[bool] = []
-    make = Recorder.record
+    make = EmulatedRecorder.record
 
-    def record(recorder: Recorder, *arguments: object) -> Callable[[], None]:
+    def record(recorder: EmulatedRecorder, *arguments: object) -> Callable[[], None]:
         seen.append(all(weight.grad is None for weight in training.student.parameters()))
         return make(recorder, *arguments)
 
-    monkeypatch.setattr(Recorder, "record", record)
-    emulated(training, monkeypatch, lambda attempt: "capture")
+    monkeypatch.setattr(EmulatedRecorder, "record", record)
+    emulate_recording(training, monkeypatch, lambda attempt: "capture")
     training.advance()
     assert seen == [True, True]
 
@@ -218,13 +218,13 @@ def test_only_recorded_steps_are_called_recorded() -> None:
     assert str(recordings) == "not recorded: asks the device"
 
 
-def test_a_state_that_is_loaded_is_what_recorded_steps_go_on_from(
+def test_a_state_that_is_loaded_is_what_recorded_steps_continue_from(
     teacher: LiveTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, half = (train(training_of("kd", teacher)), training_of("kd", teacher))
     train(half, 3)
     other = training_of("kd", teacher)
-    emulated(other, monkeypatch)
+    emulate_recording(other, monkeypatch)
     train(other, 4)  # has recordings of its own
     other.load_state(half.state())
     assert_same_bits(whole, train(other))
@@ -274,6 +274,6 @@ def test_fewer_images_than_a_batch_are_recorded_as_the_last_batch(
     )
     eager = train(training_of("kd", teacher, images=few), 3)
     training = training_of("kd", teacher, images=few)
-    recorder = emulated(training, monkeypatch)
+    recorder = emulate_recording(training, monkeypatch)
     assert_same_bits(eager, train(training, 3))
     assert recorder.epochs == [1]

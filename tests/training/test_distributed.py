@@ -18,7 +18,8 @@ from safetensors.numpy import load_file
 
 from skd.common.errors import UnknownNameError
 from skd.common.lease import LeaseHeldError, LeaseHolder
-from skd.jobs.torchrun import ParallelConfig, torchrun_command
+from skd.jobs.torchrun import torchrun_command
+from skd.planning.parallel_config import ParallelConfig
 from skd.store.records import Record
 from skd.store.store import Store
 from skd.study.expansion import Expansion
@@ -97,7 +98,7 @@ def test_two_processes_train_what_one_does(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stopped_by_one_of_them_both_go_on_to_the_same_bits(method: str, two: Path) -> None:
+def test_stopped_by_one_of_them_both_continue_to_the_same_bits(method: str, two: Path) -> None:
     study = two_processes.study_of()
     whole, stopped = (record_of(study, method, two / name) for name in ("whole", "stopped"))
     assert (whole.cost.sessions, stopped.cost.sessions) == (1, 2)
@@ -136,7 +137,7 @@ def test_a_killed_process_ends_the_run_which_resumes_to_the_same_bits(
     assert tiny.numbers(whole) == tiny.numbers(resumed)
 
 
-def test_a_run_goes_on_in_another_number_of_processes(
+def test_a_run_continues_in_another_number_of_processes(
     tmp_path: Path, two: Path, teachers: Path
 ) -> None:
     study, calls = two_processes.study_of(), iter(range(100))
@@ -182,7 +183,7 @@ def test_a_study_that_cannot_be_divided_is_refused_before_it_starts() -> None:
         ParallelConfig(accumulate=2).check(tiny.study())
 
 
-def test_what_is_told_arrives_whatever_it_is() -> None:
+def test_every_kind_of_message_arrives() -> None:
     known = LeaseHeldError(Path("run"), LeaseHolder("t", "host", 1, "2", None, 0.0))
     assert str(_portable(known)) == str(known)
     unknown = UnknownNameError("term", "kdd", ["kd"])
@@ -199,7 +200,7 @@ def test_what_is_told_arrives_whatever_it_is() -> None:
         ("CUDA out of memory", False),
     ],
 )
-def test_only_a_lost_connection_is_another_process_gone(words: str, gone: bool) -> None:
+def test_only_a_lost_connection_means_a_lost_process(words: str, gone: bool) -> None:
     assert (lost_process_error(RuntimeError(words)) is not None) == gone
 
 

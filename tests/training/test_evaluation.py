@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 from skd.data.images import Images
 from skd.data.views import TEST_BATCH, PixelViews
 from skd.training.evaluation import Evaluator
+from tests.builders.formulas import nll
 
 CPU = torch.device("cpu")
 
@@ -43,16 +42,6 @@ def make_model(classes: int) -> nn.Sequential:
     model[0].running_mean = torch.tensor([0.3, -0.2, 0.1])
     model[0].running_var = torch.tensor([0.5, 2.0, 1.5])
     return model
-
-
-def log_softmax(row: list[float]) -> list[float]:
-    top = max(row)
-    total = top + math.log(math.fsum(math.exp(x - top) for x in row))
-    return [x - total for x in row]
-
-
-def nll(rows: list[list[float]], labels: list[int]) -> float:
-    return -sum(log_softmax(row)[y] for row, y in zip(rows, labels, strict=True)) / len(rows)
 
 
 def test_scores_by_hand():

@@ -148,7 +148,7 @@ def test_bfloat16_is_near_float32_and_evaluates_in_float32(method, teacher) -> N
         assert half[name] == pytest.approx(value, rel=0.03), name
 
 
-def test_an_older_run_goes_on_in_the_plain_way(tmp_path: Path) -> None:
+def test_an_older_run_continues_in_the_plain_way(tmp_path: Path) -> None:
     """What a run was begun with before there was a choice is not what is chosen now."""
     (tmp_path / "execution.json").write_text('{"device": "cpu", "threads": 1}')
     kept = load_execution(tmp_path)
@@ -224,7 +224,7 @@ def test_a_lane_whose_loss_is_not_finite_leaves_and_the_others_stay(
         assert tiny.numbers(record) == alone[run]
 
 
-def test_stopped_lanes_save_and_go_on(tmp_path, alone) -> None:
+def test_stopped_lanes_save_and_continue(tmp_path, alone) -> None:
     calls: list[int] = []
     with pytest.raises(InterruptedRunError):
         run_lanes(tmp_path, 4, stopping=lambda: bool(calls.append(1)) or len(calls) > 9)
@@ -233,7 +233,9 @@ def test_stopped_lanes_save_and_go_on(tmp_path, alone) -> None:
     assert max(record.cost.sessions for record in found.values()) == 2
 
 
-def test_a_failing_device_ends_all_lanes_and_they_go_on_later(tmp_path, alone, monkeypatch) -> None:
+def test_a_failing_device_ends_all_lanes_and_they_continue_later(
+    tmp_path, alone, monkeypatch
+) -> None:
     run_lanes(tmp_path, 1, [])  # the teacher
     begun: list[str] = []
 
@@ -252,7 +254,7 @@ def test_a_failing_device_ends_all_lanes_and_they_go_on_later(tmp_path, alone, m
     assert {run: tiny.numbers(record) for run, record in found.items()} == alone
 
 
-def test_after_an_error_no_further_lane_is_begun() -> None:
+def test_after_an_error_no_further_lane_is_started() -> None:
     begun: list[int] = []
 
     def work(item: int) -> None:

@@ -11,7 +11,6 @@ from skd.common.errors import InterruptedRunError
 from skd.data import load_dataset as load_images
 from skd.data.views import PixelViews, epoch_order
 from skd.jobs.torchrun import torchrun_command
-from skd.losses.discovery import term_classes
 from skd.store.records import Record
 from skd.store.store import Store
 from skd.study.expansion import Expansion
@@ -24,6 +23,7 @@ from skd.training.stored_views import make_teacher_views
 from skd.training.teacher_setup import train_teacher
 from tests.builders import photos, tiny, two_processes
 from tests.builders.paths import ROOT
+from tests.builders.steps import METHODS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -32,8 +32,6 @@ pytestmark = [
 MOVING = {"settings": {"simplifier": {"learning_rate_multiplier": 1.0}}}
 # CRD draws without replacement only where there are more images than it draws.
 FEW_NEGATIVES = {"name": "few-negatives", "like": "crd", "settings": {"crd": {"negatives": 20}}}
-TERMS = sorted(set(term_classes()) - {"cross_entropy"})
-METHODS = ["student", "skd", *TERMS, *(f"skd+{name}" for name in ("kd", "dkd", "crd", "reviewkd"))]
 
 
 def test_views_are_the_same_on_cpu_and_gpu() -> None:
@@ -42,7 +40,7 @@ def test_views_are_the_same_on_cpu_and_gpu() -> None:
     batches = []
     for device in (torch.device("cpu"), torch.device("cuda")):
         maker = PixelViews(images, device)
-        numbers = maker.draw(3, 2)[order.to(device)]
+        numbers = maker.draw_epoch(3, 2)[order.to(device)]
         batches.append(maker.batch(order.to(device), numbers).cpu())
     torch.testing.assert_close(*batches, rtol=0, atol=1e-6)
 
@@ -63,7 +61,7 @@ def test_a_run_on_a_gpu_repeats_and_resumes_bit_for_bit(tmp_path: Path, method: 
     assert tiny.numbers(whole) == tiny.numbers(again) == tiny.numbers(resumed)
 
 
-def test_a_run_begun_on_a_gpu_is_near_the_same_run_on_a_cpu(tmp_path: Path) -> None:
+def test_a_run_started_on_a_gpu_is_near_the_same_run_on_a_cpu(tmp_path: Path) -> None:
     expansion = tiny.study(recipe={"epochs": 1, "milestones": []})
     cpu = tiny.run(expansion, tmp_path / "cpu", "kd")
     gpu = tiny.run(expansion, tmp_path / "gpu", "kd", execution=choose_execution("cuda", 1))

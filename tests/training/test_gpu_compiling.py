@@ -148,7 +148,7 @@ def test_a_capture_that_fails_is_followed_by_another_or_by_eager_steps(
 
 
 @pytest.mark.recording
-def test_after_a_capture_that_failed_others_of_the_process_go_on(
+def test_after_a_capture_that_failed_others_of_the_process_continue(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = Objective.forward

@@ -23,7 +23,8 @@ from skd.common.files import sha256_of
 from skd.data import load_dataset as load_images
 from skd.losses.simplifier import Simplifier, SimplifierSettings
 from skd.models import build_model
-from skd.store.store import Store, run_outcome
+from skd.store.outcomes import run_outcome
+from skd.store.store import Store
 from skd.training import checkpoint, runs
 from skd.training.execution import choose_execution
 from skd.training.loop import Training
@@ -226,7 +227,7 @@ def test_what_the_objective_learned_is_kept_where_there_is_something(tmp_path: P
     assert kept["output.weight"].any()  # it starts at 0, and has learned
 
 
-def test_a_run_without_an_end_of_its_own_is_never_trained_twice(tmp_path: Path) -> None:
+def test_a_run_without_its_own_result_is_never_trained_twice(tmp_path: Path) -> None:
     expansion = tiny.study()
     record = tiny.run(expansion, tmp_path, "student")
 

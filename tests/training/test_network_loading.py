@@ -110,7 +110,7 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
 @pytest.mark.filterwarnings("error:Detected pickle protocol", "ignore:.*torch.jit")
 @pytest.mark.parametrize("name", ["checkpoint.pth", "checkpoint.safetensors"])
 @pytest.mark.parametrize("other", OTHERS)
-def test_what_is_no_checkpoint_says_in_a_line_what_it_is(
+def test_a_file_that_is_not_a_checkpoint_gives_one_line_that_says_what_it_is(
     tmp_path: Path, name: str, other: str
 ) -> None:
     make, said = OTHERS[other]
@@ -122,7 +122,7 @@ def test_what_is_no_checkpoint_says_in_a_line_what_it_is(
     assert "safe_globals" not in str(error.value)
 
 
-def test_folders_and_what_is_not_there_are_told(tmp_path: Path) -> None:
+def test_folders_and_missing_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(TeacherError, match=r"gone\.pth is not there"):
         read_state_dict(tmp_path / "gone.pth")
     with pytest.raises(TeacherError, match="a folder; name the file in it"):

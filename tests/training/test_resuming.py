@@ -136,7 +136,7 @@ def test_a_checkpoint_that_does_not_fit_gives_way_to_the_one_before(
 
 @pytest.mark.parametrize("change", [other_shapes, other_keys])
 @pytest.mark.filterwarnings("ignore:.*does not fit")
-def test_where_no_checkpoint_fits_the_run_is_not_begun_anew(
+def test_where_no_checkpoint_fits_the_run_is_not_started_again(
     results: Path, change: Callable[[dict[str, Any]], None]
 ) -> None:
     entry = entry_of(results)
@@ -165,7 +165,7 @@ def test_a_folder_that_is_a_link_to_another_runs_is_refused(results: Path) -> No
 
 def test_a_folder_that_is_a_link_to_nothing_is_refused(results: Path) -> None:
     entry_of(results, 1).folder.symlink_to(results / CELL.runs[1])
-    with pytest.raises(StoreError, match="which is no folder"):
+    with pytest.raises(StoreError, match="which is not a folder"):
         train(results, 1)
 
 
@@ -189,7 +189,7 @@ def test_a_folder_that_is_removed_under_way_is_not_another_process(results: Path
         shutil.rmtree(folder, ignore_errors=True)
         return False
 
-    with pytest.raises(LeaseLostError, match="has been removed while this was under way"):
+    with pytest.raises(LeaseLostError, match="was removed during the training"):
         train(results, stopping=removing)
     assert not folder.exists()
 
@@ -230,7 +230,7 @@ def test_an_execution_that_is_impossible_here_is_refused_with_the_remedy(
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_begun_on_a_gpu_says_so_where_there_is_none(results: Path, monkeypatch) -> None:
+def test_a_run_started_on_a_gpu_says_so_where_there_is_none(results: Path, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (entry_of(results).folder / "execution.json").write_text('{"device": "cuda", "threads": 1}')
     with pytest.raises(ExecutionError, match="remove its folder to begin it anew"):
@@ -265,7 +265,7 @@ def test_a_full_disk_names_the_file_and_the_remedy_and_loses_nothing(
             train(results)
     said = error_text(caught.value)
     assert "No space left on device" in said
-    assert "make room, and the same command goes on" in said
+    assert "free some space, then run the same command again to continue" in said
     assert str(entry.folder) in said
     assert entry.record() is None
     assert train(results) == whole

@@ -248,7 +248,7 @@ def test_runs_with_stored_views_are_those_with_a_live_teacher(
         assert stored.epochs[0].train_losses[name] == pytest.approx(value, rel=close, abs=1e-6)
 
 
-def test_what_a_run_was_begun_with_it_goes_on_with(tmp_path) -> None:
+def test_a_run_resumes_with_the_execution_it_was_started_with(tmp_path) -> None:
     expansion = tiny.study(methods=["student", "kd"])
     node = expansion.teachers[0]
     entry = Store(tmp_path).teacher(node.id)
@@ -281,13 +281,13 @@ def test_on_a_cpu_the_file_is_mapped_and_what_was_read_is_let_go(bare) -> None:
     assert torch.equal(stored.rows(every, 0 * every), values[:, 0])  # and found again
 
 
-def test_no_room_is_said_before_any_work(bare, monkeypatch) -> None:
+def test_a_full_disk_is_reported_before_any_work(bare, monkeypatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(TeacherViewsError, match=r"room for 0.0 GB, and the views need 0.0 GB more"):
         make(bare)
 
 
-def test_what_would_fill_half_a_gpu_is_not_loaded_unasked(bare, monkeypatch) -> None:
+def test_data_that_would_fill_half_a_gpu_are_loaded_only_on_request(bare, monkeypatch) -> None:
     make(bare)
     memory = SimpleNamespace(total_memory=2 * IMAGES * VIEWS * CLASSES * 4 - 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)

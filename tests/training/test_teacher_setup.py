@@ -248,7 +248,7 @@ def test_the_head_of_a_hash_is_enough_and_the_card_has_the_whole(
 
 
 @pytest.mark.parametrize("sha256", ["", "0676ba6", "z" * 8, "0" * 65])
-def test_less_than_eight_digits_or_anything_else_is_no_hash(sha256: str) -> None:
+def test_a_hash_has_at_least_eight_hexadecimal_digits(sha256: str) -> None:
     with pytest.raises(ValueError, match="sha256"):
         ImportSource(url="https://nowhere.invalid/x.pth", sha256=sha256)
 
@@ -268,7 +268,7 @@ def test_a_loaded_teacher_is_the_stored_one_frozen(
     assert same(loaded.network.state_dict(), weights)
 
 
-def test_a_teacher_that_is_not_at_hand_or_damaged_is_refused(
+def test_a_teacher_that_is_missing_or_damaged_is_refused(
     file: Path, spec: ImportedTeacher, entry: StoreEntry
 ) -> None:
     with pytest.raises(TeacherError, match=f"{entry.id} is not in the store"):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from skd.study.expansion import load_expansion
+from skd.study.expansion_files import load_expansion
 from tests.builders import tiny
 from tests.builders.paths import ROOT
 
@@ -155,7 +155,7 @@ def test_no_trigger_retrains_or_loses_a_finished_run(copy: Path) -> None:
     assert records(copy) == before
 
 
-def test_what_is_gone_is_made_again_and_nothing_else(copy: Path) -> None:
+def test_missing_files_are_made_again_and_nothing_else(copy: Path) -> None:
     expansion = load_expansion(str(copy / "studies" / "tiny.yaml"), copy / "results")
     (run,) = expansion.cell(tiny.PAIR, "kd").runs.values()
     folder = copy / "results" / "runs" / run
@@ -185,7 +185,7 @@ def test_what_is_gone_is_made_again_and_nothing_else(copy: Path) -> None:
     assert planned(copy) == expected
 
 
-def test_a_failed_run_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_and_the_others_continue(tmp_path: Path) -> None:
     bad = {"name": "bad", "like": "kd", "recipe": {"learning_rate": 1e9, "weight_decay": 1e9}}
     write_sheet(tmp_path, {**SHEET, "methods": ["student", bad, "kd"]})
     first = everything(tmp_path)

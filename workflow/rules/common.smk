@@ -1,5 +1,5 @@
-# What the rules ask of a study. The expansion is made, where it is out of date, in a process of its
-# own: this file is parsed by every job and imports no torch.
+# Functions of the rules. Every job parses this file, so it imports no torch. `load_expansion` expands
+# an outdated study in a process of its own.
 
 import os
 import shutil
@@ -32,14 +32,14 @@ from skd.planning.survey import survey_study
 from skd.planning.timings import load_timings
 from skd.study.sheet_files import find_sheet, sheet_files
 from skd.store.store import Store
-from skd.study.expansion import load_expansion
+from skd.study.expansion_files import load_expansion
 
-# For jobs that make their environment, with `--software-deployment-method conda`; else they run in
-# the one that Snakemake runs in.
+# The environment of jobs with `--software-deployment-method conda`. Other jobs use the environment of
+# Snakemake.
 ENVIRONMENT = "../../environment.yml"
 RESULTS = Path("results")
-# By name, as they are asked for: each is read once, and these are driven and reported on.
-STUDIES = {}
+# By the study's name. Each study is read once, when a rule needs it; the driver works on these studies.
+EXPANSIONS = {}
 BATCHES = {}
 SURVEYS = {}
 
@@ -50,88 +50,91 @@ try:
 except SkdError as error:
     raise WorkflowError(str(error))
 
-# Snakemake's plugin parses what SLURM's commands print.
+# Snakemake's plugin parses the output of SLURM's commands.
 removed = remove_misleading(os.environ)
 if removed and workflow.is_main_process and shutil.which("sbatch"):
     print(f"not passed on to SLURM's commands: {', '.join(removed)}", file=sys.stderr)
 
 
-def study(name):
-    if name not in STUDIES:
+def expansion_of(name):
+    if name not in EXPANSIONS:
         try:
-            STUDIES[name] = load_expansion(CONFIG.sheet(name), RESULTS)
+            EXPANSIONS[name] = load_expansion(CONFIG.sheet(name), RESULTS)
         except SkdError as error:
             raise WorkflowError(str(error))
-    return STUDIES[name]
+    return EXPANSIONS[name]
 
 
-def estimated(name):
+def survey_of(name):
     if name not in SURVEYS:
         store = Store(RESULTS)
         timings = load_timings(store)
         try:
-            device = default_device(study(name), timings, CONFIG.device_model)
-            device = CONFIG.parallel.on(device)
-            CONFIG.parallel.check(study(name))
-            together = parse_side_by_side(CONFIG.side_by_side)
+            device = default_device(expansion_of(name), timings, CONFIG.device_model)
+            device = CONFIG.parallel_config.apply_to(device)
+            CONFIG.parallel_config.check(expansion_of(name))
+            side_by_side = parse_side_by_side(CONFIG.side_by_side)
         except SkdError as error:
             raise WorkflowError(f"config: {error}")
-        SURVEYS[name] = survey_study(study(name), store, timings, device, together, CONFIG.views_config)
+        SURVEYS[name] = survey_study(
+            expansion_of(name), store, timings, device, side_by_side, CONFIG.views_config
+        )
     return SURVEYS[name]
 
 
-def batches(name):
+def batches_of(name):
     if name not in BATCHES:
         if workflow.is_main_process:
             BATCHES[name] = plan_batches(
-                study(name), RESULTS, CONFIG.shape, lambda: estimated(name).whole_seconds
+                expansion_of(name), RESULTS, CONFIG.job_shape, lambda: survey_of(name).whole_seconds
             )
-            finished = finished_runs(study(name), Store(RESULTS))
-            make_again(name, finished)
+            finished = finished_runs(expansion_of(name), Store(RESULTS))
+            force_outdated(name, finished)
             for line in stale_lines(CONFIG.sheet(name), finished):
                 print(line, file=sys.stderr)
-        else:  # a job: as its driver has them
-            BATCHES[name] = read_batches(study(name), RESULTS)
+        else:  # a job uses the batches of its driver
+            BATCHES[name] = read_batches(expansion_of(name), RESULTS)
     return BATCHES[name]
 
 
-def make_again(name, finished):
-    """Have Snakemake make what tells of a run that is gone or another one, in a dry run as well."""
+def force_outdated(name, finished):
+    """Make Snakemake recreate files that no longer match the store, also in a dry run."""
     files = outdated_files(
         RESULTS / name,
-        study(name),
+        expansion_of(name),
         BATCHES[name].batches,
         Store(RESULTS),
-        lambda: estimated(name).views.values(),
+        lambda: survey_of(name).views.values(),
     )
     if report_code_changed(RESULTS / name, finished):
         files.append(report_file(RESULTS / name))
     workflow.dag.forcefiles.update(map(str, files))
     if files:
         print(
-            f"{len(files)} of {name}'s files tell of a run, teacher, stored views or code that "
-            f"were removed or made anew since; made again: {', '.join(map(str, files[:3]))}"
+            f"{len(files)} files of {name} are outdated, because runs, teachers, stored views or code "
+            f"were removed or changed; made again: {', '.join(map(str, files[:3]))}"
             f"{', …' if len(files) > 3 else ''}",
             file=sys.stderr,
         )
 
 
-def cells_of(name):
-    return [str(batch_file(RESULTS / name, batch)) for batch in batches(name).batches]
+def batch_files_of(name):
+    return [str(batch_file(RESULTS / name, batch)) for batch in batches_of(name).batches]
 
 
-def everything_of(name):
-    """The report, and every cell: one that failed is missing even where the report is there."""
-    return lambda wildcards: [f"results/{name}/report/index.html", *cells_of(name)]
+def all_files_of(name):
+    """The report and all cells: after a failed cell, the report may exist without it."""
+    return lambda wildcards: [f"results/{name}/report/index.html", *batch_files_of(name)]
 
 
 def cells(wildcards):
-    return cells_of(wildcards.study)
+    return batch_files_of(wildcards.study)
 
 
 def teachers(wildcards):
-    """The teachers that runs learn from: the report tells of them, too."""
-    used = dict.fromkeys(cell.teacher for cell in study(wildcards.study).cells if cell.teacher)
+    """The cards of the teachers that the report shows: those from which runs learn."""
+    expansion = expansion_of(wildcards.study)
+    used = dict.fromkeys(cell.teacher for cell in expansion.cells if cell.teacher)
     return [teacher_card(wildcards.study, name) for name in used]
 
 
@@ -144,10 +147,10 @@ def sheets(wildcards):
 
 
 def batch_of(wildcards):
-    batch = batches(wildcards.study).find(wildcards.pair, wildcards.batch, wildcards.digest)
+    batch = batches_of(wildcards.study).find(wildcards.pair, wildcards.batch, wildcards.digest)
     if batch is None:
         raise WorkflowError(
-            f"{wildcards.pair}/{wildcards.batch}-{wildcards.digest} is no job of study "
+            f"{wildcards.pair}/{wildcards.batch}-{wildcards.digest} is not a job of study "
             f"{wildcards.study}: its sheet, the code or the size of jobs changed; start again"
         )
     return batch
@@ -158,59 +161,59 @@ def methods_of(wildcards):
 
 
 def teacher_card(name, teacher):
-    return str(teacher_file(RESULTS / name, study(name).teacher(teacher)))
+    return str(teacher_file(RESULTS / name, expansion_of(name).teacher(teacher)))
 
 
-def unless_whole(inputs, output):
-    """Inputs whose age does not count where the output is whole.
+def ancient_if_complete(inputs, output):
+    """Return inputs whose age is ignored if the output is complete.
 
-    Identities are in the files' names: a teacher that is made again is the same one. Where all inputs
-    are ancient, though, Snakemake forgets that an output is missing or has to be made again.
+    Identities are in the files' names, so a teacher that is made again is the same one. But if all
+    inputs are ancient, Snakemake ignores that an output is missing or has to be made again.
     """
-    whole = output.is_file() and str(output) not in workflow.dag.forcefiles
-    return [ancient(path) for path in inputs] if whole else inputs
+    complete = output.is_file() and str(output) not in workflow.dag.forcefiles
+    return [ancient(path) for path in inputs] if complete else inputs
 
 
 def teacher_of(wildcards):
     batch = batch_of(wildcards)
-    name = study(wildcards.study).cell(batch.pair, batch.methods[0]).teacher
+    name = expansion_of(wildcards.study).cell(batch.pair, batch.methods[0]).teacher
     cards = [] if name is None else [teacher_card(wildcards.study, name)]
-    return unless_whole(cards, batch_file(RESULTS / wildcards.study, batch))
+    return ancient_if_complete(cards, batch_file(RESULTS / wildcards.study, batch))
 
 
 def processes_of_teacher(wildcards):
-    trained = study(wildcards.study).teacher(wildcards.teacher).spec.kind == "trained"
+    trained = expansion_of(wildcards.study).teacher(wildcards.teacher).spec.kind == "trained"
     return CONFIG.processes_per_run if trained else 1
 
 
 def views_of(name, teacher):
-    return estimated(name).views[teacher]
+    return survey_of(name).views[teacher]
 
 
 def teacher_views_of(wildcards):
     batch = batch_of(wildcards)
     cells = {f"{batch.pair}/{method}" for method in batch.methods}
     folder = RESULTS / wildcards.study
-    plans = estimated(wildcards.study).views.values()
+    plans = survey_of(wildcards.study).views.values()
     files = [str(views_file(folder, plan)) for plan in plans if plan.cells & cells]
-    return unless_whole(files, batch_file(folder, batch))
+    return ancient_if_complete(files, batch_file(folder, batch))
 
 
-def card_of_views(wildcards):
+def teacher_card_of_views(wildcards):
     file = views_file(RESULTS / wildcards.study, views_of(wildcards.study, wildcards.teacher))
-    return unless_whole([teacher_card(wildcards.study, wildcards.teacher)], file)
+    return ancient_if_complete([teacher_card(wildcards.study, wildcards.teacher)], file)
 
 
-def views_ask(wildcards, attempt):
-    found = estimated(wildcards.study)
-    return views_job_resources(found, wildcards.teacher, attempt, CONFIG.longest_minutes)
+def views_resources(wildcards, attempt):
+    survey = survey_of(wildcards.study)
+    return views_job_resources(survey, wildcards.teacher, attempt, CONFIG.longest_minutes)
 
 
-def teacher_asks(wildcards, attempt):
-    found = estimated(wildcards.study)
-    return teacher_job_resources(found, wildcards.teacher, attempt, CONFIG.longest_minutes)
+def teacher_resources(wildcards, attempt):
+    survey = survey_of(wildcards.study)
+    return teacher_job_resources(survey, wildcards.teacher, attempt, CONFIG.longest_minutes)
 
 
-def batch_asks(wildcards, attempt):
-    found = estimated(wildcards.study)
-    return batch_job_resources(found, batch_of(wildcards), attempt, CONFIG.longest_minutes)
+def batch_resources(wildcards, attempt):
+    survey = survey_of(wildcards.study)
+    return batch_job_resources(survey, batch_of(wildcards), attempt, CONFIG.longest_minutes)

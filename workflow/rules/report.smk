@@ -3,7 +3,7 @@ rule analyse:
         cells=cells,
         teachers=teachers,
     output:
-        # Kept while the rule runs, which takes from them what is known already.
+        # The rule reuses what is in the existing files.
         analysis=update("results/{study}/analysis.json"),
         arrays=update("results/{study}/analysis.npz"),
     log:

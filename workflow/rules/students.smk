@@ -10,18 +10,18 @@ rule train:
         "results/{study}/benchmarks/{pair}/{batch}-{digest}.tsv"
     conda:
         ENVIRONMENT
-    threads: lambda wildcards: batch_asks(wildcards, 1).cores
+    threads: lambda wildcards: batch_resources(wildcards, 1).cores
     resources:
-        runtime=lambda wildcards, attempt: batch_asks(wildcards, attempt).minutes,
-        mem_mb=lambda wildcards, attempt: batch_asks(wildcards, attempt).memory_mb,
+        runtime=lambda wildcards, attempt: batch_resources(wildcards, attempt).minutes,
+        mem_mb=lambda wildcards, attempt: batch_resources(wildcards, attempt).memory_mb,
         attempt=lambda wildcards, attempt: attempt,
-        # For SLURM; another executor heeds neither.
+        # For SLURM; other executors ignore both.
         gpu=CONFIG.processes_per_run,
         cpus_per_gpu=lambda wildcards, threads: max(1, threads // CONFIG.processes_per_run),
     params:
         sheet=sheet,
         checkpoint_seconds=CONFIG.checkpoint_seconds,
-        parallel=CONFIG.options,
+        parallel=CONFIG.command_options,
         methods=methods_of,
         side_by_side=CONFIG.side_by_side,
         teacher_views="live" if CONFIG.teacher_views == "never" else "auto",

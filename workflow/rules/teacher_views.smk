@@ -1,6 +1,6 @@
 rule teacher_views:
     input:
-        card=card_of_views,
+        card=teacher_card_of_views,
     output:
         "results/{study}/teacher-views/{teacher}-{digest}.json",
     log:
@@ -11,8 +11,8 @@ rule teacher_views:
         ENVIRONMENT
     threads: 1
     resources:
-        runtime=lambda wildcards, attempt: views_ask(wildcards, attempt).minutes,
-        mem_mb=lambda wildcards, attempt: views_ask(wildcards, attempt).memory_mb,
+        runtime=lambda wildcards, attempt: views_resources(wildcards, attempt).minutes,
+        mem_mb=lambda wildcards, attempt: views_resources(wildcards, attempt).memory_mb,
         attempt=lambda wildcards, attempt: attempt,
     params:
         sheet=sheet,

@@ -1,4 +1,4 @@
-"""What a trained simplifier does to single test images."""
+"""The effect of a trained simplifier on single test images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from scipy.special import log_softmax, softmax
 
-from skd.analyses.stored_networks import UnusableError
+from skd.analyses.errors import UnusableError
 from skd.losses.simplifier import Simplifier, SimplifierSettings
 from skd.study.spec import SimplifierSpec
 
@@ -19,24 +19,24 @@ EXAMPLE_COUNT = 4
 
 @dataclass(frozen=True)
 class ExampleDistributions:
-    """Four test images (fewer of a smaller batch) as teacher, simplifier and student see them.
+    """The probabilities of teacher, simplifier and student on four test images (or fewer).
 
     Attributes:
-        places: of the images in the test set, (E,).
+        indices: indices of the images in the test set, (E,).
         temperature: T of the simplifier.
         probabilities: by name, (E, C) float32: raw, softmax(z_t); softened, softmax(z_t / T);
             simplified, softmax(z' / T); student, softmax(z_s).
     """
 
-    places: np.ndarray
+    indices: np.ndarray
     temperature: float
     probabilities: dict[str, np.ndarray]
 
 
 def select_examples(logits: np.ndarray) -> np.ndarray:
-    """Return four places spread evenly over the entropy of softmax(logits), (E,).
+    """Return the indices of four images spread evenly over the entropies of softmax(logits), (E,).
 
-    The lowest, those a third and two thirds up the ranks, the highest.
+    They have the lowest and the highest entropy, and those at a third and two thirds of the ranks.
 
     Args:
         logits: (B, C).
@@ -53,15 +53,15 @@ def simplified_logits(spec: SimplifierSpec, weights: bytes, logits: np.ndarray) 
 
     Args:
         spec: the simplifier's settings.
-        weights: its state dict as stored.
-        logits: (B, C). By default attention runs over the batch: the output for an image depends
-            on the images beside it.
+        weights: its stored state dict.
+        logits: (B, C). By default, attention runs over the batch: the output for an image depends
+            on the other images.
 
     Raises:
         UnusableError: the weights are not this simplifier's.
     """
     settings = SimplifierSettings.restore(spec.settings)
-    with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing
+    with torch.random.fork_rng(devices=[]):  # building a simplifier draws initial weights
         simplifier = Simplifier(settings, logits.shape[1])
     try:
         simplifier.load_state_dict(load(weights))
@@ -73,16 +73,16 @@ def simplified_logits(spec: SimplifierSpec, weights: bytes, logits: np.ndarray) 
 def example_distributions(
     spec: SimplifierSpec, weights: bytes, teacher: np.ndarray, student: np.ndarray
 ) -> ExampleDistributions:
-    """Return what a run's simplifier makes of four images of a batch.
+    """Return the probabilities of teacher, simplifier and student on four images of a batch.
 
-    The batch is the test set's first, as large as a training batch: attention runs over the batch,
-    so that these probabilities are the images' in this batch, not the images' alone.
+    The batch has the first test images and the size of a training batch. Since attention runs over
+    the batch, the simplified probabilities depend on all its images.
 
     Args:
         spec: the simplifier's settings.
-        weights: its state dict as stored.
-        teacher: the raw teacher's stored test logits, of the batch, (B, C).
-        student: the student's, (B, C).
+        weights: its stored state dict.
+        teacher: the teacher's raw test logits of the batch, (B, C).
+        student: the student's test logits of the batch, (B, C).
 
     Raises:
         UnusableError: the weights are not this simplifier's, or its output is not finite.
@@ -91,7 +91,7 @@ def example_distributions(
     simplified = simplified_logits(spec, weights, teacher).astype(np.float64)
     if not np.isfinite(simplified).all():
         raise UnusableError("its simplified logits are not finite")
-    places = select_examples(teacher)
+    indices = select_examples(teacher)
     logits = {
         "raw": teacher,
         "softened": teacher / temperature,
@@ -99,10 +99,10 @@ def example_distributions(
         "student": student,
     }
     return ExampleDistributions(
-        places=places,
+        indices=indices,
         temperature=temperature,
         probabilities={
-            name: softmax(values[places], axis=1).astype(np.float32)
+            name: softmax(values[indices], axis=1).astype(np.float32)
             for name, values in logits.items()
         },
     )

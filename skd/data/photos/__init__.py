@@ -1,1 +1,1 @@
-"""Photos: folders, decoding, crops and loader processes."""
+"""Data sets of photos: their folders, decoding, crops and loader processes."""

@@ -1,4 +1,4 @@
-"""Photos that stay on the disk: their places, indexed as a tensor of images would be."""
+"""Photos that stay on the disk, indexed like a tensor of images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ class PhotoFiles:
 
     Attributes:
         root: the folder.
-        paths: relative to it, (N,) NumPy bytes of fixed width: one block of memory, where a list of
-            1.28 million strings would be copied page by page into each loader process.
-        size: height and width in pixels of the views that are made of them.
+        paths: paths relative to `root`, (N,) NumPy bytes of fixed width. This is one block of
+            memory; a list of 1.28 million strings would be copied page by page into each loader
+            process.
+        size: height and width of the photos' views, in pixels.
     """
 
     root: Path
@@ -28,11 +29,11 @@ class PhotoFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, places: Tensor | np.ndarray | slice) -> PhotoFiles:
-        """Return some of the files, in the order of the places."""
-        chosen = places.cpu().numpy() if isinstance(places, Tensor) else places
-        return replace(self, paths=np.ascontiguousarray(self.paths[chosen]))
+    def __getitem__(self, indices: Tensor | np.ndarray | slice) -> PhotoFiles:
+        """Return some of the files, in the order of the indices."""
+        selected = indices.cpu().numpy() if isinstance(indices, Tensor) else indices
+        return replace(self, paths=np.ascontiguousarray(self.paths[selected]))
 
-    def path(self, place: int) -> Path:
-        """Return where one file is."""
-        return self.root / os.fsdecode(bytes(self.paths[place]))
+    def path(self, index: int) -> Path:
+        """Return the path of one file."""
+        return self.root / os.fsdecode(bytes(self.paths[index]))

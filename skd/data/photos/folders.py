@@ -1,7 +1,7 @@
-"""Photos in ImageFolder layout, ``train/CLASS/*`` and ``val/CLASS/*``: whether all are there.
+"""Photos in ImageFolder layout, ``train/CLASS/*`` and ``val/CLASS/*``, checked for completeness.
 
-What is hidden, by a dot at the start of its name, is no class and no photo: programs leave such
-files and folders behind, as ``.ipynb_checkpoints`` or macOS's ``._0.jpg``, which is no image.
+Files and folders whose names start with a dot are ignored: other programs leave some behind, as
+``.ipynb_checkpoints`` or macOS's ``._0.jpg``, which is not an image.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from torch import Tensor
 from skd.data.images import DataError, DatasetFacts, Images
 from skd.data.photos.files import PhotoFiles
 
-# Of ImageNet's training images; every network of the field that was trained on photos expects them.
+# Of ImageNet's training images; published networks for photos expect this normalisation.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-MAX_EXAMPLES = 5  # examples in a message
+MAX_EXAMPLES = 5  # in a message
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class PhotoSplit:
     """The training or the validation photos.
 
     Attributes:
-        files: sorted by class, then by path.
-        labels: places of their classes, (N,) int64.
+        files: the photos, sorted by class, then by path.
+        labels: class indices of the photos, (N,) int64.
         classes: the class folders' names, sorted.
     """
 
@@ -39,27 +39,28 @@ class PhotoSplit:
     classes: tuple[str, ...]
 
 
-def load_folder(folder: Path, expected: DatasetFacts, what: str, advice: str) -> Images:
+def load_folder(folder: Path, expected: DatasetFacts, dataset: str, advice: str) -> Images:
     """Return the photos of a folder; ``val`` has the test images.
 
     Args:
-        folder: has ``train`` and ``val``.
-        expected: how many classes and photos there have to be, and how large the views are.
-        what: the data set's name in messages.
-        advice: what to do where something is amiss; ends each message.
+        folder: contains ``train`` and ``val``.
+        expected: the required numbers of classes and photos, and the size of the views.
+        dataset: the data set's name in messages.
+        advice: how to correct the folder; ends each message.
 
     Raises:
-        DataError: another layout, other classes or other counts: what was found, what is expected.
+        DataError: another layout, other classes or other counts; says what the folder has and what
+            is expected.
     """
-    parts = {}
+    splits = {}
     for name in ("train", "val"):
-        with _told(f"{what}: {folder / name}", advice):
-            parts[name] = _part(folder, name, expected.size)
-    train, test = parts["train"], parts["val"]
-    for name, part, other in (("train", train, test), ("val", test, train)):
-        with _told(f"{what}: {folder / name}", advice):
-            _check_classes(part, folder / name, expected.num_classes, other.classes)
-    with _told(f"{what}: {folder}:", advice):
+        with _error_context(f"{dataset}: {folder / name}", advice):
+            splits[name] = _load_split(folder, name, expected.size)
+    train, test = splits["train"], splits["val"]
+    for name, split, other in (("train", train, test), ("val", test, train)):
+        with _error_context(f"{dataset}: {folder / name}", advice):
+            _check_classes(split, folder / name, expected.num_classes, other.classes)
+    with _error_context(f"{dataset}: {folder}:", advice):
         _check_same_classes(train.classes, test.classes)
         _check_counts(train, "train", expected.train_images)
         _check_counts(test, "val", expected.test_images)
@@ -76,169 +77,173 @@ def load_folder(folder: Path, expected: DatasetFacts, what: str, advice: str) ->
 
 
 @contextmanager
-def _told(where: str, advice: str) -> Iterator[None]:
-    """Put a place before an error, and advice behind it."""
+def _error_context(place: str, advice: str) -> Iterator[None]:
+    """Add a place before the message of a DataError, and advice after it."""
     try:
         yield
     except DataError as error:
-        raise DataError(f"{where} {error}. {advice}") from None
+        raise DataError(f"{place} {error}. {advice}") from None
 
 
-def _part(folder: Path, name: str, size: int) -> PhotoSplit:
-    """Return one part's photos, in torchvision's order.
+def _load_split(folder: Path, name: str, size: int) -> PhotoSplit:
+    """Return one split's photos, in torchvision's order.
 
     Raises:
-        DataError: no such folder, or no classes in it.
+        DataError: the folder does not exist, or contains no class folders.
     """
     top = folder / name
     if not top.is_dir():
-        raise DataError("is not there")
+        raise DataError("does not exist")
     classes = class_folders(top)
     if not classes:
-        raise DataError(_why_no_classes(top))
-    found = []
-    for label in classes:  # one at a time: a list of all takes much memory
+        raise DataError(_no_classes_message(top))
+    paths = []
+    for label in classes:  # class by class: one list of all strings would take too much memory
         names = [
             os.fsencode(path.removeprefix(f"{folder}{os.sep}")) for path in photo_paths(top, label)
         ]
-        found.append(np.array(names, dtype=bytes))
-    counts = torch.tensor([len(names) for names in found])
+        paths.append(np.array(names, dtype=bytes))
+    counts = torch.tensor([len(names) for names in paths])
     return PhotoSplit(
-        files=PhotoFiles(folder, np.concatenate(found), size),
+        files=PhotoFiles(folder, np.concatenate(paths), size),
         labels=torch.arange(len(classes)).repeat_interleave(counts),
         classes=tuple(classes),
     )
 
 
 def class_folders(top: Path) -> list[str]:
-    """Return the names of the class folders in a folder, sorted."""
-    return sorted(entry.name for entry in os.scandir(top) if entry.is_dir() and not _hidden(entry))
+    """Return the sorted names of the class folders in a folder."""
+    return sorted(
+        entry.name for entry in os.scandir(top) if entry.is_dir() and not _is_hidden(entry)
+    )
 
 
 def photo_paths(top: Path, label: str) -> list[str]:
-    """Return the paths of a class folder's photos, in torchvision's order; hidden ones are none."""
-    from torchvision.datasets import folder as image_folder  # seconds to import
+    """Return the paths of a class folder's photos, in torchvision's order, without hidden files."""
+    from torchvision.datasets import folder as image_folder  # takes seconds to import
 
-    found = image_folder.make_dataset(
+    samples = image_folder.make_dataset(
         top, {label: 0}, image_folder.IMG_EXTENSIONS, allow_empty=True
     )
-    begin = len(f"{top}{os.sep}")
-    return [path for path, _ in found if f"{os.sep}." not in path[begin:]]
+    prefix = len(f"{top}{os.sep}")
+    return [path for path, _ in samples if f"{os.sep}." not in path[prefix:]]
 
 
-def _hidden(entry: os.DirEntry[str]) -> bool:
+def _is_hidden(entry: os.DirEntry[str]) -> bool:
     return entry.name.startswith(".")
 
 
-def _why_no_classes(top: Path) -> str:
-    """Say what is in a folder that has no class folders: the usual traps."""
+def _no_classes_message(top: Path) -> str:
+    """Describe the content of a folder without class folders: archives or unsorted photos."""
     extensions = _extensions()
-    names = sorted(entry.name for entry in os.scandir(top) if not _hidden(entry))
+    names = sorted(entry.name for entry in os.scandir(top) if not _is_hidden(entry))
     archives = [name for name in names if name.endswith(".tar")]
     photos = [name for name in names if name.lower().endswith(extensions)]
     if archives:
         return (
-            f"has no class folders but {_several(len(archives), 'archive')} such as "
-            f"{archives[0]}: unpack each into a folder of its name"
+            f"has no class folders but {_counted(len(archives), 'archive')} such as "
+            f"{archives[0]}: unpack each into a folder of the same name"
         )
     if photos:
         return (
-            f"has no class folders but {_several(len(photos), 'photo')} such as {photos[0]}: "
-            "sort them into a folder a class, named as those of train"
+            f"has no class folders but {_counted(len(photos), 'photo')} such as {photos[0]}: "
+            "sort them into one folder per class, named as in train"
         )
-    return f"has no class folders; found: {', '.join(names[:MAX_EXAMPLES]) or 'nothing'}"
+    return f"has no class folders; it contains: {', '.join(names[:MAX_EXAMPLES]) or 'nothing'}"
 
 
-def _check_classes(part: PhotoSplit, top: Path, expected: int, other: tuple[str, ...]) -> None:
-    """Refuse another number of classes, and classes without a photo.
+def _check_classes(split: PhotoSplit, top: Path, expected: int, other: tuple[str, ...]) -> None:
+    """Check the number of classes, and that each class has a photo.
 
     Args:
-        part: the training or the validation photos.
+        split: the training or the validation photos.
         top: their folder.
         expected: number of classes.
-        other: classes of the other part.
+        other: classes of the other split.
 
     Raises:
-        DataError: names them.
+        DataError: the number differs or a class is empty; names the classes.
     """
-    counts = torch.bincount(part.labels, minlength=len(part.classes))
-    pairs = zip(part.classes, counts.tolist(), strict=True)
+    counts = torch.bincount(split.labels, minlength=len(split.classes))
+    pairs = zip(split.classes, counts.tolist(), strict=True)
     empty = [label for label, count in pairs if not count]
-    if len(part.classes) != expected:
-        alone = [label for label in part.classes if label not in other]
-        odd = {"here only": alone, "without a photo": empty}
-        remarks = [f"; {why}: {_some(labels)}" for why, labels in odd.items() if labels]
+    if len(split.classes) != expected:
+        unmatched = [label for label in split.classes if label not in other]
+        remarks = {"only in this folder": unmatched, "without a photo": empty}
+        details = [f"; {remark}: {_listed(labels)}" for remark, labels in remarks.items() if labels]
         raise DataError(
-            f"has {_several(len(part.classes), 'class folder')}, expected {expected}: "
-            f"{_some([*part.classes])}{''.join(remarks)}"
+            f"has {_counted(len(split.classes), 'class folder')}, expected {expected}: "
+            f"{_listed([*split.classes])}{''.join(details)}"
         )
     if empty:
-        raise DataError(f"has no photo in {_some(empty)}{_others(top, empty)}")
+        raise DataError(f"has no photo in {_listed(empty)}{_other_files_remark(top, empty)}")
 
 
 def _check_same_classes(train: tuple[str, ...], test: tuple[str, ...]) -> None:
-    """Refuse two parts of other classes.
+    """Check that both splits have the same classes.
 
     Raises:
-        DataError: names those that one of them lacks.
+        DataError: they differ; names the classes that are missing in each split.
     """
-    lacks = [*_lacks("val", train, test), *_lacks("train", test, train)]
-    if lacks:
-        raise DataError(f"train and val have to have the same classes, but {' and '.join(lacks)}")
-
-
-def _lacks(name: str, wanted: tuple[str, ...], there: tuple[str, ...]) -> Iterator[str]:
-    missing = sorted(set(wanted) - set(there))
+    missing = [*_missing_classes("val", train, test), *_missing_classes("train", test, train)]
     if missing:
-        yield f"{name} lacks {_some(missing)}"
+        raise DataError(f"train and val must have the same classes, but {' and '.join(missing)}")
 
 
-def _check_counts(part: PhotoSplit, name: str, expected: int) -> None:
-    """Refuse another number of photos.
+def _missing_classes(
+    name: str, required: tuple[str, ...], present: tuple[str, ...]
+) -> Iterator[str]:
+    missing = sorted(set(required) - set(present))
+    if missing:
+        yield f"{name} lacks {_listed(missing)}"
+
+
+def _check_counts(split: PhotoSplit, name: str, expected: int) -> None:
+    """Check the number of photos of a split.
 
     Raises:
-        DataError: both numbers, and the classes with the fewest and the most.
+        DataError: it differs; gives both numbers, and the classes with the fewest and most photos.
     """
-    if len(part.files) != expected:
-        counts = torch.bincount(part.labels).tolist()
-        ordered = sorted(zip(counts, part.classes, strict=True))
+    if len(split.files) != expected:
+        counts = torch.bincount(split.labels).tolist()
+        ordered = sorted(zip(counts, split.classes, strict=True))
         (fewest, first), (most, last) = ordered[0], ordered[-1]
         raise DataError(
-            f"{name} has {len(part.files):,} photos, expected {expected:,} "
+            f"{name} has {len(split.files):,} photos, expected {expected:,} "
             f"(fewest in {first}: {fewest}, most in {last}: {most})"
-            f"{_others(part.files.root / name, part.classes)}"
+            f"{_other_files_remark(split.files.root / name, split.classes)}"
         )
 
 
-def _others(top: Path, classes: Iterable[str]) -> str:
-    """Return a remark on files in class folders that are no photos by the ends of their names."""
-    found = []
+def _other_files_remark(top: Path, classes: Iterable[str]) -> str:
+    """Return a remark on files in class folders whose extensions are not those of photos."""
+    paths = []
     for label in classes:
         for folder, _, names in os.walk(top / label, followlinks=True):
-            place = Path(folder).relative_to(top)
-            found += [
-                str(place / name)
+            relative = Path(folder).relative_to(top)
+            paths += [
+                str(relative / name)
                 for name in sorted(names)
                 if not name.startswith(".") and not name.lower().endswith(_extensions())
             ]
-    if not found:
+    if not paths:
         return ""
     return (
-        f"; not counted, as no photos by the ends of their names: {_some(found)} (photos end in "
-        f"{', '.join(_extensions())}: convert them, or remove them)"
+        f"; not counted, because of their file name extensions: {_listed(paths)} (convert them to "
+        f"one of {', '.join(_extensions())}, or remove them)"
     )
 
 
 def _extensions() -> tuple[str, ...]:
-    from torchvision.datasets.folder import IMG_EXTENSIONS  # seconds to import
+    from torchvision.datasets.folder import IMG_EXTENSIONS  # takes seconds to import
 
     return IMG_EXTENSIONS
 
 
-def _some(names: list[str]) -> str:
+def _listed(names: list[str]) -> str:
     more = f" and {len(names) - MAX_EXAMPLES} more" if len(names) > MAX_EXAMPLES else ""
     return f"{', '.join(names[:MAX_EXAMPLES])}{more}"
 
 
-def _several(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

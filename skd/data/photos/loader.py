@@ -1,4 +1,4 @@
-"""Loader processes: views of photos decoded ahead, batch by batch, in the order asked for."""
+"""Loader processes, which decode batches of photos ahead of the training."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from skd.data.photos.decoding import decode_photo
 from skd.data.photos.files import PhotoFiles
 from skd.data.photos.random_resized_crop import evaluation_view, training_view
 
-# A batch: places among the files, and the views' numbers; none: as an evaluation sees them.
+# A batch: indices of the files, and the numbers of their views or ``None`` for evaluation.
 BatchTask = tuple[np.ndarray, np.ndarray | None]
 PREFETCH_BATCHES = 2  # batches that each process decodes ahead
 GRACE_SECONDS = 330.0  # after SIGTERM: longer than a training has to save (skd.jobs.torchrun)
 
 
 class DamagedPhoto:
-    """A photo could not be read: what a loader process answers in place of a batch."""
+    """The answer of a loader process in place of a batch with a photo that cannot be read."""
 
     def __init__(self, message: str) -> None:
         self.message = message
 
 
 class BatchDecoder(Dataset):
-    """Makes batches from files. It is what a loader process has."""
+    """Decodes batches from files. Each loader process has a copy."""
 
     def __init__(self, files: PhotoFiles) -> None:
         self._root, self._size = files.root, files.size
-        # As a tensor: torch hands it to all processes as one block of shared memory.
+        # torch passes a tensor to all processes as one block of shared memory.
         width = files.paths.itemsize
         self._paths = torch.from_numpy(files.paths.view(np.uint8).reshape(-1, width).copy())
 
     def __getitem__(self, task: BatchTask) -> Tensor | DamagedPhoto:
         """Return a batch's pixels, (B, size, size, 3) uint8."""
-        places, numbers = task
-        batch = torch.empty(len(places), self._size, self._size, 3, dtype=torch.uint8)
+        indices, numbers = task
+        batch = torch.empty(len(indices), self._size, self._size, 3, dtype=torch.uint8)
         try:
-            for row, place in enumerate(places):
-                photo = decode_photo(self._path(place))
+            for row, index in enumerate(indices):
+                photo = decode_photo(self._path(index))
                 if numbers is None:
                     view = evaluation_view(photo, self._size)
                 else:
@@ -60,17 +60,17 @@ class BatchDecoder(Dataset):
             return DamagedPhoto(str(error))
         return batch
 
-    def _path(self, place: int) -> Path:
-        return self._root / os.fsdecode(self._paths[place].numpy().tobytes().rstrip(b"\0"))
+    def _path(self, index: int) -> Path:
+        return self._root / os.fsdecode(self._paths[index].numpy().tobytes().rstrip(b"\0"))
 
 
 class PhotoLoader:
-    """Decodes batches of photos in processes of its own, which start at the first `run`.
+    """Decodes batches of photos in its own processes, which start with the first stream.
 
     Args:
         files: the photos.
-        device: where batches go: for a GPU they lie in pinned memory.
-        workers: processes; 0: this one decodes, when it is asked.
+        device: the training's device; for a GPU, batches are in pinned memory.
+        workers: number of processes; 0 decodes each batch in this process when it is read.
     """
 
     def __init__(self, files: PhotoFiles, device: torch.device, workers: int) -> None:
@@ -79,59 +79,62 @@ class PhotoLoader:
             self._decoder,
             batch_size=None,
             sampler=self._tasks,
-            collate_fn=_as_it_is,
+            collate_fn=_identity,
             num_workers=workers,
             persistent_workers=workers > 0,
             prefetch_factor=PREFETCH_BATCHES if workers else None,
-            # Not forked: this process may have threads, and a GPU.
+            # A forked process would inherit this one's threads and GPU state.
             multiprocessing_context="spawn" if workers else None,
-            worker_init_fn=_begin_worker,
+            worker_init_fn=_handle_signals,
             pin_memory=device.type == "cuda",
-            generator=torch.Generator(),  # of the processes' seeds, which are not used
+            generator=torch.Generator(),  # for the processes' seeds, which nothing uses
         )
         self._batches: Iterator[Tensor | DamagedPhoto] | None = None
         self._current: BatchStream | None = None
 
-    def run(self, tasks: Sequence[BatchTask]) -> BatchStream:
-        """Begin to decode batches, and return them as they are asked for.
+    def stream(self, tasks: Sequence[BatchTask]) -> BatchStream:
+        """Start to decode batches, and return an iterator of them.
 
-        The last one begun is decoded ahead; an earlier one that is asked goes on where it was.
+        Only the latest stream is decoded ahead. Reading from an earlier one resumes it at its
+        position.
         """
-        begun = BatchStream(self, tasks)
-        self._begin(begun)
-        return begun
+        stream = BatchStream(self, tasks)
+        self._start(stream)
+        return stream
 
     def decode(self, task: BatchTask) -> Tensor:
-        """Return a batch's pixels, decoded in this process, (B, size, size, 3) uint8.
+        """Decode a batch's pixels in this process, (B, size, size, 3) uint8.
 
         Raises:
             DataError: a photo cannot be read; names it.
         """
-        return _sound(self._decoder[task])
+        return _check_batch(self._decoder[task])
 
-    def next_batch(self, run: BatchStream) -> Tensor:
-        """Return the next batch of a run, which has one.
+    def next_batch(self, stream: BatchStream) -> Tensor:
+        """Return the next batch of a stream that is not exhausted.
 
         Raises:
-            DataError: a photo cannot be read, and which; or a process has died.
+            DataError: a photo cannot be read (names it), or a loader process has died.
         """
-        if self._current is not run:
-            self._begin(run)
-        with _telling_of_deaths():
-            return _sound(next(self._batches))
+        if self._current is not stream:
+            self._start(stream)
+        with _explain_dead_process():
+            return _check_batch(next(self._batches))
 
     def close(self) -> None:
-        """End the processes; nothing can be run afterwards."""
+        """Stop the processes. A closed loader cannot be used."""
         self._batches = self._current = self._loader = None
 
-    def _begin(self, run: BatchStream) -> None:
+    def _start(self, stream: BatchStream) -> None:
         if self._loader is None:
             raise ValueError("the loader is closed")
-        self._tasks[:] = run.tasks[run.done :]
-        begun = self._batches is not None
-        with _telling_of_deaths():
-            self._batches, self._current = iter(self._loader), run
-        if not begun:  # after torch's own, so that it is called before: those would not be obeyed
+        self._tasks[:] = stream.tasks[stream.position :]
+        first = self._batches is None
+        with _explain_dead_process():
+            self._batches, self._current = iter(self._loader), stream
+        if first:
+            # Exit handlers run in reverse order: registered after torch's own, this one runs first.
+            # torch's handler terminates the processes by a signal, which they ignore.
             atexit.register(_close, weakref.ref(self))
 
 
@@ -139,23 +142,23 @@ class BatchStream(Iterator[Tensor]):
     """Batches in order, (B, size, size, 3) uint8 in the CPU's memory."""
 
     def __init__(self, loader: PhotoLoader, tasks: Sequence[BatchTask]) -> None:
-        self.tasks, self.done = tasks, 0
+        self.tasks, self.position = tasks, 0
         self._loader = loader
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Tensor:
-        if self.done == len(self.tasks):
+        if self.position == len(self.tasks):
             raise StopIteration
-        made = self._loader.next_batch(self)
-        self.done += 1
-        return made
+        batch = self._loader.next_batch(self)
+        self.position += 1
+        return batch
 
 
 @contextlib.contextmanager
-def _telling_of_deaths() -> Iterator[None]:
-    """Turn what torch raises where a process has died into an error that says what to do."""
+def _explain_dead_process() -> Iterator[None]:
+    """Replace torch's error about a dead loader process by a DataError with advice."""
     try:
         yield
     except RuntimeError as error:
@@ -163,33 +166,36 @@ def _telling_of_deaths() -> Iterator[None]:
             raise
         raise DataError(
             f"a loader process has died ({str(error).splitlines()[0]}); often /dev/shm or the "
-            "memory is too small: take fewer workers"
+            "memory is too small: use fewer workers"
         ) from error
 
 
-def _sound(made: Tensor | DamagedPhoto) -> Tensor:
-    if isinstance(made, DamagedPhoto):
-        raise DataError(made.message)
-    return made
-
-
-def _as_it_is(batch: Tensor | DamagedPhoto) -> Tensor | DamagedPhoto:
+def _check_batch(batch: Tensor | DamagedPhoto) -> Tensor:
+    if isinstance(batch, DamagedPhoto):
+        raise DataError(batch.message)
     return batch
 
 
-def _begin_worker(worker: int) -> None:
-    """Let the training save before its processes obey a signal that was sent to all of them."""
+def _identity(batch: Tensor | DamagedPhoto) -> Tensor | DamagedPhoto:
+    return batch
 
-    def leave(number: int, frame: object) -> None:
+
+def _handle_signals(worker: int) -> None:
+    """Delay a loader process's end after a signal, so that the training can save.
+
+    A scheduler or Ctrl-C sends the signal to all processes of a training.
+    """
+
+    def exit_later(number: int, frame: object) -> None:
         timer = threading.Timer(GRACE_SECONDS, os._exit, [0])
         timer.daemon = True
         timer.start()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, exit_later)
 
 
-def _close(loader: weakref.ref[PhotoLoader]) -> None:
-    """End the processes of a loader that is still there."""
-    if (there := loader()) is not None:
-        there.close()
+def _close(reference: weakref.ref[PhotoLoader]) -> None:
+    """Stop the processes of a loader, if the loader still exists."""
+    if (loader := reference()) is not None:
+        loader.close()

@@ -1,6 +1,6 @@
-"""Views of photos, decoded ahead of the training: the face of `skd.data.views.Views`.
+"""Views of photos, decoded ahead of the training.
 
-Pixels go to the device as uint8, a quarter of their size as float32, and are normalised there.
+Pixels go to the device as uint8, a quarter of the size of float32, and are normalised there.
 """
 
 from __future__ import annotations
@@ -14,140 +14,131 @@ from torch import Tensor
 from skd.data.images import CHANNELS, Images
 from skd.data.photos.loader import BatchStream, PhotoLoader
 from skd.data.photos.random_resized_crop import draw_photo_view_numbers
-from skd.data.views import normalise_pixels
+from skd.data.views import TestImages, Views, normalise_pixels
 
-# Images a forward pass, and of one loader process at a time.
+# Images per forward pass; a loader process decodes one such batch at a time.
 TEST_BATCH = {"cpu": 50, "cuda": 128}
 
 
-class PhotoViews:
-    """Makes normalised batches from files of photos, for one training.
+class PhotoViews(Views):
+    """Views of photos that are decoded from files, for one training.
 
     Args:
         images: the data set; its training images are files.
-        device: of the training.
-        workers: processes that decode; 0: this one does.
+        device: the training's device.
+        workers: number of processes that decode; 0 decodes in this process.
     """
 
-    count = 0  # endless
+    views_per_image = 0  # unlimited
 
     def __init__(self, images: Images, device: torch.device, workers: int = 0) -> None:
         self._images, self._device, self._workers = images, device, workers
         self.size = images.train_images.size
         self.labels = images.train_labels.to(device)
-        # Of a row of pixels, channels last: by channel alone a CPU would take three times as long.
+        # Repeated for a row of pixels, channels last: a third of the time of (3,) on a CPU.
         self._mean = torch.tensor(images.mean, device=device).repeat(self.size)
         self._std = torch.tensor(images.std, device=device).repeat(self.size)
         self._loader = PhotoLoader(images.train_images, device, workers)
-        self._coming: list[tuple[Tensor, Tensor]] = []
-        self._run: BatchStream | None = None
+        self._scheduled: list[tuple[Tensor, Tensor]] = []
+        self._stream: BatchStream | None = None
         self._pixels = torch.empty(0, self.size, self.size, 3, dtype=torch.uint8, device=device)
-        self._ready = 0  # rows of the pixels that are a batch
+        self._loaded = 0  # number of images in the loaded batch
 
-    def for_one(self) -> PhotoViews:
-        """Return the same views, with loader processes of their own."""
+    def for_training(self) -> PhotoViews:
+        """Return the same views with separate loader processes."""
         return PhotoViews(self._images, self._device, self._workers)
 
-    def draw(self, seed: int, epoch: int) -> Tensor:
+    def draw_epoch(self, seed: int, epoch: int) -> Tensor:
         """Return the numbers of an epoch's views, (N,) int64, on the device."""
         return draw_photo_view_numbers(seed, epoch, len(self.labels)).to(self._device)
 
-    def begin(self, batches: Iterable[tuple[Tensor, Tensor]], largest: int = 0) -> None:
-        """Say which batches come next, in order; the loader processes begin to decode.
-
-        Args:
-            batches: indices and numbers of each, (B,) int64 on the CPU. Earlier ones are forgotten.
-            largest: images in the largest batch that will ever come.
-        """
-        self._coming = list(batches)
-        largest = max(largest, *(len(indices) for indices, _ in self._coming), 0)
-        if largest > len(self._pixels):  # else they keep their place: a recorded step reads them
+    def schedule_batches(self, batches: Iterable[tuple[Tensor, Tensor]], largest: int = 0) -> None:
+        """Announce the coming batches: the loader processes start to decode them."""
+        self._scheduled = list(batches)
+        largest = max(largest, *(len(indices) for indices, _ in self._scheduled), 0)
+        # A recorded step reads this memory: it moves only if it is too small.
+        if largest > len(self._pixels):
             self._pixels = self._pixels.new_empty(largest, self.size, self.size, 3)
-        self._ready = 0
-        self._run = self._loader.run([(i.numpy(), n.numpy()) for i, n in self._coming])
+        self._loaded = 0
+        self._stream = self._loader.stream([(i.numpy(), n.numpy()) for i, n in self._scheduled])
 
-    def next(self) -> None:
-        """Make the next of these batches ready; a step that still reads the last one is not hurt.
+    def load_next_batch(self) -> None:
+        """Copy the next batch to the device, after the steps that still read the last batch.
 
         Raises:
-            DataError: a photo cannot be read, and which; or a loader process has died.
-            ValueError: there is no next one.
+            DataError: a photo cannot be read (names it), or a loader process has died.
+            ValueError: there is no next batch.
         """
-        made = None if self._run is None else next(self._run, None)
-        if made is None:
-            raise ValueError("no batch is left: tell the batches to come first, by begin()")
-        self._ready = len(made)
-        # In the order of the device's own work, from pinned memory, which waits for it.
-        self._pixels[: self._ready].copy_(made, non_blocking=True)
+        batch = None if self._stream is None else next(self._stream, None)
+        if batch is None:
+            raise ValueError("there is no next batch: announce batches by schedule_batches()")
+        self._loaded = len(batch)
+        # The copy from pinned memory is queued behind the device's earlier work.
+        self._pixels[: self._loaded].copy_(batch, non_blocking=True)
 
     def batch(self, indices: Tensor, numbers: Tensor) -> Tensor:
-        """Return views of some images, (B, 3, H, W) float32, normalised, in channels-last order.
+        """Return views of some images: see `Views.batch`.
 
-        They are those that `next` made ready; where it has made nothing ready since `begin`, they
-        are decoded now.
-
-        Args:
-            indices: places in the training set, (B,).
-            numbers: of each image's view, (B,).
+        They are the loaded batch's. If no batch has been loaded since `schedule_batches`, they are
+        decoded now.
 
         Raises:
             DataError: a photo cannot be read; names it.
-            ValueError: other images than those that are ready; only seen on a CPU, where it costs
-                nothing.
+            ValueError: the images are not those of the loaded batch. Checked only on a CPU, where
+                the check is free.
         """
-        if not self._ready:
+        if not self._loaded:
             pixels = self._loader.decode((indices.cpu().numpy(), numbers.cpu().numpy()))
-            return self._normalised_rows(pixels.to(self._device))
+            return self._normalise_rows(pixels.to(self._device))
         if self._device.type == "cpu":
-            self._check(indices, numbers)
-        return self._normalised_rows(self._pixels[: len(indices)])
+            self._check_loaded(indices, numbers)
+        return self._normalise_rows(self._pixels[: len(indices)])
 
-    def _check(self, indices: Tensor, numbers: Tensor) -> None:
-        ready = self._coming[self._run.done - 1]
-        for asked, there in zip((indices, numbers), ready, strict=True):
-            if not torch.equal(asked, there[: len(asked)]):
-                raise ValueError("these images are not the ones that next() has made ready")
+    def _check_loaded(self, indices: Tensor, numbers: Tensor) -> None:
+        loaded = self._scheduled[self._stream.position - 1]
+        for given, expected in zip((indices, numbers), loaded, strict=True):
+            if not torch.equal(given, expected[: len(given)]):
+                raise ValueError("the images are not those that load_next_batch() loaded")
 
-    def _normalised_rows(self, pixels: Tensor) -> Tensor:
+    def _normalise_rows(self, pixels: Tensor) -> Tensor:
         return self.normalise(pixels.permute(0, 3, 1, 2))
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """Return uint8 pixels scaled to [0, 1], less the mean, over the standard deviation."""
+        """Normalise pixels, (B, 3, H, W): see `Views.normalise`."""
         rows = normalise_pixels(pixels.permute(0, 2, 3, 1).flatten(2), self._mean, self._std)
         return rows.unflatten(2, (self.size, CHANNELS)).permute(0, 3, 1, 2)
 
     def close(self) -> None:
-        """End the loader processes; nothing can be begun afterwards."""
+        """Stop the loader processes. No batch can be scheduled afterwards."""
         self._loader.close()
 
 
-class TestPhotos:
-    """Test images in files: resized and cropped as the field does. Threads may share them."""
+class TestPhotos(TestImages):
+    """Test photos in files, resized and cropped in the usual way. Threads may share an instance."""
 
     on_device = False
-    __test__ = False  # no test of pytest's
 
     def __init__(self, images: Images, device: torch.device, workers: int = 0) -> None:
         self._files, self._device, self._workers = images.test_images, device, workers
-        self._own = threading.local()  # each thread's loader
+        self._thread = threading.local()  # has each thread's loader
 
     def batches(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Yield the images from a place on to before another, (B, 3, S, S) uint8 on the device.
+        """Yield images `start` to `stop` - 1 in batches, (B, 3, S, S) uint8 on the device.
 
         Raises:
-            DataError: a photo cannot be read, and which; or a loader process has died.
+            DataError: a photo cannot be read (names it), or a loader process has died.
         """
-        places = torch.arange(start, stop).split(TEST_BATCH[self._device.type])
-        for made in self._loader().run([(part.numpy(), None) for part in places if len(part)]):
-            yield made.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        parts = torch.arange(start, stop).split(TEST_BATCH[self._device.type])
+        for batch in self._loader().stream([(part.numpy(), None) for part in parts if len(part)]):
+            yield batch.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
 
     def _loader(self) -> PhotoLoader:
-        if not hasattr(self._own, "loader"):
-            self._own.loader = PhotoLoader(self._files, self._device, self._workers)
-        return self._own.loader
+        if not hasattr(self._thread, "loader"):
+            self._thread.loader = PhotoLoader(self._files, self._device, self._workers)
+        return self._thread.loader
 
     def close(self) -> None:
-        """End the loader processes of this thread."""
-        if hasattr(self._own, "loader"):
-            self._own.loader.close()
-            del self._own.loader
+        """Stop the loader processes of this thread."""
+        if hasattr(self._thread, "loader"):
+            self._thread.loader.close()
+            del self._thread.loader

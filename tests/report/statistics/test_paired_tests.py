@@ -46,7 +46,7 @@ def test_every_two_methods_are_compared_by_the_paired_t_test_corrected_together(
 
 @settings(deadline=None)
 @given(methods)
-def test_only_common_seeds_count_and_one_seed_is_no_test(accuracy):
+def test_only_common_seeds_count_and_one_seed_gives_no_test(accuracy):
     found = {(c.a, c.b): c for c in compare_methods(PAIR, accuracy)}
     common = {(a, b): accuracy[a].keys() & accuracy[b].keys() for a, b in combinations(accuracy, 2)}
     assert found.keys() == {pair for pair, seeds in common.items() if seeds}

@@ -126,7 +126,7 @@ def test_cliques_are_the_largest_groups_within_the_critical_difference():
 
 @settings(deadline=None)
 @given(st.lists(st.integers(10, 60), min_size=2, max_size=6), st.sampled_from([0.5, 1.05, 2.05]))
-def test_two_methods_share_a_clique_exactly_where_they_are_not_told_apart(tenths, cd):
+def test_two_methods_share_a_clique_exactly_if_they_do_not_differ_significantly(tenths, cd):
     ranks = dict(zip("abcdef", sorted(tenth / 10 for tenth in tenths), strict=False))
     groups = Ranking(5, ranks, None, cd).cliques()
     for a in ranks:

@@ -103,7 +103,7 @@ def test_there_is_no_split_below_two_methods_or_two_common_seeds():
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2])
-def test_rounding_is_no_spread(shift):
+def test_rounding_does_not_count_as_spread(shift):
     # As of softening-only beside KD: the same numbers, or the same difference at each seed.
     seeds = np.array([69.56, 70.02, 69.78])
     found = split_variance(accuracy_of(np.array([seeds, seeds + shift])))

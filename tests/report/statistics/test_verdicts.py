@@ -88,7 +88,7 @@ def test_edges_of_the_published_spread():
         ours, published(n_runs=1, sd=0.0)
     )  # one run's spread is not known
     assert one == difference_from_published(ours, published(n_runs=1))
-    with pytest.raises(ValueError, match="of how many runs"):
+    with pytest.raises(ValueError, match="sd needs n_runs"):
         published(sd=0.3)
     certain = difference_from_published(ours, published(n_runs=5, sd=0.0))
     assert (certain.se, certain.df) == pytest.approx((ours.sd / math.sqrt(5), 4))

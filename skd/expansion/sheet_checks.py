@@ -1,0 +1,51 @@
+"""Checks of a sheet's names and numbers that need the networks and data sets."""
+
+from __future__ import annotations
+
+from skd.common.errors import SkdError, suggest
+from skd.common.plugins import BrokenFileError
+from skd.data import dataset_facts, dataset_names
+from skd.data.images import DataError, DatasetFacts
+from skd.models import check_network
+from skd.study.limits import folder_problem, seed_problem
+from skd.study.sheet import Sheet
+from skd.study.sheet_files import StudyError
+
+
+def sheet_dataset_facts(sheet: Sheet) -> DatasetFacts:
+    """Return the number and size of a sheet's images, the training limit applied.
+
+    Raises:
+        StudyError: an unknown data set, or a folder that cannot be as the sheet describes it.
+    """
+    if (name := sheet.dataset.name) not in dataset_names():
+        raise StudyError(f"dataset.name: unknown '{name}'{suggest(name, dataset_names())}")
+    folder = sheet.dataset.folder
+    if folder is not None and (problem := folder_problem(folder)):
+        raise StudyError(f"dataset: folder: {problem}")
+    try:
+        return dataset_facts(sheet.dataset)
+    except (DataError, BrokenFileError) as error:
+        raise StudyError(f"dataset: {error}") from error
+
+
+def check_network_name(where: str, name: str) -> None:
+    """Check the name of a network at a place of the sheet.
+
+    Raises:
+        StudyError: an unknown network, or one whose file cannot be imported.
+    """
+    try:
+        check_network(name)
+    except SkdError as error:
+        raise StudyError(f"{where}: {error}") from error
+
+
+def check_seed(where: str, seed: int) -> None:
+    """Check a seed at a place of the sheet.
+
+    Raises:
+        StudyError: the seed is too large.
+    """
+    if problem := seed_problem(seed):
+        raise StudyError(f"{where}: {problem}")

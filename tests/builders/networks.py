@@ -1,0 +1,51 @@
+"""Networks and images with values that no random generator of a library decides."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from skd.models import build_model
+from skd.models.network import FeatureNetwork
+
+
+def seeded(name: str, seed: int = 0, num_classes: int = 100) -> FeatureNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model(name, num_classes)
+
+
+def lived_in(name: str, num_classes: int = 100) -> FeatureNetwork:
+    """A network whose BatchNorms are no identities, as if it had been trained."""
+    model = seeded(name, num_classes=num_classes)
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(module.bias, std=0.2, generator=generator)
+            module.running_mean.normal_(0, 0.2, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model
+
+
+def wave(shape: torch.Size, frequency: float, phase: float = 0) -> torch.Tensor:
+    steps = torch.arange(shape.numel(), dtype=torch.float64)
+    return torch.sin(steps * frequency + phase).view(shape)
+
+
+def by_formula(model: nn.Module) -> nn.Module:
+    """Give a network weights in float64 that owe nothing to a random generator."""
+    state = model.double().state_dict()
+    for phase, (key, tensor) in enumerate(state.items()):
+        if tensor.ndim > 1:
+            state[key] = wave(tensor.shape, 0.7, phase) * (3 / tensor[0].numel()) ** 0.5
+        elif key.endswith(("weight", "running_var")):
+            state[key] = 1 + 0.3 * wave(tensor.shape, 0.7, phase)
+        elif tensor.ndim:
+            state[key] = 0.2 * wave(tensor.shape, 0.7, phase)
+    model.load_state_dict(state)
+    return model
+
+
+def images(batch: int = 2, size: int = 32) -> torch.Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(2))

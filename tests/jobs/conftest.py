@@ -1,0 +1,8 @@
+"""The tests of jobs run as if outside SLURM, also where they run within a job of it."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
