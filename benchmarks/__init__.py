@@ -1,1 +1,1 @@
-"""Our training step beside the field's common practice, measured."""
+"""Benchmarks of this project's training step against common practice."""

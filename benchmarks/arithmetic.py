@@ -1,29 +1,21 @@
-"""The arithmetic of a comparison: pure functions. Imports no torch."""
+"""The arithmetic of a benchmark, as pure functions. Imports no torch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 
+from benchmarks.results import SpeedUp
+from skd.planning.step_model import FORWARD_AND_BACKWARD
+
 CONFIDENCE = 0.95
-FORWARD_AND_BACKWARD = 3  # the field's count: the backward pass costs two forward ones
-
-
-@dataclass(frozen=True)
-class SpeedRatio:
-    """How many times as fast, and the 95 % interval: none of fewer than six rounds."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 def alternation(sides: Sequence[str], rounds: int) -> list[tuple[str, ...]]:
     """Return the order of the sides in each round: A B, B A, A B, …
 
-    So what drifts while the rounds go on (a clock, a neighbour's load) falls on all sides alike.
+    A drift over the rounds (clock speed, load of other processes) then affects all sides equally.
 
     Raises:
         ValueError: fewer than one round.
@@ -35,16 +27,16 @@ def alternation(sides: Sequence[str], rounds: int) -> list[tuple[str, ...]]:
 
 
 def images_per_second(batch_size: int, lanes: int, seconds_per_step: float) -> float:
-    """Return the training images of all lanes in a second, evaluation not counted."""
+    """Return the training images per second of all lanes, without evaluation."""
     return batch_size * lanes / seconds_per_step
 
 
 def seconds_per_epoch(
     steps: int, seconds_per_step: float, evaluation_seconds: float, lanes: int = 1
 ) -> float:
-    """Return what an epoch of one run takes: its steps and an evaluation.
+    """Return the seconds of an epoch of one run: its steps and an evaluation.
 
-    ``lanes`` runs step, and are evaluated, together, and share that time.
+    ``lanes`` runs are trained and evaluated together and share the time.
     """
     return (steps * seconds_per_step + evaluation_seconds) / lanes
 
@@ -54,62 +46,68 @@ def evaluation_share(steps: int, seconds_per_step: float, evaluation_seconds: fl
     return evaluation_seconds / (steps * seconds_per_step + evaluation_seconds)
 
 
-def paired_ratio(reference: Sequence[float], measured: Sequence[float]) -> SpeedRatio:
-    """Return how many times as fast the measured side is, with an interval.
+def paired_ratio(reference: Sequence[float], measured: Sequence[float]) -> SpeedUp:
+    """Return how many times as fast the measured side is, with a 95 % interval.
 
-    The median of the rounds' own ratios: the two sides of a round are measured one after the other,
-    so that what disturbs it as a whole cancels, and a round in which a neighbour disturbed one side
-    alone does not decide. The interval is the median's by order statistics, which assumes nothing
-    of the ratios' distribution: of 6 to 8 rounds, from the least to the largest.
+    The value is the median of the ratios of all rounds. The two sides of a round are measured one
+    after the other, so a disturbance of a whole round cancels. The median is robust against rounds
+    in which only one side is disturbed. The interval is that of the median by order statistics,
+    which assumes no distribution. For 6 to 8 rounds it is from the smallest to the largest ratio;
+    for fewer rounds there is none.
 
     Args:
-        reference: seconds an image (or a step) in each round.
-        measured: likewise, in the same rounds.
+        reference: seconds per image (or step) of the reference in each round.
+        measured: seconds per image (or step) of the measured side in the same rounds.
 
     Raises:
-        ValueError: another number of rounds, or none.
+        ValueError: the numbers of rounds differ, or there are no rounds.
     """
     if not reference or len(reference) != len(measured):
         raise ValueError(
             f"rounds must be paired, got {len(reference)} of the reference and {len(measured)}"
         )
-    ratios = sorted(one / other for one, other in zip(reference, measured, strict=True))
-    trimmed = _trimmed(len(ratios))
-    if trimmed is None:
-        return SpeedRatio(median(ratios))
-    return SpeedRatio(median(ratios), ratios[trimmed], ratios[-1 - trimmed])
+    ratios = sorted(slow / fast for slow, fast in zip(reference, measured, strict=True))
+    excluded = _excluded_per_end(len(ratios))
+    if excluded is None:
+        return SpeedUp(value=median(ratios))
+    return SpeedUp(value=median(ratios), low=ratios[excluded], high=ratios[-1 - excluded])
 
 
-def _trimmed(count: int) -> int | None:
-    """Return how many values to leave out at each end; none: all together reach no 95 %."""
-    found, outside = None, 0.0
-    for left_out in range(count):
-        outside += 2 * math.comb(count, left_out) / 2**count  # that the median is beyond either
+def _excluded_per_end(count: int) -> int | None:
+    """Return how many of the sorted values are outside the interval at each end.
+
+    ``None`` if even the interval of all values does not reach the confidence.
+    """
+    excluded, outside = None, 0.0
+    for number in range(count):
+        outside += 2 * math.comb(count, number) / 2**count  # P(the median is outside)
         if outside > 1 - CONFIDENCE:
             break
-        found = left_out
-    return found
+        excluded = number
+    return excluded
 
 
 def step_multiply_adds(student: int, extra: int, live_teacher: int, batch_size: int) -> int:
-    """Return the multiply-adds of one run's training step, as the field counts them.
+    """Return the multiply-adds of one run's training step.
+
+    The backward pass counts as two forward passes, as is common.
 
     Args:
-        student: of one forward pass of the student on one image.
-        extra: likewise, of what the method trains beside it.
-        live_teacher: likewise, of the teacher: forward only, and 0 where it does not run.
+        student: multiply-adds of a forward pass of the student on one image.
+        extra: multiply-adds of a forward pass of the method's other trained modules.
+        live_teacher: multiply-adds of a forward pass of the teacher; 0 if it does not run.
         batch_size: images in the step.
     """
     return batch_size * (FORWARD_AND_BACKWARD * (student + extra) + live_teacher)
 
 
 def share_of_peak(multiply_adds: int, seconds: float, peak: float) -> float:
-    """Return the share of a device's peak that a step reaches.
+    """Return the share of a device's peak performance that a step reaches.
 
     Args:
-        multiply_adds: of the step, all lanes together.
-        seconds: of the step.
-        peak: multiply-adds a second.
+        multiply_adds: multiply-adds of the step, all lanes together.
+        seconds: duration of the step.
+        peak: the device's multiply-adds per second.
     """
     return multiply_adds / seconds / peak
 
@@ -117,13 +115,15 @@ def share_of_peak(multiply_adds: int, seconds: float, peak: float) -> float:
 def break_even_runs(
     build_seconds: float, seconds_saved_per_epoch: float, epochs: int
 ) -> float | None:
-    """Return after how many runs building the teacher's views has paid; none where it never does.
+    """Return the number of runs after which building a teacher's views saves time.
+
+    ``None`` if it never does.
 
     Args:
-        build_seconds: of building all views of the data set, once a teacher.
-        seconds_saved_per_epoch: seconds that one run saves an epoch by them.
-        epochs: of a run.
+        build_seconds: time to build all views of the data set, once per teacher.
+        seconds_saved_per_epoch: time that one run saves in an epoch.
+        epochs: epochs of a run.
     """
-    return (
-        build_seconds / (seconds_saved_per_epoch * epochs) if seconds_saved_per_epoch > 0 else None
-    )
+    if seconds_saved_per_epoch <= 0:
+        return None
+    return build_seconds / (seconds_saved_per_epoch * epochs)

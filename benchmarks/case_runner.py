@@ -1,4 +1,7 @@
-"""One case, measured: its sides built, evaluated in turn, stepped in turn. Imports no torch."""
+"""Measures one case: builds its sides and times their steps and evaluations in turns.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from benchmarks.side_names import BUILDERS, LIVE, OURS, PLAIN, SIDES_WITH_VARIAN
 from benchmarks.side_process import SideError, SideProcess
 from benchmarks.time_limit import UNLIMITED, TimeLimit
 
-LEAD = 1  # untimed steps before a round's: caches and clocks are another side's after its turn
+LEAD = 1  # untimed steps at the start of a turn: the previous side has changed caches and clocks
 TIME_IS_UP = "not measured: time is up"
 
 
@@ -22,11 +25,11 @@ class MeasurementPlan:
     """How much is measured of each side.
 
     Attributes:
-        rounds: in each of which every side has one turn.
-        steps: timed in a turn.
-        warmup: steps before the first round.
-        evaluations: of the test images.
-        turn_seconds: after which a turn may end before all its steps are done; none: never.
+        rounds: number of rounds; every side has one turn in each round.
+        steps: number of timed steps in a turn.
+        warmup: number of steps before the first round.
+        evaluations: number of evaluations on the test images.
+        turn_seconds: time after which a turn may end before all its steps; ``None``: no limit.
     """
 
     rounds: int
@@ -36,7 +39,7 @@ class MeasurementPlan:
     turn_seconds: float | None = None
 
     def turns(self, groups: Sequence[Mapping[str, SideOptions]]) -> int:
-        """Return how many turns a case takes: what a progress bar counts."""
+        """Return the number of turns of a case, which the progress bar counts."""
         built = {
             (side, options.variant, options.lanes)
             for group in groups
@@ -48,21 +51,21 @@ class MeasurementPlan:
 
 @dataclass
 class SideMeasurement:
-    """What came of one side.
+    """The measurement of one side.
 
     Attributes:
         side: its name.
-        how: what it says of itself.
-        rounds: seconds a step.
-        evaluations: seconds.
-        peak_memory_bytes: none until it has finished.
-        failure: why it could not be measured.
-        unfit: the failure is no fault: it has no such method or network.
+        how: its description of itself.
+        rounds: seconds per step in each round.
+        evaluations: seconds of each evaluation.
+        peak_memory_bytes: ``None`` until it has finished.
+        failure: why it could not be measured, or ``None``.
+        unfit: the failure is not an error: the side has no such method or network.
         traceback: of an unexpected failure.
-        variant: of ours.
-        lanes: that were asked for.
-        plain_rounds: seconds a step of the plain loop in the same rounds, where it was measured.
-        late: time was up, and there are no further turns.
+        variant: the variant of our side.
+        lanes: the requested number of lanes.
+        plain_rounds: seconds per step of the plain loop in the same rounds, if it was measured.
+        time_is_up: the time limit was reached, and there are no further turns.
     """
 
     side: str
@@ -85,7 +88,7 @@ class SideMeasurement:
 
     @property
     def name(self) -> str:
-        """How a person names it."""
+        """Its label in messages."""
         variant = f" {self.variant}" if self.variant else ""
         lanes = f" in {self.lanes} lanes" if (self.lanes or 1) > 1 else ""
         return f"{self.side}{variant}{lanes}"
@@ -94,29 +97,29 @@ class SideMeasurement:
 def measurement_groups(
     sides: Mapping[str, SideOptions], variants: Sequence[str], lanes: Sequence[int | None]
 ) -> list[dict[str, SideOptions]]:
-    """Return which sides are measured in turns with each other, group after group.
+    """Return groups of sides. The sides of a group are measured in turns.
 
-    Our side is in every group, each time in another variant or with other lanes, and so is the
-    plain loop, which it is compared with; all other sides are in the first group only.
+    Every group contains our side, each time with another variant or number of lanes, and the plain
+    loop, which it is compared with. The other sides are only in the first group.
 
     Args:
-        sides: by name, with options that name no variant and no lanes.
-        variants: of ours, by name.
-        lanes: of ours; none: its own choice.
+        sides: options by side, without a variant and a number of lanes.
+        variants: the variants of our side.
+        lanes: the numbers of lanes of our side; ``None``: the side's default.
     """
-    found: list[dict[str, SideOptions]] = []
+    groups: list[dict[str, SideOptions]] = []
     for variant in variants:
         for count in lanes:
             ours = {"variant": variant, "lanes": count}
             group = {
                 side: options.model_copy(update=ours) if side in SIDES_WITH_VARIANTS else options
                 for side, options in sides.items()
-                if not found or side in (OURS, PLAIN)
+                if not groups or side in (OURS, PLAIN)
             }
-            found.append(group)
+            groups.append(group)
             if OURS not in sides:
-                return found
-    return found
+                return groups
+    return groups
 
 
 def run_case(
@@ -127,91 +130,96 @@ def run_case(
     builders: Mapping[str, str] = BUILDERS,
     limit: TimeLimit = UNLIMITED,
 ) -> list[SideMeasurement]:
-    """Measure one case; a side that fails says why, and the others go on.
+    """Measure one case. A side that fails gets a reason, and the other sides continue.
 
     Args:
-        case: what to train.
-        groups: the sides by name, in the order of the first round, each with its options; those of
-            a group take turns. A side with the same options in several groups is one side that goes
-            on; with other options it is built again, in the same process. Where ours is among them
-            and has a live teacher anyhow, it is not built again as `LIVE`.
-        plan: how much.
-        announce: called at the beginning of each turn with what is done.
-        builders: of each side, as ``module:function``.
-        limit: each group has a share of the time by its turns, and fewer rounds where it is short.
+        case: the case to measure.
+        groups: options by side, in the order of the first round. The sides of a group take turns.
+            A side with the same options in several groups is built once. With other options it is
+            built again in the same process. `LIVE` is not built if our side has a live teacher.
+        plan: the number of rounds, steps and evaluations.
+        announce: called at the start of each turn with a description.
+        builders: each side's builder, as ``module:function``.
+        limit: shared between the groups by their numbers of turns. A group has fewer rounds if
+            its time is short.
     """
     with ExitStack() as stack:
         runner = _CaseRunner(case, plan, announce, builders, limit, stack)
         for number, group in enumerate(groups):
             turns = plan.turns(groups[: number + 1]) - plan.turns(groups[:number])
-            left = plan.turns(groups) - plan.turns(groups[:number])
-            runner.measure(group, limit.share(left / turns))
-        return runner.found
+            remaining = plan.turns(groups) - plan.turns(groups[:number])
+            runner.measure(group, limit.share(remaining / turns))
+        return runner.measurements
 
 
 class _CaseRunner:
-    """The sides of a case under way: those that have failed have no turn any more."""
+    """Measures the sides of one case. A failed side has no further turns."""
 
     def __init__(
         self,
         case: BenchmarkCase,
         plan: MeasurementPlan,
-        tell: Callable[[str], None],
+        announce: Callable[[str], None],
         builders: Mapping[str, str],
         limit: TimeLimit,
         stack: ExitStack,
     ) -> None:
-        self.case, self.plan, self.tell, self.builders = case, plan, tell, builders
+        self.case, self.plan, self.announce, self.builders = case, plan, announce, builders
         self.limit, self.stack = limit, stack
-        self.found: list[SideMeasurement] = []
+        self.measurements: list[SideMeasurement] = []
         self.processes: dict[str, SideProcess] = {}
         self.current: dict[str, tuple[SideOptions, SideMeasurement]] = {}
 
     def measure(self, group: Mapping[str, SideOptions], share: TimeLimit) -> None:
-        """Measure the sides of a group in turns, and build first those that are new."""
+        """Build the new sides of a group, then measure all its sides in turns."""
         for side in [*self.processes]:
-            if side not in group:  # its memory is needed
+            if side not in group:  # free its memory
                 self.processes.pop(side).close()
         new = [side for side, options in group.items() if self.build(side, options)]
         if not any(self.is_active(side) for side in new):
             return
         sides = [side for side in group if side in self.current]
         for side in new:
-            self.turn(side, "warming up", lambda process: process.steps(self.plan.warmup))
-        # Rounds come last: they are what there are fewer of where time is short.
+            self.turn(side, "warming up", lambda process: process.time_steps(self.plan.warmup))
+        # The rounds come last, because their number is reduced if time is short.
         for order in share.while_time_allows(alternation(new, self.plan.evaluations)):
             for side in order:
-                seconds = self.turn(side, "evaluating", lambda process: process.evaluate())
+                seconds = self.turn(side, "evaluating", lambda process: process.time_evaluation())
                 if seconds is not None:
                     self.current[side][1].evaluations.append(seconds)
         orders = alternation(sides, self.plan.rounds)
         for number, order in enumerate(share.while_time_allows(orders), start=1):
             self.round(number, order)
         for side in sides:
-            ended = self.turn(side, "finishing", lambda process: process.finish())
-            if ended is not None:
-                found = self.current[side][1]
-                found.how, found.peak_memory_bytes = ended["how"], ended["peak_memory_bytes"]
+            answer = self.turn(side, "finishing", lambda process: process.finish())
+            if answer is not None:
+                measurement = self.current[side][1]
+                measurement.how = answer["how"]
+                measurement.peak_memory_bytes = answer["peak_memory_bytes"]
 
     def build(self, side: str, options: SideOptions) -> bool:
-        """Build a side, unless it goes on as it is or need not be built; return whether it was."""
-        before, _ = self.current.get(side, (None, None))
+        """Build a side unless it exists with the same options or is redundant.
+
+        Returns whether it was built.
+        """
+        previous, _ = self.current.get(side, (None, None))
         ours = self.current.get(OURS)
-        if before == options:
+        if previous == options:
             return False
         if side == LIVE and ours is not None and ours[1].how.get("teacher") != "views":
             return False
-        varied = side in SIDES_WITH_VARIANTS
-        found = SideMeasurement(side)
-        if varied:
-            found.variant, found.lanes = options.variant, options.lanes
-        self.found.append(found)
-        self.current[side] = options, found
-        found.how = self.turn(side, "building", lambda _: self.built(side, options)) or {}
+        measurement = SideMeasurement(side)
+        if side in SIDES_WITH_VARIANTS:
+            measurement.variant, measurement.lanes = options.variant, options.lanes
+        self.measurements.append(measurement)
+        self.current[side] = options, measurement
+        measurement.how = (
+            self.turn(side, "building", lambda _: self._build_in_process(side, options)) or {}
+        )
         return True
 
-    def built(self, side: str, options: SideOptions) -> dict[str, Any]:
-        """Have a side built, by its process if it has one, and return what it says of itself."""
+    def _build_in_process(self, side: str, options: SideOptions) -> dict[str, Any]:
+        """Build a side, in its process if it has one, and return its description of itself."""
         if side in self.processes:
             return self.processes[side].rebuild(options)
         process = SideProcess(self.builders[side], self.case, options, self.limit)
@@ -219,46 +227,47 @@ class _CaseRunner:
         return process.build()
 
     def round(self, number: int, order: Sequence[str]) -> None:
-        """Let each side have a turn; a round that time has cut short counts for none."""
-        took = {
+        """Measure a turn of each side. A round that the time limit cuts short is ignored."""
+        seconds_by_side = {
             side: self.turn(
                 side,
                 f"round {number}",
-                lambda process: process.steps(self.plan.steps, LEAD, self.plan.turn_seconds),
+                lambda process: process.time_steps(self.plan.steps, LEAD, self.plan.turn_seconds),
             )
             for side in order
         }
         if any(self.current[side][1].time_is_up for side in order):
             return
-        for side, seconds in took.items():
+        plain_seconds = seconds_by_side.get(PLAIN)
+        for side, seconds in seconds_by_side.items():
             if seconds is not None:
-                found = self.current[side][1]
-                found.rounds.append(seconds)
-                if took.get(PLAIN) is not None:
-                    found.plain_rounds.append(took[PLAIN])
+                measurement = self.current[side][1]
+                measurement.rounds.append(seconds)
+                if plain_seconds is not None:
+                    measurement.plain_rounds.append(plain_seconds)
 
     def is_active(self, side: str) -> bool:
         """Whether a side has further turns."""
-        _, found = self.current[side]
-        return found.failure is None and not found.time_is_up
+        _, measurement = self.current[side]
+        return measurement.failure is None and not measurement.time_is_up
 
-    def turn(self, side: str, what: str, work: Callable[[SideProcess | None], Any]) -> Any:
-        """Return what a side answers; none if it fails, has failed before, or time is up."""
-        _, found = self.current[side]
+    def turn(self, side: str, activity: str, work: Callable[[SideProcess | None], Any]) -> Any:
+        """Return a side's answer; ``None`` if it fails, has failed before, or time is up."""
+        _, measurement = self.current[side]
         if not self.is_active(side):
             return None
-        if self.limit.over:
-            found.time_is_up = True
+        if self.limit.is_over:
+            measurement.time_is_up = True
             return None
-        self.tell(f"{self.case.key}: {found.name}, {what}")
+        self.announce(f"{self.case.key}: {measurement.name}, {activity}")
         try:
             return work(self.processes.get(side))
         except SideError as error:
             if error.time_is_up:
-                found.time_is_up = True
+                measurement.time_is_up = True
             else:
-                found.failure, found.unfit = str(error), error.unfit
-                found.traceback = error.traceback
+                measurement.failure, measurement.unfit = str(error), error.unfit
+                measurement.traceback = error.traceback
             if not error.process_usable:
                 self.processes.pop(side).close()
             return None

@@ -1,4 +1,4 @@
-"""What is measured: a study's cells, as cases, and how they are executed. Imports no torch."""
+"""The cases of a benchmark, from a study's cells, and their execution. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from skd.study.spec import RunSpec
 
 
 class BenchmarkCase(FrozenModel):
-    """One (pair, method) of a study, with all that a side needs to build it.
+    """One (pair, method) of a study, with everything that a side needs to build it.
 
-    It goes to the sides' processes as JSON.
+    It is sent to the sides' processes as JSON.
     """
 
     pair: str
     method: str
     spec: RunSpec  # of the study's first seed
-    teacher: str | None = None  # the teacher's name in the sheet; none where the method needs none
-    teacher_id: str | None = None  # its place in the store
+    teacher: str | None = None  # its name in the sheet; None if the method needs no teacher
+    teacher_id: str | None = None  # its identity in the store
     images: ImageInfo
     student_facts: NetworkProfile
     teacher_facts: NetworkProfile | None = None
@@ -33,7 +33,7 @@ class BenchmarkCase(FrozenModel):
 
     @property
     def key(self) -> str:
-        """How a person names the case."""
+        """The case's label."""
         return f"{self.pair}/{self.method}"
 
     @property
@@ -53,18 +53,19 @@ class BenchmarkCase(FrozenModel):
 
 
 class SideOptions(FrozenModel):
-    """How a side is to be executed.
+    """The execution options of a side.
 
     Attributes:
-        device: where.
-        threads: torch's CPU threads in the side's own process (a loader's workers come on top).
-        variant: of ours, by its name in `benchmarks.variants`; the other sides have none.
-        lanes: runs side by side on one device, where the side can do so; none: its own choice.
-        workers: of the loaders, where the side has any; none: its own default.
-        teacher: ``live`` forbids a side to replace the teacher's forward pass by anything.
-        results: where teachers are kept.
-        mdistiller: folder of a checkout.
-        mdistiller_site: folder with the packages that it needs and this environment lacks.
+        device: the device.
+        threads: torch's CPU threads in the side's process, without its loader's workers.
+        variant: the variant of our side, from `benchmarks.variants`.
+        lanes: number of runs trained in parallel on the device; ``None``: the side's default.
+        workers: number of worker processes of the side's loaders; ``None``: its default.
+        teacher: ``live``: the teacher's forward pass must run in each step; ``auto``: the side
+            may replace it.
+        results: the results folder with the teachers.
+        mdistiller: folder of a checkout of mdistiller.
+        mdistiller_site: folder with packages that mdistiller needs and this environment lacks.
     """
 
     device: Literal["cpu", "cuda"]
@@ -81,25 +82,22 @@ class SideOptions(FrozenModel):
 def select_cases(
     expansion: Expansion, pairs: Sequence[str] = (), methods: Sequence[str] = ()
 ) -> list[BenchmarkCase]:
-    """Return the cases for what a user asked, in the study's order of pairs and methods.
+    """Return the cases of the given pairs and methods, in the study's order.
 
     Args:
         expansion: the study.
-        pairs: as ``TEACHER--STUDENT``; none: the study's first.
-        methods: none: all that the study has for the pair.
+        pairs: each as ``TEACHER--STUDENT``; empty: the study's first pair.
+        methods: empty: all methods of the pair.
 
     Raises:
-        UnknownNameError: the study has no such pair, or the pair no such method; names those
-            there are.
+        UnknownNameError: the study has no such pair, or the pair has no such method.
     """
     known = {f"{teacher}--{student}": (teacher, student) for teacher, student in expansion.pairs}
     for pair in pairs:
         if pair not in known:
             raise UnknownNameError("pair", pair, known)
     chosen = [name for name in known if name in pairs] if pairs else [*known][:1]
-    found: dict[
-        str, BenchmarkCase
-    ] = {}  # a method without a teacher has one cell for several pairs
+    cases: dict[str, BenchmarkCase] = {}  # pairs share the cell of a method without a teacher
     for pair in chosen:
         teacher, student = known[pair]
         allowed = expansion.methods_of(teacher, student)
@@ -109,8 +107,8 @@ def select_cases(
         for method in allowed:
             if not methods or method in methods:
                 cell = expansion.cell_of(teacher, student, method)
-                found[cell.key] = _case(expansion, cell)
-    return [*found.values()]
+                cases[cell.key] = _case(expansion, cell)
+    return [*cases.values()]
 
 
 def _case(expansion: Expansion, cell: Cell) -> BenchmarkCase:

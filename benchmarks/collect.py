@@ -1,4 +1,4 @@
-"""A comparison, grown case by case. Imports no torch."""
+"""Adds measurements to a benchmark's result, case by case. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def add_case(
     progress: BenchmarkProgress,
     limit: TimeLimit = UNLIMITED,
 ) -> BenchmarkResult:
-    """Return the comparison with a case's rows, after showing them; measure peaks as needed."""
+    """Print a case's rows and return the result with them; measure missing hardware peaks."""
     peaks = dict(result.peaks)
-    for found in measured:
-        if found.traceback:
-            progress.print(found.traceback)
-        name = side_precision(found.how)
-        if found.rounds and name not in peaks and not limit.over:
-            with SideProcess(MEASURE_PEAK, case, options, limit, precision=name) as process:
+    for measurement in measured:
+        if measurement.traceback:
+            progress.print(measurement.traceback)
+        precision = side_precision(measurement.how)
+        if measurement.rounds and precision not in peaks and not limit.is_over:
+            with SideProcess(MEASURE_PEAK, case, options, limit, precision=precision) as process:
                 try:
-                    peaks[name] = HardwarePeak(**process.measure())
-                except SideError as error:  # the shares stay open
-                    progress.print(f"the peak in {name} could not be measured: {error}")
+                    peaks[precision] = HardwarePeak(**process.call_function())
+                except SideError as error:  # the rows then have no share of the peak
+                    progress.print(f"the peak in {precision} could not be measured: {error}")
     rows = benchmark_rows(case, measured, peaks)
     for row in rows:
         progress.print(tables.row_line(row))
@@ -49,23 +49,23 @@ def add_views_cost(
     progress: BenchmarkProgress,
     limit: TimeLimit = UNLIMITED,
 ) -> BenchmarkResult:
-    """Return the comparison with what the views take, of each teacher that was seen by them.
+    """Return the result with the cost of views for each teacher whose stored views were used.
 
-    Teachers for which there is no time left are left out.
+    Teachers are omitted if the time is up.
     """
     by_key = {(case.pair, case.method): case for case in cases}
-    found: dict[str, ViewsCost] = {}
+    costs: dict[str, ViewsCost] = {}
     for row in filter(uses_views, result.rows):
-        if row.teacher in found or limit.over:
+        if row.teacher in costs or limit.is_over:
             continue
-        progress.tell(f"{row.teacher}: building views")
+        progress.update(f"{row.teacher}: building views")
         case = by_key[row.pair, row.method]
         with SideProcess(MEASURE_VIEWS, case, options, limit) as process:
             try:
-                measured: dict[str, Any] = process.measure()
+                measured: dict[str, Any] = process.call_function()
             except SideError as error:
                 if error.time_is_up:
                     continue
                 measured = {"failure": str(error)}
-        found[row.teacher] = views_cost(row.teacher, measured, result.rows, result.epochs)
-    return result.model_copy(update={"teacher_views": tuple(found.values())})
+        costs[row.teacher] = views_cost(row.teacher, measured, result.rows, result.epochs)
+    return result.model_copy(update={"teacher_views": tuple(costs.values())})

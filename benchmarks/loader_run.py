@@ -17,7 +17,6 @@ from benchmarks.loader_results import (
     REFERENCE,
     LoaderComparison,
     LoaderRow,
-    Times,
 )
 from benchmarks.progress_bar import show_progress
 from benchmarks.sides.photo_loaders import (
@@ -66,7 +65,7 @@ def compare_loaders(
         images=photos.images,
         workers=workers,
         rows=tuple(LoaderRow(side=name, rounds=tuple(throughputs[name])) for name in LOADERS),
-        times=Times(value=ratio.value, low=ratio.low, high=ratio.high),
+        times=ratio,
     )
 
 
@@ -77,11 +76,11 @@ def _take_turns(
     throughputs: dict[str, list[float]] = {name: [] for name in LOADERS}
     with show_progress(len(LOADERS) * (rounds + 1)) as progress:
         for name, loader in loaders.items():  # starts the processes, and reads the files once
-            progress.tell(f"{name}: warming up")
+            progress.update(f"{name}: warming up")
             measure_throughput(loader, 0, photos, device)
         for number, order in enumerate(alternation(LOADERS, rounds), start=1):
             for name in order:
-                progress.tell(f"round {number}: {name}")
+                progress.update(f"round {number}: {name}")
                 throughputs[name].append(measure_throughput(loaders[name], number, photos, device))
     return throughputs
 

@@ -1,4 +1,4 @@
-"""How far a comparison is: a bar if a person is watching, lines in a log. Imports no torch."""
+"""The progress of a benchmark: a bar on a terminal, lines in a log. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ LINE_SECONDS = 10.0
 
 
 class BenchmarkProgress:
-    """The turns that are done, as a rich bar on standard error; lines go above it."""
+    """A rich progress bar of turns on standard error. Printed lines appear above it."""
 
     def __init__(self, progress: Progress, turns: int) -> None:
         self._progress, self._last = progress, time.monotonic()
         self._task = progress.add_task("starting", total=turns)
 
     def set_completed(self, turns: int) -> None:
-        """So many turns are behind us: sides that failed had fewer."""
+        """Set the number of completed turns. Failed sides have fewer turns than planned."""
         self._progress.update(self._task, completed=turns)
 
-    def tell(self, what: str) -> None:
-        """Say what is done now; in a log, if the last line is a while ago."""
-        self._progress.update(self._task, description=what, advance=1)
-        watched = self._progress.console.is_terminal
-        if not watched and time.monotonic() - self._last >= LINE_SECONDS:
+    def update(self, activity: str) -> None:
+        """Start the next turn. A log gets a line at most every `LINE_SECONDS` seconds."""
+        self._progress.update(self._task, description=activity, advance=1)
+        on_terminal = self._progress.console.is_terminal
+        if not on_terminal and time.monotonic() - self._last >= LINE_SECONDS:
             self._last = time.monotonic()
-            self.print(what)
+            self.print(activity)
 
     def print(self, text: str) -> None:
-        """Write a line."""
+        """Print a line."""
         self._progress.console.print(text, soft_wrap=True)
 
 
 @contextmanager
 def show_progress(turns: int) -> Iterator[BenchmarkProgress]:
-    """Show a bar of so many turns within the block."""
+    """Show a progress bar of ``turns`` turns within the block."""
     columns = (
         BarColumn(),
         MofNCompleteColumn(),

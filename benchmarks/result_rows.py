@@ -1,9 +1,8 @@
-"""From what was measured to the rows of the result. Imports no torch."""
+"""The rows of a benchmark's result, from the measurements. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from statistics import median
 from typing import Any
 
@@ -13,7 +12,7 @@ from benchmarks.cases import BenchmarkCase
 from benchmarks.results import BenchmarkRow, HardwarePeak, SpeedUp, ViewsCost
 from benchmarks.side_names import LIVE, OURS, SIDES
 
-DEFAULT_PRECISION = "float32"  # of a side that does not say
+DEFAULT_PRECISION = "float32"  # of a side that does not describe its precision
 
 
 def side_precision(how: Mapping[str, Any]) -> str:
@@ -24,68 +23,64 @@ def side_precision(how: Mapping[str, Any]) -> str:
 def benchmark_rows(
     case: BenchmarkCase, measured: Sequence[SideMeasurement], peaks: Mapping[str, HardwarePeak]
 ) -> list[BenchmarkRow]:
-    """Return a case's rows, one a side.
+    """Return a case's rows, one for each measurement, in the order of `SIDES`.
 
     Args:
-        case: what was trained.
-        measured: its sides, ours once for each variant and number of lanes; their rows are in
-            the order of `SIDES`.
-        peaks: by precision; the share of one that is not here stays open.
+        case: the measured case.
+        measured: the measurements of its sides, ours once for each variant and number of lanes.
+        peaks: the hardware's peak by precision. Without one, the share of the peak is ``None``.
     """
-    return [_row(case, found, peaks) for found in sorted(measured, key=_place)]
-
-
-def _place(found: SideMeasurement) -> int:
-    return SIDES.index(found.side)
+    ordered = sorted(measured, key=lambda measurement: SIDES.index(measurement.side))
+    return [_row(case, measurement, peaks) for measurement in ordered]
 
 
 def _row(
-    case: BenchmarkCase, found: SideMeasurement, peaks: Mapping[str, HardwarePeak]
+    case: BenchmarkCase, measurement: SideMeasurement, peaks: Mapping[str, HardwarePeak]
 ) -> BenchmarkRow:
     row = {
         "pair": case.pair,
         "method": case.method,
         "teacher": case.teacher,
         "student": case.spec.network,
-        "side": found.side,
-        "variant": found.variant,
-        "lanes": found.how.get("lanes") or found.lanes or 1,
-        "how": found.how,
+        "side": measurement.side,
+        "variant": measurement.variant,
+        "lanes": measurement.how.get("lanes") or measurement.lanes or 1,
+        "how": measurement.how,
         "batch_size": case.batch_size,
         "steps_per_epoch": case.steps_per_epoch,
     }
-    if found.failure is not None:
-        return BenchmarkRow(**row, failure=found.failure, unfit=found.unfit)
-    if found.skipped:
+    if measurement.failure is not None:
+        return BenchmarkRow(**row, failure=measurement.failure, unfit=measurement.unfit)
+    if measurement.skipped:
         return BenchmarkRow(**row, failure=TIME_IS_UP, skipped=True)
     lanes, steps = row["lanes"], case.steps_per_epoch
-    seconds = median(found.rounds)
-    work = lanes * _multiply_adds(case, found.how)
-    peak = peaks.get(side_precision(found.how))
+    seconds = median(measurement.rounds)
+    work = lanes * _multiply_adds(case, measurement.how)
+    peak = peaks.get(side_precision(measurement.how))
     return BenchmarkRow(
         **row,
-        **_with_evaluation(found, steps, seconds, lanes),
-        rounds=tuple(found.rounds),
-        plain_rounds=tuple(found.plain_rounds),
+        **_with_evaluation(measurement, steps, seconds, lanes),
+        rounds=tuple(measurement.rounds),
+        plain_rounds=tuple(measurement.plain_rounds),
         seconds_per_step=seconds,
         images_per_second=arithmetic.images_per_second(case.batch_size, lanes, seconds),
-        peak_memory_bytes=found.peak_memory_bytes,
+        peak_memory_bytes=measurement.peak_memory_bytes,
         multiply_adds=work,
         share_of_peak=(
             arithmetic.share_of_peak(work, seconds, peak.multiply_adds_per_second) if peak else None
         ),
-        speed_up=_speed_up(found, lanes),
+        speed_up=_speed_up(measurement, lanes),
     )
 
 
 def _with_evaluation(
-    found: SideMeasurement, steps: int, seconds: float, lanes: int
+    measurement: SideMeasurement, steps: int, seconds: float, lanes: int
 ) -> dict[str, Any]:
-    if not found.evaluations:  # time was up
+    if not measurement.evaluations:  # time was up
         return {}
-    evaluation = median(found.evaluations)
+    evaluation = median(measurement.evaluations)
     return {
-        "evaluations": tuple(found.evaluations),
+        "evaluations": tuple(measurement.evaluations),
         "evaluation_seconds": evaluation,
         "evaluation_share": arithmetic.evaluation_share(steps, seconds, evaluation),
         "seconds_per_epoch": arithmetic.seconds_per_epoch(steps, seconds, evaluation, lanes),
@@ -102,44 +97,43 @@ def _multiply_adds(case: BenchmarkCase, how: Mapping[str, Any]) -> int:
     )
 
 
-def _speed_up(found: SideMeasurement, lanes: int) -> SpeedUp | None:
-    """Return the ratio by seconds a step of one run; none unless plain was in every round."""
-    if len(found.plain_rounds) != len(found.rounds):
+def _speed_up(measurement: SideMeasurement, lanes: int) -> SpeedUp | None:
+    """Return the speed-up of a step of one run; ``None`` unless plain was in every round."""
+    if len(measurement.plain_rounds) != len(measurement.rounds):
         return None
-    own = [seconds / lanes for seconds in found.rounds]
-    return SpeedUp(**asdict(arithmetic.paired_ratio(found.plain_rounds, own)))
+    per_run = [seconds / lanes for seconds in measurement.rounds]
+    return arithmetic.paired_ratio(measurement.plain_rounds, per_run)
 
 
 def uses_views(row: BenchmarkRow) -> bool:
-    """Whether a row is ours, with the teacher's forward pass replaced by a look-up."""
+    """Whether a row is of our side with stored teacher outputs."""
     return row.side == OURS and not row.failure and row.how.get("teacher") == "views"
 
 
 def views_cost(
-    teacher: str, found: Mapping[str, Any], rows: Sequence[BenchmarkRow], epochs: int
+    teacher: str, measured: Mapping[str, Any], rows: Sequence[BenchmarkRow], epochs: int
 ) -> ViewsCost:
-    """Return what building a teacher's views takes, and after how many runs it pays.
+    """Return the cost of building a teacher's views, and after how many runs it saves time.
 
     Args:
         teacher: its name in the sheet.
-        found: what `benchmarks.sides.skd_side.measure_views` returned, or a ``failure``.
-        rows: of all cases: what a run saves is the difference of our rows with a live teacher
-            and without, of the same variant and number of lanes.
-        epochs: of a run.
+        measured: what `benchmarks.sides.skd_side.measure_views` returned, or a ``failure``.
+        rows: the rows of all cases. The time that a run saves is the difference of our rows with
+            and without a live teacher, of the same variant and number of lanes.
+        epochs: epochs of a run.
     """
-    built = ViewsCost(teacher=teacher, **found)
-    if built.seconds is None:
-        return built
+    cost = ViewsCost(teacher=teacher, **measured)
+    if cost.seconds is None:
+        return cost
     live = {_configuration(row): row for row in rows if row.side == LIVE and _has_epochs(row)}
-    pays = {}
+    break_even = {}
     for row in rows:
-        other = live.get(_configuration(row))
-        if row.teacher == teacher and uses_views(row) and other is not None and _has_epochs(row):
-            saved = other.seconds_per_epoch - row.seconds_per_epoch
-            pays[f"{row.pair}/{row.method}"] = arithmetic.break_even_runs(
-                built.seconds, saved, epochs
-            )
-    return built.model_copy(update={"pays_after_runs": pays})
+        live_row = live.get(_configuration(row))
+        if row.teacher == teacher and uses_views(row) and live_row and _has_epochs(row):
+            saved = live_row.seconds_per_epoch - row.seconds_per_epoch
+            runs = arithmetic.break_even_runs(cost.seconds, saved, epochs)
+            break_even[f"{row.pair}/{row.method}"] = runs
+    return cost.model_copy(update={"pays_after_runs": break_even})
 
 
 def _configuration(row: BenchmarkRow) -> tuple[str, str, str | None, int]:

@@ -1,4 +1,4 @@
-"""What `skd bench` leaves, as data. Imports no torch: the report reads it."""
+"""The result of `skd bench` as data. Imports no torch, because the report reads it."""
 
 from __future__ import annotations
 
@@ -23,36 +23,37 @@ SCHEMA_VERSION = 1
 
 
 class BenchError(SkdError):
-    """A comparison cannot be made or read. Says what to do."""
+    """A benchmark cannot be run or read. The message says what to do."""
 
 
 class SpeedUp(FrozenModel):
-    """Images a second, over those of the plain loop: the median of the rounds' ratios."""
+    """How many times as fast a side is as its reference: the median of the rounds' ratios."""
 
     value: PositiveFloat
     low: PositiveFloat | None = Field(
-        None, description="of the 95 % interval; none of fewer than six rounds"
+        None, description="of the 95 % interval; none for fewer than six rounds"
     )
     high: PositiveFloat | None = None
 
 
 class BenchmarkRow(FrozenModel):
-    """One side's measurement of one (pair, method). What failed has its reason and no numbers."""
+    """One side's measurement of one (pair, method). A failed one has a reason and no numbers."""
 
     pair: str
     method: str
-    teacher: str | None = Field(description="its name in the sheet; none: the method needs none")
+    teacher: str | None = Field(
+        description="its name in the sheet; none if the method needs no teacher"
+    )
     student: str
     side: str = Field(description="skd, skd-live, plain or mdistiller: see benchmarks.side_names")
     variant: str | None = Field(
         None,
-        description="of ours, see benchmarks.variants; none of other sides, and where a file is "
-        "older than the variants",
+        description="of our side, see benchmarks.variants; none for other sides and in old files",
     )
     how: dict[str, Any] = Field(
         default_factory=dict,
-        description="what the side says of itself: teacher (live, views, none), teacher's weights, "
-        "precision, memory format, lanes, workers, …",
+        description="the side's description of itself: teacher (live, views, none), teacher's "
+        "weights, precision, memory format, lanes, workers, …",
     )
     batch_size: PositiveInt = Field(description="images in a step of one run")
     lanes: PositiveInt = Field(1, description="runs that step together")
@@ -70,32 +71,32 @@ class BenchmarkRow(FrozenModel):
         None, description="of one run: steps and evaluation, over the lanes that share them"
     )
     peak_memory_bytes: NonNegativeInt | None = Field(
-        None, description="of the device's allocator; on a CPU of the process and its workers"
+        None, description="of the device's allocator; on a CPU, of the process and its workers"
     )
     multiply_adds: NonNegativeInt | None = Field(
         None,
-        description="of a step of all lanes: 3 x (student + what trains beside it) + live teacher",
+        description="of a step of all lanes: 3 x (student + extra modules) + live teacher",
     )
     share_of_peak: PositiveFloat | None = None
-    speed_up: SpeedUp | None = Field(None, description="over plain; none where that failed")
+    speed_up: SpeedUp | None = Field(None, description="over plain; none if plain failed")
     failure: str | None = None
-    unfit: bool = Field(False, description="not a fault: the side has no such method or network")
-    skipped: bool = Field(False, description="not a fault: time was up before the first round")
+    unfit: bool = Field(False, description="not an error: the side has no such method or network")
+    skipped: bool = Field(False, description="not an error: time was up before the first round")
 
     @property
     def steps_per_second(self) -> float | None:
-        """Training steps a second, summed over the lanes."""
+        """Training steps per second, summed over the lanes."""
         return None if self.seconds_per_step is None else self.lanes / self.seconds_per_step
 
     @property
     def name(self) -> str:
-        """How a person names the row among those of its case."""
+        """The row's label among the rows of its case."""
         variant = f" {self.variant}" if self.variant else ""
         return f"{self.side}{variant}"
 
 
 class HardwarePeak(FrozenModel):
-    """What the hardware does at best, measured at the same time, not taken from a data sheet."""
+    """The peak performance of the hardware, as measured by the benchmark."""
 
     precision: str
     multiply_adds_per_second: PositiveFloat
@@ -103,7 +104,7 @@ class HardwarePeak(FrozenModel):
 
 
 class ViewsCost(FrozenModel):
-    """What it takes to compute a teacher's logits on every view of every training image, once."""
+    """The cost of computing a teacher's logits on every view of every training image once."""
 
     teacher: str
     views: PositiveInt | None = Field(None, description="of one image")
@@ -112,12 +113,12 @@ class ViewsCost(FrozenModel):
     measured_share: PositiveFloat | None = Field(
         None,
         le=1,
-        description="of the work that was measured; the seconds are extrapolated from it",
+        description="of the work; the seconds are extrapolated from it",
     )
     bytes: PositiveInt | None = None
     pays_after_runs: dict[str, float | None] = Field(
         default_factory=dict,
-        description="by pair/method: seconds over what a run saves; null: it saves nothing",
+        description="by pair/method: seconds over the time that a run saves; null: no time saved",
     )
     failure: str | None = None
 
@@ -139,7 +140,7 @@ class BenchmarkResult(FrozenModel):
     device_name: str
     threads: PositiveInt
     round_steps: PositiveInt = Field(description="steps timed in a round, at most")
-    minutes: NonNegativeFloat | None = Field(None, description="that the whole was to take at most")
+    minutes: NonNegativeFloat | None = Field(None, description="time limit of the whole benchmark")
     epochs: PositiveInt = Field(description="of a run of the study")
     peaks: dict[str, HardwarePeak] = Field(default_factory=dict, description="by precision")
     rows: tuple[BenchmarkRow, ...] = ()
@@ -147,7 +148,7 @@ class BenchmarkResult(FrozenModel):
 
     @property
     def failures(self) -> list[str]:
-        """What failed, other than for want of a method or of time."""
+        """The failed measurements, without unfit and skipped ones."""
         rows = [f"{row.pair}/{row.method}, {row.name}" for row in self.rows if _failed(row)]
         return rows + [f"views of {row.teacher}" for row in self.teacher_views if row.failure]
 
@@ -165,13 +166,13 @@ def read_benchmark(path: Path) -> BenchmarkResult:
     """Read what `write_benchmark` wrote.
 
     Raises:
-        BenchError: there is no such file, or it is of another form.
+        BenchError: the file does not exist, or does not have the expected content.
     """
     try:
         return BenchmarkResult.model_validate(read_json(path))
     except FileNotFoundError:
-        raise BenchError(f"{path} is not there; make it by: skd bench") from None
+        raise BenchError(f"{path} does not exist; create it with: skd bench") from None
     except (OSError, ValueError) as error:
         raise BenchError(
-            f"{path} {unreadable_reason(error)}; make it anew by: skd bench"
+            f"{path} {unreadable_reason(error)}; create it again with: skd bench"
         ) from error

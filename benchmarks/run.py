@@ -54,7 +54,7 @@ def run_benchmark(
         for number, case in enumerate(cases):
             progress.set_completed(number * plan.turns(groups))
             share = limit.before_closing.share(len(cases) - number)
-            measured = run_case(case, groups, plan, progress.tell, limit=share)
+            measured = run_case(case, groups, plan, progress.update, limit=share)
             result = add_case(result, case, measured, options, progress, limit)
             write_benchmark(result, path)  # a later failure does not lose these rows
         result = add_views_cost(result, cases, options, progress, limit)

@@ -1,6 +1,7 @@
-"""The sides of a comparison: what each is, who builds it, what it must be able to do.
+"""The sides of a benchmark: their names, builders and interface.
 
-Imports no torch. Each side lives in a process of its own (`benchmarks.side_process`, `.worker`).
+Each side runs in its own process (`benchmarks.side_process`, `benchmarks.sides.worker`). Imports no
+torch.
 """
 
 from __future__ import annotations
@@ -13,34 +14,34 @@ from benchmarks.cases import SideOptions
 
 OURS, LIVE, PLAIN, MDISTILLER = "skd", "skd-live", "plain", "mdistiller"
 SIDES = (OURS, LIVE, PLAIN, MDISTILLER)
-SIDES_WITH_VARIANTS = (OURS, LIVE)  # built by a variant and a number of lanes
+SIDES_WITH_VARIANTS = (OURS, LIVE)  # built for a variant and a number of lanes
 
-# Each side's `build(case: Case, options: Options) -> Side`, in its process, as module:function.
+# Builders `build(case: BenchmarkCase, options: SideOptions) -> BenchmarkSide`, as module:function.
 BUILDERS: Mapping[str, str] = MappingProxyType(
     {
         OURS: "benchmarks.sides.skd_side:build",
-        LIVE: "benchmarks.sides.skd_side:build",  # the same with options.teacher == "live"
+        LIVE: "benchmarks.sides.skd_side:build",  # with options.teacher == "live"
         PLAIN: "benchmarks.sides.plain_loop:build",
         MDISTILLER: "benchmarks.sides.mdistiller:build",
     }
 )
-# What is measured once, alone: `f(case, options) -> dict`.
-MEASURE_PEAK = "benchmarks.sides.hardware_peak:measure"
+# Functions `f(case, options) -> dict` that are called once in a process, without a side.
+MEASURE_PEAK = "benchmarks.sides.hardware_peak:measure_peak"
 MEASURE_VIEWS = "benchmarks.sides.skd_side:measure_views"
 
 
 class BenchmarkSide(Protocol):
-    """One way to train, at some step of an endless training.
+    """A training implementation that can train any number of steps.
 
-    A side that has no such method or network raises `UnfitError` when it is built: that is told,
-    and is no fault. Anything else it raises is.
+    A builder raises `UnfitError` if the side has no such method or network. The benchmark reports
+    this and does not treat it as an error. Every other exception is an error.
     """
 
     def rebuild(self, options: SideOptions) -> None:
-        """Let go of what was built, and be built by other options; only asked of `OURS`.
+        """Build the side again with other options. Called only for `OURS` and `LIVE`.
 
         Raises:
-            UnfitError: these options cannot be had here; others may be asked for afterwards.
+            UnfitError: the options are not possible on this device. Others may be tried next.
         """
 
     def step(self) -> None:
@@ -50,15 +51,16 @@ class BenchmarkSide(Protocol):
         """Evaluate each lane on all test images, as after an epoch."""
 
     def synchronise(self) -> None:
-        """Wait until the device has done all that it was given."""
+        """Wait until the device has finished all work."""
 
     def peak_memory(self) -> int:
-        """Return the most bytes held since the side was built: see `benchmarks.sides.side_base`."""
+        """Return the peak memory in bytes since building; see `benchmarks.sides.side_base`."""
 
     def describe(self) -> dict[str, Any]:
-        """Return how it trains, as plain data.
+        """Return how the side trains, as plain data.
 
-        Read of it are ``teacher`` (``live``, ``views`` or ``none``: whether its forward pass is
-        part of a step), ``lanes`` (1) and ``precision`` (``float32``; or ``tf32``, ``bfloat16``,
-        ``float16``: what the share of the peak refers to). The rest is shown and stored.
+        The benchmark uses ``teacher`` (``live``, ``views`` or ``none``: whether the teacher's
+        forward pass is part of a step), ``lanes`` (default 1) and ``precision`` (default
+        ``float32``; or ``tf32``, ``bfloat16``, ``float16``: selects the hardware's peak). The other
+        keys are only printed and stored.
         """

@@ -1,8 +1,8 @@
-"""The parent's end of a side's process. Imports no torch.
+"""The parent's side of the communication with a side's process. Imports no torch.
 
-Between what it is asked, a side's whole process group is stopped (SIGSTOP): it takes no time from
-the others, loaders do not fetch ahead, threads do not spin; and it goes on where it stood, with its
-loader as full or as empty as it was.
+Between requests, the whole process group of a side is stopped (SIGSTOP). It then takes no CPU time
+from the other sides: its loaders do not prefetch and its threads do not spin. After SIGCONT it
+continues with its loader's queue unchanged.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from benchmarks.cases import BenchmarkCase, SideOptions
 from benchmarks.time_limit import UNLIMITED, TimeLimit
 from skd.common.errors import SkdError
 
-TAIL_LINES = 5  # of what a process said before it died
-END_SECONDS = 20
+TAIL_LINES = 5  # last lines of a dead process's output that are reported
+END_SECONDS = 20  # time for a process to exit by itself
 
 
 class SideError(SkdError):
-    """A side could not do what it was asked. Says why.
+    """A side could not answer a request. The message is the reason.
 
     Attributes:
-        unfit: the side has no such method or network: no fault.
-        traceback: of an unexpected error.
-        process_usable: its process goes on, and can be asked to build something else.
-        time_is_up: its time was up before it answered: no fault either.
+        unfit: the side has no such method or network, which is not an error.
+        traceback: of an unexpected error, or ``None``.
+        process_usable: the process is running and can build another variant.
+        time_is_up: the time limit was reached before the answer, which is not an error.
     """
 
     def __init__(
@@ -45,23 +45,19 @@ class SideError(SkdError):
         time_is_up: bool = False,
     ) -> None:
         super().__init__(message)
-        self.unfit, self.traceback, self.process_usable, self.time_is_up = (
-            unfit,
-            traceback,
-            process_usable,
-            time_is_up,
-        )
+        self.unfit, self.traceback = unfit, traceback
+        self.process_usable, self.time_is_up = process_usable, time_is_up
 
 
 class SideProcess:
-    """One side in a process of its own; a context manager, at whose end the process is gone.
+    """A side in its own process, as a context manager that ends the process.
 
     Args:
-        builder: ``module:function``, called there with case and options.
-        case: what to train.
-        options: how.
-        limit: how long it may take to answer.
-        **arguments: further ones of the function.
+        builder: ``module:function``, called in the process with case and options.
+        case: the case to train.
+        options: the side's options.
+        limit: time limit of the answers.
+        **arguments: further arguments of the function.
     """
 
     def __init__(
@@ -73,24 +69,24 @@ class SideProcess:
         **arguments: Any,
     ) -> None:
         self._limit = limit
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
         if options.device == "cpu":
-            environment["CUDA_VISIBLE_DEVICES"] = ""  # nobody's code shall find a GPU by itself
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # no code may use a GPU on its own
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.sides.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._output,
             encoding="utf-8",
             bufsize=1,
             env=environment,
-            # A group to stop and go on as one, in this session: should this process be killed, the
-            # kernel ends those of an orphaned group that are stopped.
+            # Its own group, to stop and continue its processes at once. It stays in this session:
+            # if this process is killed, the kernel ends the stopped processes of an orphaned group.
             process_group=0,
         )
         self._running = True
-        self._first = {
+        self._build_request = {
             "builder": builder,
             "case": case.model_dump(mode="json"),
             "options": options.model_dump(mode="json"),
@@ -104,52 +100,52 @@ class SideProcess:
         self.close(at_once=error[0] is not None)
 
     def build(self) -> dict[str, Any]:
-        """Have the side built, and return what it says of itself.
+        """Build the side, and return its description of itself.
 
         Raises:
             SideError: it cannot be built, or has died.
         """
-        return self._ask(self._first)["how"]
+        return self._ask(self._build_request)["how"]
 
     def rebuild(self, options: SideOptions) -> dict[str, Any]:
-        """Have the side built in another way, and return what it says of itself.
+        """Build the side again with other options, and return its description of itself.
 
         Raises:
             SideError: it cannot be built, or has died.
         """
         return self._ask({"do": "rebuild", "options": options.model_dump(mode="json")})["how"]
 
-    def measure(self) -> dict[str, Any]:
-        """Have a function that measures called, and return what it found.
+    def call_function(self) -> dict[str, Any]:
+        """Call the builder as a measuring function, and return its result.
 
         Raises:
             SideError: it failed.
         """
-        return self._ask(self._first)["found"]
+        return self._ask(self._build_request)["result"]
 
-    def steps(self, steps: int, lead: int = 0, seconds: float | None = None) -> float:
-        """Return the seconds that a training step takes.
+    def time_steps(self, steps: int, lead: int = 0, seconds: float | None = None) -> float:
+        """Return the seconds per training step.
 
         Args:
-            steps: to be timed.
-            lead: more steps before them, which are not timed.
-            seconds: after which the turn may end before all steps are done.
+            steps: number of timed steps.
+            lead: number of untimed steps before them.
+            seconds: time after which the turn may end before all steps; ``None``: no limit.
         """
         request = {"do": "steps", "steps": steps, "lead": lead, "limit": seconds}
         return self._ask(request)["seconds"]
 
-    def evaluate(self) -> float:
+    def time_evaluation(self) -> float:
         """Return the seconds of an evaluation."""
         return self._ask({"do": "evaluate"})["seconds"]
 
     def finish(self) -> dict[str, Any]:
-        """Return ``peak_memory_bytes``, and ``how`` it was trained in the end."""
+        """Return ``peak_memory_bytes`` and ``how``, the side's final description of itself."""
         return self._ask({"do": "finish"})
 
     def close(self, at_once: bool = False) -> None:
-        """End the process, by force where it does not end by itself, or at once."""
+        """End the process; kill it if it does not exit in time, or ``at_once``."""
         process = self._process
-        with contextlib.suppress(OSError):  # what it did not read is lost anyway
+        with contextlib.suppress(OSError):  # the process no longer reads
             process.stdin.close()
         try:
             self._signal(signal.SIGCONT)
@@ -160,7 +156,7 @@ class SideProcess:
             self._signal(signal.SIGKILL)
             process.wait()
             process.stdout.close()
-            self._said.close()
+            self._output.close()
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if not self._running:
@@ -180,15 +176,15 @@ class SideProcess:
             raise SideError(self._death())
         answer = json.loads(line)
         if "failure" in answer:
-            known = ("unfit", "traceback", "serves")
-            raise SideError(answer["failure"], **{name: answer[name] for name in known})
+            attributes = ("unfit", "traceback", "process_usable")
+            raise SideError(answer["failure"], **{name: answer[name] for name in attributes})
         return answer
 
     def _answers_in_time(self) -> bool:
-        left = self._limit.left  # what is answered is one line, and nothing before it is left over
-        ready, _, _ = select.select(
-            [self._process.stdout], [], [], None if left == math.inf else left
-        )
+        # An answer is one line, so Python's buffer is empty before it and `select` is reliable.
+        seconds = self._limit.seconds_left
+        timeout = None if seconds == math.inf else seconds
+        ready, _, _ = select.select([self._process.stdout], [], [], timeout)
         return bool(ready)
 
     def _signal(self, number: int) -> None:
@@ -197,14 +193,14 @@ class SideProcess:
                 os.killpg(self._process.pid, number)
 
     def _death(self) -> str:
-        """Return how the process ended, and its last words."""
-        self._signal(signal.SIGCONT)  # it may have been stopped on its way out
+        """Return how the process ended, with its last lines of output."""
+        self._signal(signal.SIGCONT)  # it may have been stopped while it exited
         status = self._process.wait()
-        how = f"exit status {status}"
+        cause = f"exit status {status}"
         if status < 0:
-            how = f"signal {signal.Signals(-status).name}"
-            how += " (out of memory?)" if -status == signal.SIGKILL else ""
-        self._said.seek(0)
-        lines = self._said.read().decode(errors="replace").splitlines()
+            cause = f"signal {signal.Signals(-status).name}"
+            cause += " (out of memory?)" if -status == signal.SIGKILL else ""
+        self._output.seek(0)
+        lines = self._output.read().decode(errors="replace").splitlines()
         tail = " / ".join(line.strip() for line in lines[-TAIL_LINES:])
-        return f"its process ended by {how}" + (f": {tail}" if tail else "")
+        return f"its process ended with {cause}" + (f": {tail}" if tail else "")

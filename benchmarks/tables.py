@@ -1,4 +1,4 @@
-"""A comparison as text of 80 columns, whatever the terminal. Imports no torch."""
+"""A benchmark's result as text of 80 columns. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NOT_IN_DETAILS = ("lanes",)
 
 
 def row_line(row: BenchmarkRow) -> str:
-    """Return a row in a line, as it is shown when it is measured."""
+    """Return a row as one line, which is printed when it has been measured."""
     name = f"{row.pair}/{row.method}, {_name(row)}"
     if row.skipped:
         return f"{name}: {row.failure}"
     if row.failure:
-        return f"{name}: {'not there' if row.unfit else 'FAILED'}: {row.failure}"
+        return f"{name}: {'not available' if row.unfit else 'FAILED'}: {row.failure}"
     epoch = "" if row.seconds_per_epoch is None else f", {_seconds(row.seconds_per_epoch)} an epoch"
     ratio = _ratio(row)
     times = f", {ratio} times as fast as plain" if ratio else ""
@@ -33,13 +33,13 @@ def row_line(row: BenchmarkRow) -> str:
 
 
 def rows_lines(rows: Sequence[BenchmarkRow], long: bool = False) -> Iterator[str]:
-    """Yield a table for each case under a line that names it.
+    """Yield a heading and a table for each case.
 
-    Below a table are the reasons of what failed, and with ``long`` the further numbers of each row
-    and how it was trained.
+    The reasons of failures follow each table. With ``long``, further numbers of each row and its
+    side's description follow too.
     """
-    for (pair, method), found in groupby(rows, key=lambda row: (row.pair, row.method)):
-        case = [*found]
+    for (pair, method), group in groupby(rows, key=lambda row: (row.pair, row.method)):
+        case = [*group]
         yield from ("", f"{pair}, {method}", *_table(case))
         for row in case:
             if row.failure and not row.skipped:
@@ -49,8 +49,8 @@ def rows_lines(rows: Sequence[BenchmarkRow], long: bool = False) -> Iterator[str
 
 
 def views_lines(rows: Sequence[ViewsCost]) -> Iterator[str]:
-    """Yield what the teachers' views take, a paragraph a teacher."""
-    yield from ("", "Teachers' logits on every view of every training image, once a teacher")
+    """Yield the cost of the teachers' views, a paragraph for each teacher."""
+    yield from ("", "Teachers' logits on every view of every training image, once per teacher")
     for row in rows:
         if row.failure:
             yield from _wrapped(f"{row.teacher}: FAILED: {row.failure}")
@@ -64,7 +64,7 @@ def views_lines(rows: Sequence[ViewsCost]) -> Iterator[str]:
 
 
 def comparison_notes(comparison: BenchmarkResult) -> Iterator[str]:
-    """Yield lines on what the numbers are."""
+    """Yield lines that explain the numbers."""
     for note in _notes(comparison):
         yield from textwrap.wrap(note, WIDTH, break_long_words=False, break_on_hyphens=False)
 
@@ -78,26 +78,26 @@ def _notes(comparison: BenchmarkResult) -> Iterator[str]:
             f"measured here: {peak.measured_by}"
         )
     yield (
-        f"{OURS}: as this project trains; {LIVE}: the same with the teacher in each step; "
-        f"{PLAIN}: the field's common loop"
+        f"{OURS}: this project's training; {LIVE}: the same with the teacher in each step; "
+        f"{PLAIN}: the common training loop"
     )
     yield (
-        "ms/step: of one step on every lane, the median over rounds, in each of which the sides "
-        "take turns; steps/s: summed over the lanes; x plain: images/s over those of the plain "
-        "loop in the same rounds; GiB: the most memory held"
+        "ms/step: one step on every lane, median over rounds, in which the sides take turns; "
+        "steps/s: sum over the lanes; x plain: images/s relative to the plain loop in the same "
+        "rounds; GiB: peak memory"
     )
     if any(row.how.get("teacher_weights") == "random" for row in comparison.rows):
-        yield "teachers that the store lacks have random weights here: the time is the same"
+        yield "teachers that are not in the store have random weights, which take the same time"
 
 
 def _table(rows: Sequence[BenchmarkRow]) -> Iterator[str]:
     cells = [COLUMNS, *map(_cells, rows)]
     whole = [row for row in cells if len(row) == len(COLUMNS)]
-    widths = [max(len(row[place]) for row in whole) for place in range(len(COLUMNS))]
-    widths[:2] = [max(len(row[place]) for row in cells) for place in (0, 1)]
+    widths = [max(len(row[i]) for row in whole) for i in range(len(COLUMNS))]
+    widths[:2] = [max(len(row[i]) for row in cells) for i in (0, 1)]
     for row in cells:
         name, *others = row
-        if len(row) < len(COLUMNS):  # words in place of numbers
+        if len(row) < len(COLUMNS):  # a reason instead of numbers
             lanes, words = others
             yield f"{name:<{widths[0]}}  {lanes:>{widths[1]}}  {words}"
             continue
@@ -110,7 +110,7 @@ def _cells(row: BenchmarkRow) -> tuple[str, ...]:
     if row.skipped:
         return row.name, lanes, row.failure
     if row.failure:
-        return row.name, lanes, "not there" if row.unfit else "FAILED"
+        return row.name, lanes, "not available" if row.unfit else "FAILED"
     memory = row.peak_memory_bytes
     return (
         row.name,
@@ -140,7 +140,7 @@ def _name(row: BenchmarkRow) -> str:
 
 
 def _ratio(row: BenchmarkRow) -> str:
-    """Return how many times as fast as the plain loop a row is, where it is another."""
+    """Return how many times as fast as the plain loop a row is; empty for the plain loop."""
     if row.speed_up is None or row.side == PLAIN:
         return ""
     value, low, high = row.speed_up.value, row.speed_up.low, row.speed_up.high
@@ -149,7 +149,7 @@ def _ratio(row: BenchmarkRow) -> str:
 
 
 def _digits(value: float) -> str:
-    """Return a number with three digits that count, and all that stand before the point."""
+    """Return a number with three significant digits, and all digits before the point."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 

@@ -1,4 +1,4 @@
-"""How long a comparison may take. Imports no torch."""
+"""The time limit of a benchmark. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Self, TypeVar
 
 Item = TypeVar("Item")
 
-# For what is measured after the last round: the hardware's peak, and building teachers' views.
+# Reserved for the measurements after the last round: the hardware's peak, and teachers' views.
 CLOSING_SECONDS, CLOSING_SHARE = 30.0, 0.25
 
 
 @dataclass(frozen=True)
 class TimeLimit:
-    """Two moments of the monotonic clock, in seconds; the default limits nothing.
+    """Two times of the monotonic clock, in seconds. The default is no limit.
 
     Attributes:
-        goal: by which the rounds should be over; no round that would exceed it is started.
-        end: at which whatever is still running is ended.
+        goal: when the rounds should be finished. No round that would exceed it is started.
+        end: when everything that is still running is ended.
     """
 
     goal: float = math.inf
@@ -28,7 +28,7 @@ class TimeLimit:
 
     @classmethod
     def of_minutes(cls, minutes: float | None) -> Self:
-        """Return the limit of a run that begins now; none: no limit."""
+        """Return the limit of a benchmark that starts now; ``None``: no limit."""
         if minutes is None:
             return cls()
         now, seconds = time.monotonic(), 60 * minutes
@@ -36,37 +36,37 @@ class TimeLimit:
         return cls(now + seconds - closing, now + seconds)
 
     @property
-    def left(self) -> float:
-        """Seconds until the end, 0 at least."""
+    def seconds_left(self) -> float:
+        """Seconds until the end, at least 0."""
         return max(0.0, self.end - time.monotonic())
 
     @property
-    def over(self) -> bool:
-        """Whether the end is reached."""
-        return self.left == 0
+    def is_over(self) -> bool:
+        """Whether the end has been reached."""
+        return self.seconds_left == 0
 
     @property
     def before_closing(self) -> TimeLimit:
-        """The limit of all but what comes last: ended soon after the goal, if it goes beyond."""
+        """The limit of the rounds: they may exceed the goal by half of the reserved time."""
         return TimeLimit(self.goal, (self.goal + self.end) / 2)
 
     def share(self, parts: float) -> TimeLimit:
-        """Return the limit of what comes next, whose part of the time until the goal is 1/parts."""
+        """Return the limit of a next part that has 1/``parts`` of the time until the goal."""
         now = time.monotonic()
         return TimeLimit(now + max(0.0, self.goal - now) / parts, self.end)
 
     def while_time_allows(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield the first item, and each further one if it fits before the goal.
+        """Yield the first item, and each further item that is expected to end before the goal.
 
-        What an item takes is judged by the one before it.
+        The expected duration is that of the previous item.
         """
-        took = 0.0
+        duration = 0.0
         for number, item in enumerate(items):
-            begun = time.monotonic()
-            if number and begun + took > self.goal:
+            started = time.monotonic()
+            if number and started + duration > self.goal:
                 return
             yield item
-            took = time.monotonic() - begun
+            duration = time.monotonic() - started
 
 
 UNLIMITED = TimeLimit()

@@ -1,4 +1,4 @@
-"""The variants of our own side: ways to compute the same step. Imports no torch by itself."""
+"""The variants of our side: ways to compute the same step. Imports no torch at import time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEFAULT_VARIANT = "recorded"
 
 
 class StepVariant(NamedTuple):
-    """What differs between the variants, in the words of `skd.training.execution.Execution`."""
+    """The settings of `skd.training.execution.Execution` that differ between variants."""
 
     step: StepMode
     compiled: bool = False
@@ -43,7 +43,7 @@ def variant_named(name: str) -> StepVariant:
     """Return a variant by its name.
 
     Raises:
-        UnknownNameError: there is no such variant; names the allowed ones.
+        UnknownNameError: there is no such variant.
     """
     if name not in VARIANTS:
         raise UnknownNameError("variant", name, VARIANTS)
@@ -51,15 +51,15 @@ def variant_named(name: str) -> StepVariant:
 
 
 def variant_execution(name: str, place: Execution) -> Execution:
-    """Return how a variant is executed.
+    """Return the execution of a variant.
 
     Args:
-        name: of the variant.
-        place: its device and threads.
+        name: the variant's name.
+        place: an execution with the device and the threads.
 
     Raises:
-        UnknownNameError: there is no such variant; names the allowed ones.
-        UnfitError: it needs a table of kernels, and none was measured on this GPU.
+        UnknownNameError: there is no such variant.
+        UnfitError: it needs a kernel table, and none was measured on this GPU.
     """
     variant = variant_named(name)
     changes: dict[str, Any] = {"step": variant.step, "precision": variant.precision}
@@ -72,11 +72,11 @@ def variant_execution(name: str, place: Execution) -> Execution:
 
 
 def train_choice(place: Execution, steps: int) -> str:
-    """Return the name of the variant in which `skd train` would train by itself.
+    """Return the name of the variant that `skd train` would choose by default.
 
     Args:
-        place: its device and threads.
-        steps: of the whole run.
+        place: an execution with the device and the threads.
+        steps: number of steps of the whole run.
     """
     from skd.training.fast_paths import FastPaths, decide_fast_paths
 
@@ -91,12 +91,12 @@ def _gpu() -> str | None:
 
 
 def _table(gpu: str | None) -> str:
-    """Return the name of the table of kernels that was measured on a GPU."""
+    """Return the name of the kernel table that was measured on a GPU."""
     if gpu is None:
         raise UnfitError("the kernels run on a GPU only")
     from skd.kernels.tables import find_table
 
     table = find_table(gpu)
     if table is None:
-        raise UnfitError("no table was measured on this GPU: skd tune-kernels")
+        raise UnfitError("no table was measured on this GPU: run skd tune-kernels")
     return table.name

@@ -1,9 +1,9 @@
-"""Everything that a report says of a study, as data: read once, then written in all its forms."""
+"""The content of a study's report as data. The output formats are written from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from report.frames.analysis import (
@@ -14,6 +14,7 @@ from report.frames.analysis import (
     unchecked_text,
 )
 from report.frames.cells import PairFinding, find_pairs
+from report.frames.plan_comparison import read_plan_comparison
 from report.frames.study_frames import Frames, build_frames
 from report.headline import headline
 from report.statistics.ranks import Ranking, rank_methods
@@ -28,12 +29,13 @@ from report.tables.method_comparisons import (
     ranks_table,
     variance_table,
 )
-from report.tables.plan import plan_table, read_plan_comparison
-from report.tables.results import cells_table, paper_tables, teachers_table
+from report.tables.plan import plan_table
+from report.tables.results import cells_table, paper_tables
 from report.tables.sensitivity import ablation_table, temperature_table
 from report.tables.simplifier import simplifier_table
 from report.tables.speed import read_benchmarks, speed_table
 from report.tables.table import ReportTable
+from report.tables.teachers import teachers_table
 from skd.analyses.consistency import check_records
 from skd.store.store import Store
 from skd.study.expansion import Expansion
@@ -46,12 +48,20 @@ IMAGENET = "imagenet"
 
 @dataclass(frozen=True)
 class Findings:
-    """A study's results, judged.
+    """A study's results with their statistics.
 
     Attributes:
-        results: the folder that all was read from.
-        margin: of the verdicts, in points.
-        problems: what lies in the study's folder and cannot be used, and why.
+        expansion: the study.
+        results: the results folder that they were read from.
+        margin: margin of equivalence of the verdicts, in points.
+        frames: the study's tidy frames.
+        published: the published values.
+        pairs: the findings of each pair.
+        ranking: the methods' mean ranks, or ``None``.
+        variances: variance components, by pair.
+        analyses: the output of `skd analyse`, or ``None``.
+        problems: files of the study that cannot be used, and why.
+        headline: the paragraphs that the report starts with.
         tables: by key, in the order of the report; only those that have rows.
     """
 
@@ -70,7 +80,7 @@ class Findings:
 
 
 def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_MARGIN) -> Findings:
-    """Read what the store holds of a study now, and judge it.
+    """Read a study's current results and compute the report's content.
 
     Raises:
         PublishedError: a file of published values cannot be read.
@@ -78,91 +88,106 @@ def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_M
     frames = build_frames(expansion, Store(results))
     published = published_values(expansion.dataset)
     analyses, analysis_problem = read_study_analysis(results, expansion.study)
-    checks = check_records(analyses.found if analyses else None, frames.records, frames.cards)
+    checks = check_records(analyses.analysis if analyses else None, frames.records, frames.cards)
     pairs = tuple(find_pairs(expansion, frames, published, margin, checks.runs))
-    ranked = _ranking(expansion, pairs)
-    variances = {
-        pair.pair: split for pair in pairs if (split := split_variance(_at_most_seeds(pair)))
-    }
     plan, plan_problem = read_plan_comparison(expansion, frames, results)
-    comparisons, bench_problems = read_benchmarks(results, expansion)
-    methods = expansion.methods
-    tables = (
-        teachers_table(frames, pairs, checks.teachers),
-        *paper_tables(pairs, methods, margin),
-        cells_table(pairs, margin),
-        combinations_table(pairs, methods),
-        simplifier_table(frames, pairs),
-        ablation_table(expansion, pairs),
-        temperature_table(expansion, pairs),
-        ranks_table(ranked),
-        comparisons_table(pairs),
-        variance_table(variances),
-        calibration_table(analyses, frames) if analyses else None,
-        cost_table(expansion, frames),
-        speed_table(comparisons, expansion),
-        plan_table(plan) if plan else None,
-        _imagenet(expansion, results, pairs, published),
+    benchmarks, benchmark_problems = read_benchmarks(results, expansion)
+    problems = (
+        analysis_problem,
+        plan_problem,
+        skipped_text(analyses),
+        *contradicted_lines(checks, expansion),
+        unchecked_text(checks, expansion.study),
+        *benchmark_problems,
     )
-    return Findings(
+    findings = Findings(
         expansion=expansion,
         results=results,
         margin=margin,
         frames=frames,
         published=published,
         pairs=pairs,
-        ranking=ranked,
-        variances=variances,
+        ranking=_ranking(expansion, pairs),
+        variances=_variances(pairs),
         analyses=analyses,
-        problems=tuple(
-            problem
-            for problem in (
-                analysis_problem,
-                plan_problem,
-                skipped_text(analyses),
-                *contradicted_lines(checks, expansion),
-                unchecked_text(checks, expansion.study),
-                *bench_problems,
-            )
-            if problem
-        ),
-        headline=tuple(headline(pairs, methods, frames, margin)),
-        tables={table.key: table for table in tables if table is not None},
+        problems=tuple(problem for problem in problems if problem),
+        headline=tuple(headline(pairs, expansion.methods, frames, margin)),
+        tables={},
+    )
+    speed = speed_table(benchmarks, expansion)
+    plan_or_none = plan_table(plan) if plan else None
+    tables = _tables(findings, checks.teachers, speed, plan_or_none)
+    return replace(findings, tables={table.key: table for table in tables if table is not None})
+
+
+def _tables(
+    findings: Findings,
+    contradicted_teachers: Collection[str],
+    speed: ReportTable | None,
+    plan: ReportTable | None,
+) -> tuple[ReportTable | None, ...]:
+    """Return the tables in the order of the report; ``None`` for a table without rows."""
+    expansion, frames, pairs = findings.expansion, findings.frames, findings.pairs
+    analyses, methods = findings.analyses, expansion.methods
+    return (
+        teachers_table(frames, pairs, contradicted_teachers),
+        *paper_tables(pairs, methods, findings.margin),
+        cells_table(pairs, findings.margin),
+        combinations_table(pairs, methods),
+        simplifier_table(frames, pairs),
+        ablation_table(expansion, pairs),
+        temperature_table(expansion, pairs),
+        ranks_table(findings.ranking),
+        comparisons_table(pairs),
+        variance_table(findings.variances),
+        calibration_table(analyses, frames) if analyses else None,
+        cost_table(expansion, frames),
+        speed,
+        plan,
+        _imagenet_table(expansion, findings.results, pairs, findings.published),
     )
 
 
-def _at_most_seeds(pair: PairFinding) -> dict[str, Mapping[int, float]]:
-    """Return the accuracies of the methods that are furthest: one just begun must not hide them."""
+def _variances(pairs: Sequence[PairFinding]) -> dict[str, VarianceSplit]:
+    splits = {pair.pair: split_variance(_complete_methods(pair)) for pair in pairs}
+    return {pair: split for pair, split in splits.items() if split is not None}
+
+
+def _complete_methods(pair: PairFinding) -> dict[str, Mapping[int, float]]:
+    """Return the accuracies of the methods with the most finished runs.
+
+    A method that has just started would otherwise reduce the number of common seeds.
+    """
     most = max((cell.done for cell in pair.cells), default=0)
     return {cell.method: cell.last_by_seed for cell in pair.cells if cell.done == most > 1}
 
 
 def _ranking(expansion: Expansion, pairs: tuple[PairFinding, ...]) -> Ranking | None:
-    """Rank the methods that every pair with results has finished runs of."""
-    begun = [pair for pair in pairs if any(cell.done for cell in pair.cells)]
+    """Rank the methods that have finished runs in every pair with results."""
+    started = [pair for pair in pairs if any(cell.done for cell in pair.cells)]
     means = {
         method: {
             pair.pair: cell.last.mean
-            for pair in begun
+            for pair in started
             if (cell := pair.cell(method)) is not None and cell.last.mean is not None
         }
         for method in expansion.methods
     }
     return rank_methods(
-        {method: found for method, found in means.items() if len(found) == len(begun)}
+        {method: by_pair for method, by_pair in means.items() if len(by_pair) == len(started)}
     )
 
 
-def _imagenet(
+def _imagenet_table(
     expansion: Expansion,
     results: Path,
     pairs: tuple[PairFinding, ...],
     published: Mapping[PublishedKey, PublishedValue],
 ) -> ReportTable | None:
-    """Return ImageNet's results where they are the study's, or what is published beside others."""
+    """Return the results on ImageNet; for another data set, the published values on ImageNet."""
     if expansion.dataset.name == IMAGENET:
         return imagenet_table(pairs)
     if not published:
         return None
-    here = IMAGENET if expansion_path(results, IMAGENET).is_file() else None
-    return published_imagenet_table(published_values(DatasetSpec(name=IMAGENET)), here)
+    study = IMAGENET if expansion_path(results, IMAGENET).is_file() else None
+    return published_imagenet_table(published_values(DatasetSpec(name=IMAGENET)), study)

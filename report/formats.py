@@ -1,4 +1,4 @@
-"""How values are written: one place for signs, decimals, units and what is absent."""
+"""Formatting of values: signs, decimals, units and missing values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skd.study.published import PublishedValue
 
 ABSENT = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
-EXACT_MARK = "\N{DAGGER}"  # of a published value whose runs are unstated
+EXACT_MARK = "\N{DAGGER}"  # of a published value whose number of runs is unstated
 ONE_SEED = "one seed, no interval"
 VERDICT_SYMBOLS = {
     "reproduced": "=", "higher": "↑", "lower": "↓", "inconclusive": "?", "not run": "·",
@@ -19,7 +19,7 @@ VERDICT_SYMBOLS = {
 
 
 def absent(value: Any) -> bool:
-    """Whether there is no value: none, not a number, or pandas' own mark of a missing one."""
+    """Whether a value is missing: ``None``, NaN, or pandas' NA."""
     return pd.api.types.is_scalar(value) and bool(pd.isna(value))
 
 
@@ -29,7 +29,7 @@ def number(value: float | None, decimals: int = 2) -> str:
 
 
 def signed(value: float | None, decimals: int = 2) -> str:
-    """Return a difference with its sign; zero has none."""
+    """Return a difference with its sign; zero has no sign."""
     if absent(value):
         return ABSENT
     text = f"{value:+.{decimals}f}".replace("-", MINUS)
@@ -37,13 +37,13 @@ def signed(value: float | None, decimals: int = 2) -> str:
 
 
 def mean_and_sd(summary: Summary, decimals: int = 2) -> str:
-    """Return mean ± sample standard deviation, or the mean alone of one value."""
+    """Return mean ± sample standard deviation, or only the mean of a single value."""
     mean = number(summary.mean, decimals)
     return mean if summary.sd is None else f"{mean} ± {number(summary.sd, decimals)}"
 
 
 def interval(difference: Difference, confidence: float = CONFIDENCE) -> str:
-    """Return the interval of a difference, or why there is none."""
+    """Return the confidence interval of a difference, or `ONE_SEED`."""
     bounds = difference.interval(confidence)
     return ONE_SEED if bounds is None else signed_range(bounds)
 
@@ -54,25 +54,25 @@ def signed_range(bounds: tuple[float, float]) -> str:
 
 
 def number_range(bounds: tuple[float, float] | None) -> str:
-    """Return an interval of values, or why there is none."""
+    """Return an interval of values, or `ONE_SEED`."""
     return ONE_SEED if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
 
 
 def p_value(p: float | None) -> str:
-    """Return a p-value as it is usually written."""
+    """Return a p-value with three decimals."""
     if absent(p):
         return ABSENT
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def p_equals(p: float | None) -> str:
-    """Return a p-value as part of a sentence."""
+    """Return a p-value as an equation, for use in a sentence."""
     text = p_value(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def published_text(value: PublishedValue | None) -> str:
-    """Return a published value with its protocol."""
+    """Return a published value with its epoch and number of runs."""
     if value is None:
         return "not available"
     runs = f", {plural(value.n_runs, 'run')}" if value.n_runs else EXACT_MARK
@@ -81,12 +81,12 @@ def published_text(value: PublishedValue | None) -> str:
 
 
 def verdict_symbol(kind: str) -> str:
-    """Return a verdict as one character, for narrow tables."""
+    """Return a verdict as one character."""
     return VERDICT_SYMBOLS[kind]
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with its thousands set apart."""
+    """Return a whole number with a thousands separator."""
     return ABSENT if absent(value) else f"{round(value):,}".replace(",", "\u202f")
 
 
@@ -96,7 +96,7 @@ def mebibytes(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return seconds in the unit that a person would use."""
+    """Return seconds in a suitable unit: s, min or h."""
     if absent(seconds):
         return ABSENT
     if seconds < 120:
@@ -110,14 +110,14 @@ def plural(n: int, noun: str, many: str | None = None) -> str:
 
 
 def join_names(names: list[str]) -> str:
-    """Return names as a phrase: a, b and c; none of none."""
+    """Return names as a phrase, such as "a, b and c"; "none" for no names."""
     if len(names) < 2:
         return names[0] if names else "none"
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def value_text(value: Any) -> str:
-    """Return a plain value of a record (environment, setting) as text."""
+    """Return a value of a record's environment or settings as text."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""The answer that the report opens with, worded from the data and no stronger than they are."""
+"""The sentences that the report starts with. They claim no more than the data support."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from report.frames.study_frames import DIAGNOSTIC_PREFIX, Frames, last_diagnosti
 from report.statistics.intervals import Difference, average_by_seed, mean_difference
 from report.statistics.verdicts import VERDICT_KINDS
 
-UNCHANGED_BELOW = (
-    0.001  # nats, of the softened from the simplified teacher: less changes next to nothing
-)
+# KL divergence in nats of the softened from the simplified teacher. Below it, the simplifier has
+# practically no effect.
+UNCHANGED_BELOW = 0.001
 
 
 @dataclass(frozen=True)
 class AverageDifference:
-    """Method a minus method b, averaged over pairs at each seed."""
+    """Method a minus method b, averaged over pairs at each seed.
+
+    Attributes:
+        by_seed: the average over pairs, in points.
+        difference: the mean over seeds with its standard error.
+    """
 
     a: str
     b: str
@@ -31,26 +36,26 @@ class AverageDifference:
 
     @property
     def basis(self) -> str:
-        """On what the average rests: its interval, seeds and pairs."""
+        """The number of pairs and seeds, and the interval, as a phrase."""
         return f"{plural(len(self.pairs), 'pair')}, {_interval(self.difference)}"
 
 
 def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> AverageDifference | None:
-    """Return a minus b over the pairs that have both, or none without a common seed.
+    """Return a minus b over the pairs that have both, or ``None`` without a common seed.
 
-    At each seed that all those pairs have, the difference is averaged over the pairs; the interval
-    is over seeds. So a student's runs that several pairs share count once.
+    The difference is first averaged over the pairs at each seed that all these pairs have. The
+    interval is then over seeds, so runs that several pairs share do not count several times.
     """
     by_pair: dict[str, dict[int, float]] = {}
     for pair in pairs:
-        one, other = pair.cell(a), pair.cell(b)
-        if one is None or other is None:
+        cell_a, cell_b = pair.cell(a), pair.cell(b)
+        if cell_a is None or cell_b is None:
             continue
-        common = one.last_by_seed.keys() & other.last_by_seed.keys()
-        if common:
-            by_pair[pair.pair] = {s: one.last_by_seed[s] - other.last_by_seed[s] for s in common}
+        a_by_seed, b_by_seed = cell_a.last_by_seed, cell_b.last_by_seed
+        if common := a_by_seed.keys() & b_by_seed.keys():
+            by_pair[pair.pair] = {seed: a_by_seed[seed] - b_by_seed[seed] for seed in common}
     by_seed = average_by_seed(by_pair.values())
-    # A mean over pairs has a finer step than one pair's accuracy.
+    # The mean over pairs has a finer resolution than the accuracy of one pair.
     step = pairs[0].resolution / math.sqrt(len(by_pair)) if by_pair else 0.0
     difference = mean_difference(by_seed.values(), step)
     return AverageDifference(a, b, tuple(by_pair), by_seed, difference) if difference else None
@@ -58,50 +63,53 @@ def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> AverageD
 
 def average_gains(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[AverageDifference]:
     """Return each method's average gain over the student alone, largest first."""
-    found = (average_difference(pairs, method, CONTROL) for method in methods if method != CONTROL)
-    return sorted((gain for gain in found if gain), key=lambda gain: -gain.difference.mean)
+    gains = (average_difference(pairs, method, CONTROL) for method in methods if method != CONTROL)
+    return sorted((gain for gain in gains if gain), key=lambda gain: -gain.difference.mean)
 
 
 def headline(
     pairs: Sequence[PairFinding], methods: Sequence[str], frames: Frames, margin: float
 ) -> list[str]:
-    """Return the answer as paragraphs, the lead first.
+    """Return the summary as paragraphs, the most important first.
 
-    How many published cells hold, which method is best and how sure that is, what SKD adds to each
-    baseline, and what is not known.
+    They give the verdicts on the published values, the best method and its uncertainty, what SKD
+    adds to each baseline, and the reservations.
     """
-    doubtful = _doubtful(frames)
-    if not any(reading.outcome == "done" for reading in frames.run_states.values()):
-        nothing = "No run has finished yet, so there is nothing to answer."
-        return [nothing, *doubtful, *_unknown(pairs)]
+    doubtful = _doubtful_teachers(frames)
+    if not any(state.outcome == "done" for state in frames.run_states.values()):
+        nothing = "No run has finished yet, so there are no results."
+        return [nothing, *doubtful, *_unpublished_skd(pairs)]
     return [
         *_verdicts(pairs, margin),
         *doubtful,
         *_best(pairs, methods),
-        *_additions(pairs, methods),
-        *_still(frames),
-        *_unknown(pairs),
-        *_mixed(pairs),
+        *_skd_gains(pairs, methods),
+        *_unchanged_teachers(frames),
+        *_unpublished_skd(pairs),
+        *_mixed_teachers(pairs),
         *code_sentences(frames.runs),
         *_collapsed(frames),
     ]
 
 
 def verdict_counts(pairs: Sequence[PairFinding]) -> dict[str, int]:
-    """Return how many published cells came to each verdict; a cell shared by pairs counts once."""
+    """Return the number of published cells by verdict; a cell shared by pairs counts once."""
     judged = _judged(pairs)
     return {kind: sum(cell.verdict.kind == kind for cell in judged) for kind in VERDICT_KINDS}
 
 
 def _judged(pairs: Sequence[PairFinding]) -> list[CellFinding]:
-    """Return the cells with a verdict; one shared by pairs, and published alike, once."""
-    once: dict[tuple, CellFinding] = {}
+    """Return the cells with a verdict.
+
+    A cell that several pairs share, with the same published value, is included once.
+    """
+    unique: dict[tuple, CellFinding] = {}
     for pair in pairs:
         for cell in pair.cells:
             if cell.verdict is not None:
                 key = (tuple(cell.ids.values()), cell.published.top1, cell.published.reported_epoch)
-                once.setdefault(key, cell)
-    return list(once.values())
+                unique.setdefault(key, cell)
+    return list(unique.values())
 
 
 def _verdicts(pairs: Sequence[PairFinding], margin: float) -> list[str]:
@@ -109,18 +117,19 @@ def _verdicts(pairs: Sequence[PairFinding], margin: float) -> list[str]:
     total = sum(counts.values())
     if not total:
         return []
-    said = [f"{counts[kind]} {kind}" for kind in VERDICT_KINDS if counts[kind]]
+    phrases = [f"{counts[kind]} {kind}" for kind in VERDICT_KINDS if counts[kind]]
     lead = (
         f"Of {plural(total, 'published accuracy', 'published accuracies')} of students: "
-        f"{join_names(said)}, at a margin of {margin:g} points."
+        f"{join_names(phrases)}, at a margin of {margin:g} points."
     )
     exact = sum(cell.verdict.published_is_exact for cell in _judged(pairs))
     if not exact:
         return [lead]
     return [
         lead,
-        f"Of how many runs the published value is a mean is not stated for {exact} of those that "
-        "were run: it is taken as exact, and higher or lower is then said too readily.",
+        f"For {exact} of the published accuracies that were run, the number of published runs is "
+        "unstated. These values are treated as exact, so the verdicts higher and lower are too "
+        "frequent among them.",
     ]
 
 
@@ -130,20 +139,20 @@ def _best(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
         return ["The study has no student alone to compare its methods with."]
     if not averages:
         return [
-            "No method can be compared with the student alone yet: that needs finished runs of "
-            "both at a seed that all pairs begun have in common."
+            "No method can be compared with the student alone yet. The comparison needs finished "
+            "runs of both at a seed that all started pairs have in common."
         ]
     covered = {pair for average in averages for pair in average.pairs}
     ranked = _rankable(averages, covered)
     if not ranked:
-        return ["No method has finished in all pairs yet, so none is ranked; see the table."]
+        return ["No method has finished in all pairs yet, so no method is ranked; see the table."]
     best, gain, total = ranked[0], ranked[0].difference, len(pairs)
     if len(ranked) == 1:
-        claim = f"{best.a}, the only method ranked, differs from the student alone by"
+        claim = f"{best.a}, the only ranked method, differs from the student alone by"
     elif gain.mean > 0:
         claim = f"{best.a} has the largest mean gain over the student alone:"
     else:
-        claim = f"no method ranked gains over the student alone; {best.a} comes closest:"
+        claim = f"no ranked method is better than the student alone; {best.a} is the closest:"
     lead = (
         f"Averaged over {_pairs(len(covered), total)}, {claim} {signed(gain.mean)} points "
         f"of top-1 accuracy at the last epoch ({_interval(gain)})."
@@ -151,76 +160,78 @@ def _best(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
     sentences = [_against_control(gain)]
     if len(ranked) > 1:
         sentences.append(_against_next(best, ranked[1]))
-    everywhere = {m for m in methods if all(pair.cell(m) is not None for pair in pairs)}
-    left_out = {average.a for average in averages if average not in ranked}
-    partial = [method for method in methods if method in left_out]
-    for want, names in (
-        ("for want of finished runs", [name for name in partial if name in everywhere]),
-        ("since not every pair has them", [name for name in partial if name not in everywhere]),
+    in_all_pairs = {m for m in methods if all(pair.cell(m) is not None for pair in pairs)}
+    excluded = {average.a for average in averages if average not in ranked}
+    not_ranked = [method for method in methods if method in excluded]
+    for reason, names in (
+        ("because runs are not finished", [m for m in not_ranked if m in in_all_pairs]),
+        ("because not every pair has them", [m for m in not_ranked if m not in in_all_pairs]),
     ):
         if names:
-            sentences.append(f"Not ranked, {want}: {join_names(names)}.")
+            sentences.append(f"Not ranked {reason}: {join_names(names)}.")
     return [lead, " ".join(sentences)]
 
 
-def _additions(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
-    said = []
+def _skd_gains(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
+    phrases = []
     for baseline in methods:
-        summed = with_skd(baseline, methods)
-        found = average_difference(pairs, summed, baseline) if summed else None
-        if found:
-            said.append(f"to {baseline} {signed(found.difference.mean)} ({found.basis})")
-    instead = average_difference(pairs, SKD, "kd") if {SKD, "kd"} <= set(methods) else None
-    sentences = [f"SKD added to a baseline, in points: {join_names(said)}."] if said else []
-    if instead:
-        sentences.append(f"SKD in KD's place: {signed(instead.difference.mean)} ({instead.basis}).")
+        combined = with_skd(baseline, methods)
+        gain = average_difference(pairs, combined, baseline) if combined else None
+        if gain:
+            phrases.append(f"to {baseline} {signed(gain.difference.mean)} ({gain.basis})")
+    skd_minus_kd = average_difference(pairs, SKD, "kd") if {SKD, "kd"} <= set(methods) else None
+    sentences = [f"SKD added to a baseline, in points: {join_names(phrases)}."] if phrases else []
+    if skd_minus_kd:
+        sentences.append(
+            f"SKD minus KD: {signed(skd_minus_kd.difference.mean)} ({skd_minus_kd.basis})."
+        )
     return [" ".join(sentences)] if sentences else []
 
 
-def _doubtful(frames: Frames) -> list[str]:
-    """Say so of each teacher that is hardly better than chance, or far below what is published."""
-    said = [
+def _doubtful_teachers(frames: Frames) -> list[str]:
+    """Name the teachers that are close to chance, or far below the published accuracy."""
+    doubts = [
         f"{teacher['name']}: {teacher['doubts']}"
         for teacher in frames.teachers.to_dict("records")
         if teacher["doubts"]
     ]
-    if not said:
+    if not doubts:
         return []
     return [
-        f"Doubtful teachers, whose students say little of any method: {'; '.join(said)}. Check "
-        "that the weights, the network and the data set belong together."
+        f"Doubtful teachers: {'; '.join(doubts)}. The results of their students do not measure the "
+        "methods. Check that the weights, the network and the data set belong together."
     ]
 
 
-def _still(frames: Frames) -> list[str]:
-    """Say so where no simplifier has changed its teacher: what SKD gains is then not its own."""
+def _unchanged_teachers(frames: Frames) -> list[str]:
+    """Warn if no simplifier has changed its teacher: SKD is then the same as KD."""
     last = last_diagnostic_epochs(frames.epochs)
     if last.empty or not last[f"{DIAGNOSTIC_PREFIX}kl_softened_simplified"].max() < UNCHANGED_BELOW:
         return []
     return [
-        f"No simplifier has moved by the last epoch (KL from the softened teacher below {UNCHANGED_BELOW:g} "
-        "nats): what SKD teaches here is the teacher as it is, and skd is KD."
+        "No simplifier has changed its teacher by the last epoch (KL from the softened teacher "
+        f"below {UNCHANGED_BELOW:g} nats), so SKD is the same as KD in this study."
     ]
 
 
-def _unknown(pairs: Sequence[PairFinding]) -> list[str]:
-    own = [cell for pair in pairs for cell in pair.cells if SKD in cell.method.split("+")]
+def _unpublished_skd(pairs: Sequence[PairFinding]) -> list[str]:
+    skd_cells = [cell for pair in pairs for cell in pair.cells if SKD in cell.method.split("+")]
     published = any(cell.published for pair in pairs for cell in pair.cells)
-    if own and published and not any(cell.published for cell in own):
+    if skd_cells and published and not any(cell.published for cell in skd_cells):
         return [
-            "Not known: the SKD paper's own numbers, which are not available here; so nothing of "
-            "SKD is judged against the paper."
+            "The SKD paper's own numbers are not available to this project, so no SKD result is "
+            "compared with the paper."
         ]
     return []
 
 
-def _mixed(pairs: Sequence[PairFinding]) -> list[str]:
+def _mixed_teachers(pairs: Sequence[PairFinding]) -> list[str]:
     mixed = [pair.pair for pair in pairs if pair.has_mixed_teachers]
     if not mixed:
         return []
     return [
-        f"Runs of {join_names(mixed)} were taught by different teachers' weights: what is compared "
-        "there differs in more than the method."
+        f"The runs of {join_names(mixed)} had teachers with different weights, so their "
+        "comparisons differ in more than the method."
     ]
 
 
@@ -228,13 +239,16 @@ def _collapsed(frames: Frames) -> list[str]:
     if not (n := len(collapsed_runs(frames))):
         return []
     return [
-        f"In {plural(n, 'run')} the simplified teacher collapsed: such a run says what "
-        "collapse costs, not what the method can do."
+        f"In {plural(n, 'run')} the simplified teacher collapsed. Such a run measures the cost of "
+        "a collapse, not the method."
     ]
 
 
 def _rankable(averages: list[AverageDifference], covered: set[str]) -> list[AverageDifference]:
-    """Leave out a method that lacks pairs, or that has one seed where others have an interval."""
+    """Return the methods that can be ranked.
+
+    A method is excluded if it lacks pairs, or has only one seed while others have an interval.
+    """
     full = [average for average in averages if set(average.pairs) == covered]
     with_interval = [average for average in full if average.difference.se is not None]
     return with_interval or full
@@ -251,21 +265,21 @@ def _interval(gain: Difference) -> str:
 
 
 def _against_control(gain: Difference) -> str:
-    if gain.separated is None:
-        return "One seed cannot say whether that is more than chance."
-    if not gain.separated:
-        return "The interval includes zero: it is not separated from the student alone."
-    return "The interval excludes zero: at this many seeds it is separated from the student alone."
+    if gain.excludes_zero is None:
+        return "With one seed, the difference cannot be tested."
+    if not gain.excludes_zero:
+        return "The interval includes zero: the difference is not significant."
+    return "The interval excludes zero: the difference is significant."
 
 
 def _against_next(best: AverageDifference, second: AverageDifference) -> str:
     seeds = best.by_seed.keys() & second.by_seed.keys()
     ahead = mean_difference(best.by_seed[s] - second.by_seed[s] for s in sorted(seeds))
-    if ahead is None or ahead.separated is None:
-        return f"Next is {second.a}; there are too few common seeds to tell the two apart."
-    verdict = "separated" if ahead.separated else "not separated"
+    if ahead is None or ahead.excludes_zero is None:
+        return f"The second best is {second.a}; there are too few common seeds to compare the two."
+    verdict = "significant" if ahead.excludes_zero else "not significant"
     return (
-        f"Against the next, {second.a}, the difference is {signed(ahead.mean)} "
-        f"({interval(ahead)}): {verdict} on these pairs, before any correction for choosing the "
-        "two."
+        f"The difference from the second best, {second.a}, is {signed(ahead.mean)} "
+        f"({interval(ahead)}): {verdict} on these pairs, without a correction for choosing the two "
+        "methods."
     )

@@ -1,4 +1,4 @@
-"""Writes the report's goldens anew, on purpose: make goldens. Then their diff is read."""
+"""Write the report's golden files: ``make goldens``. Review their diff before committing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.readme import without_drawings  # noqa: E402
 
 
 def rendered(folder: Path) -> dict[str, str]:
-    """Return the small made-up study's report in all formats, without drawings and styles."""
+    """Return the report of a small synthetic study in all formats, without drawings and styles."""
     page = write_report(filled(folder), folder)
     texts = {
         name: (page.parent / name).read_text(encoding="utf-8")

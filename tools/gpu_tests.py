@@ -1,6 +1,7 @@
-"""Run the tests that need a CUDA GPU: together, then each recording test in a process of its own.
+"""Run the tests that need a CUDA GPU together, then each recording test in its own process.
 
-What a library sets up once in a process can hide that a step cannot be recorded in a fresh one.
+Libraries initialise some state once per process. This can hide that a step cannot be recorded in a
+new process.
 """
 
 from __future__ import annotations
@@ -16,35 +17,36 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-# A process has a CUDA context of half a gigabyte, and compiles with a core of its own.
-MOST = 12
+# Each process has a CUDA context of half a gigabyte, and uses one core to compile.
+MAX_PROCESSES = 12
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider")
 
 
 def main() -> int:
-    """Return the exit status: 0 where all tests passed or were skipped."""
+    """Run the tests, and return the exit status: 0 if all tests passed or were skipped."""
     if not torch.cuda.is_available():
-        print("no CUDA device here: none of these tests can run", file=sys.stderr)
+        print("these tests need a CUDA device, and there is none", file=sys.stderr)
         return 2
-    workers = min(MOST, os.cpu_count() or 1)
-    begun = time.monotonic()
+    workers = min(MAX_PROCESSES, os.cpu_count() or 1)
+    started = time.monotonic()
     side_by_side = importlib.util.find_spec("xdist") is not None
     together = [*PYTEST, "-m", "gpu", "-rs", "--durations=5"]
     if side_by_side:
         together += ["--numprocesses", str(workers), "--dist", "worksteal"]
-    print(f"all together{'' if side_by_side else ', in a row: pytest-xdist is not installed'}")
+    mode = "in parallel" if side_by_side else "sequentially, because pytest-xdist is not installed"
+    print(f"all tests {mode}")
     failed = subprocess.run([*together, "tests"], cwd=ROOT, check=False).returncode
-    print(f"{time.monotonic() - begun:.0f} s; now each recording test in a process of its own")
+    print(f"{time.monotonic() - started:.0f} s; now each recording test in its own process")
     with ThreadPoolExecutor(workers) as pool:
-        outcomes = list(pool.map(_alone, _recording_tests()))
-    wrong = [output for passed, output in outcomes if not passed]
-    for output in wrong:
+        outcomes = list(pool.map(_run_alone, _recording_tests()))
+    failures = [output for passed, output in outcomes if not passed]
+    for output in failures:
         print(output)
     print(
-        f"{len(outcomes) - len(wrong)} of {len(outcomes)} pass alone; "
-        f"{time.monotonic() - begun:.0f} s in all"
+        f"{len(outcomes) - len(failures)} of {len(outcomes)} pass alone; "
+        f"{time.monotonic() - started:.0f} s in total"
     )
-    return failed or (1 if wrong or not outcomes else 0)
+    return failed or (1 if failures or not outcomes else 0)
 
 
 def _recording_tests() -> list[str]:
@@ -58,8 +60,8 @@ def _recording_tests() -> list[str]:
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
-def _alone(test: str) -> tuple[bool, str]:
-    """Return whether a test passes in a fresh process, and what it printed."""
+def _run_alone(test: str) -> tuple[bool, str]:
+    """Return whether a test passes in a new process, and its output."""
     done = subprocess.run(
         [*PYTEST, test],
         cwd=ROOT,
@@ -68,7 +70,7 @@ def _alone(test: str) -> tuple[bool, str]:
         errors="replace",
         check=False,
     )
-    passed = not done.returncode and "1 passed" in done.stdout  # a skipped one shows nothing
+    passed = not done.returncode and "1 passed" in done.stdout  # a skipped test is not a pass
     return passed, f"--- {test}\n{done.stdout}{done.stderr}"
 
 

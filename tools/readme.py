@@ -1,7 +1,7 @@
-"""Writes what the pages say of results, and the report's picture: make readme.
+"""Write the results in the pages, and the picture of the report: ``make readme``.
 
-All is made from the records in results/reference/; a test makes it again and fails where a page is
-stale. A page says which study's tables (or `answer`) belong between two marks::
+The results come from the records in results/reference/. A test generates them again and fails if a
+page is stale. Two marks in a page name the study and the tables (or `answer`) between them::
 
     <!-- made by `make readme` from STUDY: answer TABLE … -->
     <!-- end -->
@@ -42,7 +42,7 @@ DRAWN = re.compile(r"(<svg )[^>]*(>.*?</title><desc[^>]*>.*?</desc>).*?</svg>", 
 
 
 class Records:
-    """The committed records as a results folder of their own, in which studies can be expanded."""
+    """A copy of the committed records as a results folder, in which studies can be expanded."""
 
     def __init__(self, results: Path) -> None:
         shutil.copytree(REFERENCE, results, dirs_exist_ok=True)
@@ -56,45 +56,45 @@ class Records:
         """Render a study's report, and return its page."""
         return write_report(load_expansion(study, self._results), self._results)
 
-    def is_made(self, study: str, parts: str) -> str:
-        """Return what a page says of a study: its answer, and tables with their captions.
+    def render_parts(self, study: str, parts: str) -> str:
+        """Return a study's part of a page: its headline, and tables with their captions.
 
         Raises:
             KeyError: the study's report has no such table.
         """
         findings = self.findings(study)
-        said = [
+        rendered = [
             f"> {escape_markdown(' '.join(findings.headline))}\n"
             if part == "answer"
             else table_markdown(findings.tables[part]).replace("## ", "#### ", 1)
             for part in parts.split()
         ]
-        return "\n" + "\n".join(said) + "\n"
+        return "\n" + "\n".join(rendered) + "\n"
 
-    def filled(self, text: str) -> str:
-        """Return a page's text with all its places made anew."""
-        return PLACE.sub(lambda m: m[1] + self.is_made(m["study"], m["parts"]), text)
+    def fill_page(self, text: str) -> str:
+        """Return a page's text with all generated parts updated."""
+        return PLACE.sub(lambda m: m[1] + self.render_parts(m["study"], m["parts"]), text)
 
 
 def without_drawings(page: str) -> str:
-    """Return a page's text with no more of its drawings than what they say of themselves."""
+    """Return a page's text with its drawings reduced to their titles and descriptions."""
     return DRAWN.sub(r"\1\2</svg>", page)
 
 
 def digest(page: Path) -> str:
-    """Return a hash of the page that the picture shows."""
+    """Return a hash of the page in the picture."""
     return hashlib.sha256(without_drawings(page.read_text(encoding="utf-8")).encode()).hexdigest()[
         :16
     ]
 
 
 def main() -> None:
-    """Fill the pages' places, take the picture."""
+    """Update the pages, and take the picture."""
     with tempfile.TemporaryDirectory() as scratch:
         records = Records(Path(scratch) / "results")
         page = records.page(PICTURED)
         for path in PAGES:
-            text = records.filled(path.read_text(encoding="utf-8"))
+            text = records.fill_page(path.read_text(encoding="utf-8"))
             if not PLACE.search(text):
                 sys.exit(
                     f"{path.name} has no place for results: <!-- made by `make readme` from … -->"

@@ -1,6 +1,6 @@
-"""Brings studies' finished records into results/reference/: make reference STUDY=NAME.
+"""Copy studies' finished records to results/reference/: ``make reference STUDY=NAME``.
 
-What no study of `STUDIES` names any more is removed there.
+Runs and teachers that do not belong to a study of `STUDIES` are removed from there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from skd.study.expansion_files import load_expansion  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference"
 STUDIES = ("demo", "cifar100-small", "ablation-screen", "ablation-confirm", "ablation-long")
-KEPT = ("spec.json", "record.json", "card.json")  # of a run's or teacher's folder, where it has it
+KEPT = ("spec.json", "record.json", "card.json")  # files of a run's or teacher's folder
 ANALYSIS = ("analysis.json", "analysis.npz")
 
 
@@ -41,29 +41,32 @@ def finished(entry: StoreEntry) -> bool:
 
 
 def referenced(results: Path) -> set[Path]:
-    """Return the folders of all that the reference studies name; they are expanded in `results`."""
+    """Return the folders of all runs and teachers of the reference studies.
+
+    The studies are expanded in ``results``.
+    """
     studies = (load_expansion(study, results) for study in STUDIES)
     return {entry.folder for study in studies for entry in entries(study, REFERENCE)}
 
 
 def bring(study: str, results: Path) -> None:
     """Copy a study's records, cards and analysis."""
-    found = entries(load_expansion(study, results), results)
-    if missing := sum(not finished(entry) for entry in found):
-        sys.exit(f"{study}: {missing} of {len(found)} runs and teachers are not finished: run it")
-    for entry in found:
+    copied = entries(load_expansion(study, results), results)
+    if missing := sum(not finished(entry) for entry in copied):
+        sys.exit(f"{study}: {missing} of {len(copied)} runs and teachers are not finished: run it")
+    for entry in copied:
         _copy(entry.folder, REFERENCE / entry.folder.relative_to(results), KEPT)
     _copy(results / study, REFERENCE / study, ANALYSIS)
 
 
 def prune(results: Path) -> None:
-    """Remove the runs and teachers that belong to no reference study."""
+    """Remove the runs and teachers that do not belong to a reference study."""
     for folder in kept_folders() - referenced(results):
         shutil.rmtree(folder)
 
 
 def kept_folders() -> set[Path]:
-    """Return the folders of runs and teachers that are there."""
+    """Return the existing folders of runs and teachers."""
     return {*REFERENCE.glob("runs/*"), *REFERENCE.glob("teachers/*")}
 
 
@@ -75,17 +78,17 @@ def _copy(source: Path, target: Path, names: tuple[str, ...]) -> None:
 
 
 def main() -> None:
-    """Bring the studies that are named, then prune."""
+    """Copy the given studies, then prune."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("studies", nargs="+", choices=STUDIES, help="a study's name")
     parser.add_argument(
-        "--results", type=expand_home, default=ROOT / "results", help="where they are"
+        "--results", type=expand_home, default=ROOT / "results", help="their results folder"
     )
-    asked = parser.parse_args()
-    require_results(asked.results)
-    for study in asked.studies:
-        bring(study, asked.results)
-    prune(asked.results)
+    arguments = parser.parse_args()
+    require_results(arguments.results)
+    for study in arguments.studies:
+        bring(study, arguments.results)
+    prune(arguments.results)
 
 
 if __name__ == "__main__":

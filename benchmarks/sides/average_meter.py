@@ -1,4 +1,4 @@
-"""Running metrics that are read at every step, as the field's code keeps them."""
+"""Running metrics that are read at every step, as in common distillation code."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 class AverageMeter:
-    """A running mean, as every such code has one."""
+    """A running mean."""
 
     def __init__(self) -> None:
         self.sum, self.count = 0.0, 0
 
     def update(self, value: float, count: int) -> None:
-        """Add the mean of so many values."""
+        """Add the mean of ``count`` values."""
         self.sum += value * count
         self.count += count
 
@@ -28,10 +28,10 @@ def update_meters(
     """Add a batch's loss and accuracies, in percent, to ``loss``, ``top1`` and ``top5``.
 
     Args:
-        meters: these three.
-        loss: the batch's mean.
+        meters: the three meters.
+        loss: mean loss of the batch.
         logits: (B, C).
-        target: (B,).
+        target: class labels, (B,).
     """
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices
     hits = best == target[:, None]

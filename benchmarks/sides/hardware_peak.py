@@ -1,4 +1,4 @@
-"""The hardware's peak, by matrix products on the spot."""
+"""The peak performance of the hardware, measured with matrix products."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from benchmarks.cases import BenchmarkCase, SideOptions
 from benchmarks.results import BenchError
 
-# Small ones too: on a machine that others use as well, a short product finds all cores free.
+# Small sizes too: on a shared machine, a short product is more likely to find all cores free.
 MATRIX_SIZES = {"cpu": (256, 512, 1024, 2048), "cuda": (2048, 4096, 8192)}
 PEAK_MEASURE_SECONDS = 0.5  # for each size
 DTYPES = {
@@ -24,15 +24,15 @@ DTYPES = {
 def measure_peak(
     case: BenchmarkCase | None, options: SideOptions, precision: str = "float32"
 ) -> dict[str, Any]:
-    """Return the most multiply-adds a second that any product of square matrices reached.
+    """Return the most multiply-adds per second of any product of square matrices.
 
     Args:
-        case: not looked at.
+        case: ignored.
         options: device and threads.
         precision: one of `DTYPES`.
 
     Raises:
-        BenchError: an unknown precision; names the allowed ones.
+        BenchError: the precision is unknown.
     """
     if precision not in DTYPES:
         raise BenchError(f"unknown precision '{precision}'; allowed: {', '.join(DTYPES)}")
@@ -44,21 +44,21 @@ def measure_peak(
     return {
         "precision": precision,
         "multiply_adds_per_second": rates[best],
-        "measured_by": f"the fastest product of two square matrices, which was of {best} rows",
+        "measured_by": f"the fastest product of two square matrices, which had {best} rows",
     }
 
 
 def _fastest(size: int, device: torch.device, dtype: torch.dtype) -> float:
     """Return the seconds of the fastest product of matrices of one size."""
-    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    product, best = one @ other, float("inf")
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    product, best = a @ b, float("inf")
     end = time.perf_counter() + PEAK_MEASURE_SECONDS
     while time.perf_counter() < end:
         _synchronise(device)
-        begun = time.perf_counter()
-        torch.mm(one, other, out=product)
+        started = time.perf_counter()
+        torch.mm(a, b, out=product)
         _synchronise(device)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - started)
     return best
 
 

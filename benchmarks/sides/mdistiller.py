@@ -1,8 +1,8 @@
-"""mdistiller itself, from a checkout outside this repository: its data, networks, losses and loop.
+"""mdistiller, from a checkout outside this repository: its data, networks, losses and loop.
 
-https://github.com/megvii-research/mdistiller. Its code runs as it is, through its own trainer's
-``train_iter`` and its own ``validate``; what is set from here is said by `describe`. It must have a
-process of its own: its modules, and where there is no GPU the meaning of ``.cuda()``, are global.
+https://github.com/megvii-research/mdistiller. Its code runs unchanged, through the trainer's
+``train_iter`` and its ``validate``; `describe` returns the settings. It needs its own process,
+because its modules are global and, without a GPU, ``.cuda()`` is replaced globally.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from skd.data import data_root, load_dataset
 from skd.data.images import Images
 from skd.study.spec import DatasetSpec
 
-# Its types by the methods' names here. Of each it has its own settings, not the study's.
+# mdistiller's types by our method names. It uses its own settings of each, not the study's.
 TYPES = {"student": "NONE", "kd": "KD", "dkd": "DKD", "crd": "CRD", "reviewkd": "REVIEWKD"}
 DATASET = DatasetSpec(name="cifar100")
 
@@ -44,16 +44,16 @@ def build(case: BenchmarkCase, options: SideOptions) -> Mdistiller:
     """Return the side of a comparison.
 
     Raises:
-        BenchError: no path was given, there is no checkout, or a package that it needs is missing.
-        UnfitError: it has no such method, network or data set.
+        BenchError: no path was given, there is no checkout, or a required package is missing.
+        UnfitError: mdistiller has no such method, network or data set.
     """
     if case.method not in TYPES:
         raise UnfitError(f"mdistiller has no '{case.method}'{suggest(case.method, TYPES)}")
     if case.spec.dataset != DATASET:
-        raise UnfitError("only CIFAR-100, whole, is compared with mdistiller")
+        raise UnfitError("only CIFAR-100 with all images is compared with mdistiller")
     root = checkout_folder(options)
-    images = load_dataset(case.spec.dataset)  # says what to do where it is missing
-    torch.backends.cudnn.benchmark = True  # as its tools/train.py
+    images = load_dataset(case.spec.dataset)
+    torch.backends.cudnn.benchmark = True  # as in its tools/train.py
     if options.device == "cpu":
         disable_cuda_calls()
     make_importable(root, options.mdistiller_site)
@@ -61,7 +61,7 @@ def build(case: BenchmarkCase, options: SideOptions) -> Mdistiller:
 
 
 class Mdistiller(SideBase):
-    """Its trainer, driven step by step."""
+    """mdistiller's trainer, run step by step."""
 
     def __init__(
         self, case: BenchmarkCase, options: SideOptions, root: Path, images: Images
@@ -96,8 +96,8 @@ class Mdistiller(SideBase):
         if batch is None:
             self._batches = iter(self._trainer.train_loader)
             batch = next(self._batches)
-        told = self._trainer.train_iter(batch, 1, self._meters)
-        self._bar.set_description(self._utils.log_msg(told, "TRAIN"))
+        message = self._trainer.train_iter(batch, 1, self._meters)
+        self._bar.set_description(self._utils.log_msg(message, "TRAIN"))
         self._bar.update()
 
     def evaluate(self) -> None:
@@ -106,7 +106,7 @@ class Mdistiller(SideBase):
         self._trainer.distiller.train()
 
     def describe(self) -> dict[str, Any]:
-        """Return how it trains, and from which of its files and commits."""
+        """Return how it trains, with its configuration file and commit."""
         tf32 = self.device.type == "cuda" and torch.backends.cudnn.allow_tf32
         plain = self.cfg.DISTILLER.TYPE == "NONE"
         return {
@@ -120,7 +120,7 @@ class Mdistiller(SideBase):
         }
 
     def _configured(self, case: BenchmarkCase, options: SideOptions, sizes: dict[str, Any]) -> Any:
-        """Return its configuration: the file's, with the pair, and no more logs than needed."""
+        """Return the file's configuration, changed for the pair and with few logs."""
         cfg = import_from_checkout("mdistiller.engine.cfg").CFG.clone()
         cfg.merge_from_file(str(self._config))
         changed = {
@@ -140,7 +140,7 @@ class Mdistiller(SideBase):
         return cfg
 
     def _make_trainer(self, kind: str, parts: list[nn.Module]) -> Any:
-        """Do what its tools/train.py does; the data set is looked for where ours is."""
+        """Do what its tools/train.py does, with the data set in our data folder."""
         folder = str(data_root().resolve())
         import_from_checkout("mdistiller.dataset.cifar100").get_data_folder = lambda: folder
         train, test, count, _ = import_from_checkout("mdistiller.dataset").get_dataset(self.cfg)
@@ -155,7 +155,7 @@ class Mdistiller(SideBase):
 
 
 def _sizes(kind: str, student: nn.Module, teacher: nn.Module, batch: torch.Tensor) -> dict:
-    """Return the sizes that its configuration wants for a pair: its defaults fit only one."""
+    """Return a pair's sizes for the configuration. The defaults are valid for one pair only."""
     with torch.no_grad():
         own, goal = student.eval()(batch)[1], teacher.eval()(batch)[1]
     student.train()

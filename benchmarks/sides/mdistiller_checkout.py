@@ -1,4 +1,4 @@
-"""A checkout of mdistiller: found, made importable, its configuration files and packages."""
+"""A checkout of mdistiller: its folder, configuration files, modules and packages."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def checkout_folder(options: SideOptions) -> Path:
     """Return the checkout's folder.
 
     Raises:
-        BenchError: none was given, or it is none.
+        BenchError: no folder was given, or it is not a checkout.
     """
     root = options.mdistiller
     if root is None:
-        raise BenchError("mdistiller: give the folder of a checkout by --mdistiller")
+        raise BenchError("mdistiller: give the folder of a checkout with --mdistiller")
     if not (root / "mdistiller" / "engine" / "trainer.py").is_file():
         raise BenchError(
-            f"{root} is no checkout of mdistiller: it has no mdistiller/engine/trainer.py"
+            f"{root} is not a checkout of mdistiller: it has no mdistiller/engine/trainer.py"
         )
     return root.resolve()
 
 
 def config_file(root: Path, kind: str, teacher: str | None, student: str) -> Path:
-    """Return its configuration file for a type and pair; else one of the type, for another pair.
+    """Return the configuration file of a type for a pair, or for another pair if there is none.
 
     Raises:
-        BenchError: the checkout has none of the type.
+        BenchError: the checkout has no file of the type.
     """
     others = []
     for path in sorted((root / CONFIGS).rglob("*.yaml")):
@@ -56,35 +56,35 @@ def config_file(root: Path, kind: str, teacher: str | None, student: str) -> Pat
 
 
 def make_importable(root: Path, site: Path | None) -> None:
-    """Make its packages importable: its own first, what it needs last, behind this project's."""
+    """Make mdistiller importable: its own packages first, its requirements last."""
     sys.path.insert(0, str(root))
     if site is not None:
         sys.path.append(str(site.resolve()))
 
 
 def import_from_checkout(name: str) -> ModuleType:
-    """Import one of its modules.
+    """Import one of mdistiller's modules.
 
     Raises:
-        BenchError: a package that it needs is missing; says how to get it.
+        BenchError: a package that it needs is missing.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         raise BenchError(
-            f"mdistiller needs the package {error.name}, which is not here: "
-            f"pip install --no-deps --target FOLDER {PACKAGES}, then --mdistiller-site FOLDER"
+            f"mdistiller needs the package {error.name}, which is not installed; run "
+            f"pip install --no-deps --target FOLDER {PACKAGES} and add --mdistiller-site FOLDER"
         ) from error
 
 
 def disable_cuda_calls() -> None:
-    """Let ``.cuda()``, which its code calls on everything, mean nothing where there is no GPU."""
+    """Make ``.cuda()``, which mdistiller calls on everything, do nothing (without a GPU)."""
     torch.Tensor.cuda = lambda self, *arguments, **options: self
     nn.Module.cuda = lambda self, *arguments, **options: self
 
 
 def checkout_commit(root: Path) -> str | None:
-    """Return the commit of the checkout, or none where that is not known."""
+    """Return the commit of the checkout, or ``None`` if it is not known."""
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]

@@ -1,4 +1,4 @@
-"""Two loaders of training photos: ours, and the field's: torchvision's, as its reference trains."""
+"""Two loaders of training photos: ours, and that of torchvision's training reference."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from skd.data.photos.views import PhotoViews
 from skd.data.views import epoch_order
 
 CROP_SIZE = 224
-# A side: how many batches of a round it has given, as they come.
+# Yields the batches of a round, given the round's number.
 RoundLoader = Callable[[int], Iterator[Tensor]]
 
 
 class PhotoRounds:
-    """A folder with a folder a class, and which of its photos each round sees.
+    """The photos of a folder with a subfolder for each class, and their order in each round.
 
     Raises:
-        BenchError: no such folder, or fewer photos than a batch.
+        BenchError: there is no such folder, or it has fewer photos than a batch.
     """
 
     def __init__(self, folder: Path, batch_size: int, images: int) -> None:
@@ -38,17 +38,17 @@ class PhotoRounds:
         labels = class_folders(folder) if folder.is_dir() else []
         self.paths = [Path(name) for label in labels for name in photo_paths(folder, label)]
         if not self.paths:
-            why = "it has none" if folder.is_dir() else "it is no folder"
-            raise BenchError(f"{folder} has no photos in folders by class: {why}")
+            reason = "no photo was found" if folder.is_dir() else "it is not a folder"
+            raise BenchError(f"{folder} has no photos in folders by class: {reason}")
         if len(self.paths) < batch_size:
             raise BenchError(
-                f"{folder} has {len(self.paths)} photos, and a batch takes {batch_size}: name a "
-                "larger folder, or a smaller --batch"
+                f"{folder} has {len(self.paths)} photos, but a batch has {batch_size}: use a "
+                "larger folder or a smaller --batch"
             )
         self.images = min(images, len(self.paths)) // batch_size * batch_size or batch_size
 
     def batches(self, number: int) -> tuple[Tensor, ...]:
-        """Return the places of a round's photos, batch by batch."""
+        """Return the indices of a round's photos, batch by batch."""
         order = epoch_order(0, number, len(self.paths))[: self.images]
         return order.split(self.batch_size)
 
@@ -63,17 +63,17 @@ def skd_loader(photos: PhotoRounds, device: torch.device, workers: int) -> Round
 
     def batches(number: int) -> Iterator[Tensor]:
         numbers = views.draw_epoch(0, number).cpu()
-        told = [(places, numbers[places]) for places in photos.batches(number)]
-        views.schedule_batches(told)
-        for places, drawn in told:
+        scheduled = [(indices, numbers[indices]) for indices in photos.batches(number)]
+        views.schedule_batches(scheduled)
+        for indices, drawn in scheduled:
             views.load_next_batch()
-            yield views.batch(places, drawn)
+            yield views.batch(indices, drawn)
 
     return batches
 
 
 def torchvision_loader(photos: PhotoRounds, device: torch.device, workers: int) -> RoundLoader:
-    """Return torchvision's: what its classification reference trains with, as it comes."""
+    """Return the loader of torchvision's classification reference."""
     crop = transforms.RandomResizedCrop(CROP_SIZE, antialias=True)
     steps = [
         crop,
@@ -82,19 +82,19 @@ def torchvision_loader(photos: PhotoRounds, device: torch.device, workers: int) 
         transforms.ConvertImageDtype(torch.float32),
         transforms.Normalize(MEAN, STD),
     ]
-    told: list[list[int]] = []
+    scheduled: list[list[int]] = []
     dataset = ImageFolder(photos.folder, transforms.Compose(steps), allow_empty=True)
     dataset.samples = [(str(path), 0) for path in photos.paths]  # without hidden files
     loader = DataLoader(
         dataset,
-        batch_sampler=told,
+        batch_sampler=scheduled,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
     )
 
     def batches(number: int) -> Iterator[Tensor]:
-        told[:] = [places.tolist() for places in photos.batches(number)]
+        scheduled[:] = [indices.tolist() for indices in photos.batches(number)]
         for pixels, _ in loader:
             yield pixels.to(device, non_blocking=True)
 
@@ -104,17 +104,17 @@ def torchvision_loader(photos: PhotoRounds, device: torch.device, workers: int) 
 def measure_throughput(
     side: RoundLoader, round_number: int, photos: PhotoRounds, device: torch.device
 ) -> float:
-    """Return how fast a side gives a round's photos, from its start to the last on the device.
+    """Return a loader's photos per second in a round, until the last is on the device.
 
     Raises:
-        BenchError: it gave others than it was told.
+        BenchError: it loaded the wrong number of photos.
     """
-    begun, given = time.perf_counter(), 0
+    started, count = time.perf_counter(), 0
     for batch in side(round_number):
-        given += len(batch)
+        count += len(batch)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    passed = time.perf_counter() - begun
-    if given != photos.images:
-        raise BenchError(f"a loader gave {given} photos of {photos.images}")
-    return given / passed
+    passed = time.perf_counter() - started
+    if count != photos.images:
+        raise BenchError(f"a loader gave {count} photos of {photos.images}")
+    return count / passed

@@ -1,4 +1,4 @@
-"""Images as the field's code loads them: one by one, through PIL, in a loader's workers."""
+"""Images loaded as in common practice: one by one with PIL, in a loader's worker processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skd.data.images import Images
 
 
 class PILDataset(Dataset):
-    """What torchvision's CIFAR100 does with an image, for any data set, and its index as well.
+    """A data set that loads images as torchvision's CIFAR100 does, and returns their index too.
 
     Items are (transformed image, label, index).
     """
@@ -31,10 +31,10 @@ class PILDataset(Dataset):
 
 
 class PILDatasetWithNegatives(PILDataset):
-    """Items carry ``negatives`` indices of images of other classes too, an int64 array, as last.
+    """A data set whose items also contain ``negatives`` indices of images of other classes.
 
-    Drawn from NumPy's global generator, which a loader seeds in each of its workers: this is
-    common practice's loop, not one that repeats.
+    They are the last part of an item, an int64 array. They are drawn from NumPy's global generator,
+    which a loader seeds in each worker, so they are not reproducible, as in common practice.
     """
 
     def __init__(

@@ -1,9 +1,10 @@
-"""The field's common practice: the training loop that most distillation papers' code runs.
+"""The training loop of common practice, as in the code of most distillation papers.
 
-Images one by one through PIL in a loader's workers, the teacher's forward pass in every step, eager
-float32 in the default memory format, SGD by its defaults, and metrics that wait for the device at
-every step. The losses are the product's own terms, but for CRD, whose common form gathers the bank
-entries of its negatives (`benchmarks.sides.gathered_crd`): it is the loop that is compared.
+Images are loaded one by one with PIL in worker processes. The teacher's forward pass is part of
+every step. Execution is eager, in float32 and the default memory format, with default SGD. Metrics
+wait for the device at every step. The benchmark compares the loops, so the losses are this
+project's terms, except CRD, which commonly gathers the bank entries of its negatives
+(`benchmarks.sides.gathered_crd`).
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from skd.models.network import dry_pass
 from skd.randomness import Draws, seeded
 from skd.study.spec import RunSpec
 
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 CRD = "crd"
 
 
 def build(case: BenchmarkCase, options: SideOptions) -> PlainLoop:
-    """Return the side of a comparison. Sets this process up as the common code does.
+    """Return the side of a comparison. Enables cuDNN's benchmark mode, as is common.
 
     Raises:
-        DataError: the data set is not at hand.
+        DataError: the data set is missing.
         UnfitError: the method does not work on these networks.
     """
     torch.backends.cudnn.benchmark = True
@@ -47,21 +48,21 @@ def build(case: BenchmarkCase, options: SideOptions) -> PlainLoop:
     teacher, weights = build_teacher(case, options, images, device)
     workers = options.workers
     if workers is None:
-        workers = min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+        workers = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
     loop = PlainLoop(case.spec, images, teacher, device, workers)
     loop.teacher_weights = weights
     return loop
 
 
 class PlainLoop(SideBase):
-    """One run's endless training in the common way.
+    """The training of one run for any number of steps.
 
     Args:
-        spec: the run; its learning rate stays the first epoch's.
+        spec: the run; its learning rate stays that of the first epoch.
         images: its data set.
-        teacher: frozen, on the device; none where the method needs none.
-        device: where.
-        workers: of the training images' loader; the test images' has half as many.
+        teacher: frozen, on the device; ``None`` if the method needs no teacher.
+        device: the device.
+        workers: number of workers of the training loader; the test loader has half as many.
     """
 
     def __init__(
@@ -104,10 +105,10 @@ class PlainLoop(SideBase):
         """Return the total loss, a scalar, and the student's logits (B, C).
 
         Args:
-            images: (B, 3, H, W), normalised, on the device, as all others.
-            target: (B,).
-            indices: (B,).
-            negatives: (B, K); only where the method's terms draw some.
+            images: normalised, on the device like all others, (B, 3, H, W).
+            target: class labels, (B,).
+            indices: indices of the images in the training set, (B,).
+            negatives: indices of negatives, (B, K); only for methods whose terms need them.
         """
         teacher = None
         if self.teacher is not None:
@@ -154,7 +155,7 @@ class PlainLoop(SideBase):
         return part.to(self.device, non_blocking=True)
 
     def _objective(self, images: Images) -> tuple[Objective, int | None]:
-        """Return the method's losses, and how many negatives the loader has to draw."""
+        """Return the method's losses, and the number of negatives that the loader draws."""
         example = normalised_images(images, 2).to(self.device)
         context = TermContext(
             num_classes=images.num_classes,

@@ -1,4 +1,4 @@
-"""The peak memory of a side, its loader's workers included."""
+"""The base class of sides: synchronisation and peak memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skd.training.execution import peak_memory
 
 
 class SideBase:
-    """What every side does alike: waiting for its device, and its peak memory."""
+    """Implements what all sides have in common."""
 
     device: torch.device
 
@@ -22,24 +22,24 @@ class SideBase:
             torch.cuda.synchronize()
 
     def peak_memory(self) -> int:
-        """Return the peak in bytes, a loader's workers included on a CPU."""
+        """Return the peak memory in bytes; on a CPU, including a loader's workers."""
         return peak_with_workers(self.device)
 
 
 def peak_with_workers(device: torch.device) -> int:
-    """Return the peak of what the device's allocator held, in bytes.
+    """Return the peak memory of the device's allocator, in bytes.
 
-    On a CPU: the peak of the process, and what its children hold of their own now. What they share
-    with it, as a forked data set, counts once.
+    On a CPU: the peak of the process plus the current private memory of its children. Memory that
+    they share with the process, such as a forked data set, counts once.
     """
     peak = peak_memory(device)
     if device.type == "cuda":
         return peak
-    return peak + sum(_own_bytes(child.pid) for child in multiprocessing.active_children())
+    return peak + sum(_private_bytes(child.pid) for child in multiprocessing.active_children())
 
 
-def _own_bytes(process: int | None) -> int:
-    with contextlib.suppress(OSError):  # it has ended, or the kernel does not tell
+def _private_bytes(process: int | None) -> int:
+    with contextlib.suppress(OSError):  # the process has ended, or the kernel has no such file
         lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="utf-8").splitlines()
         return 1024 * sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
     return 0

@@ -1,8 +1,8 @@
-"""Our own side: the product's training loop as it is, with a stored teacher where that is possible.
+"""Our side: this project's training loop, with stored teacher outputs if possible.
 
-The stored outputs are stand-ins of the real size, of random numbers: a look-up takes the same time
-whatever it finds, and to make the real ones takes days on a CPU. What they take to make is measured
-apart, on a part of the images.
+The stored outputs are random numbers of the real size. A look-up takes the same time for any
+values, and computing the real outputs takes days on a CPU. The cost of computing them is measured
+separately, on a part of the images.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def build(case: BenchmarkCase, options: SideOptions) -> SkdSide:
     """Return the side of a comparison.
 
     Raises:
-        DataError: the data set is not at hand.
+        DataError: the data set is missing.
         UnfitError: the method does not work on these networks, or the variant not on this device.
     """
     return SkdSide(case, options)
@@ -52,22 +52,22 @@ def build(case: BenchmarkCase, options: SideOptions) -> SkdSide:
 
 @dataclass(frozen=True)
 class Lane:
-    """A training, and the stream that it was built in and trains in; none on a CPU."""
+    """A training and its CUDA stream; the stream is ``None`` on a CPU."""
 
     training: Training
     stream: torch.cuda.Stream | None
 
 
 class SkdSide(SideBase):
-    """Lanes of one variant, side by side, at the first epoch's learning rate for ever.
+    """Parallel lanes of one variant, always at the first epoch's learning rate.
 
-    The images, and the teacher or the stand-in for its outputs, are made once and shared by all
+    The images and the teacher (or its placeholder outputs) are built once and shared by all
     variants that are built one after the other.
     """
 
     def __init__(self, case: BenchmarkCase, options: SideOptions) -> None:
         self._case, self._place = case, choose_execution(options.device, options.threads)
-        variant_execution(options.variant, self._place)  # refuses, before anything takes time
+        variant_execution(options.variant, self._place)  # fail early if not possible
         self.device = self._place.apply()
         self._material = DeviceDataset(load_dataset(case.spec.dataset), self.device)
         outputs = stored_outputs(teacher_needs(case.spec.method)) or ()
@@ -77,10 +77,10 @@ class SkdSide(SideBase):
         self._network: FeatureNetwork | None = None
         weights: str | None = None
         if stored:
-            self._stored = _stand_in(case, outputs, self.device)
+            self._stored = _placeholder_outputs(case, outputs, self.device)
         elif case.teacher is not None:
-            found = build_teacher(case, options, self._material.images, self.device)
-            self._network, weights = found
+            teacher = build_teacher(case, options, self._material.images, self.device)
+            self._network, weights = teacher
         self._teacher_facts = {
             "teacher": "none" if case.teacher is None else "views" if stored else "live",
             "teacher_weights": weights,
@@ -90,7 +90,7 @@ class SkdSide(SideBase):
         self.rebuild(options)
 
     def rebuild(self, options: SideOptions) -> None:
-        """Let go of the lanes there are, and build those that the options ask for.
+        """Release the existing lanes, and build lanes with the given options.
 
         Raises:
             UnfitError: the variant does not work on this device; another one may.
@@ -98,12 +98,12 @@ class SkdSide(SideBase):
         self._release()
         execution = variant_execution(options.variant, self._place)
         self._variant, self._execution = options.variant, execution
-        self.synchronise()  # the lanes' streams do not wait for what was made before them
+        self.synchronise()  # the lanes' streams do not wait for earlier work
         teacher = self._teacher()
         self.lanes = [self._lane(seed, teacher) for seed in range(options.lanes or 1)]
 
     def step(self) -> None:
-        """Train one step on each lane; on a GPU none waits for another."""
+        """Train one step on each lane. On a GPU the lanes do not wait for each other."""
         for lane in self.lanes:
             with torch.cuda.stream(lane.stream):
                 if lane.training.step == lane.training.steps_per_epoch:
@@ -111,12 +111,12 @@ class SkdSide(SideBase):
                 lane.training.advance()
 
     def evaluate(self) -> None:
-        """Evaluate each lane on all test images; on a GPU none waits for another."""
-        found = []
+        """Evaluate each lane on all test images. On a GPU the lanes do not wait for each other."""
+        all_logits = []
         for lane in self.lanes:
             with torch.cuda.stream(lane.stream):
-                found.append(lane.training.evaluate())
-        for lane, logits in zip(self.lanes, found, strict=True):
+                all_logits.append(lane.training.evaluate())
+        for lane, logits in zip(self.lanes, all_logits, strict=True):
             with torch.cuda.stream(lane.stream):
                 lane.training.dataset.tests.scores(logits)
 
@@ -141,13 +141,13 @@ class SkdSide(SideBase):
     def _lane(self, seed: int, teacher: FrozenTeacher | None) -> Lane:
         stream = torch.cuda.Stream() if self.device.type == "cuda" else None
         spec = self._case.spec.model_copy(update={"seed": seed})
-        with torch.cuda.stream(stream):  # nodes of the gradient's graph remember their stream
+        with torch.cuda.stream(stream):  # the nodes of autograd's graph keep their stream
             training = Training(spec, self._material, teacher, self._execution)
             training.prepare()
         return Lane(training, stream)
 
     def _teacher(self) -> FrozenTeacher | None:
-        """Return the teacher of all lanes; a network is copied, as a variant may change it."""
+        """Return the teacher of all lanes. A network is copied, because a variant may change it."""
         if self._network is not None:
             network = copy.deepcopy(self._network)
             prepare_teacher_network(network, self._execution)
@@ -166,7 +166,7 @@ class SkdSide(SideBase):
 
 
 def measure_views(case: BenchmarkCase, options: SideOptions) -> dict[str, Any]:
-    """Return what it takes to store the case's teacher's logits, by a part of the work."""
+    """Return the cost of storing the logits of the case's teacher, extrapolated from a part."""
     execution = choose_execution(options.device, options.threads)
     device = execution.apply()
     images = load_dataset(case.spec.dataset)
@@ -176,7 +176,7 @@ def measure_views(case: BenchmarkCase, options: SideOptions) -> dict[str, Any]:
     rows, done = len(maker.labels) * maker.views_per_image, 0
 
     @torch.no_grad()
-    def some() -> None:
+    def compute_batch() -> None:
         nonlocal done
         indices, numbers = image_and_view_of_rows(
             done, done + BATCH[device.type], maker.views_per_image, device
@@ -184,10 +184,10 @@ def measure_views(case: BenchmarkCase, options: SideOptions) -> dict[str, Any]:
         network(maker.batch(indices, numbers)).half().cpu()
         done += len(indices)
 
-    some()
-    done, begun = 0, time.perf_counter()
-    while (passed := time.perf_counter() - begun) < VIEWS_MEASURE_SECONDS:
-        some()
+    compute_batch()  # warm up
+    done, started = 0, time.perf_counter()
+    while (passed := time.perf_counter() - started) < VIEWS_MEASURE_SECONDS:
+        compute_batch()
     return {
         "views": maker.views_per_image,
         "images": len(maker.labels),
@@ -202,12 +202,12 @@ def _bytes(case: BenchmarkCase, output: ViewsOutput) -> int:
     return views_bytes(case.images.train_images, case.images.views, width, VIEWS_PRECISION)
 
 
-def _stand_in(
+def _placeholder_outputs(
     case: BenchmarkCase, outputs: tuple[ViewsOutput, ...], device: torch.device
 ) -> StoredTeacher:
-    """Return stored outputs of the real size: on a GPU, or mapped from a file without a name."""
+    """Return random outputs of the real size: on a GPU, or mapped from a temporary file."""
     random = np.random.Generator(np.random.Philox(key=0))
-    found: dict[ViewsOutput, StoredOutput] = {}
+    stored: dict[ViewsOutput, StoredOutput] = {}
     for output in outputs:
         shape = (case.images.train_images, case.images.views)
         width = _bytes(case, output) // (BYTES_PER_ELEMENT[VIEWS_PRECISION] * math.prod(shape))
@@ -216,7 +216,7 @@ def _stand_in(
         )
         if device.type == "cuda":
             images = torch.from_numpy(block).to(device).expand(*shape, width)
-            found[output] = StoredOutput(images.contiguous())
+            stored[output] = StoredOutput(images.contiguous())
             continue
         with tempfile.TemporaryFile() as file:
             for _ in range(case.images.train_images):
@@ -224,5 +224,5 @@ def _stand_in(
             file.flush()
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         values = torch.from_numpy(np.ndarray((*shape, width), block.dtype, mapped))
-        found[output] = StoredOutput(values, mapped)
-    return StoredTeacher(**found)
+        stored[output] = StoredOutput(values, mapped)
+    return StoredTeacher(**stored)

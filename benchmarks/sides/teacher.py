@@ -1,4 +1,4 @@
-"""The teacher of a case: the store's, or one of random weights, which takes the same time."""
+"""The teacher of a case: from the store, or with random weights, which take the same time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ SETTLING_IMAGES = 64
 def build_teacher(
     case: BenchmarkCase, options: SideOptions, images: Images, device: torch.device
 ) -> tuple[FeatureNetwork | None, str | None]:
-    """Return a case's teacher, frozen and in evaluation mode, and where its weights come from.
+    """Return a case's teacher, frozen and in evaluation mode, and the source of its weights.
 
-    None and none where the method needs none; `STORED`, or `RANDOM` where the store has none.
+    The source is `STORED`, or `RANDOM` if the store does not have the teacher. Both are ``None`` if
+    the method needs no teacher.
 
     Raises:
         TeacherError: the store's weights are not those on its card.
@@ -39,22 +40,22 @@ def build_teacher(
 
 @torch.no_grad()
 def initialise_batch_norm(network: nn.Module, batch: Tensor) -> None:
-    """Give a random network's normalisations the statistics of a batch (B, 3, H, W).
+    """Set the BatchNorm statistics of a random network to those of a batch (B, 3, H, W).
 
-    Without them the outputs of a deep one, in evaluation mode, are beyond all scale.
+    Without them, the outputs of a deep network in evaluation mode are extremely large.
     """
     norms = [part for part in network.modules() if isinstance(part, nn.BatchNorm2d)]
-    kept = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0  # the statistics become the batch's
     network.train()
     network(batch)
-    for norm, momentum in zip(norms, kept, strict=True):
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.eval()
 
 
 def normalised_images(images: Images, count: int) -> Tensor:
-    """Return the first training images as a network sees them, (count, 3, H, W)."""
+    """Return the first training images, normalised, (count, 3, H, W)."""
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (images.mean, images.std))
     return (images.train_images[:count] / 255 - mean) / std

@@ -1,6 +1,6 @@
-"""A side's process: builds it, then does what it is told, a line of JSON each way.
+"""A side's process: builds the side and answers requests. Each message is a line of JSON.
 
-Started by `benchmarks.side_process`. Ends when its standard input does.
+`benchmarks.side_process` starts it. It exits at the end of its standard input.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from benchmarks.side_names import BenchmarkSide
 from skd.common.errors import SkdError, UnfitError
 from skd.training.execution import reset_peak_memory
 
-MIN_STEPS = 10  # of a turn, however long they take
+MIN_STEPS = 10  # of a turn, even beyond its time limit
 
 
 def main() -> None:
-    """Serve one side, or answer one question, over standard input and output."""
+    """Serve one side, or call one measuring function, over standard input and output."""
     answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print must not come between the answers
+    os.dup2(2, 1)  # output of libraries must not mix with the answers
     try:
         _serve(sys.stdin, answers)
     except Exception as error:
@@ -37,26 +37,26 @@ def main() -> None:
 
 
 def _serve(requests: IO[str], answers: IO[str]) -> None:
-    asked = json.loads(requests.readline())
-    case = BenchmarkCase.model_validate(asked["case"])
-    options = SideOptions.model_validate(asked["options"])
+    request = json.loads(requests.readline())
+    case = BenchmarkCase.model_validate(request["case"])
+    options = SideOptions.model_validate(request["options"])
     torch.set_num_threads(options.threads)
-    made = _function(asked["builder"])(case, options, **asked["arguments"])
-    if isinstance(made, dict):
-        _answer(answers, found=made)
+    side = _function(request["builder"])(case, options, **request["arguments"])
+    if isinstance(side, dict):  # the result of a measuring function
+        _answer(answers, result=side)
         return
-    _answer(answers, **_built(made, options))
+    _answer(answers, **_build_answer(side, options))
     for line in requests:
         try:
-            answer = _do(made, **json.loads(line))
-        except UnfitError as error:  # another variant may be fit
-            answer = _reason(error, serves=True)
+            answer = _do(side, **json.loads(line))
+        except UnfitError as error:  # another variant may be possible
+            answer = _reason(error, process_usable=True)
         _answer(answers, **answer)
 
 
-def _built(side: BenchmarkSide, options: SideOptions) -> dict[str, Any]:
+def _build_answer(side: BenchmarkSide, options: SideOptions) -> dict[str, Any]:
     side.synchronise()
-    reset_peak_memory(torch.device(options.device))  # what building it took is not of its steps
+    reset_peak_memory(torch.device(options.device))  # exclude the memory of building
     return {"how": side.describe()}
 
 
@@ -70,7 +70,7 @@ def _do(side: BenchmarkSide, do: str, **arguments: Any) -> dict[str, Any]:
     if do == "rebuild":
         options = SideOptions.model_validate(arguments["options"])
         side.rebuild(options)
-        return _built(side, options)
+        return _build_answer(side, options)
     if do == "steps":
         return {"seconds": _step_seconds(side, **arguments)}
     if do == "evaluate":
@@ -81,7 +81,7 @@ def _do(side: BenchmarkSide, do: str, **arguments: Any) -> dict[str, Any]:
 
 
 def _step_seconds(side: BenchmarkSide, steps: int, lead: int, limit: float | None) -> float:
-    """Return the seconds a step. Untimed steps lead: they fetch what was swapped out."""
+    """Return the seconds per step. The ``lead`` steps before are untimed and refill the caches."""
     for _ in range(lead):
         side.step()
     done = 0
@@ -93,26 +93,26 @@ def _step_seconds(side: BenchmarkSide, steps: int, lead: int, limit: float | Non
             side.step()
             done += 1
             if limit is not None and done % MIN_STEPS == 0:
-                side.synchronise()  # else a GPU's clock would be that of the launches
+                side.synchronise()  # otherwise a GPU's time would be that of the launches
 
     return _timed(side, turn) / done
 
 
 def _timed(side: BenchmarkSide, work: Callable[[], None]) -> float:
     side.synchronise()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     work()
     side.synchronise()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
-def _reason(error: Exception, serves: bool = False) -> dict[str, Any]:
+def _reason(error: Exception, process_usable: bool = False) -> dict[str, Any]:
     expected = isinstance(error, SkdError)
     return {
         "failure": str(error) if expected else f"{type(error).__name__}: {error}",
         "unfit": isinstance(error, UnfitError),
         "traceback": None if expected else traceback.format_exc(),
-        "serves": serves,
+        "process_usable": process_usable,
     }
 
 

@@ -1,1 +1,1 @@
-"""Whether two results folders say the same: `skd diff`."""
+"""The comparison of two results folders, for `skd diff`."""

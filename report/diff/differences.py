@@ -1,7 +1,8 @@
-"""Two result sets of one study compared: versions, runs, cells, and the verdicts that flip."""
+"""Comparison of two result sets of one study: versions, runs, cells, and changed verdicts."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,28 +10,50 @@ from typing import Any
 from report.findings import Findings
 from report.formats import value_text
 from report.frames.cells import CellFinding
-from report.statistics.intervals import Difference, holm, paired_difference
+from report.statistics.intervals import ALPHA, Difference, holm, paired_difference
 from skd.store.record_differences import record_differences
 from skd.store.records import Record
 
-# What two result sets may differ in, and a number may depend on; of the records' environment.
-ENVIRONMENT_KEYS = ("skd", "git_commit", "sources", "torch", "torchvision", "numpy", "python", "cuda", "cudnn",
-         "gpu", "gpu_driver", "cpu", "platform")  # fmt: skip
+# Keys of the records' environment that numbers may depend on.
+ENVIRONMENT_KEYS = (
+    "skd",
+    "git_commit",
+    "sources",
+    "torch",
+    "torchvision",
+    "numpy",
+    "python",
+    "cuda",
+    "cudnn",
+    "gpu",
+    "gpu_driver",
+    "cpu",
+    "platform",
+)
 # Values of options that older records do not contain.
-EXECUTION_DEFAULTS = {"step": "plain", "precision": "float32", "compiled": False, "sharing": 1,
-              "processes": 1, "accumulate": 1}  # fmt: skip
-EXECUTION_PREFIX = "execution."  # how the names of what is of the records' execution begin
-ALPHA = 0.05
+EXECUTION_DEFAULTS = {
+    "step": "plain",
+    "precision": "float32",
+    "compiled": False,
+    "sharing": 1,
+    "processes": 1,
+    "accumulate": 1,
+}
+EXECUTION_PREFIX = "execution."  # of the names of keys of the records' execution
 
 
 @dataclass(frozen=True)
 class CellDifference:
-    """One (pair, method) of both sets: b minus a at the last epoch, in points, paired by seed.
+    """One (pair, method) in both sets.
 
     Attributes:
-        p_holm: of the paired t test, corrected for all cells compared; none of one seed.
-        verdicts: a's and b's on the published value; none where there is none.
-        teachers: whether both were taught by the same weights; none without a teacher.
+        a: the cell in set A.
+        b: the cell in set B.
+        difference: b minus a at the last epoch, in points, paired by seed.
+        p_holm: p-value of the paired t test, corrected for all compared cells; ``None`` for one
+            seed.
+        verdicts: on the published value in A and in B; each ``None`` without a verdict.
+        same_teacher: whether the teacher's weights are equal; ``None`` without a teacher.
     """
 
     a: CellFinding
@@ -38,30 +61,31 @@ class CellDifference:
     difference: Difference | None
     p_holm: float | None
     verdicts: tuple[str | None, str | None]
-    teachers: bool | None
+    same_teacher: bool | None
 
     @property
-    def flipped(self) -> bool:
-        """Whether the verdict is another."""
+    def verdict_flipped(self) -> bool:
+        """Whether the verdicts of A and B differ."""
         return self.verdicts[0] != self.verdicts[1]
 
     @property
-    def separated(self) -> bool:
-        """Whether the two differ significantly."""
+    def significant(self) -> bool:
+        """Whether the difference is significant at 5 %, after the correction."""
         return self.p_holm is not None and self.p_holm < ALPHA
 
 
 @dataclass(frozen=True)
 class SetDifference:
-    """What two result sets of one study have in common, and what not.
+    """The differences of two result sets, A and B, of one study.
 
     Attributes:
-        environments: facts of the records' environment and execution with other values: by name,
-            those of a and of b with their run counts.
-        equal: runs of one identity with the same numbers: all epochs, weights, collapse.
-        unequal: runs of one identity with other numbers.
-        only_a, only_b: finished (pair, method, seed) that the other lacks.
-        cells: those of both sheets with finished runs in either.
+        environment_differences: keys of the records' environment and execution whose values
+            differ: by name, the values in A and in B with their numbers of runs.
+        equal: number of runs of the same identity with equal numbers (all epochs, weights,
+            collapse).
+        unequal: number of runs of the same identity with different numbers.
+        only_a, only_b: number of finished (pair, method, seed) that the other set does not have.
+        cells: the cells of both sheets with finished runs in at least one set.
     """
 
     study: str
@@ -74,7 +98,7 @@ class SetDifference:
 
 
 def compare_sets(a: Findings, b: Findings) -> SetDifference:
-    """Return how two result sets of one study differ; cells are matched by pair and method."""
+    """Return the differences of two result sets. Cells are matched by pair and method."""
     records_a, records_b = a.frames.records, b.frames.records
     common = records_a.keys() & records_b.keys()
     equal = sum(not record_differences(records_a[run], records_b[run]) for run in common)
@@ -91,39 +115,43 @@ def compare_sets(a: Findings, b: Findings) -> SetDifference:
 
 
 def _cells(a: Findings, b: Findings) -> tuple[CellDifference, ...]:
-    others = {(cell.pair, cell.method): cell for pair in b.pairs for cell in pair.cells}
-    found = [
-        (cell, other, paired_difference(other.last_by_seed, cell.last_by_seed, pair.resolution))
+    cells_b = {(cell.pair, cell.method): cell for pair in b.pairs for cell in pair.cells}
+    matched = [
+        (
+            cell_a,
+            cell_b,
+            paired_difference(cell_b.last_by_seed, cell_a.last_by_seed, pair.resolution),
+        )
         for pair in a.pairs
-        for cell in pair.cells
-        if (other := others.get((cell.pair, cell.method))) and (cell.done or other.done)
+        for cell_a in pair.cells
+        if (cell_b := cells_b.get((cell_a.pair, cell_a.method))) and (cell_a.done or cell_b.done)
     ]
     tested = [
-        n for n, (_, _, difference) in enumerate(found) if difference and difference.p is not None
+        i for i, (_, _, difference) in enumerate(matched) if difference and difference.p is not None
     ]
-    adjusted = dict(zip(tested, holm([found[n][2].p for n in tested]), strict=True))
+    adjusted = dict(zip(tested, holm([matched[i][2].p for i in tested]), strict=True))
     return tuple(
         CellDifference(
-            cell,
-            other,
+            cell_a,
+            cell_b,
             difference,
-            adjusted.get(n),
-            (_kind(cell), _kind(other)),
-            _same_teacher(_teachers(a, cell), _teachers(b, other)),
+            adjusted.get(i),
+            (_verdict_kind(cell_a), _verdict_kind(cell_b)),
+            _is_same_teacher(_teachers(a, cell_a), _teachers(b, cell_b)),
         )
-        for n, (cell, other, difference) in enumerate(found)
+        for i, (cell_a, cell_b, difference) in enumerate(matched)
     )
 
 
-def _kind(cell: CellFinding) -> str | None:
+def _verdict_kind(cell: CellFinding) -> str | None:
     return cell.verdict.kind if cell.verdict else None
 
 
 def _finished(findings: Findings) -> set[tuple[str, str, int]]:
-    """Return (pair or student, method, seed) of what is finished; a shared run stands once."""
+    """Return (pair or student, method, seed) of the finished runs; a shared run is there once."""
     done = findings.frames.runs[findings.frames.runs["outcome"] == "done"]
-    place = done["student"].where(done["shared"].astype(bool), done["pair"])
-    return set(zip(place, done["method"], done["seed"].astype(int), strict=True))
+    names = done["student"].where(done["shared"].astype(bool), done["pair"])
+    return set(zip(names, done["method"], done["seed"].astype(int), strict=True))
 
 
 def _teachers(findings: Findings, cell: CellFinding) -> set[str]:
@@ -131,37 +159,38 @@ def _teachers(findings: Findings, cell: CellFinding) -> set[str]:
     return {record.teacher.sha256 for record in records if record and record.teacher}
 
 
-def _same_teacher(a: set[str], b: set[str]) -> bool | None:
+def _is_same_teacher(a: set[str], b: set[str]) -> bool | None:
     return a == b if a or b else None
 
 
 def _environments(a: Findings, b: Findings) -> dict[str, tuple[dict[str, int], dict[str, int]]]:
-    sides = [[_facts(record) for record in findings.frames.records.values()] for findings in (a, b)]
-    names = dict.fromkeys(name for side in sides for facts in side for name in facts)
-    found = {
-        name: tuple(count_values(value_text(facts.get(name)) for facts in side) for side in sides)
-        for name in names
+    sides = [
+        [_environment_values(record) for record in findings.frames.records.values()]
+        for findings in (a, b)
+    ]
+    keys = dict.fromkeys(key for side in sides for values in side for key in values)
+    counts = {
+        key: tuple(count_values(value_text(values.get(key)) for values in side) for side in sides)
+        for key in keys
     }
-    return {name: both for name, both in found.items() if both[0].keys() != both[1].keys()}
+    return {key: both for key, both in counts.items() if both[0].keys() != both[1].keys()}
 
 
-def _facts(record: Record) -> dict[str, Any]:
-    executed = {
-        f"{EXECUTION_PREFIX}{name}": value for name, value in recorded_execution(record).items()
+def _environment_values(record: Record) -> dict[str, Any]:
+    execution = recorded_execution(record)
+    return {
+        **{key: record.environment.get(key) for key in ENVIRONMENT_KEYS},
+        **{f"{EXECUTION_PREFIX}{name}": value for name, value in execution.items()},
     }
-    return {**{name: record.environment.get(name) for name in ENVIRONMENT_KEYS}, **executed}
 
 
 def recorded_execution(record: Record) -> dict[str, Any]:
-    """Return how a run was executed, without its sessions; what is not recorded was not chosen."""
+    """Return a record's execution without its sessions, with defaults for missing options."""
     live = {"teacher": "live"} if record.teacher else {}
-    found = {**EXECUTION_DEFAULTS, **live, **record.execution}
-    return {name: value for name, value in found.items() if name != "sessions"}
+    execution = {**EXECUTION_DEFAULTS, **live, **record.execution}
+    return {name: value for name, value in execution.items() if name != "sessions"}
 
 
 def count_values(values: Iterable[str]) -> dict[str, int]:
-    """Return how often each value occurs, in the order of their first."""
-    found: dict[str, int] = {}
-    for value in values:
-        found[value] = found.get(value, 0) + 1
-    return found
+    """Return the number of occurrences of each value, in the order of first occurrence."""
+    return dict(Counter(values))

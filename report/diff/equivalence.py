@@ -1,19 +1,19 @@
-"""Whether two result sets of one study are equivalent within a margin, by pairs of runs.
+"""Test whether two result sets of one study are equivalent within a margin.
 
-How a run is executed (precision, kernels, device) is no part of its identity, so two ways of
-executing a study are compared as two results folders. A pair is a run of one identity, finished in
-both: the same spec and seed, so the same initial weights, order and views. Let d be the differences
-b − a of a cell's pairs in top-1 at the last epoch, in points. Two one-sided t tests at 5 %
-(`Difference.within`) decide:
+The execution of a run (precision, kernels, device) is not part of its identity, so two executions
+of a study are compared as two results folders. A pair is a run that is finished in both folders
+with the same identity: the same spec and seed, and therefore the same initial weights, order and
+views. Let d be the differences b − a of a cell's pairs in top-1 at the last epoch, in points. Two
+one-sided t tests at 5 % (`Difference.is_within`) decide:
 
-- *equivalent*: the 90 % interval of the mean of d lies within ± margin;
-- *not equivalent*: it lies wholly outside;
+- *equivalent*: the 90 % interval of the mean of d is within ± margin;
+- *not equivalent*: it is outside ± margin;
 - *undecided*: neither, or fewer than two pairs.
 
-That all cells are equivalent is an intersection-union test: each cell at 5 % keeps the whole at 5 %
-(Berger 1982), without a correction. Cells of one seed share initial weights, order and views, so
-over all cells the pairs are not independent: d is averaged over cells at each seed, and the same
-test made over seeds.
+The claim that all cells are equivalent is an intersection-union test. If each cell is tested at
+5 %, the whole test is at 5 % without a correction (Berger 1982). Cells with the same seed share
+initial weights, order and views, so pairs of different cells are not independent. For the mean over
+all cells, d is therefore averaged over the cells at each seed, and the test is over seeds.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ from skd.store.records import Record
 EquivalenceOutcome = Literal["equivalent", "not equivalent", "undecided"]
 FAILED_OUTCOME = "failed"
 NOT_IN_STUDY = "not in the study"
-# What of the execution is always shown; everything else only where it differs.
-EXECUTION_KEYS = ("device", "precision")
+EXECUTION_KEYS = ("device", "precision")  # keys of the execution that are always printed
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class CellEquivalence:
 
     Attributes:
         cell: PAIR/METHOD, or STUDENT/METHOD without a teacher.
-        a, b: top-1 at the last epoch, of the paired runs only.
-        difference: b minus a, in points; none without a pair.
-        same_teacher: whether both were taught by the same weights; none without a teacher.
+        a, b: top-1 at the last epoch of the paired runs.
+        difference: b minus a, in points; ``None`` without a pair.
+        same_teacher: whether the teacher's weights are equal; ``None`` without a teacher.
     """
 
     cell: str
@@ -64,17 +63,17 @@ class CellEquivalence:
 
 @dataclass(frozen=True)
 class UnpairedRuns:
-    """Runs of a cell that are finished in either set and not compared, and why.
+    """Runs of a cell that are finished in at least one set and cannot be compared.
 
     Attributes:
-        broken: whether the run that is finished in one set failed, or cannot be read, in the other.
-            That may be the doing of how it was executed, so equivalence is not shown.
+        failed_in_one: whether a run that is finished in one set failed, or cannot be read, in the
+            other. The execution may have caused the failure, so the sets are not equivalent.
     """
 
     cell: str
     seeds: tuple[int, ...]
-    why: str
-    broken: bool
+    reason: str
+    failed_in_one: bool
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,13 @@ class SetEquivalence:
     """Two result sets of one study, tested for equivalence.
 
     Attributes:
-        margin: in points.
-        cells: those with finished runs in both sets, each once.
-        pooled: the mean over all paired cells, over the seeds that all of them have; or none.
-        pooled_cells: how many cells it is a mean of.
-        executed: how the paired runs of a and of b were executed, with their numbers.
+        margin: margin of equivalence, in points.
+        cells: the cells with finished runs in both sets, each once.
+        pooled: the mean difference over all paired cells, at the seeds that all of them have; or
+            ``None``.
+        pooled_cells: the number of cells in that mean.
+        unpaired: the runs that are not compared.
+        executions: the executions of the paired runs of A and of B, with their numbers of runs.
     """
 
     study: str
@@ -95,7 +96,7 @@ class SetEquivalence:
     pooled: Difference | None
     pooled_cells: int
     unpaired: tuple[UnpairedRuns, ...]
-    executed: tuple[Mapping[str, int], Mapping[str, int]]
+    executions: tuple[Mapping[str, int], Mapping[str, int]]
 
     @property
     def pooled_outcome(self) -> EquivalenceOutcome:
@@ -103,69 +104,70 @@ class SetEquivalence:
         return equivalence_outcome(self.pooled, self.margin)
 
     @property
-    def shown(self) -> bool:
-        """Whether all cells are equivalent, at least one, and no run failed in one set alone."""
-        equivalent = all(cell.outcome == "equivalent" for cell in self.cells)
-        return bool(self.cells) and equivalent and not any(runs.broken for runs in self.unpaired)
+    def is_equivalent(self) -> bool:
+        """Whether all cells (at least one) are equivalent and no run failed in only one set."""
+        if any(runs.failed_in_one for runs in self.unpaired):
+            return False
+        return bool(self.cells) and all(cell.outcome == "equivalent" for cell in self.cells)
 
 
 def equivalence_outcome(difference: Difference | None, margin: float) -> EquivalenceOutcome:
-    """Return the outcome of one mean difference; without an interval it is undecided."""
+    """Return the outcome for one mean difference: undecided without an interval."""
     if difference is None:
         return "undecided"
-    if difference.within(margin):
+    if difference.is_within(margin):
         return "equivalent"
     return "not equivalent" if difference.is_beyond(margin) else "undecided"
 
 
 def assess_equivalence(a: Findings, b: Findings, margin: float) -> SetEquivalence:
-    """Return whether two result sets of one study are equivalent within ± ``margin`` points."""
-    cells_a, cells_b = _cells(a), _cells(b)
+    """Test two result sets of one study for equivalence within ± ``margin`` points."""
+    cells_a, cells_b = _runs_by_cell(a), _runs_by_cell(b)
     resolution = 100 / a.expansion.images.test_images
-    found, unpaired = [], []
+    cells, unpaired = [], []
     differences: list[dict[int, float]] = []
     paired: list[tuple[Record, Record]] = []
     for key in dict.fromkeys((*cells_a, *cells_b)):
-        mine, yours = cells_a.get(key, {}), cells_b.get(key, {})
-        unpaired += _unpaired(key, mine, yours)
-        if not all(any(run.record for run in side.values()) for side in (mine, yours)):
+        runs_a, runs_b = cells_a.get(key, {}), cells_b.get(key, {})
+        unpaired += _unpaired(key, runs_a, runs_b)
+        if not all(any(run.record for run in side.values()) for side in (runs_a, runs_b)):
             continue
-        pairs = _pairs(mine, yours)
-        by_seed = {seed: two.last.top1 - one.last.top1 for seed, (one, two) in pairs.items()}
-        found.append(_assess_cell(key, list(pairs.values()), by_seed, resolution, margin))
+        pairs = _pairs(runs_a, runs_b)
+        by_seed = {seed: in_b.last.top1 - in_a.last.top1 for seed, (in_a, in_b) in pairs.items()}
+        cells.append(_assess_cell(key, list(pairs.values()), by_seed, resolution, margin))
         paired += pairs.values()
         differences += [by_seed] if by_seed else []
-    # A mean over cells has a finer step than one cell's accuracy.
+    # The mean over cells has a finer resolution than the accuracy of one cell.
     step = resolution / math.sqrt(len(differences)) if differences else 0.0
     return SetEquivalence(
         study=a.expansion.study,
         margin=margin,
-        cells=tuple(found),
+        cells=tuple(cells),
         pooled=mean_difference(average_by_seed(differences).values(), step),
         pooled_cells=len(differences),
         unpaired=tuple(unpaired),
-        executed=(
-            _execution_counts(one for one, _ in paired),
-            _execution_counts(two for _, two in paired),
+        executions=(
+            _execution_counts(in_a for in_a, _ in paired),
+            _execution_counts(in_b for _, in_b in paired),
         ),
     )
 
 
 @dataclass(frozen=True)
 class _RunInSet:
-    """A run of one set: its identity, its outcome, its record if it is finished."""
+    """A run in one set, with its record if it is finished."""
 
     id: str
     outcome: str
     record: Record | None
 
 
-def _cells(findings: Findings) -> dict[str, dict[int, _RunInSet]]:
-    """Return the runs of each cell by seed; a cell that pairs share is there once."""
-    readings = findings.frames.run_states
+def _runs_by_cell(findings: Findings) -> dict[str, dict[int, _RunInSet]]:
+    """Return the runs of each cell by seed; a cell that several pairs share is there once."""
+    states = findings.frames.run_states
     return {
         cell.key: {
-            seed: _RunInSet(identity, readings[identity].outcome, readings[identity].record)
+            seed: _RunInSet(identity, states[identity].outcome, states[identity].record)
             for seed, identity in sorted(cell.runs.items())
         }
         for cell in findings.expansion.cells
@@ -175,12 +177,12 @@ def _cells(findings: Findings) -> dict[str, dict[int, _RunInSet]]:
 def _pairs(
     a: Mapping[int, _RunInSet], b: Mapping[int, _RunInSet]
 ) -> dict[int, tuple[Record, Record]]:
-    """Return the records of the runs of one identity that are finished in both, by seed."""
+    """Return the records of the runs that are finished in both with one identity, by seed."""
     both = ((seed, a[seed], b[seed]) for seed in a if seed in b)
     return {
-        seed: (one.record, two.record)
-        for seed, one, two in both
-        if one.id == two.id and one.record and two.record
+        seed: (in_a.record, in_b.record)
+        for seed, in_a, in_b in both
+        if in_a.id == in_b.id and in_a.record and in_b.record
     }
 
 
@@ -192,36 +194,42 @@ def _assess_cell(
     margin: float,
 ) -> CellEquivalence:
     difference = mean_difference(by_seed.values(), resolution)
-    taught = [(one.teacher, two.teacher) for one, two in pairs if one.teacher and two.teacher]
+    teachers = [(x.teacher, y.teacher) for x, y in pairs if x.teacher and y.teacher]
+    same_teacher = all(x.sha256 == y.sha256 for x, y in teachers) if teachers else None
     return CellEquivalence(
         cell=key,
-        a=summarise((one.last.top1 for one, _ in pairs), resolution),
-        b=summarise((two.last.top1 for _, two in pairs), resolution),
+        a=summarise((in_a.last.top1 for in_a, _ in pairs), resolution),
+        b=summarise((in_b.last.top1 for _, in_b in pairs), resolution),
         difference=difference,
         outcome=equivalence_outcome(difference, margin),
-        same_teacher=all(one.sha256 == two.sha256 for one, two in taught) if taught else None,
+        same_teacher=same_teacher,
     )
 
 
 def _unpaired(
     key: str, a: Mapping[int, _RunInSet], b: Mapping[int, _RunInSet]
 ) -> list[UnpairedRuns]:
-    """Return the runs of a cell that are finished in either set and have no pair, by the reason."""
-    found: dict[tuple[str, bool], list[int]] = {}
-    none = _RunInSet("", NOT_IN_STUDY, None)
+    """Return the runs of a cell that are finished in at least one set without a pair, by reason."""
+    by_reason: dict[tuple[str, bool], list[int]] = {}
+    absent = _RunInSet("", NOT_IN_STUDY, None)
     for seed in sorted(a.keys() | b.keys()):
-        one, two = a.get(seed, none), b.get(seed, none)
-        other = bool(one.id and two.id) and one.id != two.id
-        if not (one.record or two.record) or (one.record and two.record and not other):
+        in_a, in_b = a.get(seed, absent), b.get(seed, absent)
+        differs = bool(in_a.id and in_b.id) and in_a.id != in_b.id
+        if not (in_a.record or in_b.record) or (in_a.record and in_b.record and not differs):
             continue
-        broken = not other and bool({one.outcome, two.outcome} & {FAILED_OUTCOME, UNREADABLE})
-        why = f"{one.outcome} in A, {two.outcome} in B" + ", with another identity" * other
-        found.setdefault((why, broken), []).append(seed)
-    return [UnpairedRuns(key, tuple(seeds), why, broken) for (why, broken), seeds in found.items()]
+        failed = bool({in_a.outcome, in_b.outcome} & {FAILED_OUTCOME, UNREADABLE})
+        reason = f"{in_a.outcome} in A, {in_b.outcome} in B"
+        reason += ", with another identity" * differs
+        by_reason.setdefault((reason, failed and not differs), []).append(seed)
+    return [
+        UnpairedRuns(key, tuple(seeds), reason, failed)
+        for (reason, failed), seeds in by_reason.items()
+    ]
 
 
 def _execution_counts(records: Iterable[Record]) -> dict[str, int]:
-    found = (recorded_execution(record) for record in records)
+    executions = (recorded_execution(record) for record in records)
     return count_values(
-        ", ".join(f"{name} {value_text(how.get(name))}" for name in EXECUTION_KEYS) for how in found
+        ", ".join(f"{key} {value_text(execution.get(key))}" for key in EXECUTION_KEYS)
+        for execution in executions
     )

@@ -1,4 +1,4 @@
-"""What `skd diff --equivalence` says, for a terminal."""
+"""The output of `skd diff --equivalence` for a terminal."""
 
 from __future__ import annotations
 
@@ -17,68 +17,71 @@ OUTCOME_STYLES = {"equivalent": "green", "not equivalent": "red", "undecided": "
 
 
 def render_equivalence(equivalence: SetEquivalence) -> Group:
-    """Return the test of two result sets for a terminal: its outcome, cells, what is left out."""
+    """Return the result of the test for a terminal: outcome, cells, and runs without a pair."""
     margin = f"{equivalence.margin:g}"
-    same = sum(cell.outcome == "equivalent" for cell in equivalence.cells)
+    count = sum(cell.outcome == "equivalent" for cell in equivalence.cells)
     title = (
-        f"Equivalence within ± {margin} points: {same} of {plural(len(equivalence.cells), 'cell')} "
-        "equivalent"
+        f"Equivalence within ± {margin} points: {count} of "
+        f"{plural(len(equivalence.cells), 'cell')} equivalent"
     )
     parts: list[RenderableType] = [
         Text.assemble((title, "bold"), " (two one-sided t tests at 5 %)")
     ]
-    for side, executed in zip("AB", equivalence.executed, strict=True):
-        parts.append(Text(f"  {side}: {_executed(executed)}"))
+    for side, executions in zip("AB", equivalence.executions, strict=True):
+        parts.append(Text(f"  {side}: {_executions_text(executions)}"))
     if equivalence.cells:
-        parts.append(_cells(equivalence))
+        parts.append(_cell_table(equivalence))
     if equivalence.unpaired:
         parts.append(Text("Not compared:", style="bold"))
         for runs in equivalence.unpaired:
             seeds = ", ".join(map(str, runs.seeds))
             noun = "seed" if len(runs.seeds) == 1 else "seeds"
-            against = "; so A and B are not shown to be equivalent" * runs.broken
-            text = Text(f"{_named(runs.cell)}, {noun} {seeds}: {runs.why}{against}")
+            effect = "; so A and B are not shown to be equivalent" * runs.failed_in_one
+            text = Text(f"{_cell_name(runs.cell)}, {noun} {seeds}: {runs.reason}{effect}")
             parts.append(Padding(text, (0, 0, 0, 2)))
-    verdict = "equivalent" if equivalence.shown else "NOT SHOWN TO BE EQUIVALENT"
+    verdict = "equivalent" if equivalence.is_equivalent else "NOT SHOWN TO BE EQUIVALENT"
     parts.append(Text.assemble((f"A and B are {verdict}", "bold"), f" within ± {margin} points"))
     if any(cell.outcome == "undecided" for cell in equivalence.cells):
         parts.append(
-            Text("Undecided cells need more seeds; a test needs two pairs of runs at least.")
+            Text("Undecided cells need more seeds; a test needs at least two pairs of runs.")
         )
     return Group(*parts)
 
 
-def _executed(executed: Mapping[str, int]) -> str:
-    return "; ".join(f"{how} ({plural(n, 'run')})" for how, n in executed.items()) or "no run"
+def _executions_text(executions: Mapping[str, int]) -> str:
+    phrases = (f"{execution} ({plural(n, 'run')})" for execution, n in executions.items())
+    return "; ".join(phrases) or "no run"
 
 
-def _cells(found: SetEquivalence) -> Table:
+def _cell_table(equivalence: SetEquivalence) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("cell", min_width=12, overflow="fold")
     for name in ("pairs", "A", "B \N{MINUS SIGN} A", "90 % interval", "p", "outcome"):
         table.add_column(name, no_wrap=True)
-    for cell in found.cells:
-        outcome = _outcome(cell.outcome)
+    margin = equivalence.margin
+    for cell in equivalence.cells:
+        outcome = _outcome_text(cell.outcome)
         if cell.same_teacher is False:
             outcome.append("\nother teacher", style="dim")
-        mean, tested = number(cell.a.mean), _tested(cell.difference, found.margin)
-        table.add_row(Text(_named(cell.cell)), str(cell.a.n), mean, *tested, outcome)
+        mean, test = number(cell.a.mean), _test_texts(cell.difference, margin)
+        table.add_row(Text(_cell_name(cell.cell)), str(cell.a.n), mean, *test, outcome)
+    pooled = equivalence.pooled
     table.add_row(
-        f"mean of {plural(found.pooled_cells, 'cell')} at each seed",
-        str(found.pooled.n if found.pooled else 0),
+        f"mean of {plural(equivalence.pooled_cells, 'cell')} at each seed",
+        str(pooled.n if pooled else 0),
         "",
-        *_tested(found.pooled, found.margin),
-        _outcome(found.pooled_outcome),
+        *_test_texts(pooled, margin),
+        _outcome_text(equivalence.pooled_outcome),
     )
     return table
 
 
-def _named(cell: str) -> str:
-    """Return a cell's key with places to break a line at."""
+def _cell_name(cell: str) -> str:
+    """Return a cell's key with spaces, at which a line can be broken."""
     return cell.replace("--", " → ").replace("/", " ")
 
 
-def _tested(difference: Difference | None, margin: float) -> tuple[str, str, str]:
+def _test_texts(difference: Difference | None, margin: float) -> tuple[str, str, str]:
     """Return a difference, its 90 % interval, and the p-value of the test."""
     if difference is None:
         return ABSENT, ABSENT, ABSENT
@@ -87,5 +90,5 @@ def _tested(difference: Difference | None, margin: float) -> tuple[str, str, str
     return signed(difference.mean), interval, p_value(difference.p_within(margin))
 
 
-def _outcome(outcome: str) -> Text:
+def _outcome_text(outcome: str) -> Text:
     return Text(outcome, style=OUTCOME_STYLES[outcome])

@@ -1,1 +1,1 @@
-"""The figures, from tidy frames and analyses: one function a figure, one look for all."""
+"""The figures of the report, one function each, in a common style."""

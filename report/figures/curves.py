@@ -1,4 +1,4 @@
-"""One pair's accuracies: learning curves, and every seed at the last epoch."""
+"""Figures of one pair's accuracies: learning curves, and every seed at the last epoch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from report.figures.plotting import (
 from report.figures.style import MethodStyle, RenderedFigure, render_figure
 from report.formats import join_names, number, plural
 
-BAND = "Lines are means over seeds; bands are one sample standard deviation to either side."
+BAND = "Lines are means over seeds; bands are ± one sample standard deviation."
 
 
 def learning_curves(
     epochs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, split: str
 ) -> RenderedFigure | None:
-    """Return one pair's top-1 accuracy against the epoch, a line a method."""
+    """Return one pair's top-1 accuracy against the epoch, with a line for each method."""
     if epochs.empty:
         return None
     pair, methods = pair_and_methods(epochs)
@@ -48,7 +48,7 @@ def learning_curves(
 def last_epoch_dots(
     runs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, split: str
 ) -> RenderedFigure:
-    """Return one pair's last-epoch accuracies: a dot a seed, and a bar at each method's mean."""
+    """Return one pair's last-epoch accuracies, with a dot for each seed and a bar at the mean."""
     done = runs[runs["outcome"] == "done"]
     pair, methods = pair_and_methods(done)
 
@@ -57,9 +57,12 @@ def last_epoch_dots(
         axes.set(xlabel=f"top-1 accuracy at the last epoch, {split} images (%)", ylabel="")
 
     means = done.groupby("method", sort=False)["last_top1"].agg(["mean", "count"])
-    said = [
+    texts = [
         f"{method} {number(row['mean'])} % ({plural(int(row['count']), 'seed')})"
         for method, row in means.iterrows()
     ]
-    description = f"Last-epoch accuracy for {pair}: a dot is a seed, a bar the mean. Means: {join_names(said)}."
+    description = (
+        f"Last-epoch accuracy for {pair}: each dot is a seed, each bar a mean. "
+        f"Means: {join_names(texts)}."
+    )
     return render_figure(name, pair, description, plot, size=(4.6, 1.0 + 0.32 * len(methods)))

@@ -1,4 +1,4 @@
-"""What SKD's simplifier does over the epochs: entropies, accuracy, divergences."""
+"""The figure of the simplifier's diagnostics by epoch: entropies, accuracy, divergences."""
 
 from __future__ import annotations
 
@@ -24,63 +24,63 @@ TEACHER_STYLES = {
     "raw": MethodStyle(CONTROL_COLOUR, (0, (1, 1))),
     "softened": MethodStyle(CONTROL_COLOUR, (0, (4, 2))),
 }
-# What is watched: the title of its panel, and its axis.
+# Title and axis label of each diagnostic's panel.
 PANELS = {
-    "entropy_simplified": ("How much does the teacher still say?", "entropy (nats)"),
-    "top1_simplified": ("Is it still right?", "top-1, training images (%)"),
-    "kl_softened_simplified": ("How far from the softened teacher?", "KL(softened ‖ simplified)"),
-    "kl_simplified_student": ("How far from the student?", "KL(simplified ‖ student)"),
+    "entropy_simplified": ("Entropy of the teacher", "entropy (nats)"),
+    "top1_simplified": ("Accuracy of the simplified teacher", "top-1, training images (%)"),
+    "kl_softened_simplified": ("Distance from the softened teacher", "KL(softened ‖ simplified)"),
+    "kl_simplified_student": ("Distance from the student", "KL(simplified ‖ student)"),
 }
 
 
 def simplifier_diagnostics(
-    epochs: pd.DataFrame, looks: Mapping[str, MethodStyle], name: str, classes: int
+    epochs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, classes: int
 ) -> RenderedFigure | None:
-    """Return one pair's panels of what the simplifier does; none where nothing was watched."""
-    seen = diagnostic_epochs(epochs)
-    if seen.empty:
+    """Return one pair's panels of the simplifier's diagnostics, or ``None`` without any."""
+    data = diagnostic_epochs(epochs)
+    if data.empty:
         return None
-    pair, methods = pair_and_methods(seen)
-    by_method = {method: seen[seen["method"] == method] for method in methods}
-    shown = [key for key in PANELS if f"{DIAGNOSTIC_PREFIX}{key}" in seen]
+    pair, methods = pair_and_methods(data)
+    by_method = {method: data[data["method"] == method] for method in methods}
+    keys = [key for key in PANELS if f"{DIAGNOSTIC_PREFIX}{key}" in data]
 
     def plot(panels: Any) -> None:
-        for axes, key in zip(panels.flat, shown, strict=False):
+        for axes, key in zip(panels.flat, keys, strict=False):
             column = f"{DIAGNOSTIC_PREFIX}{key}"
-            for stage, look in TEACHER_STYLES.items():
+            for stage, style in TEACHER_STYLES.items():
                 teacher = f"{DIAGNOSTIC_PREFIX}{key.replace('simplified', stage)}"
-                if key in ("entropy_simplified", "top1_simplified") and teacher in seen:
-                    plot_mean_and_sd(axes, seen, teacher, look, f"{stage} teacher")
-            for method, data in by_method.items():
-                plot_each_run(axes, data, column, looks[method], method)
+                if key in ("entropy_simplified", "top1_simplified") and teacher in data:
+                    plot_mean_and_sd(axes, data, teacher, style, f"{stage} teacher")
+            for method, runs in by_method.items():
+                plot_each_run(axes, runs, column, styles[method], method)
             title, label = PANELS[key]
             axes.set_title(title, fontsize=9, weight="normal")
             label_epochs(axes, label)
-            _limit(axes, key, classes)
-        for axes in list(panels.flat)[len(shown) :]:
+            _set_limits(axes, key, classes)
+        for axes in list(panels.flat)[len(keys) :]:
             axes.axis("off")
         legend_below(panels.flat[0], len(methods) + len(TEACHER_STYLES))
 
     description = (
-        f"Entropy of the raw, softened and simplified teacher, accuracy of the simplified one on "
-        f"its training images, and divergences in nats, for {pair}: {join_names(methods)}. The upper "
-        f"limit of the entropy is log C = {math.log(classes):.2f}. Every coloured line is one run, "
-        "grey ones are the teacher before the simplifier."
+        "Entropy of the raw, softened and simplified teacher, accuracy of the simplified teacher "
+        f"on its training images, and divergences in nats, for {pair}: {join_names(methods)}. The "
+        f"maximum of the entropy is log C = {math.log(classes):.2f}. Each coloured line is one "
+        "run; the grey lines are the teacher before the simplifier."
     )
     return render_figure(name, "Inside the simplifier", description, plot, (7.6, 5.6), (2, 2))
 
 
-def _limit(axes: Axes, key: str, classes: int) -> None:
+def _set_limits(axes: Axes, key: str, classes: int) -> None:
     if key == "entropy_simplified":
         limit = math.log(classes)
         axes.axhline(limit, color=INK, linewidth=1)
         axes.annotate(
-            f"log C = {limit:.2f}: no information left",
+            f"log C = {limit:.2f}: no information",
             (0.99, limit), xycoords=("axes fraction", "data"),
             xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7,
         )  # fmt: skip
         axes.set_ylim(0, 1.14 * limit)
     elif key == "top1_simplified":
         axes.set_ylim(0, 105)
-    else:  # a divergence of rounding errors must not fill the panel
+    else:  # divergences that are only rounding errors must not fill the panel
         axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))

@@ -20,15 +20,20 @@ from skd.analyses.records import FEATURE_METHODS
 from skd.common.terminal import PlainConsole
 from skd.study.expansion import Expansion
 
-FigureOrProblem = RenderedFigure | str | None  # a text says why there is none
+FigureOrProblem = RenderedFigure | str | None  # a text is the reason why drawing failed
 FigureJob = partial
-MAX_PROCESSES = 8  # processes: each takes a quarter of a GB
-PARALLEL_FROM = 40  # figures: for fewer, starting processes takes longer than drawing
+MAX_PROCESSES = 8  # each needs a quarter of a GB
+PARALLEL_FROM = 40  # number of figures from which parallel drawing is faster
 
 
 @dataclass(frozen=True)
 class PairGallery:
-    """One pair's figures."""
+    """The figures of one pair.
+
+    Attributes:
+        anchor: its id in the page.
+        collapsed: whether the pair has collapsed runs.
+    """
 
     pair: str
     anchor: str
@@ -38,7 +43,7 @@ class PairGallery:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All figures, by place in the page."""
+    """All figures by section of the page, and the reasons why some could not be drawn."""
 
     verdicts: tuple[RenderedFigure, ...]
     ranks: tuple[RenderedFigure, ...]
@@ -48,9 +53,9 @@ class Gallery:
 
     @property
     def drawings(self) -> list[RenderedFigure]:
-        """Every figure."""
-        own = [drawing for pair in self.pairs for drawing in pair.drawings]
-        return [*self.verdicts, *self.ranks, *self.overview, *own]
+        """All figures."""
+        of_pairs = [drawing for pair in self.pairs for drawing in pair.drawings]
+        return [*self.verdicts, *self.ranks, *self.overview, *of_pairs]
 
 
 def make_gallery(
@@ -62,43 +67,43 @@ def make_gallery(
     margin: float,
     workers: int | None = None,
 ) -> Gallery:
-    """Return every figure that there are data for.
+    """Draw every figure for which there are data.
 
     Args:
         expansion: the study.
         frames: its tidy frames.
         pairs: its findings.
-        analyses: what `skd analyse` left, or none.
-        ranking: methods' mean ranks, or none.
-        margin: of the verdicts, in points.
-        workers: processes; none: one a CPU where there are many figures, else one.
+        analyses: the output of `skd analyse`, or ``None``.
+        ranking: the methods' mean ranks, or ``None``.
+        margin: margin of equivalence of the verdicts, in points.
+        workers: number of processes. ``None``: one per CPU for many figures, otherwise one.
     """
-    look = method_styles(expansion.methods, CONTROL)
-    plan: dict[str, list[FigureJob]] = {
+    styles = method_styles(expansion.methods, CONTROL)
+    jobs: dict[str, list[FigureJob]] = {
         "verdicts": [partial(overview.forest, pairs, margin)],
         "ranks": [partial(overview.critical_differences, ranking)],
-        "overview": [partial(overview.best_minus_last, frames.runs, look)],
+        "overview": [partial(overview.best_minus_last, frames.runs, styles)],
     }
     if analyses:
-        measured = measures_frame(analyses, frames)
-        plan["overview"].append(partial(overview.agreement, measured, look))
+        measures = measures_frame(analyses, frames)
+        jobs["overview"].append(partial(overview.agreement, measures, styles))
     for pair in pairs:
-        plan[pair.pair] = _pair_jobs(expansion, frames, pair, analyses, look)
-    made, problems = _make(plan, workers)
+        jobs[pair.pair] = _pair_jobs(expansion, frames, pair, analyses, styles)
+    figures, problems = _run_jobs(jobs, workers)
     collapsed = set(frames.runs.loc[frames.runs["collapsed"].eq(True), "pair"])
     galleries = (
         PairGallery(
             pair.pair,
             anchor("figures", pair.teacher.name, pair.student),
             pair.pair in collapsed,
-            made[pair.pair],
+            figures[pair.pair],
         )
         for pair in pairs
     )
     return Gallery(
-        made["verdicts"],
-        made["ranks"],
-        made["overview"],
+        figures["verdicts"],
+        figures["ranks"],
+        figures["overview"],
         tuple(gallery for gallery in galleries if gallery.drawings),
         problems,
     )
@@ -109,7 +114,7 @@ def _pair_jobs(
     frames: Frames,
     pair: PairFinding,
     analyses: StudyAnalysis | None,
-    look: Mapping[str, MethodStyle],
+    styles: Mapping[str, MethodStyle],
 ) -> list[FigureJob]:
     name = f"{pair.teacher.name}--{pair.student}"
     runs = frames.runs[frames.runs["pair"] == pair.pair]
@@ -118,9 +123,9 @@ def _pair_jobs(
     epochs = frames.epochs[frames.epochs["pair"] == pair.pair]
     split = expansion.dataset.split
     jobs: list[FigureJob] = [
-        partial(curves.last_epoch_dots, runs, look, f"{name}-seeds", split),
-        partial(curves.learning_curves, epochs, look, f"{name}-curves", split),
-        partial(tradeoffs.accuracy_against_cost, runs, look, f"{name}-cost"),
+        partial(curves.last_epoch_dots, runs, styles, f"{name}-seeds", split),
+        partial(curves.learning_curves, epochs, styles, f"{name}-curves", split),
+        partial(tradeoffs.accuracy_against_cost, runs, styles, f"{name}-cost"),
         partial(
             tradeoffs.temperature,
             pair,
@@ -130,50 +135,50 @@ def _pair_jobs(
         partial(
             diagnostics.simplifier_diagnostics,
             epochs,
-            look,
+            styles,
             f"{name}-watch",
             expansion.images.classes,
         ),
     ]
     if analyses:
         teacher = expansion.teacher(pair.teacher.name)
-        found = analyses.for_pair(runs, teacher.id)
-        featured = [method for method in FEATURE_METHODS if method in found.runs] or list(
-            found.runs
-        )
+        analysis = analyses.for_pair(runs, teacher.id)
+        featured = [method for method in FEATURE_METHODS if method in analysis.runs]
+        featured = featured or list(analysis.runs)
         jobs += [
-            partial(predictions.calibration, found, look, f"{name}-calibration"),
-            partial(predictions.per_class_gain, found, look, f"{name}-classes", featured),
-            partial(predictions.correlations, found, f"{name}-correlations", featured),
-            partial(predictions.embeddings, found, f"{name}-features"),
-            partial(predictions.simplifier_examples, found, f"{name}-examples"),
+            partial(predictions.calibration, analysis, styles, f"{name}-calibration"),
+            partial(predictions.per_class_gain, analysis, styles, f"{name}-classes", featured),
+            partial(predictions.correlations, analysis, f"{name}-correlations", featured),
+            partial(predictions.embeddings, analysis, f"{name}-features"),
+            partial(predictions.simplifier_examples, analysis, f"{name}-examples"),
         ]
     return jobs
 
 
-def _make(
-    plan: Mapping[str, list[FigureJob]], workers: int | None
+def _run_jobs(
+    jobs: Mapping[str, list[FigureJob]], workers: int | None
 ) -> tuple[dict[str, tuple[RenderedFigure, ...]], tuple[str, ...]]:
-    """Run all jobs, side by side where they are many; return the drawings, and what went wrong."""
-    jobs = [job for own in plan.values() for job in own]
-    many = workers or (min(MAX_PROCESSES, cpu_count()) if len(jobs) > PARALLEL_FROM else 1)
-    drawn = Parallel(many, return_as="generator")(delayed(_attempt)(job) for job in jobs)
-    screen = PlainConsole(stderr=True)
-    bar = {"console": screen, "disable": not screen.is_terminal, "transient": True}
-    results = list(track(drawn, "figures", total=len(jobs), **bar))
-    places = iter(results)
-    made = {name: [next(places) for _ in own] for name, own in plan.items()}
-    return (
-        {
-            name: tuple(d for d in own if isinstance(d, RenderedFigure))
-            for name, own in made.items()
-        },
-        tuple(found for found in results if isinstance(found, str)),
-    )
+    """Draw all figures, in parallel if there are many; return them by section, and the problems."""
+    flat = [job for section in jobs.values() for job in section]
+    processes = workers or (min(MAX_PROCESSES, cpu_count()) if len(flat) > PARALLEL_FROM else 1)
+    results = Parallel(processes, return_as="generator")(delayed(_attempt)(job) for job in flat)
+    console = PlainConsole(stderr=True)
+    options = {"console": console, "disable": not console.is_terminal, "transient": True}
+    results = list(track(results, "figures", total=len(flat), **options))
+    remaining = iter(results)
+    by_section = {name: [next(remaining) for _ in section] for name, section in jobs.items()}
+    figures = {
+        name: tuple(result for result in section if isinstance(result, RenderedFigure))
+        for name, section in by_section.items()
+    }
+    return figures, tuple(result for result in results if isinstance(result, str))
 
 
 def _attempt(job: FigureJob) -> FigureOrProblem:
-    """Draw a figure, or say why not: one figure that cannot be drawn must not cost the report."""
+    """Draw a figure, or return the reason why it cannot be drawn.
+
+    A figure that cannot be drawn must not prevent the report.
+    """
     try:
         return job()
     except Exception as error:

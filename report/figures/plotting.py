@@ -1,4 +1,4 @@
-"""Parts that several figures share: lines with bands, a line a run, legends."""
+"""Plotting functions that several figures share: lines with bands, dots, axes, legends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from report.figures.style import INK, MethodStyle
 def plot_mean_and_sd(
     axes: Axes, data: pd.DataFrame, column: str, style: MethodStyle, label: str
 ) -> None:
-    """Draw the mean over runs, and a band of one sample standard deviation to either side."""
+    """Draw the mean over runs, with a band of ± one sample standard deviation."""
     by_epoch = data.groupby("epoch")[column]
     mean, sd = by_epoch.mean(), by_epoch.std().fillna(0.0)
     axes.plot(mean.index, mean, color=style.colour, linestyle=style.dash, label=label)
@@ -25,39 +25,39 @@ def plot_mean_and_sd(
 def plot_each_run(
     axes: Axes, data: pd.DataFrame, column: str, style: MethodStyle, label: str
 ) -> None:
-    """Draw a line a run: a mean would hide the one seed that collapsed."""
-    for place, (_, run) in enumerate(data.groupby("seed")):
+    """Draw a line for each run. A mean would hide a single collapsed seed."""
+    for i, (_, run) in enumerate(data.groupby("seed")):
         axes.plot(
             run["epoch"], run[column], color=style.colour, linestyle=style.dash, alpha=0.85,
-            linewidth=1.2, label="_" if place else label,
+            linewidth=1.2, label="_" if i else label,
         )  # fmt: skip
 
 
 def plot_dots(
     axes: Axes, data: pd.DataFrame, column: str, styles: Mapping[str, MethodStyle], size: float
 ) -> None:
-    """Draw a dot a run and a bar at the mean, a row a method."""
+    """Draw a row for each method, with a dot for each run and a bar at the mean."""
     methods = list(data["method"].unique())
     sns.stripplot(
         data, x=column, y="method", order=methods, hue="method",
         palette={method: styles[method].colour for method in methods}, size=size, alpha=0.75,
         jitter=False, legend=False, ax=axes,
     )  # fmt: skip
-    for place, method in enumerate(methods):
+    for y, method in enumerate(methods):
         mean = data.loc[data["method"] == method, column].mean()
-        axes.plot([mean, mean], [place - 0.3, place + 0.3], color=INK, linewidth=1.8)
+        axes.plot([mean, mean], [y - 0.3, y + 0.3], color=INK, linewidth=1.8)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
 
 
 def label_epochs(axes: Axes, label: str) -> None:
-    """Label a panel over epochs."""
+    """Label the axes of a panel with epochs on the x axis."""
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
 
 
 def legend_below(axes: Axes, entries: int) -> None:
-    """Put a figure's legend below it."""
+    """Put a figure's legend below the axes."""
     handles, labels = axes.get_legend_handles_labels()
     axes.figure.legend(
         handles, labels, loc="outside lower left", ncols=min(entries, 4 if entries > 4 else 2),
@@ -66,5 +66,5 @@ def legend_below(axes: Axes, entries: int) -> None:
 
 
 def pair_and_methods(frame: pd.DataFrame) -> tuple[str, list[str]]:
-    """Return one pair's name, and its methods in the order of the sheet."""
+    """Return the label of a pair, and its methods in the order of the sheet."""
     return frame["pair"].iloc[0], list(frame["method"].unique())

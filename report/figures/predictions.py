@@ -1,4 +1,4 @@
-"""What one pair's networks say of the test images: calibration, classes, correlations, features."""
+"""Figures of one pair's predictions: calibration, classes, correlations, features, examples."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from report.frames.analysis import PairAnalysis
 from report.frames.cells import CONTROL
 
 MAX_COLUMNS = 4  # of panels
-SHARE = 0.01  # of the images: a bin with fewer is too noisy to draw
+MIN_BIN_SHARE = 0.01  # of the images; bins with fewer are too noisy to draw
 
 
 def calibration(
     analysis: PairAnalysis, styles: Mapping[str, MethodStyle], name: str
 ) -> RenderedFigure | None:
-    """Return the reliability diagram: accuracy against confidence, a line a method, all seeds."""
+    """Return the reliability diagram over all seeds, with a line for each method, or ``None``."""
     curves = {}
     for method, runs in analysis.runs.items():
         bins = np.array([run.reliability for run in runs], dtype=float)  # seeds, bins, 3
         counts = bins[:, :, 0]
         total = counts.sum(axis=0)
-        kept = total >= SHARE * total.sum()
-        weights = np.where(counts > 0, counts, 0)[:, kept] / total[kept]
-        values = np.nan_to_num(bins[:, kept, 1:])
+        drawn = total >= MIN_BIN_SHARE * total.sum()
+        weights = np.where(counts > 0, counts, 0)[:, drawn] / total[drawn]
+        values = np.nan_to_num(bins[:, drawn, 1:])
         curves[method] = (weights[:, :, None] * values).sum(axis=0)
     if not curves:
         return None
@@ -38,9 +38,9 @@ def calibration(
     def plot(axes: Axes) -> None:
         axes.plot((0, 100), (0, 100), color=GRID, linewidth=1)
         for method, curve in curves.items():
-            look = styles[method]
+            style = styles[method]
             axes.plot(
-                curve[:, 0], curve[:, 1], color=look.colour, linestyle=look.dash,
+                curve[:, 0], curve[:, 1], color=style.colour, linestyle=style.dash,
                 marker="o", markersize=2.5, linewidth=1.2, label=method,
             )  # fmt: skip
         axes.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
@@ -50,9 +50,9 @@ def calibration(
         f"{m} {number(np.mean([r.ece for r in runs]))} %" for m, runs in analysis.runs.items()
     ]
     description = (
-        f"Reliability of {analysis.pair}: accuracy against confidence in 15 bins, seeds together, "
-        "those with less than a hundredth of the images left out; on the diagonal a network is "
-        f"calibrated. Expected calibration errors: {join_names(errors)}."
+        f"Reliability of {analysis.pair}: accuracy against confidence in 15 bins over all seeds, "
+        "without bins with less than 1 % of the images. A calibrated network is on the diagonal. "
+        f"Expected calibration errors: {join_names(errors)}."
     )
     return render_figure(name, "Calibration", description, plot)
 
@@ -60,31 +60,35 @@ def calibration(
 def per_class_gain(
     analysis: PairAnalysis, styles: Mapping[str, MethodStyle], name: str, methods: Sequence[str]
 ) -> RenderedFigure | None:
-    """Return each class's gain over the student alone, sorted, mean over seeds, a line a method."""
-    control = _per_class(analysis, CONTROL)
-    gains = {
-        method: np.sort(gain[~np.isnan(gain)])[::-1]
-        for method in methods
-        if method != CONTROL and control is not None
-        and (own := _per_class(analysis, method)) is not None
-        for gain in [own - control]
-    }  # fmt: skip
+    """Return the classes' sorted gains over the student alone, with a line for each method.
+
+    The gains are means over seeds. Returns ``None`` without any.
+    """
+    control = _mean_class_accuracies(analysis, CONTROL)
+    if control is None:
+        return None
+    gains = {}
+    for method in methods:
+        accuracies = _mean_class_accuracies(analysis, method)
+        if method != CONTROL and accuracies is not None:
+            gain = accuracies - control
+            gains[method] = np.sort(gain[~np.isnan(gain)])[::-1]
     if not gains:
         return None
 
     def plot(axes: Axes) -> None:
         axes.axhline(0, color=INK, linewidth=0.8)
         for method, gain in gains.items():
-            look = styles[method]
-            places = np.linspace(0, 100, len(gain))
-            axes.plot(places, gain, color=look.colour, linestyle=look.dash, label=method)
+            style = styles[method]
+            positions = np.linspace(0, 100, len(gain))
+            axes.plot(positions, gain, color=style.colour, linestyle=style.dash, label=method)
         axes.set(xlabel="classes, sorted by gain (%)", ylabel="gain over alone (points)")
         legend_below(axes, len(gains))
 
-    said = [f"{m} {number(100 * (g > 0).mean(), 0)} % of classes" for m, g in gains.items()]
+    texts = [f"{m} {number(100 * (g > 0).mean(), 0)} % of classes" for m, g in gains.items()]
     description = (
-        f"Per-class accuracy of {analysis.pair} minus the student alone's, mean over seeds, classes "
-        f"sorted for each method. Better than alone: {join_names(said)}."
+        f"Per-class accuracy of {analysis.pair} minus that of the student alone, mean over seeds, "
+        f"with the classes sorted for each method. Better than alone: {join_names(texts)}."
     )
     return render_figure(name, "Which classes gain", description, plot)
 
@@ -92,16 +96,17 @@ def per_class_gain(
 def correlations(
     analysis: PairAnalysis, name: str, methods: Sequence[str]
 ) -> RenderedFigure | None:
-    """Return how teacher's and students' class correlations differ, a panel a method.
+    """Return the difference of teacher's and students' class correlations, or ``None``.
 
-    The difference of the Pearson correlations between class logits over the test images (Tian et
-    al. 2020, figure 1): the paler, the more of the teacher's knowledge of classes was taken over.
+    There is a panel for each method. It shows the absolute difference of the Pearson correlations
+    between class logits over the test images (Tian et al. 2020, figure 1). Paler panels mean that
+    the student's class correlations are closer to the teacher's.
     """
     teacher = analysis.teacher_correlation
-    own = {m: analysis.correlations[m] for m in methods if m in analysis.correlations}
-    if teacher is None or not own:
+    students = {m: analysis.correlations[m] for m in methods if m in analysis.correlations}
+    if teacher is None or not students:
         return None
-    differences = {m: np.abs(c.astype(float) - teacher) for m, c in own.items()}
+    differences = {m: np.abs(c.astype(float) - teacher) for m, c in students.items()}
     means = {method: float(gap.mean()) for method, gap in differences.items()}
     top = max(0.1, float(np.quantile(np.stack(list(differences.values())), 0.99)))
 
@@ -109,63 +114,60 @@ def correlations(
         for axes, (method, gap) in _fill(panels, differences.items()):
             image = axes.imshow(gap, cmap="magma_r", vmin=0, vmax=top, interpolation="nearest")
             axes.set_title(f"{method}\nmean {means[method]:.3f}", fontsize=8, weight="normal")
-            _bare(axes)
+            _hide_axes(axes)
         bar = axes.figure.colorbar(image, ax=panels, shrink=0.6, aspect=30)
         bar.outline.set_visible(False)
 
-    said = [f"{method} {mean:.3f}" for method, mean in means.items()]
+    texts = [f"{method} {mean:.3f}" for method, mean in means.items()]
     description = (
         "Absolute difference between the class correlations of teacher and student for "
-        f"{analysis.pair}, one seed. Means: {join_names(said)}."
+        f"{analysis.pair}, one seed. Means: {join_names(texts)}."
     )
-    return _panels(name, "Class correlations: teacher minus student", description, plot, len(own))
+    title = "Class correlations: teacher minus student"
+    return _render_panels(name, title, description, plot, len(students))
 
 
 def embeddings(analysis: PairAnalysis, name: str) -> RenderedFigure | None:
-    """Return the t-SNE of penultimate features, a panel a network, a colour a class."""
+    """Return the t-SNE of penultimate features, with a panel for each network, or ``None``."""
     if not analysis.embeddings:
         return None
     labels = analysis.embedding_labels
 
     def plot(panels: Any) -> None:
         colours = mpl.colormaps["tab10"].colors
-        for axes, (what, points) in _fill(panels, analysis.embeddings.items()):
+        for axes, (network, points) in _fill(panels, analysis.embeddings.items()):
             for label in np.unique(labels):
-                own = points[labels == label]
-                axes.scatter(
-                    own[:, 0],
-                    own[:, 1],
-                    s=4,
-                    color=colours[label % 10],
-                    linewidths=0,
-                    rasterized=True,
-                )
-            axes.set_title(what, fontsize=8, weight="normal")
-            _bare(axes)
+                x, y = points[labels == label].T
+                axes.scatter(x, y, s=4, color=colours[label % 10], linewidths=0, rasterized=True)
+            axes.set_title(network, fontsize=8, weight="normal")
+            _hide_axes(axes)
 
     names = [analysis.classes[label] for label in np.unique(labels)]
     description = (
         f"t-SNE of the penultimate features of {join_names(list(analysis.embeddings))} for "
-        f"{analysis.pair}, one seed; a colour is a class: {join_names(names)}. Distances between "
-        "clusters mean nothing."
+        f"{analysis.pair}, one seed. Each colour is a class: {join_names(names)}. Distances "
+        "between clusters have no meaning."
     )
     title = "Penultimate features (t-SNE)"
-    return _panels(name, title, description, plot, len(analysis.embeddings))
+    return _render_panels(name, title, description, plot, len(analysis.embeddings))
 
 
 def simplifier_examples(analysis: PairAnalysis, name: str) -> RenderedFigure | None:
-    """Return what the simplifier makes of single images, for the first method that has one.
+    """Return the simplifier's effect on single images for the first method, or ``None``.
 
-    A row an image: the picture and its label, then the probabilities of its likeliest classes in
-    the raw, softened and simplified teacher, and in the student.
+    Each row has an image with its label, and the probabilities of the most likely classes according
+    to the raw, softened and simplified teacher and the student.
     """
     if not analysis.examples:
         return None
     example = analysis.examples[0]
     count = len(example.labels)
-    stages = {"raw": example.raw, "softened": example.softened, "simplified": example.simplified}
-    stages["student"] = example.student
-    shades = ("#24292f", "#8c959f", "#de8f05", "#0173b2")
+    stages = {
+        "raw": (example.raw, "#24292f"),
+        "softened": (example.softened, "#8c959f"),
+        "simplified": (example.simplified, "#de8f05"),
+        "student": (example.student, "#0173b2"),
+    }
 
     def plot(grid: Any) -> None:
         panels = np.atleast_2d(grid)
@@ -174,38 +176,39 @@ def simplifier_examples(analysis: PairAnalysis, name: str) -> RenderedFigure | N
             axes = panels[row][0]
             axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
             axes.set_title(analysis.classes[label], fontsize=8, weight="normal")
-            _bare(axes)
-            top = np.argsort(-stages["simplified"][row], kind="stable")[:5]
+            _hide_axes(axes)
+            top = np.argsort(-example.simplified[row], kind="stable")[:5]
             axes = panels[row][1]
-            for place, ((stage, values), shade) in enumerate(
-                zip(stages.items(), shades, strict=True)
-            ):
+            for i, (stage, (values, colour)) in enumerate(stages.items()):
                 axes.bar(
-                    np.arange(len(top)) + 0.2 * (place - 1.5), 100 * values[row][top], width=0.19,
-                    color=shade, label=stage if row == 0 else "_",
+                    np.arange(len(top)) + 0.2 * (i - 1.5), 100 * values[row][top], width=0.19,
+                    color=colour, label=stage if row == 0 else "_",
                 )  # fmt: skip
             axes.set_xticks(range(len(top)), [analysis.classes[c] for c in top], fontsize=7)
             axes.set_ylabel("%")
             axes.grid(axis="x", visible=False)
         legend_below(panels[0][1], 4)
 
-    title = f"What the simplifier does, {example.method}"
+    title = f"Effect of the simplifier, {example.method}"
     description = (
-        f"{title} on {analysis.pair}, seed {example.seed}: {plural(count, 'image')} that were not "
-        "trained on, probabilities in percent of the five likeliest classes of the simplified "
-        f"teacher; softened and simplified at T = {example.temperature:g}, raw and student at 1. "
-        "Attention runs over the batch, so the other images count too."
+        f"{title} on {analysis.pair}, seed {example.seed}: {plural(count, 'image')} outside the "
+        "training set, with the probabilities in percent of the simplified teacher's five most "
+        f"likely classes; softened and simplified at T = {example.temperature:g}, raw and student "
+        "at T = 1. The attention is over the batch, so the result also depends on its other images."
     )
     return render_figure(name, title, description, plot, (5.4, 0.9 + 1.25 * count), (count, 2))
 
 
-def _per_class(found: PairAnalysis, method: str) -> np.ndarray | None:
-    if method not in found.runs:
+def _mean_class_accuracies(analysis: PairAnalysis, method: str) -> np.ndarray | None:
+    if method not in analysis.runs:
         return None
-    return np.array([run.per_class_top1 for run in found.runs[method]], dtype=float).mean(axis=0)
+    accuracies = [run.per_class_top1 for run in analysis.runs[method]]
+    return np.array(accuracies, dtype=float).mean(axis=0)
 
 
-def _panels(name: str, title: str, description: str, plot: Any, count: int) -> RenderedFigure:
+def _render_panels(
+    name: str, title: str, description: str, plot: Any, count: int
+) -> RenderedFigure:
     columns = min(MAX_COLUMNS, count)
     rows = -(-count // columns)
     size = (1.75 * max(columns, 2) + 0.6, 0.5 + 1.95 * rows)
@@ -214,15 +217,15 @@ def _panels(name: str, title: str, description: str, plot: Any, count: int) -> R
 
 
 def _fill(panels: Any, items: Any) -> list[tuple[Axes, Any]]:
-    """Return items with their axes; axes left over are switched off."""
-    every = list(np.atleast_1d(panels).flat)
-    chosen = list(items)
-    for axes in every[len(chosen) :]:
+    """Return the items with their axes, and switch the remaining axes off."""
+    all_axes = list(np.atleast_1d(panels).flat)
+    contents = list(items)
+    for axes in all_axes[len(contents) :]:
         axes.axis("off")
-    return list(zip(every, chosen, strict=False))
+    return list(zip(all_axes, contents, strict=False))
 
 
-def _bare(axes: Axes) -> None:
+def _hide_axes(axes: Axes) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(visible=False)

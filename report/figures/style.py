@@ -1,4 +1,4 @@
-"""One look for all figures, and their forms: inline SVG for the page, SVG and PDF files."""
+"""The common style of all figures, and their formats: inline SVG, and SVG and PDF files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-# Stand-ins for the page's own colours, so that a figure follows its light or dark scheme.
+# Placeholders for the page's colours, so that a figure follows its light or dark scheme.
 INK, GRID = "#1b1f24", "#d0d7de"
 PAGE_COLOURS = {INK: "currentColor", GRID: "var(--grid)"}
 
@@ -38,7 +38,7 @@ RC_PARAMS: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "figure.facecolor": "none",
     "legend.frameon": False,
-    "path.simplify_threshold": 0.5,  # points; a curve has more epochs than a page has dots
+    "path.simplify_threshold": 0.5,  # points; a curve has more epochs than the page has pixels
     "lines.linewidth": 1.6,
     "text.color": INK,
     "xtick.color": GRID,
@@ -53,40 +53,45 @@ VERDICT_COLOURS = {
     "reproduced": "#029e73", "higher": "#0173b2", "lower": "#d55e00", "inconclusive": "#8c959f",
     "not run": "#d0d7de",
 }  # fmt: skip
-COLUMN = 6.0  # inches: a figure that is wider takes both columns of a page
+COLUMN_WIDTH = 6.0  # inches; a wider figure takes both columns of the page
 DASHES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
 
 
 @dataclass(frozen=True)
 class MethodStyle:
-    """How a method is drawn, in every figure."""
+    """The colour and dash pattern of a method in every figure."""
 
     colour: str
     dash: Any
 
 
 def method_styles(methods: Sequence[str], control: str) -> dict[str, MethodStyle]:
-    """Return each method's look: colour-blind safe, grey for the control, dashes past nine."""
+    """Return each method's style.
+
+    The colours are colour-blind safe. The control is grey. Dash patterns distinguish methods if
+    there are more methods than colours.
+    """
     palette = sns.color_palette("colorblind").as_hex()
-    palette.remove("#949494")  # the control's
+    palette.remove("#949494")  # close to the control's grey
     others = [method for method in methods if method != control]
-    found = {
+    styles = {
         method: MethodStyle(palette[i % len(palette)], DASHES[i // len(palette) % len(DASHES)])
         for i, method in enumerate(others)
     }
-    return {method: found.get(method, MethodStyle(CONTROL_COLOUR, "-")) for method in methods}
+    return {method: styles.get(method, MethodStyle(CONTROL_COLOUR, "-")) for method in methods}
 
 
 @dataclass(frozen=True)
 class RenderedFigure:
-    """A figure: inline for the page, and as files for a paper.
+    """A figure for the page and as files.
 
     Attributes:
-        name: its files' name, and unique within the page.
-        inline: an accessible SVG element that follows the page's colours.
-        svg: a file of its own.
-        pdf: likewise.
-        wide: whether it needs a page's whole width.
+        name: the name of its files; unique within the page.
+        title: its title.
+        inline: an accessible SVG element with the page's colours.
+        svg: the content of its SVG file.
+        pdf: the content of its PDF file.
+        wide: whether it takes the whole width of the page.
     """
 
     name: str
@@ -105,15 +110,15 @@ def render_figure(
     size: tuple[float, float] = (4.6, 3.3),
     panels: tuple[int, int] = (1, 1),
 ) -> RenderedFigure:
-    """Return a figure; the same data give the same bytes.
+    """Render a figure. Equal data give equal bytes.
 
     Args:
-        name: of its files; makes the figure's ids its own within the page.
-        title: stands above it.
-        description: what a reader who cannot see the figure is told.
-        plot: draws into the axes, or an array (rows, columns) of axes where there are several.
+        name: name of its files, and prefix of its ids within the page.
+        title: its title.
+        description: a text for readers who cannot see the figure.
+        plot: draws into the axes, or into an array (rows, columns) of axes for several panels.
         size: width and height in inches.
-        panels: rows and columns.
+        panels: number of rows and columns.
     """
     with mpl.rc_context({**RC_PARAMS, "svg.hashsalt": name}):
         figure = Figure(figsize=size, dpi=150, layout="constrained")
@@ -125,7 +130,7 @@ def render_figure(
             figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
         for part in figure.axes:
             part.tick_params(length=0)
-        # The layout is found once, not once more by each `savefig`, which takes as long as drawing.
+        # Compute the layout once. Otherwise each format computes it again, which is slow.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         svg, pdf = io.StringIO(), io.BytesIO()
@@ -134,26 +139,26 @@ def render_figure(
         unstamped = dict.fromkeys(("CreationDate", "Creator", "Producer"))
         FigureCanvasPdf(figure).print_pdf(pdf, metadata=unstamped)
     text = svg.getvalue()
-    shown = inline_svg(text, name, title, description)
-    return RenderedFigure(name, title, shown, text, pdf.getvalue(), wide=size[0] > COLUMN)
+    inline = inline_svg(text, name, title, description)
+    return RenderedFigure(name, title, inline, text, pdf.getvalue(), wide=size[0] > COLUMN_WIDTH)
 
 
 def inline_svg(svg: str, name: str, title: str, description: str) -> str:
-    """Return a whole SVG file as an accessible element whose ids are its own."""
+    """Return an SVG file as an accessible element with unique ids."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # An image's id is its content's hash: two panels that are equal would have one id.
+    # An image's id is a hash of its content, so equal panels would have the same id.
     svg = re.sub(r'(<image\b[^>]*?) id="[^"]*"', r"\1", svg)
-    # A tenth of a point cannot be seen; six decimals are half of the page.
+    # One decimal is precise enough, and makes the page half as large as six decimals.
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d)\d+", r"\1", path[0]), svg)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    for stand_in, colour in PAGE_COLOURS.items():
-        svg = svg.replace(stand_in, colour)
+    for placeholder, colour in PAGE_COLOURS.items():
+        svg = svg.replace(placeholder, colour)
     head = f'<svg role="img" aria-labelledby="{name}-title {name}-desc" '
-    words = (
+    texts = (
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-desc">{escape(description)}</desc>'
     )
     svg = svg.replace("<svg ", head, 1)
     end = svg.index(">") + 1
-    return svg[:end] + words + svg[end:]
+    return svg[:end] + texts + svg[end:]

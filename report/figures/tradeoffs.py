@@ -1,4 +1,4 @@
-"""One pair's accuracy against what it cost, and against the temperature."""
+"""Figures of one pair's accuracy against the training cost, and against the temperature."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from report.statistics.intervals import summarise
 def accuracy_against_cost(
     runs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str
 ) -> RenderedFigure | None:
-    """Return one pair's mean accuracy against the mean time of a step, a point a method."""
+    """Return one pair's mean accuracy against the mean step time, with a point for each method."""
     done = runs[runs["outcome"] == "done"].dropna(subset=["seconds_per_step"])
     pair = runs["pair"].iloc[0]
     points = {
-        method: (1000 * own["seconds_per_step"].mean(), summarise(own["last_top1"]))
-        for method, own in done.groupby("method", sort=False)
+        method: (1000 * data["seconds_per_step"].mean(), summarise(data["last_top1"]))
+        for method, data in done.groupby("method", sort=False)
     }
-
     if not points:
         return None
 
@@ -37,10 +36,10 @@ def accuracy_against_cost(
         axes.set(xlabel="time of a training step (ms)", ylabel="top-1 accuracy, last epoch (%)")
         legend_below(axes, len(points))
 
-    said = [f"{m} {number(a.mean)} % at {c:.3g} ms" for m, (c, a) in points.items()]
+    texts = [f"{m} {number(a.mean)} % at {c:.3g} ms" for m, (c, a) in points.items()]
     description = (
-        f"Accuracy of {pair} against the time of a training step, as run here; bars are one sample "
-        f"standard deviation. {join_names(said)}."
+        f"Accuracy of {pair} against the measured time of a training step; bars are ± one sample "
+        f"standard deviation. {join_names(texts)}."
     )
     return render_figure(name, "Accuracy against cost", description, plot)
 
@@ -48,7 +47,7 @@ def accuracy_against_cost(
 def temperature(
     pair: PairFinding, groups: Sequence[Mapping[float, str]], name: str
 ) -> RenderedFigure | None:
-    """Return one pair's accuracy against the temperature, a line a group of methods."""
+    """Return one pair's accuracy against the temperature, with a line for each group of methods."""
     lines = {}
     for group in groups:
         cells = {T: pair.cell(method) for T, method in group.items()}
@@ -59,11 +58,11 @@ def temperature(
         return None
 
     def plot(axes: Axes) -> None:
-        for place, (label, known) in enumerate(lines.items()):
+        for i, (label, known) in enumerate(lines.items()):
             axes.errorbar(
-                list(known), [found.mean for found in known.values()],
-                yerr=[found.sd or 0 for found in known.values()], marker="o", markersize=4,
-                color=(INK, CONTROL_COLOUR)[place % 2], elinewidth=1, label=label,
+                list(known), [summary.mean for summary in known.values()],
+                yerr=[summary.sd or 0 for summary in known.values()], marker="o", markersize=4,
+                color=(INK, CONTROL_COLOUR)[i % 2], elinewidth=1, label=label,
             )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted({T for known in lines.values() for T in known}))
@@ -71,13 +70,13 @@ def temperature(
         axes.set(xlabel="temperature T", ylabel="top-1 accuracy, last epoch (%)")
         legend_below(axes, len(lines))
 
-    said = [
+    texts = [
         f"{label}: "
-        + ", ".join(f"{number(found.mean)} % at T = {T:g}" for T, found in known.items())
+        + ", ".join(f"{number(summary.mean)} % at T = {T:g}" for T, summary in known.items())
         for label, known in lines.items()
     ]
     description = (
-        f"Accuracy of {pair.pair} against the temperature of softening and loss; bars are one "
-        f"sample standard deviation. {'; '.join(said)}."
+        f"Accuracy of {pair.pair} against the temperature of softening and loss; bars are ± one "
+        f"sample standard deviation. {'; '.join(texts)}."
     )
     return render_figure(name, "Sensitivity to the temperature", description, plot)

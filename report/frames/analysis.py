@@ -1,4 +1,4 @@
-"""What `skd analyse` left of a study, arranged by pair: ``analysis.json`` and ``analysis.npz``."""
+"""The output of `skd analyse` (``analysis.json`` and ``analysis.npz``), arranged by pair."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from skd.analyses.records import (
 )
 from skd.study.expansion import Expansion
 
-MOST_LINES = 10  # of runs and teachers that are named
+MAX_CONTRADICTION_LINES = 10
 MEASURES = ("nll", "ece", "agreement", "teacher_kl")
 
 
 @dataclass(frozen=True)
 class ExampleArrays:
-    """What a simplifier makes of some images of one batch: probabilities, (E, C) each."""
+    """A simplifier's effect on some images of one batch, as probabilities, each (E, C)."""
 
     method: str
     seed: int
@@ -47,10 +47,10 @@ class PairAnalysis:
     """One pair's analyses.
 
     Attributes:
-        runs: measures of the finished runs, by method.
-        correlations: (C, C) by method, of one seed.
-        embeddings: (P, 2) by network, the teacher first.
-        embedding_labels: (P,).
+        runs: measures of the analysed runs, by method.
+        correlations: class correlations (C, C) of one seed, by method.
+        embeddings: points (P, 2) by network, the teacher first.
+        embedding_labels: the points' classes, (P,).
     """
 
     pair: str
@@ -67,24 +67,24 @@ class PairAnalysis:
 class StudyAnalysis:
     """All of a study's analyses."""
 
-    found: Analysis
+    analysis: Analysis
     arrays: Mapping[str, np.ndarray]
 
     def for_pair(self, runs: pd.DataFrame, teacher_id: str) -> PairAnalysis:
-        """Return one pair's part, given its rows of the frame of runs."""
+        """Return the analyses of one pair, given its rows of the frame of runs."""
         first = runs.iloc[0]
         key = f"{first['teacher']}--{first['student']}"
         by_method = {
-            method: [self.found.runs[i] for i in own["id"] if i in self.found.runs]
+            method: [self.analysis.runs[i] for i in own["id"] if i in self.analysis.runs]
             for method, own in runs.groupby("method", sort=False)
         }
         correlations = {
             method: array
             for method, own in runs.groupby("method", sort=False)
-            for array in [self._first(self.found.correlations.get(i) for i in own["id"])]
+            for array in [self._first(self.analysis.correlations.get(i) for i in own["id"])]
             if array is not None
         }
-        embedded = self.found.embeddings.get(key)
+        embedded = self.analysis.embeddings.get(key)
         points: dict[str, np.ndarray] = {}
         for panel in embedded.panels if embedded else ():
             if (array := self._array(panel.key)) is not None:
@@ -92,9 +92,9 @@ class StudyAnalysis:
         labels = self._array(embedded.labels) if embedded else None
         return PairAnalysis(
             pair=first["pair"],
-            classes=self.found.classes,
-            runs={method: found for method, found in by_method.items() if found},
-            teacher_correlation=self._array(self.found.correlations.get(teacher_id)),
+            classes=self.analysis.classes,
+            runs={method: measures for method, measures in by_method.items() if measures},
+            teacher_correlation=self._array(self.analysis.correlations.get(teacher_id)),
             correlations=correlations,
             embeddings=points if labels is not None else {},
             embedding_labels=np.array([]) if labels is None else labels,
@@ -102,14 +102,14 @@ class StudyAnalysis:
         )
 
     def _examples(self, pair: str) -> tuple[ExampleArrays, ...]:
-        found = []
-        for example in self.found.examples:
+        examples = []
+        for example in self.analysis.examples:
             names = ("images", "raw", "softened", "simplified", "student")
             arrays = {name: self._array(getattr(example, name)) for name in names}
             if example.pair == pair and all(array is not None for array in arrays.values()):
-                about = example.model_dump(include={"method", "seed", "temperature"})
-                found.append(ExampleArrays(labels=tuple(example.labels), **about, **arrays))
-        return tuple(found)
+                keys = example.model_dump(include={"method", "seed", "temperature"})
+                examples.append(ExampleArrays(labels=tuple(example.labels), **keys, **arrays))
+        return tuple(examples)
 
     def _array(self, key: str | None) -> np.ndarray | None:
         return None if key is None else self.arrays.get(key)
@@ -119,57 +119,60 @@ class StudyAnalysis:
 
 
 def read_study_analysis(results: Path, study: str) -> tuple[StudyAnalysis | None, str | None]:
-    """Return the analyses, or none; and where some are damaged, which."""
+    """Return the analyses, or ``None`` without any; and which file is damaged, or ``None``."""
     path, arrays_file = analysis_path(results, study), arrays_path(results, study)
     if not path.is_file():
         return None, None
-    found = read_analysis(path)
-    if found is None:
-        return None, f"{path.name} cannot be read; skd analyse {study} makes it anew"
+    analysis = read_analysis(path)
+    if analysis is None:
+        return None, f"{path.name} cannot be read; skd analyse {study} writes it again"
     arrays = read_arrays(arrays_file)
     damaged = arrays_file.is_file() and not arrays
-    problem = f"{arrays_file.name} cannot be read; skd analyse {study} makes it anew"
-    return StudyAnalysis(found, arrays), problem if damaged else None
+    problem = f"{arrays_file.name} cannot be read; skd analyse {study} writes it again"
+    return StudyAnalysis(analysis, arrays), problem if damaged else None
 
 
 def skipped_text(analyses: StudyAnalysis | None) -> str | None:
-    """Return how many runs and teachers were not analysed in full, and why, or none."""
-    skipped = analyses.found.skipped if analyses else {}
+    """Return how many runs and teachers were not analysed completely and why, or ``None``."""
+    skipped = analyses.analysis.skipped if analyses else {}
     if not skipped:
         return None
     reasons = Counter(skipped.values()).most_common()
-    said = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
+    first = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
     more = f"; and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
-    return f"Not analysed in full: {plural(len(skipped), 'run')}: {said}{more}"
+    return f"Not analysed completely: {plural(len(skipped), 'run')}: {first}{more}"
 
 
 def contradicted_lines(checks: RecordChecks, expansion: Expansion) -> list[str]:
-    """Return a line for each run and teacher that its stored files contradict; of many, the first.
+    """Return a line for each run and teacher whose stored files contradict its record or card.
 
-    The files are as the last `skd analyse` found them, the records and cards as they are now.
+    The current records and cards are compared with the files as the last `skd analyse` read them.
+    At most `MAX_CONTRADICTION_LINES` lines are returned, and a line with the number of the others.
     """
     lines = [f"Contradicted by stored files: {line}." for line in checks.lines(expansion)]
-    more = len(lines) - MOST_LINES
-    return lines if more <= 0 else [*lines[:MOST_LINES], f"Contradicted likewise: {more} more."]
+    more = len(lines) - MAX_CONTRADICTION_LINES
+    if more <= 0:
+        return lines
+    return [*lines[:MAX_CONTRADICTION_LINES], f"Contradicted by stored files: {more} more."]
 
 
 def unchecked_text(checks: RecordChecks, study: str) -> str | None:
-    """Return how many accuracies have not been checked against test logits, or none if all have."""
+    """Return how many accuracies are not checked against test logits, or ``None`` if all are."""
     if not checks.unchecked:
         return None
     return (
-        f"Accuracies of {checks.unchecked} of {plural(checks.finished, 'finished run')} have not "
-        f"been checked against their test logits: these are not kept here, or skd analyse {study} "
-        "has not seen them."
+        f"The accuracies of {checks.unchecked} of {plural(checks.finished, 'finished run')} are "
+        "not checked against their test logits: the logits are not in this results folder, or "
+        f"skd analyse {study} has not read them."
     )
 
 
 def measures_frame(analyses: StudyAnalysis, frames: Frames) -> pd.DataFrame:
-    """Return the analysed runs' measures beside pair, method and seed, a row a run."""
+    """Return the measures of the analysed runs with pair, method and seed, one row per run."""
     keys = frames.runs[["pair", "method", "seed", "id"]].drop_duplicates("id")
     rows = [
-        {**key, **analyses.found.runs[key["id"]].model_dump(include=set(MEASURES))}
+        {**key, **analyses.analysis.runs[key["id"]].model_dump(include=set(MEASURES))}
         for key in keys.to_dict("records")
-        if key["id"] in analyses.found.runs
+        if key["id"] in analyses.analysis.runs
     ]
     return pd.DataFrame(rows, columns=[*keys.columns, *MEASURES])

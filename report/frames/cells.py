@@ -1,4 +1,4 @@
-"""The findings of a study, cell by cell and pair by pair, independent of how they are written."""
+"""The findings of a study by cell and by pair, independent of any output format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 import pandas as pd
 
-from report.frames.code_columns import code_marks
+from report.frames.marks import Mark, marks_of
 from report.frames.study_frames import Frames
 from report.statistics.intervals import Difference, Summary, paired_difference, summarise
 from report.statistics.paired_tests import MethodComparison, best_method, compare_methods
@@ -17,30 +17,27 @@ from report.statistics.verdicts import DEFAULT_MARGIN, Verdict, judge_published
 from skd.study.expansion import Expansion
 from skd.study.published import PublishedKey, PublishedValue, differences_from_published
 
-CONTROL = "student"  # the method that every gain is measured against: the student alone
+CONTROL = "student"  # the student alone: every gain is measured against this method
 SKD = "skd"
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Something a reader must know of a cell: what came of its runs, which teachers taught them."""
-
-    kind: str
-    text: str
-
-
-@dataclass(frozen=True)
 class CellFinding:
-    """One (pair, method), over its seeds. Accuracies are top-1 in percent.
+    """The results of one (pair, method) over its seeds. Accuracies are top-1 in percent.
 
     Attributes:
-        last, best: over the finished runs, at the last and at each run's best epoch.
-        last_by_seed: of the finished runs.
-        top5: top-5 at the last epoch, over the finished runs.
-        ids: identity by seed, of all runs expected.
-        gain: over the student alone at the last epoch, paired by seed.
-        published: the published value, or none.
-        verdict: on it; none where there is none, or where the recipe is not the published one's.
+        done: number of finished runs.
+        expected: number of runs in the study.
+        last: accuracy of the finished runs at the last epoch.
+        best: accuracy of the finished runs, each at its best epoch.
+        last_by_seed: accuracy of each finished run at the last epoch, by seed.
+        top5: top-5 accuracy of the finished runs at the last epoch.
+        ids: identity of every expected run, by seed.
+        gain: last-epoch accuracy minus that of the student alone, paired by seed.
+        published: the published value, or ``None``.
+        verdict: the verdict on the published value; ``None`` without one, or if the study's
+            recipe is not the published one.
+        marks: reservations about the runs.
     """
 
     pair: str
@@ -67,16 +64,16 @@ class CellFinding:
 
     @property
     def anchor(self) -> str:
-        """Where in the page the cell's runs are."""
+        """The id of the cell's runs in the page."""
         return anchor("cell", self.teacher, self.student, self.method)
 
 
 @dataclass(frozen=True)
 class TeacherFinding:
-    """A teacher beside its published value.
+    """A teacher and its published value.
 
-    One teacher is one value: there is no interval, and every verdict on its students holds for
-    this teacher alone.
+    A teacher is a single network, so its accuracy has no interval. Every verdict on its students is
+    valid for this teacher only.
     """
 
     name: str
@@ -94,14 +91,15 @@ class TeacherFinding:
 
 @dataclass(frozen=True)
 class PairFinding:
-    """One pair: its teacher, its cells in the order of the sheet, its methods compared.
+    """One pair: its teacher, its cells in the order of the sheet, and the method comparisons.
 
     Attributes:
-        style: same where teacher and student are of one architecture family.
+        style: ``same`` if teacher and student are of the same architecture family.
         comparisons: of every two methods with common seeds, Holm-corrected within the pair.
-        best: the method whose lead over each other one is significant, or none.
-        teachers: how many different weights taught its runs.
-        resolution: the step between possible accuracies, in points: 100 over the test images.
+        best: the method that is significantly better than every other, or ``None``.
+        teachers: number of different teacher weights among the pair's runs.
+        resolution: the step between possible accuracies in points, 100 over the number of test
+            images.
     """
 
     pair: str
@@ -116,20 +114,20 @@ class PairFinding:
 
     @property
     def has_mixed_teachers(self) -> bool:
-        """Whether runs of the pair had different teachers: its comparisons then mix them."""
+        """Whether runs of the pair had different teachers, so that its comparisons mix them."""
         return self.teachers > 1
 
     def cell(self, method: str) -> CellFinding | None:
-        """Return one method's cell, or none where the pair goes without it."""
+        """Return one method's cell, or ``None`` if the pair does not have the method."""
         return next((cell for cell in self.cells if cell.method == method), None)
 
-    def compared(self, a: str, b: str) -> MethodComparison | None:
-        """Return the comparison of two methods as a minus b, or none."""
-        for found in self.comparisons:
-            if (found.a, found.b) == (a, b):
-                return found
-            if (found.a, found.b) == (b, a):
-                return found.reversed()
+    def comparison_of(self, a: str, b: str) -> MethodComparison | None:
+        """Return the comparison of two methods as a minus b, or ``None``."""
+        for comparison in self.comparisons:
+            if (comparison.a, comparison.b) == (a, b):
+                return comparison
+            if (comparison.a, comparison.b) == (b, a):
+                return comparison.reversed()
         return None
 
 
@@ -140,64 +138,27 @@ def find_pairs(
     margin: float = DEFAULT_MARGIN,
     contradicted: Collection[str] = (),
 ) -> list[PairFinding]:
-    """Return every pair's findings, in the order of the study's sheet.
+    """Return the findings of every pair, in the order of the study's sheet.
 
-    ``contradicted`` are identities of runs whose stored files contradict their records.
+    Args:
+        expansion: the study.
+        frames: its tidy frames.
+        published: the published values.
+        margin: margin of equivalence of the verdicts, in points.
+        contradicted: identities of runs whose stored files contradict their records.
     """
     teachers = frames.teachers.set_index("name")
     resolution = 100 / expansion.images.test_images
     pairs = []
-    for (teacher, student), runs in frames.runs.groupby(["teacher", "student"], sort=False):
-        network = teachers.at[teacher, "network"]
-        control = accuracy_by_seed(runs, CONTROL)
-        taught_by = set(runs["teacher_sha256"].dropna())
-        families = {expansion.networks[name].family for name in (network, student)}
-        cells = []
-        for method, cell in runs.groupby("method", sort=False):
-            spec = expansion.cell_of(teacher, student, method).spec
-            value = published.get((network, student, method))
-            unlike = bool(
-                differences_from_published(expansion.dataset, spec.recipe, student, method)
-            )
-            cells.append(
-                _finding(
-                    cell,
-                    control,
-                    value,
-                    None if unlike else margin,
-                    spec.method.simplifier is not None,
-                    marks_of(cell, taught_by, teachers.at[teacher, "sha256"], contradicted),
-                    resolution,
-                )
-            )
-        comparisons = compare_methods(
-            runs["pair"].iloc[0], {c.method: c.last_by_seed for c in cells}, resolution
-        )
-        pairs.append(
-            PairFinding(
-                pair=runs["pair"].iloc[0],
-                student=student,
-                style="same" if len(families) == 1 else "different",
-                teacher=TeacherFinding(
-                    teacher,
-                    _or_none(teachers.at[teacher, "test_top1"]),
-                    _or_none(teachers.at[teacher, "test_top5"]),
-                    published.get((network, student, "teacher")),
-                ),
-                cells=tuple(cells),
-                comparisons=comparisons,
-                teachers=len(taught_by),
-                resolution=resolution,
-                best=None
-                if len(taught_by) > 1
-                else best_method({c.method: c.last.mean for c in cells}, comparisons),
-            )
-        )
+    for (name, student), runs in frames.runs.groupby(["teacher", "student"], sort=False):
+        teacher = teachers.loc[name]
+        cells = _cells(expansion, runs, teacher, published, margin, contradicted)
+        pairs.append(_pair(expansion, runs, teacher, student, cells, published, resolution))
     return pairs
 
 
 def with_skd(baseline: str, methods: Sequence[str]) -> str | None:
-    """Return the study's sum of SKD and a baseline, or none."""
+    """Return the study's method that combines SKD with a baseline, or ``None``."""
     name = f"{SKD}+{baseline}"
     return name if name in methods and baseline in methods else None
 
@@ -208,50 +169,78 @@ def accuracy_by_seed(runs: pd.DataFrame, method: str) -> dict[int, float]:
     return {int(s): float(a) for s, a in zip(done["seed"], done["last_top1"], strict=True)}
 
 
-def marks_of(
-    cell: pd.DataFrame,
-    taught_by: Collection[str],
-    teacher_sha256: str | None,
-    contradicted: Collection[str] = (),
-) -> tuple[Mark, ...]:
-    """Return what must be said of a cell's runs, the gravest first.
-
-    Args:
-        cell: its rows of the frame of runs.
-        taught_by: the hashes of all weights that taught the pair's runs.
-        teacher_sha256: of the teacher at hand, or none.
-        contradicted: identities of runs whose stored files contradict their records.
-    """
-    collapsed = int(cell["collapsed"].eq(True).sum())
-    counts = cell["outcome"].value_counts()
-    marks = []
-    if n := int(cell["id"].isin(contradicted).sum()):
-        marks.append(Mark("contradicted", f"{n} contradicted by stored files"))
-    if collapsed:
-        marks.append(Mark("collapsed", f"{collapsed} collapsed"))
-    marks += [Mark(kind, text) for kind, text in code_marks(cell)]
-    own = set(cell["teacher_sha256"].dropna())
-    if len(own) > 1:
-        marks.append(Mark("mixed", f"mixes {len(own)} teachers"))
-    elif own and isinstance(teacher_sha256, str) and own != {teacher_sha256}:
-        marks.append(Mark("mixed", "another teacher than at hand"))
-    elif own and len(taught_by) > 1:
-        marks.append(Mark("mixed", f"1 of the pair's {len(taught_by)} teachers"))
-    for kind in ("failed", "unreadable", "interrupted", "running"):
-        if n := int(counts.get(kind, 0)):
-            marks.append(Mark(kind, f"{n} {kind}"))
-    if missing := int(counts.get("missing", 0)):
-        text = "not run" if missing == len(cell) else f"{missing} not run"
-        marks.append(Mark("missing", text))
-    return tuple(marks)
-
-
 def anchor(*parts: str) -> str:
-    """Return an id for the page; other parts have another id."""
+    """Return an id for the page. Different parts give different ids."""
     return "-".join(re.sub(r"[^A-Za-z0-9]", lambda m: f"_{ord(m[0]):x}", part) for part in parts)
 
 
-def _finding(
+def _pair(
+    expansion: Expansion,
+    runs: pd.DataFrame,
+    teacher: pd.Series,
+    student: str,
+    cells: Sequence[CellFinding],
+    published: Mapping[PublishedKey, PublishedValue],
+    resolution: float,
+) -> PairFinding:
+    pair, network = runs["pair"].iloc[0], teacher["network"]
+    families = {expansion.networks[name].family for name in (network, student)}
+    weights = set(runs["teacher_sha256"].dropna())
+    comparisons = compare_methods(pair, {c.method: c.last_by_seed for c in cells}, resolution)
+    best = None
+    if len(weights) <= 1:
+        best = best_method({c.method: c.last.mean for c in cells}, comparisons)
+    return PairFinding(
+        pair=pair,
+        student=student,
+        style="same" if len(families) == 1 else "different",
+        teacher=TeacherFinding(
+            teacher.name,
+            _value_or_none(teacher["test_top1"]),
+            _value_or_none(teacher["test_top5"]),
+            published.get((network, student, "teacher")),
+        ),
+        cells=tuple(cells),
+        comparisons=comparisons,
+        best=best,
+        teachers=len(weights),
+        resolution=resolution,
+    )
+
+
+def _cells(
+    expansion: Expansion,
+    runs: pd.DataFrame,
+    teacher: pd.Series,
+    published: Mapping[PublishedKey, PublishedValue],
+    margin: float,
+    contradicted: Collection[str],
+) -> list[CellFinding]:
+    """Return the findings of one pair's cells, in the order of the sheet."""
+    control = accuracy_by_seed(runs, CONTROL)
+    weights = set(runs["teacher_sha256"].dropna())
+    cells = []
+    for method, cell in runs.groupby("method", sort=False):
+        student = cell["student"].iloc[0]
+        spec = expansion.cell_of(teacher.name, student, method).spec
+        has_other_recipe = bool(
+            differences_from_published(expansion.dataset, spec.recipe, student, method)
+        )
+        cells.append(
+            _cell(
+                cell,
+                control,
+                published.get((teacher["network"], student, method)),
+                None if has_other_recipe else margin,
+                spec.method.simplifier is not None,
+                marks_of(cell, weights, teacher["sha256"], contradicted),
+                100 / expansion.images.test_images,
+            )
+        )
+    return cells
+
+
+def _cell(
     cell: pd.DataFrame,
     control: Mapping[int, float],
     published: PublishedValue | None,
@@ -268,6 +257,9 @@ def _finding(
         verdict = judge_published(
             list(done["last_top1"]), list(done["best_top1"]), published, margin, resolution
         )
+    gain = None
+    if first["method"] != CONTROL:
+        gain = paired_difference(by_seed, control, resolution)
     return CellFinding(
         pair=first["pair"],
         teacher=first["teacher"],
@@ -281,14 +273,12 @@ def _finding(
         last_by_seed=by_seed,
         top5=summarise(done["last_top5"], resolution),
         ids={int(seed): identity for seed, identity in zip(cell["seed"], cell["id"], strict=True)},
-        gain=None
-        if first["method"] == CONTROL
-        else paired_difference(by_seed, control, resolution),
+        gain=gain,
         published=published,
         verdict=verdict,
         marks=marks,
     )
 
 
-def _or_none(value: float) -> float | None:
+def _value_or_none(value: float) -> float | None:
     return None if pd.isna(value) else float(value)

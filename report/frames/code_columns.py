@@ -1,4 +1,4 @@
-"""Whether finished runs were trained by today's code, in columns, marks and words."""
+"""Whether finished runs were trained by the current code: as columns, marks and sentences."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OTHER_CODE = "other"
 def code_values(
     record: Record, today: Mapping[str, str], accepted: Iterable[Acceptance]
 ) -> dict[str, Any]:
-    """Return the columns of a finished run: which code trained it, and the files that changed.
+    """Return a finished run's values by `CODE_COLUMNS`.
 
     Args:
-        record: of the run.
-        today: digests of its files as they are now, by path; empty: not known.
-        accepted: changes that left the numbers as they were.
+        record: the run's record.
+        today: digests of the run's source files in the current code, by path; empty if unknown.
+        accepted: changes of the code that did not change any numbers.
     """
     changes = code_changes_of(record.code, today, accepted)
     files = ", ".join(changes) if changes else None
@@ -34,46 +34,47 @@ def code_values(
 
 
 def code_marks(cell: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return (kind, text) of what must be said of the code that trained a cell's runs.
+    """Return marks, as (kind, text), on the code that trained a cell's runs.
 
-    A cell whose runs' code is not known of any is not marked: the page says that once.
+    A cell has no mark if the code of all its runs is unknown: the page says that once.
 
     Args:
-        cell: its rows of the frame of runs.
+        cell: the cell's rows of the frame of runs.
     """
     done = cell[cell["outcome"] == "done"]
     counts = done["code"].value_counts()
     other, unknown = int(counts.get(OTHER_CODE, 0)), int(counts.get(UNKNOWN_CODE, 0))
     states = done["code_state"].nunique()
-    said = []
+    phrases = []
     if other:
-        said.append(f"{other} of {len(done)} by other code: {files_text(_files(done))}")
+        phrases.append(f"{other} of {len(done)} by other code: {files_text(_files(done))}")
     if unknown and states > 1:
-        said.append(f"{unknown} of {len(done)} by unknown code")
+        phrases.append(f"{unknown} of {len(done)} by unknown code")
     mixes = "mixes code: " if states > 1 else ""
-    return [("mixed", mixes + "; ".join(said))] if said else []
+    return [("mixed", mixes + "; ".join(phrases))] if phrases else []
 
 
 def code_sentences(runs: pd.DataFrame) -> list[str]:
-    """Return what must be said of the code that trained a study's runs, as sentences."""
+    """Return warnings about the code that trained a study's runs, as sentences."""
     done = runs[runs["outcome"] == "done"].drop_duplicates("id")
     other, unknown = done[done["code"] == OTHER_CODE], done[done["code"] == UNKNOWN_CODE]
     mixed = done.groupby(["pair", "method"])["code_state"].nunique()
     sentences = []
     if len(other):
         sentences.append(
-            f"{runs_text(len(other), 'was', 'were')} trained by other code than today's: "
-            f"{files_text(_files(other))} changed since, and the numbers may have, too."
+            f"{runs_text(len(other), 'was', 'were')} trained by a different version of "
+            f"the code ({files_text(_files(other))}), so the current code may give other numbers."
         )
     if count := int((mixed > 1).sum()):
         sentences.append(
-            f"In {plural(count, 'cell')} the seeds were not all trained by the same code: the "
-            "means mix what may be different methods."
+            f"In {plural(count, 'cell')} the seeds were trained by different versions of the code, "
+            "so the means may mix different methods."
         )
     if len(unknown):
         sentences.append(
-            f"{runs_text(len(unknown), 'does', 'do')} not say which code trained "
-            f"{'it' if len(unknown) == 1 else 'them'}: code unknown."
+            f"{runs_text(len(unknown), 'was', 'were')} trained by unknown code: "
+            f"{'its record does' if len(unknown) == 1 else 'their records do'} not contain the "
+            "version of the code."
         )
     return sentences
 

@@ -1,4 +1,4 @@
-"""In which settings a study's methods differ: the ablation, and the temperature's sensitivity."""
+"""The settings in which a study's methods differ, for the ablation and temperature tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from skd.study.expansion import Expansion
 from skd.study.spec import MethodSpec
 
-# Which assumption (docs/assumptions.md) a setting belongs to; of terms, by the setting's name.
+# The assumption (docs/assumptions.md) that each setting of the simplifier belongs to.
 SIMPLIFIER_ASSUMPTIONS = {
     "temperature": "A1",
     "softening": "A1",
@@ -32,11 +32,10 @@ TEMPERATURE = "temperature"
 
 @dataclass(frozen=True)
 class MethodVariant:
-    """A method beside the one it varies.
+    """A method that differs from a base method in its settings.
 
     Attributes:
-        changes: what differs, as ``(part, setting, usual value, its value)``.
-        assumptions: those that the changes belong to, in order.
+        changes: each as ``(part, setting, base value, variant's value)``.
     """
 
     method: str
@@ -45,72 +44,75 @@ class MethodVariant:
 
     @property
     def assumptions(self) -> tuple[str, ...]:
-        """The assumptions that are varied; a control's own name comes first."""
-        found = {
+        """The assumptions that the changes belong to, in order; ``control`` comes first."""
+        names = {
             SIMPLIFIER_ASSUMPTIONS[setting] if part == "simplifier" else TERM_ASSUMPTION
             for part, setting, _, _ in self.changes
         }
-        return tuple(sorted(found, key=lambda name: (name != "control", name)))
+        return tuple(sorted(names, key=lambda name: (name != "control", name)))
 
 
 def method_variants(
     expansion: Expansion, teacher: str, student: str, base_method: str
 ) -> list[MethodVariant]:
-    """Return the methods of a pair that are ``base_method`` with other settings, in the sheet's order.
+    """Return a pair's variants of a base method, in the sheet's order.
 
-    Those whose terms are the base's, by name and by which teacher logits they see, and that have a
-    simplifier as the base has.
+    A variant has the base method's terms, which use the same kind of teacher logits, and has a
+    simplifier if the base method has one. Only values of settings differ.
     """
     specs = method_specs(expansion, teacher, student)
     if base_method not in specs:
         return []
-    usual = _flat(specs[base_method])
-    found = []
+    base = _flat_settings(specs[base_method])
+    variants = []
     for method, spec in specs.items():
-        own = _flat(spec)
-        if method == base_method or own.keys() != usual.keys():
+        settings = _flat_settings(spec)
+        if method == base_method or settings.keys() != base.keys():
             continue
         changes = tuple(
-            (part, setting, usual[part, setting], value)
-            for (part, setting), value in own.items()
-            if usual[part, setting] != value
+            (part, setting, base[part, setting], value)
+            for (part, setting), value in settings.items()
+            if base[part, setting] != value
         )
-        found.append(MethodVariant(method, base_method, changes))
-    return found
+        variants.append(MethodVariant(method, base_method, changes))
+    return variants
 
 
 def temperature_groups(expansion: Expansion, teacher: str, student: str) -> list[dict[float, str]]:
-    """Return the groups of a pair's methods that differ in temperature alone: T to method.
+    """Return the groups of a pair's methods that differ only in the temperature.
 
-    Every temperature of a method must be the same, softening's and loss's; a group has two
-    temperatures at least. Of methods that differ in nothing, the sheet's first stands for all.
+    Each group maps two or more temperatures to methods. A method is included if its softening and
+    its losses have the same temperature. If methods have equal settings, the sheet's first is used.
     """
     groups: dict[str, dict[float, str]] = {}
     for method, spec in method_specs(expansion, teacher, student).items():
-        flat = _flat(spec)
-        temperatures = {value for (_, setting), value in flat.items() if setting == TEMPERATURE}
+        settings = _flat_settings(spec)
+        temperatures = {value for (_, name), value in settings.items() if name == TEMPERATURE}
         if len(temperatures) != 1:
             continue
-        rest = {key: value for key, value in flat.items() if key[1] != TEMPERATURE}
+        rest = {key: value for key, value in settings.items() if key[1] != TEMPERATURE}
         group = groups.setdefault(repr(sorted(rest.items(), key=repr)), {})
         group.setdefault(temperatures.pop(), method)
     return [dict(sorted(group.items())) for group in groups.values() if len(group) > 1]
 
 
 def method_specs(expansion: Expansion, teacher: str, student: str) -> dict[str, MethodSpec]:
-    """Return a pair's methods as resolved."""
+    """Return the resolved specs of a pair's methods, by name."""
     return {
         method: expansion.cell_of(teacher, student, method).spec.method
         for method in expansion.methods_of(teacher, student)
     }
 
 
-def _flat(spec: MethodSpec) -> dict[tuple[str, str], Any]:
-    """Return all settings by (part, setting); a part is a term, numbered if it is there twice."""
+def _flat_settings(spec: MethodSpec) -> dict[tuple[str, str], Any]:
+    """Return all settings by (part, setting).
+
+    A part is the simplifier or a term. A term that occurs several times is numbered.
+    """
     parts: dict[str, Mapping[str, Any]] = {}
     for term in spec.terms:
-        seen = term.settings.get("teacher", "")
-        name = f"{term.term} on simplified" if seen == "simplified" else term.term
+        logits = term.settings.get("teacher", "")
+        name = f"{term.term} on simplified" if logits == "simplified" else term.term
         count = sum(part.split(" #")[0] == name for part in parts)
         parts[f"{name} #{count + 1}" if count else name] = term.settings
     if spec.simplifier is not None:

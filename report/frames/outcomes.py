@@ -1,7 +1,8 @@
-"""What came of a study's runs, in counts and words."""
+"""The outcomes of a study's runs, as counts and as text."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import pandas as pd
@@ -12,25 +13,22 @@ from report.frames.study_frames import Frames
 
 def failed_runs(frames: Frames) -> pd.DataFrame:
     """Return the runs that failed or cannot be read, each once, with their reasons."""
-    bad = frames.runs[frames.runs["outcome"].isin(["failed", "unreadable"])]
-    return bad.drop_duplicates("id")
+    failed = frames.runs[frames.runs["outcome"].isin(["failed", "unreadable"])]
+    return failed.drop_duplicates("id")
 
 
 def collapsed_runs(frames: Frames) -> pd.DataFrame:
-    """Return the runs whose simplified teacher no longer teaches, each once."""
+    """Return the runs whose simplified teacher has collapsed, each once."""
     return frames.runs[frames.runs["collapsed"].eq(True)].drop_duplicates("id")
 
 
 def outcome_counts(frames: Frames) -> dict[str, int]:
-    """Return how many distinct runs came to each outcome."""
-    counts: dict[str, int] = {}
-    for reading in frames.run_states.values():
-        counts[reading.outcome] = counts.get(reading.outcome, 0) + 1
-    return counts
+    """Return the number of distinct runs by outcome."""
+    return dict(Counter(state.outcome for state in frames.run_states.values()))
 
 
 def outcome_phrase(counts: Mapping[str, int]) -> str:
-    """Return the counts in words: how many of the expected runs are done, and the rest."""
+    """Return the counts as a phrase: how many of the expected runs are done, and the rest."""
     total = sum(counts.values())
     names = {"missing": "not run"}
     rest = [

@@ -1,4 +1,4 @@
-"""One run or teacher as the store holds it. What cannot be read is an outcome, not an error."""
+"""The state of one run or teacher in the store. An unreadable one is an outcome, not an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNREADABLE = "unreadable"
 
 @dataclass(frozen=True)
 class RunState:
-    """One run as it was found: its outcome, and its record or failure note if it has one."""
+    """A run's outcome, with its record or failure note if it has one."""
 
     outcome: str
     reason: str | None = None
@@ -22,11 +22,11 @@ class RunState:
 
 
 def read_run_state(store: Store, entry: StoreEntry, seed: int) -> RunState:
-    """Return what an entry of the store holds. A damaged file is an outcome, not an error."""
+    """Return the state of an entry of the store. A damaged file is an outcome, not an error."""
     try:
         record = entry.record()
         state = None if record else run_outcome(entry, seed)
-        if state is not None and state.outcome == "done":  # since
+        if state is not None and state.outcome == "done":  # it finished after the first read
             record = entry.record()
     except StoreError as error:
         return RunState(UNREADABLE, with_relative_paths(str(error), store))
@@ -39,5 +39,5 @@ def read_run_state(store: Store, entry: StoreEntry, seed: int) -> RunState:
 
 
 def with_relative_paths(text: str, store: Store) -> str:
-    """Return a text with paths as they are within the store, not on this machine."""
+    """Return a text with absolute paths of the store replaced by relative ones."""
     return text.replace(f"{store.root}/", "")

@@ -1,21 +1,19 @@
-"""Tidy frames of a study: what is expected, joined with what the store holds now."""
+"""Tidy frames of a study: the expected runs, joined with the current contents of the store."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from report.frames.code_columns import CODE_COLUMNS, code_values
-from report.frames.run_state import RunState, read_run_state, with_relative_paths
-from skd.code.accepted import Acceptance, read_acceptances
+from report.frames.run_state import RunState, read_run_state
+from report.frames.teacher_rows import TEACHER_COLUMNS, read_card, teacher_row
+from skd.code.accepted import read_acceptances
 from skd.store.records import Record, TeacherCard
-from skd.store.stale import code_changes_of, files_text
-from skd.store.store import Store, StoreError
-from skd.store.teacher_accuracy import accuracy_doubts
-from skd.study.expansion import Expansion, TeacherNode
+from skd.store.store import Store
+from skd.study.expansion import Expansion
 
 RUN_COLUMNS = [
     "pair",
@@ -73,22 +71,7 @@ EPOCH_COLUMNS = [
     "seconds",
     "images_per_second",
 ]
-TEACHER_COLUMNS = [
-    "name",
-    "network",
-    "kind",
-    "id",
-    "origin",
-    "at_hand",
-    "why",
-    "doubts",
-    "test_top1",
-    "test_top5",
-    "parameters",
-    "sha256",
-    "source_sha256",
-]
-# What is a whole number where it is there; pandas' own "missing" lets it stay one in a file.
+# Columns of whole numbers. Pandas' nullable type keeps them whole if some values are missing.
 WHOLE_NUMBERS = dict.fromkeys(
     (
         "last_epoch",
@@ -103,13 +86,20 @@ WHOLE_NUMBERS = dict.fromkeys(
     ),
     "Int64",
 )
-DIAGNOSTIC_PREFIX = "diagnostic_"  # how the columns of what was watched of a simplifier begin
-LEAK = "trained on the validation images too; its accuracy is on the test images"
+DIAGNOSTIC_PREFIX = "diagnostic_"  # of the columns with a simplifier's diagnostics
 
 
 @dataclass(frozen=True)
 class Frames:
-    """A study's results. ``readings`` holds each run once, ``cards`` the teachers', by identity."""
+    """A study's results.
+
+    Attributes:
+        runs: a row for each pair, method and seed.
+        epochs: a row for each epoch of a finished run.
+        teachers: a row for each teacher.
+        run_states: each run once, by identity.
+        cards: the usable cards of teachers, by identity.
+    """
 
     runs: pd.DataFrame
     epochs: pd.DataFrame
@@ -120,17 +110,18 @@ class Frames:
     @property
     def records(self) -> dict[str, Record]:
         """The finished runs' records, by identity."""
-        found = {identity: reading.record for identity, reading in self.run_states.items()}
-        return {identity: record for identity, record in found.items() if record is not None}
+        records = {identity: state.record for identity, state in self.run_states.items()}
+        return {identity: record for identity, record in records.items() if record is not None}
 
 
 def build_frames(expansion: Expansion, store: Store) -> Frames:
-    """Read a study's runs and teachers. Whatever cannot be read becomes a row that says so.
+    """Read a study's runs and teachers. An unreadable one becomes a row with the reason.
 
     Raises:
-        PublishedError: a file of published values, which a teacher is held against, cannot be read.
+        PublishedError: a file of published values, which teachers are compared with, cannot be
+            read.
     """
-    readings = {
+    run_states = {
         identity: read_run_state(store, store.run(identity), seed)
         for cell in expansion.cells
         for seed, identity in cell.runs.items()
@@ -141,34 +132,30 @@ def build_frames(expansion: Expansion, store: Store) -> Frames:
         for cell in expansion.cells
         for identity in cell.runs.values()
     }
-    for keys in _expected(expansion):
-        reading = readings[keys["id"]]
-        runs.append({**keys, "outcome": reading.outcome, "reason": reading.reason})
-        if reading.record is not None:
-            runs[-1] |= _run_values(reading.record)
-            runs[-1] |= code_values(reading.record, today[keys["id"]], accepted)
-            epochs += [{**keys, **row} for row in _epoch_values(reading.record)]
-    classes = expansion.images.classes
-    cards = {node.id: _card(node, store) for node in expansion.teachers}
+    for keys in _expected_runs(expansion):
+        state = run_states[keys["id"]]
+        runs.append({**keys, "outcome": state.outcome, "reason": state.reason})
+        if state.record is not None:
+            runs[-1] |= _run_values(state.record)
+            runs[-1] |= code_values(state.record, today[keys["id"]], accepted)
+            epochs += [{**keys, **row} for row in _epoch_values(state.record)]
+    cards = {node.id: read_card(node, store) for node in expansion.teachers}
     teachers = [
-        _teacher_row(
-            node, cards[node.id], store, classes, _code_of(node, expansion, store, accepted)
-        )
-        for node in expansion.teachers
+        teacher_row(node, cards[node.id], expansion, store, accepted) for node in expansion.teachers
     ]
-    measured = dict.fromkeys(name for row in epochs for name in row)
-    extra = [name for name in measured if name.startswith(("loss_", DIAGNOSTIC_PREFIX))]
+    names = dict.fromkeys(name for row in epochs for name in row)
+    extra = [name for name in names if name.startswith(("loss_", DIAGNOSTIC_PREFIX))]
     return Frames(
         runs=pd.DataFrame(runs, columns=RUN_COLUMNS),
         epochs=pd.DataFrame(epochs, columns=[*EPOCH_COLUMNS, *extra]),
         teachers=pd.DataFrame(teachers, columns=TEACHER_COLUMNS),
-        run_states=readings,
+        run_states=run_states,
         cards={identity: card for identity, card in cards.items() if isinstance(card, TeacherCard)},
     )
 
 
-def _expected(expansion: Expansion) -> list[dict[str, Any]]:
-    """One row per pair, method and seed; a run without a teacher stands in each of its pairs."""
+def _expected_runs(expansion: Expansion) -> list[dict[str, Any]]:
+    """Return a row for each pair, method and seed; a run without a teacher is in several pairs."""
     networks = {node.name: node.spec.network for node in expansion.teachers}
     rows = []
     for teacher, student in expansion.pairs:
@@ -191,19 +178,20 @@ def _expected(expansion: Expansion) -> list[dict[str, Any]]:
 
 
 def diagnostic_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Return the epochs in which a simplifier was watched; none where there was none."""
+    """Return the epochs with diagnostics of a simplifier; empty without a simplifier."""
     columns = [name for name in epochs.columns if name.startswith(DIAGNOSTIC_PREFIX)]
     return epochs.dropna(subset=columns, how="all") if columns else epochs.iloc[:0]
 
 
 def last_diagnostic_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Return of each run with a simplifier the last epoch in which it was watched."""
-    seen = diagnostic_epochs(epochs)
-    return seen[seen["epoch"] == seen.groupby("id")["epoch"].transform("max")]
+    """Return the last epoch with diagnostics of each run with a simplifier."""
+    diagnostics = diagnostic_epochs(epochs)
+    last = diagnostics.groupby("id")["epoch"].transform("max")
+    return diagnostics[diagnostics["epoch"] == last]
 
 
 def pair_label(teacher: str, student: str) -> str:
-    """Return how a pair is written."""
+    """Return a pair's label."""
     return f"{teacher} → {student}"
 
 
@@ -233,7 +221,7 @@ def _run_values(record: Record) -> dict[str, Any]:
 
 
 def device_of(record: Record) -> str:
-    """Return what a run was trained on: the GPU's name, or the CPU's."""
+    """Return the name of the GPU or CPU that a run was trained on."""
     kind = "gpu" if record.execution.get("device") == "cuda" else "cpu"
     return str(record.environment.get(kind) or kind)
 
@@ -251,53 +239,3 @@ def _epoch_values(record: Record) -> list[dict[str, Any]]:
         values |= {f"{DIAGNOSTIC_PREFIX}{name}": value for name, value in epoch.diagnostics.items()}
         rows.append(values)
     return rows
-
-
-def _card(node: TeacherNode, store: Store) -> TeacherCard | str | None:
-    """Return a teacher's card, why it cannot be used, or none where there is none."""
-    try:
-        card = store.teacher(node.id).card()
-    except StoreError as error:
-        return with_relative_paths(str(error), store)
-    if card is not None and card.network != node.spec.network:
-        return f"its card is of a {card.network}, not of a {node.spec.network}"
-    return card
-
-
-def _code_of(
-    node: TeacherNode, expansion: Expansion, store: Store, accepted: Iterable[Acceptance]
-) -> list[str]:
-    """Return what must be said of the code that trained a teacher, if anything."""
-    if node.spec.kind == "imported":
-        return []
-    record = read_run_state(store, store.teacher(node.id), node.spec.run.seed).record
-    today = expansion.code_of(node.spec.run)
-    changes = code_changes_of(record.code, today, accepted) if record else None
-    return [f"trained by other code than today's ({files_text(changes)})"] if changes else []
-
-
-def _teacher_row(
-    node: TeacherNode, card: TeacherCard | str | None, store: Store, classes: int, code: list[str]
-) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": node.name,
-        "network": node.spec.network,
-        "kind": node.spec.kind,
-        "id": node.id,
-        "origin": node.origin,
-        "at_hand": False,
-        "doubts": "",
-    }
-    if isinstance(card, str):
-        return row | {"why": card}
-    if card is not None:
-        values = card.model_dump(include=set(TEACHER_COLUMNS) - {"id", "name"})
-        if node.leaks:
-            values["origin"] += f", {LEAK}"
-        said = "; ".join([*accuracy_doubts(node.spec, card.test_top1, classes), *code])
-        return row | values | {"at_hand": True, "doubts": said}
-    if node.spec.kind == "imported":
-        return row | {"why": "not imported yet"}
-    reading = read_run_state(store, store.teacher(node.id), node.spec.run.seed)
-    reason = f" ({reading.reason})" if reading.reason else ""
-    return row | {"why": f"training: {reading.outcome}{reason}"}

@@ -1,10 +1,11 @@
-"""Everything in the report as data files: CSV and Parquet, one row a run, epoch, cell, …"""
+"""The report's data as CSV and Parquet files, with a row for each run, epoch, cell, …"""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from typing import Any
 
 import pandas as pd
 
@@ -12,12 +13,26 @@ from report.findings import Findings
 from report.frames.analysis import measures_frame
 from report.frames.cells import CellFinding, PairFinding
 from report.frames.study_frames import WHOLE_NUMBERS
-from report.statistics.intervals import EQUIVALENCE_CONFIDENCE
+from report.statistics.intervals import CONFIDENCE, EQUIVALENCE_CONFIDENCE, Difference
 from report.statistics.variance import VarianceSplit
+
+VERDICT_COLUMNS = (
+    "epoch",
+    "difference",
+    "low90",
+    "high90",
+    "low95",
+    "high95",
+    "verdict_at_epoch",
+    "verdict",
+    "least_margin",
+    "more_seeds",
+    "remarks",
+)
 
 
 def data_files(findings: Findings) -> dict[str, bytes]:
-    """Return the files' contents by name; the same findings give the same bytes."""
+    """Return the contents of the data files by name. Equal findings give equal bytes."""
     frames = {
         "runs": findings.frames.runs.astype(WHOLE_NUMBERS),
         "epochs": findings.frames.epochs,
@@ -41,38 +56,46 @@ def data_files(findings: Findings) -> dict[str, bytes]:
 
 
 def cells_frame(pairs: Sequence[PairFinding]) -> pd.DataFrame:
-    """Return a row a (pair, method, epoch compared): numbers unrounded, accuracies in percent."""
-    return pd.DataFrame([row for pair in pairs for cell in pair.cells for row in _rows(pair, cell)])
+    """Return a row for each (pair, method, compared epoch), unrounded and in percent."""
+    return pd.DataFrame(
+        [
+            _cell_values(pair, cell) | verdict
+            for pair in pairs
+            for cell in pair.cells
+            for verdict in _verdict_rows(cell)
+        ]
+    )
 
 
 def comparisons_frame(pairs: Sequence[PairFinding]) -> pd.DataFrame:
-    """Return a row a comparison of two methods: a minus b at the last epoch, in points."""
+    """Return a row for each comparison of two methods: a minus b at the last epoch, in points."""
     rows = []
     for pair in pairs:
-        for found in pair.comparisons:
-            low, high = found.difference.interval() or (None, None)
+        for comparison in pair.comparisons:
+            low, high = _bounds(comparison.difference)
             rows.append(
                 {
-                    "pair": found.pair,
-                    "a": found.a,
-                    "b": found.b,
-                    "seeds": found.difference.n,
-                    "difference": found.difference.mean,
+                    "pair": comparison.pair,
+                    "a": comparison.a,
+                    "b": comparison.b,
+                    "seeds": comparison.difference.n,
+                    "difference": comparison.difference.mean,
                     "low95": low,
                     "high95": high,
-                    "p": found.p,
-                    "p_holm": found.p_holm,
+                    "p": comparison.p,
+                    "p_holm": comparison.p_holm,
                 }
             )
     columns = ["pair", "a", "b", "seeds", "difference", "low95", "high95", "p", "p_holm"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _rows(pair: PairFinding, cell: CellFinding) -> list[dict]:
+def _cell_values(pair: PairFinding, cell: CellFinding) -> dict[str, Any]:
+    """Return the values of a cell that do not depend on the compared epoch."""
     last_low, last_high = cell.last.interval or (None, None)
-    gain = cell.gain
-    gain_low, gain_high = (gain.interval() if gain else None) or (None, None)
-    shared = {
+    gain_low, gain_high = _bounds(cell.gain)
+    published = cell.published
+    return {
         "pair": cell.pair,
         "teacher": cell.teacher,
         "student": cell.student,
@@ -88,37 +111,36 @@ def _rows(pair: PairFinding, cell: CellFinding) -> list[dict]:
         "last_top5_sd": cell.top5.sd,
         "best_mean": cell.best.mean,
         "best_sd": cell.best.sd,
-        "gain": gain.mean if gain else None,
+        "gain": cell.gain.mean if cell.gain else None,
         "gain_low95": gain_low,
         "gain_high95": gain_high,
         "best_of_pair": pair.best == cell.method,
         "marks": "; ".join(mark.text for mark in cell.marks),
-        "published": cell.published.top1 if cell.published else None,
-        "published_top5": cell.published.top5 if cell.published else None,
-        "published_epoch": cell.published.reported_epoch if cell.published else None,
-        "published_runs": cell.published.n_runs if cell.published else None,
-        "source": cell.published.source if cell.published else None,
+        "published": published.top1 if published else None,
+        "published_top5": published.top5 if published else None,
+        "published_epoch": published.reported_epoch if published else None,
+        "published_runs": published.n_runs if published else None,
+        "source": published.source if published else None,
     }
-    blank = dict.fromkeys(
-        ("epoch", "difference", "low90", "high90", "low95", "high95", "verdict_at_epoch", "verdict",
-         "least_margin", "more_seeds", "remarks")
-    )  # fmt: skip
+
+
+def _verdict_rows(cell: CellFinding) -> list[dict[str, Any]]:
+    """Return the verdict at each compared epoch; one row of ``None`` without a verdict."""
     if cell.verdict is None:
-        return [{**shared, **blank}]
+        return [dict.fromkeys(VERDICT_COLUMNS)]
     rows = []
     for comparison in cell.verdict.comparisons:
-        found = comparison.difference
-        narrow = (found.interval(EQUIVALENCE_CONFIDENCE) if found else None) or (None, None)
-        wide = (found.interval() if found else None) or (None, None)
+        difference = comparison.difference
+        low90, high90 = _bounds(difference, EQUIVALENCE_CONFIDENCE)
+        low95, high95 = _bounds(difference)
         rows.append(
             {
-                **shared,
                 "epoch": comparison.epoch,
-                "difference": found.mean if found else None,
-                "low90": narrow[0],
-                "high90": narrow[1],
-                "low95": wide[0],
-                "high95": wide[1],
+                "difference": difference.mean if difference else None,
+                "low90": low90,
+                "high90": high90,
+                "low95": low95,
+                "high95": high95,
                 "verdict_at_epoch": comparison.kind,
                 "verdict": cell.verdict.kind,
                 "least_margin": comparison.least_margin,
@@ -127,3 +149,10 @@ def _rows(pair: PairFinding, cell: CellFinding) -> list[dict]:
             }
         )
     return rows
+
+
+def _bounds(
+    difference: Difference | None, confidence: float = CONFIDENCE
+) -> tuple[float | None, float | None]:
+    bounds = difference.interval(confidence) if difference else None
+    return bounds or (None, None)

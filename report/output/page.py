@@ -1,4 +1,4 @@
-"""The report as one HTML page, from findings and figures."""
+"""The report as one HTML page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILTERS = ["number", "count", "duration", "plural", "absent", "value_text"]
 
 
 def render_page(findings: Findings, gallery: Gallery) -> str:
-    """Return the page. Everything that comes from data is escaped; only our own SVG is not."""
+    """Return the page. All data are escaped; only the report's own SVG figures are not."""
     environment = Environment(
         loader=PackageLoader("report"),
         autoescape=True,
@@ -36,11 +36,14 @@ def render_page(findings: Findings, gallery: Gallery) -> str:
 
 
 def template_context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
-    """Return all that the page says, as data."""
+    """Return the data of the page's templates."""
     expansion, frames = findings.expansion, findings.frames
     counts = outcome_counts(frames)
-    common = differences_from_published(expansion.dataset, expansion.recipe)
-    judged = any(cell.verdict for pair in findings.pairs for cell in pair.cells)
+    recipe_differences = differences_from_published(expansion.dataset, expansion.recipe)
+    has_verdicts = any(cell.verdict for pair in findings.pairs for cell in pair.cells)
+    unlike_published = ""
+    if findings.published and not has_verdicts:
+        unlike_published = protocol.recipe_changes_text(recipe_differences)
     return {
         "expansion": expansion,
         "findings": findings,
@@ -49,12 +52,10 @@ def template_context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "headline": findings.headline,
         "counts": counts,
         "outcomes": outcome_phrase(counts),
-        "unlike_published": ""
-        if judged or not findings.published
-        else protocol.recipe_changes_text(common),
+        "unlike_published": unlike_published,
         "collapses": collapsed_runs(frames),
         "failures": failed_runs(frames),
-        "readings": frames.run_states,
+        "run_states": frames.run_states,
         "cells": cell_details(findings),
         "recipe": protocol.recipe_text(expansion.recipe),
         "recipe_exceptions": protocol.recipe_exceptions(expansion),

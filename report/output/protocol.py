@@ -1,10 +1,11 @@
-"""The protocol in words: recipe, methods and environments, from specs and records."""
+"""The report's description of the protocol: recipe, methods, assumptions and environments."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from report.findings import Findings
 from report.formats import interval, join_names, plural, signed, value_text
@@ -16,29 +17,29 @@ from skd.study.expansion import Cell, Expansion
 from skd.study.published import recipe_changes
 from skd.study.spec import DatasetSpec, MethodSpec, Recipe
 
-# Of this project, not the paper's: docs/assumptions.md.
+# Assumptions of this project, not the paper's: docs/assumptions.md.
 ASSUMPTIONS = {
     "A1": "Softening is the log-softmax of the teacher's logits divided by the temperature.",
     "A2": "The simplifier is scaled dot-product self-attention over the samples of the batch, with "
     "the classes as features.",
-    "A3": "One head as wide as the number of classes, with layer normalisation before the "
-    "projections.",
-    "A4": "Residual, its last projection starting at zero, so that training starts from the "
-    "softened teacher.",
-    "A5": "Alone, SKD has the loss of KD on the simplified teacher, with KD's weights and "
+    "A3": "The simplifier has one attention head, as wide as the number of classes, with layer "
+    "normalisation before the projections.",
+    "A4": "The simplifier is a residual block. Its last projection is initialised to zero, so "
+    "training starts from the softened teacher.",
+    "A5": "SKD alone has the loss of KD on the simplified teacher, with KD's weights and "
     "temperature.",
-    "A6": "The simplifier is trained by the student's own optimiser, with a learning-rate "
-    "multiplier.",
-    "A7": "The whole batch attends, an epoch's last, smaller one too where the recipe keeps it; or "
-    "groups of so many of its images, so that several GPUs can share a batch.",
-    "A8": "Combined with another method, the cross-entropy counts once, with its largest weight "
-    "among the parts; each distillation term keeps its own weight.",
+    "A6": "The student's optimiser also trains the simplifier, with a learning-rate multiplier.",
+    "A7": "The attention covers the whole batch, including a smaller last batch of an epoch if the "
+    "recipe keeps it. It can be limited to groups of a fixed number of images, so that several "
+    "GPUs can share a batch.",
+    "A8": "In a combination with another method, the cross-entropy counts once, with the largest "
+    "of its weights in the parts. Each distillation term keeps its weight.",
 }
 
 
 @dataclass(frozen=True)
 class Assumption:
-    """An assumption, and the methods of this study that vary it, with their difference from SKD."""
+    """An assumption, with the study's methods that vary it and their difference from SKD."""
 
     label: str
     text: str
@@ -47,7 +48,7 @@ class Assumption:
 
 @dataclass(frozen=True)
 class MethodText:
-    """A method as it was resolved; more than one text where pairs set it differently."""
+    """The resolved settings of a method, with the pairs or students that have them."""
 
     method: str
     terms: tuple[str, ...]
@@ -56,58 +57,59 @@ class MethodText:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """Return a recipe as a sentence."""
-    nesterov = "with Nesterov" if recipe.nesterov else "no Nesterov"
-    steps = "constant"
+    """Return a recipe as a phrase."""
+    nesterov = "with Nesterov" if recipe.nesterov else "without Nesterov"
+    schedule = "constant"
     if recipe.milestones:
         noun = "epoch" if len(recipe.milestones) == 1 else "epochs"
-        after = f"{noun} {join_names([str(epoch) for epoch in recipe.milestones])}"
-        steps = f"multiplied by {recipe.learning_rate_decay:g} after {after}"
+        milestones = f"{noun} {join_names([str(epoch) for epoch in recipe.milestones])}"
+        schedule = f"multiplied by {recipe.learning_rate_decay:g} after {milestones}"
     batches = f"batches of {recipe.batch_size}"
     if recipe.last_batch == "drop":
-        batches += " (an epoch's last images that fill none are left out)"
+        batches += " (an incomplete last batch of an epoch is dropped)"
     if recipe.bn_batch:
-        batches += f", BatchNorm's statistics over {recipe.bn_batch} images"
+        batches += f", BatchNorm statistics over {recipe.bn_batch} images"
     return (
         f"{plural(recipe.epochs, 'epoch')} of SGD with momentum {recipe.momentum:g} ({nesterov}), "
         f"weight decay {recipe.weight_decay:g}, {batches}; "
-        f"learning rate {recipe.learning_rate:g}, {steps}"
+        f"learning rate {recipe.learning_rate:g}, {schedule}"
     )
 
 
 def recipe_exceptions(expansion: Expansion) -> list[str]:
-    """Return who is trained by another recipe than the study's, and how it differs.
+    """Return the differences of cells whose recipe is not the study's.
 
-    Said of a student or of methods where it holds for all their cells, else cell by cell.
+    A difference is listed by student or by method if it applies to all their cells, and by cell
+    otherwise.
     """
-    found: dict[str, list[Cell]] = {}
+    by_changes: dict[str, list[Cell]] = {}
     for cell in expansion.cells:
         if changes := recipe_changes_text(recipe_changes(expansion.recipe, cell.spec.recipe)):
-            found.setdefault(changes, []).append(cell)
-    said = []
-    for changes, cells in found.items():
+            by_changes.setdefault(changes, []).append(cell)
+    texts = []
+    for changes, cells in by_changes.items():
         students = list(dict.fromkeys(cell.student for cell in cells))
         methods = list(dict.fromkeys(cell.method for cell in cells))
         if len(cells) == sum(cell.student in students for cell in expansion.cells):
-            said += [f"{student}: {changes}" for student in students]
+            texts += [f"{student}: {changes}" for student in students]
         elif len(cells) == sum(cell.method in methods for cell in expansion.cells):
-            said.append(f"{', '.join(methods)}: {changes}")
+            texts.append(f"{', '.join(methods)}: {changes}")
         else:
-            said.append(f"{', '.join(cell.key for cell in cells)}: {changes}")
-    return said
+            texts.append(f"{', '.join(cell.key for cell in cells)}: {changes}")
+    return texts
 
 
 def recipe_changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """Return changed settings, (usual, here) by name, as a phrase; nothing of none."""
+    """Return changed settings, given as (usual value, value) by name, as a phrase."""
     return ", ".join(
-        f"{name.replace('_', ' ')} {value_text(here)} instead of {value_text(usual)}"
-        for name, (usual, here) in changes.items()
+        f"{name.replace('_', ' ')} {value_text(value)} instead of {value_text(usual)}"
+        for name, (usual, value) in changes.items()
     )
 
 
 def dataset_text(dataset: DatasetSpec) -> str:
-    """Return what is trained on and what is evaluated."""
-    limit = f"a fixed choice of {dataset.train_limit}" if dataset.train_limit else "all"
+    """Return the data set with its training and evaluation images, as a phrase."""
+    limit = f"a fixed subset of {dataset.train_limit}" if dataset.train_limit else "all"
     if dataset.split == "test":
         return f"{dataset.name}: trained on {limit} training images, evaluated on the test set"
     return (
@@ -117,7 +119,7 @@ def dataset_text(dataset: DatasetSpec) -> str:
 
 
 def method_texts(expansion: Expansion) -> list[MethodText]:
-    """Return each method's terms and settings as resolved, in the order of the sheet."""
+    """Return each method's resolved terms and settings, in the order of the sheet."""
     students: dict[tuple, dict[str, None]] = {}
     for method in expansion.methods:
         for cell in expansion.cells:
@@ -127,48 +129,49 @@ def method_texts(expansion: Expansion) -> list[MethodText]:
     return [MethodText(*key, tuple(names)) for key, names in students.items()]
 
 
-def distinct_record_values(frames: Frames, what: str) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Return each fact of the records' ``environment`` or ``execution``, with its distinct values.
+def distinct_record_values(
+    frames: Frames, part: Literal["environment", "execution"]
+) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Return the distinct values of each key in one part of the records.
 
     Each value comes with the number of runs that have it.
     """
-    facts: dict[str, dict[str, int]] = {}
-    for reading in frames.run_states.values():
-        if reading.record is None:
-            continue
-        for name, value in _flat(getattr(reading.record, what)).items():
-            counts = facts.setdefault(name, {})
-            counts[value] = counts.get(value, 0) + 1
+    counts_by_key: dict[str, Counter[str]] = {}
+    for record in frames.records.values():
+        for key, value in _flat(getattr(record, part)).items():
+            counts_by_key.setdefault(key, Counter())[value] += 1
     return [
-        (name, sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-        for name, counts in facts.items()
+        (key, sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+        for key, counts in counts_by_key.items()
     ]
 
 
 def assumptions(findings: Findings) -> list[Assumption]:
-    """Return A1 to A8 with what this study's ablation says of each."""
+    """Return A1 to A8 with the results of this study's ablation."""
     varied: dict[str, dict[str, None]] = {}
     for pair in findings.pairs:
         for variant in method_variants(findings.expansion, pair.teacher.name, pair.student, SKD):
             for label in variant.assumptions:
                 varied.setdefault(label, {})[variant.method] = None
-    found = []
-    for label, text in ASSUMPTIONS.items():
-        said = []
-        for method in varied.get(label, {}):
-            average = average_difference(findings.pairs, method, SKD)
-            result = (
-                f"{signed(average.difference.mean)} ({interval(average.difference)})"
-                if average
-                else "not run"
-            )
-            said.append(f"{method} {result}")
-        found.append(Assumption(label, text, tuple(said)))
-    return found
+    return [
+        Assumption(
+            label,
+            text,
+            tuple(f"{m} {_difference_from_skd(findings, m)}" for m in varied.get(label, {})),
+        )
+        for label, text in ASSUMPTIONS.items()
+    ]
+
+
+def _difference_from_skd(findings: Findings, method: str) -> str:
+    average = average_difference(findings.pairs, method, SKD)
+    if average is None:
+        return "not run"
+    return f"{signed(average.difference.mean)} ({interval(average.difference)})"
 
 
 def method_settings_text(method: MethodSpec) -> tuple[tuple[str, ...], str | None]:
-    """Return a method's terms with their settings, and its simplifier's settings or none."""
+    """Return a method's terms with their settings, and its simplifier's settings or ``None``."""
     terms = tuple(f"{term.term} ({value_text(term.settings)})" for term in method.terms)
     simplifier = value_text(method.simplifier.settings) if method.simplifier else None
     return terms, simplifier

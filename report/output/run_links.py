@@ -1,4 +1,4 @@
-"""The runs behind each cell, with the files that they rest on: what a click on a cell shows."""
+"""The runs of each cell with links to their files. A click on a cell in the page shows them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from report.output.protocol import method_settings_text
 from skd.planning.batches import read_batches
 from skd.store.store import Store
 
-# From the page, which is in <results>/<study>/report/.
+# Relative to the page, which is in <results>/<study>/report/.
 STUDY_LINK, STORE_LINK = "..", "../.."
 FILES = {"record": "record.json", "spec": "spec.json", "failure": "failure.json"}
 
@@ -21,8 +21,8 @@ class RunDetail:
     """One run of a cell.
 
     Attributes:
-        row: its row of the frame of runs.
-        links: files of the run that are there, by what they are.
+        row: its row in the frame of runs.
+        links: the run's existing files, by kind.
     """
 
     row: dict[str, Any]
@@ -31,7 +31,7 @@ class RunDetail:
 
 @dataclass(frozen=True)
 class CellDetail:
-    """One cell: its settings, its runs, the job's log."""
+    """One cell: its settings, its runs, and the log of its job."""
 
     cell: CellFinding
     terms: tuple[str, ...]
@@ -54,24 +54,24 @@ def cell_details(findings: Findings) -> list[CellDetail]:
         for method in batch.methods
     }
     details = []
-    for pair in findings.pairs:
-        for cell in pair.cells:
-            node = expansion.cell_of(cell.teacher, cell.student, cell.method)
-            terms, simplifier = method_settings_text(node.spec.method)
-            runs = []
-            for seed, identity in cell.ids.items():
-                there = store.run(identity).folder
-                links = {
-                    what: f"{STORE_LINK}/runs/{identity}/{name}"
-                    for what, name in FILES.items()
-                    if (there / name).is_file()
-                }
-                runs.append(RunDetail(rows[cell.pair, cell.method, seed], links))
-            log = logs.get(node.key)
-            here = log is not None and (results / expansion.study / log).is_file()
-            details.append(
-                CellDetail(
-                    cell, terms, simplifier, tuple(runs), f"{STUDY_LINK}/{log}" if here else None
-                )
-            )
+    for cell in (cell for pair in findings.pairs for cell in pair.cells):
+        node = expansion.cell_of(cell.teacher, cell.student, cell.method)
+        terms, simplifier = method_settings_text(node.spec.method)
+        runs = tuple(
+            RunDetail(rows[cell.pair, cell.method, seed], _file_links(store, identity))
+            for seed, identity in cell.ids.items()
+        )
+        log = logs.get(node.key)
+        has_log = log is not None and (results / expansion.study / log).is_file()
+        log_link = f"{STUDY_LINK}/{log}" if has_log else None
+        details.append(CellDetail(cell, terms, simplifier, runs, log_link))
     return details
+
+
+def _file_links(store: Store, identity: str) -> dict[str, str]:
+    folder = store.run(identity).folder
+    return {
+        kind: f"{STORE_LINK}/runs/{identity}/{name}"
+        for kind, name in FILES.items()
+        if (folder / name).is_file()
+    }

@@ -1,7 +1,7 @@
-"""Writes a study's report: ``results/<study>/report/``, a page that needs nothing beside it.
+"""Write a study's report to ``results/<study>/report/``.
 
-Beside it lie the same tables as Markdown and LaTeX, the figures as SVG and PDF, and all data as CSV
-and Parquet.
+The report is one self-contained HTML page. The same folder contains its tables as Markdown and
+LaTeX, its figures as SVG and PDF, and all its data as CSV and Parquet.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ PAGE = "index.html"
 
 
 def report_folder(results: Path, study: str) -> Path:
-    """Return where a study's report is written."""
+    """Return the folder of a study's report."""
     return results / study / "report"
 
 
 def write_report(
     expansion: Expansion, results: Path, margin: float = DEFAULT_MARGIN, output: Path | None = None
 ) -> Path:
-    """Write the report of whatever the store holds now; return the page's path.
+    """Write the report of the store's current contents, and return the page's path.
 
     Args:
         expansion: the study.
-        results: where its runs are.
-        margin: of equivalence, in points.
-        output: the report's folder (default: ``results/<study>/report``, from which the files of
-            an earlier report are removed; nothing is removed from another folder).
+        results: the results folder with its runs.
+        margin: margin of equivalence, in points.
+        output: the report's folder. In the default folder, ``results/<study>/report``, files of an
+            earlier report are removed; nothing is removed from another folder.
 
     Raises:
         PublishedError: a file of published values cannot be read.
@@ -54,7 +54,7 @@ def write_report(
         written.add(folder / name)
     if output is None:
         for path in (path for name in FOLDERS for path in (folder / name).glob("*")):
-            if path.is_file() and path not in written:  # of an earlier report, which had it
+            if path.is_file() and path not in written:  # left by an earlier report
                 path.unlink()
     return folder / PAGE
 
@@ -75,7 +75,7 @@ def _files(findings: Findings, gallery: Gallery) -> Iterator[tuple[str, bytes]]:
 
 
 def report_markdown(findings: Findings) -> str:
-    """Return title, answer and all tables as one Markdown page."""
+    """Return the title, the headline and all tables as one Markdown page."""
     parts = [f"# {escape_markdown(findings.expansion.title)}\n"]
     parts += [f"{escape_markdown(paragraph)}\n" for paragraph in findings.headline]
     return "\n".join([*parts, *map(table_markdown, findings.tables.values())])

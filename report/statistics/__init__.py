@@ -1,1 +1,1 @@
-"""What any comparison of runs needs. Pure functions."""
+"""The statistics that every comparison of runs uses. Pure functions."""

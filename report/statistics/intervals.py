@@ -1,8 +1,9 @@
-"""The elementary statistics of the report: means, spreads, differences and their intervals.
+"""Means, standard deviations, differences and their confidence intervals.
 
-Everything rests on Student's t, since a cell has a handful of seeds. Seeds are paired across
-methods (same initial weights, order and views), so two methods are compared by their difference at
-each common seed. What is done with these, to judge a published value: `report.statistics.verdicts`.
+All intervals are Student's t intervals, because a cell has only a few seeds. Seeds are paired
+across methods (same initial weights, order and views), so two methods are compared by their
+difference at each common seed. `report.statistics.verdicts` judges published values with these
+functions.
 """
 
 from __future__ import annotations
@@ -14,20 +15,22 @@ from functools import cache
 
 from scipy import stats
 
+ALPHA = 0.05  # significance level of every test
 CONFIDENCE = 0.95
 EQUIVALENCE_CONFIDENCE = 0.90  # the interval of two one-sided tests at 5 %
+ROUNDING_DECIMALS = 9  # values that differ only after these decimals are equal
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Values of one quantity over seeds. One value has no standard deviation.
+    """Mean and standard deviation of one quantity over seeds.
 
     Attributes:
-        n: how many.
-        mean: none of no value.
-        sd: sample standard deviation (ddof 1), or none.
+        n: number of values.
+        mean: ``None`` if there is no value.
+        sd: sample standard deviation (ddof 1); ``None`` for fewer than two values.
         resolution: the step between possible values. An accuracy over M images is a multiple of
-            100/M: a few equal ones do not show that there is no spread.
+            100/M, so a few equal accuracies do not prove that the variance is zero.
     """
 
     n: int
@@ -37,9 +40,9 @@ class Summary:
 
     @property
     def se(self) -> float | None:
-        """The mean's standard error, √((sd² + resolution²/12)/n); none below two values.
+        """The mean's standard error, √((sd² + resolution²/12)/n).
 
-        A value that is rounded to a step has that step squared over twelve as its own variance.
+        Rounding to a step adds a variance of step²/12. ``None`` for fewer than two values.
         """
         if self.sd is None:
             return None
@@ -47,7 +50,7 @@ class Summary:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % t interval of the mean: mean ± t(0.975; n − 1)·se; none below two values."""
+        """The mean's 95 % t interval, mean ± t(0.975; n − 1)·se, or ``None`` below two values."""
         if self.mean is None or self.se is None:
             return None
         half = t_quantile(CONFIDENCE, self.n - 1) * self.se
@@ -59,9 +62,9 @@ class Difference:
     """A mean difference with its standard error.
 
     Attributes:
-        n: common seeds, or runs on this side.
-        mean: the difference.
-        se: its standard error; none where one run is all there is.
+        n: number of common seeds, or of our runs if the other side is a published value.
+        mean: the mean difference.
+        se: its standard error; ``None`` if n is 1.
         df: degrees of freedom of ``se``.
     """
 
@@ -71,35 +74,34 @@ class Difference:
     df: float | None
 
     def interval(self, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-        """Return mean ± t·se, or none without a standard error."""
+        """Return mean ± t·se, or ``None`` without a standard error."""
         if self.se is None or self.df is None:
             return None
         half = t_quantile(confidence, self.df) * self.se
         return self.mean - half, self.mean + half
 
     @property
-    def separated(self) -> bool | None:
-        """Whether the 95 % interval excludes zero; none where there is no interval."""
+    def excludes_zero(self) -> bool | None:
+        """Whether the 95 % interval excludes zero; ``None`` without an interval."""
         bounds = self.interval()
         return None if bounds is None else bounds[0] > 0 or bounds[1] < 0
 
-    def within(self, margin: float) -> bool | None:
-        """Whether it is shown to be smaller than a margin; none where there is no interval.
+    def is_within(self, margin: float) -> bool | None:
+        """Whether the 90 % interval is within ± ``margin``; ``None`` without an interval.
 
-        By two one-sided t tests at 5 % (TOST, Schuirmann 1987), which is the same as: the 90 %
-        interval lies within ± ``margin``.
+        This is equivalent to two one-sided t tests at 5 % (TOST, Schuirmann 1987).
         """
         bounds = self.interval(EQUIVALENCE_CONFIDENCE)
         return None if bounds is None else -margin <= bounds[0] and bounds[1] <= margin
 
     def is_beyond(self, margin: float) -> bool | None:
-        """Whether the 90 % interval lies wholly outside ± ``margin``; none without an interval."""
+        """Whether the 90 % interval is outside ± ``margin``; ``None`` without an interval."""
         bounds = self.interval(EQUIVALENCE_CONFIDENCE)
         return None if bounds is None else bounds[0] > margin or bounds[1] < -margin
 
     @property
     def p(self) -> float | None:
-        """The two-sided p-value of no difference; none where there is no interval."""
+        """The two-sided p-value of a zero difference; ``None`` without a standard error."""
         if self.se is None or self.df is None:
             return None
         if self.se == 0:
@@ -107,7 +109,7 @@ class Difference:
         return float(2 * stats.t.sf(abs(self.mean) / self.se, self.df))
 
     def p_within(self, margin: float) -> float | None:
-        """The larger p-value of the two one-sided t tests; none where there is no interval."""
+        """The larger p-value of the two one-sided t tests; ``None`` without a standard error."""
         if self.se is None or self.df is None:
             return None
         nearest = margin - abs(self.mean)
@@ -118,7 +120,7 @@ class Difference:
 
 @cache
 def t_quantile(confidence: float, df: float) -> float:
-    """Return the t quantile of a two-sided interval of this confidence."""
+    """Return the t quantile of a two-sided interval with this confidence."""
     return float(stats.t.ppf((1 + confidence) / 2, df))
 
 
@@ -128,7 +130,7 @@ def summarise(values: Iterable[float], resolution: float = 0.0) -> Summary:
     ``resolution`` is the step between possible values.
 
     Raises:
-        ValueError: a value is not finite; leaving it out in silence would make a wrong number.
+        ValueError: a value is not finite. Ignoring it would give a wrong number.
     """
     numbers = _finite(values)
     n = len(numbers)
@@ -142,31 +144,33 @@ def summarise(values: Iterable[float], resolution: float = 0.0) -> Summary:
 
 
 def mean_difference(differences: Iterable[float], resolution: float = 0.0) -> Difference | None:
-    """Return the mean of differences with n − 1 degrees of freedom, or none where there are none.
+    """Return the mean difference with n − 1 degrees of freedom, or ``None`` for no differences.
 
     Args:
-        differences: of two values each.
-        resolution: the step of those values; a difference of two has twice its variance.
+        differences: each is the difference of two values.
+        resolution: the step between possible values. Both values of a difference are rounded to
+            it, so the rounding variance counts twice.
 
     Raises:
         ValueError: a difference is not finite.
     """
-    found = summarise(differences, math.sqrt(2) * resolution)
-    if found.mean is None:
+    summary = summarise(differences, math.sqrt(2) * resolution)
+    if summary.mean is None:
         return None
-    return Difference(found.n, found.mean, found.se, found.n - 1 if found.se is not None else None)
+    df = summary.n - 1 if summary.se is not None else None
+    return Difference(summary.n, summary.mean, summary.se, df)
 
 
 def paired_difference(
     treated: Mapping[int, float], control: Mapping[int, float], resolution: float = 0.0
 ) -> Difference | None:
-    """Return the mean of ``treated`` minus ``control`` over the seeds that both have."""
+    """Return the mean of ``treated`` minus ``control`` over their common seeds."""
     common = sorted(treated.keys() & control.keys())
     return mean_difference((treated[seed] - control[seed] for seed in common), resolution)
 
 
 def average_by_seed(groups: Collection[Mapping[int, float]]) -> dict[int, float]:
-    """Return the mean over groups at each seed that all of them have; of no group, nothing."""
+    """Return the mean over the groups at each seed that all groups have; empty for no groups."""
     seeds = set.intersection(*map(set, groups)) if groups else set()
     return {seed: sum(group[seed] for group in groups) / len(groups) for seed in sorted(seeds)}
 
@@ -174,19 +178,20 @@ def average_by_seed(groups: Collection[Mapping[int, float]]) -> dict[int, float]
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values adjusted by Holm's step-down method (Holm 1979), in the order given.
 
-    The i-th smallest of m is multiplied by m − i + 1; a later one is never below an earlier one.
+    The i-th smallest of m p-values is multiplied by m − i + 1. The adjusted values never decrease
+    along that order.
     """
     m = len(p_values)
     adjusted = [0.0] * m
     largest = 0.0
-    for rank, place in enumerate(sorted(range(m), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (m - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(sorted(range(m), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (m - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted
 
 
 def _finite(values: Iterable[float]) -> list[float]:
     numbers = [float(value) for value in values]
     if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"statistics of values that are not finite: {numbers}")
+        raise ValueError(f"some values are not finite: {numbers}; statistics need finite values")
     return numbers

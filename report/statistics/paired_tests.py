@@ -1,4 +1,4 @@
-"""Methods of one pair compared with each other, seed by seed, corrected for their number."""
+"""Paired comparisons of the methods of one pair, corrected for multiple testing."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from report.statistics.intervals import Difference, holm, paired_difference
-
-ALPHA = 0.05
+from report.statistics.intervals import ALPHA, Difference, holm, paired_difference
 
 
 @dataclass(frozen=True)
@@ -16,8 +14,8 @@ class MethodComparison:
     """Method a minus method b on one pair, at the last epoch.
 
     Attributes:
-        p: of the paired t test; none of one common seed.
-        p_holm: the same, corrected for all comparisons of the pair (Holm 1979).
+        p: p-value of the paired t test; ``None`` for one common seed.
+        p_holm: ``p`` corrected for all comparisons of the pair (Holm 1979).
     """
 
     pair: str
@@ -45,39 +43,40 @@ class MethodComparison:
 def compare_methods(
     pair: str, accuracy: Mapping[str, Mapping[int, float]], resolution: float = 0.0
 ) -> tuple[MethodComparison, ...]:
-    """Return every two methods' comparison over their common seeds, Holm-corrected together.
+    """Compare every two methods over their common seeds, with Holm's correction over all.
 
     Args:
-        pair: how it is written.
-        accuracy: last-epoch top-1 by method, then seed.
+        pair: the pair's label.
+        accuracy: last-epoch top-1 by method, then by seed.
         resolution: the step between possible accuracies, 100 over the number of images.
     """
-    found = [
+    differences = [
         (a, b, difference)
         for a, b in combinations(accuracy, 2)
         if (difference := paired_difference(accuracy[a], accuracy[b], resolution)) is not None
     ]
-    tested = [place for place, (_, _, difference) in enumerate(found) if difference.p is not None]
-    adjusted = dict(zip(tested, holm([found[place][2].p for place in tested]), strict=True))
+    tested = [i for i, (_, _, difference) in enumerate(differences) if difference.p is not None]
+    adjusted = dict(zip(tested, holm([differences[i][2].p for i in tested]), strict=True))
     return tuple(
-        MethodComparison(pair, a, b, difference, difference.p, adjusted.get(place))
-        for place, (a, b, difference) in enumerate(found)
+        MethodComparison(pair, a, b, difference, difference.p, adjusted.get(i))
+        for i, (a, b, difference) in enumerate(differences)
     )
 
 
 def best_method(
     means: Mapping[str, float | None], comparisons: Iterable[MethodComparison]
 ) -> str | None:
-    """Return the method of the largest mean if it leads each other one significantly, or none.
+    """Return the method with the largest mean if it is significantly better than every other.
 
-    It must lead over the common seeds too, which may be fewer than those of its mean. Since all
-    comparisons of the pair are corrected together, choosing the best afterwards is too.
+    It must also be better over the common seeds, which may be fewer than the seeds of its mean.
+    The correction covers all comparisons of the pair, so it also covers choosing the best method
+    after the fact. Returns ``None`` if no method is best.
     """
     known = {method: mean for method, mean in means.items() if mean is not None}
     if len(known) < 2:
         return None
     best = max(known, key=lambda method: known[method])
-    against = [found for found in comparisons if best in (found.a, found.b)]
-    ahead = [found if found.a == best else found.reversed() for found in against]
-    led = {found.b for found in ahead if found.significant and found.difference.mean > 0}
-    return best if led == known.keys() - {best} else None
+    of_best = [comparison for comparison in comparisons if best in (comparison.a, comparison.b)]
+    best_first = [c if c.a == best else c.reversed() for c in of_best]
+    worse = {c.b for c in best_first if c.significant and c.difference.mean > 0}
+    return best if worse == known.keys() - {best} else None

@@ -1,9 +1,10 @@
-"""Where one pair's spread of accuracy comes from: method, seed, and the rest.
+"""The variance of one pair's accuracies, split into method, seed and residual.
 
-A two-way layout without replication, method × seed. A seed sets initial weights, order and views of
-all methods alike, so its part is what pairing takes out of a comparison. By expected mean squares
-(methods fixed, seeds random): σ²_rest = MS_rest, σ²_seed = (MS_seed − MS_rest)/k, and the methods'
-own variance θ²_method = (MS_method − MS_rest)/s, for k methods and s seeds; below zero is zero.
+This is a two-way layout without replication, method × seed. A seed sets the initial weights, order
+and views of all methods, so pairing by seed removes the seed's variance from a comparison. For k
+methods (fixed) and s seeds (random), the expected mean squares give σ²_rest = MS_rest,
+σ²_seed = (MS_seed − MS_rest)/k and θ²_method = (MS_method − MS_rest)/s. Negative estimates are set
+to zero.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DECIMALS = 9  # what is left of equal differences is rounding, not spread
+from report.statistics.intervals import ROUNDING_DECIMALS
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class VarianceSplit:
     """Variances in squared points.
 
     Attributes:
-        methods: k.
-        seeds: s, those that all methods have.
-        method: between methods' true means.
-        seed: shared by all methods of a seed.
-        rest: of one run beside that.
+        methods: number of methods, k.
+        seeds: number of seeds that all methods have, s.
+        method: between the methods' means.
+        seed: between seeds, shared by all methods.
+        rest: residual, of one run.
     """
 
     methods: int
@@ -36,23 +37,27 @@ class VarianceSplit:
 
     @property
     def gain_of_pairing(self) -> float | None:
-        """Unpaired seeds needed for one paired seed: (σ²_seed + σ²_rest)/σ²_rest."""
+        """Number of unpaired seeds that one paired seed replaces: (σ²_seed + σ²_rest)/σ²_rest."""
         return (self.seed + self.rest) / self.rest if self.rest else None
 
 
 def split_variance(accuracy: Mapping[str, Mapping[int, float]]) -> VarianceSplit | None:
-    """Return the split of accuracies by method, then seed; none below two of either in common."""
+    """Split the variance of accuracies, given by method and then by seed.
+
+    Returns ``None`` for fewer than two methods or two common seeds.
+    """
     methods = list(accuracy)
     if len(methods) < 2:
         return None
-    seeds = sorted(set.intersection(*(set(found) for found in accuracy.values())))
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in accuracy.values())))
     if len(seeds) < 2:
         return None
     values = np.array([[accuracy[method][seed] for seed in seeds] for method in methods])
     k, s = values.shape
     by_method, by_seed = values.mean(axis=1), values.mean(axis=0)
     rest = values - by_method[:, None] - by_seed[None, :] + values.mean()
-    ms_rest = float((rest.round(DECIMALS) ** 2).sum() / ((k - 1) * (s - 1)))
+    # Equal differences leave residuals of rounding only.
+    ms_rest = float((rest.round(ROUNDING_DECIMALS) ** 2).sum() / ((k - 1) * (s - 1)))
     ms_method = float(s * by_method.var(ddof=1))
     ms_seed = float(k * by_seed.var(ddof=1))
     return VarianceSplit(

@@ -1,20 +1,21 @@
-"""What the report says of a published number: reproduced, higher, lower, inconclusive, not run.
+"""Verdicts on published values: reproduced, higher, lower, inconclusive, not run.
 
-Let d be our mean minus the published value, in points. By two one-sided tests at 5 % (TOST,
-Schuirmann 1987), the number is *reproduced* within a margin if the 90 % interval of d lies within
-± margin. Failing that, ours is *higher* or *lower* if the 95 % interval of d excludes zero, and
-*inconclusive* otherwise. Like is compared with like: a published last epoch with our last, a best
-one with our best, an unstated one with both.
+Let d be our mean minus the published value, in points. The value is *reproduced* within a margin if
+the 90 % interval of d is within ± margin, which is the result of two one-sided tests at 5 % (TOST,
+Schuirmann 1987). Otherwise ours is *higher* or *lower* if the 95 % interval of d excludes zero, and
+*inconclusive* if it includes zero. A published last epoch is compared with our last epoch, a best
+epoch with our best, and an unstated epoch with both.
 
-A published value is itself the mean of some runs. As far as that is known, its uncertainty counts:
+A published value is the mean of k runs. Its uncertainty counts as far as it is known:
 
-- sd and number of runs k published: Welch's standard error √(s²/n + s_p²/k) and degrees of freedom;
-- only k published: our s for both sides, √(s²·(1/n + 1/k)), with n − 1 degrees of freedom, exact if
-  the two sides vary alike;
-- neither: the value is taken as exact, √(s²/n), and the verdict says so. Were it one run, a gap of
-  two standard deviations would be chance.
+- standard deviation s_p and k published: Welch's standard error √(s²/n + s_p²/k) and degrees of
+  freedom;
+- only k published: our s for both sides, √(s²·(1/n + 1/k)), with n − 1 degrees of freedom. This is
+  exact if both sides have the same variance;
+- neither published: the value is treated as exact, √(s²/n), and the verdict says so. If it were one
+  run, a difference of two standard deviations could be chance.
 
-s² is the sample variance and that of the accuracies' own step (`Summary.se`).
+s² is the sample variance plus the rounding variance of the accuracies (`Summary.se`).
 """
 
 from __future__ import annotations
@@ -41,15 +42,16 @@ MAX_SEEDS_TRIED = 1000
 
 @dataclass(frozen=True)
 class EpochComparison:
-    """Ours beside the published value at one epoch.
+    """Ours compared with the published value at one epoch.
 
     Attributes:
         epoch: last or best.
-        difference: ours minus published, in points; none where nothing has run.
+        difference: ours minus published, in points; ``None`` if no run has finished.
         kind: the verdict at this epoch.
-        least_margin: the smallest margin at which it counts as reproduced; none without interval.
-        more_seeds: how many more seeds would decide, mean and spread staying as they are; none
-            where it is decided, cannot be told, or no number of seeds would do.
+        least_margin: the smallest margin at which the value is reproduced; ``None`` without an
+            interval.
+        more_seeds: number of additional seeds that would decide, if mean and standard deviation
+            stay the same; ``None`` if it is decided, not computable, or above the limit.
     """
 
     epoch: Literal["last", "best"]
@@ -61,13 +63,13 @@ class EpochComparison:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on one published value, and what it rests on.
+    """The verdict on one published value, with its comparisons.
 
     Attributes:
-        kind: of all comparisons together; where they disagree, inconclusive.
-        comparisons: one, or for an unstated epoch two: last, then best.
-        more_seeds: as of a comparison; so many that all comparisons are decided, and agree.
-        remarks: what a reader must know of it.
+        kind: the verdict of all comparisons; inconclusive if they disagree.
+        comparisons: one; or two (last, then best) if the published epoch is unstated.
+        more_seeds: number of additional seeds after which all comparisons are decided and agree.
+        remarks: reservations that a reader must know.
     """
 
     published: PublishedValue
@@ -78,12 +80,12 @@ class Verdict:
 
     @property
     def published_is_exact(self) -> bool:
-        """Whether the published value's own uncertainty is not known, and so left out."""
+        """Whether the published value's uncertainty is unknown and therefore ignored."""
         return self.kind != "not run" and self.published.n_runs is None
 
     @property
     def least_margin(self) -> float | None:
-        """The smallest margin at which the value counts as reproduced at every epoch compared."""
+        """The smallest margin at which the value is reproduced at every epoch compared."""
         margins = [comparison.least_margin for comparison in self.comparisons]
         known = [margin for margin in margins if margin is not None]
         return max(known) if known and len(known) == len(margins) else None
@@ -100,9 +102,9 @@ def judge_published(
 
     Args:
         last: our top-1 at the last epoch of each finished run, in percent.
-        best: the same at the best epoch.
+        best: our top-1 at the best epoch of each finished run, in percent.
         published: the value and its protocol.
-        margin: of equivalence, in points.
+        margin: margin of equivalence, in points.
         resolution: the step between possible accuracies, in points.
     """
     values = {"last": summarise(last, resolution), "best": summarise(best, resolution)}
@@ -134,7 +136,7 @@ def compare_at_epoch(
 
 
 def difference_from_published(ours: Summary, published: PublishedValue) -> Difference | None:
-    """Return ours minus published with its standard error, as the module's text says."""
+    """Return ours minus published with its standard error (see the module's docstring)."""
     if ours.mean is None:
         return None
     mean = ours.mean - published.top1
@@ -155,13 +157,13 @@ def difference_from_published(ours: Summary, published: PublishedValue) -> Diffe
 
 
 def verdict_kind(difference: Difference | None, margin: float) -> VerdictKind:
-    """Return the verdict on one difference; without an interval it is inconclusive."""
+    """Return the verdict on one difference: inconclusive without an interval."""
     if difference is None:
         return "not run"
     wide = difference.interval()
     if wide is None:
         return "inconclusive"
-    if difference.within(margin):
+    if difference.is_within(margin):
         return "reproduced"
     if wide[0] > 0:
         return "higher"
@@ -171,16 +173,19 @@ def verdict_kind(difference: Difference | None, margin: float) -> VerdictKind:
 def more_seeds_needed(
     ours: Sequence[Summary], published: PublishedValue, margin: float
 ) -> int | None:
-    """Return how many more seeds would decide, if means and spreads stay as they are.
+    """Return how many more seeds would decide, if means and standard deviations stay the same.
 
-    None without a spread, and where not even 1,000 seeds would give all of ours one verdict: the
-    published value's own uncertainty may be too large, or last and best epoch may differ.
+    ``None`` without a standard deviation, and if `MAX_SEEDS_TRIED` seeds would not give all of ours
+    the same verdict: the published value's uncertainty may be too large, or the last and the best
+    epoch may differ.
     """
-    if any(one.sd is None for one in ours):
+    if any(summary.sd is None for summary in ours):
         return None
-    for more in range(1, MAX_SEEDS_TRIED - max(one.n for one in ours) + 1):
-        grown = [replace(one, n=one.n + more) for one in ours]
-        kinds = {verdict_kind(difference_from_published(one, published), margin) for one in grown}
+    for more in range(1, MAX_SEEDS_TRIED - max(summary.n for summary in ours) + 1):
+        grown = [replace(summary, n=summary.n + more) for summary in ours]
+        kinds = {
+            verdict_kind(difference_from_published(summary, published), margin) for summary in grown
+        }
         if len(kinds) == 1 and "inconclusive" not in kinds:
             return more
     return None
@@ -192,13 +197,15 @@ def _remarks(comparisons: Sequence[EpochComparison], published: PublishedValue) 
         if comparisons[0].difference.se is None:
             remarks.append("one seed, no interval")
         if len(comparisons) > 1:
-            said = " and ".join(f"{c.epoch}: {c.kind}" for c in comparisons)
-            remarks.append(f"published epoch unstated; compared with both ({said})")
+            verdicts = " and ".join(f"{c.epoch}: {c.kind}" for c in comparisons)
+            remarks.append(f"published epoch unstated; compared with both ({verdicts})")
         if published.n_runs is None:
-            remarks.append("published runs unstated; the value is taken as exact")
+            remarks.append("number of published runs unstated; the value is treated as exact")
         elif published.sd is None or published.n_runs == 1:
             runs = "one run" if published.n_runs == 1 else f"a mean of {published.n_runs} runs"
-            remarks.append(f"published value is {runs}, spread unstated; ours is used for both")
+            remarks.append(
+                f"published value is {runs}, standard deviation unstated; ours is used for both"
+            )
         elif min(published.n_runs, comparisons[0].difference.n) == 2:
-            remarks.append("two runs on a side: Welch's interval is a little too narrow")
+            remarks.append("only two runs on one side: Welch's interval is slightly too narrow")
     return tuple(remarks)

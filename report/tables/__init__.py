@@ -1,1 +1,1 @@
-"""The report's tables: each is built once, as a `Table`, and written in three formats."""
+"""The report's tables. Each is built once as a `ReportTable` and written in three formats."""

@@ -1,4 +1,4 @@
-"""What the networks' outputs tell beyond accuracy."""
+"""The table of measures of the networks' outputs beyond accuracy."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from report.tables.table import ReportTable, TableColumn, TableEntry
 
 
 def calibration_table(analyses: StudyAnalysis, frames: Frames) -> ReportTable | None:
-    """Return a row a (pair, method) with analysed runs, or none without any."""
+    """Return a row for each (pair, method) with analysed runs, or ``None`` without any."""
     measured = measures_frame(analyses, frames)
     if measured.empty:
         return None
-    columns = {"nll": 3, "ece": 2, "agreement": 2, "teacher_kl": 3}
+    decimals = {"nll": 3, "ece": 2, "agreement": 2, "teacher_kl": 3}
     rows = []
     for (pair, method), runs in measured.groupby(["pair", "method"], sort=False):
         entries = [TableEntry(pair), TableEntry(method), TableEntry(str(len(runs)), sort=len(runs))]
-        entries += [_entry(summarise(runs[name].dropna()), n) for name, n in columns.items()]
+        entries += [_entry(summarise(runs[name].dropna()), n) for name, n in decimals.items()]
         rows.append(tuple(entries))
     return ReportTable(
         key="outputs",
         title="Beyond accuracy",
-        caption="From the stored logits over the evaluated images, mean ± sample standard "
-        "deviation over the analysed runs. A student alone stands once, with its first pair.",
+        caption="Computed from the stored logits of the evaluated images, mean ± sample standard "
+        "deviation over the analysed runs. A student alone is listed once, with its first pair.",
         columns=(
             TableColumn("Pair", number=False, filter=True),
             TableColumn("Method", number=False, filter=True),
@@ -39,5 +39,5 @@ def calibration_table(analyses: StudyAnalysis, frames: Frames) -> ReportTable | 
     )
 
 
-def _entry(found: Summary, decimals: int) -> TableEntry:
-    return TableEntry(mean_and_sd(found, decimals), sort=found.mean)
+def _entry(summary: Summary, decimals: int) -> TableEntry:
+    return TableEntry(mean_and_sd(summary, decimals), sort=summary.mean)

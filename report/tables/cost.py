@@ -1,4 +1,4 @@
-"""What the methods cost."""
+"""The table of the methods' training cost."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skd.study.expansion import Expansion
 
 
 def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
-    """Return a row a (pair, method) with finished runs, or none without any."""
+    """Return a row for each (pair, method) with finished runs, or ``None`` without any."""
     done = frames.runs[frames.runs["outcome"] == "done"]
     if done.empty:
         return None
@@ -44,11 +44,11 @@ def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
     return ReportTable(
         key="cost",
         title="Cost of training",
-        caption=f"{total_text(frames)} Means over finished runs; time a step is of one batch, "
-        "with its standard deviation over runs, and peak memory is the largest. Extra parameters "
-        "and multiply-adds are of what is trained beside the student and thrown away; "
-        "multiply-adds are of one forward pass on one image. At inference every method costs the "
-        "student alone.",
+        caption=f"{total_text(frames)} The values are means over finished runs. The time of a "
+        "step is that of one batch, ± its standard deviation over runs. Peak memory is the largest "
+        "of the runs. Multiply-adds are those of one forward pass on one image. Extra parameters "
+        "and multiply-adds belong to modules that are trained with the student and removed after "
+        "training, so inference costs the same with every method.",
         columns=(
             TableColumn("Pair", number=False, filter=True),
             TableColumn("Method", number=False, filter=True),
@@ -68,7 +68,7 @@ def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
 
 
 def total_text(frames: Frames) -> str:
-    """Return what all finished runs took together, by device; a run shared by pairs counts once."""
+    """Return the total time of the finished runs by device; a run shared by pairs counts once."""
     done = frames.runs[frames.runs["outcome"] == "done"].drop_duplicates("id")
     by_device = done.groupby("device")["seconds"].agg(["sum", "count"])
     parts = [
@@ -76,7 +76,7 @@ def total_text(frames: Frames) -> str:
         f"{int(row['count'])} runs"
         for device, row in by_device.iterrows()
     ]
-    return f"Training and evaluation took {', '.join(parts)}, teachers not counted."
+    return f"Training and evaluation took {', '.join(parts)}, without the teachers."
 
 
 def _count(value: float) -> TableEntry:

@@ -1,4 +1,4 @@
-"""ImageNet, top-1 and top-5: this study's results, or what is published beside another's."""
+"""The table of top-1 and top-5 accuracies on ImageNet: this study's, or only the published ones."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from report.formats import ABSENT, mean_and_sd, number, published_text, signed
 from report.frames.cells import CellFinding, PairFinding, TeacherFinding
 from report.tables.results import against_published
 from report.tables.table import ReportTable, TableColumn, TableEntry
+from report.tables.teachers import MISSING_TEACHER
 from skd.study.published import PublishedKey, PublishedValue
 
 KEY, TITLE = "imagenet", "ImageNet"
 
 
 def imagenet_table(pairs: Sequence[PairFinding]) -> ReportTable:
-    """Return a row a teacher and a (pair, method) of a study of ImageNet, beside what is published.
+    """Return a row for each teacher and (pair, method) of a study of ImageNet.
 
-    Top-5 has no verdict: the margin is one of top-1.
+    Each row has the published values. Top-5 has no verdict, because the margin is for top-1.
     """
     rows = []
     for pair in pairs:
@@ -31,9 +32,9 @@ def imagenet_table(pairs: Sequence[PairFinding]) -> ReportTable:
         key=KEY,
         title=TITLE,
         caption="Top-1 and top-5 accuracy in percent at the last epoch, mean ± sample standard "
-        "deviation over seeds, beside the published values. Verdicts are of top-1, as in the "
-        "table of every cell; a teacher and top-5 have none. The pairs are the field's two usual "
-        "ones; which of them the SKD paper used is not known.",
+        "deviation over seeds, with the published values. The verdicts are for top-1, as in the "
+        "table of every cell; teachers and top-5 have no verdict. The pairs are the two that are "
+        "common in the literature; which of them the SKD paper used is not known.",
         columns=(
             TableColumn("Pair", number=False, filter=True),
             TableColumn("Method", number=False, filter=True),
@@ -52,15 +53,18 @@ def imagenet_table(pairs: Sequence[PairFinding]) -> ReportTable:
 def published_imagenet_table(
     published: Mapping[PublishedKey, PublishedValue], study: str | None
 ) -> ReportTable:
-    """Return the published values; ``study`` is the one here that has runs to compare, if any."""
+    """Return the published values.
+
+    ``study`` is the name of the study in the results folder with runs to compare, or ``None``.
+    """
     verdict = (
         TableEntry("not run", tone="not run") if study is None else TableEntry(f"see study {study}")
     )
     return ReportTable(
         key=KEY,
         title=TITLE,
-        caption="Published top-1 and top-5 accuracy in percent for the field's two usual pairs. "
-        "Which of them the SKD paper used is not known.",
+        caption="Published top-1 and top-5 accuracy in percent of the two pairs that are common in "
+        "the literature. Which of them the SKD paper used is not known.",
         columns=(
             TableColumn("Pair", number=False),
             TableColumn("Method", number=False),
@@ -82,7 +86,7 @@ def published_imagenet_table(
 
 
 def _teacher(teacher: TeacherFinding) -> tuple[TableEntry, ...]:
-    missing = (("missing", "not at hand"),) if teacher.top1 is None else ()
+    missing = (MISSING_TEACHER,) if teacher.top1 is None else ()
     value = teacher.published
     return (
         TableEntry("" if missing else number(teacher.top1), sort=teacher.top1, marks=missing),

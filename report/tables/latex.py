@@ -1,4 +1,4 @@
-"""Tables as LaTeX with booktabs: fragments to include, and a document that compiles as it is."""
+"""Tables as LaTeX with booktabs: fragments to include, and a complete document."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from report.tables.table import ReportTable, TableEntry
 
-LONG = 30  # rows: more go over pages
+MAX_FLOAT_ROWS = 30  # a table with more rows is a longtable, which can be split over pages
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[landscape,margin=1cm]{geometry}
 \usepackage{booktabs,graphicx,longtable}
@@ -62,18 +62,21 @@ SPECIAL = {
 
 
 def escape_latex(text: str) -> str:
-    """Return text as LaTeX; a letter that its old fonts lack loses its accent or becomes ``?``."""
+    """Return text as LaTeX.
+
+    A letter that the default fonts do not have loses its accent or becomes ``?``.
+    """
     return "".join(_character(character) for character in " ".join(text.split()))
 
 
 def table_latex(table: ReportTable) -> str:
-    """Return a table as a fragment; it needs booktabs, graphicx, and for long ones longtable."""
+    """Return a table as a fragment. It needs the packages booktabs, graphicx and longtable."""
     align = "".join("r" if column.number else "l" for column in table.columns)
     head = " & ".join(_header(column.title) for column in table.columns) + r" \\"
     body = [line for row in table.rows for line in _row(row, table.detailed)]
     caption = rf"\caption{{{escape_latex(table.title)}. {escape_latex(table.caption)}}}"
     label = rf"\label{{tab:{table.key}}}"
-    if len(table.rows) > LONG:
+    if len(table.rows) > MAX_FLOAT_ROWS:
         lines = [
             r"{\scriptsize\setlength{\tabcolsep}{2pt}",
             rf"\begin{{longtable}}{{{align}}}",
@@ -85,7 +88,7 @@ def table_latex(table: ReportTable) -> str:
             r"\end{longtable}", "}",
         ]  # fmt: skip
     else:
-        # No wider than the page, and never blown up.
+        # Shrink the table to the page width, but never enlarge it.
         width = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
         lines = [
             r"\begin{table}[tbp]", r"\centering\small", caption, label,
@@ -99,7 +102,7 @@ def table_latex(table: ReportTable) -> str:
 
 
 def latex_document(title: str, sentences: Sequence[str], tables: Sequence[ReportTable]) -> str:
-    """Return a whole document with the answer and all tables."""
+    """Return a complete document with the report's headline and all tables."""
     parts = [
         PREAMBLE,
         rf"\title{{{escape_latex(title)}}}\date{{}}",

@@ -1,4 +1,4 @@
-"""Tables as Markdown (GitHub's)."""
+"""Tables as GitHub-flavoured Markdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def table_markdown(table: ReportTable) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Return text that cannot break out of its place, nor become HTML or markup."""
+    """Return text in which no character is HTML, Markdown or a table separator."""
     flat = "\n".join(" ".join(printable(line).split()) for line in text.split("\n"))
     for mark in "\\|*_`[~$#":
         flat = flat.replace(mark, f"\\{mark}")

@@ -1,4 +1,4 @@
-"""Methods against each other: what SKD adds to each baseline, all comparisons, variances, ranks."""
+"""The tables that compare methods: combinations with SKD, all comparisons, variances, ranks."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from report.tables.table import ReportTable, TableColumn, TableEntry
 
 
 def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> ReportTable | None:
-    """Return a row a (pair, baseline X that has a sum with SKD), or none without such sums."""
+    """Return a row for each pair and baseline X that is combined with SKD, or ``None``."""
     rows = []
     for pair in pairs:
         skd = pair.cell(SKD)
         for baseline in methods:
-            both = with_skd(baseline, methods)
-            alone, summed = pair.cell(baseline), pair.cell(both) if both else None
-            if alone is None or summed is None:
+            name = with_skd(baseline, methods)
+            alone, combined = pair.cell(baseline), pair.cell(name) if name else None
+            if alone is None or combined is None:
                 continue
             rows.append(
                 (
@@ -31,9 +31,11 @@ def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> 
                         mean_and_sd(skd.last) if skd else ABSENT,
                         sort=skd.last.mean if skd else None,
                     ),
-                    TableEntry(mean_and_sd(summed.last), sort=summed.last.mean, link=summed.anchor),
-                    _difference(pair.compared(summed.method, baseline)),
-                    _difference(pair.compared(summed.method, SKD)),
+                    TableEntry(
+                        mean_and_sd(combined.last), sort=combined.last.mean, link=combined.anchor
+                    ),
+                    _difference(pair.comparison_of(combined.method, baseline)),
+                    _difference(pair.comparison_of(combined.method, SKD)),
                 )
             )
     if not rows:
@@ -42,9 +44,9 @@ def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> 
         key="combinations",
         title="Combinations with SKD",
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
-        "over seeds: a baseline X, SKD, both together, and what each adds, paired by seed, with "
-        "its 95 % interval and p-value, by Holm's correction for all comparisons of the pair. "
-        "Bold: p below 0.05, for better or worse.",
+        "over seeds, of a baseline X, of SKD, and of both together. The differences are paired by "
+        "seed, with their 95 % intervals and their p-values after Holm's correction for all "
+        "comparisons of the pair. Bold: p below 0.05, in either direction.",
         columns=(
             TableColumn("Pair", number=False, filter=True),
             TableColumn("X", number=False, filter=True),
@@ -60,23 +62,12 @@ def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> 
 
 
 def comparisons_table(pairs: Sequence[PairFinding]) -> ReportTable | None:
-    """Return every comparison of two methods that has an interval, or none."""
+    """Return every comparison of two methods that has a p-value, or ``None`` without any."""
     rows = tuple(
-        (
-            TableEntry(found.pair, marks=mixed_mark(pair)),
-            TableEntry(found.a),
-            TableEntry(found.b),
-            TableEntry(str(found.difference.n), sort=found.difference.n),
-            TableEntry(signed(found.difference.mean), sort=found.difference.mean),
-            TableEntry(interval(found.difference)),
-            TableEntry(p_value(found.p), sort=found.p),
-            TableEntry(
-                p_value(found.p_holm), sort=found.p_holm, tone="best" if found.significant else ""
-            ),
-        )
+        _comparison_row(pair, comparison)
         for pair in pairs
-        for found in pair.comparisons
-        if found.p is not None
+        for comparison in pair.comparisons
+        if comparison.p is not None
     )
     if not rows:
         return None
@@ -84,8 +75,8 @@ def comparisons_table(pairs: Sequence[PairFinding]) -> ReportTable | None:
         key="comparisons",
         title="Methods against each other",
         caption="A minus B at the last epoch, in points of top-1 accuracy, paired by seed: mean, "
-        "95 % interval, p-value of the paired t test, and the same corrected by Holm for all "
-        "comparisons of the pair. Bold: below 0.05.",
+        "95 % interval, p-value of the paired t test, and that p-value after Holm's correction for "
+        "all comparisons of the pair. Bold: below 0.05.",
         columns=(
             TableColumn("Pair", number=False, filter=True),
             TableColumn("A", number=False, filter=True),
@@ -101,21 +92,35 @@ def comparisons_table(pairs: Sequence[PairFinding]) -> ReportTable | None:
     )
 
 
+def _comparison_row(pair: PairFinding, comparison: MethodComparison) -> tuple[TableEntry, ...]:
+    difference, bold = comparison.difference, "best" if comparison.significant else ""
+    return (
+        TableEntry(comparison.pair, marks=mixed_mark(pair)),
+        TableEntry(comparison.a),
+        TableEntry(comparison.b),
+        TableEntry(str(difference.n), sort=difference.n),
+        TableEntry(signed(difference.mean), sort=difference.mean),
+        TableEntry(interval(difference)),
+        TableEntry(p_value(comparison.p), sort=comparison.p),
+        TableEntry(p_value(comparison.p_holm), sort=comparison.p_holm, tone=bold),
+    )
+
+
 def mixed_mark(pair: PairFinding) -> tuple[tuple[str, str], ...]:
-    """Return the mark of a pair whose methods may have had different teachers, or none."""
+    """Return the mark of a pair whose runs had different teachers; empty for other pairs."""
     return (("mixed", f"{pair.teachers} teachers"),) if pair.has_mixed_teachers else ()
 
 
 def variance_table(splits: dict[str, VarianceSplit]) -> ReportTable | None:
-    """Return where each pair's spread comes from, as standard deviations, or none."""
+    """Return each pair's variance components as standard deviations, or ``None`` without any."""
     if not splits:
         return None
     return ReportTable(
         key="variance",
         title="Where the spread comes from",
-        caption="Standard deviations of last-epoch top-1 in points, by a two-way layout of method "
-        "and seed. A seed's part is shared by all its methods, so pairing removes it; the last "
-        "column is how many unpaired runs one paired run is worth.",
+        caption="Standard deviations of last-epoch top-1 in points, from a two-way layout of "
+        "method and seed. All methods share the effect of a seed, so pairing removes it. The last "
+        "column is the number of unpaired runs that one paired run replaces.",
         columns=(
             TableColumn("Pair", number=False),
             TableColumn("Methods"),
@@ -141,18 +146,21 @@ def variance_table(splits: dict[str, VarianceSplit]) -> ReportTable | None:
 
 
 def ranks_table(ranking: Ranking | None) -> ReportTable | None:
-    """Return the mean ranks, or none."""
+    """Return the mean ranks, or ``None`` without a ranking."""
     if ranking is None:
         return None
-    test = f" Friedman's test that all are alike: {p_equals(ranking.p)}." if ranking.p else ""
+    test = ""
+    if ranking.p:
+        test = f" Friedman's test that all methods are equal: {p_equals(ranking.p)}."
     return ReportTable(
         key="ranks",
         title="Mean ranks",
         caption="Rank of the mean last-epoch accuracy within a pair, averaged over the "
-        f"{ranking.pairs} pairs that have all these methods; 1 is the best. Two methods closer "
-        f"than the critical difference of {number(ranking.critical_difference)} are not told "
-        f"apart (Nemenyi, 5 %).{test} Both take pairs to be independent; those that share a "
-        "teacher or a student are not, so both are somewhat too sure.",
+        f"{ranking.pairs} pairs that have all these methods; 1 is the best. Methods whose ranks "
+        f"differ by less than the critical difference of {number(ranking.critical_difference)} are "
+        f"not significantly different (Nemenyi, 5 %).{test} These tests assume independent pairs. "
+        "Pairs that share a teacher or a student are not independent, so the tests find too many "
+        "differences.",
         columns=(TableColumn("Method", number=False), TableColumn("Mean rank")),
         rows=tuple(
             (TableEntry(method), TableEntry(number(rank), sort=rank))
@@ -161,13 +169,13 @@ def ranks_table(ranking: Ranking | None) -> ReportTable | None:
     )
 
 
-def _difference(found: MethodComparison | None) -> TableEntry:
-    if found is None:
+def _difference(comparison: MethodComparison | None) -> TableEntry:
+    if comparison is None:
         return TableEntry(ABSENT)
-    p = "" if found.p_holm is None else f", {p_equals(found.p_holm)}"
+    p = "" if comparison.p_holm is None else f", {p_equals(comparison.p_holm)}"
     return TableEntry(
-        signed(found.difference.mean),
-        detail=interval(found.difference) + p,
-        sort=found.difference.mean,
-        tone="best" if found.significant else "",
+        signed(comparison.difference.mean),
+        detail=interval(comparison.difference) + p,
+        sort=comparison.difference.mean,
+        tone="best" if comparison.significant else "",
     )

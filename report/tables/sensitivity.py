@@ -1,4 +1,4 @@
-"""What SKD's open choices do: the ablation, and the temperature."""
+"""The tables of SKD's sensitivity to its settings: ablation and temperature."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from skd.study.expansion import Expansion
 
 
 def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> ReportTable | None:
-    """Return a row a (pair, variant of SKD), or none without variants."""
+    """Return a row for each (pair, variant of SKD), or ``None`` without variants."""
     rows = []
     for pair in pairs:
-        found = method_variants(expansion, pair.teacher.name, pair.student, SKD)
+        variants = method_variants(expansion, pair.teacher.name, pair.student, SKD)
         base = pair.cell(SKD)
-        if not found or base is None:
+        if not variants or base is None:
             continue
         rows.append(
             (
@@ -30,16 +30,17 @@ def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Report
                 TableEntry(ABSENT),
             )
         )
-        rows += [_variant(pair, variant) for variant in found]
+        rows += [_variant(pair, variant) for variant in variants]
     if not rows:
         return None
     return ReportTable(
         key="ablation",
         title="SKD's open choices",
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
-        "over seeds; difference from SKD as this study sets it, paired by seed, with its 95 % "
-        "interval and p-value, by Holm's correction for all comparisons of the pair (bold: below "
-        "0.05, for better or worse). A1 to A8 are this project's assumptions, not the paper's.",
+        "over seeds. The difference from SKD with this study's settings is paired by seed, with "
+        "its 95 % interval and its p-value after Holm's correction for all comparisons of the pair "
+        "(bold: p below 0.05, in either direction). A1 to A8 are this project's assumptions, not "
+        "the paper's.",
         columns=(
             TableColumn("Pair", number=False, filter=True),
             TableColumn("Method", number=False),
@@ -54,71 +55,57 @@ def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Report
 
 
 def temperature_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> ReportTable | None:
-    """Return accuracies by temperature, a row a group of methods that differ in it alone."""
-    rows, seen = (
-        [],
-        sorted(
-            {
-                T
-                for pair in pairs
-                for group in pair_temperature_groups(expansion, pair)
-                for T in group
-            }
-        ),
-    )
-    for pair in pairs:
-        for group in pair_temperature_groups(expansion, pair):
-            cells = {T: pair.cell(method) for T, method in group.items()}
-            rows.append(
-                (
-                    TableEntry(pair.pair),
-                    TableEntry(", ".join(group.values())),
-                    *(
-                        TableEntry(
-                            mean_and_sd(cells[T].last),
-                            sort=cells[T].last.mean,
-                            link=cells[T].anchor,
-                        )
-                        if T in cells
-                        else TableEntry(ABSENT)
-                        for T in seen
-                    ),
-                )
-            )
-    if not rows:
+    """Return accuracies by temperature, or ``None`` if no methods differ only in temperature."""
+    groups = [(pair, group) for pair in pairs for group in pair_temperature_groups(expansion, pair)]
+    if not groups:
         return None
+    temperatures = sorted({T for _, group in groups for T in group})
     return ReportTable(
         key="temperature",
         title="Sensitivity to the temperature",
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
-        "over seeds, of methods that differ in nothing but T (of softening and loss alike).",
+        "over seeds, of methods that differ only in the temperature T of softening and loss.",
         columns=(
             TableColumn("Pair", number=False),
             TableColumn("Methods", number=False),
-            *(TableColumn(f"T = {T:g}") for T in seen),
+            *(TableColumn(f"T = {T:g}") for T in temperatures),
         ),
-        rows=tuple(rows),
+        rows=tuple(
+            (
+                TableEntry(pair.pair),
+                TableEntry(", ".join(group.values())),
+                *(_temperature_entry(pair, group.get(T)) for T in temperatures),
+            )
+            for pair, group in groups
+        ),
     )
 
 
+def _temperature_entry(pair: PairFinding, method: str | None) -> TableEntry:
+    if method is None:
+        return TableEntry(ABSENT)
+    cell = pair.cell(method)
+    return TableEntry(mean_and_sd(cell.last), sort=cell.last.mean, link=cell.anchor)
+
+
 def pair_temperature_groups(expansion: Expansion, pair: PairFinding) -> list[dict[float, str]]:
-    """Return a pair's groups of methods that differ in temperature alone."""
+    """Return a pair's groups of methods that differ only in temperature."""
     return temperature_groups(expansion, pair.teacher.name, pair.student)
 
 
 def variant_changes_text(variant: MethodVariant) -> str:
-    """Return what a variant sets otherwise than the method it varies."""
+    """Return the settings in which a variant differs from its base method."""
     if not variant.changes:
-        return "nothing differs"
+        return "no difference"
     return "; ".join(
-        f"{part}: {setting} {value_text(value)} instead of {value_text(usual)}"
-        for part, setting, usual, value in variant.changes
+        f"{part}: {setting} {value_text(value)} instead of {value_text(base)}"
+        for part, setting, base, value in variant.changes
     )
 
 
 def _variant(pair: PairFinding, variant: MethodVariant) -> tuple[TableEntry, ...]:
     cell = pair.cell(variant.method)
-    found: MethodComparison | None = pair.compared(variant.method, SKD)
+    comparison: MethodComparison | None = pair.comparison_of(variant.method, SKD)
     marks = tuple((mark.kind, mark.text) for mark in cell.marks) if cell else ()
     return (
         TableEntry(pair.pair),
@@ -132,13 +119,13 @@ def _variant(pair: PairFinding, variant: MethodVariant) -> tuple[TableEntry, ...
             marks=marks,
         ),
         TableEntry(
-            signed(found.difference.mean) if found else ABSENT,
-            detail=interval(found.difference) if found else "",
-            sort=found.difference.mean if found else None,
+            signed(comparison.difference.mean) if comparison else ABSENT,
+            detail=interval(comparison.difference) if comparison else "",
+            sort=comparison.difference.mean if comparison else None,
         ),
         TableEntry(
-            p_value(found.p_holm) if found else ABSENT,
-            sort=found.p_holm if found else None,
-            tone="best" if found and found.significant else "",
+            p_value(comparison.p_holm) if comparison else ABSENT,
+            sort=comparison.p_holm if comparison else None,
+            tone="best" if comparison and comparison.significant else "",
         ),
     )

@@ -1,4 +1,4 @@
-"""What SKD's simplifier made of the teacher by the end of training."""
+"""The table of the simplifier's effect on the teacher at the end of training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from report.tables.table import ReportTable, TableColumn, TableEntry
 
 
 def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> ReportTable | None:
-    """Return a row a (pair, method with a simplifier), or none where none was watched."""
-    seen = last_diagnostics(frames.epochs)
+    """Return a row for each (pair, method with a simplifier), or ``None`` without diagnostics."""
+    diagnostics = last_diagnostics(frames.epochs)
     rows = [
         (
             TableEntry(pair.pair),
@@ -24,23 +24,24 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> ReportTabl
                 sort=cell.last.mean,
                 marks=tuple((m.kind, m.text) for m in cell.marks if m.kind == "collapsed"),
             ),
-            *_entries(seen.loc[pair.pair, cell.method]),
+            *_entries(diagnostics.loc[pair.pair, cell.method]),
         )
         for pair in pairs
         for cell in pair.cells
-        if (pair.pair, cell.method) in seen.index
+        if (pair.pair, cell.method) in diagnostics.index
     ]
     if not rows:
         return None
     return ReportTable(
         key="simplifier",
-        title="What the simplifier made of the teacher",
-        caption="In the last epoch, on the training views, mean over seeds: entropy (nats) and "
-        "top-1 accuracy (percent) of the softened teacher before and after the simplifier; the KL "
-        "divergences of the softened from the simplified teacher, and of the latter from the "
-        "student (nats). Beside them the student's top-1 accuracy, mean ± sample standard "
-        "deviation. An unchanged teacher has KL 0 and teaches as KD does; one that has collapsed "
-        "teaches nothing.",
+        title="Effect of the simplifier on the teacher",
+        caption="The student's top-1 accuracy in percent is the mean ± sample standard deviation "
+        "over seeds. The other columns are means over seeds in the last epoch, on the training "
+        "views: entropy (nats) and top-1 accuracy (percent) of the softened teacher before and "
+        "after the simplifier, and the KL divergences from softened to simplified teacher and "
+        "from simplified teacher to student (nats). If the teacher is unchanged, KL(softened ‖ "
+        "simplified) is 0 and the method is the same as KD. A collapsed teacher contains no "
+        "information about the classes.",
         columns=(
             TableColumn("Pair", number=False, filter=True),
             TableColumn("Method", number=False),
@@ -56,23 +57,23 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> ReportTabl
 
 
 def last_diagnostics(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Return the last epoch's diagnostics, mean over the runs of each (pair, method)."""
+    """Return the diagnostics of the last epoch, averaged over the runs of each (pair, method)."""
     last = last_diagnostic_epochs(epochs)
     columns = [name for name in last.columns if name.startswith(DIAGNOSTIC_PREFIX)]
     means = last.groupby(["pair", "method"])[columns].mean()
     return means.rename(columns=lambda name: name.removeprefix(DIAGNOSTIC_PREFIX))
 
 
-def _entries(seen: pd.Series) -> tuple[TableEntry, ...]:
+def _entries(values: pd.Series) -> tuple[TableEntry, ...]:
     def change(before: str, after: str, decimals: int) -> TableEntry:
-        text = f"{number(seen[before], decimals)} → {number(seen[after], decimals)}"
-        return TableEntry(text, sort=seen[after])
+        text = f"{number(values[before], decimals)} → {number(values[after], decimals)}"
+        return TableEntry(text, sort=values[after])
 
     return (
         change("entropy_softened", "entropy_simplified", 2),
         change("top1_raw", "top1_simplified", 1),
         *(
-            TableEntry(number(seen[name], 3), sort=seen[name])
+            TableEntry(number(values[name], 3), sort=values[name])
             for name in ("kl_softened_simplified", "kl_simplified_student")
         ),
     )

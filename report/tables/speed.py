@@ -1,4 +1,4 @@
-"""How fast our training loop is, against others on the same machine: what `skd bench` measured."""
+"""The table of the training loop's speed compared with other loops, as measured by `skd bench`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SIDE_LABELS = {
 
 
 def read_benchmarks(results: Path, expansion: Expansion) -> tuple[list[BenchmarkResult], list[str]]:
-    """Return the comparisons of a study's data set, oldest first, and why others cannot be read."""
-    found, problems = [], []
+    """Return the comparisons of a study's data set, oldest first, and the unreadable files."""
+    comparisons, problems = [], []
     for path in sorted((results / BENCH_FOLDER).glob("*.json")):
         try:
             comparison = read_benchmark(path)
@@ -31,12 +31,12 @@ def read_benchmarks(results: Path, expansion: Expansion) -> tuple[list[Benchmark
             problems.append(str(error))
             continue
         if comparison.dataset.name == expansion.dataset.name:
-            found.append(comparison)
-    return sorted(found, key=lambda comparison: comparison.made_at), problems
+            comparisons.append(comparison)
+    return sorted(comparisons, key=lambda comparison: comparison.made_at), problems
 
 
 def speed_table(comparisons: Iterable[BenchmarkResult], expansion: Expansion) -> ReportTable | None:
-    """Return the table of the study's pairs, or none where nothing was measured.
+    """Return the table of the study's pairs, or ``None`` without measurements.
 
     It has a row for each machine, pair, method, side, variant of our side, and number of lanes.
     """
@@ -49,21 +49,22 @@ def speed_table(comparisons: Iterable[BenchmarkResult], expansion: Expansion) ->
             machine += f", {comparison.threads} threads"
         for row in comparison.rows:
             if row.pair in pairs and row.seconds_per_step is not None:
-                # Of two measurements of the same, the later one.
+                # A later measurement replaces an earlier one.
                 key = (machine, row.pair, row.method, row.side, _variant(row), str(row.lanes))
-                rows[key] = _entries(machine, row, _pays(comparison, row))
+                rows[key] = _entries(machine, row, _break_even_runs(comparison, row))
                 versions.add(f"torch {comparison.environment.get('torch', 'unknown')}")
     if not rows:
         return None
     return ReportTable(
         key="speed",
         title="Speed of the training loop",
-        caption="Measured by `skd bench`, sides alternating in one run "
-        f"({', '.join(sorted(versions))}). The plain loop is the field's common practice: images "
-        "through PIL in a loader's workers, a live teacher, eager, metrics read every step. An "
-        "epoch is its steps and one evaluation; the interval of a ratio is over rounds. The share "
-        "of the peak is that of a large matrix product on the spot. A stored teacher costs forward "
-        "passes once: it pays after so many runs.",
+        caption="Measured by `skd bench`, which alternates between the sides "
+        f"({', '.join(sorted(versions))}). The plain loop is common practice: images are loaded "
+        "with PIL in worker processes, the teacher runs in every step, execution is eager, and "
+        "metrics are read at every step. An epoch is its steps and one evaluation. The interval of "
+        "a ratio is over rounds. The peak is that of a large matrix product, measured on the same "
+        "machine. Storing a teacher's outputs costs forward passes once; the last column is the "
+        "number of runs after which storing saves time.",
         columns=(
             TableColumn("Machine", number=False, filter=True),
             TableColumn("Pair", number=False, filter=True),
@@ -84,7 +85,9 @@ def speed_table(comparisons: Iterable[BenchmarkResult], expansion: Expansion) ->
     )
 
 
-def _entries(machine: str, row: BenchmarkRow, pays: float | None) -> tuple[TableEntry, ...]:
+def _entries(
+    machine: str, row: BenchmarkRow, break_even_runs: float | None
+) -> tuple[TableEntry, ...]:
     speed = row.speed_up
     interval = f"{speed.low:.2f} to {speed.high:.2f}" if speed and speed.low else ""
     return (
@@ -105,12 +108,12 @@ def _entries(machine: str, row: BenchmarkRow, pays: float | None) -> tuple[Table
         TableEntry(f"{speed.value:.2f}x", detail=interval, sort=speed.value)
         if speed
         else TableEntry(""),
-        _number(pays, 2),
+        _number(break_even_runs, 2),
     )
 
 
 def _side(row: BenchmarkRow) -> str:
-    """Return the side as a reader knows it, with its variant where the file names one."""
+    """Return the side's label, with its variant if the file contains it."""
     side = SIDE_LABELS.get(row.side, row.side)
     return f"{side}, {row.variant}" if row.variant else side
 
@@ -118,7 +121,7 @@ def _side(row: BenchmarkRow) -> str:
 def _variant(row: BenchmarkRow) -> str:
     if row.side not in SIDES_WITH_VARIANTS:
         return ""
-    return row.variant or DEFAULT_VARIANT  # what there was before there were variants
+    return row.variant or DEFAULT_VARIANT  # older files contain no variant
 
 
 def _number(value: float | None, digits: int, factor: float = 1.0) -> TableEntry:
@@ -127,8 +130,9 @@ def _number(value: float | None, digits: int, factor: float = 1.0) -> TableEntry
     return TableEntry(number(factor * value, digits), sort=factor * value)
 
 
-def _pays(comparison: BenchmarkResult, row: BenchmarkRow) -> float | None:
-    if row.side != OURS or not _comparable(comparison, row):
+def _break_even_runs(comparison: BenchmarkResult, row: BenchmarkRow) -> float | None:
+    """Return after how many runs storing the teacher's outputs saves time, or ``None``."""
+    if row.side != OURS or not _is_first_of_ours(comparison, row):
         return None
     for views in comparison.teacher_views:
         if views.teacher == row.teacher:
@@ -136,8 +140,11 @@ def _pays(comparison: BenchmarkResult, row: BenchmarkRow) -> float | None:
     return None
 
 
-def _comparable(comparison: BenchmarkResult, row: BenchmarkRow) -> bool:
-    """Whether a row is that of ours which the stored views were compared by: the first of ours."""
-    ours = (one for one in comparison.rows if one.side == OURS and not one.failure)
-    first = next(one for one in ours if (one.pair, one.method) == (row.pair, row.method))
+def _is_first_of_ours(comparison: BenchmarkResult, row: BenchmarkRow) -> bool:
+    """Whether a row has the configuration for which the break-even was computed.
+
+    That is the first successful configuration of our side.
+    """
+    ours = (other for other in comparison.rows if other.side == OURS and not other.failure)
+    first = next(other for other in ours if (other.pair, other.method) == (row.pair, row.method))
     return (_variant(row), row.lanes) == (_variant(first), first.lanes)

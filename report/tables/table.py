@@ -1,4 +1,4 @@
-"""A table as data, before it is HTML, Markdown or LaTeX: all three are written from it."""
+"""A table as data. HTML, Markdown and LaTeX are written from it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TableEntry:
-    """One place of a table. All texts are plain; a writer escapes them.
+    """One entry of a table. All texts are plain; the writers escape them.
 
     Attributes:
-        text: what it says.
+        text: the main text.
         detail: a second, smaller line.
-        sort: what it is sorted by; none: its text.
-        tone: how it is set: ``best`` (bold), a verdict, or both.
-        link: the place in the page that has more.
-        hint: what hovering shows.
-        marks: (kind, text) of what a reader must know of it.
+        sort: the value to sort by; ``None``: sort by the text.
+        tone: the style: ``best`` (bold), a verdict, or both, separated by a space.
+        link: id of the place in the page with the details.
+        hint: text that is shown on hovering.
+        marks: reservations, each as (kind, text).
     """
 
     text: str
@@ -30,14 +30,20 @@ class TableEntry:
 
     @property
     def flat(self) -> str:
-        """The text with its marks, where there is no colour."""
-        return "; ".join([self.text, *(text for _, text in self.marks)] if self.text else
-                         [text for _, text in self.marks])  # fmt: skip
+        """The text and its marks as plain text, for formats without colours."""
+        marks = [text for _, text in self.marks]
+        return "; ".join([self.text, *marks] if self.text else marks)
 
 
 @dataclass(frozen=True)
 class TableColumn:
-    """A column. Numbers stand right; a filter offers the values that its entries have."""
+    """A column.
+
+    Attributes:
+        title: its heading; may have several lines.
+        number: whether its entries are aligned to the right.
+        filter: whether the page offers a menu of its values to filter rows by.
+    """
 
     title: str
     number: bool = True
@@ -49,10 +55,10 @@ class ReportTable:
     """A table.
 
     Attributes:
-        key: its file's name, and its place in the page.
-        caption: what the numbers are, in a sentence or more.
-        rows: the first entry of each is the row's head.
-        interactive: whether the page lets it be sorted and filtered.
+        key: the name of its files and its id in the page.
+        caption: the definition of its numbers, in whole sentences.
+        rows: each with one entry per column; the first entry is the row's heading.
+        interactive: whether readers of the page can sort and filter the rows.
     """
 
     key: str
@@ -70,11 +76,11 @@ class ReportTable:
                 )
 
     def choices(self) -> Iterator[tuple[int, str, list[str]]]:
-        """Yield place, title and values of the columns to filter by, where there is a choice."""
-        for place, column in enumerate(self.columns):
-            values = list(dict.fromkeys(row[place].text for row in self.rows))
+        """Yield index, title and values of each filter column with more than one value."""
+        for index, column in enumerate(self.columns):
+            values = list(dict.fromkeys(row[index].text for row in self.rows))
             if column.filter and len(values) > 1:
-                yield place, column.title, values
+                yield index, column.title, values
 
     @property
     def detailed(self) -> bool:

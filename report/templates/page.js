@@ -1,10 +1,10 @@
 "use strict";
-// Tables sort by a click on a heading and filter by their menus; without scripts all of it is readable.
+// A click on a heading sorts a table, and its menus filter it. The page is readable without scripts.
 for (const table of document.querySelectorAll("table[data-interactive]")) {
   const body = table.tBodies[0], rows = [...body.rows];
   const box = table.closest(".table").querySelector(".filters");
   const menus = [...box.querySelectorAll("select")];
-  const told = box.querySelector("output");
+  const output = box.querySelector("output");
 
   const value = (row, column) => {
     const cell = row.cells[column];
@@ -12,7 +12,7 @@ for (const table of document.querySelectorAll("table[data-interactive]")) {
   };
   const compare = (a, b) => {
     if (typeof a === typeof b) return typeof a === "number" ? a - b : a.localeCompare(b, "en", { numeric: true });
-    return typeof a === "number" ? -1 : 1;  // what has no number stands last
+    return typeof a === "number" ? -1 : 1;  // entries without a number come last
   };
   [...table.tHead.rows[0].cells].forEach((heading, column) => {
     const button = document.createElement("button");
@@ -39,14 +39,14 @@ for (const table of document.querySelectorAll("table[data-interactive]")) {
         return menu.value && (first ? first.textContent.trim() : "") !== menu.value;
       });
     }
-    told.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
+    output.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length}`;
   };
   for (const menu of menus) menu.addEventListener("change", filter);
   filter();
   box.hidden = false;
 }
 
-// A link to what is folded away opens it; paper has everything open.
+// A link opens the folded sections around its target, and printing opens all figures.
 const reveal = () => {
   const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
   for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;

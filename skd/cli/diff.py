@@ -80,7 +80,7 @@ def diff(
         if equivalence is not None:
             tested = assess_equivalence(*findings, equivalence)
             console.print(render_equivalence(tested))
-            equivalent = equivalent and tested.shown
+            equivalent = equivalent and tested.is_equivalent
     if equivalence is not None and not equivalent:
         raise typer.Exit(FAILED)
 
@@ -136,8 +136,8 @@ def _studies_to_compare(
 
 
 def _print_differences(differences: SetDifference, console: PlainConsole) -> None:
-    flipped = [cell for cell in differences.cells if cell.flipped]
-    separated = [cell for cell in differences.cells if cell.separated]
+    flipped = [cell for cell in differences.cells if cell.verdict_flipped]
+    separated = [cell for cell in differences.cells if cell.significant]
     both = sum(cell.difference is not None for cell in differences.cells)
     heading = f": {both} cells with finished runs in both A and B"
     console.print(Text.assemble((differences.study, "bold"), heading))
@@ -166,7 +166,9 @@ def _cells_table(cells: list[CellDifference]) -> Table:
     table = Table("pair", "method", "A", "B", "B − A", "p, Holm", "verdict", "", box=None)  # noqa: RUF001
     for cell in cells:
         difference = cell.difference
-        verdicts = " → ".join(kind or ABSENT for kind in cell.verdicts) if cell.flipped else ""
+        verdicts = (
+            " → ".join(kind or ABSENT for kind in cell.verdicts) if cell.verdict_flipped else ""
+        )
         table.add_row(
             cell.a.pair,
             cell.a.method,
@@ -175,6 +177,6 @@ def _cells_table(cells: list[CellDifference]) -> Table:
             signed(difference.mean) if difference else ABSENT,
             p_value(cell.p_holm),
             verdicts,
-            "other teacher" if cell.teachers is False else "",
+            "other teacher" if cell.same_teacher is False else "",
         )
     return table

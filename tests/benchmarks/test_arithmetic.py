@@ -162,9 +162,9 @@ def test_rows_hold_what_was_measured(cases: list[BenchmarkCase]) -> None:
 
 
 def test_rows_tell_what_time_left_out(cases: list[BenchmarkCase]) -> None:
-    unmeasured = SideMeasurement("skd", variant="eager", lanes=4, late=True)
+    unmeasured = SideMeasurement("skd", variant="eager", lanes=4, time_is_up=True)
     unevaluated = SideMeasurement(
-        "skd", {"lanes": 2}, [0.5, 0.7], variant="eager", lanes=2, late=True
+        "skd", {"lanes": 2}, [0.5, 0.7], variant="eager", lanes=2, time_is_up=True
     )
     rows = benchmark_rows(case_of(cases, "kd"), [unmeasured, unevaluated], {})
     first, second = rows
@@ -298,7 +298,7 @@ def test_tables_fit_a_terminal_of_80_columns(cases: list[BenchmarkCase]) -> None
     found += [measured(name, [0.5], [0.5]) for name in names[1:]]
     found += [
         SideMeasurement("skd", variant="kernels-bfloat16", lanes=8, failure=reason, unfit=True),
-        SideMeasurement("skd", variant="kernels-bfloat16", lanes=16, late=True),
+        SideMeasurement("skd", variant="kernels-bfloat16", lanes=16, time_is_up=True),
         SideMeasurement("mdistiller", failure="RuntimeError: it broke"),
     ]
     for side in found:
@@ -314,7 +314,7 @@ def test_tables_fit_a_terminal_of_80_columns(cases: list[BenchmarkCase]) -> None
             assert len(words) >= 2 * len(cases[:2])  # unbroken, with each number of lanes
             assert words[0][2] == "1"
         text = "\n".join(lines)
-        for told in ("not there", "FAILED", "not measured: time is up", "12.0 [12.0, 12.0]"):
+        for told in ("not available", "FAILED", "not measured: time is up", "12.0 [12.0, 12.0]"):
             assert told in text, told
         assert ("very long name" in text) == long
 

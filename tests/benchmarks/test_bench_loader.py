@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.loader_results import LoaderComparison, LoaderRow, Times, loader_notes, loader_table
-from benchmarks.results import BenchError
+from benchmarks.loader_results import LoaderComparison, LoaderRow, loader_notes, loader_table
+from benchmarks.results import BenchError, SpeedUp
 from benchmarks.sides.photo_loaders import (
     CROP_SIZE,
     PhotoRounds,
@@ -71,7 +71,7 @@ def test_a_side_that_gives_too_few_is_refused(folder: Path):
 
 
 def test_unusable_folders_are_reported(folder: Path, tmp_path: Path):
-    with pytest.raises(BenchError, match="12 photos, and a batch takes 64"):
+    with pytest.raises(BenchError, match="12 photos, but a batch has 64"):
         PhotoRounds(folder, 64, 1024)
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(BenchError, match="no photos in folders by class"):
@@ -111,7 +111,7 @@ def test_the_table_has_medians_ranges_and_the_interval():
             LoaderRow(side="skd", rounds=(1000.0, 3000.0, 2000.0)),
             LoaderRow(side="torchvision", rounds=(700.0, 900.0, 800.0)),
         ),
-        times=Times(value=2.5, low=1.25, high=3.0),
+        times=SpeedUp(value=2.5, low=1.25, high=3.0),
     )
     columns = [list(column.cells) for column in loader_table(made).columns]
     assert columns == [

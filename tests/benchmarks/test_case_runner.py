@@ -90,7 +90,7 @@ def test_fewer_rounds_are_measured_where_time_is_short(
 def test_a_turn_may_end_before_all_its_steps(case: BenchmarkCase, options: SideOptions) -> None:
     with SideProcess(f"{FAKES}:build", case, options) as side:
         side.build()
-        assert 0.001 <= side.steps(500, seconds=0.05) < 0.05  # a step
+        assert 0.001 <= side.time_steps(500, seconds=0.05) < 0.05  # a step
         assert 10 <= side.finish()["how"]["steps"] < 60
-        side.steps(20, seconds=0)
+        side.time_steps(20, seconds=0)
         assert side.finish()["how"]["steps"] < 60 + 20

@@ -93,7 +93,7 @@ def test_a_side_is_stopped_between_its_turns_and_gone_in_the_end(
         side.build()
         pid = side._process.pid
         assert until_stopped(pid)
-        assert side.steps(3) >= 0.001  # a step
+        assert side.time_steps(3) >= 0.001  # a step
         assert until_stopped(pid)
     assert not Path(f"/proc/{pid}").exists()
 
@@ -116,7 +116,7 @@ def test_mdistiller_refuses_what_it_cannot_do(
     with pytest.raises(BenchError, match="--mdistiller"):
         mdistiller.build(with_spec(), options)
     wrong = options.model_copy(update={"mdistiller": tmp_path})
-    with pytest.raises(BenchError, match=r"no checkout of mdistiller.*trainer\.py"):
+    with pytest.raises(BenchError, match=r"not a checkout of mdistiller.*trainer\.py"):
         mdistiller.build(with_spec(), wrong)
     with pytest.raises(BenchError, match=r"needs the package no_such_thing.*--mdistiller-site"):
         mdistiller_checkout.import_from_checkout("no_such_thing")
@@ -158,7 +158,7 @@ def test_mdistiller_itself(
         with SideProcess(BUILDERS["mdistiller"], case, options) as side:
             how = side.build()
             assert how["teacher"] == ("none" if case.method == "student" else "live")
-            assert side.steps(2) > 0
+            assert side.time_steps(2) > 0
             assert side.finish()["peak_memory_bytes"] > 2**20
 
 

@@ -48,7 +48,7 @@ def test_the_products_choice_is_a_variant(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_the_kernels_need_a_table_of_this_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"an H100": SimpleNamespace(name="h100")}
-    stub = SimpleNamespace(table_for=known.get)
+    stub = SimpleNamespace(find_table=known.get)
     monkeypatch.setitem(sys.modules, "skd.kernels", SimpleNamespace(tables=stub))
     monkeypatch.setitem(sys.modules, "skd.kernels.tables", stub)
     place = choose_execution("cpu", 2).model_copy(update={"device": "cuda"})
@@ -56,7 +56,7 @@ def test_the_kernels_need_a_table_of_this_gpu(monkeypatch: pytest.MonkeyPatch) -
     made = variant_execution("kernels-bfloat16", place)
     assert (made.kernels, made.gpu, made.compiled) == ("h100", "an H100", True)
     monkeypatch.setattr(variants, "_gpu", lambda: "another")
-    with pytest.raises(UnfitError, match="no table was measured on this GPU: skd tune-kernels"):
+    with pytest.raises(UnfitError, match="no table was measured on this GPU: run skd tune-kernels"):
         variant_execution("kernels", place)
 
 
@@ -78,7 +78,7 @@ def test_time_is_shared_and_rounds_end_by_it(monkeypatch: pytest.MonkeyPatch) ->
     now = 100.0
     monkeypatch.setattr(time_limit.time, "monotonic", lambda: now)
     whole = TimeLimit.of_minutes(10)
-    assert (whole.goal, whole.end, whole.left) == (100 + 570, 100 + 600, 600)
+    assert (whole.goal, whole.end, whole.seconds_left) == (100 + 570, 100 + 600, 600)
     assert TimeLimit.of_minutes(1).goal == 100 + 45  # a quarter of it is for what comes last
     assert whole.before_closing == TimeLimit(670, 685)
     part = whole.share(3)
@@ -90,9 +90,9 @@ def test_time_is_shared_and_rounds_end_by_it(monkeypatch: pytest.MonkeyPatch) ->
     assert begun == [0, 1, 2]  # a fourth would end after 290
     now = 300.0
     assert [*part.while_time_allows("ab")] == ["a"]  # the first in any case
-    assert (whole.share(2).goal, whole.over) == (300 + 185, False)
+    assert (whole.share(2).goal, whole.is_over) == (300 + 185, False)
     now = 700.0
-    assert (whole.over, whole.left) == (True, 0)
+    assert (whole.is_over, whole.seconds_left) == (True, 0)
     assert whole.share(2).goal == 700
-    assert not UNLIMITED.over
+    assert not UNLIMITED.is_over
     assert [*UNLIMITED.share(3).while_time_allows("abc")] == [*"abc"]

@@ -40,8 +40,8 @@ def test_sets_are_compared_run_by_run_and_cell_by_cell(sets) -> None:
     assert len(cells) == 11
     kd = cells["vgg13 → MobileNetV2", "kd"]
     assert kd.difference.mean == pytest.approx(1.4)
-    assert (kd.verdicts, kd.flipped) == (("lower", "reproduced"), True)
-    assert [key for key, cell in cells.items() if cell.flipped or cell.separated] == [
+    assert (kd.verdicts, kd.verdict_flipped) == (("lower", "reproduced"), True)
+    assert [key for key, cell in cells.items() if cell.verdict_flipped or cell.significant] == [
         ("vgg13 → MobileNetV2", "kd")
     ]
 
@@ -60,7 +60,7 @@ def test_a_set_beside_itself_differs_in_nothing(sets) -> None:
     study = filled(sets[0].parent / "again")
     found = compare_sets(read_findings(study, sets[0]), read_findings(study, sets[0]))
     assert (found.unequal, found.only_a, found.environment_differences) == (0, 0, {})
-    assert not any(cell.flipped or cell.separated for cell in found.cells)
+    assert not any(cell.verdict_flipped or cell.significant for cell in found.cells)
 
 
 def test_other_teachers_are_reported(sets) -> None:
@@ -70,7 +70,7 @@ def test_other_teachers_are_reported(sets) -> None:
         record = make_record(study.cell(FIRST, "kd"), 0, 70.0, teacher=card)
         Store(folder).run(record.id).write(record)
     found = compare_sets(*(read_findings(study, folder) for folder in sets))
-    told = {(c.a.pair, c.a.method): c.teachers for c in found.cells}
+    told = {(c.a.pair, c.a.method): c.same_teacher for c in found.cells}
     assert told["resnet56 → resnet20", "kd"] is False
     assert told["resnet56 → resnet20", "skd"] is None
 

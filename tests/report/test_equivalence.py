@@ -63,7 +63,7 @@ def test_it_is_statsmodels_tost_of_pairs(values, margin) -> None:
     p, *_ = ttost_paired(b, a, -margin, margin)
     assert found.p_within(margin) == pytest.approx(p, rel=1e-6, abs=1e-12)
     assume(abs(p - 0.05) > 1e-9)
-    assert found.within(margin) == (p < 0.05)
+    assert found.is_within(margin) == (p < 0.05)
     assert (equivalence_outcome(found, margin) == "equivalent") == (p < 0.05)
 
 
@@ -94,20 +94,20 @@ def test_the_order_of_the_sets_does_not_matter(values, margin) -> None:
 def test_the_accuracies_step_counts_as_spread() -> None:
     same = mean_difference([0.0, 0.0, 0.0], STEP)
     half = 2.920 * STEP * (2 / 12 / 3) ** 0.5  # t(0.95; 2), two accuracies a difference
-    assert same.within(1.001 * half)
-    assert not same.within(0.999 * half)
+    assert same.is_within(1.001 * half)
+    assert not same.is_within(0.999 * half)
 
 
 def test_one_pair_or_none_is_undecided() -> None:
     one = mean_difference([0.0], STEP)
-    assert (one.within(9.0), one.is_beyond(0.1), one.p_within(9.0)) == (None, None, None)
+    assert (one.is_within(9.0), one.is_beyond(0.1), one.p_within(9.0)) == (None, None, None)
     assert equivalence_outcome(one, 9.0) == equivalence_outcome(None, 9.0) == "undecided"
 
 
 def test_without_any_spread_the_mean_decides() -> None:
     sure = Difference(3, 0.5, 0.0, 2)
-    assert (sure.within(0.5), sure.p_within(0.5)) == (True, 0.0)
-    assert (sure.within(0.4), sure.is_beyond(0.4), sure.p_within(0.4)) == (False, True, 1.0)
+    assert (sure.is_within(0.5), sure.p_within(0.5)) == (True, 0.0)
+    assert (sure.is_within(0.4), sure.is_beyond(0.4), sure.p_within(0.4)) == (False, True, 1.0)
 
 
 def test_averages_are_over_the_seeds_that_all_have() -> None:
@@ -187,13 +187,13 @@ def test_sets_that_differ_little_are_equivalent_cell_by_cell(sets) -> None:
     assert outcomes(found) == dict.fromkeys(
         ("resnet20/student", f"{FIRST}/kd", f"{FIRST}/skd+kd", f"{THIRD}/kd"), "equivalent"
     )
-    assert (found.shown, found.pooled_outcome, found.unpaired) == (True, "equivalent", ())
+    assert (found.is_equivalent, found.pooled_outcome, found.unpaired) == (True, "equivalent", ())
     student = found.cells[0]
     expected = mean_difference([0.04, -0.06, 0.05], STEP)
     assert student.difference.mean == pytest.approx(expected.mean)
     assert student.difference.se == pytest.approx(expected.se)
     assert (student.a.n, student.a.mean, student.b.mean) == (3, 69.0, pytest.approx(69.01))
-    assert found.executed == (
+    assert found.executions == (
         {"device cpu, precision float32": 12},
         {"device cuda, precision bfloat16": 12},
     )
@@ -221,8 +221,8 @@ def test_one_cell_that_is_not_equivalent_is_enough(sets) -> None:
     assert outcomes(found)[f"{THIRD}/kd"] == "not equivalent"
     assert list(outcomes(found).values()).count("equivalent") == 3
     assert found.pooled_outcome == "equivalent"
-    assert not found.shown
-    assert judged(*sets, margin=1.0).shown
+    assert not found.is_equivalent
+    assert judged(*sets, margin=1.0).is_equivalent
 
 
 def test_a_wide_interval_is_undecided(sets) -> None:
@@ -230,7 +230,7 @@ def test_a_wide_interval_is_undecided(sets) -> None:
     execute(study, b, lambda cell, seed: (-0.8, 0.0, 0.8)[seed] * (cell.pair == THIRD))
     found = judged(*sets)
     assert outcomes(found)[f"{THIRD}/kd"] == "undecided"
-    assert not found.shown
+    assert not found.is_equivalent
 
 
 def test_runs_of_another_identity_are_not_compared(sets) -> None:
@@ -241,10 +241,10 @@ def test_runs_of_another_identity_are_not_compared(sets) -> None:
         Store(b).run(cell.runs[seed]).write(make_record(cell, seed, 70.0))
     found = assess_equivalence(read_findings(study, a), read_findings(other, b), 0.5)
     assert outcomes(found) == {f"{FIRST}/kd": "undecided"}
-    assert (found.cells[0].difference, found.pooled, found.shown) == (None, None, False)
+    assert (found.cells[0].difference, found.pooled, found.is_equivalent) == (None, None, False)
     (kd,) = [runs for runs in found.unpaired if runs.cell == f"{FIRST}/kd"]
-    assert (kd.seeds, kd.broken) == ((0, 1, 2), False)
-    assert kd.why == "done in A, done in B, with another identity"
+    assert (kd.seeds, kd.failed_in_one) == ((0, 1, 2), False)
+    assert kd.reason == "done in A, done in B, with another identity"
 
 
 def test_what_has_not_run_in_both_is_left_out_and_named(sets) -> None:
@@ -254,12 +254,12 @@ def test_what_has_not_run_in_both_is_left_out_and_named(sets) -> None:
     Store(a).run(study.cell(FIRST, "kd").runs[1]).record_path.unlink()
     found = judged(*sets)
     assert f"{THIRD}/kd" not in outcomes(found)
-    said = {(runs.cell, runs.seeds, runs.why, runs.broken) for runs in found.unpaired}
+    said = {(runs.cell, runs.seeds, runs.reason, runs.failed_in_one) for runs in found.unpaired}
     assert said == {
         (f"{THIRD}/kd", (0, 1, 2), "done in A, missing in B", False),
         (f"{FIRST}/kd", (1,), "missing in A, done in B", False),
     }
-    assert (found.shown, found.pooled.n) == (True, 2)
+    assert (found.is_equivalent, found.pooled.n) == (True, 2)
 
 
 def test_a_run_that_fails_in_one_set_only_is_held_against_it(sets) -> None:
@@ -268,10 +268,10 @@ def test_a_run_that_fails_in_one_set_only_is_held_against_it(sets) -> None:
     found = judged(*sets)
     assert set(outcomes(found).values()) == {"equivalent"}
     (runs,) = found.unpaired
-    assert (runs.why, runs.seeds, runs.broken) == ("done in A, failed in B", (2,), True)
-    assert not found.shown
+    assert (runs.reason, runs.seeds, runs.failed_in_one) == ("done in A, failed in B", (2,), True)
+    assert not found.is_equivalent
     fail(study, a, FIRST, "kd", 2)  # in both: nothing that the two differ in
-    assert judged(*sets).shown
+    assert judged(*sets).is_equivalent
 
 
 def test_other_teachers_are_reported(sets) -> None:
@@ -291,7 +291,7 @@ def test_nothing_in_common_is_not_equivalent(sets, tmp_path: Path) -> None:
     found = assess_equivalence(
         read_findings(study, a), read_findings(study, tmp_path / "none"), 0.5
     )
-    assert (found.cells, found.pooled, found.shown) == ((), None, False)
+    assert (found.cells, found.pooled, found.is_equivalent) == ((), None, False)
 
 
 def test_ways_of_executing_are_listed_where_they_differ(sets) -> None:

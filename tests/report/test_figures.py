@@ -144,7 +144,7 @@ def test_looks_are_distinct_for_many_methods():
 def test_what_could_not_be_analysed_is_reported(tmp_path):
     study = filled(tmp_path)
     write_analyses(tmp_path, study, {"a": "no test logits at hand", "b": "no test logits at hand"})
-    said = "Not analysed in full: 2 runs: no test logits at hand (2)"
+    said = "Not analysed completely: 2 runs: no test logits at hand (2)"
     assert said in read_findings(study, tmp_path).problems
 
 
@@ -154,7 +154,7 @@ def test_damaged_analyses_are_reported_and_the_rest_is_shown(tmp_path):
     path = analysis_path(tmp_path, study.study)
     path.with_suffix(".npz").write_bytes(b"PK damaged")
     found = read_findings(study, tmp_path)
-    assert "analysis.npz cannot be read; skd analyse small makes it anew" in found.problems
+    assert "analysis.npz cannot be read; skd analyse small writes it again" in found.problems
     assert found.tables["outputs"].rows[0][3].text == "1.100 ± 0.100"
     path.write_text("{")
     found = read_findings(study, tmp_path)

@@ -105,7 +105,7 @@ def test_the_table_has_top1_and_top5_of_all_cells_and_teachers(findings: Finding
         "91.42",
         "91.42",
     ]
-    assert found[SECOND, "teacher"][::4] == ["", ABSENT]  # not at hand
+    assert found[SECOND, "teacher"][::4] == ["", ABSENT]  # not available
     assert found[FIRST, "skd"][0] == "71.20 ± 0.20"
     assert found[FIRST, "skd"][1] == "not available"
     assert found[FIRST, "skd"][4:] == ["91.20 ± 0.20", ABSENT]
@@ -148,13 +148,13 @@ def test_a_method_by_another_recipe_than_its_published_one_is_not_compared(tmp_p
     assert shown[FIRST, "student"][2:4] == [ABSENT, "not compared"]
     assert shown[FIRST, "kd"][3] == "lower"
     page = write_report(found.expansion, tmp_path).read_text()
-    assert "so none is judged" not in page
+    assert "so there are no verdicts" not in page
 
 
 def test_the_recipe_says_who_differs_and_how_batches_are_taken(study: Expansion) -> None:
     said = recipe_text(RECIPE)
-    assert "batches of 512 (an epoch's last images that fill none are left out)" in said
-    assert "BatchNorm's statistics over 64 images" in said
+    assert "batches of 512 (an incomplete last batch of an epoch is dropped)" in said
+    assert "BatchNorm statistics over 64 images" in said
     assert "left out" not in recipe_text(Recipe())
     changes = "batch size 256 instead of 512, learning rate 0.1 instead of 0.2"
     assert recipe_exceptions(study) == [f"student: {changes}"]

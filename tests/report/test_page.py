@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 import skd.cli.report
-from report.frames.study_frames import LEAK, build_frames
+from report.frames.study_frames import build_frames
+from report.frames.teacher_rows import LEAK
 from report.output.write import write_report
 from skd.store.records import Accuracy
 from skd.store.store import Store
@@ -119,7 +120,7 @@ def test_the_page_has_its_required_content(page):
         "Of 8 published accuracies of students: 1 reproduced, 1 higher, 1 lower, 3 inconclusive "
         "and 2 not run, at a margin of 0.5 points.",
         "SKD added to a baseline, in points: to kd +1.93",
-        "SKD paper's own numbers, which are not available here",
+        "SKD paper's own numbers are not available",
         "In 1 run the simplified teacher collapsed",
         "Student-friendly Knowledge Distillation",
         "assumptions of this project, not the paper's",
@@ -133,15 +134,15 @@ def test_the_page_has_its_required_content(page):
         "one seed, no interval",
         "cpu 0",
         "about 13 more seeds would decide",
-        "Every verdict on a student holds for the teacher it had",
-        "published runs unstated; the value is taken as exact",
+        "Every verdict on a student is valid only for the teacher it had",
+        "number of published runs unstated; the value is treated as exact",
     ):
         assert said.casefold() in text.casefold(), said
 
 
 def test_assumptions_stand_beside_what_was_varied(page):
     text = words(page)
-    assert re.search(r"A5 .{20,120} Varied here.{0,80}T-8 [+−]\d", text)  # noqa: RUF001
+    assert re.search(r"A5 .{20,120} Varied in this study.{0,80}T-8 [+−]\d", text)  # noqa: RUF001
     assert re.search(r"A2 .{20,140} Not varied in this study", text)
 
 
@@ -190,14 +191,17 @@ def test_nothing_done_yet_renders(split, tmp_path):
     text = words(html)
     assert "No run has finished yet" in text
     assert "0 of 51 runs done, 51 not run" in text
-    assert ("no published values to set beside these" in text) == (split == "validation")
+    assert ("no published values to compare with" in text) == (split == "validation")
 
 
 def test_another_recipe_is_shown_beside_published_values_and_not_judged(tmp_path):
     study = make_study(recipe=Recipe(epochs=3, milestones=(2,)))
     fill(Store(tmp_path), study)
     text = words(write_report(study, tmp_path).read_text())
-    assert "so none is judged: epochs 3 instead of 240, milestones 2 instead of 150, 180" in text
+    assert (
+        "so there are no verdicts. Differences: epochs 3 instead of 240, milestones 2 instead of 150, 180"
+        in text
+    )
     assert "not compared" in text
     assert "reproduced," not in text.split("Results")[0]
 
@@ -259,7 +263,7 @@ def test_a_cell_that_mixes_teachers_is_flagged(tmp_path):
         Store(tmp_path).run(record.id).write(record)
     text = words(write_report(study, tmp_path).read_text())
     assert "mixes 2 teachers" in text
-    assert "another teacher than at hand" in text
+    assert "not the stored teacher" in text
 
 
 def test_methods_of_a_pair_with_different_teachers_are_reported(tmp_path):
@@ -273,7 +277,7 @@ def test_methods_of_a_pair_with_different_teachers_are_reported(tmp_path):
     Store(tmp_path).teacher(study.teacher("resnet56").id).card_path.unlink()
     text = words(write_report(study, tmp_path).read_text())
     assert text.count("1 of the pair's 2 teachers") >= 2
-    assert "Runs of resnet56 → resnet20 were taught by different teachers' weights" in text
+    assert "The runs of resnet56 → resnet20 had teachers with different weights" in text
 
 
 def test_absurd_and_empty_values_cost_a_cell_or_a_figure_not_the_report(tmp_path):
@@ -310,11 +314,11 @@ def test_report_never_imports_torch(results, tmp_path):
     path.write_text(make_study().model_dump_json(by_alias=True))
     code = (
         "import sys, pathlib\n"
-        "from report.output.write import render\n"
+        "from report.output.write import write_report\n"
         "import skd.cli.report\n"
         "from skd.study.expansion import Expansion\n"
         f"study = Expansion.model_validate_json(pathlib.Path({str(path)!r}).read_text())\n"
-        f"render(study, pathlib.Path({str(results)!r}))\n"
+        f"write_report(study, pathlib.Path({str(results)!r}))\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from report.frames.plan_comparison import compare_with_plan, read_plan_comparison, wall_seconds
 from report.frames.study_frames import build_frames
 from report.output.write import write_report
-from report.tables.plan import compare_with_plan, read_plan_comparison, wall_seconds
 from skd.planning.stored_plan import PlannedTraining, StudyPlan, expansion_digest, plan_path
 from skd.store.store import Store
 from skd.study.expansion import Expansion

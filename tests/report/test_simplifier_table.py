@@ -44,7 +44,7 @@ def test_the_answer_says_so_only_where_no_simplifier_has_moved(tmp_path: Path) -
     def answer(epochs: pd.DataFrame) -> list[str]:
         frames = replace(found.frames, epochs=epochs)
         said = headline(found.pairs, found.expansion.methods, frames, found.margin)
-        return [paragraph for paragraph in said if "skd is KD" in paragraph]
+        return [paragraph for paragraph in said if "SKD is the same as KD" in paragraph]
 
     epochs = found.frames.epochs
     still = epochs.assign(**{name: epochs[name] * 1e-3})  # of 0.02 and 0.9

@@ -17,7 +17,7 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> Records:
 def test_a_page_says_what_the_committed_records_do(page: Path, records: Records) -> None:
     text = page.read_text()
     assert text.count("<!-- made by ") == text.count("<!-- end -->") == len(PLACE.findall(text)) > 0
-    assert text == records.filled(text), "stale: make readme"
+    assert text == records.fill_page(text), "stale: make readme"
 
 
 def test_the_picture_is_of_the_page_as_it_is(records: Records) -> None:

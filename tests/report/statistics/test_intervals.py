@@ -105,7 +105,7 @@ def test_a_paired_difference_is_scipys_paired_t_test():
     assert found.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
     assert found.p == pytest.approx(expected.pvalue)
     assert found.p < 0.05
-    assert found.separated is True
+    assert found.excludes_zero is True
     unpaired = stats.ttest_ind(TREATED, CONTROL).pvalue
     assert found.p < unpaired / 2  # which the pairing is for
 
@@ -125,7 +125,7 @@ def test_swapping_the_sides_turns_the_sign_alone(values):
     there, back = paired_difference(treated, control), paired_difference(control, treated)
     assert back.mean == pytest.approx(-there.mean)
     assert (back.se, back.df, back.p) == pytest.approx((there.se, there.df, there.p))
-    assert back.separated == there.separated
+    assert back.excludes_zero == there.excludes_zero
 
 
 @settings(deadline=None)
@@ -133,22 +133,22 @@ def test_swapping_the_sides_turns_the_sign_alone(values):
 def test_the_95_interval_excludes_zero_exactly_where_p_is_below_5_percent(values):
     found = mean_difference(value - 50 for value in values)
     assume(abs(found.p - 0.05) > 1e-9)
-    assert found.separated == (found.p < 0.05)
+    assert found.excludes_zero == (found.p < 0.05)
     low, high = found.interval()
-    assert found.separated == (low > 0 or high < 0)
+    assert found.excludes_zero == (low > 0 or high < 0)
 
 
 def test_the_difference_of_one_seed_has_no_interval():
     one = mean_difference([1.0])
     assert one == Difference(1, 1.0, None, None)
-    assert (one.interval(), one.separated, one.p) == (None, None, None)
+    assert (one.interval(), one.excludes_zero, one.p) == (None, None, None)
     assert mean_difference([]) is None
 
 
 def test_equal_differences_are_certain():
     same, none = mean_difference([1.0, 1.0]), mean_difference([0.0, 0.0, 0.0])
-    assert (same.interval(), same.separated, same.p) == ((1.0, 1.0), True, 0.0)
-    assert (none.interval(), none.separated, none.p) == ((0.0, 0.0), False, 1.0)
+    assert (same.interval(), same.excludes_zero, same.p) == ((1.0, 1.0), True, 0.0)
+    assert (none.interval(), none.excludes_zero, none.p) == ((0.0, 0.0), False, 1.0)
 
 
 def test_degrees_of_freedom_may_be_a_fraction():

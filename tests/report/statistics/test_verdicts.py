@@ -219,11 +219,20 @@ def test_more_seeds_by_hand_and_where_none_would_do():
 @pytest.mark.parametrize(
     ("protocol", "remark"),
     [
-        ({}, "published runs unstated; the value is taken as exact"),
-        ({"n_runs": 2, "sd": 0.2}, "two runs on a side: Welch's interval is a little too narrow"),
-        ({"n_runs": 1}, "published value is one run, spread unstated; ours is used for both"),
-        ({"n_runs": 1, "sd": 0.0}, "published value is one run, spread unstated"),
-        ({"n_runs": 3}, "published value is a mean of 3 runs, spread unstated; ours is used"),
+        ({}, "number of published runs unstated; the value is treated as exact"),
+        (
+            {"n_runs": 2, "sd": 0.2},
+            "only two runs on one side: Welch's interval is slightly too narrow",
+        ),
+        (
+            {"n_runs": 1},
+            "published value is one run, standard deviation unstated; ours is used for both",
+        ),
+        ({"n_runs": 1, "sd": 0.0}, "published value is one run, standard deviation unstated"),
+        (
+            {"n_runs": 3},
+            "published value is a mean of 3 runs, standard deviation unstated; ours is used",
+        ),
     ],
 )
 def test_what_a_verdict_rests_on_is_remarked(protocol, remark):

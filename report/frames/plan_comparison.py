@@ -1,0 +1,143 @@
+"""Planned device time compared with measured time, from ``results/<study>/plan.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from report.frames.study_frames import Frames
+from skd.planning.stored_plan import StudyPlan, expansion_digest, plan_path, read_plan
+from skd.store.records import Record
+from skd.store.store import Store, StoreError
+from skd.study.expansion import Expansion
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """Finished trainings of one method, or of the teachers, in device-seconds."""
+
+    name: str
+    finished: int
+    planned: float
+    measured: float
+
+    @property
+    def ratio(self) -> float | None:
+        """Measured over planned; ``None`` if nothing was planned."""
+        return self.measured / self.planned if self.planned else None
+
+
+@dataclass(frozen=True)
+class PlanComparison:
+    """A plan compared with the records of the finished trainings.
+
+    Attributes:
+        plan: the stored plan.
+        rows: the teachers, each method, and the total; only those with finished trainings.
+        wall_seconds: from the first start to the last finish; ``None`` if the records do not
+            contain it.
+    """
+
+    plan: StudyPlan
+    rows: tuple[PlanRow, ...]
+    wall_seconds: float | None
+
+    @property
+    def mean_concurrency(self) -> float | None:
+        """Mean number of trainings that ran at the same time, or ``None``."""
+        return self.rows[-1].measured / self.wall_seconds if self.wall_seconds else None
+
+
+def read_plan_comparison(
+    expansion: Expansion, frames: Frames, results: Path
+) -> tuple[PlanComparison | None, str | None]:
+    """Return the comparison, and why a stored plan cannot be used.
+
+    Both are ``None`` if there is no plan.
+    """
+    path = plan_path(results, expansion.study)
+    if not path.is_file():
+        return None, None
+    plan = read_plan(path)
+    if plan is None:
+        return None, f"{path.name} cannot be read; skd plan {expansion.study} writes it again"
+    if plan.expansion != expansion_digest(expansion):
+        return None, f"{path.name} was made for other runs: the sheet or the code has changed"
+    return compare_with_plan(plan, expansion, frames, Store(results)), None
+
+
+def compare_with_plan(
+    plan: StudyPlan, expansion: Expansion, frames: Frames, store: Store
+) -> PlanComparison:
+    """Return planned and measured device-seconds of the finished trainings.
+
+    A run that several pairs share counts once.
+    """
+    teachers = _teacher_records(expansion, store)
+    rows = [_row("teachers", ((plan.teachers[n].seconds, r) for n, r in teachers.items()))]
+    counted: set[str] = set()
+    by_method: dict[str, list[tuple[float, Record]]] = {}
+    for cell in expansion.cells:
+        for identity in cell.runs.values():
+            record = frames.run_states[identity].record
+            if record is not None and identity not in counted:
+                counted.add(identity)
+                planned = plan.cells[cell.key].seconds
+                by_method.setdefault(cell.method, []).append((planned, record))
+    rows += [_row(name, by_method[name]) for name in expansion.methods if name in by_method]
+    rows = [row for row in rows if row.finished]
+    total = PlanRow(
+        "in all",
+        sum(row.finished for row in rows),
+        sum(row.planned for row in rows),
+        sum(row.measured for row in rows),
+    )
+    students = (record for finished in by_method.values() for _, record in finished)
+    return PlanComparison(plan, (*rows, total), wall_seconds([*teachers.values(), *students]))
+
+
+def wall_seconds(records: Iterable[Record]) -> float | None:
+    """Return the seconds from the first start to the last finish, or ``None`` if unknown.
+
+    A record contains when a run finished and how long it trained. It does not contain when an
+    interrupted run started.
+    """
+    spans = []
+    for record in records:
+        try:
+            end = datetime.fromisoformat(record.finished_at)
+        except ValueError:
+            continue
+        known = record.cost.train_seconds if record.cost.sessions == 1 else 0.0
+        spans.append((end - timedelta(seconds=known), end))
+    if not spans:
+        return None
+    try:
+        return (max(end for _, end in spans) - min(start for start, _ in spans)).total_seconds()
+    except TypeError:  # some times have a time zone and some do not
+        return None
+
+
+def _row(name: str, finished: Iterable[tuple[float, Record]]) -> PlanRow:
+    pairs = list(finished)
+    return PlanRow(
+        name,
+        len(pairs),
+        sum(planned for planned, _ in pairs),
+        sum(record.cost.train_seconds for _, record in pairs),
+    )
+
+
+def _teacher_records(expansion: Expansion, store: Store) -> dict[str, Record]:
+    """Return the readable records of teachers trained by this project, by teacher name."""
+    records = {}
+    for node in expansion.teachers:
+        try:
+            record = store.teacher(node.id).record()
+        except StoreError:
+            continue
+        if record is not None:
+            records[node.name] = record
+    return records
