@@ -42,7 +42,7 @@ def compare_loaders(
         workers: the number of processes of each loader; ``None``: one per core.
         rounds: the number of rounds, in each of which both loaders have a turn.
     """
-    device, details = execution.apply(), environment()
+    device, details = execution.configure_process(), environment()
     workers = details["cpu_count"] if workers is None else workers
     # The reference forks its processes, so it comes first: while there are no others.
     loaders = {

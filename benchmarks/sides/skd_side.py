@@ -67,9 +67,9 @@ class SkdSide(SideBase):
 
     def __init__(self, case: BenchmarkCase, options: SideOptions) -> None:
         self._case, self._place = case, choose_execution(options.device, options.threads)
-        variant_execution(options.variant, self._place)  # fail early if not possible
-        self.device = self._place.apply()
-        self._material = DeviceDataset(load_dataset(case.spec.dataset), self.device)
+        variant_execution(options.variant, self._place)  # refuses, before anything takes time
+        self.device = self._place.configure_process()
+        self._dataset = DeviceDataset(load_dataset(case.spec.dataset), self.device)
         outputs = stored_outputs(teacher_needs(case.spec.method)) or ()
         sizes = [_bytes(case, output) for output in outputs]
         stored = bool(outputs) and options.teacher == "auto" and max(sizes) <= MAX_VIEWS_BYTES
@@ -79,7 +79,7 @@ class SkdSide(SideBase):
         if stored:
             self._stored = _placeholder_outputs(case, outputs, self.device)
         elif case.teacher is not None:
-            teacher = build_teacher(case, options, self._material.images, self.device)
+            teacher = build_teacher(case, options, self._dataset.images, self.device)
             self._network, weights = teacher
         self._teacher_facts = {
             "teacher": "none" if case.teacher is None else "views" if stored else "live",
@@ -118,7 +118,7 @@ class SkdSide(SideBase):
                 all_logits.append(lane.training.evaluate())
         for lane, logits in zip(self.lanes, all_logits, strict=True):
             with torch.cuda.stream(lane.stream):
-                lane.training.dataset.tests.scores(logits)
+                lane.training.dataset.evaluator.scores(logits)
 
     def describe(self) -> dict[str, Any]:
         """Return how the lanes train."""
@@ -134,7 +134,7 @@ class SkdSide(SideBase):
             "precision": "bfloat16" if half else "tf32" if on_gpu else "float32",
             "memory_format": "channels-last",
             "lanes": len(self.lanes),
-            "recording": self.lanes[0].training.recording,
+            "recording": str(self.lanes[0].training.recorder),
             "not_compiled": self.lanes[0].training.execution.not_compiled,
         }
 
@@ -142,7 +142,7 @@ class SkdSide(SideBase):
         stream = torch.cuda.Stream() if self.device.type == "cuda" else None
         spec = self._case.spec.model_copy(update={"seed": seed})
         with torch.cuda.stream(stream):  # the nodes of autograd's graph keep their stream
-            training = Training(spec, self._material, teacher, self._execution)
+            training = Training(spec, self._dataset, teacher, self._execution)
             training.prepare()
         return Lane(training, stream)
 
@@ -168,7 +168,7 @@ class SkdSide(SideBase):
 def measure_views(case: BenchmarkCase, options: SideOptions) -> dict[str, Any]:
     """Return the cost of storing the logits of the case's teacher, extrapolated from a part."""
     execution = choose_execution(options.device, options.threads)
-    device = execution.apply()
+    device = execution.configure_process()
     images = load_dataset(case.spec.dataset)
     maker = PixelViews(images, device)
     network, _ = build_teacher(case, options, images, device)

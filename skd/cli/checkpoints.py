@@ -36,10 +36,13 @@ def evaluate(
     from skd.training.execution import choose_execution
     from skd.training.resources import Resources
 
-    torch_device, spec = choose_execution(device, threads).apply(), _dataset_spec(dataset)
+    torch_device, spec = (
+        choose_execution(device, threads).configure_process(),
+        _dataset_spec(dataset),
+    )
     # Arguments are checked before the data set is downloaded.
     model = _load_network(checkpoint, network, spec)
-    evaluator = Resources().data(spec, torch_device).tests
+    evaluator = Resources().dataset(spec, torch_device).evaluator
     scores = evaluator.scores(evaluator.logits(model.to(torch_device)))
     print(
         f"{network} on {dataset}: top-1 {scores.top1:.2f} %, top-5 {scores.top5:.2f} %, "
@@ -85,7 +88,7 @@ def import_teacher(
     entry = Store(results).teacher(teacher.identity)
     source = ImportSource(file=checkpoint, sha256=sha256, accept_poor=accept_poor)
     card = teacher_setup.import_teacher(
-        teacher, source, entry, choose_execution(device, threads).apply()
+        teacher, source, entry, choose_execution(device, threads).configure_process()
     )
     teacher_setup.warn_about_teacher(network, teacher, card)
     print(

@@ -165,7 +165,7 @@ def train(
     _check_seeds(expansion, seed or [], study)
     runs = order_runs(cells, seed or (), by_seed=pair is None)
     with join_team(device) as team, handle_stop_signals(minutes) as should_stop:
-        if pair is None and team.count > 1:
+        if pair is None and team.world_size > 1:
             raise StudyError("several processes train the runs of a pair: name a pair")
         execution = (device, threads, step, precision)
         paths = (compile, compile_steps, kernels)
@@ -175,7 +175,7 @@ def train(
             store=store,
             cells=cells,
             seeds=seed or (),
-            options=replace(options, teacher=_views_choice(teacher_views), sharing=sharing),
+            options=replace(options, teacher_outputs=_views_choice(teacher_views), sharing=sharing),
             wait=if_leased == "wait",
             stale=stale,
             attempt=attempt,
@@ -218,12 +218,12 @@ def _run_options(
 
     options = RunOptions(
         execution=choose_execution(*execution),
-        paths=FastPaths(*paths),
+        fast_paths=FastPaths(*paths),
         checkpoint_seconds=checkpoint_seconds,
-        stopping=should_stop,
-        division=BatchPartition(team, accumulate),
+        should_stop=should_stop,
+        partition=BatchPartition(team, accumulate),
     )
-    check_fast_paths(options.execution, options.paths)
+    check_fast_paths(options.execution, options.fast_paths)
     return options
 
 

@@ -1,9 +1,10 @@
-"""BatchNorm as training uses it: batches are counted once a step, and groups have a fixed size.
+"""BatchNorm in training: batches are counted once a step, and groups have a fixed size.
 
-Common practice takes each GPU's share of a batch together: the statistics, and so the numbers,
-depend on how many GPUs there are. Here the group is part of the recipe (`bn_batch`), and a batch of
-512 in groups of 64 is what 8 GPUs would make of it. The running statistics move once a step, by the
-mean of all groups': DistributedDataParallel would follow those of the first GPU.
+Common practice normalises the images of each GPU together, so that the statistics, and with them
+the numbers, depend on the number of GPUs. In this project the size of a group is a part of the
+recipe (`bn_batch`): a batch of 512 in groups of 64 is what 8 GPUs would compute. The running
+statistics move once a step, by the mean over all groups. DistributedDataParallel would take those
+of the first GPU.
 """
 
 from __future__ import annotations
@@ -17,15 +18,36 @@ from torch import Tensor, nn
 
 from skd.training.distributed import Team
 
-Replacement = TypeVar("Form", bound=nn.BatchNorm2d)
+Replacement = TypeVar("Replacement", bound=nn.BatchNorm2d)
+
+
+class BatchNorms:
+    """The BatchNorm2d layers of a run, replaced by the forms that its steps need.
+
+    Args:
+        module: changed in place; its parameters stay the same objects.
+        group: images that are normalised together; ``None``: all images of a forward pass.
+        count_together: whether one kernel counts the batches of all layers. Groups always do
+            their own counting.
+    """
+
+    def __init__(self, module: nn.Module, group: int | None, count_together: bool) -> None:
+        self._grouped = use_grouped_batch_norms(module, group) if group else []
+        self._counted = use_counted_batch_norms(module) if count_together and not group else []
+
+    def after_step(self, team: Team) -> None:
+        """Update running statistics and counters after all parts of a batch."""
+        if self._grouped:
+            update_running_stats(self._grouped, team)
+        count_batches(self._counted)
 
 
 class CountedBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm2d that leaves the counting of batches to `count_batches`.
 
-    The counter decides nothing where the momentum is a number, and one kernel for all layers is
-    less than one a layer. Parameters, buffers and state dict are those of the layer that it takes
-    the place of.
+    The counter has no influence if the momentum is a number, and one kernel for all layers is
+    cheaper than one kernel for each. Parameters, buffers and state dict are those of the layer
+    that it replaces.
     """
 
     def __init__(self, layer: nn.BatchNorm2d) -> None:
@@ -50,10 +72,10 @@ class CountedBatchNorm2d(nn.BatchNorm2d):
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm2d whose statistics are those of consecutive images, so many at a time.
+    """BatchNorm2d that normalises consecutive images in groups of a fixed size.
 
-    Its parameters and its state dict are those of the layer that it takes the place of. In
-    training, call `move` after each step.
+    Parameters and state dict are those of the layer that it replaces. In training, call
+    `update_running_stats` after each step.
     """
 
     def __init__(self, layer: nn.BatchNorm2d, group: int) -> None:
@@ -62,7 +84,7 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
         self.weight, self.bias, self.group = layer.weight, layer.bias, group
         self.load_state_dict(layer.state_dict())
         self.train(layer.training)
-        # Sums over the step's images: of their group's mean, of its variance, of 1.
+        # Sums over the images of a step: mean of the group, variance of the group, and 1.
         self.register_buffer(
             "step_sums", torch.zeros(2 * layer.num_features + 1, **kind), persistent=False
         )
@@ -83,10 +105,10 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def update_running_stats(self) -> None:
-        """Move the running statistics by the step's, and begin the next step's."""
+        """Move the running statistics by those of the step, and reset the sums of the step."""
         images = self.step_sums[-1]
         mean, variance = (self.step_sums[:-1] / images.clamp(min=1)).chunk(2)
-        share = self.momentum * (images > 0)  # a layer that was not asked stays
+        share = self.momentum * (images > 0)  # a layer that saw no image does not change
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance, share)
         self.num_batches_tracked += images > 0
@@ -94,21 +116,21 @@ class GroupedBatchNorm2d(nn.BatchNorm2d):
 
 
 def use_grouped_batch_norms(module: nn.Module, group: int) -> list[GroupedBatchNorm2d]:
-    """Give every BatchNorm2d within a module its grouped form; return these.
+    """Replace every BatchNorm2d in a module by its grouped form; return the replacements.
 
     Args:
         module: changed in place; its parameters stay the same objects.
-        group: images whose statistics are taken together.
+        group: images that are normalised together.
     """
-    return _replaced(module, lambda layer: GroupedBatchNorm2d(layer, group))
+    return _replace_layers(module, lambda layer: GroupedBatchNorm2d(layer, group))
 
 
 def use_counted_batch_norms(module: nn.Module) -> list[CountedBatchNorm2d]:
-    """Give every BatchNorm2d within a module its counted form; return these, as above.
+    """Replace every BatchNorm2d in a module by its counted form; return the replacements.
 
-    A layer that averages over all batches needs its own counter, and is left as it is.
+    A layer that averages over all batches needs its own counter and is not replaced.
     """
-    return _replaced(
+    return _replace_layers(
         module,
         lambda layer: (
             CountedBatchNorm2d(layer)
@@ -118,27 +140,29 @@ def use_counted_batch_norms(module: nn.Module) -> list[CountedBatchNorm2d]:
     )
 
 
-def _replaced(
-    module: nn.Module, form: Callable[[nn.BatchNorm2d], Replacement | None]
+def _replace_layers(
+    module: nn.Module, make_replacement: Callable[[nn.BatchNorm2d], Replacement | None]
 ) -> list[Replacement]:
-    made = []
+    replacements = []
     for parent in list(module.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.BatchNorm2d and (replacement := form(child)) is not None:
-                made.append(replacement)
+            if type(child) is not nn.BatchNorm2d:
+                continue
+            if (replacement := make_replacement(child)) is not None:
+                replacements.append(replacement)
                 setattr(parent, name, replacement)
-    return made
+    return replacements
 
 
 @torch.no_grad()
 def count_batches(layers: Sequence[CountedBatchNorm2d]) -> None:
-    """End a step: every layer has seen one batch more."""
+    """Add one batch to the counters of some layers."""
     if layers:
         torch._foreach_add_([layer.num_batches_tracked for layer in layers], 1)
 
 
 def update_running_stats(layers: Sequence[GroupedBatchNorm2d], team: Team) -> None:
-    """End a step: the running statistics move by those of all processes' images."""
-    team.add([layer.step_sums for layer in layers])
+    """Move the running statistics of some layers by those of all processes' images."""
+    team.all_reduce_sum([layer.step_sums for layer in layers])
     for layer in layers:
         layer.update_running_stats()

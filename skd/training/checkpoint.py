@@ -1,7 +1,7 @@
-"""Checkpoints that survive being killed while they are written.
+"""Checkpoints of a run, which survive that the process is killed while it writes one.
 
-Two generations are kept. A file carries the SHA-256 of its content, so that a damaged one is
-noticed, and the one before it used. It also says which run it is of.
+Two generations are kept. A file starts with the SHA-256 of its content: a damaged file is
+recognised, and the previous generation is used. A file also names the run that it belongs to.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from skd.store.store import StoreEntry
 from skd.study.spec import RunSpec
 
 _DIGEST_BYTES = 32
-_OF = "of"  # the key of what a checkpoint says of its run; earlier versions said nothing
-# What may come of data that another version of this code, or of torch, has written.
+_OWNER_KEY = "of"  # older checkpoints do not have it
+# Errors for a file that other code, or another torch, has written.
 _MISFITS = (RuntimeError, KeyError, IndexError, AttributeError, TypeError, ValueError)
 
 
 class CheckpointError(SkdError):
-    """A run cannot go on from its checkpoints. Says what to do."""
+    """A run cannot resume from its checkpoints. Says what to do."""
 
 
 @dataclass(frozen=True)
 class CheckpointOwner:
-    """Which run a checkpoint is of.
+    """The run that a checkpoint belongs to.
 
     Attributes:
-        id: its folder's name.
-        spec: the digest of its specification.
+        id: name of its folder.
+        spec: digest of its specification.
     """
 
     id: str
@@ -46,26 +46,26 @@ class CheckpointOwner:
 
     @classmethod
     def of(cls, entry: StoreEntry, spec: RunSpec) -> Self:
-        """Return the run that trains a specification in a folder of the store."""
+        """Return the owner for a specification that is trained in a folder of the store."""
         return cls(entry.id, digest(canonical(spec)))
 
 
 def save(folder: Path, state: dict[str, Any], owner: CheckpointOwner) -> None:
-    """Write a checkpoint atomically; the one before it stays as the previous generation.
+    """Write a checkpoint atomically. The current one becomes the previous generation.
 
     Args:
         folder: the run's folder.
-        state: tensors and plain data, as `torch.load(weights_only=True)` takes.
-        owner: whose state it is.
+        state: tensors and plain data, which `torch.load(weights_only=True)` accepts.
+        owner: the run.
     """
     buffer = io.BytesIO()
-    torch.save({**state, _OF: asdict(owner)}, buffer)
+    torch.save({**state, _OWNER_KEY: asdict(owner)}, buffer)
     content = buffer.getvalue()
-    waiting, current, previous = _paths(folder)
-    write_atomically(waiting, hashlib.sha256(content).digest() + content)
+    next_path, current, previous = _paths(folder)
+    write_atomically(next_path, hashlib.sha256(content).digest() + content)
     if current.exists():
         current.replace(previous)
-    waiting.replace(current)
+    next_path.replace(current)
     sync_folder(folder)
 
 
@@ -73,70 +73,81 @@ def load(
     folder: Path,
     device: torch.device,
     owner: CheckpointOwner,
-    apply_state: Callable[[dict[str, Any]], None] = lambda _: None,
-) -> dict[str, Any] | None:
-    """Return the newest checkpoint that is sound and fits, or none where there is no sound one.
+    apply_state: Callable[[dict[str, Any]], Any] = lambda state: state,
+) -> Any:
+    """Apply the newest undamaged checkpoint that fits; return what ``apply_state`` returns.
 
-    Each one that is passed over is warned of.
+    Each checkpoint that is skipped causes a warning.
 
     Args:
         folder: the run's folder.
-        device: where its tensors go.
-        owner: whose checkpoint it must be; one that says nothing of its run is taken for this one's.
-        apply_state: is given the state, and raises where it does not fit.
+        device: where its tensors are loaded.
+        owner: the run that the checkpoint must belong to. A checkpoint without an owner is
+            accepted.
+        apply_state: called with the state; raises an error if the state does not fit. By default
+            the state is returned.
+
+    Returns:
+        The result; ``None`` if there is no undamaged checkpoint.
 
     Raises:
-        CheckpointError: a checkpoint is another run's; or those that are sound cannot be used,
-            which is no reason to begin anew.
+        CheckpointError: a checkpoint belongs to another run, or no undamaged checkpoint fits. The
+            run is not started again by itself, as that would lose it.
     """
-    unfit: str | None = None
+    misfit: str | None = None
     for path in _paths(folder):
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
-        stored, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
-        if hashlib.sha256(content).digest() != stored:
-            warn_once(f"{path} is damaged; going back to the one before it")
+        if (content := _read_undamaged(path)) is None:
             continue
         try:
             state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-            _check_run(path, state.pop(_OF, None), owner)
-            apply_state(state)
-            return state
+            _check_owner(path, state.pop(_OWNER_KEY, None), owner)
+            return apply_state(state)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except (*_MISFITS, EOFError, pickle.UnpicklingError) as error:
-            why = " ".join(f"{type(error).__name__}: {error}".split())
-            warn_once(f"{path} does not fit this run ({why}); going back to the one before it")
-            unfit = unfit or f"{path} does not fit this run ({why})"
-    if unfit is not None:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            warn_once(f"{path} does not fit this run ({reason}); using the checkpoint before it")
+            misfit = misfit or f"{path} does not fit this run ({reason})"
+    if misfit is not None:
         raise CheckpointError(
-            f"{unfit}, and there is no other: another version of the code or of torch has written "
-            f"it. Go on with that version, or remove {folder} to begin the run anew"
+            f"{misfit}, and there is no other checkpoint: another version of the code or of torch "
+            f"has written it. Resume with that version, or remove {folder} to start the run again"
         )
     return None
 
 
 def exists(folder: Path) -> bool:
-    """Return whether a run has a checkpoint, sound or not."""
+    """Return whether a run has a checkpoint, damaged or not."""
     return any(path.is_file() for path in _paths(folder))
 
 
-def _check_run(path: Path, of: dict[str, str] | None, run: CheckpointOwner) -> None:
-    if of is None or of == asdict(run):
+def _read_undamaged(path: Path) -> bytes | None:
+    """Return the content of a file; ``None`` if it is missing or damaged."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}") from error
+    stored_digest, content = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != stored_digest:
+        warn_once(f"{path} is damaged; using the checkpoint before it")
+        return None
+    return content
+
+
+def _check_owner(path: Path, stored: dict[str, str] | None, owner: CheckpointOwner) -> None:
+    if stored is None or stored == asdict(owner):
         return
     raise CheckpointError(
-        f"{path} is a checkpoint of the run {of['id']}, not of {run.id}; move it to where it "
-        "belongs, or remove it"
-        if of["id"] != run.id
-        else f"{path} was saved with another specification than this run's; remove it"
+        f"{path} is a checkpoint of run {stored['id']}, not of run {owner.id}; move it to the "
+        "folder that it belongs to, or remove it"
+        if stored["id"] != owner.id
+        else f"{path} was saved with a different specification of this run; remove it"
     )
 
 
 def _paths(folder: Path) -> tuple[Path, Path, Path]:
-    """Return the newest first; the first one is there only if a save was cut short at its end."""
+    """Return the newest path first. It only exists if a save was interrupted at its end."""
     names = ("checkpoint.next.pt", "checkpoint.pt", "checkpoint.previous.pt")
     return tuple(folder / name for name in names)

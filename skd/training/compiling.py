@@ -1,7 +1,7 @@
-"""Networks' passes through ``torch.compile``: fewer kernels, which keep lanes from waiting.
+"""Forward passes of networks through ``torch.compile``, which launches fewer kernels.
 
-What is generated is a function of the source alone: nothing is measured on the device to choose
-between kernels, so that another process computes the same bits.
+The generated code is a function of the source alone. No kernel is chosen by a measurement on the
+device, so that another process computes the same bits.
 """
 
 from __future__ import annotations
@@ -18,57 +18,54 @@ from skd.models.network import FeatureNetwork, Outputs
 
 
 class CompilerError(SkdError):
-    """Passes could not be compiled. Says why."""
+    """A forward pass could not be compiled. Says why."""
 
     @classmethod
     def of(cls, error: Exception) -> CompilerError:
-        """Return an error of one line, made from a compiler's."""
+        """Return the error of a compiler as one line."""
         lines = str(error).strip().splitlines() or [""]
         return cls(f"{type(error).__name__}: {lines[0]}"[:MAX_MESSAGE_LETTERS])
 
 
 ForwardPass = Callable[[Tensor], Outputs]
-# Whether the loss has a gradient by each of the outputs: logits, pooled, stages, pre-activations.
+# Whether each output has a gradient: logits, pooled, stages, pre-activations.
 GradientMask = tuple[bool, ...]
 Flat = tuple[Tensor, ...]
-# Lanes and methods of a process share compiled code. Beyond this many variants (networks, sizes,
-# outputs reached) torch would quietly go back to eager passes.
+# Lanes and methods of a process share compiled code. Beyond this number of variants (networks,
+# sizes, gradient masks) torch would silently run eager passes.
 MAX_COMPILED_VARIANTS = 256
 MAX_MESSAGE_LETTERS = 300
 
 
 def compile_network(network: FeatureNetwork, mask: GradientMask | None = None) -> ForwardPass:
-    """Return a network's passes, compiled at their first call.
+    """Return the forward pass of a network, compiled at its first call.
 
     Args:
-        network: with all its layers; they may not be replaced afterwards.
-        mask: as `outputs_with_gradient` returned it. The compiler computes a gradient for every output
-            that can have one, and would add up zeros for the others. None: no gradient is needed.
+        network: its layers must not be replaced afterwards.
+        mask: from `outputs_with_gradient`. The compiler would otherwise also compute the gradients
+            of the other outputs, which are zero. ``None``: no gradient is needed.
     """
     run = _compiler()
-    # Each thread has settings of its own, and each lane is a thread.
+    # Each thread has its own settings, and each lane is a thread.
     torch._dynamo.config.recompile_limit = MAX_COMPILED_VARIANTS
     torch._dynamo.config.fail_on_recompile_limit_hit = True
 
-    def passes(images: Tensor) -> Outputs:
+    def forward_pass(images: Tensor) -> Outputs:
         flat, stages = run(network, images, mask)
         logits, pooled, *maps = flat
         return Outputs(logits, tuple(maps[:stages]), tuple(maps[stages:]), pooled)
 
-    return passes
+    return forward_pass
 
 
 @cache
 def _compiler() -> Callable[..., tuple[Flat, int]]:
-    """Return the compiled pass, which all networks of the process share."""
+    """Return the compiled function, which all networks of the process share."""
     return torch.compile(_flat_pass, fullgraph=True, dynamic=False, options=_options())
 
 
 def _options() -> dict[str, Any]:
-    """Return options that keep measurements out of the generated code.
-
-    They are limited to those that this version of torch has.
-    """
+    """Return the options of this version of torch that keep measurements out of the code."""
     from torch._inductor import config
 
     wanted = {
@@ -85,14 +82,14 @@ def _options() -> dict[str, Any]:
 
 
 def _flat_pass(
-    network: FeatureNetwork, images: Tensor, reached: GradientMask | None
+    network: FeatureNetwork, images: Tensor, mask: GradientMask | None
 ) -> tuple[Flat, int]:
     outputs = network.forward_features(images)
     flat = flatten_outputs(outputs)
-    if reached is not None:
+    if mask is not None:
         flat = tuple(
-            tensor if reaches else tensor.detach()
-            for tensor, reaches in zip(flat, reached, strict=True)
+            tensor if has_gradient else tensor.detach()
+            for tensor, has_gradient in zip(flat, mask, strict=True)
         )
     return flat, len(outputs.stages)
 
@@ -103,11 +100,11 @@ def flatten_outputs(outputs: Outputs) -> Flat:
 
 
 def outputs_with_gradient(loss_of: Callable[[Outputs], Tensor], outputs: Outputs) -> GradientMask:
-    """Return by which outputs a loss has a gradient.
+    """Return which outputs a loss has a gradient with respect to.
 
     Args:
         loss_of: returns the loss of a network's outputs, a scalar.
-        outputs: of the network; no gradient goes further than to them.
+        outputs: of the network. The gradient stops there.
     """
     leaves = [tensor.detach().requires_grad_() for tensor in flatten_outputs(outputs)]
     logits, pooled, *maps = leaves
@@ -115,5 +112,5 @@ def outputs_with_gradient(loss_of: Callable[[Outputs], Tensor], outputs: Outputs
     loss = loss_of(Outputs(logits, tuple(maps[:stages]), tuple(maps[stages:]), pooled))
     if not loss.requires_grad:
         return (False,) * len(leaves)
-    found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    return tuple(gradient is not None for gradient in found)
+    gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return tuple(gradient is not None for gradient in gradients)

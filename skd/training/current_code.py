@@ -1,4 +1,4 @@
-"""The code of this process, as a run's record has it."""
+"""Digests of the source code of this process, for the records of runs."""
 
 from __future__ import annotations
 
@@ -14,35 +14,38 @@ from skd.study.spec import DatasetSpec, RunSpec
 
 
 def current_views_code(dataset: DatasetSpec, network: str) -> dict[str, str]:
-    """Return the digests of the files that stored views of a teacher depend on, as `current_run_code`."""
+    """Return the digests of the source files that make a teacher's stored outputs, by path."""
     return closure_digests(views_source_roots(dataset, network_family(network)), _files())
 
 
 def current_run_code(spec: RunSpec) -> dict[str, str]:
-    """Return the digests of a run's files, by path, as they were when this process first asked."""
+    """Return the digests of the source files that a run depends on, by path.
+
+    They are those of the first call in this process.
+    """
     return closure_digests(run_source_roots(spec, network_family), _files())
 
 
 def join_session_digests(
     earlier: Mapping[str, str] | None, now: Mapping[str, str]
 ) -> dict[str, str]:
-    """Return the digests of a run that goes on: of a changed file all of them, in order.
+    """Return the digests of a resumed run. A changed file has all its digests, in order.
 
     Args:
-        earlier: of the sessions so far; none where they were not kept.
+        earlier: of the sessions so far; ``None`` if they were not recorded.
         now: of this session.
     """
     if earlier is None:
         return {path: f"{UNKNOWN_CODE}+{digest}" for path, digest in now.items()}
-    found = {}
+    joined = {}
     for path in sorted({*earlier, *now}):
-        seen = [*earlier.get(path, UNKNOWN_CODE).split("+"), now.get(path, UNKNOWN_CODE)]
-        found[path] = "+".join(dict.fromkeys(seen))
-    return found
+        digests = [*earlier.get(path, UNKNOWN_CODE).split("+"), now.get(path, UNKNOWN_CODE)]
+        joined[path] = "+".join(dict.fromkeys(digests))
+    return joined
 
 
 def snapshot_code() -> None:
-    """Note the code as it is now: to be called before what trains is imported."""
+    """Read the code as it is now. Call this before the modules that train are imported."""
     _files()
 
 

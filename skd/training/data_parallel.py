@@ -1,7 +1,7 @@
-"""How a step's batch is divided: among processes, and into parts that a process sees in turn.
+"""Division of a batch: among processes, and into parts that a process trains on in turn.
 
-The batch, the groups of BatchNorm and the gradient stay those of the recipe, whatever the number of
-processes and parts: one, two or eight GPUs train the same run, to rounding.
+The batch, the groups of BatchNorm and the gradient are those of the recipe, whatever the number of
+processes and parts. One, two or eight GPUs train the same run, up to rounding.
 """
 
 from __future__ import annotations
@@ -23,64 +23,70 @@ from skd.training.distributed import SingleProcess, Team
 
 
 class DivisionError(SkdError, ValueError):
-    """A run's batches cannot be divided so. Says what can be done."""
+    """The batches of a run cannot be divided as requested. Says what is possible."""
 
     repeats = True
 
 
 @dataclass(frozen=True)
 class BatchPartition:
-    """Who sees what of a batch.
+    """How a batch is divided.
 
     Attributes:
-        team: the processes, each of which has as many of its images.
-        accumulate: parts that a process's images go through the networks in, to save memory.
+        team: the processes. Each one trains on an equal share of the images.
+        accumulate: number of parts of that share. They go through the networks one after the
+            other, which saves memory.
     """
 
     team: Team = field(default_factory=SingleProcess)
     accumulate: int = 1
 
     @property
-    def count(self) -> int:
+    def num_parts(self) -> int:
         """Parts of a batch, over all processes."""
-        return self.team.count * self.accumulate
+        return self.team.world_size * self.accumulate
 
-    def parts(self, size: int) -> list[range]:
-        """Return the places in a batch of so many images that this process sees, part by part."""
-        each = size // self.count
+    def micro_batches(self, size: int) -> list[range]:
+        """Return the places of this process's parts in a batch of a size."""
+        each = size // self.num_parts
         first = self.team.rank * self.accumulate
         return [range(n * each, (n + 1) * each) for n in range(first, first + self.accumulate)]
 
     def check(self, recipe: Recipe, objective: Objective, images: int) -> None:
-        """Refuse what could not be the same run.
+        """Refuse a partition that would not train the same run.
+
+        Args:
+            recipe: of the run.
+            objective: its losses.
+            images: number of training images.
 
         Raises:
-            DivisionError: there is no full batch, or its parts would not add up to it.
+            DivisionError: an epoch has no whole batch, or the parts would not add up to a batch.
         """
         size = recipe.batch_size
         if recipe.last_batch == "drop" and images < size:
             raise DivisionError(
-                f"{images} training images make no batch of {size}: a smaller batch_size, or "
-                "last_batch: keep"
+                f"{images} training images make no batch of {size}: choose a smaller batch_size, "
+                "or last_batch: keep"
             )
-        if self.count == 1:
+        if self.num_parts == 1:
             return
-        reason = recipe.partition_problem(self.count) or objective.partition_problem(
-            size // self.count
+        reason = recipe.partition_problem(self.num_parts) or objective.partition_problem(
+            size // self.num_parts
         )
         if reason:
-            processes = f"a batch for {self.team.count} processes"
+            processes = f"a batch for {self.team.world_size} processes"
             raise DivisionError(f"{processes}, in {self.accumulate} parts each: {reason}")
 
     def gradient_sync(self, networks: nn.Module, last: bool) -> contextlib.AbstractContextManager:
-        """Return the context of a part's passes: gradients are exchanged with the last part's."""
+        """Return the context for a part: the last part averages gradients over the processes."""
         if last or not isinstance(networks, DistributedDataParallel):
             return contextlib.nullcontext()
         return networks.no_sync()
 
 
 class StudentWithObjective(nn.Module):
-    """The student and the objective as one module: what DistributedDataParallel wraps."""
+    """Student and objective as one module, which DistributedDataParallel wraps."""
 
     def __init__(self, student: FeatureNetwork, objective: Objective) -> None:
         super().__init__()
@@ -89,27 +95,27 @@ class StudentWithObjective(nn.Module):
     def forward(
         self,
         images: Tensor,
-        batch_of: Callable[[Outputs], Batch],
-        passes: Callable[[Tensor], Outputs] | None = None,
+        make_batch: Callable[[Outputs], Batch],
+        forward_pass: Callable[[Tensor], Outputs] | None = None,
     ) -> tuple[Outputs, Losses]:
-        """Return the student's outputs on images, and the losses of the batch made of them.
+        """Return the student's outputs on images, and the losses.
 
         Args:
             images: (B, 3, H, W).
-            batch_of: makes the losses' batch of the student's outputs.
-            passes: the student's forward pass in another form; none: as it is.
+            make_batch: returns the batch of the losses for the student's outputs.
+            forward_pass: replaces the student's forward pass; ``None``: the student's own.
         """
-        student = (passes or self.student.forward_features)(images)
-        return student, self.objective(batch_of(student))
+        student = (forward_pass or self.student.forward_features)(images)
+        return student, self.objective(make_batch(student))
 
 
 def wrap_in_ddp(networks: StudentWithObjective, team: Team) -> nn.Module:
-    """Return what averages the gradients over the processes, or the networks themselves."""
-    if team.count == 1:
+    """Return the networks in DistributedDataParallel, or as they are if there is one process."""
+    if team.world_size == 1:
         return networks
-    # Buffers move alike in all processes; before torch 2.13 the option has its older name.
+    # Buffers change alike in all processes. Before torch 2.13 the option has its older name.
     known = inspect.signature(DistributedDataParallel.__init__).parameters
     option = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-    # To look for unused parameters keeps the order in which gradients are added up: else it changes
-    # after the first step, and a resumed run of three processes or more ends with other bits.
+    # Without the search for unused parameters, the order in which gradients are added changes after
+    # the first step, and a resumed run of three processes or more ends with other bits.
     return DistributedDataParallel(networks, find_unused_parameters=True, **{option: False})

@@ -1,4 +1,4 @@
-"""What a step trains on: an epoch's order of images and their views, kept on the device."""
+"""The inputs of an epoch: the order of its images, their views, and the position within it."""
 
 from __future__ import annotations
 
@@ -15,69 +15,102 @@ from skd.training.data_parallel import BatchPartition
 
 @dataclass(frozen=True)
 class InputBatch:
-    """Views of some images.
+    """Views of some training images, with their labels.
 
     Attributes:
-        images: (B, 3, H, W), normalised.
-        indices: the images' places in the training set, (B,).
-        numbers: the views' numbers, (B,).
+        images: the views, (B, 3, H, W), normalised.
+        indices: places of the images in the training set, (B,).
+        view_numbers: numbers of the views, (B,).
         target: class indices, (B,).
     """
 
     images: Tensor
     indices: Tensor
-    numbers: Tensor
+    view_numbers: Tensor
     target: Tensor
 
 
 class EpochInputs:
-    """The order of an epoch's images, their views, and the step that is next.
+    """The order of an epoch's images, their views, and the next step.
 
-    All of it lies in tensors that keep their place, so that a recorded step reads them anew.
+    Order, view numbers and cursor are tensors on the device that keep their addresses. A recorded
+    step therefore reads their current values at each replay.
+
+    Args:
+        views: makes the batches.
+        recipe: of the run; it has the batch size.
+        partition: which part of a batch this process trains on.
+        seed: of the run; it decides the order and the views.
 
     Attributes:
-        cursor: the next step's place in the epoch, from 0; a step adds 1 to it.
+        epoch: the epoch that the inputs belong to, from 1; 0 before the first `seek`.
+        cursor: place of the next step in the epoch, from 0, on the device. A step adds 1 to it.
     """
 
-    def __init__(self, views: Views, recipe: Recipe, division: BatchPartition) -> None:
-        self.views, self.recipe, self.division = views, recipe, division
+    def __init__(self, views: Views, recipe: Recipe, partition: BatchPartition, seed: int) -> None:
+        self.views, self.recipe, self.partition, self.seed = views, recipe, partition, seed
+        self.epoch = 0
         labels = views.labels
         self.cursor = torch.zeros((), dtype=torch.int64, device=labels.device)
-        self._order, self._numbers = torch.zeros_like(labels), torch.zeros_like(labels)
+        self._order, self._view_numbers = torch.zeros_like(labels), torch.zeros_like(labels)
         self._places = torch.arange(recipe.batch_size, device=labels.device)
+        self._position: tuple[int, int] | None = None  # epoch and step of the cursor, on the CPU
 
     @property
-    def steps(self) -> int:
-        """Batches in an epoch; the last one may be smaller, where it is kept."""
+    def steps_per_epoch(self) -> int:
+        """Batches in an epoch. The last one is smaller if the recipe keeps it."""
         return self.recipe.steps_per_epoch(len(self.views.labels))
 
-    def size(self, step: int) -> int:
-        """Return the images in the batch of a step (from 0)."""
+    @property
+    def images_per_epoch(self) -> int:
+        """Training images that an epoch uses."""
+        return min(len(self.views.labels), self.steps_per_epoch * self.recipe.batch_size)
+
+    def batch_size(self, step: int) -> int:
+        """Return the number of images in the batch of a step (from 0)."""
         whole = self.recipe.batch_size
         return min(whole, len(self.views.labels) - step * whole)
 
-    def begin(self, seed: int, epoch: int, step: int) -> None:
-        """Set everything to a step (from 0) of an epoch (from 1)."""
-        self._order.copy_(epoch_order(seed, epoch, len(self.views.labels)))
-        self._numbers.copy_(self.views.draw_epoch(seed, epoch))
+    def seek(self, epoch: int, step: int) -> None:
+        """Go to a step (from 0) of an epoch (from 1)."""
+        self.epoch = epoch
+        self._order.copy_(epoch_order(self.seed, epoch, len(self.views.labels)))
+        self._view_numbers.copy_(self.views.draw_epoch(self.seed, epoch))
         self.cursor.fill_(step)
-        largest = len(self.division.parts(self.recipe.batch_size)[0])
-        self.views.schedule_batches(self._to_come(step), largest)
+        largest = len(self.partition.micro_batches(self.recipe.batch_size)[0])
+        self.views.schedule_batches(self._remaining_parts(step), largest)
+        self._position = epoch, step
 
-    def _to_come(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this process's images of the rest of the epoch, and their views, part by part."""
-        order, numbers = self._order.cpu(), self._numbers.cpu()
-        for step in range(first, self.steps):
-            start = step * self.recipe.batch_size
-            for part in self.division.parts(self.size(step)):
-                indices = order[start + part.start : start + part.stop]
-                yield indices, numbers[indices]
+    def is_at(self, epoch: int, step: int) -> bool:
+        """Return whether a step is the next one."""
+        return self._position == (epoch, step)
 
-    def of(self, part: range) -> InputBatch:
-        """Return a part of the batch that the cursor is at."""
-        # A step that is tried out may go past the end of the epoch; it starts over there.
+    def step_done(self, step: int) -> None:
+        """Note that a step of the epoch has been trained, which has moved the cursor."""
+        self._position = self.epoch, step + 1
+
+    def forget_position(self) -> None:
+        """Make `is_at` false for every step, so that the next one begins with `seek`."""
+        self._position = None
+
+    def load_next(self) -> None:
+        """Prepare the images of the next part, in the order of the epoch."""
+        self.views.load_next_batch()
+
+    def batch(self, part: range) -> InputBatch:
+        """Return the images at some places of the batch at the cursor."""
+        # A trial step may read past the end of the epoch; its places start again from 0.
         places = self.cursor * len(self._places) + self._places[part.start : part.stop]
         indices = self._order[places % len(self._order)]
-        numbers = self._numbers[indices]
-        images = self.views.batch(indices, numbers)
-        return InputBatch(images, indices, numbers, self.views.labels[indices])
+        view_numbers = self._view_numbers[indices]
+        images = self.views.batch(indices, view_numbers)
+        return InputBatch(images, indices, view_numbers, self.views.labels[indices])
+
+    def _remaining_parts(self, first_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield indices and view numbers of this process's parts, up to the end of the epoch."""
+        order, view_numbers = self._order.cpu(), self._view_numbers.cpu()
+        for step in range(first_step, self.steps_per_epoch):
+            start = step * self.recipe.batch_size
+            for part in self.partition.micro_batches(self.batch_size(step)):
+                indices = order[start + part.start : start + part.stop]
+                yield indices, view_numbers[indices]

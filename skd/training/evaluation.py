@@ -1,4 +1,4 @@
-"""Logits over the test images, and what is measured on them."""
+"""Logits of the test images, accuracy and loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skd.training.distributed import SingleProcess, Team
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracies in percent; the loss is the mean cross-entropy."""
+    """Accuracies in percent, and the mean cross-entropy."""
 
     top1: float
     top5: float
@@ -25,7 +25,7 @@ class Scores:
 
 
 class Evaluator:
-    """Evaluates networks on a data set's test images, normalised only."""
+    """Evaluates networks on the test images of a data set, which are only normalised."""
 
     def __init__(self, images: Images, views: Views, workers: int = 0) -> None:
         device = views.labels.device
@@ -35,23 +35,23 @@ class Evaluator:
 
     @property
     def on_device(self) -> bool:
-        """Whether an evaluation is work for the device alone."""
+        """Whether an evaluation is work for the device alone, so that it can be recorded."""
         return self._tests.on_device
 
     @torch.no_grad()
     def logits(self, model: nn.Module, team: Team | None = None) -> Tensor:
         """Return the logits of all test images in order, (M, C); the model's mode is restored.
 
-        Several processes see to a part of the images each.
+        Each process of a team evaluates a part of the images.
         """
         team, count = team or SingleProcess(), len(self.labels)
-        each = math.ceil(count / team.count)
+        each = math.ceil(count / team.world_size)
         start, stop = (min(count, place * each) for place in (team.rank, team.rank + 1))
         training = model.training
         model.eval()
         batches = [model(self._normalise(pixels)) for pixels in self._tests.batches(start, stop)]
         model.train(training)
-        if team.count == 1:
+        if team.world_size == 1:
             return torch.cat(batches)
         width = team.all_reduce_max(batches[0].shape[1] if batches else 0)
         rows = torch.zeros(each, width, device=self.labels.device)

@@ -1,4 +1,4 @@
-"""How a run is executed, which is no part of its identity, and where: the environment."""
+"""How and where a run is executed. This is not part of its identity."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class ExecutionError(SkdError):
-    """A run cannot be executed as asked. Says what to do."""
+    """A run cannot be executed as requested. Says what to do."""
 
 
 class Execution(FrozenModel):
-    """How a run is executed. Fixed at its first step: a resume goes on in the same way.
+    """How a run is executed. It is fixed before the first step, and a resumed run keeps it.
 
-    What a run was begun with before a field existed is the field's neutral value.
+    In a run that was started before a field existed, the field has its neutral value.
     """
 
     device: Literal["cpu", "cuda"]
@@ -55,28 +55,28 @@ class Execution(FrozenModel):
     teacher: TeacherOutputs | None = added_later(
         None,
         neutral="live",
-        description="the teacher's outputs: of a forward pass each step, or read from its stored "
-        "views; none without a teacher",
+        description="the teacher's outputs: computed in each step (live), or read from its stored "
+        "views; null without a teacher",
     )
     compiled: bool = added_later(
         False,
         neutral=False,
-        description="whether the networks' passes go through torch.compile",
+        description="whether the networks' forward passes go through torch.compile",
     )
     kernels: str | None = added_later(
         None,
         neutral=None,
-        description="the table by which convolutions use this project's kernels; none: cuDNN alone",
+        description="the table that says which convolutions use this project's kernels; null: none",
     )
     gpu: str | None = added_later(
         None,
         neutral=None,
-        description="the GPU model that the passes were compiled or the kernels chosen for",
+        description="the GPU model that the code was compiled or the kernels were chosen for",
     )
     not_compiled: str | None = added_later(
         None,
         neutral=None,
-        description="why no code is generated, where that was tried and failed",
+        description="why no code is generated, if that failed",
     )
 
     @property
@@ -84,32 +84,32 @@ class Execution(FrozenModel):
         """Memory format of the networks' weights and feature maps."""
         return torch.contiguous_format if self.step == "plain" else torch.channels_last
 
-    def apply(self) -> torch.device:
-        """Set the process up for this execution and return its device.
+    def configure_process(self) -> torch.device:
+        """Configure torch in this process for the execution; return its device.
 
         Raises:
-            ExecutionError: the run needs a GPU, and there is none here; or it needs more threads
-                than this machine bears.
+            ExecutionError: the run needs a GPU, and this machine has none, or the run needs more
+                threads than this machine allows.
         """
         if self.threads > (most := bounds.max_threads()):
             raise ExecutionError(
                 f"a run with {self.threads} CPU threads cannot be executed here (at most {most}); "
-                "go on where it was begun, or remove its folder to begin it anew"
+                "resume it where it was started, or remove its folder to start it again"
             )
         torch.set_num_threads(self.threads)
         if self.device == "cpu":
             return torch.device("cpu")
         if not torch.cuda.is_available():
             raise ExecutionError(
-                "this needs a CUDA device, and there is none here; a run that was begun on a GPU "
-                "goes on on a GPU (remove its folder to begin it anew elsewhere)"
+                "this needs a CUDA device, and this machine has none; a run that was started on a "
+                "GPU must be resumed on a GPU (or remove its folder to start it again)"
             )
         # Bit-exact resume: no autotuning, no atomics, a fixed workspace for cuBLAS.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
-        # Deterministic mode fills every new tensor, which is a third of a small step's kernels. No
-        # program that writes a tensor before it reads it needs that.
+        # Deterministic mode fills every new tensor, which is a third of the kernels of a small
+        # step. Programs that write a tensor before they read it do not need that.
         torch.utils.deterministic.fill_uninitialized_memory = False
         return torch.device("cuda")
 
@@ -117,11 +117,11 @@ class Execution(FrozenModel):
 def choose_execution(
     device: str, threads: int | None, step: StepMode = "fast", precision: Precision = "float32"
 ) -> Execution:
-    """Return the execution for what a user asked: `auto` takes a GPU where there is one.
+    """Return the execution that a user requests. `auto` uses a GPU if there is one.
 
     Raises:
-        ExecutionError: an unknown device, a GPU that torch cannot use, or an environment variable
-            that asks for more threads than there are cores.
+        ExecutionError: the device is unknown, torch cannot use the GPU, or an environment variable
+            requests more threads than there are cores.
     """
     if device not in ("auto", "cpu", "cuda"):
         raise ExecutionError(f"unknown device '{device}'; allowed: auto, cpu, cuda")
@@ -132,8 +132,8 @@ def choose_execution(
         expected = torch.version.cuda and NVIDIA_DRIVER.exists() and not hidden
         if expected and not torch.cuda.is_available():
             raise ExecutionError(
-                "this machine has an NVIDIA GPU that torch cannot use (see nvidia-smi): mend that, "
-                "or ask for the CPU (--device cpu, or CUDA_VISIBLE_DEVICES= )"
+                "this machine has an NVIDIA GPU that torch cannot use (see nvidia-smi): repair its "
+                "driver, or choose the CPU (--device cpu, or CUDA_VISIBLE_DEVICES= )"
             )
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if threads is None and (threads := torch.get_num_threads()) > (most := bounds.core_count()):
@@ -145,51 +145,51 @@ def choose_execution(
 
 
 def load_execution(folder: Path) -> Execution | None:
-    """Return the execution a run was begun with; none before its first step.
+    """Return the execution of a run; ``None`` before its first step.
 
     Raises:
-        ExecutionError: what was fixed cannot be read, or is not possible on this GPU.
+        ExecutionError: the file cannot be read, or the run needs another GPU model.
     """
     path = folder / "execution.json"
     try:
-        kept = Execution.restore(json.loads(path.read_text(encoding="utf-8")))
+        execution = Execution.restore(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise ExecutionError(
-            f"{path} cannot be read ({error_text(error)}), so that it is not known how the run was "
-            f"begun; remove {folder} to begin it anew"
+            f"{path} cannot be read ({error_text(error)}), so it is unknown how the run was "
+            f"started; remove {folder} to start it again"
         ) from error
-    if kept.gpu is not None and kept.gpu != (here := gpu_model()):
+    if execution.gpu is not None and execution.gpu != (model := gpu_model()):
         raise ExecutionError(
-            f"{folder}: this run's kernels are those of a {kept.gpu}, and here is "
-            f"{here or 'no GPU'}; go on with it there, or remove its folder to begin it anew"
+            f"{folder}: this run uses kernels for {execution.gpu}, and this machine has "
+            f"{model or 'no GPU'}; resume it on that GPU, or remove its folder to start it again"
         )
-    return kept
+    return execution
 
 
 def save_execution(folder: Path, execution: Execution) -> None:
-    """Fix a run's execution: a resume goes on in the same way."""
+    """Save the execution of a run. A resumed run keeps it."""
     write_json(folder / "execution.json", execution.model_dump())
 
 
 def gpu_model() -> str | None:
-    """Return the name of the GPU model here; none without a GPU."""
+    """Return the GPU model of this machine; ``None`` without a GPU."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Count the peak from now on: a process may train several runs."""
+    """Measure the peak from now on, as a process may train several runs."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with contextlib.suppress(OSError):  # where the kernel has no such thing, of all runs so far
+    with contextlib.suppress(OSError):  # then the peak is that of all runs so far
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the peak of what the device's allocator held, or the process on a CPU, in bytes."""
+    """Return the peak memory of the device's allocator, or of the process on a CPU, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     with contextlib.suppress(OSError):
@@ -200,19 +200,19 @@ def peak_memory(device: torch.device) -> int:
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether an error is the GPU's own: after one, CUDA refuses all work of the process."""
+    """Return whether the GPU failed. CUDA then refuses all further work of the process."""
     return isinstance(error, torch.AcceleratorError)
 
 
 @cache
 def environment() -> dict[str, Any]:
-    """Return what a number may depend on and a reader may ask for: versions, hardware, code."""
+    """Return versions, hardware and code, on which numbers may depend."""
     return {
         "skd": skd.__version__,
         **code_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": version("torchvision"),  # to import it takes seconds
+        "torchvision": version("torchvision"),  # importing it takes seconds
         "numpy": np.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),

@@ -1,7 +1,7 @@
-"""What is decided once, at a run's first step: which of its passes are compiled, and which kernels.
+"""Fast paths of a run: whether its forward passes are compiled, and which kernels it uses.
 
-The decision rests on all steps of the run, never on those that are left, so that a resumed run
-would decide alike; it is stored all the same (`skd.training.execution.save_execution`).
+They are decided once, before the first step, from the number of steps of the whole run, and then
+saved (`skd.training.execution.save_execution`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from skd.training.execution import Execution, ExecutionError, gpu_model
 
 @dataclass(frozen=True)
 class FastPaths:
-    """The user's choices for paths that are not bit-identical to the plain one.
+    """The user's choices for code paths whose results differ from the plain path by rounding.
 
     Attributes:
-        compile: whether passes go through torch.compile. auto: on a GPU, in runs of many steps.
-        compile_steps: the steps of a whole run from which on auto compiles.
-        kernels: whether convolutions use this project's kernels where a table says that they are
-            faster. auto: where passes are compiled, on a GPU that has a table.
+        compile: whether forward passes go through torch.compile. auto: in runs of many steps on a
+            GPU.
+        compile_steps: with auto, runs of at least this number of steps are compiled.
+        kernels: whether convolutions use this project's kernels, if a table says that they are
+            faster. auto: in compiled runs, on a GPU that has a table.
     """
 
     compile: FastPathMode = "auto"
@@ -30,11 +31,11 @@ class FastPaths:
 
 
 def check_fast_paths(execution: Execution, requested: FastPaths) -> None:
-    """Refuse what no run could be executed with, before any is begun.
+    """Refuse choices that no run can be executed with, before any run starts.
 
     Raises:
-        ExecutionError: passes or kernels are always wanted, and steps are plain, or there is no
-            table of kernels for this device.
+        ExecutionError: "always" was chosen, and steps are plain, or this device has no table of
+            kernels.
         KernelsError: the GPU's table of kernels cannot be read.
     """
     if execution.step == "plain" and "always" in (requested.compile, requested.kernels):
@@ -55,23 +56,24 @@ def check_fast_paths(execution: Execution, requested: FastPaths) -> None:
 def decide_fast_paths(
     execution: Execution, requested: FastPaths, steps: int, whole_batches: bool
 ) -> Execution:
-    """Return an execution with its passes and kernels decided.
+    """Return an execution with its fast paths.
 
     Args:
-        execution: of a run that is begun now.
-        requested: what the user asked for.
-        steps: of the whole run.
-        whole_batches: whether a batch is neither divided nor grouped, and its images lie on the device.
+        execution: of a new run.
+        requested: the user's choices.
+        steps: number of steps of the whole run.
+        whole_batches: whether batches are neither divided nor normalised in groups, and images are
+            on the device.
 
     Raises:
-        ExecutionError: what was asked for is not possible.
+        ExecutionError: a choice of "always" is not possible.
         KernelsError: the GPU's table of kernels cannot be read.
     """
     check_fast_paths(execution, requested)
     possible = execution.step != "plain" and whole_batches
     if not possible and "always" in (requested.compile, requested.kernels):
         raise ExecutionError(
-            "passes are compiled, and kernels used, only for whole batches of images that lie on "
+            "passes are compiled, and kernels used, only for whole batches of images that are on "
             "the device, without groups of BatchNorm"
         )
     long = execution.device == "cuda" and steps >= requested.compile_steps
@@ -92,6 +94,6 @@ def decide_fast_paths(
 
 
 def without_compiler(execution: Execution, reason: str) -> Execution:
-    """Return the execution to use after a compiler has failed: no code is generated."""
+    """Return the execution after a failure of the compiler: no code is generated."""
     changes = {"compiled": False, "kernels": None, "gpu": None, "not_compiled": reason}
     return execution.model_copy(update=changes)

@@ -1,4 +1,4 @@
-"""What a file is that was given as a checkpoint and is none, told from its first bytes."""
+"""Kinds of files that are not checkpoints, recognised by their first bytes."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _WEB_PAGES = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
 def describe_file(path: Path) -> str | None:
-    """Return what a file or folder is and what to do about it; none where nothing is known.
+    """Return what a file or folder is and what to do about it; ``None`` if that is unknown.
 
-    Only what holds no weights that can be read is told: of a good checkpoint nothing is known.
+    Only files without readable weights are described: for a good checkpoint it is ``None``.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if path.is_dir():
         return _kind_of_folder(path)

@@ -1,8 +1,8 @@
-"""Lanes: runs of one process side by side on its device, each in a thread of its own.
+"""Lanes: runs of one process at the same time on its device, each one in its own thread.
 
-On a GPU each run has a stream of its own, too (`skd.training.cuda_graph.own_stream`). Runs share images
-and teachers; a recorded step costs Python next to nothing, so that threads do not wait for each
-other. A run's numbers are the same in a lane and alone.
+On a GPU each lane also has its own stream (`skd.training.cuda_graph.own_stream`). The runs share
+images and teachers. A recorded step needs hardly any Python, so that threads do not wait for each
+other. The numbers of a run are the same in a lane and alone.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ Item = TypeVar("Item")
 
 
 def run_in_lanes(work: Callable[[Item], None], items: Iterable[Item], lanes: int) -> None:
-    """Do a piece of work for each item, in their order, in a number of threads.
+    """Call ``work`` for each item, in order, in a number of threads.
 
-    After an error no further item is begun; those under way are waited for, then it is raised.
+    After an error no further item is started. The error is raised when the others have ended.
     """
     if lanes == 1:
         for item in items:

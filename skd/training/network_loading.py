@@ -1,4 +1,4 @@
-"""Putting weights into a network: whether they fit, and if not, whose they are."""
+"""Networks built from state dicts, or messages that say why and which networks would fit."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ Shapes = dict[str, tuple[int, ...]]
 def build_from_state_dict(
     name: str, num_classes: int, weights: dict[str, Tensor], what: str
 ) -> FeatureNetwork:
-    """Return a network with the given weights, of exactly its keys and shapes.
+    """Return a network with the given weights, whose keys and shapes must fit exactly.
 
-    A prefix that all keys have is taken off, missing batch counters are zero, and float16, bfloat16
+    A prefix that all keys share is removed, missing batch counters are zero, and float16, bfloat16
     and float64 become float32.
 
     Args:
-        name: the network's.
-        num_classes: C.
+        name: of the network.
+        num_classes: number of classes, C.
         weights: its state dict.
-        what: how a message names them.
+        what: what messages call the weights.
 
     Raises:
-        TeacherError: names what is missing, what is left over and which shapes differ, and the
-            networks that they fit; or the tensors whose values are not finite.
+        TeacherError: the weights do not fit, or some are not finite. The message names missing and
+            unexpected keys, differing shapes and the networks that the weights fit.
     """
     with seeded(0, "weights to be overwritten"):
         network = build_model(name, num_classes)
     own = network.state_dict()
     weights = add_missing_counters(strip_common_prefix(weights, own), own)
     if problems := _problems(weights, own):
-        hint = _whose(name, num_classes, weights)
+        hint = _fitting_networks(name, num_classes, weights)
         raise TeacherError(f"{what} does not fit: {'; '.join(problems)}{hint}")
     network.load_state_dict(weights)
     if bad := describe_nonfinite(network.state_dict()):
@@ -55,7 +55,7 @@ def build_from_state_dict(
 
 
 def _problems(weights: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
-    """Return what is missing, what is left over and what differs, each in words."""
+    """Return missing and unexpected keys and differing shapes and types, each as a phrase."""
     missing = [key for key in own if key not in weights]
     unexpected = [key for key in weights if key not in own]
     shapes = [
@@ -68,14 +68,14 @@ def _problems(weights: dict[str, Tensor], own: dict[str, Tensor]) -> list[str]:
         for key in own
         if key in weights and own[key].is_floating_point() and not weights[key].is_floating_point()
     ]
-    found = {"missing": missing, "unexpected": unexpected, "shapes": shapes, "types": types}
+    problems = {"missing": missing, "unexpected": unexpected, "shapes": shapes, "types": types}
     return [
-        f"{title} {len(keys)}: {join_first_names(keys)}" for title, keys in found.items() if keys
+        f"{title} {len(keys)}: {join_first_names(keys)}" for title, keys in problems.items() if keys
     ]
 
 
-def _whose(name: str, num_classes: int, weights: dict[str, Tensor]) -> str:
-    """Return the end of a message: which networks, with how many classes, the weights fit."""
+def _fitting_networks(name: str, num_classes: int, weights: dict[str, Tensor]) -> str:
+    """Return the end of a message: which networks, with which number of classes, would fit."""
     matrices = [tensor for tensor in weights.values() if tensor.dim() == 2]
     if not matrices:
         return ""
@@ -94,5 +94,5 @@ def _shapes_of(name: str, num_classes: int) -> Shapes:
 
 
 def _shapes(weights: dict[str, Tensor]) -> Shapes:
-    """Return the shapes of what any state dict of a network has: all but the counters."""
+    """Return the shapes of all tensors except batch counters, which old state dicts lack."""
     return {name: tuple(tensor.shape) for name, tensor in weights.items() if not is_counter(name)}

@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate."""
+"""The optimiser of a run, and its learning rate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skd.study.spec import Recipe
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Return the learning rate of an epoch (1-based): decayed once for each milestone behind it."""
+    """Return the learning rate of an epoch (from 1), decayed after each milestone."""
     passed = sum(epoch > milestone for milestone in recipe.milestones)
     return recipe.learning_rate * recipe.learning_rate_decay**passed
 
@@ -19,10 +19,10 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
 def make_optimizer(
     recipe: Recipe, student: nn.Module, objective: Objective, fused: bool = False
 ) -> SGD:
-    """Return SGD over the student's and the objective's parameters, weight decay on all of them.
+    """Return SGD over the parameters of student and objective, with weight decay on all of them.
 
-    Fused, a step is one kernel and the learning rate a tensor on the device: a recorded step reads
-    it anew each time.
+    If it is fused, a step is one kernel, and the learning rate is a tensor on the device. A
+    recorded step reads its current value.
     """
     groups = [(trainable_parameters(student), 1.0), *objective.parameter_groups()]
     device = next(student.parameters()).device
@@ -36,9 +36,9 @@ def make_optimizer(
         fused=fused,
     )
     for group in optimizer.param_groups:
-        if fused:  # groups of one optimiser would share the tensor
+        if fused:  # the groups would otherwise share the tensor
             group["lr"] = rate.clone()
-        if recipe.momentum:  # from zero it becomes the first gradient, as it would without
+        if recipe.momentum:  # starting from zeros equals SGD's own start
             for parameter in group["params"]:
                 momentum = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 optimizer.state[parameter]["momentum_buffer"] = momentum
@@ -46,10 +46,10 @@ def make_optimizer(
 
 
 def set_learning_rate(optimizer: SGD, rate: float) -> None:
-    """Set an epoch's learning rate, each group's by its own multiplier."""
+    """Set the learning rate of an epoch. Each group has its own multiplier."""
     for group in optimizer.param_groups:
-        own = rate * group["multiplier"]
+        group_rate = rate * group["multiplier"]
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(own)
+            group["lr"].fill_(group_rate)
         else:
-            group["lr"] = own
+            group["lr"] = group_rate

@@ -1,4 +1,4 @@
-"""What a study's runs wait for: its teachers, and their stored views where these pay."""
+"""What the runs of a study need first: its teachers, and stored views where they save time."""
 
 from __future__ import annotations
 
@@ -29,57 +29,58 @@ def prepare_teachers(
     options: RunOptions,
     workers: int | None,
 ) -> set[str]:
-    """Make the teachers and the views that runs of some cells need.
+    """Make the teachers, and their stored views, that the runs of some cells need.
 
-    One teacher's failure does not keep the others from being made. Views that another process
-    makes are waited for.
+    After the failure of one teacher the others are still made. If another process makes the views,
+    this waits for it.
 
     Args:
         expansion: the study.
-        cells: whose runs will be trained.
-        store: where everything is kept.
-        options: how teachers are trained; its ``teacher`` says which views are wanted.
-        workers: processes that decode photos, as `Resources` takes it.
+        cells: the cells whose runs will be trained.
+        store: of all results.
+        options: how teachers are trained. ``teacher_outputs`` says which views are requested.
+        workers: processes that decode photos, as in `Resources`.
 
     Returns:
         The names of the teachers that failed.
 
     Raises:
-        InterruptedRunError: asked to stop; what was under way has been saved.
-        DeviceFailedError: the device failed: nothing more can be done in this process.
+        InterruptedRunError: a stop was requested. The work so far has been saved.
+        DeviceFailedError: the device failed. No run of this process can continue.
     """
-    materials, failed = Resources(workers), set()
+    resources, failed = Resources(workers), set()
     for name in dict.fromkeys(cell.teacher for cell in cells if cell.teacher):
         try:
-            ensure_teacher(expansion.teacher(name), store, options, materials)
+            ensure_teacher(expansion.teacher(name), store, options, resources)
         except (InterruptedRunError, DeviceFailedError):
             raise
         except (SkdError, OSError) as error:
-            said = "FAILED" if isinstance(error, RunFailedError) else f"NOT MADE teacher {name}:"
-            print(printable(f"{said} {error_text(error)}"), file=sys.stderr, flush=True)
+            status = "FAILED" if isinstance(error, RunFailedError) else f"NOT MADE teacher {name}:"
+            print(printable(f"{status} {error_text(error)}"), file=sys.stderr, flush=True)
             failed.add(name)
     entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
     keys = {cell.key for cell in cells}
-    for plan in plan_views(expansion, entries, _wish(options)).values():
+    for plan in plan_views(expansion, entries, _views_config(options)).values():
         if plan.teacher not in failed and plan.cells & keys:
             _store(plan, expansion, store, options)
     return failed
 
 
-def _wish(options: RunOptions) -> ViewsConfig:
-    """Return which views are wanted: where they pay, in the precision that was asked for, or none.
+def _views_config(options: RunOptions) -> ViewsConfig:
+    """Return which views to store, for the options of the runs.
 
-    Runs that ask for stored outputs in a precision need them, whether they pay or not.
+    If the options request stored outputs in a precision, the runs need them even if storing them
+    saves no time.
     """
-    if options.teacher is None:
+    if options.teacher_outputs is None:
         return ViewsConfig()
-    if options.teacher == "live":
+    if options.teacher_outputs == "live":
         return ViewsConfig(teacher_views="never")
-    return ViewsConfig(teacher_views="always", teacher_views_precision=options.teacher)
+    return ViewsConfig(teacher_views="always", teacher_views_precision=options.teacher_outputs)
 
 
 def _store(plan: ViewsPlan, expansion: Expansion, store: Store, options: RunOptions) -> None:
-    """Store a teacher's views; where that cannot be, its runs ask it live."""
+    """Store the views of a teacher. If that fails, its runs have a live teacher."""
     if plan.done:
         return
     try:
@@ -91,10 +92,10 @@ def _store(plan: ViewsPlan, expansion: Expansion, store: Store, options: RunOpti
             plan.precision,
             options.execution,
             wait=True,
-            should_stop=options.stopping,
+            should_stop=options.should_stop,
         )
     except (InterruptedRunError, DeviceFailedError):
         raise
     except (SkdError, OSError) as error:
-        said = printable(f"views of {plan.teacher} are not stored: {error}")
-        print(said, file=sys.stderr, flush=True)
+        message = printable(f"views of {plan.teacher} are not stored: {error}")
+        print(message, file=sys.stderr, flush=True)

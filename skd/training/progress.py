@@ -1,4 +1,4 @@
-"""How far a run is: a bar when a person is watching, plain lines in a log."""
+"""Display of a run's progress: a bar in a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ BAR_SECONDS = 0.5
 
 
 class RunProgress(Protocol):
-    """What the training of one run reports to."""
+    """Display of one run."""
 
     def __enter__(self) -> Self:
-        """Begin to show the run."""
+        """Start the display."""
 
     def __exit__(self, *error: object) -> None:
-        """End."""
+        """End the display."""
 
     def step(self, done: int, loss: float | None, images_per_second: float) -> None:
-        """So many steps are done, of all epochs."""
+        """Show the number of steps since the start, the loss if known, and the speed."""
 
     def epoch(self, row: EpochMetrics) -> None:
-        """An epoch is finished."""
+        """Show the metrics of a finished epoch."""
 
     def note(self, text: str) -> None:
-        """Something to tell, as a line."""
+        """Print a line."""
 
 
 def run_progress(
     label: str, epochs: int, steps: int, alone: bool = True, visible: bool = True
 ) -> RunProgress:
-    """Return a bar if standard error is a terminal and no other run's, else lines.
+    """Return a bar if standard error is a terminal that no other run uses, else lines.
 
     Args:
-        label: the run, as a person names it.
-        epochs: of the whole run.
-        steps: of the whole run.
-        alone: whether no other run of the process is under way.
-        visible: false: nothing is shown, as by all processes of a run but its first.
+        label: name of the run.
+        epochs: number of epochs of the run.
+        steps: number of steps of the run.
+        alone: whether the process trains no other run at the same time.
+        visible: false: show nothing. Only the first process of a run is visible.
     """
     if not visible:
         return NoProgress()
@@ -54,7 +54,7 @@ def run_progress(
 
 
 def is_loss_due(last: float) -> bool:
-    """Whether it is time to read the running loss, which waits for the device."""
+    """Return whether to read the running loss, which waits for the device."""
     return time.monotonic() - last >= BAR_SECONDS
 
 
@@ -68,21 +68,21 @@ class NoProgress:
         pass
 
     def step(self, done: int, loss: float | None, images_per_second: float) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def epoch(self, row: EpochMetrics) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class RunProgressLines:
-    """A line every so often, and one for the last epoch."""
+    """Prints a line every few seconds, and one for the last epoch."""
 
     def __init__(self, label: str, epochs: int, steps: int) -> None:
         self.label, self.epochs, self.steps = label, epochs, steps
-        self._begun = self._last = time.monotonic()
+        self._started = self._last = time.monotonic()
         self._first: int | None = None
 
     def __enter__(self) -> Self:
@@ -92,7 +92,7 @@ class RunProgressLines:
         pass
 
     def step(self, done: int, loss: float | None, images_per_second: float) -> None:
-        """Write a line if the last one is a while ago."""
+        """Print a line if the last one was some seconds ago."""
         self._first = done - 1 if self._first is None else self._first
         if time.monotonic() - self._last >= LINE_SECONDS:
             loss_text = "" if loss is None else f"  loss {loss:.3f}"
@@ -102,22 +102,22 @@ class RunProgressLines:
             )
 
     def epoch(self, row: EpochMetrics) -> None:
-        """Write a line if the last one is a while ago, or this is the last epoch."""
+        """Print a line if the last one was some seconds ago, or this is the last epoch."""
         if row.epoch == self.epochs or time.monotonic() - self._last >= LINE_SECONDS:
             self._line(_summary(row, self.epochs))
 
     def note(self, text: str) -> None:
-        """Write a line."""
+        """Print a line."""
         self._line(text)
 
     def _line(self, text: str) -> None:
         self._last = time.monotonic()
-        with contextlib.suppress(OSError):  # a log's reader may be gone before us
+        with contextlib.suppress(OSError):  # the reader of a pipe may have ended
             print(printable(f"{self.label}: {text}"), file=sys.stderr, flush=True)
 
     def _left(self, done: int) -> str:
         passed = done - (self._first or 0)
-        seconds = (time.monotonic() - self._begun) / max(passed, 1) * (self.steps - done)
+        seconds = (time.monotonic() - self._started) / max(passed, 1) * (self.steps - done)
         hours, rest = divmod(int(seconds), 3600)
         return f"{hours}:{rest // 60:02}:{rest % 60:02} left"
 
@@ -132,10 +132,10 @@ class RunProgressBar:
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[shown]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False),
             console=PlainConsole(stderr=True),
         )
-        self._task = self._bar.add_task(label, total=steps, shown="")
+        self._task = self._bar.add_task(label, total=steps, text="")
         self._row, self._running = "", ""
 
     def __enter__(self) -> Self:
@@ -149,10 +149,10 @@ class RunProgressBar:
         """Move the bar."""
         if loss is not None:
             self._running = f"loss {loss:.3f}  {images_per_second:.0f} images/s  "
-        self._bar.update(self._task, completed=done, shown=self._running + self._row)
+        self._bar.update(self._task, completed=done, text=self._running + self._row)
 
     def epoch(self, row: EpochMetrics) -> None:
-        """Show the epoch's accuracy from now on."""
+        """Show the accuracy of the epoch from now on."""
         self._row = f"epoch {row.epoch}/{self.epochs}: test {row.test_top1:.2f} %"
 
     def note(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: files and record, or a note of why it failed."""
+"""What a run leaves in its folder: its files and its record, or a note of why it failed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from skd.common.errors import error_text
@@ -19,7 +20,7 @@ from skd.training.execution import environment, peak_memory
 from skd.training.loop import Training
 from skd.training.weights import save_tensors, save_weights
 
-CODE_IN_SESSION = re.compile(r", code ([0-9a-f]+)")  # in what is said of a session
+CODE_IN_SESSION = re.compile(r", code ([0-9a-f]+)")  # in the description of a session
 
 
 def write_result(
@@ -31,46 +32,33 @@ def write_result(
     logits: Tensor,
     gpu_utilisation: float | None,
 ) -> Record:
-    """Leave a finished run's weights, test logits and what its objective keeps, then its record.
+    """Write the weights, test logits and objective of a finished run, then its record.
 
     Args:
-        training: at its end.
-        entry: the run's folder.
-        execution: it was executed, for the record.
+        training: the run at its end.
+        entry: its folder.
+        execution: how it was executed, for the record.
         code: digests of the source files that trained it, by path.
-        teacher: its teacher's card, if any.
+        teacher: card of its teacher, if it has one.
         logits: of the test images, (M, C).
-        gpu_utilisation: in percent, if sampled.
+        gpu_utilisation: in percent, if it was sampled.
     """
     files = save_weights(entry, training.student, logits)
-    if kept := training.objective.tensors_to_store():
-        files |= save_tensors(entry.objective_path, kept)
-    epochs = tuple(EpochMetrics(**row) for row in training.history)
-    best = max(epochs, key=lambda row: row.test_top1)  # the first of equals
-    seconds = sum(row.seconds for row in epochs)
-    images = training.images_per_epoch * len(epochs)
+    if tensors := training.objective.tensors_to_store():
+        files |= save_tensors(entry.objective_path, tensors)
+    epochs = tuple(EpochMetrics(**metrics) for metrics in training.history)
+    best = max(epochs, key=lambda metrics: metrics.test_top1)  # the first of equal epochs
+    sessions = execution["sessions"]
     record = Record(
         id=entry.id,
         spec=training.spec,
-        environment={**environment(), "sources": _sources(execution["sessions"])},
+        environment={**environment(), "sources": _sources(sessions)},
         execution=execution,
         num_classes=logits.shape[1],
         epochs=epochs,
         last=_accuracy(epochs[-1]),
         best=_accuracy(best),
-        cost=Cost(
-            train_seconds=seconds,
-            seconds_per_epoch=seconds / len(epochs),
-            images_per_second=images
-            / sum(training.images_per_epoch / row.images_per_second for row in epochs),
-            peak_memory_bytes=peak_memory(logits.device),
-            gpu_utilisation=gpu_utilisation,
-            parameters=count_parameters(training.student),
-            extra_parameters=count_parameters(training.objective),
-            extra_memory_bytes=memory_bytes(training.objective),
-            multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
-            sessions=len(execution["sessions"]),
-        ),
+        cost=_cost(training, epochs, logits.device, len(sessions), gpu_utilisation),
         teacher=teacher,
         collapse=detect_collapse(epochs, logits.shape[1]),
         files=files,
@@ -82,21 +70,46 @@ def write_result(
     return record
 
 
+def _cost(
+    training: Training,
+    epochs: tuple[EpochMetrics, ...],
+    device: torch.device,
+    sessions: int,
+    gpu_utilisation: float | None,
+) -> Cost:
+    seconds = sum(metrics.seconds for metrics in epochs)
+    images_per_epoch = training.training_step.inputs.images_per_epoch
+    return Cost(
+        train_seconds=seconds,
+        seconds_per_epoch=seconds / len(epochs),
+        images_per_second=images_per_epoch
+        * len(epochs)
+        / sum(images_per_epoch / metrics.images_per_second for metrics in epochs),
+        peak_memory_bytes=peak_memory(device),
+        gpu_utilisation=gpu_utilisation,
+        parameters=count_parameters(training.student),
+        extra_parameters=count_parameters(training.objective),
+        extra_memory_bytes=memory_bytes(training.objective),
+        multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
+        sessions=sessions,
+    )
+
+
 def _sources(sessions: list[str]) -> str:
-    """Return the digest of the code that trained; of a run resumed under other code, all of them.
+    """Return the digests of the code of all sessions, each one once.
 
-    A session from before digests were recorded is "unknown".
+    A session from before digests were recorded counts as "unknown".
     """
-    found = [CODE_IN_SESSION.search(session) for session in sessions]
-    return "+".join(dict.fromkeys(match[1] if match else "unknown" for match in found))
+    matches = [CODE_IN_SESSION.search(session) for session in sessions]
+    return "+".join(dict.fromkeys(match[1] if match else "unknown" for match in matches))
 
 
-def _accuracy(row: EpochMetrics) -> Accuracy:
-    return Accuracy(epoch=row.epoch, top1=row.test_top1, top5=row.test_top5)
+def _accuracy(metrics: EpochMetrics) -> Accuracy:
+    return Accuracy(epoch=metrics.epoch, top1=metrics.test_top1, top5=metrics.test_top5)
 
 
 def write_failure(entry: StoreEntry, error: Exception, epochs_done: int) -> None:
-    """Leave a note of why a run failed."""
+    """Write a note of why a run failed."""
     note = Failure(
         id=entry.id,
         reason=error_text(error),
@@ -109,5 +122,5 @@ def write_failure(entry: StoreEntry, error: Exception, epochs_done: int) -> None
     )
     try:
         entry.write(note)
-    except OSError as full:  # say it at least where the log is
-        print(f"the failure note could not be written: {full}", flush=True)
+    except OSError as write_error:  # the log then has it at least
+        print(f"the failure note could not be written: {write_error}", flush=True)

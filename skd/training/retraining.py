@@ -1,20 +1,22 @@
-"""The first epochs of a finished run, trained again by today's code and compared bit by bit."""
+"""Train the first epochs of a finished run again with today's code, and compare bit by bit."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from skd.common.errors import SkdError
 from skd.store.record_differences import TIMING_FIELDS
-from skd.store.records import EpochMetrics
+from skd.store.records import EpochMetrics, Record
 from skd.store.stale import FinishedRun
 from skd.store.store import Store
 from skd.training.execution import Execution
 from skd.training.loop import Training
 from skd.training.progress import run_progress
-from skd.training.resources import Resources
+from skd.training.resources import Resources, TeacherRequest
 
 
 def retraining_problem(run: FinishedRun, store: Store) -> str | None:
-    """Return why a run's first epochs cannot be trained again here, or none."""
+    """Return why the first epochs of a run cannot be trained again; ``None`` if they can."""
     record = run.entry.record()
     if record.execution.get("processes", 1) > 1 or record.execution.get("accumulate", 1) > 1:
         return "it was trained in several processes or parts"
@@ -36,36 +38,29 @@ def retraining_problem(run: FinishedRun, store: Store) -> str | None:
 def first_differing_epoch(
     run: FinishedRun, store: Store, resources: Resources, epochs: int
 ) -> int | None:
-    """Return the first of some epochs whose metrics are other ones when it is trained again.
+    """Train the first epochs of a run again; return the first one whose metrics differ.
 
     Args:
-        run: with its record; the way it was executed is taken from that.
-        store: with its teacher.
+        run: the run. It is executed as its record says.
+        store: has its teacher.
         resources: what the trainings of this process share.
-        epochs: how many are trained, at most those that the run has.
+        epochs: number of epochs to train, at most those of the run.
+
+    Returns:
+        ``None`` if no epoch differs.
 
     Raises:
-        SkdError: it cannot be trained here.
+        SkdError: the run cannot be trained on this machine.
     """
     record = run.entry.record()
-    spec, how = record.spec, record.execution
-    kept = {name: how[name] for name in Execution.model_fields if name in how}
-    execution = Execution.restore(kept)
-    device = execution.apply()
-    material = resources.data(spec.dataset, device)
-    teacher = None
-    if spec.teacher is not None:
-        entry = store.teacher(spec.teacher.identity)
-        teacher = resources.teacher(spec, entry, execution, device).outputs
-    training = Training(spec, material, teacher, execution)
+    training = _training(record, store, resources)
     count = min(epochs, len(record.epochs))
     try:
         with run_progress(run.label, count, count * training.steps_per_epoch) as progress:
 
             def after_step(training: Training) -> None:
-                done = training.epochs_done * training.steps_per_epoch + training.step
-                speed = training.step * spec.recipe.batch_size / training.elapsed
-                progress.step(done, None, speed)
+                speed = training.step * record.spec.recipe.batch_size / training.elapsed
+                progress.step(training.steps_done, None, speed)
 
             for recorded in record.epochs[:count]:
                 if _numbers(training.run_epoch(after_step)) != _numbers(recorded):
@@ -75,5 +70,19 @@ def first_differing_epoch(
     return None
 
 
-def _numbers(epoch: EpochMetrics) -> dict:
-    return epoch.model_dump(exclude=TIMING_FIELDS)
+def _training(record: Record, store: Store, resources: Resources) -> Training:
+    """Return the training of a recorded run, before its first step."""
+    spec = record.spec
+    names = [name for name in Execution.model_fields if name in record.execution]
+    execution = Execution.restore({name: record.execution[name] for name in names})
+    device = execution.configure_process()
+    dataset = resources.dataset(spec.dataset, device)
+    teacher = None
+    if spec.teacher is not None:
+        request = TeacherRequest(spec, store.teacher(spec.teacher.identity))
+        teacher = request.load(resources, execution, device).teacher
+    return Training(spec, dataset, teacher, execution)
+
+
+def _numbers(metrics: EpochMetrics) -> dict[str, Any]:
+    return metrics.model_dump(exclude=TIMING_FIELDS)

@@ -1,4 +1,4 @@
-"""One run from wherever it stands to its record: lease, resume, checkpoints, failure note."""
+"""A run from its current state to its record: resume, train, save checkpoints, write the result."""
 
 from __future__ import annotations
 
@@ -8,73 +8,68 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import torch
 
 from skd.common.choices import TeacherOutputs
 from skd.common.errors import DeviceFailedError, InterruptedRunError, RunFailedError, error_text
-from skd.common.lease import LeaseHeldError, LeaseHolder, LeaseLostError, hold_lease
+from skd.common.lease import LeaseLostError
 from skd.kernels.tables import KernelsError
-from skd.store.leftovers import remove_leftovers
-from skd.store.record_checks import check_identity
 from skd.store.records import Record, TeacherCard
 from skd.store.stale import files_text
 from skd.store.store import StoreEntry
 from skd.study.spec import RunSpec
-from skd.training import checkpoint
 from skd.training.checkpoint import CheckpointError
 from skd.training.compiling import CompilerError
 from skd.training.cuda_graph import own_stream
-from skd.training.current_code import current_run_code, join_session_digests
 from skd.training.data_parallel import BatchPartition, DivisionError
-from skd.training.distributed import ProcessesError, lost_process_error
+from skd.training.distributed import lost_process_error
 from skd.training.execution import (
     Execution,
     ExecutionError,
-    environment,
     is_device_error,
-    load_execution,
     reset_peak_memory,
-    save_execution,
 )
 from skd.training.fast_paths import FastPaths, decide_fast_paths, without_compiler
 from skd.training.loop import NonFiniteLossError, Training
 from skd.training.progress import RunProgress, is_loss_due, run_progress
 from skd.training.progress_file import ProgressFile
-from skd.training.resources import DeviceDataset, Resources, choose_teacher_outputs
-from skd.training.result import write_failure, write_result
+from skd.training.resources import DeviceDataset, Resources, TeacherRequest
+from skd.training.run_folder import RunFolder, Session
 
-SAVING_SHARE = 20  # training takes at least so many times as long as saving
-LEASE_POLL_SECONDS = 5.0
-SAVE, STOP = 1, 2  # what a process may wish after a step; STOP saves too
+SAVING_SHARE = 20  # training takes at least this many times as long as saving
+SAVE, STOP = 1, 2  # what a process requests after a step; STOP also saves
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to go about a run; nothing here changes its numbers but the execution's rounding.
+    """How to train a run. Except for rounding, the options do not change its numbers.
+
+    A run that is resumed keeps its execution, the source of its teacher's outputs and its fast
+    paths, whatever the options are.
 
     Attributes:
-        execution: for a run that is begun now; one that goes on keeps its own.
-        teacher: where its teacher's outputs come from, likewise; none: stored views, where there
-            are some.
-        paths: which of its passes are compiled, and which kernels they use, likewise.
-        checkpoint_seconds: at most so long between checkpoints; 0: every epoch.
-        sharing: trainings that share the device, of which this is one.
-        wait: wait for another process that trains the same run, instead of refusing.
-        stopping: asked after each step; true: save and leave.
-        division: of the batches, among the processes of this run.
+        execution: how a new run is executed.
+        teacher_outputs: where a new run has its teacher's outputs from; ``None``: stored outputs,
+            if they exist.
+        fast_paths: which forward passes of a new run are compiled, and which kernels it uses.
+        checkpoint_seconds: longest time between two checkpoints; 0: one checkpoint per epoch.
+        sharing: number of trainings that share the device, this one included.
+        wait: whether to wait for another process that trains the same run. If not, LeaseHeldError
+            is raised.
+        should_stop: called after each step; true: save and stop.
+        partition: how batches are divided among processes and into parts.
     """
 
     execution: Execution
-    teacher: TeacherOutputs | None = None
-    paths: FastPaths = field(default_factory=FastPaths)
+    teacher_outputs: TeacherOutputs | None = None
+    fast_paths: FastPaths = field(default_factory=FastPaths)
     checkpoint_seconds: float = 60.0
     sharing: int = 1
     wait: bool = False
-    stopping: Callable[[], bool] = lambda: False
-    division: BatchPartition = field(default_factory=BatchPartition)
+    should_stop: Callable[[], bool] = lambda: False
+    partition: BatchPartition = field(default_factory=BatchPartition)
 
 
 def complete_run(
@@ -85,327 +80,299 @@ def complete_run(
     teacher_entry: StoreEntry | None = None,
     resources: Resources | None = None,
 ) -> Record:
-    """Return a run's record, training what is left of it.
+    """Return the record of a run. What is missing is trained first.
 
     Args:
         spec: the run.
         entry: its folder in the store.
-        options: how to go about it.
-        label: how messages name it.
-        teacher_entry: its teacher's folder; none for a run without one.
-        resources: what the process's runs share; none: nothing.
+        options: how to train it.
+        label: its name in messages.
+        teacher_entry: the folder of its teacher; ``None`` for a run without a teacher.
+        resources: what the runs of this process share; ``None``: nothing.
 
     Raises:
-        RunFailedError: it failed, now; a failure note has been left.
-        DeviceFailedError: its device did: no run of this process can go on.
-        InterruptedRunError: it was asked to stop, and has saved.
-        LeaseHeldError: another process trains it, and it shall not be waited for.
-        ExecutionError: it cannot be executed here.
-        CheckpointError: it cannot go on from its checkpoints.
-        IdentityError: the folder is not the run's.
-        StoreError: its folder is a link to another run's, or its record cannot be read or is
-            inconsistent.
+        RunFailedError: the run failed. A failure note is in its folder.
+        DeviceFailedError: the device failed. No run of this process can continue.
+        InterruptedRunError: ``should_stop`` returned true. A checkpoint has been saved.
+        LeaseHeldError: another process trains the run, and ``wait`` is false.
+        ExecutionError: the run cannot be executed on this machine.
+        CheckpointError: the run cannot resume from its checkpoints.
+        IdentityError: the folder belongs to another run.
+        StoreError: the folder is a link to another run's folder, or its record cannot be read or
+            is inconsistent.
     """
-    team = options.division.team
-    check_identity(spec, entry.id, label)
-    team.broadcast(entry.check_link)
-    if (record := team.broadcast(entry.record)) is not None:
-        team.broadcast(lambda: remove_leftovers(entry))
+    folder = RunFolder(spec, entry, label, options.partition)
+    folder.check()
+    if (record := folder.record()) is not None:
+        folder.remove_leftovers()
         return record
-
-    def execution_asked_for() -> Execution:
-        device = torch.device(options.execution.device)
-        how = (
-            choose_teacher_outputs(options.teacher, spec, teacher_entry, device)
-            if teacher_entry
-            else None
-        )
-        return options.execution.model_copy(update={"teacher": how})
-
-    with _leased(entry, options, label) as still_mine:
-        if (record := team.broadcast(entry.record)) is not None:  # finished while we waited
+    with folder.locked(options.wait, options.should_stop):
+        if (record := folder.record()) is not None:  # another process has finished it meanwhile
             return record
-        team.broadcast(lambda: entry.write_spec(spec))
-        # Without a checkpoint there is nothing to go on with in the same way.
-        kept = team.broadcast(
-            lambda: load_execution(entry.folder) if checkpoint.exists(entry.folder) else None
-        )
-        execution = kept or team.broadcast(execution_asked_for)
-        if team.device not in (None, execution.device):
-            raise ExecutionError(
-                f"{label} was begun on {execution.device}: start its processes with "
-                f"--device {execution.device}, or remove its folder to begin it anew"
-            )
-        device = execution.apply()
+        folder.write_spec()
+        teacher = TeacherRequest(spec, teacher_entry) if teacher_entry else None
+        execution = folder.saved_execution()
+        is_new = execution is None
+        if execution is None:
+            execution = folder.team.broadcast(lambda: _new_execution(options, teacher))
+        _check_device(execution, folder)
+        device = execution.configure_process()
         with own_stream(device):
-            run = _Run(spec, entry, options, label, teacher_entry, resources or Resources())
-            return run.complete(execution, kept is None, device, still_mine)
+            resources = resources or Resources()
+            trainer = RunTrainer(folder, options, resources, teacher, execution, is_new, device)
+            return trainer.complete()
 
 
-class _Run:
-    """A run in this process, its lease held."""
+def _new_execution(options: RunOptions, teacher: TeacherRequest | None) -> Execution:
+    """Return the execution of a new run. Its fast paths are decided later."""
+    outputs = None
+    if teacher is not None:
+        device = torch.device(options.execution.device)
+        outputs = teacher.choose(options.teacher_outputs, device)
+    return options.execution.model_copy(update={"teacher": outputs})
+
+
+def _check_device(execution: Execution, folder: RunFolder) -> None:
+    """Raise ExecutionError if the processes were started for another kind of device."""
+    if folder.team.device not in (None, execution.device):
+        raise ExecutionError(
+            f"{folder.label} was started on {execution.device}: start its processes with "
+            f"--device {execution.device}, or remove its folder to start it again"
+        )
+
+
+class RunTrainer:
+    """Trains a run in this process, while the process or its team holds the lease.
+
+    Args:
+        folder: of the run.
+        options: how to train it.
+        resources: what the runs of this process share.
+        teacher: how to load its teacher; ``None`` for a run without a teacher.
+        execution: how it is executed.
+        is_new: whether the run has no checkpoint. The fast paths are then decided here.
+        device: of the execution.
+    """
 
     def __init__(
         self,
-        spec: RunSpec,
-        entry: StoreEntry,
+        folder: RunFolder,
         options: RunOptions,
-        label: str,
-        teacher: StoreEntry | None,
-        materials: Resources,
-    ) -> None:
-        self.spec, self.entry, self.options, self.label = spec, entry, options, label
-        self.teacher, self.materials = teacher, materials
-        self.team = options.division.team
-        self.training: Training | None = None
-        self.card: TeacherCard | None = None
-
-    def complete(
-        self,
+        resources: Resources,
+        teacher: TeacherRequest | None,
         execution: Execution,
-        new: bool,
+        is_new: bool,
         device: torch.device,
-        check_lease: Callable[[], None],
-    ) -> Record:
-        """Return the record, training what is left; as `complete_run`.
+    ) -> None:
+        self.folder, self.options, self.resources = folder, options, resources
+        self.teacher, self.execution, self.is_new = teacher, execution, is_new
+        self.device, self.team = device, folder.team
+        self.training: Training | None = None
+        self.session: Session | None = None
+        self.teacher_card: TeacherCard | None = None
+        self._timer = CheckpointTimer(options.checkpoint_seconds)
+        self._loss_shown = time.monotonic()
 
-        Args:
-            execution: of the run; where it is begun now, its passes are yet to be decided.
-            new: whether it is begun now.
-            device: of the execution.
-            check_lease: raises where the lease has been lost.
-        """
-        begun = datetime.now(UTC)
+    def complete(self) -> Record:
+        """Train the rest of the run and return its record. Errors as `complete_run`."""
+        started = datetime.now(UTC)
         if self.options.sharing == 1:
-            reset_peak_memory(device)
+            reset_peak_memory(self.device)
         try:
-            self._build(execution, new, device)
-            return self._train(check_lease)
+            self._build()
+            gpu_utilisation = self._train()
+            return self._write_result(gpu_utilisation)
         except (InterruptedRunError, LeaseLostError, ExecutionError, CheckpointError):
             raise
         except Exception as raised:
             error = lost_process_error(raised) or raised
-            check_lease()
-            # One process's error ends the others: theirs say no more than that.
-            known = self.entry.failure_or_none() if self.team.count > 1 else None
-            if known is None or datetime.fromisoformat(known.failed_at) < begun:
-                done = self.training.epochs_done if self.training else 0
-                write_failure(self.entry, error, done)
-            of_all = self.team.count == 1 or isinstance(error, NonFiniteLossError | DivisionError)
-            failed = RunFailedError if of_all and not is_device_error(error) else DeviceFailedError
-            raise failed(f"{self.label}: {error_text(error)}") from raised
+            epochs_done = self.training.epochs_done if self.training else 0
+            self.folder.write_failure(error, epochs_done, since=started)
+            raise self._failure(error) from raised
         finally:
             if self.training is not None:
                 self.training.views.close()
 
-    def _build(self, execution: Execution, new: bool, device: torch.device) -> None:
-        """Set the training up, and fix its execution where it is begun now."""
-        material = self.materials.data(self.spec.dataset, device)
+    def _failure(self, error: Exception) -> RunFailedError | DeviceFailedError:
+        """Return the error to raise: whether other runs of this process can continue."""
+        is_common = self.team.world_size == 1 or isinstance(
+            error, NonFiniteLossError | DivisionError
+        )
+        kind = RunFailedError if is_common and not is_device_error(error) else DeviceFailedError
+        return kind(f"{self.folder.label}: {error_text(error)}")
+
+    def _build(self) -> None:
+        """Build the training, resume it, and fix the execution of a new run."""
+        dataset = self.resources.dataset(self.folder.spec.dataset, self.device)
         try:
-            if new:
-                execution = self.team.broadcast(lambda: self._decided(execution, material))
-            self.training = self._training(execution, material)
+            if self.is_new:
+                self.execution = self.team.broadcast(lambda: self._decide_fast_paths(dataset))
+            training = self._open(dataset)
         except KernelsError as error:
-            raise ExecutionError(f"{self.label}: {error}") from error
-        self.sessions, self.code = _resume(self.training, self.entry, device)
-        if self.training.epochs_done == self.spec.recipe.epochs:  # only its record is missing
+            raise ExecutionError(f"{self.folder.label}: {error}") from error
+        if training.epochs_done == self.folder.spec.recipe.epochs:  # only the record is missing
             return
         try:
-            self.training.prepare()
+            training.prepare()
         except CompilerError as error:
-            if not new:
-                raise ExecutionError(
-                    f"{self.label} was begun with compiled passes or kernels, and they cannot be "
-                    f"compiled here ({error}); mend that, or remove {self.entry.folder} to begin "
-                    "it anew"
-                ) from error
-            self.materials.not_compiled[self.spec.network] = str(error)
-            execution = without_compiler(execution, str(error))
-            self.training = self._training(execution, material)
-            self.sessions, self.code = _resume(self.training, self.entry, device)
-        if new:
-            self.team.broadcast(lambda: save_execution(self.entry.folder, execution))
+            self._open_without_compiler(dataset, error)
+        if self.is_new:
+            self.folder.save_execution(self.execution)
 
-    def _decided(self, execution: Execution, material: DeviceDataset) -> Execution:
-        """Return the execution with its passes and kernels decided, by all steps of the run."""
-        recipe, division = self.spec.recipe, self.options.division
-        decided = decide_fast_paths(
-            execution,
-            self.options.paths,
-            steps=recipe.epochs * recipe.steps_per_epoch(len(material.images.train_labels)),
-            whole_batches=division.count == 1
+    def _decide_fast_paths(self, dataset: DeviceDataset) -> Execution:
+        """Return the execution with its fast paths, which depend on all steps of the run."""
+        recipe = self.folder.spec.recipe
+        execution = decide_fast_paths(
+            self.execution,
+            self.options.fast_paths,
+            steps=recipe.epochs * recipe.steps_per_epoch(len(dataset.images.train_labels)),
+            whole_batches=self.options.partition.num_parts == 1
             and recipe.bn_batch is None
-            and material.tests.on_device,
+            and dataset.evaluator.on_device,
         )
-        reason = self.materials.not_compiled.get(self.spec.network)
-        if reason and (decided.compiled or decided.kernels):
-            return without_compiler(decided, reason)
-        return decided
+        reason = self.resources.not_compiled.get(self.folder.spec.network)
+        if reason and (execution.compiled or execution.kernels):
+            return without_compiler(execution, reason)
+        return execution
 
-    def _training(self, execution: Execution, material: DeviceDataset) -> Training:
-        teacher = None
+    def _open(self, dataset: DeviceDataset) -> Training:
+        """Build the training and load the newest checkpoint."""
+        loaded = None
         if self.teacher is not None:
-            found = self.materials.teacher(self.spec, self.teacher, execution, material.device)
-            teacher, self.card = found.outputs, found.card
-        return Training(self.spec, material, teacher, execution, self.options.division)
-
-    def _train(self, still_mine: Callable[[], None]) -> Record:
-        """Train what is left, and leave the record."""
-        training, epochs = self.training, self.spec.recipe.epochs
-        on_gpu = training.device.type == "cuda"
-        telling = ProgressFile(self.entry, epochs, training.steps_per_epoch, on_gpu)
-        alone, shown = self.options.sharing == 1, self.team.rank == 0
-        steps = epochs * training.steps_per_epoch
-        with run_progress(self.label, epochs, steps, alone, shown) as progress:
-            if reason := training.execution.not_compiled:
-                progress.note(f"compiling failed, so its passes run eagerly: {reason}")
-            if training.epochs_done or training.step:
-                progress.note(f"goes on after epoch {training.epochs_done}")
-            if changed := [path for path, digests in self.code.items() if "+" in digests]:
-                progress.note(f"begun by other code than today's: {files_text(changed)}")
-            told = {"sessions": self.sessions, "code": self.code}
-            _train(training, self.entry, self.options, told, still_mine, progress, telling)
-        how = {
-            **training.execution.model_dump(),
-            "recording": training.recording,
-            "sessions": self.sessions,
-            "sharing": self.options.sharing,
-            "processes": self.team.count,
-            "accumulate": self.options.division.accumulate,
-        }
-        logits = training.test_logits()
-
-        def finish() -> Record:
-            still_mine()
-            return write_result(
-                training, self.entry, how, self.code, self.card, logits, telling.gpu_utilisation
-            )
-
-        return self.team.broadcast(finish)
-
-
-@contextlib.contextmanager
-def _leased(entry: StoreEntry, options: RunOptions, label: str) -> Iterator[Callable[[], None]]:
-    """Hold a run's lease, in its first process; yield what checks that it is still ours."""
-    team, mine = options.division.team, []
-
-    def on_wait(holder: LeaseHolder) -> None:
-        print(f"{label}: waiting for {holder}, which trains this run", flush=True)
-
-    with contextlib.ExitStack() as held:
-
-        def take(wait: bool) -> None:
-            taken = hold_lease(
-                entry.folder, wait=wait, on_wait=on_wait, should_stop=options.stopping
-            )
-            mine.append(held.enter_context(taken))
-
-        if team.count == 1:
-            take(options.wait)
-        else:
-            _take_together(take, options)
-        yield mine[0] if mine else lambda: None
-
-
-def _take_together(take: Callable[[bool], None], options: RunOptions) -> None:
-    """Have the first process take the lease; they wait in steps, so that none waits too long."""
-    team = options.division.team
-    while True:
-        try:
-            return team.broadcast(partial(take, False))
-        except LeaseHeldError as error:
-            if not options.wait:
-                raise
-            if team.all_reduce_max(int(options.stopping())):
-                raise InterruptedRunError("stopped while another process trains the run") from error
-            time.sleep(LEASE_POLL_SECONDS)
-
-
-def _resume(
-    training: Training, entry: StoreEntry, device: torch.device
-) -> tuple[list[str], dict[str, str]]:
-    """Load the newest checkpoint, if any.
-
-    Returns:
-        A description of each session, this one last, and the digests of the code of all of them.
-    """
-    here, division, code = environment(), training.division, current_run_code(training.spec)
-    session = f"torch {here['torch']}, {here['gpu'] or here['cpu']}, code {here['sources']}"
-    if division.count > 1:
-        session += f", {division.team.count} processes, {division.accumulate} parts each"
-
-    def go_on(state: dict[str, Any]) -> None:
-        training.load_state(state["training"])
-        state["sessions"].append(session)
-
-    state = checkpoint.load(
-        entry.folder, device, checkpoint.CheckpointOwner.of(entry, training.spec), go_on
-    )
-    seen = state and (len(state["training"]["history"]), state["training"]["step"])
-    if seen != division.team.broadcast(lambda: seen):
-        raise ProcessesError(
-            f"{entry.folder}: its processes see different checkpoints; does every node have the "
-            "same file system?"
+            loaded = self.teacher.load(self.resources, self.execution, self.device)
+            self.teacher_card = loaded.card
+        self.training = Training(
+            self.folder.spec,
+            dataset,
+            loaded and loaded.teacher,
+            self.execution,
+            self.options.partition,
         )
-    if state is None:
-        return [session], code
-    return state["sessions"], join_session_digests(state.get("code"), code)
+        self.session = self.folder.resume(self.training, self.device)
+        return self.training
 
+    def _open_without_compiler(self, dataset: DeviceDataset, error: CompilerError) -> None:
+        """Build a new run again, for an execution that generates no code.
 
-def _train(
-    training: Training,
-    entry: StoreEntry,
-    options: RunOptions,
-    told: dict[str, Any],
-    still_mine: Callable[[], None],
-    progress: RunProgress,
-    telling: ProgressFile,
-) -> None:
-    saved = shown = time.monotonic()
-    took = 0.0  # seconds, to save
-    on_cpu = training.device.type == "cpu"
-    team = training.division.team
-    every = options.checkpoint_seconds or math.inf
+        Raises:
+            ExecutionError: the run is not new. Without generated code its numbers would change.
+        """
+        if not self.is_new:
+            raise ExecutionError(
+                f"{self.folder.label} was started with compiled passes or kernels, and they cannot "
+                f"be compiled on this machine ({error}); make the compiler work, or remove "
+                f"{self.folder.entry.folder} to start the run again"
+            ) from error
+        self.resources.not_compiled[self.folder.spec.network] = str(error)
+        self.execution = without_compiler(self.execution, str(error))
+        self._open(dataset)
 
-    def save_checkpoint() -> None:
-        nonlocal saved, took
-        begun = time.monotonic()
-        team.broadcast(still_mine)
-        state = training.state()
-        if team.rank == 0:
-            of = checkpoint.CheckpointOwner.of(entry, training.spec)
-            checkpoint.save(entry.folder, {"training": state, **told}, of)
-            with contextlib.suppress(OSError):  # an earlier attempt's; this one is under way
-                entry.failure_path.unlink()
-        saved = time.monotonic()
-        took = saved - begun
+    def _train(self) -> float | None:
+        """Train the remaining epochs; return the utilisation of the GPU, if it was sampled."""
+        training, epochs = self.training, self.folder.spec.recipe.epochs
+        steps, on_gpu = epochs * training.steps_per_epoch, self.device.type == "cuda"
+        progress_file = ProgressFile(self.folder.entry, epochs, training.steps_per_epoch, on_gpu)
+        alone, visible = self.options.sharing == 1, self.team.rank == 0
+        with run_progress(self.folder.label, epochs, steps, alone, visible) as progress:
+            self._print_notes(progress)
+            self._timer = CheckpointTimer(self.options.checkpoint_seconds)
+            self._loss_shown = time.monotonic()
 
-    def after_step(training: Training) -> None:
-        nonlocal shown
-        stop = options.stopping()
-        # A large state in short intervals would leave little time to train.
-        due = time.monotonic() - saved > max(every, SAVING_SHARE * took)
-        wish = team.all_reduce_max(STOP if stop else SAVE if due and team.rank == 0 else 0)
-        if wish:
-            save_checkpoint()
-        if wish == STOP:
+            def after_step(training: Training) -> None:
+                self._save_or_stop()
+                self._show_progress(progress, progress_file)
+
+            while training.epochs_done < epochs:
+                metrics = training.run_epoch(after_step)
+                progress.epoch(metrics)
+                # Better to save at the end of an epoch than soon after the start of the next one.
+                if self.team.all_reduce_max(int(self._timer.is_due_within(metrics.seconds))):
+                    self._save_checkpoint()
+        return progress_file.gpu_utilisation
+
+    def _print_notes(self, progress: RunProgress) -> None:
+        if reason := self.execution.not_compiled:
+            progress.note(f"compiling failed, so forward passes run eagerly: {reason}")
+        if self.training.steps_done:
+            progress.note(f"resumes after epoch {self.training.epochs_done}")
+        if changed := self.session.changed_files():
+            progress.note(f"started with other code than today's: {files_text(changed)}")
+
+    def _save_or_stop(self) -> None:
+        """Save a checkpoint after a step if a process requests it; stop if a process must stop.
+
+        Raises:
+            InterruptedRunError: a process must stop. A checkpoint has been saved.
+        """
+        must_stop = self.options.should_stop()
+        must_save = self._timer.is_due() and self.team.rank == 0
+        request = self.team.all_reduce_max(STOP if must_stop else SAVE if must_save else 0)
+        if request:
+            self._save_checkpoint()
+        if request == STOP:
             raise InterruptedRunError(
-                f"stopped after epoch {training.epochs_done}, step {training.step}; saved"
+                f"stopped after epoch {self.training.epochs_done}, step {self.training.step}; saved"
             )
-        done = training.epochs_done * training.steps_per_epoch + training.step
-        loss = None
-        if on_cpu and is_loss_due(shown):  # elsewhere it would wait for the device
-            shown = time.monotonic()
+
+    def _save_checkpoint(self) -> None:
+        with self._timer.saving():
+            self.folder.save_checkpoint(self.training, self.session)
+
+    def _show_progress(self, progress: RunProgress, progress_file: ProgressFile) -> None:
+        """Show how far the run is, after a step."""
+        training, loss = self.training, None
+        # On a GPU, reading the loss would wait for the device.
+        if self.device.type == "cpu" and is_loss_due(self._loss_shown):
+            self._loss_shown = time.monotonic()
             loss = (training.sums["loss/total"] / training.sums["images"]).item()
         speed = training.step * training.spec.recipe.batch_size / training.elapsed
-        progress.step(done, loss, speed)
-        if team.rank == 0:
-            telling.step(done, speed)
+        progress.step(training.steps_done, loss, speed)
+        if self.team.rank == 0:
+            progress_file.step(training.steps_done, speed)
 
-    while training.epochs_done < training.spec.recipe.epochs:
-        row = training.run_epoch(after_step)
-        progress.epoch(row)
-        # Rather at an epoch's end than soon within the next one.
-        due = time.monotonic() - saved + row.seconds > options.checkpoint_seconds
-        if team.all_reduce_max(int(due)):
-            save_checkpoint()
+    def _write_result(self, gpu_utilisation: float | None) -> Record:
+        execution: dict[str, Any] = {
+            **self.execution.model_dump(),
+            "recording": str(self.training.recorder),
+            "sessions": self.session.descriptions,
+            "sharing": self.options.sharing,
+            "processes": self.team.world_size,
+            "accumulate": self.options.partition.accumulate,
+        }
+        logits = self.training.test_logits()
+        return self.folder.write_result(
+            self.training, execution, self.session, self.teacher_card, logits, gpu_utilisation
+        )
+
+
+class CheckpointTimer:
+    """Decides when a checkpoint is due.
+
+    Args:
+        interval: seconds between two checkpoints; 0: one checkpoint per epoch.
+    """
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+        self._saved_at = time.monotonic()
+        self._save_seconds = 0.0
+
+    def is_due(self) -> bool:
+        """Return whether to save after a step.
+
+        A large state and a short interval would otherwise leave little time to train.
+        """
+        shortest = max(self.interval or math.inf, SAVING_SHARE * self._save_seconds)
+        return time.monotonic() - self._saved_at > shortest
+
+    def is_due_within(self, seconds: float) -> bool:
+        """Return whether the interval ends within some seconds."""
+        return time.monotonic() - self._saved_at + seconds > self.interval
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[None]:
+        """Measure the time of a save, and start the next interval after it."""
+        started = time.monotonic()
+        yield
+        self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - started

@@ -1,8 +1,8 @@
-"""State dicts as the field saves them: read from a file, without running what is in it.
+"""State dicts in the usual formats, read from a file without running any code in it.
 
-Beside the weights there may be anything that people save with them: options, metrics, the
-optimiser. Of these only plain values are read; every object of a class that is known to hold
-options or numbers becomes an empty one, and any other class is refused.
+A file may also have options, metrics or the state of an optimiser. Only their plain values are
+read: objects of classes that are known to have options or numbers become empty objects, and any
+other class is refused.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from skd.common.errors import TeacherError
 from skd.training.file_kinds import DOWNLOAD_AGAIN, SAVE_ANEW, describe_file
 
-# What a state dict is found under. Of several that hold one, the first.
+# Keys of a state dict within a checkpoint. If several have one, the first is used.
 WRAPPERS = (
     "model",
     "state_dict",
@@ -39,7 +39,7 @@ _SAFETENSORS_HEADER = 100_000_000  # bytes, at most
 
 
 class _Ignored:
-    """Stands for an object beside the weights, such as a NumPy scalar: nothing of it is kept."""
+    """Replaces an object beside the weights, such as a NumPy scalar, without its content."""
 
     def __new__(cls, *_: Any, **__: Any) -> _Ignored:
         return super().__new__(cls)
@@ -50,7 +50,7 @@ class _Ignored:
 
 
 class _IgnoredMapping:
-    """Makes a dict of what stands beside the weights and fills itself like one."""
+    """Replaces an object beside the weights that fills itself like a dict by a dict."""
 
     def __new__(cls, *_: Any, **__: Any) -> OrderedDict:
         return OrderedDict()
@@ -100,24 +100,24 @@ _STAND_INS = [
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint's weights, in the forms in which the field saves them.
+    """Read the weights of a checkpoint, in one of the usual formats.
 
-    A bare state dict, or one under a key such as ``model`` or ``state_dict``, with anything plain
-    beside it; safetensors files, whatever their name, too. Keys are returned as they are written.
-    No code in the file is run.
+    The file is a state dict, a dict that has one under a key such as ``model`` or ``state_dict``,
+    or a safetensors file of any name. Keys are returned as they are in the file. No code in the
+    file is run.
 
     Raises:
-        TeacherError: not such a file; says what it is, and how to save the weights anew.
+        TeacherError: it is not such a file. Says what it is, and how to save the weights.
     """
     if not path.exists():
         raise TeacherError(f"the checkpoint {path} is not there")
     try:
         data: Any = load_file(path) if _is_safetensors(path) else _load(path)
-    except Exception as error:  # whatever a damaged file may raise
+    except Exception as error:  # damaged files raise errors of any type
         raise TeacherError(
             f"{path} is no checkpoint that can be read safely: {_reason(path, error)}"
         ) from error
-    weights = _found(data, path)
+    weights = _select_state_dict(data, path)
     for name, tensor in weights.items():
         if problem := _not_plain(tensor):
             raise TeacherError(
@@ -129,11 +129,11 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def strip_common_prefix(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights without what wrappers put before every key, such as ``module.``.
+    """Return weights without a prefix that all keys share, such as ``module.``.
 
     Args:
         weights: a state dict.
-        own: the network's, whose own keys stay as they are.
+        own: state dict of the network, whose own keys do not change.
     """
     while weights and not weights.keys() & own.keys():
         heads = {name.partition(".")[0] for name in weights}
@@ -144,24 +144,24 @@ def strip_common_prefix(weights: dict[str, Tensor], own: dict[str, Tensor]) -> d
 
 
 def add_missing_counters(weights: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights with the batch counters that BatchNorm had not before PyTorch 0.4.1."""
+    """Return weights with the batch counters that BatchNorm has since PyTorch 0.4.1."""
     missing = {name: own[name] for name in own if name not in weights and is_counter(name)}
     return {**weights, **missing}
 
 
 def is_counter(name: str) -> bool:
-    """Whether an entry only counts the batches that a BatchNorm layer has seen."""
+    """Return whether an entry is the batch counter of a BatchNorm layer."""
     return name.rpartition(".")[2] == "num_batches_tracked"
 
 
 def describe_precision(weights: dict[str, Tensor]) -> str:
-    """Return the precisions other than float32 of floating-point weights, in words; or nothing."""
+    """Return the precisions of floating-point weights other than float32, as text; else ""."""
     kinds = {str(t.dtype) for t in weights.values() if t.is_floating_point()} - {"torch.float32"}
     return " and ".join(sorted(kind.removeprefix("torch.") for kind in kinds))
 
 
 def describe_nonfinite(tensors: dict[str, Tensor]) -> str | None:
-    """Return which tensors hold NaN or infinity, and how many of their values; or none."""
+    """Return the tensors with NaN or infinity, with counts; ``None`` if all values are finite."""
     bad = {
         name: (count, tensor.numel())
         for name, tensor in tensors.items()
@@ -169,17 +169,17 @@ def describe_nonfinite(tensors: dict[str, Tensor]) -> str | None:
     }
     if not bad:
         return None
-    said = [f"{name} ({count} of {of} values)" for name, (count, of) in bad.items()]
-    return join_first_names(said)
+    counts = [f"{name} ({count} of {total} values)" for name, (count, total) in bad.items()]
+    return join_first_names(counts)
 
 
 def join_first_names(names: list[str]) -> str:
-    """Return names with commas, the first five."""
+    """Return the first five names, separated by commas."""
     return f"{', '.join(names[:MAX_NAMES])}{', …' if len(names) > MAX_NAMES else ''}"
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Whether a file begins as safetensors do: the header's length, then JSON."""
+    """Return whether a file starts like safetensors: length of the header, then JSON."""
     with path.open("rb") as file:
         head = file.read(9)
     return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= _SAFETENSORS_HEADER
@@ -192,25 +192,25 @@ def _load(path: Path) -> Any:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Return why a file could not be read and what to do, in a line, in our own words.
+    """Return why a file could not be read and what to do, in one line.
 
-    Torch's own say how to load it unsafely.
+    The message of torch would explain how to load it unsafely.
     """
     if isinstance(error, OSError) and error.strerror and not path.is_dir():
         return error.strerror
     if (kind := describe_file(path)) is not None:
         return f"it is {kind}"
-    said = re.search(r"GLOBAL (\S+)", str(error))
-    if said is not None:
-        return f"it holds an object of {said[1]}, which only its code could read; {SAVE_ANEW}"
+    match = re.search(r"GLOBAL (\S+)", str(error))
+    if match is not None:
+        return f"it holds an object of {match[1]}, which only its code could read; {SAVE_ANEW}"
     return f"it is incomplete, damaged or no file of torch.save; {DOWNLOAD_AGAIN}, or {SAVE_ANEW}"
 
 
-def _found(data: Any, path: Path) -> dict[str, Tensor]:
-    """Return the state dict in what a file holds.
+def _select_state_dict(data: Any, path: Path) -> dict[str, Tensor]:
+    """Return the state dict in the content of a file.
 
     Raises:
-        TeacherError: there is none, or there are two and neither is the obvious one.
+        TeacherError: there is none, or there are two.
     """
     for _ in range(MAX_WRAPPER_DEPTH):
         if _is_state_dict(data) or not isinstance(data, dict):
@@ -224,16 +224,16 @@ def _found(data: Any, path: Path) -> dict[str, Tensor]:
     if _is_state_dict(data):
         return {str(name): tensor for name, tensor in data.items()}
     if not isinstance(data, dict):
-        found = type(data).__name__
+        content = type(data).__name__
     elif not data:
-        found = "an empty dict"
+        content = "an empty dict"
     else:
-        found = f"keys {join_first_names([str(key) for key in data])}"
+        content = f"keys {join_first_names([str(key) for key in data])}"
         tensors = [isinstance(value, Tensor) for value in data.values()]
         if any(tensors):
             odd = list(data)[tensors.index(False)]
-            found += f"; '{odd}' is no tensor but {type(data[odd]).__name__}"
-    raise TeacherError(f"{path} holds no state dict (found {found}); {SAVE_ANEW}")
+            content += f"; '{odd}' is no tensor but {type(data[odd]).__name__}"
+    raise TeacherError(f"{path} holds no state dict (found {content}); {SAVE_ANEW}")
 
 
 def _is_state_dict(data: Any) -> bool:
@@ -245,7 +245,7 @@ def _is_state_dict(data: Any) -> bool:
 
 
 def _not_plain(tensor: Tensor) -> str | None:
-    """Return what a tensor is that a network's weights cannot be, or none."""
+    """Return why a tensor cannot be a weight; ``None`` if it can."""
     if tensor.is_meta:
         return "a meta tensor, without values"
     if tensor.is_quantized:
@@ -260,10 +260,10 @@ def _not_plain(tensor: Tensor) -> str | None:
 
 
 def _check_single(weights: dict[str, Tensor], path: Path) -> None:
-    """Refuse the weights of a whole distiller.
+    """Check that weights belong to one network.
 
     Raises:
-        TeacherError: they are a student's and its teacher's.
+        TeacherError: they belong to a student and its teacher.
     """
     tops = {tuple(part for part in name.split(".")[:2] if part != "module") for name in weights}
     if {"student", "teacher"} <= {top[0] for top in tops if top}:

@@ -1,4 +1,4 @@
-"""A teacher's views stored, with its progress shown and its outcome printed."""
+"""Store the views of a teacher: show the progress and print the result."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ def store_teacher_views(
     wait: bool,
     should_stop: Callable[[], bool],
 ) -> list[ViewsCard]:
-    """Return the cards of a teacher's views, making those that are missing.
+    """Return the cards of a teacher's views. Missing views are made first.
 
     Args:
         expansion: the study.
-        name: the teacher's name in it.
-        store: with the teacher.
-        outputs, precision, execution, wait, stopping: as `make_teacher_views` takes them, and
-            its errors are those of this function.
+        name: name of the teacher in the study.
+        store: has the teacher.
+        outputs, precision, execution, wait, should_stop: as in `make_teacher_views`, whose errors
+            this function raises, too.
     """
     rows = expansion.images.train_images * expansion.images.views
-    begun: list[tuple[int, float]] = []  # at the first call: views done before, and when
+    start: list[tuple[int, float]] = []  # of the first call: views done before, and the time
     with run_progress(f"views of {name}", 1, rows) as progress:
 
         def on_progress(done: int, all_views: int) -> None:
             now = time.monotonic()
-            first, since = begun[0] if begun else (done, now)
-            begun[:] = [(first, since)]
+            first, since = start[0] if start else (done, now)
+            start[:] = [(first, since)]
             progress.step(done, None, (done - first) / max(now - since, 1e-9))
 
         cards = make_teacher_views(

@@ -1,7 +1,7 @@
-"""Making a teacher's views, once, and opening them: files that are mapped, not read.
+"""Stored views of a teacher: its outputs on all views of all images, made once and then mapped.
 
-A teacher is frozen and in evaluation mode, so that its outputs on a view are a pure function of
-(image, view): a look-up is exact up to the stored precision.
+A teacher is frozen and in evaluation mode, so that its outputs are a pure function of image and
+view. Reading a stored output is exact up to the stored precision.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ from skd.training.execution import Execution, environment
 from skd.training.teacher import StoredOutput
 from skd.training.weights import load_teacher_network
 
-# Views a forward pass: on a CPU more would leave its cache, on a GPU fewer would leave it idle.
+# Views in a forward pass: more would not fit in the cache of a CPU, fewer would not fill a GPU.
 BATCH = {"cpu": 64, "cuda": 4096}
 SAVE_SECONDS = 20.0
-SAMPLE = 256  # views that are compared with the live teacher in the end
-# What the stored precision may add to rounding, relative to the largest output.
+SAMPLE = 256  # number of views that are compared with the live teacher at the end
+# Largest difference from the live teacher, relative to the largest output.
 TOLERANCE = {"float16": 2e-3, "float32": 1e-4}
 
 
 class TeacherViewsError(SkdError):
-    """Teacher views are not there, damaged, or cannot be stored. Says what to do."""
+    """Stored views are missing or damaged, or cannot be stored. Says what to do."""
 
 
 def make_teacher_views(
@@ -67,65 +67,65 @@ def make_teacher_views(
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int, int], None] = lambda done, all_views: None,
 ) -> list[ViewsCard]:
-    """Return the cards of a teacher's views, making those that are not there.
+    """Return the cards of a teacher's stored views. Missing views are made first.
 
-    Killed anywhere and started again, it goes on and leaves the same files.
+    If the process is killed at any moment, a further call resumes and ends with the same files.
 
     Args:
         entry: the teacher's folder in the store.
-        dataset: the images; their split and limit applied.
-        outputs: which of the teacher's outputs.
+        dataset: the images, with their split and limit.
+        outputs: the outputs to store.
         precision: of the files.
         execution: where the teacher runs.
-        wait: wait for another process that makes them, instead of refusing.
-        should_stop: asked after each batch; true: save and leave.
-        on_progress: called with the views done and all of them.
+        wait: whether to wait for another process that makes them.
+        should_stop: called after each batch; true: save and stop.
+        on_progress: called with the number of finished views and of all views.
 
     Raises:
-        TeacherError: the teacher is not at hand.
-        TeacherViewsError: an output is too large for the precision, or not what the teacher says;
-            or the images' views are endless.
-        InterruptedRunError: asked to stop, and has saved.
-        LeaseHeldError: another process makes them, and it shall not be waited for.
+        TeacherError: the teacher is not in the store.
+        TeacherViewsError: an output is too large for the precision or differs from the live
+            teacher, or the number of views of an image is not limited.
+        InterruptedRunError: ``should_stop`` returned true. The work so far has been saved.
+        LeaseHeldError: another process makes them, and ``wait`` is false.
     """
-    known = entry.card()
-    code = current_views_code(dataset, known.network) if known else None
+    card = entry.card()
+    code = current_views_code(dataset, card.network) if card else None
     files = [ViewsFile(entry, dataset, output, precision, code) for output in outputs]
     if not files:
-        raise TeacherViewsError("no output was asked for; allowed: logits, pooled")
+        raise TeacherViewsError("no output was given; allowed: logits, pooled")
     if not dataset_facts(dataset).views:
         raise TeacherViewsError(
             f"photos have endless views, and those of {dataset.name} cannot be stored; train with "
             "a live teacher"
         )
     entry.check_link()
-    with hold_lease(files[0].folder, wait=wait, should_stop=should_stop) as still_mine:
+    with hold_lease(files[0].folder, wait=wait, should_stop=should_stop) as check_lease:
         remove_files(temporary_files(files[0].folder))
         missing = [file for file in files if file.card() is None]
         if missing:
-            device = execution.apply()
+            device = execution.configure_process()
             images = load_images(dataset)
             teacher = load_teacher_network(entry, device, images.num_classes)
             teacher.network.to(memory_format=execution.memory_format)
             maker = PixelViews(images, device)
-            seconds = _write(missing, teacher.network, maker, still_mine, should_stop, on_progress)
+            seconds = _write(missing, teacher.network, maker, check_lease, should_stop, on_progress)
             for file in missing:
                 difference = _largest_difference(file, teacher.network, maker)
-                still_mine()
+                check_lease()
                 _finish(file, teacher.card, seconds, difference)
     return [card for file in files if (card := file.card()) is not None]
 
 
 def open_stored_output(file: ViewsFile, device: torch.device) -> StoredOutput:
-    """Return one output on all views: mapped from its file on a CPU, else loaded.
+    """Return one output on all views. On a CPU it is mapped from its file, on a GPU it is loaded.
 
     Raises:
-        TeacherViewsError: it is not there, damaged, of another teacher, or stored by other code.
+        TeacherViewsError: it is missing or damaged, or another teacher or other code made it.
     """
     card, teacher = file.card(), file.teacher.card()
     if card is None or teacher is None or not file.path.is_file():
         raise TeacherViewsError(
-            f"{file.path} is not there, or other code than today's has made it; make it with: "
+            f"{file.path} is missing, or other code than today's has made it; make it with: "
             f"skd teacher-views … --outputs {file.output} --precision {file.precision}"
         )
     if card.teacher_sha256 != teacher.sha256 or sha256_of(file.path) != card.sha256:
@@ -136,7 +136,7 @@ def open_stored_output(file: ViewsFile, device: torch.device) -> StoredOutput:
     with file.path.open("rb") as stream:
         np.lib.format.read_magic(stream)
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        # Copy-on-write: torch wants memory that may be written, and nobody writes.
+        # Copy-on-write, since torch requires writable memory. Nothing writes to it.
         mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
         array = np.ndarray(shape, dtype, mapped, offset=stream.tell())
     values = torch.from_numpy(array)
@@ -149,19 +149,19 @@ def _write(
     network: FeatureNetwork,
     maker: PixelViews,
     check_lease: Callable[[], None],
-    stopping: Callable[[], bool],
+    should_stop: Callable[[], bool],
     on_progress: Callable[[int, int], None],
 ) -> float:
-    """Append what is missing of some outputs, one view after the other; return the seconds of all.
+    """Append the missing rows of some outputs; return the seconds that all rows took.
 
-    What is noted as done is on the disk; what was written after that is cut off and made again.
+    Rows that the progress file counts are on the disk. Rows written after that are made again.
     """
     device, views = maker.labels.device, maker.views_per_image
     rows = len(maker.labels) * views
     example = network.forward_features(maker.batch(*image_and_view_of_rows(0, 1, views, device)))
-    _check_room(files, rows, example)
+    _check_disk_space(files, rows, example)
     note = files[0].folder / f"{'-'.join(file.path.stem for file in files)}.progress.json"
-    done, before = _noted(note)
+    done, seconds_before = _read_progress(note)
     with ExitStack() as stack:
         arrays = [
             stack.enter_context(
@@ -171,8 +171,8 @@ def _write(
         ]
         done = min([done, *(array.rows for array in arrays)])
         for array in arrays:
-            array.cut(done)
-        begun = saved = time.monotonic()
+            array.truncate(done)
+        started = saved = time.monotonic()
         while done < rows:
             indices, numbers = image_and_view_of_rows(
                 done, min(rows, done + BATCH[device.type]), views, device
@@ -182,34 +182,34 @@ def _write(
                 array.append(getattr(outputs, array.file.output))
             done += len(indices)
             on_progress(done, rows)
-            stopped = done < rows and stopping()
+            stopped = done < rows and should_stop()
             if stopped or done == rows or time.monotonic() - saved > SAVE_SECONDS:
                 check_lease()
                 for array in arrays:
                     array.sync()
                 saved = time.monotonic()
-                write_json(note, {"done": done, "seconds": before + saved - begun})
+                write_json(note, {"done": done, "seconds": seconds_before + saved - started})
             if stopped:
                 raise InterruptedRunError(f"stopped after {done} of {rows} views; saved")
         for array in arrays:
             array.partial.replace(array.file.path)
     note.unlink()
-    return before + saved - begun
+    return seconds_before + saved - started
 
 
-def _check_room(files: Sequence[ViewsFile], rows: int, example: Outputs) -> None:
-    """Refuse what the disk has no room for, before days of work.
+def _check_disk_space(files: Sequence[ViewsFile], rows: int, example: Outputs) -> None:
+    """Check that the disk has space for the files, before days of work.
 
     Raises:
-        TeacherViewsError: says how much there is.
+        TeacherViewsError: it has not. Says how much space is free.
     """
     need = 0
     for file in files:
         partial = file.path.with_suffix(".partial")
-        there = partial.stat().st_size if partial.exists() else 0
+        written = partial.stat().st_size if partial.exists() else 0
         need += (
             rows * getattr(example, file.output).shape[1] * BYTES_PER_ELEMENT[file.precision]
-            - there
+            - written
         )
     free = shutil.disk_usage(files[0].folder).free
     if need > free:
@@ -220,7 +220,7 @@ def _check_room(files: Sequence[ViewsFile], rows: int, example: Outputs) -> None
 
 
 class _GrowingArray:
-    """A .npy file written row by row, under another name until it is whole."""
+    """A .npy file that is written row by row, under another name until it is complete."""
 
     def __init__(self, file: ViewsFile, shape: tuple[int, int, int]) -> None:
         self.file, self.shape = file, shape
@@ -238,47 +238,47 @@ class _GrowingArray:
         self._start = self._stream.tell()
         self._row_bytes = self.shape[2] * BYTES_PER_ELEMENT[self.file.precision]
         size = self._stream.seek(0, os.SEEK_END)
-        self.rows = (size - self._start) // self._row_bytes  # whole ones that are there
+        self.rows = (size - self._start) // self._row_bytes  # complete rows in the file
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stream.close()
 
-    def cut(self, rows: int) -> None:
-        """Go on after so many rows."""
+    def truncate(self, rows: int) -> None:
+        """Keep the first rows only, and append after them."""
         self._stream.truncate(self._start + rows * self._row_bytes)
         self._stream.seek(0, os.SEEK_END)
 
     def append(self, values: Tensor) -> None:
-        """Write rows, (any, width).
+        """Append rows, (rows, width).
 
         Raises:
-            TeacherViewsError: values that are not finite, or that the precision cannot hold.
+            TeacherViewsError: a value is not finite, or too large for the precision.
         """
         if not bool(values.isfinite().all()):
             raise TeacherViewsError(
-                f"the teacher's {self.file.output} are not finite on some views: it cannot teach; "
-                "take another teacher"
+                f"the teacher's {self.file.output} are not finite on some views; "
+                "use another teacher"
             )
         stored = values.to(getattr(torch, self.file.precision))
         if not bool(stored.isfinite().all()):
             raise TeacherViewsError(
                 f"the teacher's {self.file.output} reach {values.abs().max().item():.3g}, more "
-                f"than {self.file.precision} holds; store them with --precision float32"
+                f"than {self.file.precision} can represent; store them with --precision float32"
             )
         self._stream.write(stored.cpu().numpy().tobytes())
 
     def sync(self) -> None:
-        """Have everything on the disk."""
+        """Write everything to the disk."""
         self._stream.flush()
         os.fsync(self._stream.fileno())
 
 
-def _noted(note: Path) -> tuple[int, float]:
-    """Return the views that are done and the seconds they took; what cannot be read is nothing."""
+def _read_progress(note: Path) -> tuple[int, float]:
+    """Return the number of finished views and their seconds; zeros if the file cannot be read."""
     try:
-        noted = json.loads(note.read_text(encoding="utf-8"))
-        return int(noted["done"]), float(noted["seconds"])
+        progress = json.loads(note.read_text(encoding="utf-8"))
+        return int(progress["done"]), float(progress["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0, 0.0
 
@@ -286,37 +286,37 @@ def _noted(note: Path) -> tuple[int, float]:
 def image_and_view_of_rows(
     first: int, end: int, views: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return images' places and views' numbers of some rows of the file."""
+    """Return the indices of the images and the numbers of the views of some rows of a file."""
     rows = torch.arange(first, end, device=device)
     return rows // views, rows % views
 
 
 @torch.no_grad()
 def _largest_difference(file: ViewsFile, network: FeatureNetwork, maker: PixelViews) -> float:
-    """Return how far the stored outputs are from the live teacher's, at most, on some views.
+    """Return the largest difference between stored outputs and live teacher on a sample of views.
 
     Raises:
-        TeacherViewsError: further than the precision explains.
+        TeacherViewsError: it is larger than the precision explains.
     """
     stored = np.load(file.path, mmap_mode="r")
     count = len(maker.labels)
     chosen = epoch_order(0, 0, count * maker.views_per_image)[:SAMPLE].to(maker.labels.device)
     indices, numbers = chosen // maker.views_per_image, chosen % maker.views_per_image
     live = getattr(network.forward_features(maker.batch(indices, numbers)), file.output).cpu()
-    found = torch.from_numpy(stored[indices.cpu().numpy(), numbers.cpu().numpy()]).float()
-    difference = (found - live).abs().max().item()
+    sample = torch.from_numpy(stored[indices.cpu().numpy(), numbers.cpu().numpy()]).float()
+    difference = (sample - live).abs().max().item()
     if not difference <= TOLERANCE[file.precision] * max(1.0, live.abs().max().item()):
         file.path.unlink()
         raise TeacherViewsError(
-            f"{file.path} was {difference:.3g} away from the teacher and has been removed; "
+            f"{file.path} differed by {difference:.3g} from the teacher and has been removed; "
             "make it again"
         )
     return difference
 
 
 def _finish(file: ViewsFile, teacher: TeacherCard, seconds: float, difference: float) -> None:
-    """Leave a file's card."""
-    here = environment()
+    """Write the card of a file."""
+    facts = environment()
     card = ViewsCard(
         teacher=file.teacher.id,
         teacher_sha256=teacher.sha256,
@@ -326,7 +326,7 @@ def _finish(file: ViewsFile, teacher: TeacherCard, seconds: float, difference: f
         shape=np.load(file.path, mmap_mode="r").shape,
         sha256=sha256_of(file.path),
         seconds=seconds,
-        device=here["gpu"] or here["cpu"],
+        device=facts["gpu"] or facts["cpu"],
         largest_difference=difference,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         code=current_views_code(file.dataset, teacher.network),

@@ -62,7 +62,7 @@ class StudyTraining:
     @property
     def team(self) -> Team:
         """The processes that train each run together."""
-        return self.options.division.team
+        return self.options.partition.team
 
     def supersede_stale(self, with_teachers: bool) -> None:
         """Set the records of stale runs, and of their teachers, aside if the user chose --stale."""
@@ -97,7 +97,7 @@ class StudyTraining:
             runs: how many runs are unfinished.
             whole_study: whether to choose as many lanes as a GPU can use, instead of one.
         """
-        if self.team.count > 1:
+        if self.team.world_size > 1:
             return 1
         if lanes is None and whole_study and self.options.execution.device == "cuda":
             lanes = choose_lanes(None, self.expansion, self.cells, self.store, runs)
@@ -124,7 +124,7 @@ class StudyTraining:
 
         def train_one(run: CellSeed) -> None:
             cell, seed = run
-            if self.team.all_reduce_max(int(options.stopping())):
+            if self.team.all_reduce_max(int(options.should_stop())):
                 raise InterruptedRunError(f"stopped before {cell.key} seed {seed}")
             if self._failed_for_good(cell, seed):
                 failures.append(run)

@@ -1,4 +1,4 @@
-"""What the loop asks of a teacher: its outputs on a batch of views."""
+"""Frozen teachers: their outputs on a batch of views, computed or read from files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from skd.models.network import Outputs
 from skd.training.compiling import compile_network
 from skd.training.epoch_inputs import InputBatch
 
-RELEASE_EVERY = 64  # look-ups, each of which maps some MB at most
+RELEASE_EVERY = 64  # look-ups; each one maps a few MB
 
 
 class FrozenTeacher(Protocol):
-    """A frozen teacher, wherever its outputs come from."""
+    """A frozen teacher. Its outputs are computed in each step, or were stored before."""
 
     def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
-        """Return the teacher's outputs on a batch of views; no gradient flows.
+        """Return the teacher's outputs on a batch of views, without a gradient.
 
         Args:
             images: the views, (B, 3, H, W).
@@ -30,17 +30,17 @@ class FrozenTeacher(Protocol):
 
 def has_finite_outputs(teacher: FrozenTeacher, inputs: InputBatch) -> bool:
     """Whether a teacher's logits and pooled features on some views are all finite."""
-    found = teacher.outputs(inputs.images, inputs.indices, inputs.numbers)
-    return all(bool(values.isfinite().all()) for values in (found.logits, found.pooled))
+    outputs = teacher.outputs(inputs.images, inputs.indices, inputs.view_numbers)
+    return all(bool(values.isfinite().all()) for values in (outputs.logits, outputs.pooled))
 
 
 class LiveTeacher:
-    """Its network's forward pass.
+    """A teacher whose outputs are computed by a forward pass of its network.
 
     Args:
         network: frozen, in evaluation mode.
-        compiled_for: the number of images in a batch for which the pass is compiled; none: it
-            never is.
+        compiled_for: batch size for which the forward pass is compiled; ``None``: it is never
+            compiled.
     """
 
     def __init__(self, network: nn.Module, compiled_for: int | None = None) -> None:
@@ -50,17 +50,17 @@ class LiveTeacher:
 
     @torch.no_grad()
     def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
-        """Return everything that the network shows."""
+        """Return all outputs of the network."""
         if self._compiled is not None and len(images) == self._compiled_for:
             return self._compiled(images)
         return self.network.forward_features(images)
 
 
 class StoredOutput:
-    """One output for all views, (N, V, width), in the images' order; on a CPU mapped from a file.
+    """One output of a teacher for all views of all images, (N, V, width).
 
-    What was looked up stays in the system's cache, but not for long in this process's share of it:
-    after an epoch that would be the whole file.
+    On a CPU it is mapped from a file. Pages that were read are released from time to time; after an
+    epoch the whole file would otherwise count as memory of this process.
     """
 
     def __init__(self, values: Tensor, mapped: mmap.mmap | None = None) -> None:
@@ -68,7 +68,7 @@ class StoredOutput:
         self._looked_up = 0
 
     def rows(self, indices: Tensor, numbers: Tensor) -> Tensor:
-        """Return some images' views, (B, width) float32."""
+        """Return the output on some views, (B, width) float32."""
         self._looked_up += 1
         if self._mapped is not None and self._looked_up % RELEASE_EVERY == 0:
             self._mapped.madvise(mmap.MADV_DONTNEED)
@@ -76,18 +76,18 @@ class StoredOutput:
 
 
 class StoredTeacher:
-    """A look-up among stored outputs."""
+    """A teacher whose outputs are read from stored outputs."""
 
     def __init__(self, **outputs: StoredOutput) -> None:
         self._outputs = outputs
 
     def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
-        """Return logits and pooled features as float32, empty ones where they are not stored."""
+        """Return logits and pooled features as float32; an output that is not stored is empty."""
         empty = images.new_empty(len(indices), 0)
-        found = {name: stored.rows(indices, numbers) for name, stored in self._outputs.items()}
+        rows = {name: stored.rows(indices, numbers) for name, stored in self._outputs.items()}
         return Outputs(
-            logits=found.get("logits", empty),
+            logits=rows.get("logits", empty),
             stages=(),
             preactivations=(),
-            pooled=found.get("pooled", empty),
+            pooled=rows.get("pooled", empty),
         )

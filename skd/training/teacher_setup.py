@@ -1,4 +1,4 @@
-"""Teachers: trained here or imported, always re-evaluated here, then frozen."""
+"""Teachers: trained or imported, evaluated on the test images, then frozen."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from skd.training.weights import save_weights
 def ensure_teacher(
     node: TeacherNode, store: Store, options: RunOptions, resources: Resources
 ) -> TeacherCard:
-    """Return a study's teacher's card, training or importing it where it is not there; print it.
+    """Return the card of a study's teacher and print it. A missing teacher is trained or imported.
 
     Raises:
         TeacherError, LeaseHeldError: as `import_teacher`.
         RunFailedError, InterruptedRunError, ExecutionError: as `train_teacher`.
     """
-    entry, team = store.teacher(node.id), options.division.team
+    entry, team = store.teacher(node.id), options.partition.team
     if node.spec.kind == "trained":
         card = train_teacher(node.spec, entry, options, f"teacher {node.name}", resources)
     else:
-        device = options.execution.apply()
+        device = options.execution.configure_process()
         card = team.broadcast(
             lambda: import_teacher(
-                node.spec, node.source, entry, device, options.wait, resources, options.stopping
+                node.spec, node.source, entry, device, options.wait, resources, options.should_stop
             )
         )
     if team.rank == 0:
@@ -59,12 +59,12 @@ def ensure_teacher(
 
 
 def warn_about_teacher(name: str, spec: TeacherSpec, card: TeacherCard) -> None:
-    """Say on standard error what speaks against a teacher, if anything."""
+    """Print warnings about a teacher's accuracy on standard error, if there are any."""
     try:
-        said = accuracy_doubts(spec, card.test_top1, dataset_facts(spec.dataset).num_classes)
-    except PublishedError as error:  # the report refuses it; no training waits for that
-        said = [f"it is not held against what is published: {error}"]
-    for doubt in said:
+        doubts = accuracy_doubts(spec, card.test_top1, dataset_facts(spec.dataset).num_classes)
+    except PublishedError as error:  # the report raises it; training continues
+        doubts = [f"it is not compared with published accuracies: {error}"]
+    for doubt in doubts:
         print(f"warning: teacher {name}: {doubt}", file=sys.stderr, flush=True)
 
 
@@ -75,23 +75,23 @@ def train_teacher(
     label: str,
     resources: Resources | None = None,
 ) -> TeacherCard:
-    """Return the card of a teacher trained here, training what is left of it.
+    """Return the card of a trained teacher. What is missing is trained first.
 
     Raises:
         RunFailedError, InterruptedRunError, LeaseHeldError, ExecutionError: as `complete_run`.
     """
     record = complete_run(spec.run, entry, options, label, resources=resources)
-    return options.division.team.broadcast(lambda: _card_of(record, spec, entry))
+    return options.partition.team.broadcast(lambda: _card_of(record, spec, entry))
 
 
 def _card_of(record: Record, spec: TrainedTeacher, entry: StoreEntry) -> TeacherCard:
     if (card := entry.card()) is not None:
         return card
     with hold_lease(entry.folder, wait=True):
-        return _leave_card(record, spec, entry)
+        return _write_card(record, spec, entry)
 
 
-def _leave_card(record: Record, spec: TrainedTeacher, entry: StoreEntry) -> TeacherCard:
+def _write_card(record: Record, spec: TrainedTeacher, entry: StoreEntry) -> TeacherCard:
     card = TeacherCard(
         id=entry.id,
         kind="trained",
@@ -116,14 +116,14 @@ def import_teacher(
     resources: Resources | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TeacherCard:
-    """Return the card of an imported teacher, importing and re-evaluating it if it is not there.
+    """Return the card of an imported teacher. A missing teacher is imported and evaluated first.
 
     Raises:
-        InterruptedRunError: asked to stop while another process imports it.
-        TeacherError: the file is missing, is another one, cannot be read or does not fit the
-            network; or the teacher is no good: values that are not finite, or a poor accuracy that
-            the source does not accept.
-        LeaseHeldError: another process imports it, and it shall not be waited for.
+        InterruptedRunError: ``should_stop`` returned true while another process imports it.
+        TeacherError: the file is missing, is not the expected one, cannot be read or does not fit
+            the network; or values are not finite, or the accuracy is poor and the source does not
+            accept that.
+        LeaseHeldError: another process imports it, and ``wait`` is false.
     """
     entry.check_link()
     if (card := entry.card()) is not None:
@@ -144,27 +144,27 @@ def _import(
     source: ImportSource,
     entry: StoreEntry,
     device: torch.device,
-    materials: Resources,
+    resources: Resources,
     scratch: Path,
 ) -> TeacherCard:
     file, name = _fetch(source, scratch)
-    if not (found := sha256_of(file)).startswith(spec.sha256):
+    if not (sha256 := sha256_of(file)).startswith(spec.sha256):
         what = describe_file(file) or f"another file, or an incomplete one; {DOWNLOAD_AGAIN}"
         raise TeacherError(
-            f"{name} has sha256 {found}, but {spec.sha256} was asked for: it is {what}"
+            f"{name} has sha256 {sha256}, but {spec.sha256} was expected: it is {what}"
         )
     weights, classes = read_state_dict(file), dataset_facts(spec.dataset).num_classes
     network = build_from_state_dict(
         spec.network, classes, weights, f"{name} for {spec.network}"
     ).to(device)
-    tests = materials.data(spec.dataset, device).tests
-    logits = tests.logits(network)
+    evaluator = resources.dataset(spec.dataset, device).evaluator
+    logits = evaluator.logits(network)
     if images := int((~logits.isfinite()).any(dim=1).sum()):
         raise TeacherError(
             f"{name} for {spec.network} cannot be used: its logits are not finite on {images} of "
             f"{len(logits)} test images, though its weights are; take them as they were trained"
         )
-    scores = tests.scores(logits)
+    scores = evaluator.scores(logits)
     _check_accuracy(f"{name} for {spec.network}", scores.top1, spec, source)
     origin = source.url or f"imported from {source.file.name}"
     if precision := describe_precision(weights):
@@ -179,7 +179,7 @@ def _import(
         test_top1=scores.top1,
         test_top5=scores.top5,
         sha256=files[entry.weights_path.name],
-        source_sha256=found,
+        source_sha256=sha256,
         parameters=count_parameters(network),
     )
     entry.write(card)
@@ -187,25 +187,25 @@ def _import(
 
 
 def _check_accuracy(what: str, top1: float, spec: ImportedTeacher, source: ImportSource) -> None:
-    """Refuse a teacher that is hardly better than chance, unless its source accepts that.
+    """Check that a teacher is better than chance, unless its source accepts a poor one.
 
     Raises:
-        TeacherError: says how to accept it.
+        TeacherError: it is not. Says how to accept it.
     """
-    said = poor_accuracy_text(top1, dataset_facts(spec.dataset).num_classes)
-    if said and not source.accept_poor:
+    problem = poor_accuracy_text(top1, dataset_facts(spec.dataset).num_classes)
+    if problem and not source.accept_poor:
         raise TeacherError(
-            f"{what} is a poor teacher: {said}. Check that the weights, the network and the data "
-            "set belong together. To take it nevertheless: skd import-teacher --accept-poor, or in "
+            f"{what} is a poor teacher: {problem}. Check that weights, network and data "
+            "set belong together. To use it nevertheless: skd import-teacher --accept-poor, or in "
             "a sheet's import: accept_poor: true"
         )
 
 
 def check_checkpoint_file(path: Path) -> None:
-    """Refuse a checkpoint that is not there, or is a folder.
+    """Check that a checkpoint is a file.
 
     Raises:
-        TeacherError: says what to do.
+        TeacherError: it is missing, or it is a folder. Says what to do.
     """
     if path.is_dir():
         raise TeacherError(f"{path} is no checkpoint: it is {describe_file(path)}")
@@ -214,9 +214,9 @@ def check_checkpoint_file(path: Path) -> None:
 
 
 def _fetch(source: ImportSource, scratch: Path) -> tuple[Path, str]:
-    """Return the checkpoint's file, and how messages name it.
+    """Return the file of the checkpoint, and its name for messages.
 
-    The one given, the one in torch.hub's folder, or a download.
+    It is the given file, a file in the folder of torch.hub, or a download.
     """
     if source.file is not None:
         check_checkpoint_file(source.file)
@@ -230,7 +230,7 @@ def _fetch(source: ImportSource, scratch: Path) -> tuple[Path, str]:
         torch.hub.download_url_to_file(source.url, str(path))
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise TeacherError(
-            f"{source.url} cannot be downloaded: {error}. Where there is no network, fetch it "
-            f"elsewhere and put it at {cached}"
+            f"{source.url} cannot be downloaded: {error}. Without a network, download it "
+            f"on another machine and copy it to {cached}"
         ) from error
     return path, source.url

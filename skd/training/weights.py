@@ -1,4 +1,4 @@
-"""Networks' weights in the store: what a run leaves, and teachers as they are read back."""
+"""Weights in the store: saved at the end of a run, and loaded for teachers."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class TeacherNetwork:
 
 
 def save_weights(entry: StoreEntry, network: nn.Module, logits: Tensor) -> dict[str, str]:
-    """Store a network's weights and its test-set logits (M, C); return the files' SHA-256."""
+    """Save the weights of a network and its test logits (M, C); return SHA-256 by file name."""
     weights = save_tensors(entry.weights_path, network.state_dict())
     return weights | save_tensors(entry.logits_path, {"logits": logits.cpu().half()})
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
-    """Store tensors; return the file's SHA-256 by its name."""
+    """Save tensors to a file; return its SHA-256 by its name."""
     plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
     write_atomically(path, save(plain))
     return {path.name: sha256_of(path)}
@@ -41,10 +41,11 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> dict[str, str]:
 def load_teacher_network(
     entry: StoreEntry, device: torch.device, num_classes: int
 ) -> TeacherNetwork:
-    """Return a teacher from the store: frozen, in evaluation mode, its weights verified.
+    """Return a teacher from the store, frozen and in evaluation mode, after verifying its weights.
 
     Raises:
-        TeacherError: it is not at hand, or its weights are not those on its card or not finite.
+        TeacherError: it is not in the store, its weights differ from its card, or they are not
+            finite.
     """
     card = entry.card()
     if card is None:
@@ -53,9 +54,9 @@ def load_teacher_network(
         raise TeacherError(
             f"{entry.weights_path} is not there; remove the teacher's folder, then: skd teacher"
         )
-    if (found := sha256_of(entry.weights_path)) != card.sha256:
+    if (sha256 := sha256_of(entry.weights_path)) != card.sha256:
         raise TeacherError(
-            f"{entry.weights_path} has sha256 {found}, its card says {card.sha256}: damaged or "
+            f"{entry.weights_path} has sha256 {sha256}, its card says {card.sha256}: damaged or "
             "replaced; remove the teacher's folder, then: skd teacher"
         )
     weights = load_file(entry.weights_path)

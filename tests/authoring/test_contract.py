@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import skd.losses.term
-import skd.training.loop
+import skd.training.step
 from skd.authoring.contract import (
     TRIAL_PAIRS,
     check_contract,
@@ -369,7 +369,7 @@ def test_a_rule_that_reads_values_when_it_is_constructed_is_accepted(problems) -
 def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    make = skd.training.loop.make_optimizer
+    make = skd.training.step.make_optimizer
     spec = resolve_method(SheetMethod(name="crd"), {})
 
     def lacking(
@@ -382,7 +382,7 @@ def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
         del optimizer.param_groups[1:]
         return optimizer
 
-    monkeypatch.setattr("skd.training.loop.make_optimizer", lacking)
+    monkeypatch.setattr("skd.training.step.make_optimizer", lacking)
     findings = list(check_method(spec, TRIAL_PAIRS[:1]))
     assert "not in the optimiser exactly once" in findings[0].problem
 

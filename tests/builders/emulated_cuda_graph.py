@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import Generator, Tensor
 
-from skd.training import loop
+from skd.training import cuda_graph
 from skd.training.cuda_graph import WARM_UPS, restore_tensors, run_and_restore
 from skd.training.loop import Training
 
@@ -42,7 +42,7 @@ class EmulatedRecorder:
         self.epochs: list[int] = []
         self.attempts = 0
         self.registered: list[Generator] = []
-        training.recordings.enabled = True
+        training.recorder.enabled = True
 
     def record(
         self,
@@ -64,23 +64,24 @@ class EmulatedRecorder:
         self._capture(step, state, fails)
         if state is dict:  # an evaluation
             return step
-        recorded = self.training._epoch
+        inputs = self.training.training_step.inputs
+        recorded = inputs.epoch
         self.epochs.append(recorded)
 
         def replay() -> None:
             assert self._places(state) == places, "a recorded step reads the tensors it had"
-            now, self.training._epoch = self.training._epoch, recorded
+            now, inputs.epoch = inputs.epoch, recorded
             step()
-            self.training._epoch = now
+            inputs.epoch = now
 
         return replay
 
     def _places(self, state: Any) -> dict[str, int]:
         """Return where the tensors lie that a step reads or moves."""
-        inputs, objective = self.training._inputs, self.training.objective
+        inputs, objective = self.training.training_step.inputs, self.training.objective
         read = {
             "order": inputs._order,
-            "numbers": inputs._numbers,
+            "view numbers": inputs._view_numbers,
             "weights": objective._weights,
             "pixels": getattr(self.training.views, "_pixels", None),
             **{
@@ -111,5 +112,5 @@ def emulate_recording(
 ) -> EmulatedRecorder:
     """Have a training recorded by a `EmulatedRecorder`, and return it."""
     recorder = EmulatedRecorder(training, fails)
-    monkeypatch.setattr(loop, "record_graph", recorder.record)
+    monkeypatch.setattr(cuda_graph, "record_graph", recorder.record)
     return recorder

@@ -59,7 +59,7 @@ def train(
     teacher = Store(teachers).teacher(study.teachers[0].id)
     if "--cuda" in sys.argv:
         options["execution"] = choose_execution("cuda", 1)
-    settings = tiny.options(division=division, **options)
+    settings = tiny.options(partition=division, **options)
     torch.set_default_dtype(torch.float64)
     try:
         complete_run(cell.run(0), Store(results).run(cell.runs[0]), settings, cell.key, teacher)
@@ -71,7 +71,7 @@ def work(folder: Path, teachers: Path, processes: Team, stopping: Callable[[], b
     """Do what the module says."""
     division = BatchPartition(processes)
     if "--long" in sys.argv:
-        train(long_study(), "skd+crd", folder / "long", teachers, division, stopping=stopping)
+        train(long_study(), "skd+crd", folder / "long", teachers, division, should_stop=stopping)
         return
     for method in METHODS:
         train(study_of(), method, folder / "whole", teachers, division)
@@ -82,7 +82,7 @@ def work(folder: Path, teachers: Path, processes: Team, stopping: Callable[[], b
             return next(steps) == STEPS and processes.rank == 1
 
         try:
-            train(study_of(), method, folder / "stopped", teachers, division, stopping=stopping)
+            train(study_of(), method, folder / "stopped", teachers, division, should_stop=stopping)
         except InterruptedRunError:
             train(study_of(), method, folder / "stopped", teachers, division)
 

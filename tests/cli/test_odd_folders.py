@@ -284,7 +284,7 @@ def test_a_wrong_checkpoint_is_refused_before_data_are_loaded_or_a_store_is_made
     def load(*_: Any) -> None:
         raise AssertionError("data were loaded")
 
-    monkeypatch.setattr("skd.training.resources.Resources.data", load)
+    monkeypatch.setattr("skd.training.resources.Resources.dataset", load)
     torch.save({"other": torch.zeros(1)}, "empty.pth")
     assert words in line(skd(command, checkpoint, "--network", network))
     assert files(here) == ["empty.pth"]

@@ -224,7 +224,7 @@ def test_several_processes_need_a_pair(
 ) -> None:
     @contextlib.contextmanager
     def two(device: str) -> Iterator[Any]:
-        yield SimpleNamespace(count=2, rank=0, broadcast=lambda make: make())
+        yield SimpleNamespace(world_size=2, rank=0, broadcast=lambda make: make())
 
     monkeypatch.setattr("skd.training.distributed.join_team", two)
     status, _, error = run(skd)

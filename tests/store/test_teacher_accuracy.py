@@ -129,7 +129,7 @@ def test_weights_and_logits_that_are_not_finite_are_refused_whatever_is_accepted
 def test_what_does_not_fit_is_reported_before_any_image_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Resources, "data", None)
+    monkeypatch.setattr(Resources, "dataset", None)
     _, refused = import_(untrained(), tmp_path, DatasetSpec(name="cifar100"))
     with pytest.raises(TeacherError, match="it is for 10 classes, and the data set has 100"):
         refused()
@@ -148,7 +148,7 @@ def test_a_file_of_published_values_that_cannot_be_read_costs_no_teacher(
 
     monkeypatch.setattr("skd.store.teacher_accuracy.published_teacher", broken)
     warn_about_teacher("resnet56", CIFAR, make_card(make_study(), "resnet56"))
-    assert "warning: teacher resnet56: it is not held against" in capsys.readouterr().err
+    assert "warning: teacher resnet56: it is not compared with" in capsys.readouterr().err
 
 
 def test_a_poor_teacher_that_is_trained_here_is_only_warned_of(

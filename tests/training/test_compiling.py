@@ -36,9 +36,9 @@ from skd.training.execution import (
     save_execution,
 )
 from skd.training.fast_paths import FastPaths, decide_fast_paths, without_compiler
-from skd.training.loop import Training
 from skd.training.resources import Resources
 from skd.training.runs import complete_run
+from skd.training.step import TrainingStep
 from skd.training.teacher import LiveTeacher
 from tests.builders import tiny
 from tests.builders.emulated_cuda_graph import emulate_recording
@@ -54,7 +54,7 @@ from skd.training.fast_paths import FastPaths
 from tests.builders import tiny
 
 study = tiny.study(recipe={"epochs": 2, "milestones": []})
-print(tiny.numbers(tiny.run(study, Path(sys.argv[1]), "kd", paths=FastPaths(compile="always"))))
+print(tiny.numbers(tiny.run(study, Path(sys.argv[1]), "kd", fast_paths=FastPaths(compile="always"))))
 """
 # One network of each architecture.
 FAMILIES = ("resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "ResNet50")
@@ -232,7 +232,9 @@ def test_what_was_decided_stays_and_is_bound_to_the_gpu(
 ) -> None:
     assert load_execution(tmp_path) is None
     save_execution(tmp_path, decided(monkeypatch))
-    with pytest.raises(ExecutionError, match=f"those of a {GPU}, and here is no GPU; go on"):
+    with pytest.raises(
+        ExecutionError, match=f"kernels for {GPU}, and this machine has no GPU; resume"
+    ):
         load_execution(tmp_path)
     monkeypatch.setattr("skd.training.execution.gpu_model", lambda: GPU)
     assert load_execution(tmp_path).compiled
@@ -252,13 +254,13 @@ def test_a_compiler_that_fails_at_the_first_step_is_done_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     eager = tiny.run(tiny.study(), tmp_path / "eager", "kd")
-    monkeypatch.setattr(Training, "_generate", fail)
-    record = tiny.run(tiny.study(), tmp_path / "compiled", "kd", paths=ALWAYS)
+    monkeypatch.setattr(TrainingStep, "generate_code", fail)
+    record = tiny.run(tiny.study(), tmp_path / "compiled", "kd", fast_paths=ALWAYS)
     assert tiny.numbers(record) == tiny.numbers(eager)
     assert record.execution["compiled"] is False
     assert record.execution["not_compiled"] == "InductorError: no C++ compiler"
     assert (
-        "compiling failed, so its passes run eagerly: InductorError: no C++ compiler"
+        "compiling failed, so forward passes run eagerly: InductorError: no C++ compiler"
         in capfd.readouterr().err
     )
     kept = json.loads((Store(tmp_path / "compiled").run(record.id).folder / "execution.json")
@@ -269,38 +271,44 @@ def test_a_compiler_that_fails_at_the_first_step_is_done_without(
 def test_a_compiler_that_has_failed_is_not_tried_again_for_the_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[str] = []
+    tried: list[TrainingStep] = []
 
-    def failing(training: Training) -> None:
-        tried.append(training.spec.network)
+    def failing(step: TrainingStep, *_: object) -> None:
+        tried.append(step)
         fail()
 
-    monkeypatch.setattr(Training, "_generate", failing)
+    monkeypatch.setattr(TrainingStep, "generate_code", failing)
     study, store, materials = tiny.study(), Store(tmp_path), Resources()
     cell = study.cell("resnet8", "student")
     for seed in study.seeds:
-        options = tiny.options(paths=ALWAYS)
+        options = tiny.options(fast_paths=ALWAYS)
         entry = store.run(cell.runs[seed])
         record = complete_run(cell.run(seed), entry, options, "a run", resources=materials)
         assert record.execution["not_compiled"] == "InductorError: no C++ compiler"
-    assert tried == ["resnet8"]
+    assert len(tried) == 1
 
 
 def test_a_compiler_that_fails_later_is_an_error_that_leaves_the_run_as_it_was(
     tmp_path: Path, traced: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tiny.run(tiny.study(), tmp_path / "whole", "kd", paths=ALWAYS)
+    whole = tiny.run(tiny.study(), tmp_path / "whole", "kd", fast_paths=ALWAYS)
     stops = iter([False, True])
     with pytest.raises(InterruptedRunError):
-        tiny.run(tiny.study(), tmp_path / "half", "kd", paths=ALWAYS, stopping=lambda: next(stops))
+        tiny.run(
+            tiny.study(),
+            tmp_path / "half",
+            "kd",
+            fast_paths=ALWAYS,
+            should_stop=lambda: next(stops),
+        )
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_generate", fail)
-        with pytest.raises(ExecutionError, match=r"begun with compiled passes.*remove .* anew"):
+        patch.setattr(TrainingStep, "generate_code", fail)
+        with pytest.raises(ExecutionError, match=r"started with compiled passes.*remove .* again"):
             tiny.run(tiny.study(), tmp_path / "half", "kd")
     assert Store(tmp_path / "half").run(whole.id).failure() is None
     # It goes on compiled, whatever is asked for now.
     never = FastPaths(compile="never")
-    resumed = tiny.run(tiny.study(), tmp_path / "half", "kd", paths=never)
+    resumed = tiny.run(tiny.study(), tmp_path / "half", "kd", fast_paths=never)
     assert resumed.execution["compiled"] is True
     assert tiny.numbers(resumed) == tiny.numbers(whole)
 
@@ -310,7 +318,7 @@ def test_a_removed_table_leaves_the_run_unchanged(
 ) -> None:
     stops = iter([False, True])
     with pytest.raises(InterruptedRunError):
-        tiny.run(tiny.study(), tmp_path, "kd", stopping=lambda: next(stops))
+        tiny.run(tiny.study(), tmp_path, "kd", should_stop=lambda: next(stops))
     entry = Store(tmp_path).run(tiny.study().cell(tiny.PAIR, "kd").runs[0])
     changes = {"kernels": "a-gpu-01234567", "teacher": "live"}
     save_execution(entry.folder, choose_execution("cpu", 1).model_copy(update=changes))
@@ -330,10 +338,10 @@ def test_a_run_that_lacks_only_its_record_compiles_nothing(
     tmp_path: Path, traced: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("skd.training.runs.write_result", lambda *_: 1 / 0)
+        patch.setattr("skd.training.run_folder.write_result", lambda *_: 1 / 0)
         with pytest.raises(RunFailedError):
-            tiny.run(tiny.study(), tmp_path, "kd", paths=ALWAYS)
-    monkeypatch.setattr(Training, "_generate", fail)
+            tiny.run(tiny.study(), tmp_path, "kd", fast_paths=ALWAYS)
+    monkeypatch.setattr(TrainingStep, "generate_code", fail)
     record = tiny.run(tiny.study(), tmp_path, "kd")
     assert len(record.epochs) == 3
 
@@ -374,13 +382,13 @@ def test_the_real_compilers_run_repeats_in_a_fresh_process_and_resumes_bit_for_b
     fresh = subprocess.Popen(
         command, env={**os.environ, **place}, stdout=subprocess.PIPE, text=True
     )
-    whole = tiny.run(study, tmp_path / "whole", "kd", paths=ALWAYS)
+    whole = tiny.run(study, tmp_path / "whole", "kd", fast_paths=ALWAYS)
     assert whole.execution["compiled"] is True
     eager = tiny.run(study, tmp_path / "eager", "kd")
     assert whole.epochs[0].train_losses == pytest.approx(eager.epochs[0].train_losses, rel=0.02)
     stops = iter([False, False, True])
     with pytest.raises(InterruptedRunError):
-        tiny.run(study, tmp_path / "half", "kd", paths=ALWAYS, stopping=lambda: next(stops))
+        tiny.run(study, tmp_path / "half", "kd", fast_paths=ALWAYS, should_stop=lambda: next(stops))
     assert tiny.numbers(tiny.run(study, tmp_path / "half", "kd")) == tiny.numbers(whole)
     out, _ = fresh.communicate()
     assert out.splitlines()[-1] == str(tiny.numbers(whole))

@@ -42,7 +42,7 @@ def test_recorded_steps_are_the_eager_ones_bit_for_bit(
     recorder = emulate_recording(training, monkeypatch)
     assert_same_bits(eager, train(training))
     assert recorder.epochs == [1, 1]
-    assert str(training.recordings) == "recorded as a CUDA graph"
+    assert str(training.recorder) == "recorded as a CUDA graph"
 
 
 def test_a_loss_that_reads_the_epoch_itself_is_recorded_again_in_each(
@@ -94,7 +94,7 @@ def test_a_failure_is_followed_by_another_attempt(
     emulate_recording(training, monkeypatch, at(attempt, phase))
     assert_same_bits(eager, train(training))
     name = ["step", "last batch", "evaluation"][attempt - 1]
-    assert str(training.recordings) == (
+    assert str(training.recorder) == (
         f"recorded as a CUDA graph; the {name} at the second attempt, after: {CAUSE}"
     )
 
@@ -109,7 +109,7 @@ def test_what_cannot_be_recorded_is_trained_eagerly(
     recorder = emulate_recording(training, monkeypatch, lambda attempt: phase)
     assert_same_bits(eager, train(training))
     assert recorder.attempts == 6  # two for each of whole batches, the last one, the evaluation
-    assert str(training.recordings).startswith(f"not recorded: {CAUSE}")
+    assert str(training.recorder).startswith(f"not recorded: {CAUSE}")
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -120,7 +120,7 @@ def test_a_last_batch_that_cannot_be_recorded_keeps_the_others_recording(
     training = training_of("crd", teacher)
     emulate_recording(training, monkeypatch, lambda attempt: phase if attempt in (2, 3) else None)
     assert_same_bits(eager, train(training))
-    assert str(training.recordings) == (
+    assert str(training.recorder) == (
         f"recorded as a CUDA graph; the last batch not recorded: {CAUSE}"
     )
 
@@ -133,7 +133,7 @@ def test_generators_of_a_recording_are_its_own(
     recorder = emulate_recording(training, monkeypatch, fails)  # checks it at each recording
     train(training)
     assert len(recorder.registered) >= 2
-    own = {id(generator) for generator in training.draws.generators}
+    own = {id(generator) for generator in training._steps.draws.generators}
     assert not own & {id(generator) for generator in recorder.registered}
 
 
@@ -213,8 +213,8 @@ def test_a_capture_that_fails_says_why_and_leaves_the_garbage_collector_on(
 
 def test_only_recorded_steps_are_called_recorded() -> None:
     recordings = GraphRecorder(True, after_failure=lambda: None)
-    assert recordings.make("step", broken) is None
-    assert recordings.make("evaluation", lambda: "recorded") == "recorded"
+    assert recordings.try_record("step", broken) is None
+    assert recordings.try_record("evaluation", lambda: "recorded") == "recorded"
     assert str(recordings) == "not recorded: asks the device"
 
 
@@ -232,14 +232,14 @@ def test_a_state_that_is_loaded_is_what_recorded_steps_continue_from(
 
 def test_nothing_is_tried_where_recordings_are_off() -> None:
     recordings = GraphRecorder(False, after_failure=lambda: None)
-    assert recordings.make("step", lambda: pytest.fail("tried")) is None
+    assert recordings.try_record("step", lambda: pytest.fail("tried")) is None
     assert str(recordings) == "not recorded"
 
 
 def test_other_errors_are_no_failed_recordings() -> None:
     recordings = GraphRecorder(True, after_failure=lambda: None)
     with pytest.raises(ZeroDivisionError):
-        recordings.make("step", lambda: 1 / 0)
+        recordings.try_record("step", lambda: 1 / 0)
 
 
 def test_trying_out_puts_everything_back_even_after_an_error() -> None:

@@ -81,7 +81,7 @@ def test_steps_in_parts_are_whole_steps(double, method: str) -> None:
     for _ in range(3):  # past the first epoch
         for training in (whole, parts):
             if training.step == training.steps_per_epoch:
-                training._finish_epoch(training.epochs_done + 1, 0.0)
+                training._finish_epoch(0.0)
             training.advance()
     expected, found = moved(whole), moved(parts)
     assert expected.keys() == found.keys()
@@ -96,7 +96,7 @@ class Several(SingleProcess):
     """Stands for a team of which nothing is asked."""
 
     rank: int = 0
-    count: int = 2
+    world_size: int = 2
 
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (2, 4), (8, 1)])
@@ -104,7 +104,7 @@ def test_the_parts_of_all_processes_are_the_batch(processes: int, accumulate: in
     seen = [
         place
         for rank in range(processes)
-        for part in BatchPartition(Several(rank, processes), accumulate).parts(64)
+        for part in BatchPartition(Several(rank, processes), accumulate).micro_batches(64)
         for place in part
     ]
     assert seen == list(range(64))
@@ -146,7 +146,7 @@ def test_the_last_batch_is_dropped_where_the_recipe_says_so() -> None:
     training = training_of("student")
     row = training.run_epoch(lambda _: None)
     assert training.steps_per_epoch == 2
-    assert training.images_per_epoch == 64
+    assert training.training_step.inputs.images_per_epoch == 64
     whole = training_of("student", recipe={**RECIPE, "last_batch": "keep"})
     assert whole.steps_per_epoch == 3
     assert row.epoch == 1
@@ -171,5 +171,5 @@ def test_a_copy_of_the_teams_face() -> None:
     assert team.broadcast(lambda: 4) == 4
     assert team.all_reduce_max(2) == 2
     total = copy.deepcopy(rows)
-    team.add([total])
+    team.all_reduce_sum([total])
     assert torch.equal(total, rows)

@@ -143,7 +143,7 @@ def test_a_run_continues_in_another_number_of_processes(
     study, calls = two_processes.study_of(), iter(range(100))
     with pytest.raises(two_processes.InterruptedRunError):
         two_processes.train(
-            study, "kd", tmp_path, teachers, BatchPartition(), stopping=lambda: next(calls) == 2
+            study, "kd", tmp_path, teachers, BatchPartition(), should_stop=lambda: next(calls) == 2
         )
     two_processes.train(study, "kd", tmp_path, teachers, BatchPartition(accumulate=2))
     one, other = (record_of(study, "kd", path) for path in (tmp_path, two / "whole"))

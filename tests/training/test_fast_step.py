@@ -227,7 +227,7 @@ def test_a_lane_whose_loss_is_not_finite_leaves_and_the_others_stay(
 def test_stopped_lanes_save_and_continue(tmp_path, alone) -> None:
     calls: list[int] = []
     with pytest.raises(InterruptedRunError):
-        run_lanes(tmp_path, 4, stopping=lambda: bool(calls.append(1)) or len(calls) > 9)
+        run_lanes(tmp_path, 4, should_stop=lambda: bool(calls.append(1)) or len(calls) > 9)
     found = run_lanes(tmp_path, 4)
     assert {run: tiny.numbers(record) for run, record in found.items()} == alone
     assert max(record.cost.sessions for record in found.values()) == 2

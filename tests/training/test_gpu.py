@@ -55,7 +55,7 @@ def test_a_run_on_a_gpu_repeats_and_resumes_bit_for_bit(tmp_path: Path, method: 
     again = tiny.run(expansion, tmp_path / "again", method, **gpu)
     stops = iter([False, False, True])
     with pytest.raises(InterruptedRunError):
-        tiny.run(expansion, tmp_path / "resumed", method, stopping=lambda: next(stops), **gpu)
+        tiny.run(expansion, tmp_path / "resumed", method, should_stop=lambda: next(stops), **gpu)
     resumed = tiny.run(expansion, tmp_path / "resumed", method)
     assert resumed.execution["device"] == "cuda"
     assert tiny.numbers(whole) == tiny.numbers(again) == tiny.numbers(resumed)
@@ -82,7 +82,7 @@ def test_a_step_is_recorded_and_the_same_as_eager_bit_for_bit(
     def refused(*_: object) -> None:
         raise RuntimeError("not today")
 
-    monkeypatch.setattr("skd.training.loop.record_graph", refused)
+    monkeypatch.setattr("skd.training.cuda_graph.record_graph", refused)
     for name, record in recorded.items():
         assert record.execution["recording"] == "recorded as a CUDA graph", name
         eager = tiny.run(expansion, tmp_path / "eager", name, **gpu)
@@ -158,7 +158,7 @@ def eager_of(
         raise RuntimeError("not today")
 
     with monkeypatch.context() as patch:
-        patch.setattr("skd.training.loop.record_graph", refused)
+        patch.setattr("skd.training.cuda_graph.record_graph", refused)
         return tiny.run(expansion, folder, method, execution=choose_execution("cuda", 1))
 
 
@@ -206,7 +206,7 @@ def test_parts_of_a_batch_on_a_gpu_are_near_the_whole(tmp_path: Path) -> None:
             tmp_path / str(count),
             "kd",
             execution=choose_execution("cuda", 1),
-            division=BatchPartition(accumulate=count),
+            partition=BatchPartition(accumulate=count),
         )
         for count in (1, 2)
     )

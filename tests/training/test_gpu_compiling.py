@@ -55,13 +55,16 @@ def gpu(**more: Any) -> dict[str, Any]:
 @pytest.mark.recording
 @pytest.mark.parametrize("method", ["kd", "skd+crd", "reviewkd"])
 def test_compiled_runs_repeat_and_resume_bit_for_bit(tmp_path: Path, method: str) -> None:
-    whole = tiny.run(STUDY, tmp_path / "whole", method, **gpu(paths=ALWAYS))
+    whole = tiny.run(STUDY, tmp_path / "whole", method, **gpu(fast_paths=ALWAYS))
     assert whole.execution["compiled"] is True
     assert whole.execution["recording"] == "recorded as a CUDA graph"
     stops = iter([False, False, True])
     with pytest.raises(InterruptedRunError):
         tiny.run(
-            STUDY, tmp_path / "half", method, **gpu(paths=ALWAYS, stopping=lambda: next(stops))
+            STUDY,
+            tmp_path / "half",
+            method,
+            **gpu(fast_paths=ALWAYS, should_stop=lambda: next(stops)),
         )
     resumed = tiny.run(STUDY, tmp_path / "half", method)
     assert tiny.numbers(resumed) == tiny.numbers(whole)
@@ -93,7 +96,7 @@ def test_compiled_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
     store, materials = Store(tmp_path / "lanes"), Resources()
     runs = [("kd", 0), ("kd", 1), ("skd+crd", 0), ("reviewkd", 0)]
     alone = {
-        run: tiny.numbers(tiny.run(STUDY, tmp_path / "alone", *run, **gpu(paths=ALWAYS)))
+        run: tiny.numbers(tiny.run(STUDY, tmp_path / "alone", *run, **gpu(fast_paths=ALWAYS)))
         for run in runs
     }
     node = STUDY.teachers[0]
@@ -103,7 +106,7 @@ def test_compiled_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
 
     def work(run: tuple[str, int]) -> None:
         cell = STUDY.cell(tiny.PAIR, run[0])
-        how = tiny.options(**gpu(paths=ALWAYS), sharing=4)
+        how = tiny.options(**gpu(fast_paths=ALWAYS), sharing=4)
         entry = store.run(cell.runs[run[1]])
         record = complete_run(cell.run(run[1]), entry, how, f"{run}", teacher, materials)
         found[run] = tiny.numbers(record)
@@ -118,7 +121,7 @@ def test_autograd_finds_all_on_one_stream(tmp_path: Path, paths: FastPaths) -> N
     """PyTorch warns where a weight was first used on another stream than that of its step."""
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*AccumulateGrad.*")
-        record = tiny.run(STUDY, tmp_path, "skd+crd", **gpu(paths=paths))
+        record = tiny.run(STUDY, tmp_path, "skd+crd", **gpu(fast_paths=paths))
     assert record.execution["recording"] == "recorded as a CUDA graph"
 
 

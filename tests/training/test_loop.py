@@ -80,11 +80,11 @@ def test_resumes_bit_for_bit_from_any_crash_or_stop(
     shutil.copytree(plain["results"] / "teachers", results / "teachers")
     for steps in crashes:
         with contextlib.suppress(Crash):  # unless fewer steps were left: then it is done
-            tiny.run(expansion, results, method, stopping=crash_after(steps))
+            tiny.run(expansion, results, method, should_stop=crash_after(steps))
     for steps in stops:  # SIGTERM: saves in the middle of an epoch
         answers = iter([False] * (steps - 1) + [True])
         with contextlib.suppress(InterruptedRunError):
-            tiny.run(expansion, results, method, stopping=lambda a=answers: next(a, False))
+            tiny.run(expansion, results, method, should_stop=lambda a=answers: next(a, False))
     record = tiny.run(expansion, results, method)
     assert tiny.numbers(record) == plain[method]
 
@@ -92,9 +92,9 @@ def test_resumes_bit_for_bit_from_any_crash_or_stop(
 def test_a_stop_saves_the_very_step(tmp_path: Path, plain) -> None:
     expansion = tiny.study(**MOVING)
     with pytest.raises(InterruptedRunError, match="after epoch 1, step 1; saved"):
-        tiny.run(expansion, tmp_path, "skd", stopping=iter([False, False, True]).__next__)
+        tiny.run(expansion, tmp_path, "skd", should_stop=iter([False, False, True]).__next__)
     seen = []
-    record = tiny.run(expansion, tmp_path, "skd", stopping=lambda: bool(seen.append(1)))
+    record = tiny.run(expansion, tmp_path, "skd", should_stop=lambda: bool(seen.append(1)))
     assert len(seen) == STEPS - 3
     assert record.cost.sessions == 2
     assert tiny.numbers(record) == plain["skd"]
@@ -104,7 +104,7 @@ def test_a_stop_saves_the_very_step(tmp_path: Path, plain) -> None:
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, plain, damage) -> None:
     expansion = tiny.study(**MOVING)
     with pytest.raises(Crash):
-        tiny.run(expansion, tmp_path, "skd", stopping=crash_after(5))
+        tiny.run(expansion, tmp_path, "skd", should_stop=crash_after(5))
     folder = Store(tmp_path).run(expansion.cell(tiny.PAIR, "skd").runs[0]).folder
     current = folder / "checkpoint.pt"
     current.write_bytes(damage(current.read_bytes()))
@@ -205,9 +205,9 @@ def test_a_finished_run_leaves_a_full_record_and_nothing_to_resume(tmp_path: Pat
         choose_execution("cpu", 1),
     )
     student.to(memory_format=training.execution.memory_format)
-    logits = training.dataset.tests.logits(student)
+    logits = training.dataset.evaluator.logits(student)
     assert torch.equal(logits.half(), load_file(entry.logits_path)["logits"])
-    assert training.dataset.tests.scores(logits).top1 == record.last.top1
+    assert training.dataset.evaluator.scores(logits).top1 == record.last.top1
 
 
 def test_what_the_objective_learned_is_kept_where_there_is_something(tmp_path: Path) -> None:
@@ -234,13 +234,13 @@ def test_a_run_without_its_own_result_is_never_trained_twice(tmp_path: Path) -> 
     def no_step() -> bool:
         raise AssertionError("trained again")
 
-    assert tiny.run(expansion, tmp_path, "student", stopping=no_step) == record
+    assert tiny.run(expansion, tmp_path, "student", should_stop=no_step) == record
 
 
 def test_how_a_run_is_executed_is_fixed_at_its_first_step(tmp_path: Path) -> None:
     expansion = tiny.study()
     with pytest.raises(InterruptedRunError):
-        tiny.run(expansion, tmp_path, "student", stopping=lambda: True)
+        tiny.run(expansion, tmp_path, "student", should_stop=lambda: True)
     torch.set_num_threads(2)
     two = choose_execution("cpu", 2)
     record = tiny.run(expansion, tmp_path, "student", execution=two)
@@ -284,7 +284,7 @@ def test_a_long_epoch_is_saved_within_it(tmp_path: Path, plain, monkeypatch) -> 
     monkeypatch.setattr(runs, "SAVING_SHARE", 0)
     expansion = tiny.study(**MOVING)
     with pytest.raises(Crash):
-        tiny.run(expansion, tmp_path, "skd", checkpoint_seconds=1e-9, stopping=crash_after(4))
+        tiny.run(expansion, tmp_path, "skd", checkpoint_seconds=1e-9, should_stop=crash_after(4))
     cell = expansion.cell(tiny.PAIR, "skd")
     entry = Store(tmp_path).run(cell.runs[0])
     of = checkpoint.CheckpointOwner.of(entry, cell.run(0))

@@ -39,7 +39,7 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
     node = expansion.teachers[0]
     entry = store.teacher(node.id)
     options = tiny.options(execution=choose_execution("cpu", 2))
-    device = options.execution.apply()
+    device = options.execution.configure_process()
     card = import_teacher(node.spec, node.source, entry, device)
     # Others measured 72.63 with constants that differ in the fourth digit.
     assert card.test_top1 == pytest.approx(72.63, abs=0.1)

@@ -37,7 +37,7 @@ def begin(results: Path, seed: int = 0, steps: int = 2) -> StoreEntry:
     """Train some of a run's four steps; it has then saved twice: an epoch, and at its stop."""
     left = iter(range(steps))
     with pytest.raises(InterruptedRunError):
-        train(results, seed, stopping=lambda: next(left, None) is None)
+        train(results, seed, should_stop=lambda: next(left, None) is None)
     return entry_of(results, seed)
 
 
@@ -99,7 +99,7 @@ def test_a_checkpoint_of_another_run_is_refused(results: Path) -> None:
     theirs, mine = begin(results, 1), entry_of(results)
     shutil.copy(theirs.folder / "checkpoint.pt", mine.folder)
     before = (mine.folder / "checkpoint.pt").read_bytes()
-    with pytest.raises(CheckpointError, match=f"of the run {theirs.id}, not of {mine.id}; move"):
+    with pytest.raises(CheckpointError, match=f"of run {theirs.id}, not of run {mine.id}; move"):
         train(results)
     assert (mine.folder / "checkpoint.pt").read_bytes() == before
     assert mine.failure() is None
@@ -109,7 +109,7 @@ def test_a_checkpoint_of_another_run_is_refused(results: Path) -> None:
 def test_a_checkpoint_of_the_same_name_and_another_specification_is_refused(results: Path) -> None:
     path = entry_of(results).folder / "checkpoint.pt"
     rewrite(path, lambda state: state["of"].update(spec="another"))
-    with pytest.raises(CheckpointError, match="another specification"):
+    with pytest.raises(CheckpointError, match="a different specification"):
         train(results)
 
 
@@ -145,7 +145,7 @@ def test_where_no_checkpoint_fits_the_run_is_not_started_again(
     for path in paths:
         rewrite(path, change)
     kept = [path.read_bytes() for path in paths]
-    with pytest.raises(CheckpointError, match="Go on with that version, or remove") as caught:
+    with pytest.raises(CheckpointError, match="Resume with that version, or remove") as caught:
         train(results)
     assert "\n" not in str(caught.value)
     assert [path.read_bytes() for path in paths] == kept
@@ -173,11 +173,11 @@ def test_links_to_ones_own_folder_and_of_all_runs_are_fine(
     results: Path, tmp_path: Path, whole: dict[str, Any]
 ) -> None:
     scratch = tmp_path / "scratch"
-    shutil.update_running_stats(results / "runs", scratch)
+    shutil.move(results / "runs", scratch)
     (results / "runs").symlink_to(scratch)
     moved = tmp_path / "elsewhere" / CELL.runs[0]
     moved.parent.mkdir()
-    shutil.update_running_stats(scratch / CELL.runs[0], moved)
+    shutil.move(scratch / CELL.runs[0], moved)
     (scratch / CELL.runs[0]).symlink_to(moved)
     assert train(results) == whole
 
@@ -190,7 +190,7 @@ def test_a_folder_that_is_removed_under_way_is_not_another_process(results: Path
         return False
 
     with pytest.raises(LeaseLostError, match="was removed during the training"):
-        train(results, stopping=removing)
+        train(results, should_stop=removing)
     assert not folder.exists()
 
 
@@ -233,7 +233,7 @@ def test_an_execution_that_is_impossible_here_is_refused_with_the_remedy(
 def test_a_run_started_on_a_gpu_says_so_where_there_is_none(results: Path, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (entry_of(results).folder / "execution.json").write_text('{"device": "cuda", "threads": 1}')
-    with pytest.raises(ExecutionError, match="remove its folder to begin it anew"):
+    with pytest.raises(ExecutionError, match="remove its folder to start it again"):
         train(results)
 
 

@@ -19,7 +19,7 @@ from skd.store.teacher_view_files import ViewsFile, stored_outputs
 from skd.study.spec import DatasetSpec
 from skd.training import stored_views
 from skd.training.execution import choose_execution
-from skd.training.resources import choose_teacher_outputs
+from skd.training.resources import TeacherRequest
 from skd.training.stored_views import TeacherViewsError, make_teacher_views, open_stored_output
 from skd.training.teacher import RELEASE_EVERY, LiveTeacher, StoredOutput, StoredTeacher
 from skd.training.teacher_setup import train_teacher
@@ -120,9 +120,9 @@ def test_stopped_or_killed_anywhere_it_ends_with_the_same_bytes(
         return len(calls) == stop
 
     with pytest.raises((InterruptedRunError, KeyboardInterrupt)):
-        make(bare, ("logits", "pooled"), stopping=stopping)
+        make(bare, ("logits", "pooled"), should_stop=stopping)
     assert ViewsFile(bare, DATASET, "logits", "float32").card() is None
-    with pytest.raises(TeacherViewsError, match="is not there"):
+    with pytest.raises(TeacherViewsError, match="is missing"):
         opened(bare)
     torn = ViewsFile(bare, DATASET, "logits", "float32").path.with_suffix(".partial")
     with torn.open("ab") as file:
@@ -163,7 +163,7 @@ def test_what_the_precision_cannot_hold_is_refused(bare, monkeypatch) -> None:
 
     monkeypatch.setattr(stored_views, "load_teacher_network", lambda *_: Loaded)
     with pytest.raises(
-        TeacherViewsError, match="more than float16 holds; store them with --precision"
+        TeacherViewsError, match="more than float16 can represent; store them with --precision"
     ):
         make(bare, precision="float16")
     make(bare, precision="float32")
@@ -178,7 +178,7 @@ def test_a_file_that_is_not_the_teachers_is_removed(bare, monkeypatch) -> None:
             (torch.arange(first, end) + 1) % views,
         ),
     )
-    with pytest.raises(TeacherViewsError, match="away from the teacher and has been removed"):
+    with pytest.raises(TeacherViewsError, match="from the teacher and has been removed"):
         make(bare)
     assert not ViewsFile(bare, DATASET, "logits", "float32").path.exists()
 
@@ -200,28 +200,25 @@ def test_other_images_other_files(bare) -> None:
     assert len({ViewsFile(bare, kind, "logits", "float16").path for kind in kinds}) == 3
 
 
-def spec_of(method: str):
-    return STUDY.cell(tiny.PAIR, method).run(0)
+def choose(requested: str | None, method: str, teacher: StoreEntry, device: torch.device) -> str:
+    run = STUDY.cell(tiny.PAIR, method).run(0)
+    return TeacherRequest(run, teacher).choose(requested, device)
 
 
 def test_a_run_takes_stored_views_where_they_are(bare) -> None:
-    assert choose_teacher_outputs(None, spec_of("kd"), bare, CPU) == "live"
+    assert choose(None, "kd", bare, CPU) == "live"
     with pytest.raises(
         TeacherViewsError, match=r"lacks logits-float16.npy; make them first: skd teacher-views"
     ):
-        choose_teacher_outputs("float16", spec_of("kd"), bare, CPU)
+        choose("float16", "kd", bare, CPU)
     make(bare)
-    assert choose_teacher_outputs(None, spec_of("kd"), bare, CPU) == "float32"
-    assert choose_teacher_outputs("live", spec_of("kd"), bare, CPU) == "live"
-    assert (
-        choose_teacher_outputs(None, spec_of("crd"), bare, CPU) == "live"
-    )  # it reads pooled features
-    assert choose_teacher_outputs(None, spec_of("skd+crd"), bare, CPU) == "live"
+    assert choose(None, "kd", bare, CPU) == "float32"
+    assert choose("live", "kd", bare, CPU) == "live"
+    assert choose(None, "crd", bare, CPU) == "live"  # it reads pooled features
+    assert choose(None, "skd+crd", bare, CPU) == "live"
     make(bare, ("pooled",))
-    assert choose_teacher_outputs(None, spec_of("skd+crd"), bare, CPU) == "float32"
-    assert (
-        choose_teacher_outputs("float32", spec_of("reviewkd"), bare, CPU) == "live"
-    )  # maps are not stored
+    assert choose(None, "skd+crd", bare, CPU) == "float32"
+    assert choose("float32", "reviewkd", bare, CPU) == "live"  # maps are not stored
 
 
 @pytest.mark.parametrize("method", ["kd", "skd", "skd+crd"])
@@ -254,7 +251,7 @@ def test_a_run_resumes_with_the_execution_it_was_started_with(tmp_path) -> None:
     entry = Store(tmp_path).teacher(node.id)
     train_teacher(node.spec, entry, tiny.options(), "teacher")
     with pytest.raises(InterruptedRunError):
-        tiny.run(expansion, tmp_path, "kd", stopping=lambda: True)
+        tiny.run(expansion, tmp_path, "kd", should_stop=lambda: True)
     make_teacher_views(entry, expansion.dataset, ("logits",), "float16", choose_execution("cpu", 1))
     assert tiny.run(expansion, tmp_path, "kd").execution["teacher"] == "live"
     assert tiny.run(expansion, tmp_path, "kd", seed=1).execution["teacher"] == "float16"
@@ -292,7 +289,7 @@ def test_data_that_would_fill_half_a_gpu_are_loaded_only_on_request(bare, monkey
     memory = SimpleNamespace(total_memory=2 * IMAGES * VIEWS * CLASSES * 4 - 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
     gpu = torch.device("cuda")
-    assert choose_teacher_outputs(None, spec_of("kd"), bare, gpu) == "live"
-    assert choose_teacher_outputs("float32", spec_of("kd"), bare, gpu) == "float32"
+    assert choose(None, "kd", bare, gpu) == "live"
+    assert choose("float32", "kd", bare, gpu) == "float32"
     memory.total_memory *= 2
-    assert choose_teacher_outputs(None, spec_of("kd"), bare, gpu) == "float32"
+    assert choose(None, "kd", bare, gpu) == "float32"

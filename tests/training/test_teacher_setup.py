@@ -168,7 +168,7 @@ def test_another_file_is_refused_and_nothing_stored(
     file: Path, spec: ImportedTeacher, entry: StoreEntry
 ) -> None:
     torch.save({}, file)
-    with pytest.raises(TeacherError, match=f"{sha256_of(file)}, but {spec.sha256} was asked for"):
+    with pytest.raises(TeacherError, match=f"{sha256_of(file)}, but {spec.sha256} was expected"):
         import_teacher(spec, poor(file=file), entry, CPU)
     file.unlink()
     with pytest.raises(TeacherError, match=r"given\.pth is not there"):
@@ -207,7 +207,7 @@ def test_a_url_that_does_not_answer_is_an_error_that_names_it_and_a_way_round(
     url = (file.parent / "gone.pth").as_uri()
     with pytest.raises(TeacherError, match=r"gone\.pth cannot be downloaded") as error:
         import_teacher(spec, poor(url=url, sha256=spec.sha256), entry, CPU)
-    assert str(error.value).endswith(f"put it at {hub / 'gone.pth'}")
+    assert str(error.value).endswith(f"copy it to {hub / 'gone.pth'}")
     assert entry.card() is None
 
 
@@ -243,7 +243,7 @@ def test_the_head_of_a_hash_is_enough_and_the_card_has_the_whole(
     other = f"{(int(spec.sha256[:8], 16) + 1) % 16**8:08x}"
     wrong = spec.model_copy(update={"sha256": other})
     entry = Store(tmp_path).teacher(wrong.identity)
-    with pytest.raises(TeacherError, match=f"but {other} was asked for"):
+    with pytest.raises(TeacherError, match=f"but {other} was expected"):
         import_teacher(wrong, poor(file=file, sha256=other), entry, CPU)
 
 

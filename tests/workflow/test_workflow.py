@@ -170,7 +170,7 @@ def test_missing_files_are_made_again_and_nothing_else(copy: Path) -> None:
     (copy / "teacher").rename(teacher)
     expected = {f"{tiny.PAIR}/kd": 1, "analyse": 1, "report": 1, "all": 1}
     done = snakemake(copy, "all", "--config", "study=tiny", "--dry-run", profile="slurm")
-    assert "1 of tiny's files tell of a run, teacher, stored views or code" in done.stderr
+    assert "tiny: 1 outdated output file(s), because runs, teachers" in done.stderr
     assert re.search(r"^train +1$", done.stdout, re.MULTILINE), done.stderr
     assert planned(copy) == expected  # a dry run changes nothing
     assert everything(copy).returncode == 0

@@ -111,8 +111,8 @@ def force_outdated(name, finished):
     workflow.dag.forcefiles.update(map(str, files))
     if files:
         print(
-            f"{len(files)} files of {name} are outdated, because runs, teachers, stored views or code "
-            f"were removed or changed; made again: {', '.join(map(str, files[:3]))}"
+            f"{name}: {len(files)} outdated output file(s), because runs, teachers, stored views or "
+            f"code were removed or changed; made again: {', '.join(map(str, files[:3]))}"
             f"{', …' if len(files) > 3 else ''}",
             file=sys.stderr,
         )
