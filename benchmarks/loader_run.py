@@ -26,7 +26,8 @@ from benchmarks.sides.photo_loaders import (
     skd_loader,
     torchvision_loader,
 )
-from skd.training.execution import Execution, environment
+from skd.training.environment import environment
+from skd.training.execution import Execution
 
 SAMPLE = 200  # number of photos whose size is read
 

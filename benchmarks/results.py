@@ -109,7 +109,9 @@ class ViewsCost(FrozenModel):
     teacher: str
     views: PositiveInt | None = Field(None, description="of one image")
     images: PositiveInt | None = None
-    seconds: PositiveFloat | None = Field(None, description="to build all of the data set")
+    seconds: PositiveFloat | None = Field(
+        None, description="to compute the outputs for the whole data set"
+    )
     measured_share: PositiveFloat | None = Field(
         None,
         le=1,

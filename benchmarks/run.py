@@ -161,7 +161,7 @@ def _exit_on_sigterm() -> Iterator[None]:
 
 
 def _machine(execution: Execution) -> dict[str, Any]:
-    from skd.training.execution import environment
+    from skd.training.environment import environment
 
     details = environment()
     name = details["cpu"] if execution.device == "cpu" else details["gpu"]

@@ -59,7 +59,8 @@ def views_lines(rows: Sequence[ViewsCost]) -> Iterator[str]:
         pays = "; ".join(f"{key}: {_runs(runs)}" for key, runs in row.pays_after_runs.items())
         yield from _wrapped(
             f"{row.teacher}: {row.views} views, {about}{_seconds(row.seconds)} to build, "
-            f"{row.bytes / MIB:,.0f} MiB" + (f"; pays after runs: {pays}" if pays else "")
+            f"{row.bytes / MIB:,.0f} MiB"
+            + (f"; number of runs after which storing them saves time: {pays}" if pays else "")
         )
 
 

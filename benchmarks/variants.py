@@ -80,7 +80,7 @@ def train_choice(place: Execution, steps: int) -> str:
     """
     from skd.training.fast_paths import FastPaths, decide_fast_paths
 
-    decided = decide_fast_paths(place, FastPaths(), steps, whole_batches=True)
+    decided = decide_fast_paths(place, FastPaths(), steps, compilable=True)
     return "kernels" if decided.kernels else "compiled" if decided.compiled else DEFAULT_VARIANT
 
 

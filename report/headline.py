@@ -128,15 +128,17 @@ def _verdicts(pairs: Sequence[PairFinding], margin: float) -> list[str]:
     return [
         lead,
         f"For {exact} of the published accuracies that were run, the number of published runs is "
-        "unstated. These values are treated as exact, so the verdicts higher and lower are too "
-        "frequent among them.",
+        "unstated. These values are treated as exact, so the verdicts higher and lower occur "
+        "too often among them.",
     ]
 
 
 def _best(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
     averages = average_gains(pairs, methods)
     if CONTROL not in methods:
-        return ["The study has no student alone to compare its methods with."]
+        return [
+            "The study does not train the student alone, so its methods cannot be compared with it."
+        ]
     if not averages:
         return [
             "No method can be compared with the student alone yet. The comparison needs finished "
@@ -178,9 +180,11 @@ def _skd_gains(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str
         combined = with_skd(baseline, methods)
         gain = average_difference(pairs, combined, baseline) if combined else None
         if gain:
-            phrases.append(f"to {baseline} {signed(gain.difference.mean)} ({gain.basis})")
+            phrases.append(f"{baseline} {signed(gain.difference.mean)} ({gain.basis})")
     skd_minus_kd = average_difference(pairs, SKD, "kd") if {SKD, "kd"} <= set(methods) else None
-    sentences = [f"SKD added to a baseline, in points: {join_names(phrases)}."] if phrases else []
+    sentences = []
+    if phrases:
+        sentences.append(f"Gain from adding SKD to a baseline, in points: {join_names(phrases)}.")
     if skd_minus_kd:
         sentences.append(
             f"SKD minus KD: {signed(skd_minus_kd.difference.mean)} ({skd_minus_kd.basis})."

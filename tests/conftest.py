@@ -1,4 +1,4 @@
-"""Fixtures: real data where it is at hand; one CPU thread, so that trainings repeat exactly."""
+"""Fixtures: real data if available; one CPU thread, so that trainings repeat exactly."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from tests.builders.paths import ROOT
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files with slow tests first: of two workers, neither must begin one last."""
+    """Put the files with slow tests first: no worker should start one of them last."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
@@ -46,7 +46,7 @@ def skd(
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:
-    """The folder with reference/ and data/ that lies beside the repository."""
+    """Return the folder with reference/ and data/ beside the repository."""
     folder = ROOT.parent / "shared"
     if not (folder / "reference").is_dir():
         pytest.skip(f"no reference data: {folder} is not there")
@@ -55,7 +55,7 @@ def shared_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder with teachers/ and cifar100/: $SKD_DATA, or the one in ../shared."""
+    """Return the folder with teachers/ and cifar100/: $SKD_DATA, or ../shared/data."""
     for folder in (Path(os.environ.get("SKD_DATA", "data")), ROOT.parent / "shared" / "data"):
         if (folder / "teachers").is_dir():
             return folder

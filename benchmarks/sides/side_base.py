@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from skd.training.execution import peak_memory
+from skd.training.environment import peak_memory
 
 
 class SideBase:

@@ -20,7 +20,7 @@ import torch
 from benchmarks.cases import BenchmarkCase, SideOptions
 from benchmarks.side_names import BenchmarkSide
 from skd.common.errors import SkdError, UnfitError
-from skd.training.execution import reset_peak_memory
+from skd.training.environment import reset_peak_memory
 
 MIN_STEPS = 10  # of a turn, even beyond its time limit
 

@@ -12,7 +12,8 @@ import pandas as pd
 from report.frames.marks import Mark, marks_of
 from report.frames.study_frames import Frames
 from report.statistics.intervals import Difference, Summary, paired_difference, summarise
-from report.statistics.paired_tests import MethodComparison, best_method, compare_methods
+from report.statistics.paired_tests import MethodComparison, compare_methods
+from report.statistics.paired_tests import best_method as find_best_method
 from report.statistics.verdicts import DEFAULT_MARGIN, Verdict, judge_published
 from skd.study.expansion import Expansion
 from skd.study.published import PublishedKey, PublishedValue, differences_from_published
@@ -96,8 +97,8 @@ class PairFinding:
     Attributes:
         style: ``same`` if teacher and student are of the same architecture family.
         comparisons: of every two methods with common seeds, Holm-corrected within the pair.
-        best: the method that is significantly better than every other, or ``None``.
-        teachers: number of different teacher weights among the pair's runs.
+        best_method: the method that is significantly better than every other, or ``None``.
+        num_teachers: number of different teacher weights among the pair's runs.
         resolution: the step between possible accuracies in points, 100 over the number of test
             images.
     """
@@ -108,14 +109,14 @@ class PairFinding:
     teacher: TeacherFinding
     cells: tuple[CellFinding, ...]
     comparisons: tuple[MethodComparison, ...]
-    best: str | None
-    teachers: int
+    best_method: str | None
+    num_teachers: int
     resolution: float
 
     @property
     def has_mixed_teachers(self) -> bool:
         """Whether runs of the pair had different teachers, so that its comparisons mix them."""
-        return self.teachers > 1
+        return self.num_teachers > 1
 
     def cell(self, method: str) -> CellFinding | None:
         """Return one method's cell, or ``None`` if the pair does not have the method."""
@@ -152,8 +153,8 @@ def find_pairs(
     pairs = []
     for (name, student), runs in frames.runs.groupby(["teacher", "student"], sort=False):
         teacher = teachers.loc[name]
-        cells = _cells(expansion, runs, teacher, published, margin, contradicted)
-        pairs.append(_pair(expansion, runs, teacher, student, cells, published, resolution))
+        cells = _cell_findings(expansion, runs, teacher, published, margin, contradicted)
+        pairs.append(_pair_finding(expansion, runs, teacher, student, cells, published, resolution))
     return pairs
 
 
@@ -174,7 +175,7 @@ def anchor(*parts: str) -> str:
     return "-".join(re.sub(r"[^A-Za-z0-9]", lambda m: f"_{ord(m[0]):x}", part) for part in parts)
 
 
-def _pair(
+def _pair_finding(
     expansion: Expansion,
     runs: pd.DataFrame,
     teacher: pd.Series,
@@ -189,7 +190,7 @@ def _pair(
     comparisons = compare_methods(pair, {c.method: c.last_by_seed for c in cells}, resolution)
     best = None
     if len(weights) <= 1:
-        best = best_method({c.method: c.last.mean for c in cells}, comparisons)
+        best = find_best_method({c.method: c.last.mean for c in cells}, comparisons)
     return PairFinding(
         pair=pair,
         student=student,
@@ -202,13 +203,13 @@ def _pair(
         ),
         cells=tuple(cells),
         comparisons=comparisons,
-        best=best,
-        teachers=len(weights),
+        best_method=best,
+        num_teachers=len(weights),
         resolution=resolution,
     )
 
 
-def _cells(
+def _cell_findings(
     expansion: Expansion,
     runs: pd.DataFrame,
     teacher: pd.Series,
@@ -220,28 +221,28 @@ def _cells(
     control = accuracy_by_seed(runs, CONTROL)
     weights = set(runs["teacher_sha256"].dropna())
     cells = []
-    for method, cell in runs.groupby("method", sort=False):
-        student = cell["student"].iloc[0]
+    for method, cell_runs in runs.groupby("method", sort=False):
+        student = cell_runs["student"].iloc[0]
         spec = expansion.cell_of(teacher.name, student, method).spec
         has_other_recipe = bool(
             differences_from_published(expansion.dataset, spec.recipe, student, method)
         )
         cells.append(
-            _cell(
-                cell,
+            _cell_finding(
+                cell_runs,
                 control,
                 published.get((teacher["network"], student, method)),
                 None if has_other_recipe else margin,
                 spec.method.simplifier is not None,
-                marks_of(cell, weights, teacher["sha256"], contradicted),
+                marks_of(cell_runs, weights, teacher["sha256"], contradicted),
                 100 / expansion.images.test_images,
             )
         )
     return cells
 
 
-def _cell(
-    cell: pd.DataFrame,
+def _cell_finding(
+    cell_runs: pd.DataFrame,
     control: Mapping[int, float],
     published: PublishedValue | None,
     margin: float | None,
@@ -249,8 +250,8 @@ def _cell(
     marks: tuple[Mark, ...],
     resolution: float,
 ) -> CellFinding:
-    first = cell.iloc[0]
-    done = cell[cell["outcome"] == "done"]
+    first = cell_runs.iloc[0]
+    done = cell_runs[cell_runs["outcome"] == "done"]
     by_seed = accuracy_by_seed(done, first["method"])
     verdict = None
     if published is not None and margin is not None:
@@ -267,12 +268,15 @@ def _cell(
         method=first["method"],
         has_simplifier=has_simplifier,
         done=len(done),
-        expected=len(cell),
+        expected=len(cell_runs),
         last=summarise(done["last_top1"], resolution),
         best=summarise(done["best_top1"], resolution),
         last_by_seed=by_seed,
         top5=summarise(done["last_top5"], resolution),
-        ids={int(seed): identity for seed, identity in zip(cell["seed"], cell["id"], strict=True)},
+        ids={
+            int(seed): identity
+            for seed, identity in zip(cell_runs["seed"], cell_runs["id"], strict=True)
+        },
         gain=gain,
         published=published,
         verdict=verdict,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from report.formats import plural
 from report.frames.code_columns import code_marks
 
 
@@ -34,7 +35,7 @@ def marks_of(
     """
     marks = []
     if n := int(cell["id"].isin(contradicted).sum()):
-        marks.append(Mark("contradicted", f"{n} contradicted by stored files"))
+        marks.append(Mark("contradicted", f"{plural(n, 'run')} contradicted by stored files"))
     if n := int(cell["collapsed"].eq(True).sum()):
         marks.append(Mark("collapsed", f"{n} collapsed"))
     marks += [Mark(kind, text) for kind, text in code_marks(cell)]
@@ -56,7 +57,7 @@ def _teacher_marks(
     if len(teachers) > 1:
         return [Mark("mixed", f"mixes {len(teachers)} teachers")]
     if teachers and isinstance(teacher_sha256, str) and teachers != {teacher_sha256}:
-        return [Mark("mixed", "not the stored teacher")]
+        return [Mark("mixed", "trained with other teacher weights than the stored ones")]
     if teachers and len(pair_teachers) > 1:
-        return [Mark("mixed", f"1 of the pair's {len(pair_teachers)} teachers")]
+        return [Mark("mixed", f"the pair's runs have {len(pair_teachers)} different teachers")]
     return []

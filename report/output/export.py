@@ -114,7 +114,7 @@ def _cell_values(pair: PairFinding, cell: CellFinding) -> dict[str, Any]:
         "gain": cell.gain.mean if cell.gain else None,
         "gain_low95": gain_low,
         "gain_high95": gain_high,
-        "best_of_pair": pair.best == cell.method,
+        "best_of_pair": pair.best_method == cell.method,
         "marks": "; ".join(mark.text for mark in cell.marks),
         "published": published.top1 if published else None,
         "published_top5": published.top5 if published else None,

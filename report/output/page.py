@@ -13,6 +13,7 @@ from report.findings import Findings
 from report.frames.outcomes import collapsed_runs, failed_runs, outcome_counts, outcome_phrase
 from report.output import protocol
 from report.output.run_links import cell_details
+from skd.store.collapse import INFORMATION_KEPT, LABELS_KEPT
 from skd.study.published import differences_from_published
 
 FILTERS = ["number", "count", "duration", "plural", "absent", "value_text"]
@@ -66,4 +67,6 @@ def template_context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "execution": protocol.distinct_record_values(frames, "execution"),
         "problems": (*findings.problems, *gallery.problems),
         "with_simplifier": any(cell.has_simplifier for p in findings.pairs for cell in p.cells),
+        "labels_kept": LABELS_KEPT,
+        "information_kept": INFORMATION_KEPT,
     }

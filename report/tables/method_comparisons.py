@@ -108,7 +108,7 @@ def _comparison_row(pair: PairFinding, comparison: MethodComparison) -> tuple[Ta
 
 def mixed_mark(pair: PairFinding) -> tuple[tuple[str, str], ...]:
     """Return the mark of a pair whose runs had different teachers; empty for other pairs."""
-    return (("mixed", f"{pair.teachers} teachers"),) if pair.has_mixed_teachers else ()
+    return (("mixed", f"{pair.num_teachers} teachers"),) if pair.has_mixed_teachers else ()
 
 
 def variance_table(splits: dict[str, VarianceSplit]) -> ReportTable | None:

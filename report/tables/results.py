@@ -21,6 +21,7 @@ from report.statistics.intervals import EQUIVALENCE_CONFIDENCE
 from report.statistics.verdicts import MAX_SEEDS_TRIED, Verdict
 from report.tables.table import ReportTable, TableColumn, TableEntry
 from report.tables.teachers import MISSING_TEACHER
+from skd.study.published import PublishedValue
 
 LEGEND = (
     "Below each value: the published value, its epoch, our mean at that epoch minus the published "
@@ -75,7 +76,7 @@ def cells_table(pairs: Sequence[PairFinding], margin: float) -> ReportTable:
         "difference is within the margin; otherwise higher or lower if the 95 % interval excludes "
         "zero; otherwise inconclusive. Every verdict on a student is valid only for the teacher it "
         f"had. {EXACT_MARK}: the number of published runs is unstated. The value is treated as "
-        "exact, so the verdicts higher and lower are too frequent."
+        "exact, so the verdicts higher and lower occur too often."
         if published
         else ""
     )
@@ -110,7 +111,7 @@ def _cell_columns(published: bool) -> tuple[TableColumn, ...]:
 
 
 def _cell_row(pair: PairFinding, cell: CellFinding, published: bool) -> tuple[TableEntry, ...]:
-    best = "best" if pair.best == cell.method else ""
+    best = "best" if pair.best_method == cell.method else ""
     row = [
         TableEntry(cell.pair),
         TableEntry(cell.method, link=cell.anchor),
@@ -184,7 +185,7 @@ def against_published(cell: CellFinding) -> list[TableEntry]:
 
 def _teacher(pair: PairFinding) -> TableEntry:
     teacher, value = pair.teacher, pair.teacher.published
-    detail = f"{number(value.top1)} {value.reported_epoch}" if value else ""
+    detail = f"{number(value.top1)} {_epoch(value)}" if value else ""
     if teacher.top1 is None:
         return TableEntry("", detail=detail, marks=(MISSING_TEACHER,), link="teachers")
     detail += f", {signed(teacher.difference)}" if value else ""
@@ -197,13 +198,12 @@ def _cell(pair: PairFinding, method: str) -> TableEntry:
         return TableEntry(ABSENT, hint="the study does not have this method for this pair")
     value, detail = cell.published, ""
     if value is not None:
-        epoch = {"last": "last", "best": "best", "unstated": "epoch?"}[value.reported_epoch]
-        detail = f"{number(value.top1)}{'' if value.n_runs else EXACT_MARK} {epoch}"
+        detail = f"{number(value.top1)}{'' if value.n_runs else EXACT_MARK} {_epoch(value)}"
         if cell.verdict is not None:
             difference = cell.verdict.comparisons[0].difference
             detail += f", {signed(difference.mean)}" if difference else ""
             detail += f" {verdict_symbol(cell.verdict.kind)}"
-    tones = ["best"] * (pair.best == method) + ([cell.verdict.kind] if cell.verdict else [])
+    tones = ["best"] * (pair.best_method == method) + ([cell.verdict.kind] if cell.verdict else [])
     n = f" (n = {cell.done})" if cell.done < cell.expected else ""
     return TableEntry(
         mean_and_sd(cell.last) + n if cell.done else "",
@@ -213,6 +213,10 @@ def _cell(pair: PairFinding, method: str) -> TableEntry:
         link=cell.anchor,
         marks=tuple((mark.kind, mark.text) for mark in cell.marks),
     )
+
+
+def _epoch(value: PublishedValue) -> str:
+    return "epoch?" if value.reported_epoch == "unstated" else value.reported_epoch
 
 
 def _runs(cell: CellFinding) -> TableEntry:

@@ -62,7 +62,7 @@ def _losses_and_buffers(
     for rows in torch.arange(size).split(size // parts):
         part = [each and _select_rows(each, rows) for each in outputs]
         batch = Batch(*part, target[rows], rows, 1, draws, first=int(rows[0]))
-        losses.append(objective(batch).parts)
+        losses.append(objective(batch).by_term)
     objective.after_step(Alone())
     return {
         label: [torch.stack([loss[label] for loss in losses]).mean(), *term.buffers()]

@@ -134,7 +134,7 @@ class _StepRecorder:
 
     def after_losses(self, _objective: nn.Module, _batch: Any, losses: Losses) -> None:
         """Record which losses have a gradient to the student."""
-        for name, loss in losses.parts.items():
+        for name, loss in losses.by_term.items():
             gradients = [None]
             if loss.requires_grad:
                 gradients = torch.autograd.grad(

@@ -42,11 +42,10 @@ from skd.common.errors import FAILED, USAGE, RunFailedError
 from skd.common.files import write_json
 from skd.common.gpu_state import gpu_state
 from skd.common.terminal import printable
-from skd.jobs.rule_outputs import batch_content
+from skd.jobs.rule_outputs import batch_content, entries_by_rule_output
 from skd.jobs.snakemake_errors import find_job_errors, note_job_error
 from skd.jobs.torchrun import torchrun_command
 from skd.jobs.workers import run_workers
-from skd.planning.batches import entries_by_rule_output
 from skd.planning.local_lanes import choose_lanes
 from skd.planning.side_by_side import parse_side_by_side
 from skd.store.leftovers import remove_leftovers

@@ -13,7 +13,7 @@ from skd.common.choices import (
     FastPathMode,
     Precision,
     StepMode,
-    TeacherSource,
+    TeacherSourceChoice,
     ViewsOutput,
     ViewsPrecision,
 )
@@ -146,7 +146,10 @@ CompileOption = Annotated[
     ),
 ]
 CompileStepsOption = Annotated[
-    int, typer.Option(min=0, help="number of steps of a run from which --compile auto compiles it")
+    int,
+    typer.Option(
+        min=0, help="with --compile auto, runs of at least this number of steps are compiled"
+    ),
 ]
 KernelsOption = Annotated[
     FastPathMode,
@@ -164,7 +167,7 @@ AccumulateOption = Annotated[
     ),
 ]
 TeacherViewsOption = Annotated[
-    TeacherSource,
+    TeacherSourceChoice,
     typer.Option(
         help="source of the teacher's outputs; live: a forward pass in each step; float16 or "
         "float32: its stored views of that precision; auto: stored views if there are any, else "
@@ -213,7 +216,8 @@ MinutesOption = Annotated[
 ExpectOption = Annotated[
     str | None,
     typer.Option(
-        help="refuse to start unless this is the identity: otherwise the sheet or the code changed"
+        help="refuse to start if the identity is not this one, because the sheet or the code has "
+        "changed"
     ),
 ]
 AttemptOption = Annotated[

@@ -42,8 +42,8 @@ from skd.common.choices import (
     FastPathMode,
     Precision,
     StepMode,
-    TeacherOutputs,
     TeacherSource,
+    TeacherSourceChoice,
 )
 from skd.common.errors import FAILED, suggest
 from skd.common.files import write_json
@@ -96,8 +96,10 @@ def teacher(
     check_expected_identity(f"teacher {name}", node.id, expect)
     with join_team(device) as team, handle_stop_signals() as should_stop:
         execution = (device, threads, step, precision)
-        paths = (compile, compile_steps, kernels)
-        options = _run_options(team, accumulate, execution, paths, checkpoint_seconds, should_stop)
+        fast_paths = (compile, compile_steps, kernels)
+        options = _run_options(
+            team, accumulate, execution, fast_paths, checkpoint_seconds, should_stop
+        )
         options = replace(options, wait=if_leased == "wait")
         store = Store(results)
         if stale and node.spec.kind == "trained":
@@ -160,7 +162,7 @@ def train(
     expansion, store = load_expansion(study, results), Store(results)
     cells = select_cells(expansion, pair, methods)
     check_expected_identity(
-        f"{pair or study}/{'+'.join(methods or ['all'])}", cells_digest(cells), expect
+        f"{pair or study}: {', '.join(methods or ['all methods'])}", cells_digest(cells), expect
     )
     _check_seeds(expansion, seed or [], study)
     runs = order_runs(cells, seed or (), by_seed=pair is None)
@@ -168,14 +170,16 @@ def train(
         if pair is None and team.world_size > 1:
             raise StudyError("several processes train the runs of a pair: name a pair")
         execution = (device, threads, step, precision)
-        paths = (compile, compile_steps, kernels)
-        options = _run_options(team, accumulate, execution, paths, checkpoint_seconds, should_stop)
+        fast_paths = (compile, compile_steps, kernels)
+        options = _run_options(
+            team, accumulate, execution, fast_paths, checkpoint_seconds, should_stop
+        )
         training = StudyTraining(
             expansion=expansion,
             store=store,
             cells=cells,
             seeds=seed or (),
-            options=replace(options, teacher_outputs=_views_choice(teacher_views), sharing=sharing),
+            options=replace(options, teacher_source=_views_choice(teacher_views), sharing=sharing),
             wait=if_leased == "wait",
             stale=stale,
             attempt=attempt,
@@ -190,14 +194,14 @@ def train(
             print(f"{failed} of {len(runs)} runs {_no_record(not_started)}", file=sys.stderr)
         raise typer.Exit(FAILED)
     if pair is None:
-        print(f"all {len(runs)} runs have a record; the report: skd-report {study}")
+        print(f"all {len(runs)} runs have a record; to write the report: skd-report {study}")
 
 
 def _run_options(
     team: Team,
     accumulate: int,
     execution: tuple[str, int | None, StepMode, Precision],
-    paths: tuple[FastPathMode, int, FastPathMode],
+    fast_paths: tuple[FastPathMode, int, FastPathMode],
     checkpoint_seconds: float,
     should_stop: Callable[[], bool],
 ) -> RunOptions:
@@ -207,7 +211,7 @@ def _run_options(
         team: the processes that train each run together.
         accumulate: the number of parts of each process's images of a batch.
         execution: the values of --device, --threads, --step and --precision.
-        paths: the values of --compile, --compile-steps and --kernels.
+        fast_paths: the values of --compile, --compile-steps and --kernels.
         checkpoint_seconds: the longest time between two checkpoints.
         should_stop: returns whether this process is to save and exit.
     """
@@ -218,7 +222,7 @@ def _run_options(
 
     options = RunOptions(
         execution=choose_execution(*execution),
-        fast_paths=FastPaths(*paths),
+        fast_paths=FastPaths(*fast_paths),
         checkpoint_seconds=checkpoint_seconds,
         should_stop=should_stop,
         partition=BatchPartition(team, accumulate),
@@ -227,7 +231,7 @@ def _run_options(
     return options
 
 
-def _views_choice(source: TeacherSource) -> TeacherOutputs | None:
+def _views_choice(source: TeacherSourceChoice) -> TeacherSource | None:
     """Return the choice of --teacher-views as runs have it; ``None`` for auto."""
     return None if source == "auto" else source
 
@@ -254,17 +258,19 @@ def _train(
     team.broadcast(lambda: print_stale_runs(training.expansion, store, training.cells, study))
     unfinished = team.broadcast(lambda: training.unfinished(runs))
     team.broadcast(lambda: training.remove_leftovers(runs))
-    not_started = 0
+    startable, num_unfinished, not_started = runs, len(unfinished), 0
     if whole_study:
         failed_teachers = training.prepare_teachers(unfinished)
         # A teacher may have changed: the runs that learned from its old weights are stale.
         training.supersede_stale(with_teachers=False)
         unfinished = training.unfinished(runs)
-        runs = [(cell, seed) for cell, seed in unfinished if cell.teacher not in failed_teachers]
-        not_started = len(unfinished) - len(runs)
-        unfinished = runs
-    lanes = training.choose_lanes(lanes, len(unfinished), whole_study)
-    return not_started + training.train(runs, lanes), not_started
+        startable = [
+            (cell, seed) for cell, seed in unfinished if cell.teacher not in failed_teachers
+        ]
+        not_started = len(unfinished) - len(startable)
+        num_unfinished = len(startable)
+    lanes = training.choose_lanes(lanes, num_unfinished, whole_study)
+    return not_started + training.train(startable, lanes), not_started
 
 
 def select_cells(expansion: Expansion, pair: str | None, methods: list[str] | None) -> list[Cell]:
@@ -289,5 +295,5 @@ def _check_seeds(expansion: Expansion, seeds: list[int], study: str) -> None:
     Raises:
         StudyError: it does not have one of them; names the allowed seeds.
     """
-    for unknown in {*seeds} - {*expansion.seeds}:
-        raise StudyError(f"no seed {unknown} in study {study}; allowed: {[*expansion.seeds]}")
+    if unknown := sorted({*seeds} - {*expansion.seeds}):
+        raise StudyError(f"no seed {unknown[0]} in study {study}; allowed: {[*expansion.seeds]}")

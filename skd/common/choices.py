@@ -14,9 +14,9 @@ ViewsPrecision = Literal["float16", "float32"]
 # Whether the outputs of teachers are stored.
 TeacherViewsMode = Literal["auto", "always", "never"]
 # Where a run takes its teacher's outputs from: a forward pass each step, or stored views.
-TeacherOutputs = Literal["live", "float16", "float32"]
+TeacherSource = Literal["live", "float16", "float32"]
 # What a user can choose; auto: stored views if there are any, otherwise live.
-TeacherSource = Literal["auto", "live", "float16", "float32"]
+TeacherSourceChoice = Literal["auto", "live", "float16", "float32"]
 # A run with at least this number of steps is compiled. Compiling a network takes about a minute
 # and saves about half a millisecond per step of a small network: 64 epochs of CIFAR-100 (782 steps
 # each) recover this time even without lanes.

@@ -15,7 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from skd.common.files import sha256_of
-from skd.planning.batches import CellBatch
+from skd.common.names import RESULTS_NAME
+from skd.planning.batches import CellBatch, read_batches
 from skd.planning.views_choice import ViewsPlan
 from skd.store.outcomes import cell_result
 from skd.store.records import TeacherCard
@@ -37,6 +38,30 @@ def teacher_file(folder: Path, node: TeacherNode) -> Path:
 def views_file(folder: Path, plan: ViewsPlan) -> Path:
     """Return the output file of a teacher's stored views in the study's folder."""
     return folder / "teacher-views" / f"{plan.teacher}-{plan.digest}.json"
+
+
+def entries_by_rule_output(
+    expansion: Expansion, store: Store, results: Path
+) -> dict[str, dict[str, StoreEntry]]:
+    """Return what each job trains: by its output file, the store's entries by their label.
+
+    Args:
+        expansion: the study.
+        store: the store of runs and teachers.
+        results: the results folder, which has the study's batches.
+    """
+    folder = Path(RESULTS_NAME) / expansion.study  # as in Snakemake's log
+    outputs = {
+        teacher_file(folder, node).as_posix(): {f"teacher {node.name}": store.teacher(node.id)}
+        for node in expansion.teachers
+    }
+    for batch in read_batches(expansion, results).batches:
+        outputs[batch_file(folder, batch).as_posix()] = {
+            f"{batch.pair}/{method} seed {seed}": store.run(run)
+            for method in batch.methods
+            for seed, run in expansion.cell(batch.pair, method).runs.items()
+        }
+    return outputs
 
 
 def report_file(folder: Path) -> Path:

@@ -1,8 +1,8 @@
-"""Worker processes: the parent of the trainings of one job, which watches them.
+"""Start the trainings of one job as worker processes, and watch them.
 
-A process that is killed cannot report why. Its parent can. It imports no torch, so it uses little
-memory. It writes the failure note, makes the workers save before the job's time limit, and writes
-the log.
+A process that is killed cannot report why; its parent, this module, can. The parent imports no
+torch, so it uses little memory. It writes the failure note, makes the workers save before the job's
+time limit, and writes the log.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ class WorkersResult:
 
 @dataclass
 class _Job:
+    """The workers of a job, their runs, and where their output goes."""
+
     entries: Mapping[str, StoreEntry]
     log: Path | None
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
@@ -86,6 +88,10 @@ class _Job:
         if not self.was_stopped:
             self.was_stopped = True
             self.log_line(f"{reason}: saving")
+        self.terminate()
+
+    def terminate(self) -> None:
+        """Ask the workers that still run to save and exit."""
         for process in self.processes:
             if process.poll() is None:
                 process.terminate()
@@ -145,7 +151,7 @@ def run_workers(
         for command in commands:
             job.processes.append(_start(command))
         if job.was_stopped:  # before the workers were started
-            job.stop("")
+            job.terminate()
         readers = [threading.Thread(target=_copy_output, args=(job, p)) for p in job.processes]
         for reader in readers:
             reader.start()

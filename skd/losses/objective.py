@@ -19,10 +19,10 @@ from skd.study.spec import MethodSpec
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of a step: the total to minimise, and its parts and diagnostics for the log."""
+    """The losses of a step: the total to minimise, the loss of each term, and the diagnostics."""
 
     total: Tensor
-    parts: dict[str, Tensor]
+    by_term: dict[str, Tensor]
     diagnostics: dict[str, Tensor]
 
 
@@ -82,10 +82,13 @@ class Objective(nn.Module):
         """
         return tuple(epoch for term in self.terms.values() if term.reads_epoch)
 
-    def partition_problem(self, part: int) -> str | None:
-        """Return why a batch cannot be divided into parts of `part` images, or ``None`` if it can.
+    def partition_problem(self, part_size: int) -> str | None:
+        """Return why a batch cannot be divided into parts of some size; ``None`` if it can.
 
         It can if the mean of the parts' losses is the batch's loss.
+
+        Args:
+            part_size: images in each part.
         """
         reasons = [
             f"{label} compares the images of a batch with each other: its loss is not the mean of "
@@ -93,7 +96,7 @@ class Objective(nn.Module):
             for label, term in self.terms.items()
             if term.mixes_images
         ]
-        if self.simplifier is not None and (reason := self.simplifier.partition_problem(part)):
+        if self.simplifier is not None and (reason := self.simplifier.partition_problem(part_size)):
             reasons.append(reason)
         return "; ".join(reasons) or None
 
@@ -113,18 +116,18 @@ class Objective(nn.Module):
         if self._weights is None:
             raise RuntimeError("call begin_epoch first: the terms' weights depend on the epoch")
         simplified, own_loss, diagnostics = self._simplify(batch)
-        parts: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         for label, term in self.terms.items():
             term_batch = simplified if term.settings.teacher == "simplified" else batch
             if term.settings.standardise:
                 term_batch = _with_standardised_logits(term_batch)
-            parts[label] = term(term_batch)
-        values = torch.stack([*parts.values()])
+            losses[label] = term(term_batch)
+        values = torch.stack([*losses.values()])
         weighted = self._weights.to(values.dtype) * values
         if own_loss is not None:
-            parts["simplifier"] = own_loss
+            losses["simplifier"] = own_loss
             weighted = torch.cat([weighted, own_loss[None]])
-        return Losses(weighted.sum(), parts, diagnostics)
+        return Losses(weighted.sum(), losses, diagnostics)
 
     def _label(self, term: str, teacher: str) -> str:
         """Return a term's name in logs; a second term of the same name is numbered."""

@@ -28,9 +28,11 @@ SIMPLIFIER_VERSION = 2
 class SimplifierSettings(FrozenModel):
     """Settings for the assumptions A1 to A4, A6 and A7."""
 
-    temperature: PositiveFloat = Field(4.0, description="T of the softening")
+    temperature: PositiveFloat = Field(
+        4.0, description="temperature T by which the logits are divided"
+    )
     softening: Literal["log_softmax", "scaled", "softmax"] = Field(
-        "log_softmax", description="A1: of z/T; scaled is z/T itself"
+        "log_softmax", description="A1: log-softmax of z/T, z/T itself (scaled), or softmax of z/T"
     )
     axis: Literal["batch", "classes"] = Field(
         "batch", description="A2: tokens are the samples of the batch, or each sample's classes"
@@ -41,16 +43,19 @@ class SimplifierSettings(FrozenModel):
         description="A7: number of consecutive images of a batch that attend to each other, so "
         "that a batch can be divided among processes; none: the whole batch",
     )
-    heads: PositiveInt = Field(1, description="A3")
+    heads: PositiveInt = Field(1, description="A3: number of attention heads")
     width: PositiveInt | None = Field(
-        None, description="A3: of queries, keys and values over all heads; none: C"
+        None,
+        description="A3: total width of queries, keys and values; none: the number of classes",
     )
     layer_norm: bool = Field(True, description="A3: over the classes, before the projections")
     values: Literal["projected", "rows"] = Field(
         "projected", description="what attention mixes: projections, or the softened rows"
     )
     combination: Literal["residual", "mean", "attention"] = Field(
-        "residual", description="A4: h + a, their mean, or a alone"
+        "residual",
+        description="A4: sum of softened logits and attention output, their mean, or the attention "
+        "output alone",
     )
     output_init: Literal["zero", "default"] = Field(
         "zero", description="A4: zero starts training from the softened teacher"
@@ -62,11 +67,15 @@ class SimplifierSettings(FrozenModel):
         "learns from a detached teacher, and the simplifier minimises its KL to the student plus "
         "anchor times the softened teacher's KL to it",
     )
-    anchor: NonNegativeFloat = 1.0
+    anchor: NonNegativeFloat = Field(
+        1.0,
+        description="with objective anchored: weight of the softened teacher's KL to the "
+        "simplified one",
+    )
     learning_rate_multiplier: PositiveFloat = Field(
         0.00001,
-        description="A6: of the student's learning rate. It decides when the simplifier collapses: "
-        "see docs/assumptions.md",
+        description="A6: factor on the student's learning rate. It decides when the simplifier "
+        "collapses: see docs/assumptions.md",
     )
 
     @model_validator(mode="after")
@@ -131,16 +140,18 @@ class Simplifier(nn.Module):
             mixed = (softened + mixed) / 2
         return self.settings.temperature * mixed
 
-    def partition_problem(self, part: int) -> str | None:
-        """Return why a batch cannot be divided into parts of `part` images, or ``None``."""
+    def partition_problem(self, part_size: int) -> str | None:
+        """Return why a batch cannot be divided into parts of `part_size` images, or ``None``."""
         group = self.settings.group
-        if self.settings.axis == "classes" or (group and part % group == 0):
+        if self.settings.axis == "classes" or (group and part_size % group == 0):
             return None
         if group is None:
             problem = "in the simplifier, all images of a batch attend to each other"
         else:
-            problem = f"the simplifier's groups of {group} images do not divide a part of {part}"
-        return f"{problem}: set its `group` to {part} or a divisor of it"
+            problem = (
+                f"the simplifier's groups of {group} images do not divide a part of {part_size}"
+            )
+        return f"{problem}: set its `group` to {part_size} or a divisor of it"
 
     def for_student(self, simplified: Tensor) -> Tensor:
         """Return the simplified logits for the student's loss, detached if anchored."""

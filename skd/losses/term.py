@@ -18,7 +18,8 @@ from skd.common.frozen import FrozenModel, added_later
 from skd.models.network import Outputs
 from skd.randomness import Draws
 
-# What a term reads of the teacher's outputs: `logits`, `pooled`, or `pooled` and the maps.
+# What a term reads of the teacher's outputs: the logits, the pooled features, or all feature maps
+# and the pooled features.
 Need = Literal["teacher_logits", "teacher_pooled", "teacher_features"]
 
 
@@ -61,8 +62,8 @@ class Batch:
             gradients to the simplifier.
         target: class indices, (B,).
         indices: indices of the images in the training set, (B,).
-        epoch: 1-based. A term whose forward pass reads it must declare `Term.reads_epoch`; better,
-            it sets buffers in `Term.begin_epoch`.
+        epoch: 1-based. A term whose forward pass reads it must declare `Term.reads_epoch`. It is
+            better to set buffers in `Term.begin_epoch`.
         draws: the step's random generators, the only allowed source of randomness.
         peers: the processes that share the step's batch.
         first: index of the first image within the step's batch; positive in later parts.
@@ -167,8 +168,8 @@ class Term(nn.Module, ABC):
     def multiply_adds(self) -> int | None:
         """Return the multiply-adds per image, or ``None`` to count them by modules and buffers.
 
-        That count has each weight of a linear layer once, each element of a buffer once (as of a
-        memory bank that a batch is compared with), and convolutions by the sizes of their maps.
+        The default count has each weight of a linear layer once, each buffer element once (for
+        memory banks), and convolutions by the sizes of their maps.
         """
         return None
 

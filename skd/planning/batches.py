@@ -17,8 +17,6 @@ from pydantic import NonNegativeFloat, PositiveInt
 
 from skd.common.files import read_json, write_json
 from skd.common.frozen import FrozenModel
-from skd.common.names import RESULTS_NAME
-from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Cell, Expansion, cells_digest
 
 
@@ -78,26 +76,6 @@ def read_batches(expansion: Expansion, results: Path) -> StudyBatches:
     """Return the stored batches of a study; if there are none, one batch for each cell."""
     stored = _read(batches_path(results, expansion.study))
     return make_batches(expansion, stored.shape if stored else JobShape(), dict, stored)
-
-
-def entries_by_rule_output(
-    expansion: Expansion, store: Store, results: Path
-) -> dict[str, dict[str, StoreEntry]]:
-    """Return what each job trains: by its output file, the store's entries by their label."""
-    folder = f"{RESULTS_NAME}/{expansion.study}"  # as in Snakemake's log
-    outputs = {
-        f"{folder}/teachers/{node.name}-{node.id}.json": {
-            f"teacher {node.name}": store.teacher(node.id)
-        }
-        for node in expansion.teachers
-    }
-    for batch in read_batches(expansion, results).batches:
-        outputs[f"{folder}/cells/{batch.path}.json"] = {
-            f"{batch.pair}/{method} seed {seed}": store.run(run)
-            for method in batch.methods
-            for seed, run in expansion.cell(batch.pair, method).runs.items()
-        }
-    return outputs
 
 
 def plan_batches(

@@ -20,7 +20,7 @@ def parse_side_by_side(text: str) -> int | None:
     if text == "auto":
         return None
     if not text.isdigit() or int(text) < 1:
-        raise SkdError(f"side by side: a number from 1, or auto; got '{text}'")
+        raise SkdError(f"side by side must be auto or a whole number of at least 1, got '{text}'")
     return int(text)
 
 

@@ -23,7 +23,7 @@ MAX_FILES_NAMED = 4  # in a message
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run or trained teacher, compared with today's code.
+    """A finished run or trained teacher, compared with the current code.
 
     Attributes:
         label: its name for users.
@@ -41,7 +41,7 @@ class FinishedRun:
 
     @property
     def state(self) -> str:
-        """The code that trained it: today's, unknown, or a digest of the changes."""
+        """The code that trained it: "today's", "unknown", or a digest of the changes."""
         return code_state_of(self.changed)
 
     @property
@@ -149,7 +149,7 @@ def stale_lines(study: str, runs: Iterable[FinishedRun]) -> list[str]:
     if changed:
         counts = Counter(path for run in changed for path in run.changed)
         lines.append(
-            f"{runs_text(len(changed), 'was', 'were')} trained by other code than today's "
+            f"{runs_text(len(changed), 'was', 'were')} trained by a different version of the code "
             f"({files_text(counts)}): skd train {study} --stale trains them again; if the change "
             f"does not change the numbers: skd accept {study}"
         )

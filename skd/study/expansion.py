@@ -82,7 +82,9 @@ class Cell(FrozenModel):
     spec: RunSpec = Field(description="of the first seed")
     runs: dict[NonNegativeInt, str] = Field(description="seed to identity")
     extra: ObjectiveProfile = Field(
-        default_factory=ObjectiveProfile, description="of its objective; not part of an identity"
+        default_factory=ObjectiveProfile,
+        description="size and cost of its objective, in addition to the networks; not part of an "
+        "identity",
     )
     needs: tuple[str, ...] = Field(
         (), description="teacher outputs that its terms read; not part of an identity"
@@ -167,7 +169,10 @@ class Expansion(FrozenModel):
             ) from None
 
     def cell_of(self, teacher: str, student: str, method: str) -> Cell:
-        """Return the cell of a pair and a method; a method without a teacher shares one."""
+        """Return the cell of a pair and a method.
+
+        For a method without a teacher, this is the cell that all pairs with the student share.
+        """
         shared = self._cells_by_key.get(f"{student}/{method}")
         return shared or self.cell(f"{teacher}--{student}", method)
 

@@ -52,8 +52,8 @@ def ineffective_default(
             proposal = max(1, recipe.epochs // 3)
             return (
                 f"term {part}: {name} {value} (the default): training ends with epoch "
-                f"{recipe.epochs}, before it is over; write for example settings: "
-                f"{{{part}: {{{name}: {proposal}}}}}, or {value} to keep the default"
+                f"{recipe.epochs}, before this setting has taken full effect; write for example "
+                f"settings: {{{part}: {{{name}: {proposal}}}}}, or {value} to keep the default"
             )
     return None
 
@@ -72,7 +72,8 @@ def ineffective_group(method: MethodSpec, recipe: Recipe) -> str | None:
 def notes_on_long_settings(method: MethodSpec, recipe: Recipe) -> list[str]:
     """Return notes on settings that span more epochs than the recipe has."""
     return [
-        f"term {part}: {name} {value}: training ends with epoch {recipe.epochs}, before it is over"
+        f"term {part}: {name} {value}: training ends with epoch {recipe.epochs}, before this "
+        "setting has taken full effect"
         for part, name, value in _too_long(method, recipe)
     ]
 

@@ -57,7 +57,7 @@ class DatasetSpec(FrozenModel):
         None, description="train on a fixed, class-balanced subset with this number of images"
     )
     folder: FolderSpec | None = added_later(
-        None, neutral=None, description=f"the photos of {FOLDER_DATASET}, and of no other data set"
+        None, neutral=None, description=f"the folder of photos; only {FOLDER_DATASET} has one"
     )
 
     @model_validator(mode="after")
@@ -205,7 +205,10 @@ class RunSpec(FrozenModel):
 
     @property
     def identity(self) -> str:
-        """Hash of everything that decides the numbers; the teacher counts by its identity."""
+        """Hash of everything that decides the numbers.
+
+        In it, the teacher is represented by its identity.
+        """
         data = canonical(self)
         data["teacher"] = self.teacher.identity if self.teacher else None
         return digest(data)

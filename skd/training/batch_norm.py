@@ -27,8 +27,8 @@ class BatchNorms:
     Args:
         module: changed in place; its parameters stay the same objects.
         group: images that are normalised together; ``None``: all images of a forward pass.
-        count_together: whether one kernel counts the batches of all layers. Groups always do
-            their own counting.
+        count_together: whether one kernel counts the batches of all layers. Grouped layers count
+            for themselves.
     """
 
     def __init__(self, module: nn.Module, group: int | None, count_together: bool) -> None:

@@ -211,7 +211,10 @@ class GraphRecorder:
         return None
 
     def __str__(self) -> str:
-        """Return what was recorded and why the rest was not, for the record of the run."""
+        """Return which parts were captured as CUDA graphs, and why others were not.
+
+        The text goes into the run's record.json.
+        """
         steps = {"step", "last batch"}
         if "step" in self._failed or not steps & {*self._recorded}:
             cause = next(iter(self._failed.values()), None)

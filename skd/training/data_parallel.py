@@ -46,7 +46,7 @@ class BatchPartition:
         """Parts of a batch, over all processes."""
         return self.team.world_size * self.accumulate
 
-    def micro_batches(self, size: int) -> list[range]:
+    def own_parts(self, size: int) -> list[range]:
         """Return the places of this process's parts in a batch of a size."""
         each = size // self.num_parts
         first = self.team.rank * self.accumulate
@@ -75,8 +75,12 @@ class BatchPartition:
             size // self.num_parts
         )
         if reason:
-            processes = f"a batch for {self.team.world_size} processes"
-            raise DivisionError(f"{processes}, in {self.accumulate} parts each: {reason}")
+            processes = "process" if self.team.world_size == 1 else "processes"
+            parts = "part" if self.accumulate == 1 else "parts"
+            raise DivisionError(
+                f"a batch cannot be divided among {self.team.world_size} {processes} with "
+                f"{self.accumulate} {parts} each: {reason}"
+            )
 
     def gradient_sync(self, networks: nn.Module, last: bool) -> contextlib.AbstractContextManager:
         """Return the context for a part: the last part averages gradients over the processes."""

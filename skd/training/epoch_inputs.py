@@ -38,7 +38,7 @@ class EpochInputs:
 
     Args:
         views: makes the batches.
-        recipe: of the run; it has the batch size.
+        recipe: of the run; decides the size of batches and whether the last one is kept.
         partition: which part of a batch this process trains on.
         seed: of the run; it decides the order and the views.
 
@@ -77,7 +77,7 @@ class EpochInputs:
         self._order.copy_(epoch_order(self.seed, epoch, len(self.views.labels)))
         self._view_numbers.copy_(self.views.draw_epoch(self.seed, epoch))
         self.cursor.fill_(step)
-        largest = len(self.partition.micro_batches(self.recipe.batch_size)[0])
+        largest = len(self.partition.own_parts(self.recipe.batch_size)[0])
         self.views.schedule_batches(self._remaining_parts(step), largest)
         self._position = epoch, step
 
@@ -111,6 +111,6 @@ class EpochInputs:
         order, view_numbers = self._order.cpu(), self._view_numbers.cpu()
         for step in range(first_step, self.steps_per_epoch):
             start = step * self.recipe.batch_size
-            for part in self.partition.micro_batches(self.batch_size(step)):
+            for part in self.partition.own_parts(self.batch_size(step)):
                 indices = order[start + part.start : start + part.stop]
                 yield indices, view_numbers[indices]

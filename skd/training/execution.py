@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import platform
-import resource
-import sys
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
 from pydantic import PositiveInt
 
-import skd
-from skd.code.sources import code_version
 from skd.common import bounds
-from skd.common.choices import Precision, StepMode, TeacherOutputs
+from skd.common.choices import Precision, StepMode, TeacherSource
 from skd.common.errors import SkdError, error_text
 from skd.common.files import write_json
 from skd.common.frozen import FrozenModel, added_later
-from skd.common.gpu_state import gpu_state
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -52,7 +42,7 @@ class Execution(FrozenModel):
         neutral="float32",
         description="bfloat16: forward passes and losses under autocast; evaluation never is",
     )
-    teacher: TeacherOutputs | None = added_later(
+    teacher: TeacherSource | None = added_later(
         None,
         neutral="live",
         description="the teacher's outputs: computed in each step (live), or read from its stored "
@@ -101,8 +91,8 @@ class Execution(FrozenModel):
             return torch.device("cpu")
         if not torch.cuda.is_available():
             raise ExecutionError(
-                "this needs a CUDA device, and this machine has none; a run that was started on a "
-                "GPU must be resumed on a GPU (or remove its folder to start it again)"
+                "the run needs a CUDA device, and this machine has none; a run that was started on "
+                "a GPU must be resumed on a GPU"
             )
         # Bit-exact resume: no autotuning, no atomics, a fixed workspace for cuBLAS.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -176,60 +166,3 @@ def save_execution(folder: Path, execution: Execution) -> None:
 def gpu_model() -> str | None:
     """Return the GPU model of this machine; ``None`` without a GPU."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
-
-
-def reset_peak_memory(device: torch.device) -> None:
-    """Measure the peak from now on, as a process may train several runs."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with contextlib.suppress(OSError):  # then the peak is that of all runs so far
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the peak memory of the device's allocator, or of the process on a CPU, in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)
-    with contextlib.suppress(OSError):
-        status = Path("/proc/self/status").read_text(encoding="utf-8")
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def is_device_error(error: BaseException) -> bool:
-    """Return whether the GPU failed. CUDA then refuses all further work of the process."""
-    return isinstance(error, torch.AcceleratorError)
-
-
-@cache
-def environment() -> dict[str, Any]:
-    """Return versions, hardware and code, on which numbers may depend."""
-    return {
-        "skd": skd.__version__,
-        **code_version(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": version("torchvision"),  # importing it takes seconds
-        "numpy": np.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
-        "cpu_count": os.cpu_count(),
-        "gpu": gpu_model(),
-        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
-        "cudnn": torch.backends.cudnn.version() if torch.cuda.is_available() else None,
-        "gpu_driver": state.driver if (state := gpu_state()) else None,
-        "host": platform.node(),
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
-    }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"

@@ -54,7 +54,7 @@ def check_fast_paths(execution: Execution, requested: FastPaths) -> None:
 
 
 def decide_fast_paths(
-    execution: Execution, requested: FastPaths, steps: int, whole_batches: bool
+    execution: Execution, requested: FastPaths, steps: int, compilable: bool
 ) -> Execution:
     """Return an execution with its fast paths.
 
@@ -62,19 +62,19 @@ def decide_fast_paths(
         execution: of a new run.
         requested: the user's choices.
         steps: number of steps of the whole run.
-        whole_batches: whether batches are neither divided nor normalised in groups, and images are
-            on the device.
+        compilable: whether passes can be compiled: batches are neither divided nor normalised in
+            groups, and images are on the device.
 
     Raises:
         ExecutionError: a choice of "always" is not possible.
         KernelsError: the GPU's table of kernels cannot be read.
     """
     check_fast_paths(execution, requested)
-    possible = execution.step != "plain" and whole_batches
+    possible = execution.step != "plain" and compilable
     if not possible and "always" in (requested.compile, requested.kernels):
         raise ExecutionError(
-            "passes are compiled, and kernels used, only for whole batches of images that are on "
-            "the device, without groups of BatchNorm"
+            "compiling and the kernels need undivided batches, images on the device, and a recipe "
+            "without bn_batch"
         )
     long = execution.device == "cuda" and steps >= requested.compile_steps
     compiled = possible and (

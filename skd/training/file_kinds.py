@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 SAVE_ANEW = (
-    "load it where its code is at hand, and save its weights alone: "
+    "load it in an environment that has its code, and save only its weights: "
     "torch.save(model.state_dict(), 'weights.pth')"
 )
 DOWNLOAD_AGAIN = "download or copy it again"

@@ -5,8 +5,8 @@ A run that is killed at any moment and resumed from any checkpoint therefore end
 bits. What differs from step to step is in tensors on the device, so that steps can be recorded and
 replayed. Nothing is read back before the end of an epoch.
 
-Several processes, or several parts in turn, may share a batch (`skd.training.data_parallel`). The
-batch and its gradient stay the same.
+A batch may be divided among processes, and into parts that a process trains on in turn
+(`skd.training.data_parallel`). The gradient stays that of the whole batch.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class Training:
         self.step += 1
 
     def prepare(self) -> None:
-        """Make everything ready for the next step, if it is not.
+        """Set inputs, learning rate and losses to the next step, and generate code if needed.
 
         Code is generated before the first step, if the execution compiles or uses kernels.
 
@@ -210,8 +210,8 @@ class Training:
             if (graph_key := self.objective.graph_key(epoch)) != self._graph_key:
                 self._steps.clear()
                 self.training_step.generated_pass, self._graph_key = None, graph_key
-        has_code = self.execution.compiled or self.execution.kernels is not None
-        if has_code and self.training_step.generated_pass is None:
+        generates_code = self.execution.compiled or self.execution.kernels is not None
+        if generates_code and self.training_step.generated_pass is None:
             self.training_step.generate_code(self._new_draws().set_step(epoch, self.step))
 
     def evaluate(self) -> Tensor:
@@ -262,12 +262,12 @@ class Training:
             )
 
     def _check_scores(self, means: EpochMeans, scores: Scores) -> None:
-        """Raise NonFiniteLossError if the test loss or a diagnostic is not finite."""
+        """Raise NonFiniteLossError if the test loss, a mean loss or a diagnostic is not finite."""
         values = [scores.loss, *means.losses.values(), *means.diagnostics.values()]
         if not all(map(math.isfinite, values)):
             raise NonFiniteLossError(
-                f"after epoch {self.epochs_done + 1} the test loss is {scores.loss:.4g} and the "
-                f"diagnostics are {means.diagnostics}; {ADVICE}"
+                f"after epoch {self.epochs_done + 1} the test loss is {scores.loss:.4g}, the mean "
+                f"losses are {means.losses} and the diagnostics are {means.diagnostics}; {ADVICE}"
             )
 
     def _remedy(self, step: int) -> str:
@@ -275,7 +275,7 @@ class Training:
         inputs, teacher = self.training_step.inputs, self.training_step.teacher
         if teacher is not None:
             inputs.seek(self.epochs_done + 1, step)
-            for part in self.partition.micro_batches(inputs.batch_size(step)):
+            for part in self.partition.own_parts(inputs.batch_size(step)):
                 inputs.load_next()
                 if not has_finite_outputs(teacher, inputs.batch(part)):
                     return "the teacher's outputs are not finite there: use another teacher"

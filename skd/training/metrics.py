@@ -26,7 +26,7 @@ class MetricSums(dict[str, Tensor]):
         self._add("images", torch.full_like(hits, size))
         self._add("hits", hits)
         self._add("loss/total", losses.total * size)
-        for name, value in losses.parts.items():
+        for name, value in losses.by_term.items():
             self._add(f"loss/{name}", value * size)
         for name, value in losses.diagnostics.items():
             self._add(f"diagnostic/{name}", value * size)

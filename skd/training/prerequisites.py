@@ -38,7 +38,7 @@ def prepare_teachers(
         expansion: the study.
         cells: the cells whose runs will be trained.
         store: of all results.
-        options: how teachers are trained. ``teacher_outputs`` says which views are requested.
+        options: how teachers are trained. ``teacher_source`` says which views are requested.
         workers: processes that decode photos, as in `Resources`.
 
     Returns:
@@ -46,7 +46,8 @@ def prepare_teachers(
 
     Raises:
         InterruptedRunError: a stop was requested. The work so far has been saved.
-        DeviceFailedError: the device failed. No run of this process can continue.
+        DeviceFailedError: the device, or one process of several, failed. No run of this process can
+            continue.
     """
     resources, failed = Resources(workers), set()
     for name in dict.fromkeys(cell.teacher for cell in cells if cell.teacher):
@@ -72,11 +73,11 @@ def _views_config(options: RunOptions) -> ViewsConfig:
     If the options request stored outputs in a precision, the runs need them even if storing them
     saves no time.
     """
-    if options.teacher_outputs is None:
+    if options.teacher_source is None:
         return ViewsConfig()
-    if options.teacher_outputs == "live":
+    if options.teacher_source == "live":
         return ViewsConfig(teacher_views="never")
-    return ViewsConfig(teacher_views="always", teacher_views_precision=options.teacher_outputs)
+    return ViewsConfig(teacher_views="always", teacher_views_precision=options.teacher_source)
 
 
 def _store(plan: ViewsPlan, expansion: Expansion, store: Store, options: RunOptions) -> None:

@@ -132,10 +132,10 @@ class RunProgressBar:
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}", markup=False),
+            TextColumn("{task.fields[values]}", markup=False),
             console=PlainConsole(stderr=True),
         )
-        self._task = self._bar.add_task(label, total=steps, text="")
+        self._task = self._bar.add_task(label, total=steps, values="")
         self._row, self._running = "", ""
 
     def __enter__(self) -> Self:
@@ -149,7 +149,7 @@ class RunProgressBar:
         """Move the bar."""
         if loss is not None:
             self._running = f"loss {loss:.3f}  {images_per_second:.0f} images/s  "
-        self._bar.update(self._task, completed=done, text=self._running + self._row)
+        self._bar.update(self._task, completed=done, values=self._running + self._row)
 
     def epoch(self, row: EpochMetrics) -> None:
         """Show the accuracy of the epoch from now on."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from skd.common.choices import TeacherOutputs
+from skd.common.choices import TeacherSource
 from skd.common.frozen import canonical, digest
 from skd.data import load_dataset, make_views
 from skd.data.images import Images
@@ -71,11 +71,11 @@ class LoadedTeacher:
 
 
 class Resources:
-    """Loads each data set, network and file of views once, for all threads of the process.
+    """Loads each data set, network and file of teacher outputs once, for all threads.
 
     Args:
-        workers: processes that decode photos for each training; ``None``: this training's share of
-            the cores on a GPU, 0 on a CPU.
+        workers: processes that decode photos for each training; ``None``: on a GPU, the training's
+            share of the cores; on a CPU, 0.
         trainings: number of trainings at the same time.
 
     Attributes:
@@ -127,8 +127,8 @@ class TeacherRequest:
         # None: the method reads feature maps, which are never stored.
         self._outputs = stored_outputs(teacher_needs(spec.method))
 
-    def choose(self, requested: TeacherOutputs | None, device: torch.device) -> TeacherOutputs:
-        """Return where a new run has its teacher's outputs from.
+    def choose(self, requested: TeacherSource | None, device: torch.device) -> TeacherSource:
+        """Return where a new run takes its teacher's outputs from.
 
         Args:
             requested: the user's choice; ``None``: stored outputs if they exist and take at most
@@ -155,7 +155,7 @@ class TeacherRequest:
     def load(
         self, resources: Resources, execution: Execution, device: torch.device
     ) -> LoadedTeacher:
-        """Return the teacher, with its outputs from where the execution has them.
+        """Return the teacher. The execution says where its outputs come from.
 
         Raises:
             TeacherError: it is not in the store, or its weights differ from its card.

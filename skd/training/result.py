@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from datetime import UTC, datetime
 from typing import Any
@@ -16,11 +15,10 @@ from skd.store.collapse import detect_collapse
 from skd.store.leftovers import leftover_files, remove_files
 from skd.store.records import Accuracy, Cost, EpochMetrics, Failure, Record, TeacherCard
 from skd.store.store import StoreEntry
-from skd.training.execution import environment, peak_memory
+from skd.training.environment import environment, peak_memory
 from skd.training.loop import Training
+from skd.training.sessions import code_of_sessions
 from skd.training.weights import save_tensors, save_weights
-
-CODE_IN_SESSION = re.compile(r", code ([0-9a-f]+)")  # in the description of a session
 
 
 def write_result(
@@ -32,7 +30,7 @@ def write_result(
     logits: Tensor,
     gpu_utilisation: float | None,
 ) -> Record:
-    """Write the weights, test logits and objective of a finished run, then its record.
+    """Write the weights, test logits and other tensors of a finished run, then its record.
 
     Args:
         training: the run at its end.
@@ -52,7 +50,7 @@ def write_result(
     record = Record(
         id=entry.id,
         spec=training.spec,
-        environment={**environment(), "sources": _sources(sessions)},
+        environment={**environment(), "sources": code_of_sessions(sessions)},
         execution=execution,
         num_classes=logits.shape[1],
         epochs=epochs,
@@ -93,15 +91,6 @@ def _cost(
         multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
         sessions=sessions,
     )
-
-
-def _sources(sessions: list[str]) -> str:
-    """Return the digests of the code of all sessions, each one once.
-
-    A session from before digests were recorded counts as "unknown".
-    """
-    matches = [CODE_IN_SESSION.search(session) for session in sessions]
-    return "+".join(dict.fromkeys(match[1] if match else "unknown" for match in matches))
 
 
 def _accuracy(metrics: EpochMetrics) -> Accuracy:

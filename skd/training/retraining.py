@@ -1,4 +1,4 @@
-"""Train the first epochs of a finished run again with today's code, and compare bit by bit."""
+"""Train the first epochs of a finished run again with the current code, and compare bit by bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def retraining_problem(run: FinishedRun, store: Store) -> str | None:
     except SkdError as error:
         return str(error)
     if card is None or not store.teacher(card.id).weights_path.is_file():
-        return "its teacher is not at hand"
+        return "its teacher is not in the store"
     if record.teacher is not None and card.sha256 != record.teacher.sha256:
         return "its teacher is another one now"
     return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -24,49 +23,14 @@ from skd.store.records import Record, TeacherCard
 from skd.store.store import StoreEntry
 from skd.study.spec import RunSpec
 from skd.training import checkpoint
-from skd.training.current_code import current_run_code, join_session_digests
 from skd.training.data_parallel import BatchPartition
 from skd.training.distributed import ProcessesError
-from skd.training.execution import Execution, environment, load_execution, save_execution
+from skd.training.execution import Execution, load_execution, save_execution
 from skd.training.loop import Training
 from skd.training.result import write_failure, write_result
+from skd.training.sessions import Sessions
 
 LEASE_POLL_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Session:
-    """The sessions of a run so far. A session is one process, or one team, that trains the run.
-
-    Attributes:
-        descriptions: one line for each session; the current session is the last one.
-        code: digests of the source files, by path. A file that changed between sessions has
-            several digests, joined by "+".
-    """
-
-    descriptions: list[str]
-    code: dict[str, str]
-
-    @classmethod
-    def first(cls, spec: RunSpec, partition: BatchPartition) -> Session:
-        """Return the current session, if it is the first one of the run."""
-        facts = environment()
-        device = facts["gpu"] or facts["cpu"]
-        text = f"torch {facts['torch']}, {device}, code {facts['sources']}"
-        if partition.num_parts > 1:
-            text += f", {partition.team.world_size} processes, {partition.accumulate} parts each"
-        return cls([text], current_run_code(spec))
-
-    def resumed(self, state: dict[str, Any]) -> Session:
-        """Return this session after those of a checkpoint's state."""
-        return Session(
-            [*state["sessions"], *self.descriptions],
-            join_session_digests(state.get("code"), self.code),
-        )
-
-    def changed_files(self) -> list[str]:
-        """Return the source files that have changed since the first session."""
-        return [path for path, digests in self.code.items() if "+" in digests]
 
 
 class RunFolder:
@@ -111,7 +75,7 @@ class RunFolder:
         self.team.broadcast(lambda: self.entry.write_spec(self.spec))
 
     @contextlib.contextmanager
-    def locked(self, wait: bool, should_stop: Callable[[], bool]) -> Iterator[None]:
+    def leased(self, wait: bool, should_stop: Callable[[], bool]) -> Iterator[None]:
         """Hold the lease of the run within the block, in the first process.
 
         Args:
@@ -178,7 +142,7 @@ class RunFolder:
         """Save how the run is executed. A resumed run is executed in the same way."""
         self.team.broadcast(lambda: save_execution(self.entry.folder, execution))
 
-    def resume(self, training: Training, device: torch.device) -> Session:
+    def resume(self, training: Training, device: torch.device) -> Sessions:
         """Load the newest checkpoint, if there is one, and return the sessions so far.
 
         Every process reads the file itself.
@@ -187,11 +151,11 @@ class RunFolder:
             CheckpointError: there are checkpoints, and none can be used.
             ProcessesError: the processes do not see the same checkpoint.
         """
-        session = Session.first(self.spec, self.partition)
+        sessions = Sessions.with_current_only(self.spec, self.partition)
 
-        def apply_state(state: dict[str, Any]) -> Session:
+        def apply_state(state: dict[str, Any]) -> Sessions:
             training.load_state(state["training"])
-            return session.resumed(state)
+            return sessions.after(state)
 
         owner = checkpoint.CheckpointOwner.of(self.entry, self.spec)
         resumed = checkpoint.load(self.entry.folder, device, owner, apply_state)
@@ -201,9 +165,9 @@ class RunFolder:
                 f"{self.entry.folder}: its processes see different checkpoints; check that all "
                 "nodes share one file system"
             )
-        return resumed or session
+        return resumed or sessions
 
-    def save_checkpoint(self, training: Training, session: Session) -> None:
+    def save_checkpoint(self, training: Training, sessions: Sessions) -> None:
         """Save a checkpoint, and remove the note of an earlier failure.
 
         Raises:
@@ -215,8 +179,8 @@ class RunFolder:
             owner = checkpoint.CheckpointOwner.of(self.entry, self.spec)
             content = {
                 "training": state,
-                "sessions": session.descriptions,
-                "code": session.code,
+                "sessions": sessions.descriptions,
+                "code": sessions.code,
             }
             checkpoint.save(self.entry.folder, content, owner)
             with contextlib.suppress(OSError):
@@ -226,7 +190,7 @@ class RunFolder:
         self,
         training: Training,
         execution: dict[str, Any],
-        session: Session,
+        sessions: Sessions,
         teacher: TeacherCard | None,
         logits: Tensor,
         gpu_utilisation: float | None,
@@ -240,7 +204,7 @@ class RunFolder:
         def write() -> Record:
             self._check_lease()
             return write_result(
-                training, self.entry, execution, session.code, teacher, logits, gpu_utilisation
+                training, self.entry, execution, sessions.code, teacher, logits, gpu_utilisation
             )
 
         return self.team.broadcast(write)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from skd.common.choices import TeacherOutputs
+from skd.common.choices import TeacherSource
 from skd.common.errors import DeviceFailedError, InterruptedRunError, RunFailedError, error_text
 from skd.common.lease import LeaseLostError
 from skd.kernels.tables import KernelsError
@@ -25,20 +25,17 @@ from skd.training.compiling import CompilerError
 from skd.training.cuda_graph import own_stream
 from skd.training.data_parallel import BatchPartition, DivisionError
 from skd.training.distributed import lost_process_error
-from skd.training.execution import (
-    Execution,
-    ExecutionError,
-    is_device_error,
-    reset_peak_memory,
-)
+from skd.training.environment import is_device_error, reset_peak_memory
+from skd.training.execution import Execution, ExecutionError
 from skd.training.fast_paths import FastPaths, decide_fast_paths, without_compiler
 from skd.training.loop import NonFiniteLossError, Training
 from skd.training.progress import RunProgress, is_loss_due, run_progress
 from skd.training.progress_file import ProgressFile
 from skd.training.resources import DeviceDataset, Resources, TeacherRequest
-from skd.training.run_folder import RunFolder, Session
+from skd.training.run_folder import RunFolder
+from skd.training.sessions import Sessions
 
-SAVING_SHARE = 20  # training takes at least this many times as long as saving
+TRAIN_TO_SAVE_RATIO = 20  # training takes at least this many times as long as saving
 SAVE, STOP = 1, 2  # what a process requests after a step; STOP also saves
 
 
@@ -51,7 +48,7 @@ class RunOptions:
 
     Attributes:
         execution: how a new run is executed.
-        teacher_outputs: where a new run has its teacher's outputs from; ``None``: stored outputs,
+        teacher_source: where a new run takes its teacher's outputs from; ``None``: stored outputs,
             if they exist.
         fast_paths: which forward passes of a new run are compiled, and which kernels it uses.
         checkpoint_seconds: longest time between two checkpoints; 0: one checkpoint per epoch.
@@ -63,7 +60,7 @@ class RunOptions:
     """
 
     execution: Execution
-    teacher_outputs: TeacherOutputs | None = None
+    teacher_source: TeacherSource | None = None
     fast_paths: FastPaths = field(default_factory=FastPaths)
     checkpoint_seconds: float = 60.0
     sharing: int = 1
@@ -92,7 +89,8 @@ def complete_run(
 
     Raises:
         RunFailedError: the run failed. A failure note is in its folder.
-        DeviceFailedError: the device failed. No run of this process can continue.
+        DeviceFailedError: the device, or one process of several, failed. No run of this process can
+            continue.
         InterruptedRunError: ``should_stop`` returned true. A checkpoint has been saved.
         LeaseHeldError: another process trains the run, and ``wait`` is false.
         ExecutionError: the run cannot be executed on this machine.
@@ -106,7 +104,7 @@ def complete_run(
     if (record := folder.record()) is not None:
         folder.remove_leftovers()
         return record
-    with folder.locked(options.wait, options.should_stop):
+    with folder.leased(options.wait, options.should_stop):
         if (record := folder.record()) is not None:  # another process has finished it meanwhile
             return record
         folder.write_spec()
@@ -128,7 +126,7 @@ def _new_execution(options: RunOptions, teacher: TeacherRequest | None) -> Execu
     outputs = None
     if teacher is not None:
         device = torch.device(options.execution.device)
-        outputs = teacher.choose(options.teacher_outputs, device)
+        outputs = teacher.choose(options.teacher_source, device)
     return options.execution.model_copy(update={"teacher": outputs})
 
 
@@ -168,10 +166,10 @@ class RunTrainer:
         self.teacher, self.execution, self.is_new = teacher, execution, is_new
         self.device, self.team = device, folder.team
         self.training: Training | None = None
-        self.session: Session | None = None
+        self.sessions: Sessions | None = None
         self.teacher_card: TeacherCard | None = None
-        self._timer = CheckpointTimer(options.checkpoint_seconds)
-        self._loss_shown = time.monotonic()
+        self._timer: CheckpointTimer | None = None
+        self._loss_shown = 0.0
 
     def complete(self) -> Record:
         """Train the rest of the run and return its record. Errors as `complete_run`."""
@@ -194,11 +192,15 @@ class RunTrainer:
                 self.training.views.close()
 
     def _failure(self, error: Exception) -> RunFailedError | DeviceFailedError:
-        """Return the error to raise: whether other runs of this process can continue."""
-        is_common = self.team.world_size == 1 or isinstance(
+        """Return the error to raise.
+
+        A DeviceFailedError means that this process cannot train further runs.
+        """
+        same_in_all_processes = self.team.world_size == 1 or isinstance(
             error, NonFiniteLossError | DivisionError
         )
-        kind = RunFailedError if is_common and not is_device_error(error) else DeviceFailedError
+        can_continue = same_in_all_processes and not is_device_error(error)
+        kind = RunFailedError if can_continue else DeviceFailedError
         return kind(f"{self.folder.label}: {error_text(error)}")
 
     def _build(self) -> None:
@@ -226,7 +228,7 @@ class RunTrainer:
             self.execution,
             self.options.fast_paths,
             steps=recipe.epochs * recipe.steps_per_epoch(len(dataset.images.train_labels)),
-            whole_batches=self.options.partition.num_parts == 1
+            compilable=self.options.partition.num_parts == 1
             and recipe.bn_batch is None
             and dataset.evaluator.on_device,
         )
@@ -248,7 +250,7 @@ class RunTrainer:
             self.execution,
             self.options.partition,
         )
-        self.session = self.folder.resume(self.training, self.device)
+        self.sessions = self.folder.resume(self.training, self.device)
         return self.training
 
     def _open_without_compiler(self, dataset: DeviceDataset, error: CompilerError) -> None:
@@ -295,8 +297,8 @@ class RunTrainer:
             progress.note(f"compiling failed, so forward passes run eagerly: {reason}")
         if self.training.steps_done:
             progress.note(f"resumes after epoch {self.training.epochs_done}")
-        if changed := self.session.changed_files():
-            progress.note(f"started with other code than today's: {files_text(changed)}")
+        if changed := self.sessions.changed_files():
+            progress.note(f"started with a different version of the code: {files_text(changed)}")
 
     def _save_or_stop(self) -> None:
         """Save a checkpoint after a step if a process requests it; stop if a process must stop.
@@ -316,7 +318,7 @@ class RunTrainer:
 
     def _save_checkpoint(self) -> None:
         with self._timer.saving():
-            self.folder.save_checkpoint(self.training, self.session)
+            self.folder.save_checkpoint(self.training, self.sessions)
 
     def _show_progress(self, progress: RunProgress, progress_file: ProgressFile) -> None:
         """Show how far the run is, after a step."""
@@ -334,14 +336,14 @@ class RunTrainer:
         execution: dict[str, Any] = {
             **self.execution.model_dump(),
             "recording": str(self.training.recorder),
-            "sessions": self.session.descriptions,
+            "sessions": self.sessions.descriptions,
             "sharing": self.options.sharing,
             "processes": self.team.world_size,
             "accumulate": self.options.partition.accumulate,
         }
         logits = self.training.test_logits()
         return self.folder.write_result(
-            self.training, execution, self.session, self.teacher_card, logits, gpu_utilisation
+            self.training, execution, self.sessions, self.teacher_card, logits, gpu_utilisation
         )
 
 
@@ -360,9 +362,9 @@ class CheckpointTimer:
     def is_due(self) -> bool:
         """Return whether to save after a step.
 
-        A large state and a short interval would otherwise leave little time to train.
+        If saving takes long, the interval grows, so that most of the time is spent on training.
         """
-        shortest = max(self.interval or math.inf, SAVING_SHARE * self._save_seconds)
+        shortest = max(self.interval or math.inf, TRAIN_TO_SAVE_RATIO * self._save_seconds)
         return time.monotonic() - self._saved_at > shortest
 
     def is_due_within(self, seconds: float) -> bool:

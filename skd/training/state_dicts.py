@@ -110,7 +110,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         TeacherError: it is not such a file. Says what it is, and how to save the weights.
     """
     if not path.exists():
-        raise TeacherError(f"the checkpoint {path} is not there")
+        raise TeacherError(f"the checkpoint {path} does not exist")
     try:
         data: Any = load_file(path) if _is_safetensors(path) else _load(path)
     except Exception as error:  # damaged files raise errors of any type

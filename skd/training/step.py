@@ -45,10 +45,11 @@ class TrainingStep:
 
     Attributes:
         student, objective: what is trained.
-        networks: both as one module, in DistributedDataParallel if there are several processes.
+        networks: student and objective as one module, in DistributedDataParallel if there are
+            several processes.
         teacher: its outputs enter the losses; ``None`` in a run without a teacher.
         optimizer: over the parameters of student and objective.
-        batch_norms: the BatchNorm layers of both.
+        batch_norms: the BatchNorm layers of student and objective.
         inputs: order, views and position of the epoch.
         partition: which parts of a batch this process trains on.
         execution: how the run is executed.
@@ -69,17 +70,17 @@ class TrainingStep:
     generated_pass: ForwardPass | None = None
 
     def run(self, size: int, draws: Draws) -> None:
-        """Train on the batch at the inputs' cursor.
+        """Train on the batch at the inputs' cursor. The caller has loaded the first part of it.
 
         Args:
             size: images in the batch.
             draws: random numbers of the step.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        parts = self.partition.micro_batches(size)
+        parts = self.partition.own_parts(size)
         finite = []
         for number, part in enumerate(parts):
-            if number > 0:  # the caller has loaded the first part
+            if number > 0:
                 self.inputs.load_next()
             with self.partition.gradient_sync(self.networks, last=part is parts[-1]):
                 finite.append(self._backward(part, len(parts), draws))
@@ -147,13 +148,14 @@ class TrainingStep:
         """
         with CAPTURE_LOCK:
             try:
-                run_and_restore(lambda: self._first_step(draws), self.changed_tensors)
+                run_and_restore(lambda: self._trial_step(draws), self.changed_tensors)
             except Exception as error:  # compilers raise errors of any type
                 self.generated_pass = None
                 raise CompilerError.of(error) from error
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _first_step(self, draws: Draws) -> None:
+    def _trial_step(self, draws: Draws) -> None:
+        """Train on one batch, compiling on the way. `run_and_restore` undoes its changes."""
         size = self.inputs.recipe.batch_size
         self.generated_pass = self.student.forward_features
         if self.execution.compiled:

@@ -41,7 +41,8 @@ from skd.store.teacher_view_files import (
 )
 from skd.study.spec import DatasetSpec
 from skd.training.current_code import current_views_code
-from skd.training.execution import Execution, environment
+from skd.training.environment import environment
+from skd.training.execution import Execution
 from skd.training.teacher import StoredOutput
 from skd.training.weights import load_teacher_network
 
@@ -95,8 +96,8 @@ def make_teacher_views(
         raise TeacherViewsError("no output was given; allowed: logits, pooled")
     if not dataset_facts(dataset).views:
         raise TeacherViewsError(
-            f"photos have endless views, and those of {dataset.name} cannot be stored; train with "
-            "a live teacher"
+            "the number of views of a photo is unlimited, so those of "
+            f"{dataset.name} cannot be stored; train with a live teacher"
         )
     entry.check_link()
     with hold_lease(files[0].folder, wait=wait, should_stop=should_stop) as check_lease:
@@ -125,8 +126,8 @@ def open_stored_output(file: ViewsFile, device: torch.device) -> StoredOutput:
     card, teacher = file.card(), file.teacher.card()
     if card is None or teacher is None or not file.path.is_file():
         raise TeacherViewsError(
-            f"{file.path} is missing, or other code than today's has made it; make it with: "
-            f"skd teacher-views … --outputs {file.output} --precision {file.precision}"
+            f"{file.path} is missing, or was made by a different version of the code; make it "
+            f"with: skd teacher-views … --outputs {file.output} --precision {file.precision}"
         )
     if card.teacher_sha256 != teacher.sha256 or sha256_of(file.path) != card.sha256:
         raise TeacherViewsError(

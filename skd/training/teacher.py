@@ -18,18 +18,18 @@ RELEASE_EVERY = 64  # look-ups; each one maps a few MB
 class FrozenTeacher(Protocol):
     """A frozen teacher. Its outputs are computed in each step, or were stored before."""
 
-    def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
+    def outputs(self, images: Tensor, indices: Tensor, view_numbers: Tensor) -> Outputs:
         """Return the teacher's outputs on a batch of views, without a gradient.
 
         Args:
             images: the views, (B, 3, H, W).
             indices: the images' places in the training set, (B,).
-            numbers: the views' numbers, (B,).
+            view_numbers: the views' numbers, (B,).
         """
 
 
 def has_finite_outputs(teacher: FrozenTeacher, inputs: InputBatch) -> bool:
-    """Whether a teacher's logits and pooled features on some views are all finite."""
+    """Return whether a teacher's logits and pooled features on some views are all finite."""
     outputs = teacher.outputs(inputs.images, inputs.indices, inputs.view_numbers)
     return all(bool(values.isfinite().all()) for values in (outputs.logits, outputs.pooled))
 
@@ -49,7 +49,7 @@ class LiveTeacher:
         self._compiled = compile_network(network) if compiled_for is not None else None
 
     @torch.no_grad()
-    def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
+    def outputs(self, images: Tensor, indices: Tensor, view_numbers: Tensor) -> Outputs:
         """Return all outputs of the network."""
         if self._compiled is not None and len(images) == self._compiled_for:
             return self._compiled(images)
@@ -67,24 +67,24 @@ class StoredOutput:
         self._values, self._mapped = values, mapped
         self._looked_up = 0
 
-    def rows(self, indices: Tensor, numbers: Tensor) -> Tensor:
+    def rows(self, indices: Tensor, view_numbers: Tensor) -> Tensor:
         """Return the output on some views, (B, width) float32."""
         self._looked_up += 1
         if self._mapped is not None and self._looked_up % RELEASE_EVERY == 0:
             self._mapped.madvise(mmap.MADV_DONTNEED)
-        return self._values[indices, numbers].float()
+        return self._values[indices, view_numbers].float()
 
 
 class StoredTeacher:
-    """A teacher whose outputs are read from stored outputs."""
+    """A teacher whose outputs were computed before and are looked up."""
 
     def __init__(self, **outputs: StoredOutput) -> None:
         self._outputs = outputs
 
-    def outputs(self, images: Tensor, indices: Tensor, numbers: Tensor) -> Outputs:
+    def outputs(self, images: Tensor, indices: Tensor, view_numbers: Tensor) -> Outputs:
         """Return logits and pooled features as float32; an output that is not stored is empty."""
         empty = images.new_empty(len(indices), 0)
-        rows = {name: stored.rows(indices, numbers) for name, stored in self._outputs.items()}
+        rows = {name: stored.rows(indices, view_numbers) for name, stored in self._outputs.items()}
         return Outputs(
             logits=rows.get("logits", empty),
             stages=(),

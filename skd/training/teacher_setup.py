@@ -162,7 +162,8 @@ def _import(
     if images := int((~logits.isfinite()).any(dim=1).sum()):
         raise TeacherError(
             f"{name} for {spec.network} cannot be used: its logits are not finite on {images} of "
-            f"{len(logits)} test images, though its weights are; take them as they were trained"
+            f"{len(logits)} test images, though its weights are; use the original "
+            "weights, not converted ones"
         )
     scores = evaluator.scores(logits)
     _check_accuracy(f"{name} for {spec.network}", scores.top1, spec, source)
@@ -210,7 +211,7 @@ def check_checkpoint_file(path: Path) -> None:
     if path.is_dir():
         raise TeacherError(f"{path} is no checkpoint: it is {describe_file(path)}")
     if not path.is_file():
-        raise TeacherError(f"the checkpoint {path} is not there; fetch it, or train one")
+        raise TeacherError(f"the checkpoint {path} does not exist; download it, or train a teacher")
 
 
 def _fetch(source: ImportSource, scratch: Path) -> tuple[Path, str]:

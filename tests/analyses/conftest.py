@@ -1,4 +1,4 @@
-"""A trained study, and the same analysed."""
+"""Fixtures: a trained study and its analysis."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def analysed(expansion: Expansion, trained: Path, tmp_path_factory: Any) -> Path:
-    """The same, analysed."""
+    """The trained study after its analysis."""
     results = shutil.copytree(trained, tmp_path_factory.mktemp("analysed") / "results")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(features, "IMAGES_PER_CLASS", 4)
@@ -69,8 +69,8 @@ def images(expansion: Expansion) -> Images:
 
 
 @pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    """Count what is made, by function."""
+def computed(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """Count the calls of the functions that compute results, by name."""
     counts: Counter = Counter()
 
     def counting(module: Any, name: str) -> None:

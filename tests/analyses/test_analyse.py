@@ -1,4 +1,4 @@
-"""`skd analyse` on a tiny study: what it finds, what it keeps, and what it leaves out."""
+"""`skd analyse` on a tiny study: what it computes, reuses and leaves out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.builders.analyses import LOGITS, MEASURES, OTHER, files, logits_of, r
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
-# What is found.
+# Results.
 
 
 def test_measures_of_every_run_and_teacher(
@@ -39,30 +39,30 @@ def test_measures_of_every_run_and_teacher(
     analysis, arrays = files(analysed)
     store, labels = Store(analysed), images.test_labels.numpy()
     beside = logits_of(teacher_of(expansion, analysed))
-    taught = {run_id(expansion, m, s) for m in ("kd", "skd") for s in (0, 1)}
-    taught.add(run_id(expansion, "frozen", 1))
+    distilled = {run_id(expansion, m, s) for m in ("kd", "skd") for s in (0, 1)}
+    distilled.add(run_id(expansion, "frozen", 1))
     alone = {run_id(expansion, "student", seed) for seed in (0, 1)}
-    assert analysis.runs.keys() == taught | alone
-    for identity, found in analysis.runs.items():
+    assert analysis.runs.keys() == distilled | alone
+    for identity, measures in analysis.runs.items():
         record, logits = store.run(identity).record(), logits_of(store.run(identity))
-        assert found.top1 == pytest.approx(record.last.top1, abs=0.6)  # the logits are fp16
+        assert measures.top1 == pytest.approx(record.last.top1, abs=0.6)  # the logits are fp16
         expected = logit_measures(logits, labels)
-        if identity in taught:
+        if identity in distilled:
             expected |= teacher_agreement(logits, beside)
         else:
-            assert found.agreement is None
-            assert found.teacher_kl is None
-        seen = json.loads(
-            found.model_dump_json(exclude_none=True, exclude={"source", "logits", "possible"})
+            assert measures.agreement is None
+            assert measures.teacher_kl is None
+        values = json.loads(
+            measures.model_dump_json(exclude_none=True, exclude={"source", "logits", "possible"})
         )
-        assert seen == json.loads(json.dumps(expected))
-        assert found.logits == record.files[LOGITS]
+        assert values == json.loads(json.dumps(expected))
+        assert measures.logits == record.files[LOGITS]
     teacher = analysis.teachers[teacher_of(expansion, analysed).id]
     assert set(type(teacher).model_fields) == MEASURES
     assert teacher.top1 == pytest.approx(100 * (beside.argmax(1) == labels).mean())
     assert analysis.classes == images.classes
     assert analysis.skipped == {}
-    assert len(analysis.teachers) == 1  # the other is not at hand, which is not its fault
+    assert len(analysis.teachers) == 1  # the other teacher's file is missing
     # Correlations: of the teacher and of the first finished seed of each cell.
     firsts = {("student", 0), ("kd", 0), ("skd", 0), ("frozen", 1)}
     assert analysis.correlations.keys() == {
@@ -88,7 +88,7 @@ def test_panels_show_the_teacher_and_the_requested_methods(
         ("kd", 0),
         ("skd", 0),
     ]
-    assert other.panels == pair.panels[1:2]  # the student alone stands in each pair
+    assert other.panels == pair.panels[1:2]  # the student alone belongs to each pair
     assert arrays[pair.labels].tolist() == sorted(4 * list(range(10)))
     for panel in pair.panels:
         points = arrays[panel.key]
@@ -132,29 +132,29 @@ def test_examples_are_what_the_stored_simplifier_does_to_the_first_batch(
             "student": logits_of(entry)[:64],
         }
         for name, values in expected.items():
-            found = arrays[getattr(example, name)]
-            assert found.dtype == np.float32
-            np.testing.assert_allclose(found, softmax(values[places], axis=1), atol=1e-5)
+            stored = arrays[getattr(example, name)]
+            assert stored.dtype == np.float32
+            np.testing.assert_allclose(stored, softmax(values[places], axis=1), atol=1e-5)
     skd, frozen = ((arrays[e.softened], arrays[e.simplified]) for e in analysis.examples)
     np.testing.assert_allclose(*frozen, atol=1e-6)  # W_o = 0: SKD is KD
     assert np.abs(skd[0] - skd[1]).max() > 1e-4
 
 
-# What is kept.
+# Reuse of stored results.
 
 
 def test_nothing_is_computed_twice_and_the_files_stay_the_same(
-    expansion: Expansion, copy: Path, made: Counter
+    expansion: Expansion, copy: Path, computed: Counter
 ) -> None:
     before = {path.name: path.read_bytes() for path in (copy / "tiny").iterdir()}
     assert before.keys() == {"analysis.json", "analysis.npz"}
     analyse_study(expansion, copy)
-    assert made == {}
+    assert computed == {}
     assert {path.name: path.read_bytes() for path in (copy / "tiny").iterdir()} == before
-    # Made anew, they are the same bytes too.
+    # Computed again, they have the same bytes.
     shutil.rmtree(copy / "tiny")
     analyse_study(expansion, copy)
-    assert made == {
+    assert computed == {
         "logit_measures": 8,
         "class_correlation": 5,
         "network_tsne": 4,
@@ -167,9 +167,11 @@ def test_nothing_is_computed_twice_and_the_files_stay_the_same(
 def test_a_cached_analysis_imports_no_torch(expansion: Expansion, copy: Path) -> None:
     path = write_expansion(expansion, copy)
     code = (
-        "import sys; from pathlib import Path; from skd.study.expansion_files import read_expansion_file;"
+        "import sys; from pathlib import Path;"
+        "from skd.study.expansion_files import read_expansion_file;"
         "from skd.analyses.analyse import analyse_study;"
-        f"analyse_study(read_expansion_file(Path({str(path)!r})), Path({str(copy)!r}), features=());"
+        f"expansion = read_expansion_file(Path({str(path)!r}));"
+        f"analyse_study(expansion, Path({str(copy)!r}), features=());"
         "print('torch' in sys.modules)"
     )
 
@@ -179,18 +181,18 @@ def test_a_cached_analysis_imports_no_torch(expansion: Expansion, copy: Path) ->
         ).stdout.strip()
 
     assert imports_torch() == "False"
-    (copy / "tiny" / "analysis.json").unlink()  # now measures are missing
+    (copy / "tiny" / "analysis.json").unlink()  # some measures are missing now
     assert imports_torch() == "True"
 
 
 def test_an_added_run_is_all_that_is_looked_at(
-    expansion: Expansion, copy: Path, made: Counter
+    expansion: Expansion, copy: Path, computed: Counter
 ) -> None:
     before, _ = files(copy)
     tiny.run(expansion, copy, "frozen", 0)
     after = analyse_study(expansion, copy)
-    # The cell's first finished seed is now another.
-    assert made == {"logit_measures": 1, "class_correlation": 1, "example_distributions": 1}
+    # The cell has another first finished seed now.
+    assert computed == {"logit_measures": 1, "class_correlation": 1, "example_distributions": 1}
     assert after.runs == {
         **before.runs,
         **{(new := run_id(expansion, "frozen", 0)): after.runs[new]},
@@ -199,9 +201,11 @@ def test_an_added_run_is_all_that_is_looked_at(
     assert after.correlations.keys() - before.correlations.keys() == {new}
 
 
-def test_other_methods_features_on_request(expansion: Expansion, copy: Path, made: Counter) -> None:
+def test_other_methods_features_on_request(
+    expansion: Expansion, copy: Path, computed: Counter
+) -> None:
     analysis = analyse_study(expansion, copy, features=["frozen", "kd"])
-    assert made == {"network_tsne": 1, "select_images": 1}
+    assert computed == {"network_tsne": 1, "select_images": 1}
     assert [panel.what for panel in analysis.embeddings[tiny.PAIR].panels] == [
         "teacher",
         "kd",
@@ -223,7 +227,7 @@ def test_a_study_without_its_data_set_is_an_error_unless_all_is_known(
         analyse_study(expansion, copy)
 
 
-def test_the_command_tells_what_it_did(
+def test_the_command_prints_a_summary(
     expansion: Expansion,
     copy: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -232,8 +236,8 @@ def test_the_command_tells_what_it_did(
     monkeypatch.setattr(analyse_command, "load_expansion", lambda *_: expansion)
     Store(copy).run(run_id(expansion, "kd")).record_path.write_text("{")
     analyse_command.analyse("tiny", copy)
-    said = capsys.readouterr()
-    assert said.out == f"6 runs analysed: {copy}/tiny/analysis.json\n"
-    assert said.err.startswith(f"skipped {run_id(expansion, 'kd')}: record.json is damaged")
+    output = capsys.readouterr()
+    assert output.out == f"6 runs analysed: {copy}/tiny/analysis.json\n"
+    assert output.err.startswith(f"skipped {run_id(expansion, 'kd')}: record.json is damaged")
     with pytest.raises(StudyError, match=r"unknown method 'kdd'.*did you mean 'kd'"):
         analyse_command.analyse("tiny", copy, ["kdd"])

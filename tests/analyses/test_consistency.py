@@ -21,7 +21,7 @@ from skd.study.expansion import Expansion
 from skd.study.expansion_files import write_expansion
 from tests.builders import tiny
 
-# What is possible.
+# Possible values.
 
 
 @settings(max_examples=60)
@@ -31,15 +31,15 @@ from tests.builders import tiny
 def test_what_was_measured_before_rounding_is_possible(seed, images, classes, scale):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, images)
-    logits = rng.normal(0, scale, (images, classes)).round(2 if seed % 2 else 9)  # many ties, or no
-    found = measure_bounds(logits.astype(np.float16).astype(np.float64), labels)
+    logits = rng.normal(0, scale, (images, classes)).round(2 if seed % 2 else 9)  # many ties or 0
+    bounds = measure_bounds(logits.astype(np.float16).astype(np.float64), labels)
     label = logits[np.arange(images), labels][:, None]
     for name, k in (("top1", 1), ("top5", 5)):
-        low, high = getattr(found, name)
+        low, high = getattr(bounds, name)
         others = logits > label
         assert low <= 100 * (others.sum(axis=1) < k).mean() <= high
     loss = -log_softmax(logits, axis=1)[np.arange(images), labels].mean()
-    assert found.loss[0] - 1e-9 <= loss <= found.loss[1] + 1e-9
+    assert bounds.loss[0] - 1e-9 <= loss <= bounds.loss[1] + 1e-9
 
 
 def test_only_near_ties_are_uncertain():
@@ -81,7 +81,7 @@ def kd(expansion: Expansion, results: Path) -> StoreEntry:
 
 
 def edit(path: Path, top1: float) -> None:
-    """Edit an accuracy by hand, consistently."""
+    """Change an accuracy of a record in a consistent way."""
     data = json.loads(path.read_text())
     if "epochs" in data:
         for part in (data["last"], data["best"]):
@@ -92,22 +92,22 @@ def edit(path: Path, top1: float) -> None:
     path.write_text(json.dumps(data))
 
 
-def found(expansion: Expansion, results: Path):
+def check_stored(expansion: Expansion, results: Path):
     analysis = read_analysis(results / "tiny" / "analysis.json")
     return check_store(analysis, expansion, Store(results))
 
 
 def test_what_was_trained_contradicts_nothing(expansion, results):
-    checks = found(expansion, results)
+    checks = check_stored(expansion, results)
     assert (checks.runs, checks.teachers, checks.finished, checks.unchecked) == ({}, {}, 2, 0)
 
 
 def test_an_edited_accuracy_is_contradicted_without_a_new_analysis(expansion, results, kd):
     edit(kd.record_path, 99.0)
-    (said,) = found(expansion, results).runs[kd.id]
-    assert said.startswith("top-1 99.0000, but its test logits give ")
+    (message,) = check_stored(expansion, results).runs[kd.id]
+    assert message.startswith("top-1 99.0000, but its test logits give ")
     page = write_report(expansion, results).read_text()
-    assert "1 contradicted by stored files" in page
+    assert "1 run contradicted by stored files" in page
     assert f"{tiny.PAIR}/kd seed 0 (run {kd.id}): top-1 99.0000" in page
 
 
@@ -115,10 +115,10 @@ def test_an_edited_accuracy_is_contradicted_without_a_new_analysis(expansion, re
 def test_top5_and_loss_are_checked_too(expansion, results, kd, field, name):
     analysis, record = read_analysis(results / "tiny" / "analysis.json"), kd.record()
     last = record.epochs[-1].model_copy(update={f"test_{field}": 1.25})
-    (said,) = contradictions(
+    (message,) = contradictions(
         record.model_copy(update={"epochs": (last,)}), analysis.runs[kd.id].possible
     )
-    assert said.startswith(f"{name} 1.2500")
+    assert message.startswith(f"{name} 1.2500")
 
 
 def test_a_run_trained_again_is_not_judged_by_an_older_analysis(expansion, results, kd):
@@ -126,7 +126,7 @@ def test_a_run_trained_again_is_not_judged_by_an_older_analysis(expansion, resul
     data = json.loads(kd.record_path.read_text())
     data["files"][LOGITS_FILE] = "0" * 64
     kd.record_path.write_text(json.dumps(data))
-    checks = found(expansion, results)
+    checks = check_stored(expansion, results)
     assert (checks.runs, checks.unchecked) == ({}, 1)
 
 
@@ -136,25 +136,25 @@ def test_other_files_than_the_recorded_ones_are_named(expansion, results, kd, ca
     kd.logits_path.write_bytes(other.logits_path.read_bytes())
     other.weights_path.write_bytes(b"others")
     analyse_command.analyse("tiny", results, ["kd"])
-    said = capsys.readouterr().err
+    errors = capsys.readouterr().err
     assert (
         f"CONTRADICTED {tiny.PAIR}/kd seed 0 (run {kd.id}): {LOGITS_FILE} is not the recorded"
-        in said
+        in errors
     )
-    assert f"(run {other.id}): weights.safetensors is not the recorded file" in said
+    assert f"(run {other.id}): weights.safetensors is not the recorded file" in errors
 
 
-@pytest.mark.parametrize("what", ["card", "weights"])
-def test_a_teacher_is_checked_in_the_same_way(expansion, results, what):
+@pytest.mark.parametrize("edited", ["card", "weights"])
+def test_a_teacher_is_checked_in_the_same_way(expansion, results, edited):
     teacher = Store(results).teacher(expansion.teachers[0].id)
-    teacher.record_path.unlink()  # with which the card would be inconsistent by itself
-    if what == "card":
+    teacher.record_path.unlink()  # the card would contradict the record
+    if edited == "card":
         edit(teacher.card_path, 99.0)
     else:
         teacher.weights_path.write_bytes(b"others")
     analyse_study(expansion, results, features=())
     page = write_report(expansion, results).read_text()
-    assert f"Teacher teacher ({teacher.id}): {'top-1 99' if what == 'card' else what}" in page
+    assert f"Teacher teacher ({teacher.id}): {'top-1 99' if edited == 'card' else edited}" in page
     assert page.count("contradicted by stored files") == 1
 
 
@@ -166,4 +166,4 @@ def test_logits_that_are_not_kept_are_counted_once(expansion, results):
     page = write_report(expansion, results).read_text()
     assert page.count("The accuracies of 2 of 2 finished runs are not checked") == 1
     analyse_study(expansion, results, features=())
-    assert found(expansion, results).unchecked == 2
+    assert check_stored(expansion, results).unchecked == 2

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("few_images")
 
 @pytest.mark.parametrize("damage", ["json", "npz", "both", "older"])
 def test_a_damaged_analysis_is_made_again(
-    expansion: Expansion, copy: Path, made: Counter, damage: str
+    expansion: Expansion, copy: Path, computed: Counter, damage: str
 ) -> None:
     folder = copy / "tiny"
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -39,19 +39,19 @@ def test_a_damaged_analysis_is_made_again(
         (folder / "analysis.json").write_text('{"study": "tiny", "runs": {}, "skipped": []}')
     analyse_study(expansion, copy)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert made["logit_measures"] == (0 if damage == "npz" else 8)
-    assert made["network_tsne"] == (4 if damage in ("npz", "both") else 0)
+    assert computed["logit_measures"] == (0 if damage == "npz" else 8)
+    assert computed["network_tsne"] == (4 if damage in ("npz", "both") else 0)
 
 
 def test_another_version_of_a_finding_is_made_again(
-    expansion: Expansion, copy: Path, made: Counter, monkeypatch: pytest.MonkeyPatch
+    expansion: Expansion, copy: Path, computed: Counter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(cache.KIND_VERSIONS, "correlation", 2)
     analyse_study(expansion, copy)
-    assert made == {"class_correlation": 5}
+    assert computed == {"class_correlation": 5}
 
 
-# What cannot be used.
+# Unusable files.
 
 
 def change_logits(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[StoreEntry], None]:
@@ -62,8 +62,8 @@ def change_logits(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Store
         record = entry.record()
         assert record is not None
         sha256 = hashlib.sha256(entry.logits_path.read_bytes()).hexdigest()
-        stated = {**record.files, entry.logits_path.name: sha256}
-        entry.write(record.model_copy(update={"files": stated}))
+        hashes = {**record.files, entry.logits_path.name: sha256}
+        entry.write(record.model_copy(update={"files": hashes}))
 
     return damage
 
@@ -91,8 +91,8 @@ def not_tensors(entry: StoreEntry) -> None:
     entry.logits_path.write_bytes(b"not tensors")
     record = entry.record()
     assert record is not None
-    stated = {**record.files, entry.logits_path.name: hashlib.sha256(b"not tensors").hexdigest()}
-    entry.write(record.model_copy(update={"files": stated}))
+    hashes = {**record.files, entry.logits_path.name: hashlib.sha256(b"not tensors").hexdigest()}
+    entry.write(record.model_copy(update={"files": hashes}))
 
 
 DAMAGES = {
@@ -122,24 +122,24 @@ def test_an_unusable_run_is_named_and_the_rest_continues(
     damage, reason = DAMAGES[name]
     bad, next_seed = (run_id(expansion, "skd", seed) for seed in (0, 1))
     damage(Store(results).run(bad))
-    found = analyse_study(expansion, results, features=())
-    assert found.skipped.keys() == {bad}
-    assert reason in found.skipped[bad]
-    assert found.runs == {i: m for i, m in whole.runs.items() if i != bad}
-    assert found.teachers == whole.teachers
-    # The next seed stands in.
-    assert found.correlations.keys() == {*whole.correlations} - {bad} | {next_seed}
-    assert [(e.method, e.seed) for e in found.examples] == [("skd", 1), ("frozen", 1)]
+    analysis = analyse_study(expansion, results, features=())
+    assert analysis.skipped.keys() == {bad}
+    assert reason in analysis.skipped[bad]
+    assert analysis.runs == {i: m for i, m in whole.runs.items() if i != bad}
+    assert analysis.teachers == whole.teachers
+    # The next seed replaces it.
+    assert analysis.correlations.keys() == {*whole.correlations} - {bad} | {next_seed}
+    assert [(e.method, e.seed) for e in analysis.examples] == [("skd", 1), ("frozen", 1)]
 
 
 def test_what_was_found_of_a_recorded_file_stays_when_the_file_goes(
-    expansion: Expansion, copy: Path, made: Counter
+    expansion: Expansion, copy: Path, computed: Counter
 ) -> None:
     before, _ = files(copy)
     for path in (copy / "runs").glob("*/*.safetensors"):
         path.unlink()
     assert analyse_study(expansion, copy) == before
-    assert made == {}
+    assert computed == {}
 
 
 def test_unusable_weights_and_simplifiers_cost_their_panels_and_examples_alone(
@@ -151,14 +151,14 @@ def test_unusable_weights_and_simplifiers_cost_their_panels_and_examples_alone(
     kd, skd = run_id(expansion, "kd"), run_id(expansion, "skd")
     store.run(kd).weights_path.unlink()
     truncate(store.run(skd).objective_path)
-    found = analyse_study(expansion, results, features=["kd"])
-    assert found.runs == whole.runs
-    assert found.skipped == {
+    analysis = analyse_study(expansion, results, features=["kd"])
+    assert analysis.runs == whole.runs
+    assert analysis.skipped == {
         kd: "weights not found",
         skd: "objective.safetensors is not the recorded file: damaged or replaced",
     }
-    assert [p.seed for p in found.embeddings[tiny.PAIR].panels] == [None, 1]
-    assert [(e.method, e.seed) for e in found.examples] == [("skd", 1), ("frozen", 1)]
+    assert [p.seed for p in analysis.embeddings[tiny.PAIR].panels] == [None, 1]
+    assert [(e.method, e.seed) for e in analysis.examples] == [("skd", 1), ("frozen", 1)]
 
 
 def test_runs_from_before_simplifiers_were_kept_have_no_examples(
@@ -170,11 +170,11 @@ def test_runs_from_before_simplifiers_were_kept_have_no_examples(
         record = entry.record()
         assert record is not None
         entry.objective_path.unlink()
-        stated = {n: sha for n, sha in record.files.items() if n != entry.objective_path.name}
-        entry.write(record.model_copy(update={"files": stated}))
-    found = analyse_study(expansion, results, features=())
-    assert [example.method for example in found.examples] == ["frozen"]
-    assert found.skipped == {}
+        hashes = {n: sha for n, sha in record.files.items() if n != entry.objective_path.name}
+        entry.write(record.model_copy(update={"files": hashes}))
+    analysis = analyse_study(expansion, results, features=())
+    assert [example.method for example in analysis.examples] == ["frozen"]
+    assert analysis.skipped == {}
 
 
 @pytest.mark.parametrize("lost", ["weights", "logits", "card", "record"])
@@ -193,17 +193,17 @@ def test_a_teacher_that_is_not_whole(
         paths[lost].unlink()
     else:
         truncate(paths[lost])
-    found = analyse_study(expansion, results, features=["kd"])
-    assert found.skipped.keys() == {teacher.id}
-    assert found.skipped[teacher.id].startswith("teacher teacher: ")
-    assert len(found.runs) == 7
-    measured = found.runs[run_id(expansion, "kd")]
+    analysis = analyse_study(expansion, results, features=["kd"])
+    assert analysis.skipped.keys() == {teacher.id}
+    assert analysis.skipped[teacher.id].startswith("teacher teacher: ")
+    assert len(analysis.runs) == 7
+    measured = analysis.runs[run_id(expansion, "kd")]
     assert (measured.agreement is None) == (lost != "weights")
     assert (measured.teacher_kl is None) == (lost != "weights")
-    assert len(found.teachers) == (lost == "weights")
-    panels = [panel.what for panel in found.embeddings[tiny.PAIR].panels]
+    assert len(analysis.teachers) == (lost == "weights")
+    panels = [panel.what for panel in analysis.embeddings[tiny.PAIR].panels]
     assert panels == (["teacher", "kd"] if lost == "logits" else ["kd"])
-    assert len(found.examples) == (2 if lost == "weights" else 0)
+    assert len(analysis.examples) == (2 if lost == "weights" else 0)
 
 
 def test_an_imported_teacher_has_no_record(
@@ -217,9 +217,9 @@ def test_an_imported_teacher_has_no_record(
     shutil.copy(teacher_record(trained, expansion), teacher.record_path)
     change(teacher)
     teacher.record_path.unlink()
-    found = analyse_study(expansion, results, features=())
-    assert found.teachers == {}
-    assert "not finite" in found.skipped[teacher.id]
+    analysis = analyse_study(expansion, results, features=())
+    assert analysis.teachers == {}
+    assert "not finite" in analysis.skipped[teacher.id]
 
 
 def teacher_record(results: Path, expansion: Expansion) -> Path:

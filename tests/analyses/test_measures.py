@@ -36,8 +36,10 @@ SIZES = (st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 8), st.floats
 def bins_reference(rows: list[list[float]], labels: list[int]) -> list[list[tuple[float, bool]]]:
     """Guo et al. 2017: (confidence, hit) of the images in each of 15 bins, closed on the right."""
     probabilities = [[math.exp(x) for x in log_softmax(row)] for row in rows]
-    said = [(max(p), p.index(max(p)) == y) for p, y in zip(probabilities, labels, strict=True)]
-    return [[one for one in said if (m - 1) / 15 < one[0] <= m / 15] for m in range(1, 16)]
+    predictions = [
+        (max(p), p.index(max(p)) == y) for p, y in zip(probabilities, labels, strict=True)
+    ]
+    return [[one for one in predictions if (m - 1) / 15 < one[0] <= m / 15] for m in range(1, 16)]
 
 
 def ece_reference(rows: list[list[float]], labels: list[int]) -> float:
@@ -56,29 +58,33 @@ def test_measures_are_the_loops(seed: int, count: int, classes: int, scale: floa
     random = np.random.default_rng(seed)
     logits = random.normal(0, scale, (count, classes))
     labels = random.integers(0, classes, count)
-    seen = logit_measures(logits, labels)
+    measures = logit_measures(logits, labels)
     rows, truth = logits.tolist(), labels.tolist()
-    said = [row.index(max(row)) for row in rows]
-    hits = [a == y for a, y in zip(said, truth, strict=True)]
-    assert set(seen) == {"top1", "nll", "ece", "per_class_top1", "reliability"}
-    assert seen["top1"] == pytest.approx(100 * sum(hits) / count)
-    assert seen["nll"] == pytest.approx(nll(rows, truth), rel=1e-9)
-    assert seen["ece"] == pytest.approx(ece_reference(rows, truth), rel=1e-9, abs=1e-9)
+    predicted = [row.index(max(row)) for row in rows]
+    hits = [a == y for a, y in zip(predicted, truth, strict=True)]
+    assert set(measures) == {"top1", "nll", "ece", "per_class_top1", "reliability"}
+    assert measures["top1"] == pytest.approx(100 * sum(hits) / count)
+    assert measures["nll"] == pytest.approx(nll(rows, truth), rel=1e-9)
+    assert measures["ece"] == pytest.approx(ece_reference(rows, truth), rel=1e-9, abs=1e-9)
     for c in range(classes):
         of_class = [hit for hit, y in zip(hits, truth, strict=True) if y == c]
         if of_class:
-            assert seen["per_class_top1"][c] == pytest.approx(100 * sum(of_class) / len(of_class))
+            assert measures["per_class_top1"][c] == pytest.approx(
+                100 * sum(of_class) / len(of_class)
+            )
         else:
-            assert seen["per_class_top1"][c] is None
-    assert len(seen["reliability"]) == 15
-    for found, inside in zip(seen["reliability"], bins_reference(rows, truth), strict=True):
+            assert measures["per_class_top1"][c] is None
+    assert len(measures["reliability"]) == 15
+    for bin_values, inside in zip(
+        measures["reliability"], bins_reference(rows, truth), strict=True
+    ):
         if not inside:
-            assert found == (0, None, None)
+            assert bin_values == (0, None, None)
             continue
-        assert found[0] == len(inside)
-        assert found[1] == pytest.approx(100 * sum(c for c, _ in inside) / len(inside))
-        assert found[2] == pytest.approx(100 * sum(hit for _, hit in inside) / len(inside))
-    json.dumps(seen, allow_nan=False)
+        assert bin_values[0] == len(inside)
+        assert bin_values[1] == pytest.approx(100 * sum(c for c, _ in inside) / len(inside))
+        assert bin_values[2] == pytest.approx(100 * sum(hit for _, hit in inside) / len(inside))
+    json.dumps(measures, allow_nan=False)
 
 
 @settings(max_examples=25, deadline=None)
@@ -87,11 +93,13 @@ def test_nearness_to_the_teacher_is_scipys(
     seed: int, count: int, classes: int, scale: float
 ) -> None:
     student, teacher = np.random.default_rng(seed).normal(0, scale, (2, count, classes))
-    seen = teacher_agreement(student, teacher)
+    agreement = teacher_agreement(student, teacher)
     p, q = softmax(teacher, axis=1), softmax(student, axis=1)
-    assert seen["teacher_kl"] == pytest.approx(entropy(p, q, axis=1).mean(), rel=1e-9, abs=1e-12)
+    assert agreement["teacher_kl"] == pytest.approx(
+        entropy(p, q, axis=1).mean(), rel=1e-9, abs=1e-12
+    )
     same = sum(a.argmax() == b.argmax() for a, b in zip(student, teacher, strict=True))
-    assert seen["agreement"] == pytest.approx(100 * same / count)
+    assert agreement["agreement"] == pytest.approx(100 * same / count)
 
 
 def test_the_divergence_is_from_the_teacher_and_finite_where_the_student_is_certain() -> None:
@@ -102,9 +110,9 @@ def test_the_divergence_is_from_the_teacher_and_finite_where_the_student_is_cert
 
 def test_a_class_without_images_has_no_accuracy() -> None:
     logits = np.array([[3.0, 0, 0], [3.0, 0, 0], [0, 0, 3.0]])
-    seen = logit_measures(logits, np.array([0, 2, 2]))
-    assert seen["per_class_top1"] == [100, None, 50]
-    assert seen["top1"] == pytest.approx(200 / 3)
+    measures = logit_measures(logits, np.array([0, 2, 2]))
+    assert measures["per_class_top1"] == [100, None, 50]
+    assert measures["top1"] == pytest.approx(200 / 3)
 
 
 def test_calibration_error_by_hand() -> None:
@@ -127,24 +135,24 @@ def test_calibration_error_by_hand() -> None:
 def test_class_correlation_is_numpys(seed: int, count: int, classes: int, scale: float) -> None:
     random = np.random.default_rng(seed)
     logits = random.normal(random.normal(0, 20, classes), scale, (count, classes))
-    found = class_correlation(logits)
-    np.testing.assert_allclose(found, np.corrcoef(logits, rowvar=False), atol=1e-9)
-    assert np.abs(found).max() <= 1
+    correlation = class_correlation(logits)
+    np.testing.assert_allclose(correlation, np.corrcoef(logits, rowvar=False), atol=1e-9)
+    assert np.abs(correlation).max() <= 1
 
 
 def test_a_class_with_a_constant_logit_has_no_correlation() -> None:
     logits = np.random.default_rng(0).normal(size=(7, 4))
     logits[:, 2] = 0.1  # whose mean over 7 is not 0.1 in floating point
-    found = class_correlation(logits)
-    assert not found[2].any()
-    assert not found[:, 2].any()
+    correlation = class_correlation(logits)
+    assert not correlation[2].any()
+    assert not correlation[:, 2].any()
     others = [0, 1, 3]
     expected = np.corrcoef(logits[:, others], rowvar=False)
-    np.testing.assert_allclose(found[np.ix_(others, others)], expected, atol=1e-12)
+    np.testing.assert_allclose(correlation[np.ix_(others, others)], expected, atol=1e-12)
     np.testing.assert_array_equal(class_correlation(logits[:1]), np.zeros((4, 4)))
 
 
-# Features, and which images are shown.
+# Features and the choice of images.
 
 
 def test_examples_of_a_small_batch_are_fewer() -> None:
@@ -167,22 +175,22 @@ def test_pooled_features_are_what_the_classifier_reads() -> None:
     torch.manual_seed(0)
     network = build_model("resnet8", 10).eval()
     places = np.array([5, 0, 301])
-    found = features.pooled_features(network, images, places)
+    pooled = features.pooled_features(network, images, places)
     pixels = images.test_images[places].double() / 255
     mean, std = (torch.tensor(v).double().view(1, 3, 1, 1) for v in (images.mean, images.std))
     with torch.no_grad():
         expected = network.double().forward_features((pixels - mean) / std).pooled
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(pooled, expected, atol=1e-4)
 
 
 def test_tsne_repeats_and_keeps_neighbours() -> None:
     random = np.random.default_rng(0)
     groups = np.repeat([0, 30], 20)
     spread = random.normal(size=(40, 8)).astype(np.float32) + groups[:, None].astype(np.float32)
-    found = features.tsne_embedding(spread)
+    embedding = features.tsne_embedding(spread)
     with threadpool_limits(2):
-        np.testing.assert_array_equal(found, features.tsne_embedding(spread.copy()))
-    distances = np.linalg.norm(found[:, None] - found[None], axis=2)
+        np.testing.assert_array_equal(embedding, features.tsne_embedding(spread.copy()))
+    distances = np.linalg.norm(embedding[:, None] - embedding[None], axis=2)
     np.fill_diagonal(distances, np.inf)
     assert (groups[distances.argmin(axis=1)] == groups).all()
 

@@ -1,4 +1,4 @@
-"""Every method on every architecture family; and the contract notices what is broken."""
+"""Every method works on every architecture family; the contract reports broken terms."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TEN = [
 ]  # fmt: skip
 SUMS = ["kd+crd", "dkd+reviewkd", "skd+fitnet"]
 METHODS = list(dict.fromkeys([*TEN, *method_names(), *SUMS]))
-# Pairs of PAIRS that a method cannot work on, and a word of the reason.
+# Pairs of PAIRS that a method cannot train, with a word of the reason.
 NOT_EQUALLY_MANY, NO_PREACTIVATIONS = ("vgg8", "resnet8"), ("MobileNetV2", "ResNet50")
 REFUSED = {
     "at": {NOT_EQUALLY_MANY: "one to one"},
@@ -56,7 +56,7 @@ def test_the_pairs_have_each_family_on_both_sides_and_never_one_twice() -> None:
     def build(name: str) -> nn.Module:
         return _builders()[name](10)
 
-    # ImageNet's are tried by every method on photos: tests/workflow/test_imagenette.py.
+    # tests/workflow/test_imagenette.py tries ImageNet's networks with every method on photos.
     imagenet = {"skd.models.imagenet_resnet", "skd.models.mobilenetv1"}
     every = {family(name) for name in _builders()} - imagenet
     assert len(every) == 7
@@ -68,7 +68,7 @@ def test_the_pairs_have_each_family_on_both_sides_and_never_one_twice() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
-    pairs = TRIAL_PAIRS[::3] if "+" in method else TRIAL_PAIRS  # what is summed is tried on all
+    pairs = TRIAL_PAIRS[::3] if "+" in method else TRIAL_PAIRS  # summands are tried on all pairs
     findings = list(check_method(resolve_method(SheetMethod(name=method), {}), pairs))
     assert [finding for finding in findings if finding.problem] == []
     refused = {finding.subject: finding.refused for finding in findings if finding.refused}
@@ -118,7 +118,7 @@ def test_an_unknown_option_is_refused_with_the_allowed_ones(name: str) -> None:
         resolve_method(SheetMethod(name=name, settings={name: {"wieght": 1}}), {})
 
 
-# What is broken is noticed. The rules below are made for one check each.
+# Broken terms are reported. Each of the rules below fails one check.
 
 
 class Rule(Term):
@@ -255,13 +255,13 @@ def problems(monkeypatch: pytest.MonkeyPatch):
                 monkeypatch.setattr(module, "term_classes", lambda: known)
             if hasattr(module, "term_class"):
                 monkeypatch.setattr(module, "term_class", known.__getitem__)
-        skd.expansion.dry_run._tried.cache_clear()
-        skd.expansion.dry_run._convolved.cache_clear()
+        skd.expansion.dry_run._profile_or_problem.cache_clear()
+        skd.expansion.dry_run._measure_term.cache_clear()
         method = with_simplifier("rule") if simplified else SheetMethod(name="rule")
         findings = [*check_method(resolve_method(method, {}), TRIAL_PAIRS[:1])]
         findings += check_term_settings("rule", TRIAL_PAIRS[:1])
-        skd.expansion.dry_run._tried.cache_clear()
-        skd.expansion.dry_run._convolved.cache_clear()
+        skd.expansion.dry_run._profile_or_problem.cache_clear()
+        skd.expansion.dry_run._measure_term.cache_clear()
         return {f"{f.subject}: {f.check}": f.problem for f in findings if f.problem}
 
     return check
@@ -295,9 +295,9 @@ MODULES_WITH_TERMS: list[ModuleType] = [
         (Fails, "two steps", "a slip of the pen"),
     ],
 )
-def test_a_broken_rule_is_found_out(problems, rule: type[Term], check: str, words: str) -> None:
-    found = problems(rule)
-    assert words in found[f"{' → '.join(TRIAL_PAIRS[0])}: {check}"]
+def test_a_broken_rule_is_reported(problems, rule: type[Term], check: str, words: str) -> None:
+    reported = problems(rule)
+    assert words in reported[f"{' → '.join(TRIAL_PAIRS[0])}: {check}"]
     assert words not in str(problems(Rule))
 
 
@@ -307,18 +307,18 @@ MIXING = f"{' → '.join(TRIAL_PAIRS[0])}: declares mixes_images"
 @pytest.mark.parametrize(
     "rule", [SaysThatItMixes, SaysItNeedlessly, DrawsForAGroup, CountsSteps, Rule]
 )
-def test_a_rule_may_mix_images_if_it_says_so_and_draw_by_groups(problems, rule) -> None:
+def test_a_rule_may_mix_images_if_it_declares_it_and_draw_by_groups(problems, rule) -> None:
     assert MIXING not in problems(rule)
 
 
 def test_mixing_is_reported_for_each_term_but_not_for_the_simplifier(problems) -> None:
-    found = problems(MixesImages, simplified=True)[MIXING]
-    assert found.startswith("rule on simplified: its loss is ")
+    message = problems(MixesImages, simplified=True)[MIXING]
+    assert message.startswith("rule on simplified: its loss is ")
     assert MIXING not in problems(Rule, simplified=True)
 
 
 @pytest.mark.parametrize("name", term_classes())
-def test_the_rules_that_compare_images_say_so_and_no_others(
+def test_exactly_the_rules_that_compare_images_declare_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comparing = {"sp", "rkd", "pkt", "dist", "mlkd"}
@@ -330,14 +330,15 @@ def test_the_rules_that_compare_images_say_so_and_no_others(
     spec = trial_spec(
         resolve_method(SheetMethod(name="m", like=method, settings=own), {}), *TRIAL_PAIRS[0]
     )
-    found = undeclared_mixing(spec, make_teacher(spec))
-    assert found.startswith(f"{name}: its loss") if name in comparing else not found
+    problem = undeclared_mixing(spec, make_teacher(spec))
+    assert problem.startswith(f"{name}: its loss") if name in comparing else not problem
 
 
-def test_a_rule_that_detaches_the_teacher_is_found_out_behind_a_simplifier(problems) -> None:
-    found = problems(DetachesTheTeacher, simplified=True)
+def test_a_rule_that_detaches_the_teacher_is_reported_with_a_simplifier(problems) -> None:
+    reported = problems(DetachesTheTeacher, simplified=True)
     assert (
-        "simplifier.output.weight: no gradient" in found[f"{' → '.join(TRIAL_PAIRS[0])}: two steps"]
+        "simplifier.output.weight: no gradient"
+        in reported[f"{' → '.join(TRIAL_PAIRS[0])}: two steps"]
     )
     assert problems(Rule, simplified=True) == {}
 
@@ -366,16 +367,16 @@ def test_a_rule_that_reads_values_when_it_is_constructed_is_accepted(problems) -
     assert problems(CannotBeMadeWithoutStorage) == {}
 
 
-def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
+def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make = skd.training.step.make_optimizer
     spec = resolve_method(SheetMethod(name="crd"), {})
 
     def lacking(
-        recipe: Recipe, student: nn.Module, objective: nn.Module, **how: bool
+        recipe: Recipe, student: nn.Module, objective: nn.Module, **options: bool
     ) -> torch.optim.SGD:
-        optimizer = make(recipe, student, objective, **how)
+        optimizer = make(recipe, student, objective, **options)
         for group in optimizer.param_groups[1:]:
             for parameter in group["params"]:
                 del optimizer.state[parameter]
@@ -387,29 +388,29 @@ def test_a_parameter_that_the_optimiser_lacks_or_has_twice_is_found_out(
     assert "not in the optimiser exactly once" in findings[0].problem
 
 
-def test_another_start_or_other_views_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_start_or_other_views_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = resolve_method(SheetMethod(name="kd"), {})
     control = student_only_trial(TRIAL_PAIRS[0][1])
     started = replace(control, first_weights={k: v + 1 for k, v in control.first_weights.items()})
-    shown = replace(control, views=[views + 1 for views in control.views])
-    for changed, words in ((started, "does not start as"), (shown, "sees other images")):
+    other_views = replace(control, views=[views + 1 for views in control.views])
+    for changed, words in ((started, "does not start as"), (other_views, "sees other images")):
         monkeypatch.setattr(
             "skd.authoring.contract.student_only_trial", lambda _, changed=changed: changed
         )
         assert words in next(check_method(spec, TRIAL_PAIRS[:1])).problem
 
 
-def test_settings_without_description_or_effect_are_found_out(problems) -> None:
-    found = problems(IsLessThanDocumented)
+def test_settings_without_description_or_effect_are_reported(problems) -> None:
+    reported = problems(IsLessThanDocumented)
     assert (
         "no other value changes what the student learns"
-        in found["setting idle: documented and used"]
+        in reported["setting idle: documented and used"]
     )
-    assert "it has no description" in found["setting bare: documented and used"]
+    assert "it has no description" in reported["setting bare: documented and used"]
     assert problems(Rule) == {}
 
 
-def test_a_changed_teacher_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_teacher_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = trial_spec(resolve_method(SheetMethod(name="kd"), {}), *TRIAL_PAIRS[0])
     teacher = make_teacher(spec)
     assert not teacher.training

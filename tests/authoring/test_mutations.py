@@ -37,7 +37,7 @@ COMMON = {
 @pytest.mark.parametrize("field", COMMON)
 def test_every_common_setting_changes_a_run(field: str) -> None:
     assert set(COMMON) == set(TermSettings.model_fields)
-    # From a simplifier that is no identity.
+    # Start from a simplifier that is not the identity.
     extra = {"simplifier": {"output_init": "default"}}
     plain = {"terms": [{"term": "kd"}, {"term": "mlkd", "teacher": "simplified"}], **extra}
     changed = {**plain, "settings": {"kd": {field: COMMON[field]}}}

@@ -94,7 +94,7 @@ def test_zero_for_equal_maps_and_blind_to_scale_sign_and_order_of_channels(seed,
 
 
 def test_reduction_is_the_mean_over_images_and_places():
-    # Attention on one place each, another one: (1² + 1²)/4 places.
+    # Each map attends to one place, and the places differ: (1² + 1²)/4 places.
     student, teacher = torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2)
     student[0, 0, 0, 0], teacher[0, 0, 1, 1] = 5, 0.1
     assert at_loss(student, teacher).item() == pytest.approx(0.5)

@@ -98,7 +98,7 @@ def again(batch: Batch) -> Batch:
 
 
 def drawn_in(crd: CRD, batch: Batch) -> Tensor:
-    """What the term draws in a step, (B, N)."""
+    """Return the indices that the term draws in a step, (B, N)."""
     own = batch.target[:, None] == LABELS
     stream = again(batch).draws.generator("CRD's negatives")
     return crd.draw(own, crd.settings.negatives, stream)
@@ -112,8 +112,8 @@ def embedded(layer: torch.nn.Linear, pooled: Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("device", ["cpu", "another"])
 def test_two_steps_follow_the_rule_written_out(device, monkeypatch):
-    """Scores against the other side's bank, Z of the first batch, both sides, moved entries."""
-    if device == "another":  # goes the way of a GPU
+    """Check the scores, Z of the first batch and the moved entries of both sides."""
+    if device == "another":  # takes the path of a GPU
         monkeypatch.setattr(Tensor, "is_cpu", False)
     crd, batches = make(temperature=0.2, momentum=0.25)
     banks = {side: getattr(crd, f"{side}_bank").numpy().copy() for side in ("student", "teacher")}
@@ -169,7 +169,7 @@ def plain_loss(crd: CRD, batch: Batch, drawn: Tensor) -> Tensor:
 
 
 def gradients(crd: CRD, batch: Batch, loss: Tensor) -> list[Tensor]:
-    """By the parameters and both sides' features."""
+    """Compare gradients by the parameters and by both sides' features."""
     inputs = [*crd.parameters(), batch.student.pooled, batch.teacher.pooled]
     return torch.autograd.grad(loss, inputs)
 
@@ -179,7 +179,7 @@ def gradients(crd: CRD, batch: Batch, loss: Tensor) -> list[Tensor]:
 def test_value_and_gradients_are_those_of_the_formula_with_banks_and_z_held_fixed(
     device, negatives, monkeypatch
 ):
-    if device == "another":  # goes the way of a GPU
+    if device == "another":  # takes the path of a GPU
         monkeypatch.setattr(Tensor, "is_cpu", False)
     crd, (batch, _) = make(temperature=0.3, negatives=negatives)
     drawn = drawn_in(crd, batch)
@@ -225,26 +225,26 @@ def test_float32_agrees_with_float64_and_autocast_changes_nothing():
     assert values["float32"].dtype == torch.float32
     assert torch.equal(values["autocast"], values["float32"])
     assert torch.equal(slopes["autocast"], slopes["float32"])
-    for found in (values, slopes):
+    for by_precision in (values, slopes):
         torch.testing.assert_close(
-            found["float32"].double(), found["float64"], rtol=1e-5, atol=1e-5
+            by_precision["float32"].double(), by_precision["float64"], rtol=1e-5, atol=1e-5
         )
 
 
 def test_a_step_repeats_bit_for_bit():
-    found = []
+    repeats = []
     for _ in range(2):
         crd, batches = make()
         losses = [step(crd, again(batch)) for batch in batches]
         slopes = gradients(crd, batches[1], losses[1])
-        found.append([*losses, *slopes, *crd.buffers()])
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        repeats.append([*losses, *slopes, *crd.buffers()])
+    assert all(torch.equal(one, other) for one, other in zip(*repeats, strict=True))
 
 
 @pytest.mark.parametrize("negatives", [12, 50])
 def test_away_from_the_cpu_a_step_asks_the_device_for_nothing(negatives, monkeypatch):
-    """On meta tensors, which have no values: shapes and branches cannot depend on any."""
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta has none
+    """Run on meta tensors, which have no values: shapes and branches cannot depend on values."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta has no autocast
     crd, (batch, _) = make(negatives=negatives)
     crd.to("meta")
     student, teacher = (

@@ -1,4 +1,4 @@
-"""CRD of a batch that is divided among processes and parts: the same as of the whole batch."""
+"""CRD of a batch divided among processes and parts equals CRD of the whole batch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LABELS = torch.arange(IMAGES) % CLASSES
 
 
 class Together:
-    """Threads in place of processes: each gives its rows, then all go on."""
+    """Emulate processes by threads: each gives its rows, then all continue."""
 
     def __init__(self, count: int) -> None:
         self.barrier, self.given = threading.Barrier(count, timeout=20), [None] * count
@@ -63,9 +63,11 @@ def make(negatives: int, group: int | None = GROUP) -> CRD:
 
 def outputs_of(step: int) -> tuple[Outputs, Outputs, Tensor]:
     """A step's outputs of both networks and its images."""
-    made = (make_outputs(10 * step + seed, SIZE, classes=CLASSES, width=WIDTH) for seed in (1, 2))
+    outputs = (
+        make_outputs(10 * step + seed, SIZE, classes=CLASSES, width=WIDTH) for seed in (1, 2)
+    )
     order = np.random.default_rng(step).permutation(IMAGES)[:SIZE]
-    return *made, torch.from_numpy(order)
+    return *outputs, torch.from_numpy(order)
 
 
 def part_of(step: int, rows: slice, draws: Draws, peers=None) -> Batch:
@@ -80,8 +82,8 @@ def part_of(step: int, rows: slice, draws: Draws, peers=None) -> Batch:
 
 
 def train(crd: CRD, rank: int, processes: int, parts: int, peers) -> list[dict[str, Tensor]]:
-    """Return what each step gives one process: losses, gradients, the state afterwards."""
-    draws, found = Draws(3), []
+    """Return the losses, gradients and state of one process after each step."""
+    draws, results = Draws(3), []
     count = processes * parts
     for step in range(STEPS):
         draws.set_step(1, step)
@@ -95,7 +97,7 @@ def train(crd: CRD, rank: int, processes: int, parts: int, peers) -> list[dict[s
             losses.append(loss.detach())
             inputs.append((batch.student.pooled.grad, batch.teacher.pooled.grad))
         crd.after_step(peers)
-        found.append(
+        results.append(
             {
                 "loss": torch.stack(losses).sum(),
                 **{name: p.grad.clone() for name, p in crd.named_parameters()},
@@ -104,7 +106,7 @@ def train(crd: CRD, rank: int, processes: int, parts: int, peers) -> list[dict[s
                 **{f"state {name}": b.clone() for name, b in crd.named_buffers()},
             }
         )
-    return found
+    return results
 
 
 def divided(negatives: int, processes: int, parts: int) -> list[list[dict[str, Tensor]]]:
@@ -119,7 +121,7 @@ def divided(negatives: int, processes: int, parts: int) -> list[list[dict[str, T
         return list(pool.map(work, range(processes)))
 
 
-# Without and with replacement, and listed; and on what goes the way of a GPU.
+# Without and with replacement, and listed; also on the path of a GPU.
 @pytest.mark.parametrize("case", ["drawn", "repeated", "listed", "another device"])
 @pytest.mark.parametrize(("processes", "parts"), [(1, 2), (1, 4), (2, 1), (2, 2), (4, 1)])
 def test_a_divided_batch_is_the_whole_one_to_rounding(case, processes, parts, monkeypatch):
@@ -131,9 +133,9 @@ def test_a_divided_batch_is_the_whole_one_to_rounding(case, processes, parts, mo
     whole = train(make(negatives), 0, 1, 1, Alone())
     members = divided(negatives, processes, parts)
     for step, expected in enumerate(whole):
-        found = [member[step] for member in members]
+        results = [member[step] for member in members]
         for name, value in expected.items():
-            values = [one[name] for one in found]
+            values = [one[name] for one in results]
             if name.startswith("state"):  # the same in every process
                 assert all(torch.equal(values[0], other) for other in values)
                 total = values[0]
@@ -172,14 +174,14 @@ def test_groups_of_a_batch_draw_apart_and_a_smaller_last_group_too():
     assert images.shape == (2 * GROUP + 1, 12)
     assert len({tuple(row) for row in images.tolist()}) == len(images)
     later = make(12)._draw(replace(batch, target=batch.target[:GROUP], first=GROUP))
-    assert not torch.equal(later.images, images[GROUP : 2 * GROUP])  # the stream went on
+    assert not torch.equal(later.images, images[GROUP : 2 * GROUP])  # the random stream continued
     draws.set_step(1, 0)
     later = make(12)._draw(replace(batch, target=batch.target[:GROUP], first=GROUP))
     assert torch.equal(later.images, images[GROUP : 2 * GROUP])
 
 
 def test_what_an_unfinished_step_remembered_is_dropped():
-    """As where a recording fails half-way, and the step is made again."""
+    """A step is repeated when its recording fails half-way."""
     halves = [slice(0, SIZE // 2), slice(SIZE // 2, SIZE)]
     plain, again, half_way = make(12), make(12), make(12)
     for term, seen in (

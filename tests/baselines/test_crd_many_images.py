@@ -24,7 +24,7 @@ from skd.models.network import Outputs
 from tests.builders.losses import draw, make_batch, make_outputs, make_term
 
 IMAGES = 40
-# Classes of 4, 9, 13 and 14 images, in no order.
+# Classes of 4, 9, 13 and 14 images, in random order.
 LABELS = torch.tensor([0] * 4 + [1] * 9 + [2] * 13 + [3] * 14)[
     torch.from_numpy(np.random.default_rng(0).permutation(IMAGES))
 ]
@@ -34,12 +34,12 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-# The law.
+# The distribution.
 
 
 @pytest.mark.parametrize("case", ["plain", "often short"])
 def test_every_set_of_other_images_is_equally_likely(case, monkeypatch):
-    if case == "often short":  # a draw without slack mostly falls short, and is made again
+    if case == "often short":  # a draw without slack mostly falls short and is repeated
         monkeypatch.setattr(baselines._negatives, "draws_for", lambda count, _: count + 2)
     others, target = OtherClasses(LABELS), torch.tensor([0, 3])
     rounds, count = 2000, 10
@@ -88,11 +88,11 @@ def test_exactly_k_different_images_of_other_classes(seed, classes, images, anch
     assert others.fewest == fewest
     target = torch.from_numpy(numbers.integers(0, classes, anchors))
     for count in {1, max(1, fewest // 2)} if fewest > 1 else ():
-        found = others.draw(target, count, generator(seed))
-        assert found.shape == (anchors, count)
-        assert all(len(set(row)) == count for row in found.tolist())
-        assert (labels[found] != target[:, None]).all()
-        assert torch.equal(found, others.draw(target, count, generator(seed)))
+        negatives = others.draw(target, count, generator(seed))
+        assert negatives.shape == (anchors, count)
+        assert all(len(set(row)) == count for row in negatives.tolist())
+        assert (labels[negatives] != target[:, None]).all()
+        assert torch.equal(negatives, others.draw(target, count, generator(seed)))
 
 
 @settings(max_examples=100, deadline=None)
@@ -104,9 +104,9 @@ def test_the_first_different_numbers_are_those_a_reader_finds(seed, length, most
         images += 2**31 - most  # the largest that fit
     count = int(numbers.integers(1, length + 1))
     chosen, repeated = first_different(images, count)
-    for row, found, again in zip(images.tolist(), chosen.tolist(), repeated.tolist(), strict=True):
+    for row, first, again in zip(images.tolist(), chosen.tolist(), repeated.tolist(), strict=True):
         different = list(dict.fromkeys(row))[:count]
-        assert found[: len(different)] == different
+        assert first[: len(different)] == different
         assert again == [place >= len(different) for place in range(count)]
 
 
@@ -132,14 +132,14 @@ def test_no_number_of_draws_is_enough_for_more_images_than_there_are():
 
 def reference(anchors: Tensor, bank: Tensor, images: Tensor) -> np.ndarray:
     rows = zip(anchors.tolist(), images.tolist(), strict=True)
-    found = [
+    scores = [
         [
             math.fsum(a * b for a, b in zip(anchor, bank[image].tolist(), strict=True))
             for image in own
         ]
         for anchor, own in rows
     ]
-    return np.array(found)
+    return np.array(scores)
 
 
 @pytest.mark.parametrize("limit", [1, 700, 2**26])
@@ -202,7 +202,7 @@ def test_many_images_are_listed_unless_the_negatives_are_most_of_them(monkeypatc
 
 
 def test_two_steps_are_those_of_the_formula_and_of_all_images_scored(monkeypatch):
-    """By autograd from probabilities, for the negatives that the term draws; then all scored."""
+    """Compare with autograd from probabilities for the drawn negatives, then for all."""
     crd, student, teacher = make(monkeypatch)
     dense, *_ = make(monkeypatch, most=IMAGES)
     noise, log_z = 12 / IMAGES, {}
@@ -245,7 +245,7 @@ def test_two_steps_are_those_of_the_formula_and_of_all_images_scored(monkeypatch
 
 
 def test_away_from_the_cpu_a_step_asks_the_device_for_nothing(monkeypatch):
-    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta has none
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta has no autocast
     crd, *outputs = make(monkeypatch)
     crd.to("meta")
     student, teacher = (

@@ -57,11 +57,11 @@ def test_without_replacement_every_other_image_is_equally_likely_and_none_of_the
     share = count / others
     for row in (0, 1):
         # Inclusions of a fixed number are negatively correlated: this variance is exact.
-        seen = hits[row][~own[row]].numpy()
+        counts = hits[row][~own[row]].numpy()
         variance = rounds * share * (1 - share) * others / (others - 1)
-        statistic = ((seen - rounds * share) ** 2).sum() / variance
+        statistic = ((counts - rounds * share) ** 2).sum() / variance
         assert stats.chi2.sf(statistic, others - 1) > 1e-4
-    # Every pair of images comes together equally often: the sets are uniform, not only the images.
+    # Every pair of images is drawn equally often: the sets are uniform, not only the images.
     pairs = together[~own[0]][:, ~own[0]].fill_diagonal_(0).triu().numpy()
     expected = rounds * share * (count - 1) / (others - 1)
     spread = pairs[np.triu_indices(others, 1)].std()
@@ -74,7 +74,7 @@ def test_without_replacement_every_other_image_is_equally_likely_and_none_of_the
 
 @pytest.mark.parametrize("law", [draw_by_topk, draw_by_partition])
 def test_sets_are_of_k_images_for_any_sizes_and_all_others_if_there_are_but_k(law):
-    for images in (2, 41, 1000):  # a row, and all rows, of odd length too
+    for images in (2, 41, 1000):  # one row and all rows, also of odd length
         own = torch.arange(images) % 2 == torch.tensor([0, 1, 0])[:, None]
         for count in {1, images // 2}:
             drawn = law(own, count, generator())
@@ -122,8 +122,8 @@ def test_with_replacement_counts_are_multinomial_over_the_other_classes():
     others = IMAGES - IMAGES // CLASSES
     p = 1 / others
     for row in (0, 1):
-        seen = totals[row][~own[row]].numpy()
-        assert stats.chisquare(seen).pvalue > 1e-4
+        counts = totals[row][~own[row]].numpy()
+        assert stats.chisquare(counts).pvalue > 1e-4
         variance = (squares[row] / rounds - (totals[row] / rounds) ** 2)[~own[row]].mean().item()
         assert variance == pytest.approx(count * p * (1 - p), rel=0.1)
 

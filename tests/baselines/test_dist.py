@@ -81,7 +81,7 @@ def test_zero_at_equal_predictions_and_between_zero_and_four_t_squared(seed, tem
     student, teacher = draw(seed, (6, 8)), draw(seed + 1, (6, 8))
     shifts = draw(seed + 2, (6, 1), 10.0)  # of an image's logits: the same prediction
     same = dist_loss(student + shifts, student, temperature).item()
-    assert same == pytest.approx(0, abs=1e-4 * temperature**2)  # but for the 1e-8
+    assert same == pytest.approx(0, abs=1e-4 * temperature**2)  # except for the 1e-8
     assert same < dist_loss(student, teacher, temperature).item() < 4 * temperature**2
 
 

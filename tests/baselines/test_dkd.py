@@ -112,7 +112,7 @@ EXTREME_TEACHER = [[-100, 100, 0], [100, -100, -100], [-100, 0, 100], [100, -100
 def test_extreme_logits_stay_exact(case, shift, temperature):
     dtype = getattr(torch, case if case != "autocast" else "bfloat16")
     student, teacher = (torch.tensor(x, dtype=dtype) for x in (EXTREME_STUDENT, EXTREME_TEACHER))
-    # Beyond float32, what is left is the rounding of gradients to the logits' own type.
+    # Below float32's precision gradients are rounded to the logits' type.
     tolerance = {"float64": 1e-13, "float32": 1e-5, "float16": 1e-3}.get(case, 8e-3)
     target = torch.full((4,), shift)
     check(student, teacher, target, 1.0, 8.0, temperature, tolerance, tolerance, case == "autocast")

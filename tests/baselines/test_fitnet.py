@@ -65,13 +65,13 @@ def regressed(maps, parameters, case):
 
 def slopes(value, x, places, step=1e-6):
     """Central differences of a scalar function of an array, at some places of it."""
-    found = []
+    derivatives = []
     for place in places:
         ahead, behind = x.copy(), x.copy()
         ahead[place] += step
         behind[place] -= step
-        found.append((value(ahead) - value(behind)) / (2 * step))
-    return found
+        derivatives.append((value(ahead) - value(behind)) / (2 * step))
+    return derivatives
 
 
 def make_pair(ours, theirs, count=3):

@@ -131,7 +131,7 @@ def test_a_sure_teacher_gives_the_cross_entropy_in_the_target_part():
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 10))
 def test_least_non_target_part_is_the_teachers_entropy(seed, temperature):
-    # A cross-entropy, no divergence: at equal logits the student's gradient is 0, the loss not.
+    # It is a cross-entropy, not a divergence: at equal logits only the gradient is 0.
     teacher, target = draw(seed, (4, 6)), labels(seed, 4, 6)
     student = teacher.clone().requires_grad_()
     without = nkd_loss(student, teacher, target, 0.0, temperature)

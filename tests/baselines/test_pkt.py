@@ -82,7 +82,7 @@ def test_zero_for_equal_features_and_blind_to_the_samples_scales_and_rotation(se
     assert pkt_loss(features, features).item() == 0
     before = pkt_loss(features, other).item()
     assert before > 0
-    # The 1e-7 beside each norm is felt.
+    # The 1e-7 beside each norm has an effect.
     assert pkt_loss(changed, other).item() == pytest.approx(before, rel=1e-4, abs=1e-7)
 
 

@@ -53,7 +53,7 @@ def normalised(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarra
 
 
 def resized(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The nearest place to the upper left."""
+    """Interpolate to the nearest place at the upper left."""
     rows, columns = (np.arange(n) * old // n for n, old in zip(size, x.shape[2:], strict=True))
     return x[:, :, rows][:, :, :, columns]
 
@@ -91,7 +91,7 @@ def handmade(**settings):
     student = make_outputs(1, 3, STUDENT_MAPS, width=4)
     teacher = make_outputs(2, 3, TEACHER_MAPS, width=6)
     term = make_term("reviewkd", student, teacher, **settings)
-    for seed, parameter in enumerate(term.parameters()):  # BatchNorm's too are then general
+    for seed, parameter in enumerate(term.parameters()):  # BatchNorm's parameters too
         parameter.data += draw(seed, parameter.shape, 0.1)
     return term, student, teacher
 

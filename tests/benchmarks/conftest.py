@@ -1,4 +1,4 @@
-"""A case, a side's options, and sides of tests that other processes can import."""
+"""Fixtures: a case, a side's options, and fake sides that other processes can import."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from tests.builders.paths import ROOT
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the sides' processes find the fakes."""
-    there = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), there]))
+    """Make the fake sides importable in the sides' processes."""
+    paths = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), paths]))
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def test_rates_epochs_and_shares() -> None:
     assert arithmetic.seconds_per_epoch(782, 0.1, 21.8) == pytest.approx(100)
     assert arithmetic.seconds_per_epoch(782, 0.1, 21.8, lanes=4) == pytest.approx(25)
     assert arithmetic.evaluation_share(782, 0.1, 21.8) == pytest.approx(0.218)
-    # 64 images: three passes of the student and what trains beside it, one of the teacher.
+    # 64 images: three passes of the student and trained modules, one of the teacher.
     assert arithmetic.step_multiply_adds(10, 1, 100, 64) == 64 * (33 + 100)
     assert arithmetic.share_of_peak(10**9, 0.5, 4e9) == 0.5
 
@@ -67,8 +67,8 @@ def test_the_ratio_is_paired_by_rounds() -> None:
     # One disturbed round of six widens the interval and moves the median little.
     six = arithmetic.paired_ratio([2.0, 2.2, 2.4, 2.6, 2.8, 30.0], [1.0] * 6)
     assert (six.value, six.low, six.high) == pytest.approx((2.5, 2.0, 30.0))
-    assert arithmetic.paired_ratio([1.0] * 5, [1.0] * 5).low is None  # 94 % at the most
-    # Of nine, one at each end is left out: 2 · (1 + 9) / 2⁹ = 3.9 % lie beyond.
+    assert arithmetic.paired_ratio([1.0] * 5, [1.0] * 5).low is None  # 94 % at most
+    # Of nine, one at each end is excluded: 2 · (1 + 9) / 2⁹ = 3.9 % are outside.
     nine = arithmetic.paired_ratio([1.0, 2, 3, 4, 5, 6, 7, 8, 9], [1.0] * 9)
     assert (nine.value, nine.low, nine.high) == (5, 2, 8)
     for reference, own in (([], []), ([1.0], [1.0, 2.0])):
@@ -117,15 +117,15 @@ PLAIN_ROUNDS = [0.4, 0.8, 0.6]
 
 
 def measured(
-    side: str, rounds: list[float], plain: list[float] = PLAIN_ROUNDS, **how: object
+    side: str, rounds: list[float], plain: list[float] = PLAIN_ROUNDS, **fields: object
 ) -> SideMeasurement:
     return SideMeasurement(
         side,
-        how,
+        fields,
         rounds,
         evaluations=[3.0, 1.0, 2.0],
         peak_memory_bytes=2**20,
-        variant=how.pop("variant", None),
+        variant=fields.pop("variant", None),
         plain_rounds=plain,
     )
 
@@ -188,7 +188,7 @@ def test_what_the_views_cost_is_set_against_what_they_save(cases: list[Benchmark
     built = views_cost("teacher", found, rows, epochs=3)
     assert built.extrapolated
     assert built.pays_after_runs == {case.key: pytest.approx(9 / (2 * 0.3 * 3))}
-    eager = measured("skd", [0.1], teacher="views", variant="eager")  # no such one is live
+    eager = measured("skd", [0.1], teacher="views", variant="eager")  # no matching side is live
     more = benchmark_rows(case, [*sides, eager], {})
     assert views_cost("teacher", found, more, epochs=3) == built
     assert views_cost("another", found, rows, epochs=3).pays_after_runs == {}
@@ -221,10 +221,10 @@ def test_a_comparison_survives_json(cases: list[BenchmarkCase], tmp_path: Path) 
         case, [measured("plain", [0.4, 0.5], workers=2), SideMeasurement("skd", failure="x")], {}
     )
     views = ViewsCost(teacher="teacher", failure="no room")
-    made = comparison(rows, teacher_views=(views,))
-    write_benchmark(made, path)
-    assert read_benchmark(path) == made
-    assert made.schema_version == json.loads(path.read_text())["schema_version"] == 1
+    compared = comparison(rows, teacher_views=(views,))
+    write_benchmark(compared, path)
+    assert read_benchmark(path) == compared
+    assert compared.schema_version == json.loads(path.read_text())["schema_version"] == 1
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 99'))
     for damaged in (path, tmp_path / "none.json"):
         with pytest.raises(BenchError, match=damaged.name):
@@ -245,7 +245,7 @@ def test_failures_are_what_went_wrong_not_what_is_not_there(cases: list[Benchmar
     assert comparison([], teacher_views=(views,)).failures == ["views of teacher"]
 
 
-def test_tables_tell_numbers_and_reasons(cases: list[BenchmarkCase]) -> None:
+def test_tables_contain_numbers_and_reasons(cases: list[BenchmarkCase]) -> None:
     sides = [
         measured("skd", [0.2, 0.25] * 3, [0.4, 0.5] * 3, teacher="views", lanes=2),
         measured("plain", [0.4, 0.5] * 3, teacher="live", workers=3, teacher_weights="random"),
@@ -262,27 +262,30 @@ def test_tables_tell_numbers_and_reasons(cases: list[BenchmarkCase]) -> None:
         bytes=2**21,
         pays_after_runs={"a/kd": 0.5, "a/dkd": None},
     )
-    made = comparison(rows, peaks={"float32": peak}, teacher_views=(views,))
-    shown = [*tables.rows_lines(made.rows, long=True), *tables.views_lines(made.teacher_views)]
-    shown += [*tables.comparison_notes(made), *map(tables.row_line, made.rows)]
-    text = " ".join(" ".join(shown).split())  # lines are broken anywhere
-    for told in (
+    compared = comparison(rows, peaks={"float32": peak}, teacher_views=(views,))
+    lines = [
+        *tables.rows_lines(compared.rows, long=True),
+        *tables.views_lines(compared.teacher_views),
+    ]
+    lines += [*tables.comparison_notes(compared), *map(tables.row_line, compared.rows)]
+    text = " ".join(" ".join(lines).split())  # lines may break anywhere
+    for expected in (
         "4.00 [4.00, 4.00] times",
         "the disk is full",
         "workers 3",
         "random weights",
         "100 GFLOP/s, measured here",
         "about 9 s",
-        "a/kd: 0.5; a/dkd: never",
+        "number of runs after which storing them saves time: a/kd: 0.5; a/dkd: never",
         "2 threads a side",
     ):
-        assert told in text, told
+        assert expected in text, expected
 
 
 def test_tables_fit_a_terminal_of_80_columns(cases: list[BenchmarkCase]) -> None:
     names = ["skd", "skd-live", "plain"]
     reason = "no table was measured on this GPU: skd tune-kernels " * 3
-    found = [
+    sides = [
         measured(
             "skd",
             [seconds] * 6,
@@ -295,39 +298,46 @@ def test_tables_fit_a_terminal_of_80_columns(cases: list[BenchmarkCase]) -> None
         for variant, seconds in zip(VARIANTS, itertools.cycle([0.00123, 0.123, 12.3, 1.0]))
         for lanes in (1, 16)
     ]
-    found += [measured(name, [0.5], [0.5]) for name in names[1:]]
-    found += [
+    sides += [measured(name, [0.5], [0.5]) for name in names[1:]]
+    sides += [
         SideMeasurement("skd", variant="kernels-bfloat16", lanes=8, failure=reason, unfit=True),
         SideMeasurement("skd", variant="kernels-bfloat16", lanes=16, time_is_up=True),
         SideMeasurement("mdistiller", failure="RuntimeError: it broke"),
     ]
-    for side in found:
+    for side in sides:
         side.peak_memory_bytes = 70 * 2**30
-    rows = [row for case in cases[:2] for row in benchmark_rows(case, found, {})]
-    made = comparison(rows, teacher_views=(ViewsCost(teacher="a", failure="no " * 60),))
+    rows = [row for case in cases[:2] for row in benchmark_rows(case, sides, {})]
+    compared = comparison(rows, teacher_views=(ViewsCost(teacher="a", failure="no " * 60),))
     for long in (False, True):
-        lines = [*tables.rows_lines(rows, long), *tables.views_lines(made.teacher_views)]
-        lines += tables.comparison_notes(made)
+        lines = [*tables.rows_lines(rows, long), *tables.views_lines(compared.teacher_views)]
+        lines += tables.comparison_notes(compared)
         assert max(map(len, lines)) <= 80
         for variant in VARIANTS:
             words = [line.split() for line in lines if line.startswith(f"skd {variant} ")]
             assert len(words) >= 2 * len(cases[:2])  # unbroken, with each number of lanes
             assert words[0][2] == "1"
         text = "\n".join(lines)
-        for told in ("not available", "FAILED", "not measured: time is up", "12.0 [12.0, 12.0]"):
-            assert told in text, told
+        for expected in (
+            "not available",
+            "FAILED",
+            "not measured: time is up",
+            "12.0 [12.0, 12.0]",
+        ):
+            assert expected in text, expected
         assert ("very long name" in text) == long
 
 
 def test_the_reference_comparisons_can_still_be_read() -> None:
     paths = sorted((ROOT / "results" / "reference" / "bench").glob("*.json"))
-    found = {path.stem: read_benchmark(path) for path in paths}
-    variants = {name: {row.variant for row in made.rows} for name, made in found.items()}
+    benchmarks = {path.stem: read_benchmark(path) for path in paths}
+    variants = {
+        name: {row.variant for row in benchmark.rows} for name, benchmark in benchmarks.items()
+    }
     later = variants.pop("cpu-kd-2026-11")  # the only one with variants
     assert later == {None, "recorded"}
     assert len(variants) >= 5
     assert all(known == {None} for known in variants.values())
-    assert all([*tables.rows_lines(made.rows)] for made in found.values())
+    assert all([*tables.rows_lines(benchmark.rows)] for benchmark in benchmarks.values())
 
 
 def test_options_go_to_other_processes_as_json(tmp_path: Path) -> None:

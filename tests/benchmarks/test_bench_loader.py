@@ -55,13 +55,13 @@ def test_rounds_see_other_photos_and_both_sides_the_same(folder: Path, monkeypat
     one, other = torch.cat(photos.batches(1)), torch.cat(photos.batches(2))
     assert sorted(one.tolist()) == sorted(other.tolist()) == list(range(12))
     assert not torch.equal(one, other)
-    seen: list[Path] = []
+    folders: list[Path] = []
     from skd.data.photos import loader
 
     decode = loader.decode_photo
-    monkeypatch.setattr(loader, "decode_photo", lambda path: seen.append(path) or decode(path))
+    monkeypatch.setattr(loader, "decode_photo", lambda path: folders.append(path) or decode(path))
     list(skd_loader(photos, CPU, 0)(1))
-    assert seen == [photos.paths[place] for place in one.tolist()]
+    assert folders == [photos.paths[place] for place in one.tolist()]
 
 
 def test_a_side_that_gives_too_few_is_refused(folder: Path):
@@ -83,19 +83,24 @@ def test_the_command_prints_and_writes_what_it_measured(folder: Path, tmp_path: 
     options = ("--workers", 0, "--rounds", 2, "--batch", 3, "--images", 6, "--output", where)
     status, out, _ = skd("bench-loader", "--folder", folder, "--device", "cpu", *options)
     assert status == 0
-    made = LoaderComparison.model_validate(json.loads(where.read_text()))
-    assert [row.side for row in made.rows] == ["skd", "torchvision"]
-    assert all(len(row.rounds) == 2 for row in made.rows)
-    assert (made.photos, made.images, made.workers, made.folder) == (12, 6, 0, "train")
-    pairs = zip(*(row.rounds for row in made.rows), strict=True)
+    comparison = LoaderComparison.model_validate(json.loads(where.read_text()))
+    assert [row.side for row in comparison.rows] == ["skd", "torchvision"]
+    assert all(len(row.rounds) == 2 for row in comparison.rows)
+    assert (comparison.photos, comparison.images, comparison.workers, comparison.folder) == (
+        12,
+        6,
+        0,
+        "train",
+    )
+    pairs = zip(*(row.rounds for row in comparison.rows), strict=True)
     first, second = sorted(mine / theirs for mine, theirs in pairs)
-    assert made.times.value == pytest.approx((first + second) / 2)
-    for words in (f"{made.rows[0].median:,.0f}", f"{made.times.value:.2f}", str(where)):
+    assert comparison.times.value == pytest.approx((first + second) / 2)
+    for words in (f"{comparison.rows[0].median:,.0f}", f"{comparison.times.value:.2f}", str(where)):
         assert words in out
 
 
 def test_the_table_has_medians_ranges_and_the_interval():
-    made = LoaderComparison(
+    comparison = LoaderComparison(
         made_at="2026-01-01T00:00:00+00:00",
         environment={"cpu_count": 2},
         device="cpu",
@@ -113,11 +118,11 @@ def test_the_table_has_medians_ranges_and_the_interval():
         ),
         times=SpeedUp(value=2.5, low=1.25, high=3.0),
     )
-    columns = [list(column.cells) for column in loader_table(made).columns]
+    columns = [list(column.cells) for column in loader_table(comparison).columns]
     assert columns == [
         ["skd", "torchvision"],
         ["2,000", "800"],
         ["1,000 to 3,000", "700 to 900"],
         ["2.50 [1.25, 3.00]", "1"],
     ]
-    assert "median 500 x 375 pixels, 44 kB a file" in loader_notes(made)[1]
+    assert "median 500 x 375 pixels, 44 kB a file" in loader_notes(comparison)[1]

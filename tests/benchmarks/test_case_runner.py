@@ -1,4 +1,4 @@
-"""Groups of sides in turns: which are built when, what they are compared with, and their time."""
+"""Groups of sides in turns: when they are built, their comparisons and their time limits."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from tests.builders.bench_sides import FAKES, PLAN
 
 
 def test_sides_take_turns(case: BenchmarkCase, options: SideOptions) -> None:
-    builders, told = dict.fromkeys(["good", "other"], f"{FAKES}:build"), []
-    found = run_case(case, [dict.fromkeys(builders, options)], PLAN, told.append, builders)
-    assert [len(side.rounds) for side in found] == [3, 3]
-    turns = [line.partition(": ")[2].partition(",")[0] for line in told if "round" in line]
+    builders, messages = dict.fromkeys(["good", "other"], f"{FAKES}:build"), []
+    measured = run_case(case, [dict.fromkeys(builders, options)], PLAN, messages.append, builders)
+    assert [len(side.rounds) for side in measured] == [3, 3]
+    turns = [line.partition(": ")[2].partition(",")[0] for line in messages if "round" in line]
     assert turns == ["good", "other", "other", "good", "good", "other"]
-    assert len(told) == PLAN.turns([dict.fromkeys(builders, options)])
+    assert len(messages) == PLAN.turns([dict.fromkeys(builders, options)])
 
 
 def test_ours_is_built_again_in_its_process(case: BenchmarkCase, options: SideOptions) -> None:
     builders = {"skd": f"{FAKES}:build", "skd-live": f"{FAKES}:build", "plain": f"{FAKES}:build"}
     sides = dict.fromkeys(builders, options)
     groups = measurement_groups(sides, ["recorded", "kernels", "eager", "compiled"], [1, 3])
-    plan, told = MeasurementPlan(rounds=2, steps=3, warmup=1, evaluations=1), []
-    found = run_case(case, groups, plan, told.append, builders)
-    names = [(side.side, side.variant, side.lanes) for side in found]
+    plan, messages = MeasurementPlan(rounds=2, steps=3, warmup=1, evaluations=1), []
+    measured = run_case(case, groups, plan, messages.append, builders)
+    names = [(side.side, side.variant, side.lanes) for side in measured]
     assert names == [
         ("skd", "recorded", 1), ("skd-live", "recorded", 1), ("plain", None, None),
         ("skd", "recorded", 3), ("skd", "kernels", 1), ("skd", "kernels", 3), ("skd", "eager", 1),
         ("skd", "eager", 3), ("skd", "compiled", 1), ("skd", "compiled", 3),
     ]  # fmt: skip
-    first, live, plain, again, *unfit = found[:6]
+    first, live, plain, again, *unfit = measured[:6]
     assert all(side.failure == "there is no such table" and side.unfit for side in unfit)
-    # Each is measured in turns with the plain loop, which goes on: 2 groups have none of ours.
+    # Each is measured in turns with the plain loop, which continues: 2 groups lack our side.
     assert len(plain.rounds) == 2 * 6
     assert [side.plain_rounds for side in (first, again)] == [plain.rounds[:2], plain.rounds[2:4]]
-    assert found[-1].plain_rounds == plain.rounds[-2:]
+    assert measured[-1].plain_rounds == plain.rounds[-2:]
     assert plain.how["steps"] == 1 + 2 * 6 * (1 + 3)
     assert plain.how["evaluations"] == live.how["evaluations"] == 1
-    built = [side for side in found[3:] if not side.failure]
-    assert len({side.how["process"] for side in built}) == 1  # the unfit ones left it as it was
+    built = [side for side in measured[3:] if not side.failure]
+    assert len({side.how["process"] for side in built}) == 1  # the unfit variants did not change it
     for side in built:
-        asked = (side.lanes, side.variant, 1 + 2 * (1 + 3))
-        assert (side.how["lanes"], side.how["variant"], side.how["steps"]) == asked
-    orders = [line for line in told if "round" in line and "skd-live" not in line]
+        request = (side.lanes, side.variant, 1 + 2 * (1 + 3))
+        assert (side.how["lanes"], side.how["variant"], side.how["steps"]) == request
+    orders = [line for line in messages if "round" in line and "skd-live" not in line]
     turns = ["plain" if ": plain" in line else "skd" for line in orders]
     assert turns == ["skd", "plain", "plain", "skd"] * 6
 
@@ -53,25 +53,25 @@ def test_ours_is_built_again_in_its_process(case: BenchmarkCase, options: SideOp
 def test_a_process_that_has_failed_is_replaced(case: BenchmarkCase, options: SideOptions) -> None:
     builders = {"skd": f"{FAKES}:build_broken", "plain": f"{FAKES}:build"}
     groups = measurement_groups(dict.fromkeys(builders, options), ["recorded", "eager"], [None])
-    found = run_case(case, groups, PLAN, builders=builders)
-    ours = [side for side in found if side.side == "skd"]
+    measured = run_case(case, groups, PLAN, builders=builders)
+    ours = [side for side in measured if side.side == "skd"]
     assert [side.failure for side in ours] == ["ArithmeticError: the sixth step"] * 2
-    (plain,) = (side for side in found if side.side == "plain")
+    (plain,) = (side for side in measured if side.side == "plain")
     assert len(plain.rounds) == 6
 
 
 def test_time_ends_what_is_under_way(case: BenchmarkCase, options: SideOptions) -> None:
     builders = {"skd": f"{FAKES}:build_sleeping", "plain": f"{FAKES}:build"}
     groups = measurement_groups(dict.fromkeys(builders, options), ["recorded", "eager"], [None])
-    begun = time.monotonic()
-    limit = TimeLimit(begun + 8, begun + 8)
+    started = time.monotonic()
+    limit = TimeLimit(started + 8, started + 8)
     plan = MeasurementPlan(rounds=2, steps=1, warmup=1, evaluations=1)
-    found = run_case(case, groups, plan, builders=builders, limit=limit)
-    assert 8 <= time.monotonic() - begun < 16
-    assert [(side.name, side.skipped) for side in found] == [
+    measured = run_case(case, groups, plan, builders=builders, limit=limit)
+    assert 8 <= time.monotonic() - started < 16
+    assert [(side.name, side.skipped) for side in measured] == [
         ("skd recorded", True), ("plain", True), ("skd eager", True),
     ]  # fmt: skip
-    assert {side.failure for side in found} == {None}
+    assert {side.failure for side in measured} == {None}
 
 
 def test_fewer_rounds_are_measured_where_time_is_short(
@@ -81,8 +81,8 @@ def test_fewer_rounds_are_measured_where_time_is_short(
     groups = measurement_groups(dict.fromkeys(builders, options), ["recorded", "eager"], [None])
     now = time.monotonic()
     limit = TimeLimit(goal=now, end=now + 600)  # the rounds should be over before they begin
-    found = run_case(case, groups, PLAN, builders=builders, limit=limit)
-    assert [(side.name, len(side.rounds), len(side.evaluations)) for side in found] == [
+    measured = run_case(case, groups, PLAN, builders=builders, limit=limit)
+    assert [(side.name, len(side.rounds), len(side.evaluations)) for side in measured] == [
         ("skd recorded", 1, 1), ("plain", 2, 1), ("skd eager", 1, 1),
     ]  # fmt: skip
 

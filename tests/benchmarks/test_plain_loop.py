@@ -26,7 +26,7 @@ from skd.losses.objective import Objective
 from skd.losses.term import Alone, Batch, TermContext
 from skd.randomness import Draws, seeded
 from skd.store.store import Store
-from skd.training.execution import peak_memory
+from skd.training.environment import peak_memory
 from skd.training.teacher_setup import train_teacher
 from tests.builders import tiny
 from tests.builders.losses import draw, make_batch, make_outputs, make_term
@@ -71,7 +71,7 @@ def test_a_step_of_kd_is_the_formulas(tmp_path: Path) -> None:
     assert loop.meters["top1"].mean == pytest.approx(100 * hits)
     assert loop.meters["top5"].mean >= loop.meters["top1"].mean
     for own, other in zip(loop.student.parameters(), student.parameters(), strict=True):
-        step = other.grad + recipe.weight_decay * other  # the first: momentum has nothing yet
+        step = other.grad + recipe.weight_decay * other  # the first step: the momentum is zero
         torch.testing.assert_close(own, other - recipe.learning_rate * step)
 
 
@@ -177,7 +177,7 @@ def test_pictures_are_crops_of_the_padded_image(tmp_path: Path) -> None:
     views, target, indices = loop._next_batch()
     size, pad = images.train_images.shape[-1], images.pad
     padded = F.pad(images.train_images, [pad] * 4)
-    offsets, seen = range(2 * pad + 1), set()
+    offsets, drawn = range(2 * pad + 1), set()
     for view, label, index in zip(views, target, indices, strict=True):
         assert label == images.train_labels[index]
         pixels = view * torch.tensor(images.std)[:, None, None]
@@ -189,8 +189,8 @@ def test_pictures_are_crops_of_the_padded_image(tmp_path: Path) -> None:
             if torch.equal(pixels, padded[index, :, row : row + size, column : column + size] * 1.0)
         ]
         assert places, "no crop of it"
-        seen |= {*places}
-    assert len(seen) > 10  # the offsets vary
+        drawn |= {*places}
+    assert len(drawn) > 10  # the offsets vary
 
 
 def test_negatives_are_of_other_classes() -> None:
@@ -199,7 +199,7 @@ def test_negatives_are_of_other_classes() -> None:
     item = transforms.Compose([transforms.ToTensor()])
     image, label, index, drawn = PILDatasetWithNegatives(pixels, labels, item, negatives=30)[6]
     assert (image.shape, label, index) == ((3, 8, 8), 2, 6)
-    # All thirty there are, none twice.
+    # All thirty images, each once.
     assert sorted(drawn) == [place for place in range(40) if place % 4 != 2]
     *_, drawn = PILDatasetWithNegatives(pixels, labels, item, negatives=500)[6]
     assert len(drawn) == 500
@@ -295,7 +295,7 @@ def test_gathered_crd_is_the_products_for_the_same_negatives() -> None:
     term, batch, own = gathered()
     for layer in ("embed_student", "embed_teacher"):
         torch.testing.assert_close(getattr(term, layer).weight, getattr(own, layer).weight)
-    for step in range(3):  # the normalisers of the first stay, the banks move
+    for step in range(3):  # the first step's normalisers stay, the banks move
         drawn = torch.zeros(COUNT, IMAGES, dtype=torch.bool).scatter_(1, batch.negatives, True)
         own.draw = lambda *_, drawn=drawn: drawn
         torch.testing.assert_close(term(batch), own(batch))

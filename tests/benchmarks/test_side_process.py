@@ -1,4 +1,4 @@
-"""Sides in processes of their own: their turns, failures and end; and the whole command."""
+"""Sides in separate processes: their turns, failures and end; and the whole command."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_a_failing_side_says_why_and_the_others_continue(
         "broken": f"{FAKES}:build_broken",
         "dying": f"{FAKES}:build_dying",
     }
-    told: list[str] = []
-    found = run_case(case, [dict.fromkeys(builders, options)], PLAN, told.append, builders)
-    good, unfit, broken, dying = found
-    assert [side.side for side in found] == [*builders]
+    messages: list[str] = []
+    measured = run_case(case, [dict.fromkeys(builders, options)], PLAN, messages.append, builders)
+    good, unfit, broken, dying = measured
+    assert [side.side for side in measured] == [*builders]
     assert good.failure is None
     assert (len(good.rounds), len(good.evaluations), good.peak_memory_bytes) == (3, 2, 1000)
     assert all(seconds >= 0.001 for seconds in good.rounds)  # of one step
-    # Two to warm up; three rounds of four, each with one before it.
+    # Two steps warm up; each of three rounds has four steps and one before them.
     assert good.how["steps"] == 2 + 3 * (1 + 4)
     assert good.how["evaluations"] == 2
     assert (unfit.failure, unfit.unfit) == ("there is no such method", True)
@@ -58,10 +58,10 @@ def test_a_failing_side_says_why_and_the_others_continue(
     assert "in step" in broken.traceback
     assert not broken.unfit
     assert "SIGKILL" in dying.failure
-    rounds = [line.partition(": ")[2] for line in told if "round" in line]
+    rounds = [line.partition(": ")[2] for line in messages if "round" in line]
     turns = [line.partition(",")[0] for line in rounds if "broken" not in line]
-    assert turns == ["good"] * 3  # the others have failed before, or in the first
-    warmed = [line for line in told if "warming" in line]
+    assert turns == ["good"] * 3  # the others failed before the first round or in it
+    warmed = [line for line in messages if "warming" in line]
     assert warmed == [f"{case.key}: {name}, warming up" for name in ("good", "broken", "dying")]
 
 
@@ -71,8 +71,8 @@ def test_ours_is_not_measured_twice_without_views(
     live = options.model_copy(update={"teacher": "live"})
     builders = {"skd": f"{FAKES}:build", "skd-live": f"{FAKES}:build"}
     plan = MeasurementPlan(rounds=1, steps=1, warmup=1, evaluations=1)
-    found = run_case(case, [{"skd": live, "skd-live": live}], plan, builders=builders)
-    assert [side.side for side in found] == ["skd"]
+    measured = run_case(case, [{"skd": live, "skd-live": live}], plan, builders=builders)
+    assert [side.side for side in measured] == ["skd"]
 
 
 def state_of(process: int) -> str:
@@ -86,7 +86,7 @@ def until_stopped(process: int) -> bool:
     return state_of(process) == "T"
 
 
-def test_a_side_is_stopped_between_its_turns_and_gone_in_the_end(
+def test_a_side_is_stopped_between_its_turns_and_ends_with_the_benchmark(
     case: BenchmarkCase, options: SideOptions
 ) -> None:
     with SideProcess(f"{FAKES}:build", case, options) as side:
@@ -156,8 +156,8 @@ def test_mdistiller_itself(
     options = SideOptions.model_validate({**options.model_dump(), **places})
     for case in select_cases(study):
         with SideProcess(BUILDERS["mdistiller"], case, options) as side:
-            how = side.build()
-            assert how["teacher"] == ("none" if case.method == "student" else "live")
+            execution = side.build()
+            assert execution["teacher"] == ("none" if case.method == "student" else "live")
             assert side.time_steps(2) > 0
             assert side.finish()["peak_memory_bytes"] > 2**20
 
@@ -173,10 +173,10 @@ def run(*arguments: Any) -> Any:
 
 def test_wrong_arguments_name_the_allowed_ones(options: SideOptions, tmp_path: Path) -> None:
     assert [*benchmark.select_sides((), options)] == ["skd", "skd-live", "plain"]
-    given = options.model_copy(update={"mdistiller": tmp_path})
-    assert [*benchmark.select_sides([], given)] == [*SIDES]
+    with_clone = options.model_copy(update={"mdistiller": tmp_path})
+    assert [*benchmark.select_sides([], with_clone)] == [*SIDES]
     chosen = benchmark.select_sides(["plain", "skd-live"], options)
-    assert {name: asked.teacher for name, asked in chosen.items()} == {
+    assert {name: side_options.teacher for name, side_options in chosen.items()} == {
         "skd-live": "live",
         "plain": "auto",
     }
@@ -191,14 +191,14 @@ def test_wrong_arguments_name_the_allowed_ones(options: SideOptions, tmp_path: P
 
 def test_sigterm_ends_the_command_as_an_error_does() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as left, benchmark._exit_on_sigterm():
+    with pytest.raises(SystemExit) as stopped, benchmark._exit_on_sigterm():
         os.kill(os.getpid(), signal.SIGTERM)
-    assert left.value.code == INTERRUPTED
+    assert stopped.value.code == INTERRUPTED
     assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.slow
-def test_the_command_measures_writes_and_tells(
+def test_the_command_measures_writes_and_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sheet = tmp_path / "tiny.yaml"
@@ -211,32 +211,32 @@ def test_the_command_measures_writes_and_tells(
     usual = [*places, "--device", "cpu", "--threads", 1, "--workers", 0, "--method", "kd"]
     done = run(*usual, "--rounds", 2, "--steps", 1, "--warmup", 1)
     path = next((tmp_path / "bench").glob("*-1-threads-*.json"))
-    made = read_benchmark(path)
-    assert [row.side for row in made.rows] == ["skd", "skd-live", "plain", "mdistiller"]
-    ours, live, plain, absent = made.rows
+    written = read_benchmark(path)
+    assert [row.side for row in written.rows] == ["skd", "skd-live", "plain", "mdistiller"]
+    ours, live, plain, absent = written.rows
     assert (ours.how["teacher"], live.how["teacher"]) == ("views", "live")
     assert plain.how | {"teacher_weights": "random", "workers": 0} == plain.how
     assert len(plain.rounds) == 2
     pairs = zip(plain.rounds, ours.rounds, strict=True)
     ratios = [2 * one / other for one, other in pairs]  # two lanes
     assert ours.speed_up.value == pytest.approx(sum(ratios) / 2)
-    assert made.peaks["float32"].multiply_adds_per_second > 1e8
+    assert written.peaks["float32"].multiply_adds_per_second > 1e8
     assert plain.share_of_peak > 0
-    assert [row.teacher for row in made.teacher_views] == ["teacher"]
-    assert [*made.teacher_views[0].pays_after_runs] == [f"{tiny.PAIR}/kd"]
-    assert made.environment["torch"]
+    assert [row.teacher for row in written.teacher_views] == ["teacher"]
+    assert [*written.teacher_views[0].pays_after_runs] == [f"{tiny.PAIR}/kd"]
+    assert written.environment["torch"]
     assert "nowhere" in absent.failure
     assert done.exit_code == 1  # for that one
-    for told in ("x plain", "random weights", str(path), "failed: "):
-        assert told in done.output
+    for expected in ("x plain", "random weights", str(path), "failed: "):
+        assert expected in done.output
     long = ["--output", tmp_path / "more.json", "--variant", "kernels", "--variant", "eager"]
     long += ["--lanes", 1, "--lanes", 2, "--long", "--side", "plain", "--side", "skd"]
     done = run(*usual, *long, "--rounds", 1, "--steps", 1, "--warmup", 1, "--minutes", 5)
-    assert done.exit_code == 0  # that there is no table is no fault
-    made = read_benchmark(tmp_path / "more.json")
-    shown = [(row.name, row.lanes, row.unfit) for row in made.rows]
-    assert made.minutes == 5
-    assert shown == [
+    assert done.exit_code == 0  # a missing table is not a failure
+    written = read_benchmark(tmp_path / "more.json")
+    rows = [(row.name, row.lanes, row.unfit) for row in written.rows]
+    assert written.minutes == 5
+    assert rows == [
         ("skd kernels", 1, True), ("skd kernels", 2, True), ("skd eager", 1, False),
         ("skd eager", 2, False), ("plain", 1, False),
     ]  # fmt: skip

@@ -15,8 +15,8 @@ from tests.builders import tiny
 
 
 def options(results: Path, variant: str = "recorded", lanes: int | None = None, **changes: str):
-    asked = {"variant": variant, "lanes": lanes, **changes}
-    return SideOptions(device="cpu", threads=1, results=results, **asked)
+    values = {"variant": variant, "lanes": lanes, **changes}
+    return SideOptions(device="cpu", threads=1, results=results, **values)
 
 
 def weights(side: skd_side.SkdSide, lane: int = 0) -> dict[str, torch.Tensor]:
@@ -27,16 +27,20 @@ def weights(side: skd_side.SkdSide, lane: int = 0) -> dict[str, torch.Tensor]:
 def test_variants_are_built_one_after_the_other(teacher: str, tmp_path: Path) -> None:
     case = select_cases(tiny.study(), methods=["kd"])[0]
     side = skd_side.build(case, options(tmp_path, teacher=teacher))
-    told = side.describe()
-    assert told["teacher"] == ("views" if teacher == "auto" else "live")
-    assert (told["lanes"], told["step"], told["choice"]) == (1, "fast", "the product's default")
+    description = side.describe()
+    assert description["teacher"] == ("views" if teacher == "auto" else "live")
+    assert (description["lanes"], description["step"], description["choice"]) == (
+        1,
+        "fast",
+        "the product's default",
+    )
     for _ in range(3):  # of two an epoch
         side.step()
     side.evaluate()
-    alone, gone = weights(side), weakref.ref(side.lanes[0].training)
+    alone, training = weights(side), weakref.ref(side.lanes[0].training)
 
     side.rebuild(options(tmp_path, "recorded", 2, teacher=teacher))
-    assert gone() is None
+    assert training() is None
     for _ in range(3):
         side.step()
     assert all(torch.equal(value, weights(side)[name]) for name, value in alone.items())
@@ -45,9 +49,13 @@ def test_variants_are_built_one_after_the_other(teacher: str, tmp_path: Path) ->
     with pytest.raises(UnfitError, match="on a GPU only"):
         side.rebuild(options(tmp_path, "kernels", teacher=teacher))
     side.rebuild(options(tmp_path, "eager-bfloat16", teacher=teacher))
-    told = side.describe()
-    assert (told["lanes"], told["step"], told["precision"]) == (1, "eager", "bfloat16")
-    assert told["choice"] is told["compiled"] is None
+    description = side.describe()
+    assert (description["lanes"], description["step"], description["precision"]) == (
+        1,
+        "eager",
+        "bfloat16",
+    )
+    assert description["choice"] is description["compiled"] is None
     side.step()
     side.evaluate()
 

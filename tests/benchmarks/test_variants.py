@@ -1,4 +1,4 @@
-"""What `skd bench` measures of our side, and for how long: variants, groups, time."""
+"""The variants of our side that `skd bench` measures, their groups and their time."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_variant_is_an_execution() -> None:
         variant_execution("egaer", place)
 
 
-def test_the_products_choice_is_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_choice_is_a_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     place = choose_execution("cpu", 2)
     assert train_choice(place, 10**6) == "recorded"
     for decided, name in (
@@ -41,8 +41,8 @@ def test_the_products_choice_is_a_variant(monkeypatch: pytest.MonkeyPatch) -> No
         ({"compiled": True}, "compiled"),
         ({"compiled": True, "kernels": "h100-1234"}, "kernels"),
     ):
-        made = place.model_copy(update=decided)
-        monkeypatch.setattr(fast_paths, "decide_fast_paths", lambda *_, made=made, **__: made)
+        chosen = place.model_copy(update=decided)
+        monkeypatch.setattr(fast_paths, "decide_fast_paths", lambda *_, chosen=chosen, **__: chosen)
         assert train_choice(place, 10**6) == name
 
 
@@ -53,8 +53,8 @@ def test_the_kernels_need_a_table_of_this_gpu(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "skd.kernels.tables", stub)
     place = choose_execution("cpu", 2).model_copy(update={"device": "cuda"})
     monkeypatch.setattr(variants, "_gpu", lambda: "an H100")
-    made = variant_execution("kernels-bfloat16", place)
-    assert (made.kernels, made.gpu, made.compiled) == ("h100", "an H100", True)
+    chosen = variant_execution("kernels-bfloat16", place)
+    assert (chosen.kernels, chosen.gpu, chosen.compiled) == ("h100", "an H100", True)
     monkeypatch.setattr(variants, "_gpu", lambda: "another")
     with pytest.raises(UnfitError, match="no table was measured on this GPU: run skd tune-kernels"):
         variant_execution("kernels", place)
@@ -65,8 +65,8 @@ def test_ours_is_measured_in_every_variant_against_the_plain_loop(tmp_path: Path
     sides = dict.fromkeys(["skd", "skd-live", "plain", "mdistiller"], options)
     groups = measurement_groups(sides, ["eager", "recorded"], [1, 4])
     assert [[*group] for group in groups] == [[*sides], *[["skd", "plain"]] * 3]
-    found = [(group["skd"].variant, group["skd"].lanes) for group in groups]
-    assert found == [("eager", 1), ("eager", 4), ("recorded", 1), ("recorded", 4)]
+    names = [(group["skd"].variant, group["skd"].lanes) for group in groups]
+    assert names == [("eager", 1), ("eager", 4), ("recorded", 1), ("recorded", 4)]
     assert groups[0]["skd-live"].variant == "eager"
     assert all(group["plain"] == options for group in groups)
     assert len(measurement_groups({"plain": options}, ["eager", "recorded"], [1])) == 1
@@ -79,17 +79,17 @@ def test_time_is_shared_and_rounds_end_by_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(time_limit.time, "monotonic", lambda: now)
     whole = TimeLimit.of_minutes(10)
     assert (whole.goal, whole.end, whole.seconds_left) == (100 + 570, 100 + 600, 600)
-    assert TimeLimit.of_minutes(1).goal == 100 + 45  # a quarter of it is for what comes last
+    assert TimeLimit.of_minutes(1).goal == 100 + 45  # a quarter is for the closing
     assert whole.before_closing == TimeLimit(670, 685)
     part = whole.share(3)
     assert (part.goal, part.end) == (100 + 190, 700)
-    begun = []
+    started = []
     for number in part.while_time_allows(range(9)):
-        begun.append(number)
+        started.append(number)
         now += 60
-    assert begun == [0, 1, 2]  # a fourth would end after 290
+    assert started == [0, 1, 2]  # a fourth would end after 290
     now = 300.0
-    assert [*part.while_time_allows("ab")] == ["a"]  # the first in any case
+    assert [*part.while_time_allows("ab")] == ["a"]  # the first group always runs
     assert (whole.share(2).goal, whole.is_over) == (300 + 185, False)
     now = 700.0
     assert (whole.is_over, whole.seconds_left) == (True, 0)

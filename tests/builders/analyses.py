@@ -1,4 +1,4 @@
-"""An analysed study's files, and where its runs' files are."""
+"""Files of an analysed study and the places of its runs' files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion
 from tests.builders import tiny
 
-OTHER = "absent--resnet8"  # a pair whose teacher is not at hand
+OTHER = "absent--resnet8"  # a pair whose teacher's file is missing
 METHODS = ["student", "kd", "skd", {"name": "frozen", "like": "skd"}]
 METHODS[3]["settings"] = {"simplifier": {"trainable": False}}
 MEASURES = {"top1", "nll", "ece", "per_class_top1", "reliability", "source", "logits", "possible"}

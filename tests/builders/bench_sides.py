@@ -13,10 +13,10 @@ from skd.common.errors import UnfitError
 
 
 class FakeSide:
-    """A side that does nothing, but what it is told to."""
+    """A side that does nothing except the behaviour passed to it."""
 
-    def __init__(self, options: SideOptions, **how: Any) -> None:
-        self.how = {"teacher": options.teacher, "lanes": options.lanes or 2, **how}
+    def __init__(self, options: SideOptions, **behaviour: Any) -> None:
+        self.how = {"teacher": options.teacher, "lanes": options.lanes or 2, **behaviour}
         self.steps, self.evaluations = 0, 0
 
     def rebuild(self, options: SideOptions) -> None:

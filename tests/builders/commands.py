@@ -1,6 +1,6 @@
-"""What the fixture `skd` of conftest.py gives."""
+"""The type of the fixture `skd` in conftest.py."""
 
 from collections.abc import Callable
 
-# Runs the command in this process: its exit status, output and errors.
+# Runs the command in this process and returns its exit status, output and errors.
 Skd = Callable[..., tuple[int, str, str]]

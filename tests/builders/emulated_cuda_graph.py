@@ -1,4 +1,4 @@
-"""A recorder that does on a CPU what CUDA's does on a GPU, and fails where it is told to."""
+"""A recorder that emulates CUDA graphs on a CPU and fails where a test wants it to."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ FOLLOW_UP = "operation failed due to a previous error during capture"
 
 
 class EmulatedRecorder:
-    """Records and replays a training's steps as on a GPU.
+    """Records and replays a training's steps as a GPU would.
 
-    A replayed step knows no other epoch than the one it was recorded in, and a generator that was
+    A replayed step uses the epoch in which it was recorded, and a generator that was
     registered with a recording may be used by its replays alone.
 
     Attributes:
@@ -36,7 +36,7 @@ class EmulatedRecorder:
 
         Args:
             training: whose steps are recorded.
-            fails: tells of an attempt (from 1) in which of `PHASES` it fails; none: it does not.
+            fails: returns the phase of `PHASES` in which an attempt (from 1) fails, or None.
         """
         self.training, self._fails = training, fails
         self.epochs: list[int] = []
@@ -50,7 +50,7 @@ class EmulatedRecorder:
         state: Callable[[], Mapping[str, Tensor]],
         generators: Callable[[], Iterable[Generator]] = tuple,
     ) -> Callable[[], None]:
-        """Stand in for `skd.training.cuda_graph.record_graph`."""
+        """Replace `skd.training.cuda_graph.record_graph`."""
         self.attempts += 1
         fails = self._fails(self.attempts)
         for _ in range(WARM_UPS):
@@ -77,7 +77,7 @@ class EmulatedRecorder:
         return replay
 
     def _places(self, state: Any) -> dict[str, int]:
-        """Return where the tensors lie that a step reads or moves."""
+        """Return the addresses of the tensors that a step reads or changes."""
         inputs, objective = self.training.training_step.inputs, self.training.objective
         read = {
             "order": inputs._order,
@@ -93,8 +93,8 @@ class EmulatedRecorder:
         return {name: tensor.data_ptr() for name, tensor in tensors.items()}
 
     def _capture(self, step: Callable[[], None], state: Any, fails: str | None) -> None:
-        """Run a step's Python, which moves nothing in a capture."""
-        kept = {name: tensor.clone() for name, tensor in state().items()}
+        """Run a step's Python code, which changes no tensor in a capture."""
+        saved = {name: tensor.clone() for name, tensor in state().items()}
         try:
             step()
             if fails == "capture":
@@ -102,7 +102,7 @@ class EmulatedRecorder:
         except RuntimeError as error:
             raise RuntimeError(FOLLOW_UP) from error
         finally:
-            restore_tensors(state(), kept)
+            restore_tensors(state(), saved)
         if fails == "end of the capture":
             raise RuntimeError(CAUSE)
 
@@ -110,7 +110,7 @@ class EmulatedRecorder:
 def emulate_recording(
     training: Training, monkeypatch: pytest.MonkeyPatch, fails: Any = lambda attempt: None
 ) -> EmulatedRecorder:
-    """Have a training recorded by a `EmulatedRecorder`, and return it."""
+    """Record a training with an `EmulatedRecorder`, and return the recorder."""
     recorder = EmulatedRecorder(training, fails)
     monkeypatch.setattr(cuda_graph, "record_graph", recorder.record)
     return recorder

@@ -1,4 +1,4 @@
-"""Tables of tuned kernels, and marks for what they need."""
+"""Tables of tuned kernels, and pytest marks for their requirements."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA de
 
 
 def entry(**other: Any) -> TunedConv:
-    given = {
+    fields = {
         "dtype": "float32",
         "direction": "forward",
         "shape": SHAPE,
@@ -28,7 +28,7 @@ def entry(**other: Any) -> TunedConv:
         "microseconds": 5.0,
         "cudnn_microseconds": 9.0,
     }
-    return TunedConv(**given | other)
+    return TunedConv(**fields | other)
 
 
 def table(*entries: TunedConv, **other: str) -> KernelTable:
@@ -39,10 +39,10 @@ def table(*entries: TunedConv, **other: str) -> KernelTable:
 
 def read_all(folder: Path) -> list[KernelTable]:
     """Read a folder's tables as training would, by GPU model and by name."""
-    made = []
+    read = []
     for path in sorted(folder.glob("*.yaml")):
-        made.append(tables.read_table(path))
-        assert path.stem == tables.gpu_slug(made[-1].gpu)
-        assert made[-1].name.startswith(f"{path.stem}-")
-        assert made[-1].entries
-    return made
+        read.append(tables.read_table(path))
+        assert path.stem == tables.gpu_slug(read[-1].gpu)
+        assert read[-1].name.startswith(f"{path.stem}-")
+        assert read[-1].entries
+    return read

@@ -1,4 +1,4 @@
-"""Leases of this process and of others, and waiting for what threads do."""
+"""Leases of this process and of others, and a wait for other threads."""
 
 import json
 import os
@@ -17,17 +17,17 @@ from skd.common.process_identity import process_start
 
 HERE = socket.gethostname()
 ELSEWHERE = "another-machine"
-DEADLINE = 30.0  # of a wait that only a defect makes so long
+DEADLINE = 30.0  # seconds; only a defect makes a wait this long
 
 
 def no_such_process() -> int:
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    return gone.pid
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
 
 
 def leave(folder: Path, number: int = 1, **changes: object) -> Path:
-    """Leave the lease of this very process, or with changes another's."""
+    """Write a lease of this process; changes turn it into another process's."""
     folder.mkdir(parents=True, exist_ok=True)
     started = process_start(os.getpid())
     values = asdict(LeaseHolder("theirs", HERE, os.getpid(), started, None, time.time())) | changes

@@ -26,15 +26,15 @@ def draw(seed: int, shape: Sequence[int], scale: float = 1.0) -> Tensor:
 def slopes(function: Callable[[Any], float], at: Any, step: float = 1e-6) -> Any:
     """Return a function's derivatives by each number of an array or tensor: central differences."""
     values = np.asarray(at)
-    found = np.zeros_like(values)
+    derivatives = np.zeros_like(values)
     for place in np.ndindex(values.shape):
         ends = []
         for sign in (1, -1):
             moved = values.copy()
             moved[place] += sign * step
             ends.append(function(torch.from_numpy(moved) if torch.is_tensor(at) else moved))
-        found[place] = (ends[0] - ends[1]) / (2 * step)
-    return torch.from_numpy(found) if torch.is_tensor(at) else found
+        derivatives[place] = (ends[0] - ends[1]) / (2 * step)
+    return torch.from_numpy(derivatives) if torch.is_tensor(at) else derivatives
 
 
 def assert_follows(
@@ -86,7 +86,7 @@ def make_outputs(
 ) -> Outputs:
     """Return leaves: logits (B, classes), maps (B, C, H, W), the pooled feature (B, width).
 
-    Everything takes a gradient. Pre-activations are drawn apart from the stages (but the stem's).
+    Everything takes a gradient. Pre-activations are independent of the stages (not the stem's).
     """
 
     def leaf(offset: int, *shape: int) -> Tensor:
@@ -113,9 +113,9 @@ def make_term(
     labels = torch.arange(10 * classes) % classes if labels is None else labels
     context = TermContext(classes, labels, 0, student, teacher)
     with seeded(0, name):
-        made = term(term.Settings(**settings), context).double()
-    made.begin_epoch(epoch)
-    return made
+        module = term(term.Settings(**settings), context).double()
+    module.begin_epoch(epoch)
+    return module
 
 
 def make_batch(

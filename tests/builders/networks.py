@@ -1,4 +1,4 @@
-"""Networks and images with values that no random generator of a library decides."""
+"""Networks and images whose values do not depend on a library's random generator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def seeded(name: str, seed: int = 0, num_classes: int = 100) -> FeatureNetwork:
 
 
 def lived_in(name: str, num_classes: int = 100) -> FeatureNetwork:
-    """A network whose BatchNorms are no identities, as if it had been trained."""
+    """Return a network whose BatchNorms are not identities, as after a training."""
     model = seeded(name, num_classes=num_classes)
     generator = torch.Generator().manual_seed(1)
     for module in model.modules():
@@ -34,7 +34,7 @@ def wave(shape: torch.Size, frequency: float, phase: float = 0) -> torch.Tensor:
 
 
 def by_formula(model: nn.Module) -> nn.Module:
-    """Give a network weights in float64 that owe nothing to a random generator."""
+    """Set a network's weights to float64 values of a formula, without a random generator."""
     state = model.double().state_dict()
     for phase, (key, tensor) in enumerate(state.items()):
         if tensor.ndim > 1:

@@ -28,9 +28,11 @@ def make_objective(spec: MethodSpec, epoch: int = 1) -> Objective:
     nothing = Outputs(torch.zeros(1, CLASSES), (), (), torch.zeros(1, CLASSES))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        made = Objective(spec, TermContext(CLASSES, torch.arange(9), 0, nothing, nothing)).double()
-    made.begin_epoch(epoch)
-    return made
+        objective = Objective(
+            spec, TermContext(CLASSES, torch.arange(9), 0, nothing, nothing)
+        ).double()
+    objective.begin_epoch(epoch)
+    return objective
 
 
 def make_batch(epoch: int = 1, count: int = 5) -> Batch:

@@ -19,14 +19,14 @@ SIZE = 32
 
 
 def picture(seed: int, width: int = 48, height: int = 40, mode: str = "RGB") -> Image.Image:
-    """A smooth picture, other for each seed."""
+    """Return a smooth picture that depends on the seed."""
     random = np.random.default_rng(seed)
     small = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
 
 def make_folder(folder: Path, classes: int = 3, train: int = 4, val: int = 2) -> Path:
-    """Write so many photos a class into train and val, and return the folder."""
+    """Write a number of photos for each class into train and val; return the folder."""
     for part, count in (("train", train), ("val", val)):
         for label in range(classes):
             top = folder / part / f"n{label:04d}"
@@ -38,7 +38,7 @@ def make_folder(folder: Path, classes: int = 3, train: int = 4, val: int = 2) ->
 
 
 def dataset(path: str, classes: int = 3, train: int = 12, val: int = 6, **more: object) -> dict:
-    """A sheet's dataset."""
+    """Return the dataset section of a sheet."""
     folder = {
         "path": path,
         "classes": classes,
@@ -54,7 +54,7 @@ def load_photos(data: dict, **more: object) -> Images:
 
 
 def real_photos(empty: Path) -> Path:
-    """The 1,300 real photos, from $SKD_DATA or ../shared/data: a folder, or unpacked into one."""
+    """Return the folder of 1,300 real photos in $SKD_DATA or ../shared/data, unpacked."""
     shared = ROOT.parent / "shared" / "data"
     for root in (Path(os.environ.get("SKD_DATA", "data")), shared):
         if (root / "imagenette_mini" / "train").is_dir():

@@ -35,7 +35,7 @@ CRD = ObjectiveProfile(parameters=16_640, bytes=51_666_568, multiply_adds=12_816
 
 
 def leave_views_card(file: ViewsFile) -> None:
-    """Leave the card of stored views, as if they had been made."""
+    """Write the card of stored views, as if the views existed."""
     card = ViewsCard(
         teacher=file.teacher.id,
         teacher_sha256="0" * 64,

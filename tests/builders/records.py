@@ -1,4 +1,4 @@
-"""Records, cards, failure notes and leases as a store keeps them, without any training."""
+"""Records, cards, failure notes and leases of a store, written without training."""
 
 import os
 import socket
@@ -49,7 +49,7 @@ def make_cost(**changes: Any) -> Cost:
 def make_record(
     spec: RunSpec, identity: str | None = None, top1: float = 70.0, **changes: Any
 ) -> Record:
-    """Return a sound record; its first epoch is its best, a point above its last."""
+    """Return a valid record; its first epoch is its best, a point above its last."""
     last = spec.recipe.epochs
     first = make_epoch(1, top1 + 1, test_top5=91.0)
     values = {
@@ -110,6 +110,6 @@ def card_of(record: Record) -> TeacherCard:
 
 
 def leave_dead_lease(folder: Path) -> None:
-    """Leave the lease of a process that is no longer running."""
-    gone = LeaseHolder("t", socket.gethostname(), os.getpid(), "another start", None, time.time())
-    write_json(folder / "lease-1.json", asdict(gone))
+    """Write the lease of a process that has ended."""
+    holder = LeaseHolder("t", socket.gethostname(), os.getpid(), "another start", None, time.time())
+    write_json(folder / "lease-1.json", asdict(holder))

@@ -55,7 +55,7 @@ FAMILIES = {
     "resnet50": "imagenet_resnet",
     "MobileNetV1": "mobilenetv1",
 }
-# Last-epoch top-1 by (cell's pair, method) and seed; what is not here has no record. Beside the
+# Last-epoch top-1 by (cell's pair, method) and seed; other seeds have no record. Beside the
 # published values, at a margin of 0.5: of the third pair the student alone is reproduced (64.60),
 # kd lower (67.37), dkd higher (69.71, best of 5 runs); the rest is inconclusive or not run.
 ACCURACY = {
@@ -134,7 +134,7 @@ def facts(family: str) -> NetworkProfile:
 
 
 def make_record(cell: Cell, seed: int, top1: float, **changes: object) -> Record:
-    """A sound record, its best epoch the second one."""
+    """Return a valid record whose best epoch is the second."""
     last, simplified = cell.spec.recipe.epochs, cell.spec.method.simplifier is not None
     collapsed = simplified and top1 == 60.0
     diagnostics = {

@@ -1,4 +1,4 @@
-"""Results of two machines, as `skd merge` finds them."""
+"""Results of two machines, as input of `skd merge`."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def sha256(content: bytes) -> str:
 
 
 def put(entry: StoreEntry, record: Record, content: bytes | None = CONTENT) -> Record:
-    """Leave a record, with its weights and logits unless there is no content."""
+    """Write a record; also its weights and logits unless there is no content."""
     files = {name: sha256((content or CONTENT) + name.encode()) for name in (WEIGHTS, LOGITS)}
     record = record.model_copy(update={"files": files})
     entry.folder.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def put_run(store: Store, cell: Cell, seed: int = 0, **changes: Any) -> StoreEnt
 
 
 def put_teacher(store: Store, study: Expansion, top1: float = 90.0, **changes: Any) -> StoreEntry:
-    """Leave a trained teacher: its record and its card."""
+    """Write a trained teacher: its record and its card."""
     node = study.teachers[0]
     entry = store.teacher(node.id)
     content = changes.pop("content", TEACHER_WEIGHTS)

@@ -1,4 +1,4 @@
-"""A sheet of a study, changes of it, and the identities that it expands to."""
+"""A study's sheet, changes of it, and the identities of its expansion."""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What `skd show` prints, as rows, as JSON, and as an error."""
+"""The output of `skd show`, as rows, as JSON, and as an error."""
 
 import json
 from typing import Any
@@ -18,11 +18,11 @@ EXECUTION = {"device": "cuda", "threads": 2, "sessions": ["torch 2.14, A100", "t
 WEIGHTS = b"weights"
 
 
-def rows_shown(skd: Skd, *arguments: str) -> dict[str, str]:
-    """Return the rows of what is shown by their name; the sections' lines by the section's."""
+def printed_rows(skd: Skd, *arguments: str) -> dict[str, str]:
+    """Return the printed rows by name; the lines of a section are under the section's name."""
     status, out, err = skd("show", *arguments)
     assert (status, err) == (0, "")
-    found: dict[str, str] = {}
+    rows: dict[str, str] = {}
     name = section = ""
     for line in out.splitlines():
         if line and not line.startswith(" "):
@@ -31,19 +31,19 @@ def rows_shown(skd: Skd, *arguments: str) -> dict[str, str]:
             head, _, rest = line.strip().partition("  ")
             if line.startswith("  ") and line[2] != " " and rest:
                 name, line = f"{section}/{head}", rest
-            found[name] = f"{found.get(name, '')}\n{line.strip()}".strip()
-    found["title"] = out.splitlines()[0]
-    return found
+            rows[name] = f"{rows.get(name, '')}\n{line.strip()}".strip()
+    rows["title"] = out.splitlines()[0]
+    return rows
 
 
-def json_shown(skd: Skd, *arguments: str) -> dict[str, Any]:
+def printed_json(skd: Skd, *arguments: str) -> dict[str, Any]:
     status, out, _ = skd("show", *arguments, "--json")
     assert status == 0
     (entry,) = json.loads(out)["entries"]
     return entry
 
 
-def error_shown(skd: Skd, *arguments: str) -> str:
+def printed_error(skd: Skd, *arguments: str) -> str:
     status, out, err = skd("show", *arguments)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("skd: ")

@@ -15,7 +15,7 @@ from tests.builders.losses import draw
 
 
 def build(classes: int, seed: int | None = 0, **changes: Any) -> Simplifier:
-    """A float64 simplifier; with a seed, all its weights are random, as if it had been trained."""
+    """Return a float64 simplifier; a seed makes all weights random, as after a training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         simplifier = Simplifier(SimplifierSettings(**changes), classes).double()
@@ -26,7 +26,7 @@ def build(classes: int, seed: int | None = 0, **changes: Any) -> Simplifier:
 
 
 def attention(tokens: list[list[float]], mixed: list[list[float]], w: dict, s: Any) -> np.ndarray:
-    """What each token gets: over heads, of projections through W_o, or of the rows themselves."""
+    """Return each token's output: of heads and projections through W_o, or of the rows."""
     width = len(w["query.weight"])
     d = width // s.heads
     count = len(tokens)

@@ -1,4 +1,4 @@
-"""Single steps of small trainings, and what they moved."""
+"""Single steps of small trainings, and the tensors that they change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TERMS = sorted(set(term_classes()) - {"cross_entropy"})
 METHODS = ["student", "skd", *TERMS, *(f"skd+{name}" for name in ("kd", "dkd", "crd", "reviewkd"))]
 SETTINGS = {
     "simplifier": {"learning_rate_multiplier": 1.0},
-    "dkd": {"warmup_epochs": 2},  # so that weights rise within the few epochs here
+    "dkd": {"warmup_epochs": 2},  # so that weights rise within few epochs
     "reviewkd": {"warmup_epochs": 4},
 }
 STUDY = tiny.study(methods=METHODS, settings=SETTINGS, recipe={"epochs": 5, "milestones": [2]})
@@ -59,12 +59,12 @@ def training_of(
     alone = method == "student"
     cell = STUDY.cell("resnet8" if alone else tiny.PAIR, method)
     material = DeviceDataset(images or few_images(), CPU)
-    how = execution or choose_execution("cpu", 1)
-    return Training(cell.run(seed), material, None if alone else teacher, how)
+    chosen = execution or choose_execution("cpu", 1)
+    return Training(cell.run(seed), material, None if alone else teacher, chosen)
 
 
 def train(training: Training, steps: int = STEPS) -> dict[str, Tensor]:
-    """Train a number of steps, over as many epochs as that takes; return all that they moved."""
+    """Train a number of steps over as many epochs as needed; return all changed tensors."""
 
     def after_step(training: Training) -> None:
         if training.epochs_done * training.steps_per_epoch + training.step == steps:
@@ -82,7 +82,7 @@ def train(training: Training, steps: int = STEPS) -> dict[str, Tensor]:
 
 
 def assert_same_bits(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    """Compare all that two trainings moved."""
+    """Compare all tensors that two trainings changed."""
     assert one.keys() == other.keys()
     for name, value in one.items():
         torch.testing.assert_close(value, other[name], rtol=0, atol=0, equal_nan=True, msg=name)

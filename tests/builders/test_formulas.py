@@ -1,4 +1,4 @@
-"""The references' own formulas against Decimal arithmetic."""
+"""The reference formulas against Decimal arithmetic."""
 
 from decimal import Decimal, localcontext
 

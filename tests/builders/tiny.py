@@ -27,7 +27,7 @@ SHEET = {
     "methods": ["student", "kd", "skd", "skd+kd"],
     "seeds": 2,
 }
-# The defaults, written: no run here is as long.
+# The defaults, written out: no run of the tests is as long.
 LONG = {
     "dkd": {"warmup_epochs": 20},
     "reviewkd": {"warmup_epochs": 20},
@@ -44,7 +44,7 @@ def study(**changes: Any) -> Expansion:
 
 
 def options(**changes: Any) -> RunOptions:
-    """One CPU thread, a checkpoint every epoch."""
+    """Return options for one CPU thread and a checkpoint every epoch."""
     return RunOptions(
         **{"execution": choose_execution("cpu", 1), "checkpoint_seconds": 0.0, **changes}
     )
@@ -65,7 +65,7 @@ def run(expansion: Expansion, results: Path, method: str, seed: int = 0, **chang
 
 
 def numbers(record: Record) -> dict[str, Any]:
-    """Return what must repeat bit for bit: all but time and place."""
+    """Return the numbers of a record that must repeat bit for bit: all but time and place."""
     epochs = [epoch.model_dump(exclude={"seconds", "images_per_second"}) for epoch in record.epochs]
     return {
         "epochs": epochs,

@@ -1,7 +1,7 @@
-"""What two processes do for the tests, started by torchrun: FOLDER TEACHERS [--long].
+"""The work of two processes started by torchrun: FOLDER TEACHERS [--long].
 
-In FOLDER/whole they train each method; in FOLDER/stopped the second one wishes to stop after some
-steps, and both go on from what they saved. With --long they train one longer run in FOLDER/long;
+In FOLDER/whole they train each method; in FOLDER/stopped the second one asks to stop after some
+steps, and both resume from their checkpoints. With --long they train one longer run in FOLDER/long;
 with --cuda on a GPU each.
 """
 
@@ -30,7 +30,7 @@ STEPS = 3  # in the second epoch of two steps
 
 
 def study_of(**changes: object) -> Expansion:
-    """The tiny study, whose batches can be divided; its teacher is the same in all."""
+    """Return the tiny study, whose batches can be divided; all its variants share a teacher."""
     own = {"epochs": 2, "milestones": [1], "batch_size": 64, "bn_batch": None, "last_batch": "keep"}
     teacher = {"network": "resnet8", "train": {"seed": 7, "recipe": own}}
     return tiny.study(
@@ -42,7 +42,7 @@ def study_of(**changes: object) -> Expansion:
 
 
 def long_study() -> Expansion:
-    """As long as it takes to kill a process."""
+    """Return the study of a run that is long enough to kill a process."""
     return study_of(epochs=20, milestones=[10])
 
 
@@ -54,7 +54,7 @@ def train(
     division: BatchPartition,
     **options: Any,
 ) -> None:
-    """Train a run, or what is left of it, in float64: else rounding grows within few steps."""
+    """Train or resume a run in float64: in float32 rounding grows within few steps."""
     cell = study.cell(tiny.PAIR, method)
     teacher = Store(teachers).teacher(study.teachers[0].id)
     if "--cuda" in sys.argv:
@@ -68,7 +68,7 @@ def train(
 
 
 def work(folder: Path, teachers: Path, processes: Team, stopping: Callable[[], bool]) -> None:
-    """Do what the module says."""
+    """Train as the module's docstring describes."""
     division = BatchPartition(processes)
     if "--long" in sys.argv:
         train(long_study(), "skd+crd", folder / "long", teachers, division, should_stop=stopping)

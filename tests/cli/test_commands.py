@@ -87,7 +87,7 @@ def skd(skd: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Skd:
 
 @pytest.fixture
 def tiny(skd: Skd, monkeypatch: pytest.MonkeyPatch) -> Skd:
-    """The command, with `tiny` expanded: no process is started after that."""
+    """Return the command with `tiny` expanded; later calls start no process."""
     assert skd("expand", "tiny").status == 0
 
     def no_process(*_: Any, **__: Any) -> None:
@@ -139,7 +139,7 @@ def test_the_lists_name_all_there_is(skd: Skd) -> None:
     assert "demo" in studies
 
 
-# Expanding, and a study's state.
+# Expansion and the state of a study.
 
 
 def test_expand_prints_what_there_is_and_writes_it(skd: Skd) -> None:
@@ -160,17 +160,17 @@ def test_status_of_a_study_with_no_results(tiny: Skd) -> None:
     assert list(RESULTS.iterdir()) == [RESULTS / "tiny"]
 
 
-def test_a_job_of_the_workflow_trains_and_tells_its_output(tiny: Skd) -> None:
+def test_a_job_of_the_workflow_trains_and_writes_its_output(tiny: Skd) -> None:
     cell = load_expansion("tiny", RESULTS).cell("resnet8", "student")
     job = ["job", "train", "tiny", "resnet8", "student", "--log", "a.log", "--output", "a.json"]
-    for side_by_side in ("2", "auto"):  # at once, and then there is nothing left
+    for side_by_side in ("2", "auto"):  # immediately; then nothing is left
         done = tiny(*job, "--side-by-side", side_by_side, "--expect", cell.digest)
         assert done.status == 0, done.out
         (outcome,) = json.loads(Path("a.json").read_text())
         assert [run["outcome"] for run in outcome["runs"]] == ["done", "done"]
-    said = Path("a.log").read_text()
-    assert all(f"seed {seed}: last" in said for seed in (0, 7))
-    assert Path("a.history.log").read_text() == said
+    log = Path("a.log").read_text()
+    assert all(f"seed {seed}: last" in log for seed in (0, 7))
+    assert Path("a.history.log").read_text() == log
     assert tiny(*job, "--side-by-side", "none").status == 2
     assert tiny(*job, "--expect", "00000000").status == 2
 
@@ -202,13 +202,13 @@ def test_every_command_of_a_job_has_help(command: str) -> None:
         ),
         (
             ["train", "tiny", "resnet8", "student", "--expect", "00000000"],
-            ["resnet8/student is now", "not 00000000", "start it again"],
+            ["resnet8: student is now", "not 00000000", "start it again"],
         ),
         (["train", "tiny", "resnet8", "student", "--device", "gpu"], ["allowed: auto, cpu, cuda"]),
         (["teacher", "tiny", "bigg"], ["no teacher 'bigg'", "did you mean 'big'", "given"]),
         (["teacher", "tiny", "big", "--expect", "0"], ["teacher big is now", "not 0"]),
-        (["teacher", "tiny", "given"], ["given.pth is not there"]),
-        (["import-teacher", "x.pth", "--network", "resnet8"], ["x.pth is not there"]),
+        (["teacher", "tiny", "given"], ["given.pth does not exist"]),
+        (["import-teacher", "x.pth", "--network", "resnet8"], ["x.pth does not exist"]),
         (
             ["evaluate", "empty.pth", "--network", "resnet9", "--dataset", "synthetic"],
             ["unknown network 'resnet9' (did you mean 'resnet8'?)", "wrn_16_2"],
@@ -260,7 +260,7 @@ def test_a_bad_sheets_error_says_skd_once(skd: Skd) -> None:
     assert not expansion_path(RESULTS, "tiny").exists()
 
 
-# The way through: teacher, student, outcome.
+# From the teacher to the outcome.
 
 
 def test_teacher_then_students_then_nothing_left(
@@ -295,9 +295,9 @@ def test_views_are_stored_and_looked_up_by_runs_side_by_side(tiny: Skd) -> None:
     assert "is not in the store" in tiny("teacher-views", "tiny", "big").error()
     tiny("teacher", "tiny", "big")
     train = ["train", "tiny", "big--resnet8", "kd"]
-    asked = tiny(*train, "--teacher-views", "float16")
-    assert asked.status == 1
-    assert "make them first: skd teacher-views" in asked.err
+    finished = tiny(*train, "--teacher-views", "float16")
+    assert finished.status == 1
+    assert "make them first: skd teacher-views" in finished.err
     done = tiny("teacher-views", "tiny", "big", "--output", "out/views.json")
     assert done.status == 0, done.err
     assert "views of big: logits of" in done.out

@@ -1,4 +1,4 @@
-"""What surrounds each command: terminals of any encoding, closed pipes, Ctrl-C."""
+"""The environment of commands: terminals of any encoding, closed pipes, Ctrl-C."""
 
 import io
 import os
@@ -13,9 +13,9 @@ from skd.common.files import UnwritableError
 
 
 def ended(command: Callable[[], object]) -> int:
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as stopped:
         run_command("skd", command)
-    return left.value.code
+    return stopped.value.code
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Texts from sheets and records are shown as they are: no markup, no code, no escape sequences."""
+"""Texts from sheets and records appear literally: no markup, code or escape sequences."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALL = " ".join([MARKUP, HTML, LATEX, MARKDOWN.replace("\n", " ")])
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a study whose texts hold everything, and a failed run of it."""
+    """Return a folder with a study whose texts contain all special characters and a failed run."""
     folder = tmp_path_factory.mktemp("marked")
     sheet = {**tiny.SHEET, "title": ALL, "description": f"described: {ALL}"}
     (folder / "mine.yaml").write_text(json.dumps(sheet))  # JSON is YAML
@@ -55,7 +55,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def marked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same, to work in."""
+    """Return a copy of the folder as the working directory."""
     monkeypatch.setenv("SKD_STUDIES", str(folder))
     monkeypatch.chdir(folder)
     monkeypatch.setattr("skd.jobs.overview.driverless_jobs", lambda *_: [])
@@ -90,7 +90,7 @@ def test_an_error_line_has_no_escapes(skd: Skd) -> None:
 
 
 def drawn(*renderables: object) -> str:
-    """Return what a terminal is sent."""
+    """Return the text that a terminal receives."""
     console = PlainConsole()
     console.file = io.StringIO()
     console.print(*renderables)
@@ -105,12 +105,12 @@ def test_tables_and_texts_are_drawn_without_markup_or_commands(
     monkeypatch.delenv("NO_COLOR", raising=False)
     table = Table("name", title=MARKUP)
     table.add_row(f"{MARKUP} {ESCAPES}")
-    said = drawn(table, Text(f"{MARKUP} {ESCAPES}", style="bold"), MARKUP)
-    assert said.count("[ours]") == 4
-    assert "\x1b[31m" not in said
-    assert "\x1b]" not in said
-    assert "\x9b" not in said
-    assert "\x1b[1" in said  # Rich's own: the bold text
+    text = drawn(table, Text(f"{MARKUP} {ESCAPES}", style="bold"), MARKUP)
+    assert text.count("[ours]") == 4
+    assert "\x1b[31m" not in text
+    assert "\x1b]" not in text
+    assert "\x9b" not in text
+    assert "\x1b[1" in text  # Rich's own: the bold text
 
 
 def test_progress_bars_show_labels_as_they_are() -> None:
@@ -131,7 +131,7 @@ def test_printable_keeps_lines_and_replaces_the_rest() -> None:
 
 
 class Tags(HTMLParser):
-    """Collects what a browser would run, and what it would show."""
+    """Collects the scripts that a browser would run and the text that it would show."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,8 +152,8 @@ def test_a_report_of_such_a_study_escapes_everything(marked: Path) -> None:
     tags.feed(page)
     assert (tags.scripts, tags.handlers) == (1, [])  # the page's own script
     assert "<script>alert" not in page
-    shown = " ".join(" ".join(tags.text).split())
-    assert shown.count(" ".join(ALL.split())) >= 2  # title and description
+    page_text = " ".join(" ".join(tags.text).split())
+    assert page_text.count(" ".join(ALL.split())) >= 2  # title and description
     assert "7*7" in page
     for path in index.parent.rglob("*.tex"):
         text = path.read_text()
@@ -165,9 +165,9 @@ def test_a_report_of_such_a_study_escapes_everything(marked: Path) -> None:
 
 @pytest.mark.parametrize("text", [LATEX, ALL, ESCAPES])
 def test_latex_has_no_command_from_a_text(text: str) -> None:
-    made = escape_latex(text)
+    escaped = escape_latex(text)
     own = r"\\(?:textbackslash|textasciitilde|textasciicircum)\{\}|\\[{}$&#%_]|\$[<>|]\$"
-    rest = re.sub(own, "", made)
+    rest = re.sub(own, "", escaped)
     assert not re.search(r"[\\$&#%_^~\x00-\x1f]", rest)
     assert rest.count("{") == rest.count("}")
 
@@ -185,12 +185,12 @@ def test_a_table_of_such_texts_keeps_its_cells() -> None:
 
 
 def test_markdown_shows_marks_instead_of_obeying_them() -> None:
-    made = escape_markdown(MARKDOWN)
-    assert not re.search(r"(?<!\\)[|*_`\[~$#]", made)
-    assert "<" not in made
+    escaped = escape_markdown(MARKDOWN)
+    assert not re.search(r"(?<!\\)[|*_`\[~$#]", escaped)
+    assert "<" not in escaped
 
 
-# Names, which reach the shell, paths and SLURM.
+# Names, which are used in the shell, in paths and in SLURM.
 
 
 @pytest.mark.parametrize(

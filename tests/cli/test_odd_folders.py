@@ -1,4 +1,4 @@
-"""Commands in odd folders: a wrong one, one of another user, links, files, full disks."""
+"""Commands in unusual folders: wrong ones, another user's, links, files, full disks."""
 
 import errno
 import json
@@ -40,11 +40,11 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory without results; a study `tiny` can be found from it."""
     sheets, folder = tmp_path / "sheets", tmp_path / "here"
-    for made in (sheets, folder):
-        made.mkdir()
+    for new in (sheets, folder):
+        new.mkdir()
     (sheets / "tiny.yaml").write_text(SHEET)
     monkeypatch.setenv("SKD_STUDIES", str(sheets))
     monkeypatch.delenv("SKD_TEACHERS", raising=False)
@@ -54,7 +54,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Expand in this process, which is quicker than in one of its own."""
+    """Expand in this process, which is quicker than in a new one."""
 
     def expanded(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         options = dict(zip(command[5::2], command[6::2], strict=True))
@@ -79,45 +79,49 @@ def line(done: tuple[int, str, str]) -> str:
 
 def report(monkeypatch: pytest.MonkeyPatch, capsys: Any, *arguments: str) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["skd-report", *arguments])
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as stopped:
         report_main()
-    return left.value.code, *capsys.readouterr()
+    return stopped.value.code, *capsys.readouterr()
 
 
 # The wrong folder.
 
 
 @pytest.mark.parametrize("arguments", READING, ids=" ".join)
-def test_without_results_a_reading_command_says_so_and_writes_nothing(
-    here: Path, skd: Run, arguments: list[str]
+def test_a_reading_command_reports_missing_results_and_writes_nothing(
+    working_folder: Path, skd: Run, arguments: list[str]
 ) -> None:
-    said = line(skd(*arguments))
-    assert said.startswith(f"skd: there is no results folder {here}/results; run this in the ")
-    assert "--results FOLDER" in said
-    assert files(here) == []
+    message = line(skd(*arguments))
+    assert message.startswith(
+        f"skd: there is no results folder {working_folder}/results; run this in the "
+    )
+    assert "--results FOLDER" in message
+    assert files(working_folder) == []
 
 
 @pytest.mark.parametrize("arguments", READING[:-1], ids=" ".join)
 def test_a_folder_that_holds_no_results_is_reported(
-    here: Path, skd: Run, arguments: list[str]
+    working_folder: Path, skd: Run, arguments: list[str]
 ) -> None:
     Path("results", "runs").mkdir(parents=True)
-    said = line(skd(*arguments, "--results", "."))
-    assert said.startswith(f"skd: {here} has no results: neither runs/ nor teachers/ nor ")
-    assert "(results has); run this in" in said
-    assert files(here) == ["results", "results/runs"]
+    message = line(skd(*arguments, "--results", "."))
+    assert message.startswith(
+        f"skd: {working_folder} has no results: neither runs/ nor teachers/ nor "
+    )
+    assert "(results has); run this in" in message
+    assert files(working_folder) == ["results", "results/runs"]
 
 
-def test_a_report_needs_results_too(here: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_report_needs_results_too(working_folder: Path, monkeypatch: Any, capsys: Any) -> None:
     for more in ([], ["--output", "page"]):
-        said = line(report(monkeypatch, capsys, "tiny", *more))
-        assert said.startswith("skd-report: there is no results folder ")
-    assert files(here) == []
+        message = line(report(monkeypatch, capsys, "tiny", *more))
+        assert message.startswith("skd-report: there is no results folder ")
+    assert files(working_folder) == []
 
 
 @pytest.mark.parametrize("arguments", [*READING, ["plan", "tiny"]], ids=" ".join)
-def test_results_that_are_no_folder_are_reported(
-    here: Path, skd: Run, arguments: list[str]
+def test_results_that_are_not_a_folder_are_reported(
+    working_folder: Path, skd: Run, arguments: list[str]
 ) -> None:
     Path("file").touch()
     Path("link").symlink_to("nowhere")
@@ -127,28 +131,28 @@ def test_results_that_are_no_folder_are_reported(
         skd(*arguments, "--results", "link")
     )
     assert "loop is a link to loop" in line(skd(*arguments, "--results", "loop"))
-    assert files(here) == ["file", "link", "loop"]
+    assert files(working_folder) == ["file", "link", "loop"]
 
 
 def test_a_study_can_be_planned_before_there_are_results(
-    here: Path, in_process: None, skd: Run
+    working_folder: Path, in_process: None, skd: Run
 ) -> None:
     status, out, _ = skd("plan", "tiny")
     assert status == 0
     assert "this plan is not stored: there is no folder results" in out
-    assert files(here) == []
+    assert files(working_folder) == []
 
 
 def test_to_look_at_a_study_leaves_the_kept_expansion_as_it_is(
-    here: Path, in_process: None, skd: Run
+    working_folder: Path, in_process: None, skd: Run
 ) -> None:
     results = Path("results")
-    kept = expansion_path(results, "tiny")
-    kept.parent.mkdir(parents=True)
-    kept.write_text("{}")
+    stored = expansion_path(results, "tiny")
+    stored.parent.mkdir(parents=True)
+    stored.write_text("{}")
     assert len(load_expansion_readonly("tiny", results).cells) == 2
     assert skd("status", "tiny")[0] == 0
-    assert kept.read_text() == "{}"
+    assert stored.read_text() == "{}"
     assert files(results) == ["tiny", "tiny/specs.json"]
 
 
@@ -161,19 +165,19 @@ from skd.cli.report import main as report
 from skd.cli.main import main as skd
 done = []
 for name, *arguments in json.loads(sys.argv[1]):
-    sys.argv, said, status = [name, *arguments], io.StringIO(), 0
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    sys.argv, output, status = [name, *arguments], io.StringIO(), 0
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
             {"skd": skd, "skd-report": report}[name]()
-        except SystemExit as left:
-            status = left.code or 0
-    done.append((status, said.getvalue()))
+        except SystemExit as stopped:
+            status = stopped.code or 0
+    done.append((status, output.getvalue()))
 print(json.dumps(done))
 """
 
 
 def unprivileged(*commands: list[str]) -> list[tuple[int, str]]:
-    """Run commands in a process that files' modes bind, as they do not bind root."""
+    """Run commands in a process without root's rights, so that file modes apply to it."""
     command = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
@@ -183,7 +187,7 @@ def unprivileged(*commands: list[str]) -> list[tuple[int, str]]:
 
 
 def test_anothers_results_can_be_looked_at_without_a_right_to_write(
-    here: Path, tmp_path: Path
+    working_folder: Path, tmp_path: Path
 ) -> None:
     theirs = tmp_path / "theirs"
     write_expansion(expand_study("tiny"), theirs)
@@ -208,7 +212,7 @@ def test_anothers_results_can_be_looked_at_without_a_right_to_write(
 
 
 def test_a_report_elsewhere_removes_nothing_there(
-    here: Path, in_process: None, monkeypatch: Any, capsys: Any
+    working_folder: Path, in_process: None, monkeypatch: Any, capsys: Any
 ) -> None:
     write_expansion(expand_study("tiny"), Path("results"))
     own = Path("page", "data", "mine.csv")
@@ -219,7 +223,7 @@ def test_a_report_elsewhere_removes_nothing_there(
     assert files(Path("results")) == ["tiny", "tiny/specs.json"]
 
 
-# What cannot be written or read, and said before the work.
+# Unwritable or unreadable files are reported before the work.
 
 
 @pytest.mark.parametrize(
@@ -237,26 +241,30 @@ def test_a_report_elsewhere_removes_nothing_there(
     ids=" ".join,
 )
 def test_an_output_that_cannot_be_written_is_refused_first(
-    here: Path, skd: Run, arguments: list[str]
+    working_folder: Path, skd: Run, arguments: list[str]
 ) -> None:
     Path("results", "runs").mkdir(parents=True)
     Path("loop").symlink_to("loop")
     line(skd(*arguments))
-    assert files(here) == ["loop", "results", "results/runs"]
+    assert files(working_folder) == ["loop", "results", "results/runs"]
 
 
-def test_a_full_disk_is_a_line(here: Path, skd: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_line(
+    working_folder: Path, skd: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # the system names no path
 
     monkeypatch.setattr(os, "fsync", full)
-    said = line(skd("expand", "tiny"))
-    assert "results/tiny/specs.json cannot be written: No space left on device; free some" in said
-    assert files(here / "results") == ["tiny"]
+    message = line(skd("expand", "tiny"))
+    assert (
+        "results/tiny/specs.json cannot be written: No space left on device; free some" in message
+    )
+    assert files(working_folder / "results") == ["tiny"]
 
 
 def test_an_error_that_is_the_codes_fault_keeps_its_traceback(
-    here: Path, skd: Run, monkeypatch: pytest.MonkeyPatch
+    working_folder: Path, skd: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def faulty(*_: Any) -> None:
         raise OSError(errno.EBADF, "Bad file descriptor")
@@ -279,7 +287,13 @@ def test_an_error_that_is_the_codes_fault_keeps_its_traceback(
     ],
 )
 def test_a_wrong_checkpoint_is_refused_before_data_are_loaded_or_a_store_is_made(
-    here: Path, skd: Run, monkeypatch: Any, command: str, checkpoint: str, network: str, words: str
+    working_folder: Path,
+    skd: Run,
+    monkeypatch: Any,
+    command: str,
+    checkpoint: str,
+    network: str,
+    words: str,
 ) -> None:
     def load(*_: Any) -> None:
         raise AssertionError("data were loaded")
@@ -287,4 +301,4 @@ def test_a_wrong_checkpoint_is_refused_before_data_are_loaded_or_a_store_is_made
     monkeypatch.setattr("skd.training.resources.Resources.dataset", load)
     torch.save({"other": torch.zeros(1)}, "empty.pth")
     assert words in line(skd(command, checkpoint, "--network", network))
-    assert files(here) == ["empty.pth"]
+    assert files(working_folder) == ["empty.pth"]

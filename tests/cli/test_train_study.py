@@ -1,4 +1,4 @@
-"""`skd train STUDY`: everything that a study lacks, made by one process, within its time."""
+"""`skd train STUDY`: one process completes a study within its time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BOTH = SHEET.replace("without: [kd]}", "without: [kd]}\n  - {teacher: missing, s
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with the sheet `small`."""
+    """Return a working directory with the sheet `small`."""
     (tmp_path / "sheets").mkdir()
     (tmp_path / "sheets" / "small.yaml").write_text(SHEET)
     monkeypatch.setenv("SKD_STUDIES", str(tmp_path / "sheets"))
@@ -62,20 +62,20 @@ def run(skd: Skd, *arguments: Any) -> tuple[int, str, str]:
 def test_a_study_is_completed_with_its_teacher_seed_by_seed(skd: Skd, small: Path) -> None:
     status, out, _ = run(skd)
     assert status == 0
-    found = records(small)
-    assert len(found) == 10
-    assert all(found.values())
+    stored = records(small)
+    assert len(stored) == 10
+    assert all(stored.values())
     lines = out.splitlines()
     assert lines[0].startswith("teacher good: ")
-    assert lines[-1] == "all 10 runs have a record; the report: skd-report small"
+    assert lines[-1] == "all 10 runs have a record; to write the report: skd-report small"
     seeds = [line.split(" seed ")[1][0] for line in lines[1:-1]]
     assert seeds == ["0"] * 5 + ["1"] * 5
-    finished = {key: record.finished_at for key, record in found.items()}
+    finished = {key: record.finished_at for key, record in stored.items()}
     assert run(skd)[:2] == (0, lines[-1] + "\n")  # nothing is left
     assert {key: record.finished_at for key, record in records(small).items()} == finished
 
 
-def test_a_pair_without_methods_is_trained_with_all_of_its_own(skd: Skd, small: Path) -> None:
+def test_a_named_pair_is_trained_with_all_of_its_methods(skd: Skd, small: Path) -> None:
     assert skd("teacher", "small", "good", "--threads", 1)[0] == 0
     status, out, _ = run(skd, "good--resnet14", "--seed", 1)
     assert status == 0
@@ -98,8 +98,8 @@ def test_views_are_stored_where_they_pay(skd: Skd, small: Path) -> None:
     status, out, _ = run(skd, "--seed", 0)
     assert status == 0
     assert "views of good: logits of 80 images x 25 views x 10" in out
-    made = {key: record for key, record in records(small).items() if record}
-    taught = {key[0]: record.execution["teacher"] for key, record in made.items()}
+    finished = {key: record for key, record in records(small).items() if record}
+    taught = {key[0]: record.execution["teacher"] for key, record in finished.items()}
     assert taught == {
         "resnet8/student": None,
         "good--resnet8/kd": "float16",
@@ -139,7 +139,7 @@ def test_views_that_cannot_be_stored_are_computed_by_the_live_teacher(
 
 
 class Clock:
-    """Time that passes with each look at it."""
+    """Advance the clock at each reading."""
 
     def __init__(self, looks: int) -> None:
         self._times = itertools.chain([0.0] * looks, itertools.repeat(1e9))
@@ -172,7 +172,7 @@ def test_in_short_slots_it_ends_with_the_bits_of_a_long_one(
     assert max(slots.values()) > 1
 
 
-def test_no_time_trains_nothing_and_says_so(skd: Skd, small: Path) -> None:
+def test_without_time_nothing_is_trained_and_this_is_reported(skd: Skd, small: Path) -> None:
     status, _, error = run(skd, "--minutes", 0)
     assert status == 75
     assert "the 0 minutes are over" in error
@@ -181,8 +181,8 @@ def test_no_time_trains_nothing_and_says_so(skd: Skd, small: Path) -> None:
 
 def test_lanes_make_a_study_too(skd: Skd, small: Path) -> None:
     assert run(skd, "--lanes", 2, "--seed", 0)[0] == 0
-    made = [record for record in records(small).values() if record]
-    assert {record.execution["sharing"] for record in made} == {2}
+    finished = [record for record in records(small).values() if record]
+    assert {record.execution["sharing"] for record in finished} == {2}
     assert run(skd, "--lanes", 8)[0] == 0  # as many as there are runs left
     later = [record for record in records(small).values() if record.execution["sharing"] != 2]
     assert {record.execution["sharing"] for record in later} == {5}
@@ -201,20 +201,20 @@ def test_a_teacher_that_fails_is_reported_and_the_others_students_are_trained(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--compile", "always", "--step", "plain"), "plain steps are neither compiled"),
         (("--kernels", "always"), "the kernels run on a GPU only"),
         (("--device", "cuda"), "--device cuda: torch finds no CUDA device here"),
     ],
 )
-def test_what_no_run_could_be_executed_with_is_refused_once(
-    skd: Skd, small: Path, options: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+def test_options_that_suit_no_run_are_refused_once(
+    skd: Skd, small: Path, options: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     status, out, error = run(skd, *options)
     assert (status, out, error.count("\n")) == (2, "", 1)
-    assert said in error
+    assert message in error
     assert not list(Path("results").glob("runs/*"))
     assert not list(Path("results").glob("teachers/*"))
 

@@ -47,7 +47,7 @@ def test_a_run_depends_on_its_own_files_and_not_on_others() -> None:
     assert "skd/models/vgg.py" in current_run_code(run("kd", network="vgg8"))
 
 
-def test_what_only_reads_sheets_keeps_files_or_tells_is_apart() -> None:
+def test_code_that_only_reads_sheets_stores_files_or_prints_is_excluded() -> None:
     files = set(current_run_code(run("kd")))
     files_of_the_store = {"skd/study/sheet.py", "skd/store/store.py", "skd/common/lease.py"}
     assert not files_of_the_store & files
@@ -69,14 +69,14 @@ def test_the_files_are_found_without_importing_them(tmp_path: Path) -> None:
     (tmp_path / "skd/__init__.py").write_text("")
     (tmp_path / "baselines/kd.py").write_text("import nowhere\nfrom baselines._own import x\n")
     (tmp_path / "baselines/_own.py").write_text("from skd.study.spec import y\n")
-    found = read_source_closure(["baselines/kd.py", "baselines/gone.py"], tmp_path)
-    assert set(found) == {"baselines/kd.py", "baselines/_own.py", "skd/study/spec.py"}
-    assert set(closure_digests(["baselines/_own.py"], found)) == {
+    closure = read_source_closure(["baselines/kd.py", "baselines/gone.py"], tmp_path)
+    assert set(closure) == {"baselines/kd.py", "baselines/_own.py", "skd/study/spec.py"}
+    assert set(closure_digests(["baselines/_own.py"], closure)) == {
         "baselines/_own.py",
         "skd/study/spec.py",
     }
-    before = found["baselines/_own.py"].digest
-    (tmp_path / "baselines/_own.py").write_text("def (")  # which a run would not survive
+    before = closure["baselines/_own.py"].digest
+    (tmp_path / "baselines/_own.py").write_text("def (")  # which would end a run
     assert read_source_closure(["baselines/kd.py"], tmp_path)["baselines/_own.py"].digest != before
 
 
@@ -102,12 +102,12 @@ RENAMED = accepted(b=("1", None), d=(None, "1"))
         ({**THEN, "a": "2"}, [accepted(a=("1", "2"))], ""),
         ({**THEN, "a": "3"}, [accepted(a=("1", "2"))], "a"),
         ({**THEN, "a": "3"}, [accepted(a=("1", "2")), accepted(a=("2", "3"))], ""),
-        ({**THEN, "a": "2"}, [accepted(a=("2", "1"))], "a"),  # only the way back is accepted
+        ({**THEN, "a": "2"}, [accepted(a=("2", "1"))], "a"),  # only the reverse change is accepted
         ({**THEN, "a": "2", "b": "2"}, [accepted(a=("1", "2"))], "b"),
-        # Changes hold together: half of them was not shown to be without effect.
+        # Changes belong together: half of them may have an effect.
         ({**THEN, "a": "2"}, [accepted(a=("1", "2"), b=("1", "2"))], "a"),
         ({**THEN, "a": "2"}, [accepted(a=("1", "2"), b=("7", "8"))], "a"),
-        # A file of the acceptance that this run does not depend on says nothing of it.
+        # A file in the acceptance that this run does not depend on has no effect on it.
         ({**THEN, "a": "2"}, [accepted(a=("1", "2"), x=("7", "8"))], ""),
         ({"a": "1", "c": "1", "d": "1"}, [], "b d"),
         ({"a": "1", "c": "1", "d": "1"}, [RENAMED], ""),

@@ -1,4 +1,4 @@
-"""The digest of what a source file computes, and what it imports."""
+"""The digest of a source file's code, and its imports."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ OTHER = [
     PLAIN.replace("a, b=1.0", "a: int, b=1.0"),
     PLAIN.replace("b=1.0", "*, b=1.0"),
 ]
-# What other versions of Python may write down otherwise.
+# Code that other versions of Python may compile differently.
 TRICKY = (
     b'x = f"{a:>{b}}" f"{c}" "d" f"{e!s:}{{}}"\n'
     b"try:\n    y = (yield)\nexcept (A, B) as e:\n    pass\n"
@@ -69,7 +69,7 @@ def test_what_is_computed_counts(text: str) -> None:
 
 @given(st.one_of(st.integers(), st.floats(), st.text(), st.binary(), st.booleans(), st.none()))
 def test_every_constant_counts_by_type_and_value(value: object) -> None:
-    """Two constants have one digest only where they are written alike."""
+    """Two constants share a digest only if they are written in the same way."""
     others = [0, 0.0, -0.0, "", b"", False, None, "0", 1, True]
     for other in others:
         same = digest(f"x = {value!r}\n") == digest(f"x = {other!r}\n")
@@ -77,15 +77,15 @@ def test_every_constant_counts_by_type_and_value(value: object) -> None:
 
 
 def pythons() -> list[str]:
-    """Return other versions of Python that this project supports, where there are any."""
+    """Return the installed other versions of Python that this project supports."""
     names = [f"python3.{minor}" for minor in range(11, 20)]
-    found = [path for name in names if (path := shutil.which(name))]
-    found += map(str, (Path.home() / ".pyenv" / "versions").glob("3.*/bin/python3"))
-    found += os.environ.get("SKD_PYTHONS", "").split()
-    asked = "import sys; print(sys.version_info[:2])"
+    paths = [path for name in names if (path := shutil.which(name))]
+    paths += map(str, (Path.home() / ".pyenv" / "versions").glob("3.*/bin/python3"))
+    paths += os.environ.get("SKD_PYTHONS", "").split()
+    program = "import sys; print(sys.version_info[:2])"
     versions = {}
-    for path in found:
-        done = subprocess.run([path, "-c", asked], capture_output=True, text=True, check=False)
+    for path in paths:
+        done = subprocess.run([path, "-c", program], capture_output=True, text=True, check=False)
         if done.returncode == 0 and eval(done.stdout) >= (3, 11):
             versions.setdefault(done.stdout, path)
     versions.pop(f"{sys.version_info[:2]}\n", None)
@@ -119,7 +119,7 @@ def test_other_versions_of_python_have_the_same_digests(tmp_path: Path) -> None:
 
 
 def test_a_digest_is_the_same_tomorrow() -> None:
-    """Records of today must be comparable then: this value is part of what they mean."""
+    """Later code must read today's records: this value is part of their meaning."""
     assert source_digest(TRICKY) == "a31e67d4bbe8d7f8"
 
 

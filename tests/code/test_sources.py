@@ -1,4 +1,4 @@
-"""Which code made a record: the digest of its sources, and the commit of its own repository."""
+"""The code of a record: the digest of its sources and the commit of its repository."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def make_package(folder: Path) -> Path:
-    """Leave a package of a few files, and return the folder that holds it."""
+    """Write a package of a few files, and return the folder that contains it."""
     for name in ("skd/a.py", "skd/a/b.py", "skd/losses/methods.yaml", "baselines/kd.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"# {name}\n")
@@ -33,7 +33,7 @@ def make_package(folder: Path) -> Path:
 
 
 def make_repository(folder: Path) -> str:
-    """Make a folder a repository with all that is in it committed, and return the commit."""
+    """Turn a folder into a repository, commit all its files, and return the commit."""
     git(folder, "init", "--quiet")
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "--allow-empty", "--message", "all")
@@ -54,15 +54,15 @@ def test_the_digest_does_not_depend_on_where_the_sources_are(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["skd/a.py", "skd/losses/methods.yaml", "baselines/kd.py"])
 def test_a_changed_renamed_or_added_source_changes_the_digest(tmp_path: Path, name: str) -> None:
     folder = make_package(tmp_path)
-    seen = {sources_id(folder)}
+    digests = {sources_id(folder)}
     path = folder / name
     path.write_text("other")
-    seen.add(sources_id(folder))
+    digests.add(sources_id(folder))
     path.rename(path.with_name(f"renamed{path.suffix}"))
-    seen.add(sources_id(folder))
+    digests.add(sources_id(folder))
     path.write_text("")
-    seen.add(sources_id(folder))
-    assert len(seen) == 4
+    digests.add(sources_id(folder))
+    assert len(digests) == 4
 
 
 def test_this_projects_digest_is_that_of_the_command_in_the_docs() -> None:
@@ -100,7 +100,7 @@ def test_the_commit_is_that_of_the_projects_repository(
     assert changed["sources"] != digest
 
 
-def test_without_a_commit_of_its_own_there_is_none(tmp_path: Path) -> None:
+def test_a_repository_without_commits_has_no_commit(tmp_path: Path) -> None:
     folder = make_package(tmp_path / "project" / "release")
     none = {"git_commit": None, "git_clean": None, "sources": sources_id(folder)}
     assert code_version(folder) == none
@@ -117,7 +117,7 @@ def test_a_release_unpacked_in_another_repository_records_its_digest_alone(tmp_p
         shutil.copytree(ROOT / package, release / package, ignore=ignored)
     make_repository(tmp_path / "project")
     code = (
-        "import json; from skd.training.execution import environment; "
+        "import json; from skd.training.environment import environment; "
         "print(json.dumps(environment()))"
     )
     done = subprocess.run(
@@ -128,13 +128,13 @@ def test_a_release_unpacked_in_another_repository_records_its_digest_alone(tmp_p
         text=True,
         check=True,
     )
-    found = json.loads(done.stdout)
-    assert (found["git_commit"], found["git_clean"]) == (None, None)
-    assert found["sources"] == sources_id(release)
+    recorded = json.loads(done.stdout)
+    assert (recorded["git_commit"], recorded["git_clean"]) == (None, None)
+    assert recorded["sources"] == sources_id(release)
 
 
 @pytest.mark.parametrize(
-    ("here", "there", "same"),
+    ("current", "recorded", "same"),
     [
         ({"sources": "a"}, {"sources": "a"}, True),
         ({"sources": "a"}, {"sources": "b"}, False),
@@ -149,9 +149,9 @@ def test_a_release_unpacked_in_another_repository_records_its_digest_alone(tmp_p
         ({"git_commit": None, "git_clean": True}, {"git_commit": None, "git_clean": True}, None),
     ],
 )
-def test_the_same_code_is_the_same_digest_or_the_same_clean_commit(here, there, same) -> None:
-    assert same_code(here, there) is same
-    assert same_code(there, here) is same
+def test_the_same_code_is_the_same_digest_or_the_same_clean_commit(current, recorded, same) -> None:
+    assert same_code(current, recorded) is same
+    assert same_code(recorded, current) is same
 
 
 def test_the_files_whose_code_differs_are_named() -> None:

@@ -1,4 +1,4 @@
-"""Counts that would take a machine down are refused, whatever command they are given to."""
+"""Every command refuses counts that would exhaust a machine."""
 
 from __future__ import annotations
 

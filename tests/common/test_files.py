@@ -1,4 +1,4 @@
-"""Writing files: what stands in the way is named, and nothing is left."""
+"""Writing files: errors name the obstacle, and no temporary file remains."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -33,9 +33,9 @@ def test_a_path_that_cannot_be_written_is_reported_with_what_is_in_the_way(
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(UnwritableError) as caught:
         write(tmp_path / path)
-    said = explain_os_error(caught.value)
-    assert said.startswith(f"{tmp_path / path} cannot be written: ")
-    assert why in said
+    message = explain_os_error(caught.value)
+    assert message.startswith(f"{tmp_path / path} cannot be written: ")
+    assert why in message
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["file", "folder", "link"]
 
 

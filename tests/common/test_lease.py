@@ -1,4 +1,4 @@
-"""The lease: never two holders of one run, and none that outlives its process."""
+"""The lease: a run never has two holders, and no lease outlives its process."""
 
 import os
 import shutil
@@ -74,7 +74,7 @@ def test_leases_of_two_runs_do_not_meet(folder: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"started": "1"},  # the pid is another process's by now
+        {"started": "1"},  # the pid belongs to another process now
         {"host": ELSEWHERE, "heartbeat": time.time() - STALE_SECONDS - 1},
         {"heartbeat": 0.0, "started": "1"},
     ],
@@ -88,7 +88,7 @@ def test_a_dead_holder_is_taken_over(folder: Path, changes: dict[str, object]) -
     assert list(folder.iterdir()) == []
 
 
-def test_a_holder_whose_process_is_gone_is_taken_over(folder: Path) -> None:
+def test_a_lease_whose_process_has_ended_is_taken_over(folder: Path) -> None:
     leave(folder, pid=no_such_process())
     with hold_lease(folder, wait=False) as check:
         check()
@@ -140,8 +140,8 @@ def test_a_clock_that_is_some_minutes_ahead_is_believed(folder: Path) -> None:
 def test_a_heartbeat_far_ahead_that_stays_alone_is_taken_over(folder: Path, ahead: float) -> None:
     leave(folder, host=ELSEWHERE, heartbeat=time.time() + ahead)
     assert not read_holder(folder).is_alive()
-    said = pytest.warns(SkdWarning, match="ahead: its clock is wrong, or the file is damaged")
-    with said, hold_lease(folder, wait=False) as check:
+    warned = pytest.warns(SkdWarning, match="ahead: its clock is wrong, or the file is damaged")
+    with warned, hold_lease(folder, wait=False) as check:
         check()
 
 
@@ -151,7 +151,7 @@ def test_a_living_holder_whose_clock_is_hours_ahead_keeps_its_lease(
 ) -> None:
     monkeypatch.setattr(
         skd.common.lease, "OBSERVED_HEARTBEATS", 1000
-    )  # until it beats, however busy this is
+    )  # until it beats, however busy the machine is
     hours = 5 * 3600
     path = leave(folder, host=ELSEWHERE, heartbeat=time.time() + hours)
 
@@ -171,7 +171,7 @@ def test_a_living_holder_whose_clock_is_hours_ahead_keeps_its_lease(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"heartbeat": 0.0},  # of a process here, which the machine itself knows to be alive
+        {"heartbeat": 0.0},  # of a process of this machine, which is known to be alive
         {"host": ELSEWHERE, "pid": 1, "started": "x"},
         {"host": ELSEWHERE, "age": STALE_SECONDS / 2},
     ],
@@ -234,42 +234,42 @@ def test_a_terminated_process_leaves_no_lease(folder: Path) -> None:
 
 def test_waiting_ends_when_the_holder_is_done(folder: Path, stack: ExitStack) -> None:
     events: list[str] = []
-    told: list[LeaseHolder] = []
+    holders: list[LeaseHolder] = []
 
     def wait() -> None:
-        with hold_lease(folder, wait=True, on_wait=told.append):
+        with hold_lease(folder, wait=True, on_wait=holders.append):
             events.append("second")
 
     first = stack.enter_context(ExitStack())
     first.enter_context(hold_lease(folder, wait=False))
     thread = in_thread(wait)
-    until(lambda: bool(told))
+    until(lambda: bool(holders))
     time.sleep(0.05)  # several polls
     events.append("first")
     first.close()
     thread.join(DEADLINE)
     assert events == ["first", "second"]
-    assert [found.pid for found in told] == [os.getpid()]  # told once
+    assert [holder.pid for holder in holders] == [os.getpid()]  # reported once
 
 
 def test_waiting_ends_when_the_holder_dies(folder: Path) -> None:
     path = leave(folder)
-    told = threading.Event()
+    waiting = threading.Event()
     got: list[bool] = []
 
     def wait() -> None:
-        with hold_lease(folder, wait=True, on_wait=lambda _: told.set()):
+        with hold_lease(folder, wait=True, on_wait=lambda _: waiting.set()):
             got.append(True)
 
     thread = in_thread(wait)
-    assert told.wait(DEADLINE)
+    assert waiting.wait(DEADLINE)
     leave(folder, started="1")
     thread.join(DEADLINE)
     assert got == [True]
     assert not path.exists()
 
 
-# Beats, and being taken for dead.
+# Heartbeats, and holders that seem dead.
 
 
 def test_the_heartbeat_continues_and_stops_with_the_lease(folder: Path) -> None:

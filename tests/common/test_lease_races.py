@@ -34,7 +34,7 @@ def test_of_many_that_race_for_a_lease_one_gets_it(folder: Path, dead: bool) -> 
             try:
                 with hold_lease(folder, wait=False) as check:
                     won.append(check)
-                    tried.wait(DEADLINE)  # holds it until all have tried
+                    tried.wait(DEADLINE)  # holds the lease until all have tried
                     check()
             except LeaseHeldError as error:
                 refused.append(str(error))
@@ -47,15 +47,15 @@ def test_of_many_that_race_for_a_lease_one_gets_it(folder: Path, dead: bool) -> 
         assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("left", ["a dead lease", "a lease that is being released"])
+@pytest.mark.parametrize("remaining", ["a dead lease", "a lease that is being released"])
 def test_a_slow_taker_does_not_oust_one_who_came_meanwhile(
-    folder: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, left: str
+    folder: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch, remaining: str
 ) -> None:
-    # Slow: sees a lease that counts no more, and decides for the next number. Before it makes that
-    # file, the lease seen is gone for good and another process begins, with the first number.
-    seen = leave(folder, started="1")
-    if left == "a lease that is being released":
-        seen.write_text("")
+    # A slow process sees an outdated lease and chooses the next number. Before it writes that
+    # file, the outdated lease is removed and another process starts with the first number.
+    lease = leave(folder, started="1")
+    if remaining == "a lease that is being released":
+        lease.write_text("")
     create = skd.common.lease._create
     meanwhile: list[Callable[[], None]] = []
 
@@ -73,7 +73,7 @@ def test_a_slow_taker_does_not_oust_one_who_came_meanwhile(
 
 
 def test_a_lease_is_released_although_another_process_is_just_trying(folder: Path) -> None:
-    # Who tries makes the next number's file, sees a living holder, and withdraws.
+    # A process that tries writes the next number's file, sees a living holder, and withdraws.
     with hold_lease(folder, wait=False):
         trying = leave(folder, number=2)
     trying.unlink()
@@ -81,11 +81,11 @@ def test_a_lease_is_released_although_another_process_is_just_trying(folder: Pat
 
 
 def test_waiting_for_a_lease_can_be_stopped(folder: Path) -> None:
-    asked = []
+    calls = []
     with (
         hold_lease(folder, wait=False),
         pytest.raises(InterruptedRunError, match="while waiting for"),
-        hold_lease(folder, wait=True, should_stop=lambda: bool(asked.append(1)) or len(asked) > 1),
+        hold_lease(folder, wait=True, should_stop=lambda: bool(calls.append(1)) or len(calls) > 1),
     ):
         pass
-    assert len(asked) == 2
+    assert len(calls) == 2

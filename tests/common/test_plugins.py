@@ -1,4 +1,4 @@
-"""A broken file among those that users add: it is told, and only what needs it is refused."""
+"""A broken file of a user is reported, and only the studies that need it are refused."""
 
 from __future__ import annotations
 
@@ -65,15 +65,15 @@ def add(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
 @pytest.mark.parametrize("text", BROKEN, ids=BROKEN.values())
 def test_a_broken_baseline_stops_the_studies_that_use_it_alone(skd, add: Add, text: str) -> None:
     add(baselines, text)
-    status, _, said = skd("expand", "plain")
+    status, _, errors = skd("expand", "plain")
     assert status == 0
-    assert said.startswith("skd: warning: left out: ")
-    assert "wip.py" in said
-    assert BROKEN[text] in said
-    assert said.count("\n") == 1
+    assert errors.startswith("skd: warning: left out: ")
+    assert "wip.py" in errors
+    assert BROKEN[text] in errors
+    assert errors.count("\n") == 1
     for arguments in (("expand", "with"), ("check-baseline", "wip")):
-        status, _, said = skd(*arguments)
-        line = said.splitlines()[-1]
+        status, _, errors = skd(*arguments)
+        line = errors.splitlines()[-1]
         assert status == 2
         assert line.startswith("skd: ")
         assert "wip cannot be used" in line
@@ -115,18 +115,18 @@ def test_a_broken_network_file_is_named_where_a_network_is_missing(skd, add: Add
     add(skd_models := sys.modules["skd.models"], "import nothere\n")
     assert skd("expand", "plain")[0] == 0
     Path("plain.yaml").write_text(SHEET.replace("student: resnet8", "student: mine"))
-    status, _, said = skd("expand", "plain")
+    status, _, errors = skd("expand", "plain")
     assert status == 2
-    assert "unknown network 'mine'" in said
-    assert "line 1: ModuleNotFoundError" in said.splitlines()[-1]
+    assert "unknown network 'mine'" in errors
+    assert "line 1: ModuleNotFoundError" in errors.splitlines()[-1]
     assert len(skd_models.broken_networks()) == 1
 
 
 def test_of_a_network_that_two_files_define_neither_is_taken(skd, add: Add) -> None:
     add(sys.modules["skd.models"], "NETWORKS = {'resnet8': None, 'mine': None}\n")
-    status, _, said = skd("expand", "plain")
+    status, _, errors = skd("expand", "plain")
     assert status == 2
-    assert "skd/models/resnet.py and skd/models/wip.py both define resnet8" in said
+    assert "skd/models/resnet.py and skd/models/wip.py both define resnet8" in errors
     Path("plain.yaml").write_text(SHEET.replace("resnet8", "resnet14"))
     assert skd("expand", "plain")[0] == 0
 
@@ -142,12 +142,12 @@ def test_a_broken_data_set_stops_what_uses_it_alone(skd, add: Add, text: str, wo
     assert words in listed
     assert "cifar100" in listed
     Path("plain.yaml").write_text(SHEET.replace("synthetic", "wip"))
-    status, _, said = skd("expand", "plain")
+    status, _, errors = skd("expand", "plain")
     assert status == 2
-    assert words in said
+    assert words in errors
 
 
-def test_warnings_come_through_where_a_study_is_expanded_in_a_process_of_its_own(
+def test_warnings_of_a_separate_expansion_process_are_printed(
     add: Add, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def child(command: list[str], **_: object) -> object:

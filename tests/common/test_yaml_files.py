@@ -1,4 +1,4 @@
-"""How YAML is read: as a person means it, and never with a traceback."""
+"""YAML is read as a person expects, and errors have no traceback."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def read(tmp_path: Path):
     ],
 )
 def test_plain_values_are_what_they_look_like(read, written: str, value: Any) -> None:
-    found = read(f"key: {written}\n")["key"]
-    assert (found, type(found)) == (value, type(value))
+    loaded = read(f"key: {written}\n")["key"]
+    assert (loaded, type(loaded)) == (value, type(value))
 
 
 def test_merge_keys_take_over_and_own_keys_win(read) -> None:

@@ -1,11 +1,11 @@
-"""Kills a command before each of its operations on files, runs it again, and compares the outcome.
+"""Kill a command before each of its operations on files, run it again, compare the outcome.
 
     python -m tests.crash_points --help
 
 For each step (a teacher's import, a training, storing teacher views, an analysis, a report) and
 for each number n: a copy of the results so far, in which the command is killed just before its n-th
-operation that changes files (`tests.crash_points.dying`) and then run again to its end. What lies
-there must be, bit for bit, what an uninterrupted command leaves, but for times; no other file
+operation that changes files (`tests.crash_points.dying`) and then run again to its end. The result
+must equal that of an uninterrupted command bit for bit, except for times; no other file
 may be left.
 
 Everything is imported once; each command runs in a fork of this process.
@@ -46,7 +46,7 @@ from skd.models import build_model
 from skd.randomness import seeded
 from skd.study.expansion_files import load_expansion
 from skd.training import progress_file, stored_views
-from skd.training.execution import environment
+from skd.training.environment import environment
 from tests.crash_points.dying import Dying
 
 HERE = ("--device", "cpu", "--threads", "1")
@@ -67,7 +67,7 @@ COMMANDS = {
     "analysis": ["skd", "analyse", "crash"],
     "report": ["skd-report", "crash"],
 }
-# What two uninterrupted runs do not share either, by the file's name; a * is each item of a list.
+# Values that also differ between uninterrupted runs, by file name; * is each item of a list.
 TIMES = {
     "record.json": [
         *("finished_at", "environment", "execution.sessions", "cost.sessions"),
@@ -80,7 +80,7 @@ TIMES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the crash points of one step: how many there are, were tried, and failed."""
+    """The crash points of one step: how many exist, were tried, and failed."""
 
     step: str
     points: int
@@ -89,14 +89,14 @@ class Outcome:
     seconds: float
 
 
-def command(folder: Path, argv: Sequence[str], fatal: int, told: Path | None = None) -> None:
+def command(folder: Path, argv: Sequence[str], fatal: int, summary: Path | None = None) -> None:
     """Run a command in a folder of results, in this process; it is killed at the fatal operation.
 
     Args:
         folder: the working folder, which holds ``results/``.
         argv: of the command.
         fatal: as `Dying` takes it.
-        told: where the number of operations, and the modules that were imported, are left.
+        summary: file that receives the number of operations and the imported modules.
     """
     os.chdir(folder)
     sys.argv = list(argv)
@@ -106,12 +106,12 @@ def command(folder: Path, argv: Sequence[str], fatal: int, told: Path | None = N
     except SystemExit as left:
         if left.code:
             raise
-    if told is not None:
-        told.write_text(json.dumps([dying.count, sorted(sys.modules)]))
+    if summary is not None:
+        summary.write_text(json.dumps([dying.count, sorted(sys.modules)]))
 
 
 def in_fork(work: Callable[[], None], log: Path) -> int:
-    """Do something in a fork of this process, its output in a file; return its status."""
+    """Call a function in a fork of this process, its output in a file; return its status."""
     pid = os.fork()
     if pid:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -131,14 +131,14 @@ def in_fork(work: Callable[[], None], log: Path) -> int:
 
 
 def examine(base: Path, reference: Path, argv: Sequence[str], point: int, scratch: Path) -> str:
-    """Try one crash point; return what is wrong, or nothing.
+    """Try one crash point; return what is wrong, or an empty text.
 
     Args:
         base: results before the command.
         reference: results after an uninterrupted one.
         argv: of the command.
         point: number of the operation.
-        scratch: a folder for this point, which is removed where nothing is wrong.
+        scratch: a folder for this point, which is removed if nothing is wrong.
     """
     folder, log = scratch / "results-of-point", scratch / "log"
     shutil.copytree(base, folder)
@@ -155,12 +155,12 @@ def examine(base: Path, reference: Path, argv: Sequence[str], point: int, scratc
 
 
 def differences(reference: Path, folder: Path) -> list[str]:
-    """Return how two folders of results differ, but for times."""
-    wanted, found = contents(reference), contents(folder)
-    differing = [name for name in wanted if name in found and wanted[name] != found[name]]
+    """Return how two folders of results differ, except for times."""
+    wanted, actual = contents(reference), contents(folder)
+    differing = [name for name in wanted if name in actual and wanted[name] != actual[name]]
     return [
-        *(f"{name} is missing" for name in sorted(wanted.keys() - found.keys())),
-        *(f"{name} is left" for name in sorted(found.keys() - wanted.keys())),
+        *(f"{name} is missing" for name in sorted(wanted.keys() - actual.keys())),
+        *(f"{name} is left" for name in sorted(actual.keys() - wanted.keys())),
         *(f"{name} is another" for name in differing),
     ]
 
@@ -197,14 +197,14 @@ def _remove(data: Any, place: Sequence[str]) -> None:
 
 
 def try_step(step: str, base: Path, reference: Path, every: int, jobs: int) -> Outcome:
-    """Try the crash points of one step; leave what an uninterrupted command makes as reference."""
-    begun, argv, scratch = time.monotonic(), COMMANDS[step], reference.parent / step
+    """Try the crash points of one step; keep the uninterrupted command's results as reference."""
+    started, argv, scratch = time.monotonic(), COMMANDS[step], reference.parent / step
     scratch.mkdir()
-    told, log = scratch / "told", scratch / "log"
+    summary, log = scratch / "summary", scratch / "log"
     shutil.copytree(base, reference)
-    if in_fork(lambda: command(reference, argv, 0, told), log):
+    if in_fork(lambda: command(reference, argv, 0, summary), log):
         raise SystemExit(f"{step} does not even work uninterrupted:\n{log.read_text()}")
-    points, modules = json.loads(told.read_text())
+    points, modules = json.loads(summary.read_text())
     for module in modules:  # once, instead of in each fork
         with contextlib.suppress(Exception):
             importlib.import_module(module)
@@ -220,27 +220,27 @@ def try_step(step: str, base: Path, reference: Path, every: int, jobs: int) -> O
         ):
             if wrong:
                 failures[point] = wrong
-    return Outcome(step, points, len(chosen), failures, time.monotonic() - begun)
+    return Outcome(step, points, len(chosen), failures, time.monotonic() - started)
 
 
 def _at_once(
     jobs: int, points: Iterator[int], work: Callable[[int], str], scratch: Path
 ) -> Iterator[tuple[int, str]]:
-    """Do work for each point, so many at once, each in a fork; yield what each returned."""
+    """Do the work of each point in a fork, several in parallel; yield each point and result."""
     running: dict[int, int] = {}
 
     def ended() -> tuple[int, str]:
         pid, status = os.wait()
         point = running.pop(pid)
-        said = scratch / f"{point}.said"
-        return point, said.read_text() if said.exists() else f"the trial ended with {status}"
+        result = scratch / f"{point}.result"
+        return point, result.read_text() if result.exists() else f"the trial ended with {status}"
 
     for point in points:
         while len(running) >= jobs:
             yield ended()
         if (pid := os.fork()) == 0:
             try:
-                (scratch / f"{point}.said").write_text(work(point))
+                (scratch / f"{point}.result").write_text(work(point))
             finally:
                 os._exit(0)
         running[pid] = point
@@ -249,7 +249,7 @@ def _at_once(
 
 
 def prepare(scratch: Path) -> Path:
-    """Make a study, and the teacher's file that it imports; return a folder with its results."""
+    """Write a study and the teacher's file that it imports; return a folder for its results."""
     network = scratch / "teacher.pth"
     with seeded(7, "a teacher's weights"):
         torch.save(build_model("resnet8", 10).state_dict(), network)
@@ -263,16 +263,16 @@ def prepare(scratch: Path) -> Path:
 
 
 def draw_once(folder: Path, scratch: Path) -> None:
-    """Have all reports use the same figures, drawn in a fork: they take longest, and no files."""
+    """Make all reports use the same figures, drawn once in a fork: they are slow to draw."""
     drawn = scratch / "gallery"
 
     def draw() -> None:
-        found = read_findings(
+        findings = read_findings(
             load_expansion("crash", folder / "results"), folder / "results", DEFAULT_MARGIN
         )
-        expansion, frames = found.expansion, found.frames
+        expansion, frames = findings.expansion, findings.frames
         gallery = report.output.write.make_gallery(
-            expansion, frames, found.pairs, found.analyses, found.ranking, DEFAULT_MARGIN
+            expansion, frames, findings.pairs, findings.analyses, findings.ranking, DEFAULT_MARGIN
         )
         drawn.write_bytes(pickle.dumps(gallery))
 
@@ -287,21 +287,21 @@ def main(
         list[str] | None, typer.Option(help=f"only these, and the ones before: {[*COMMANDS]}")
     ] = None,
     every: Annotated[int, typer.Option(min=1, help="try only every n-th point")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="points that are tried at once")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, help="points that are tried in parallel")] = 2,
     keep: Annotated[
         Path | None, typer.Option(help="work in this new folder, and keep what failed")
     ] = None,
 ) -> None:
-    """Kill each step at each of its operations on files, run it again, compare: see the module."""
+    """Try the crash points of all steps, as the module's docstring describes."""
     if unknown := {*(step or ())} - COMMANDS.keys():
         raise typer.BadParameter(f"unknown steps {unknown}; allowed: {[*COMMANDS]}")
     torch.set_num_threads(1)
     features.IMAGES_PER_CLASS = 4
-    # What is written every so many seconds would give each attempt another number of operations.
+    # Files that are written periodically would change the number of operations.
     skd.common.lease.HEARTBEAT_SECONDS = progress_file.WRITE_SECONDS = stored_views.SAVE_SECONDS = (
         3600.0
     )
-    environment()  # asks git and the machine once, not in each fork
+    environment()  # asks git and the machine once instead of in each fork
     os.environ["COLUMNS"] = "200"
     scratch = keep or Path(tempfile.mkdtemp(prefix="crash-points-"))
     scratch.mkdir(exist_ok=True, parents=True)

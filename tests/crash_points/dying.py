@@ -1,8 +1,8 @@
 """A process that is killed just before one of its operations that change files, chosen by number.
 
-Python tells an audit hook of each file that is opened for writing, renamed, linked or removed, and
-of each folder that is made. It does not tell of `os.fsync`, of writes and of truncations, so that
-these are replaced. A write is cut in half: what a killed process leaves may be torn.
+Python calls an audit hook for each file that is opened for writing, renamed, linked or removed, and
+for each folder that is made, but not for `os.fsync`, writes and truncations, so that
+these are replaced. A write is cut in half: a killed process may leave an incomplete file.
 """
 
 import builtins
@@ -20,11 +20,11 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 class Dying:
     """Counts this process's operations under a folder, and kills it before the chosen one.
 
-    An audit hook cannot be taken back: make one only in a process that ends with it.
+    An audit hook cannot be removed: create one only in a process that ends with it.
 
     Args:
         folder: operations elsewhere are not counted.
-        fatal: number of the operation, from 1; 0: it lives.
+        fatal: number of the operation, from 1; 0: the process is not killed.
     """
 
     def __init__(self, folder: Path, fatal: int = 0) -> None:
@@ -46,7 +46,7 @@ class Dying:
         return self.count == self.fatal
 
     def die(self) -> None:
-        """End as by kill -9: nothing is flushed, nobody cleans up."""
+        """End as by kill -9: nothing is flushed or cleaned up."""
         os.kill(os.getpid(), signal.SIGKILL)
 
     def step(self) -> None:
@@ -65,13 +65,15 @@ class Dying:
         self.step()
         self._fsync(descriptor)
 
-    def open(self, file: Any, mode: str = "r", buffering: int = -1, *how: Any, **named: Any) -> Any:
+    def open(
+        self, file: Any, mode: str = "r", buffering: int = -1, *arguments: Any, **named: Any
+    ) -> Any:
         """Open a file whose writes are counted."""
         if not set(mode) & set("wax+") or not self.inside(file):
-            return self._open(file, mode, buffering, *how, **named)
+            return self._open(file, mode, buffering, *arguments, **named)
         raw = _Torn(self, file, mode.replace("b", "").replace("t", ""))
         buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
-        return buffered if "b" in mode else io.TextIOWrapper(buffered, *how, **named)
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, *arguments, **named)
 
 
 class _Torn(io.FileIO):

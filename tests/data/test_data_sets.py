@@ -37,7 +37,7 @@ def cifar(cifar_root: Path) -> Iterator[Images]:
 
 
 def numbered(labels: Tensor, test: int = 3) -> Images:
-    """Images whose two pixels are their own places, so that a part of them tells what it kept."""
+    """Images whose two pixels are their indices, so that a subset shows which ones it has."""
     places = torch.arange(len(labels))
     pixels = torch.stack([places // 256, places % 256, places * 0], 1).to(torch.uint8)
     pixels = pixels[:, :, None, None]
@@ -138,7 +138,7 @@ def test_every_prefix_of_the_stratified_order_is_balanced(written: list[int]):
     for end in range(1, len(order) + 1):
         part = [written[i] for i in order[:end]]
         counts = {label: part.count(label) for label in whole}
-        # a class lags behind another by more than one image only when it has no more
+        # a class has over one image less than another only if all its images are used
         most = max(counts.values())
         assert all(n >= most - 1 or n == whole[label] for label, n in counts.items())
 
@@ -157,9 +157,9 @@ def test_validation_split_parts_the_training_images_and_drops_the_test_images():
     train, held_out = places(split.train_images), places(split.test_images)
     assert len(held_out) == 60
     assert sorted(train + held_out) == list(range(600))
-    for kept, part in ((train, split.train_labels), (held_out, split.test_labels)):
-        assert kept == sorted(kept)
-        assert torch.equal(part, labels[kept])
+    for subset, part in ((train, split.train_labels), (held_out, split.test_labels)):
+        assert subset == sorted(subset)
+        assert torch.equal(part, labels[subset])
     assert torch.bincount(split.test_labels).tolist() == [10] * 6
     assert (split.pad, split.flip, split.mean) == (1, False, images.mean)
 
@@ -172,8 +172,8 @@ def test_limit_is_balanced_and_nested(count: int):
     kept = places(limited.train_images)
     assert len(set(kept)) == count
     assert torch.equal(limited.train_labels, labels[kept])
-    seen = torch.bincount(limited.train_labels, minlength=6)
-    assert seen.max() - seen.min() <= 1
+    counts = torch.bincount(limited.train_labels, minlength=6)
+    assert counts.max() - counts.min() <= 1
     assert set(places(limit_training_images(images, max(1, count // 2)).train_images)) <= set(kept)
     assert torch.equal(limited.test_images, images.test_images)
 
@@ -200,7 +200,7 @@ def test_a_spec_takes_its_limit_from_what_the_split_left():
         load_dataset(DatasetSpec(name="digits", split="validation", train_limit=901))
 
 
-# The sets that need no files.
+# The sets without files.
 
 
 def test_digits_are_all_of_scikit_learns_parted_in_two():
@@ -209,7 +209,7 @@ def test_digits_are_all_of_scikit_learns_parted_in_two():
     assert (images.pad, images.flip) == (2, False)
     assert images.train_labels[:10].tolist() == [8, 4, 7, 6, 5, 2, 0, 1, 9, 3]  # pinned
     source = load_digits()
-    # Twice the size, bilinear: each new pixel lies a quarter from one and 3/4 from the next.
+    # Twice the size, bilinear: each new pixel is 1/4 from one pixel and 3/4 from the next.
     wide = source.images
     for axis in (1, 2):
         ends = [(1, 1) if a == axis else (0, 0) for a in range(3)]

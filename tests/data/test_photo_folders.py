@@ -1,4 +1,4 @@
-"""Photos in folders: found, counted, indexed and decoded, or an error that names what is amiss."""
+"""Photos in folders are found, counted, indexed and decoded; errors name what is wrong."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def amiss(data: dict) -> str:
 
 @pytest.fixture(params=["torchvision", "PIL"])
 def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Decode by one of the ways there are: the others cannot be imported."""
+    """Decode with one of the libraries: the others cannot be imported."""
     if request.param == "PIL":
         monkeypatch.setitem(sys.modules, "torchvision.io", None)
     jpeg_decoder.cache_clear()
@@ -62,7 +62,7 @@ def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_photos_are_found_in_torchvisions_order(folder: Path):
-    # Its rule for endings and subfolders too.
+    # Its rules for file endings and subfolders too.
     shutil.copytree(folder / "train" / "n0001", folder / "train" / "n0002" / "deeper")
     (folder / "train" / "n0000" / "notes.txt").write_text("no photo")
     picture(1).save(folder / "train" / "n0000" / "z.PNG")
@@ -101,8 +101,8 @@ def test_split_and_limit_index_the_files(folder: Path):
     order = stratified_order(whole.train_labels, "validation split")
     held_out = order[:1].tolist()
     assert split.test_images.path(0) == whole.train_images.path(held_out[0])
-    kept = [place for place in range(12) if place not in held_out]
-    assert split.train_images.paths.tolist() == whole.train_images.paths[kept].tolist()
+    training = [place for place in range(12) if place not in held_out]
+    assert split.train_images.paths.tolist() == whole.train_images.paths[training].tolist()
     limited = load_photos(dataset("few"), train_limit=6)
     assert torch.bincount(limited.train_labels).tolist() == [2, 2, 2]
     names = {path.split(b"/")[1] for path in limited.train_images.paths.tolist()}
@@ -122,9 +122,9 @@ def test_files_are_indexed_as_a_tensor_is():
 
 def test_a_missing_folder_says_where_it_belongs(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("SKD_DATA", str(tmp_path / "nowhere"))
-    said = amiss({"name": "imagenet", "folder": None})
+    message = amiss({"name": "imagenet", "folder": None})
     for words in (str(tmp_path / "nowhere" / "imagenet" / "train"), "does not exist", "SKD_DATA"):
-        assert words in said
+        assert words in message
     assert str(tmp_path / "nowhere" / "few" / "train") in amiss(dataset("few"))
 
 
@@ -132,9 +132,9 @@ def test_other_classes_are_reported(folder: Path, monkeypatch):
     assert re.search(r"few/train has 3 class folders, expected 4", amiss(dataset("few", classes=4)))
     monkeypatch.setattr("skd.data.imagenet.FACTS", imagenet.FACTS)
     folder.rename(folder.parent / "imagenet")
-    said = amiss({"name": "imagenet"})
-    assert "imagenet/train has 3 class folders, expected 1000" in said
-    assert "docs/data.md" in said
+    message = amiss({"name": "imagenet"})
+    assert "imagenet/train has 3 class folders, expected 1000" in message
+    assert "docs/data.md" in message
     (folder.parent / "imagenet").rename(folder)
     (folder / "val" / "n0002").rename(folder / "val" / "n0009")
     assert "val lacks n0002 and train lacks n0009" in amiss(dataset("few"))
@@ -190,11 +190,11 @@ def test_class_folders_beyond_the_expected_are_named(folder: Path):
     )
 
 
-def test_files_that_are_no_photos_are_named_where_the_count_is_wrong(folder: Path):
+def test_files_that_are_not_photos_are_named_if_the_count_is_wrong(folder: Path):
     (folder / "train" / "n0001" / "0.JPEG").rename(folder / "train" / "n0001" / "0.heic")
-    said = amiss(dataset("few"))
-    assert "train has 11 photos, expected 12" in said
-    assert "file name extensions: n0001/0.heic (convert them to one of .jpg, .jpeg" in said
+    message = amiss(dataset("few"))
+    assert "train has 11 photos, expected 12" in message
+    assert "file name extensions: n0001/0.heic (convert them to one of .jpg, .jpeg" in message
     for place in (folder / "val" / "n0002").iterdir():
         place.rename(place.with_suffix(".JPEG.txt"))
     assert "has no photo in n0002; not counted" in amiss(dataset("few"))
@@ -284,7 +284,7 @@ def test_endless_views_are_never_planned(tmp_path: Path):
 def test_endless_views_are_refused(tmp_path: Path):
     entry = Store(tmp_path).teacher("0" * 16)
     spec = DatasetSpec.model_validate(dataset("few"))
-    with pytest.raises(TeacherViewsError, match="photos have endless views"):
+    with pytest.raises(TeacherViewsError, match="the number of views of a photo is unlimited"):
         make_teacher_views(entry, spec, ["logits"], "float16", choose_execution("cpu", 1))
 
 
@@ -321,7 +321,7 @@ def png(image: Image.Image) -> bytes:
 
 def turned(image: Image.Image) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown turned by 90 degrees
+    exif[0x0112] = 6  # orientation: turned by 90 degrees
     return jpeg(image, exif=exif)
 
 

@@ -1,4 +1,4 @@
-"""Photos' views as a training takes them: ahead or at once, in one process or several, alike."""
+"""Views of photos are the same if loaded ahead or on demand, in one process or several."""
 
 from __future__ import annotations
 
@@ -39,44 +39,44 @@ def views(images: Images) -> PhotoViews:
 
 @pytest.fixture(scope="module")
 def helped(images: Images) -> Iterator[PhotoViews]:
-    """Two loader processes: they take seconds to start, so that tests share them."""
-    made = make_views(images, CPU, workers=2)
-    yield made
-    made.close()
+    """Return two loader processes; they take seconds to start, so tests share them."""
+    loader = make_views(images, CPU, workers=2)
+    yield loader
+    loader.close()
 
 
-def told(views: PhotoViews, size: int = 5, epoch: int = 1) -> list[tuple[Tensor, Tensor]]:
+def photos_of(views: PhotoViews, size: int = 5, epoch: int = 1) -> list[tuple[Tensor, Tensor]]:
     order, numbers = epoch_order(0, epoch, 12), views.draw_epoch(0, epoch)
     return [(part, numbers[part]) for part in order.split(size)]
 
 
 def all_of(views: PhotoViews, batches: list[tuple[Tensor, Tensor]]) -> Tensor:
     views.schedule_batches(iter(batches))
-    found = []
+    outputs = []
     for indices, numbers in batches:
         views.load_next_batch()
-        found.append(views.batch(indices, numbers))
-    return torch.cat(found)
+        outputs.append(views.batch(indices, numbers))
+    return torch.cat(outputs)
 
 
 def test_batches_are_the_laws_views_normalised_as_torchvision_does(images, views):
-    batches = told(views)
-    made = all_of(views, batches)
-    assert made.shape == (12, 3, SIZE, SIZE)
-    assert made.dtype == torch.float32
-    assert made.is_contiguous(memory_format=torch.channels_last)
+    batches = photos_of(views)
+    photos = all_of(views, batches)
+    assert photos.shape == (12, 3, SIZE, SIZE)
+    assert photos.dtype == torch.float32
+    assert photos.is_contiguous(memory_format=torch.channels_last)
     indices, numbers = map(torch.cat, zip(*batches, strict=True))
-    for row, index, number in zip(made, indices.tolist(), numbers.tolist(), strict=True):
+    for row, index, number in zip(photos, indices.tolist(), numbers.tolist(), strict=True):
         view = training_view(decode_photo(images.train_images.path(index)), number, SIZE)
         scaled = view.float() / 255
         assert torch.equal(row, vision.normalize(scaled, images.mean, images.std))
 
 
 def test_a_view_depends_neither_on_the_batch_nor_on_what_came_before(views):
-    whole = all_of(views, told(views))
-    assert torch.equal(all_of(views, told(views, size=1)), whole)
-    assert torch.equal(all_of(views, told(views)[1:]), whole[5:])  # as resumed within an epoch
-    assert not torch.equal(all_of(views, told(views, epoch=2)), whole)
+    whole = all_of(views, photos_of(views))
+    assert torch.equal(all_of(views, photos_of(views, size=1)), whole)
+    assert torch.equal(all_of(views, photos_of(views)[1:]), whole[5:])  # resumed within an epoch
+    assert not torch.equal(all_of(views, photos_of(views, epoch=2)), whole)
 
 
 def test_the_face_is_that_of_other_data_sets(images, views):
@@ -90,23 +90,23 @@ def test_the_face_is_that_of_other_data_sets(images, views):
     assert isinstance(other, PhotoViews)
     assert other is not views
     first = torch.arange(2)
-    views.schedule_batches(told(views))
+    views.schedule_batches(photos_of(views))
     views.load_next_batch()
-    # What one training has made ready does not touch the other's.
+    # Batches prepared for one training do not affect the other's.
     assert other.batch(first, numbers[:2]).shape == (2, 3, SIZE, SIZE)
 
 
 def test_without_a_next_batches_are_decoded_at_once(views):
-    indices, numbers = told(views)[0]
+    indices, numbers = photos_of(views)[0]
     views.schedule_batches([])
     at_once = views.batch(indices, numbers)
-    assert torch.equal(at_once, all_of(views, told(views)[:1]))
-    views.schedule_batches(told(views))
+    assert torch.equal(at_once, all_of(views, photos_of(views)[:1]))
+    views.schedule_batches(photos_of(views))
     assert torch.equal(views.batch(indices, numbers), at_once)
 
 
 def test_a_ready_batch_keeps_its_place_and_may_be_taken_in_rows(views):
-    first, second = told(views)[:2]
+    first, second = photos_of(views)[:2]
     views.schedule_batches([first, second])
     views.load_next_batch()
     place = views._pixels.data_ptr()
@@ -121,9 +121,9 @@ def test_a_ready_batch_keeps_its_place_and_may_be_taken_in_rows(views):
 
 
 def test_pixels_keep_their_place_where_a_small_batch_comes_first(images: Images):
-    """A step that was recorded on an epoch's last batch reads them there ever after."""
+    """A step recorded on an epoch's last batch reads from the same memory in all replays."""
     views = make_views(images, CPU)
-    small, whole = told(views)[-1], told(views)[0]
+    small, whole = photos_of(views)[-1], photos_of(views)[0]
     views.schedule_batches([tuple(part[:1] for part in small)], largest=len(whole[0]))
     place = views._pixels.data_ptr()
     views.schedule_batches([whole], largest=len(whole[0]))
@@ -131,7 +131,7 @@ def test_pixels_keep_their_place_where_a_small_batch_comes_first(images: Images)
 
 
 def test_other_images_than_the_ready_ones_are_refused(views):
-    first, second = told(views)[:2]
+    first, second = photos_of(views)[:2]
     views.schedule_batches([first, second])
     views.load_next_batch()
     with pytest.raises(ValueError, match="not those"):
@@ -143,15 +143,17 @@ def test_other_images_than_the_ready_ones_are_refused(views):
 
 def test_processes_give_the_same_bits_in_the_same_order(views, helped):
     for epoch in (1, 2):
-        expected = all_of(views, told(views, size=2, epoch=epoch))
-        assert torch.equal(all_of(helped, told(views, size=2, epoch=epoch)), expected)
-    assert torch.equal(all_of(helped, told(views, size=2)[3:]), all_of(views, told(views)[1:])[1:])
+        expected = all_of(views, photos_of(views, size=2, epoch=epoch))
+        assert torch.equal(all_of(helped, photos_of(views, size=2, epoch=epoch)), expected)
+    assert torch.equal(
+        all_of(helped, photos_of(views, size=2)[3:]), all_of(views, photos_of(views)[1:])[1:]
+    )
 
 
 def test_processes_forget_earlier_messages(views, helped):
-    helped.schedule_batches(told(views, size=1, epoch=3))
+    helped.schedule_batches(photos_of(views, size=1, epoch=3))
     helped.load_next_batch()
-    assert torch.equal(all_of(helped, told(views)), all_of(views, told(views)))
+    assert torch.equal(all_of(helped, photos_of(views)), all_of(views, photos_of(views)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -161,49 +163,51 @@ def test_a_damaged_photo_is_named(images, views, helped, workers):
     path.write_bytes(whole[: len(whole) // 2])
     try:
         with pytest.raises(DataError) as caught:
-            all_of(helped if workers else views, told(views))
+            all_of(helped if workers else views, photos_of(views))
     finally:
         path.write_bytes(whole)
     assert str(path) in str(caught.value)
     assert "truncated" in str(caught.value).lower()
     assert "Traceback" not in str(caught.value)
-    assert torch.equal(all_of(helped, told(views)), all_of(views, told(views)))  # it goes on
+    assert torch.equal(
+        all_of(helped, photos_of(views)), all_of(views, photos_of(views))
+    )  # it continues
 
 
 def test_the_global_generators_are_left_alone(views, helped):
     torch.manual_seed(3)
     before = torch.get_rng_state()
-    all_of(views, told(views))
-    all_of(helped, told(views))
+    all_of(views, photos_of(views))
+    all_of(helped, photos_of(views))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_dead_process_is_reported(views):
-    # As torch tells it: a real one would disturb the other tests, at whatever place it is noticed.
+    # Emulates torch's report: a real dead worker would disturb other tests.
     def die() -> Iterator[Tensor]:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.\nMore of it")
         yield
 
-    views.schedule_batches(told(views))
+    views.schedule_batches(photos_of(views))
     views._loader._batches = die()
     with pytest.raises(DataError, match=r"died \(DataLoader .* Killed\.\); .* fewer workers"):
         views.load_next_batch()
 
 
 def test_closing_ends_the_processes(views, helped):
-    # The last of the tests with processes. One that is asked to end meanwhile waits for it.
+    # The last test of the shared processes. Despite a signal they work until the loader is closed.
     processes = list(helped._loader._batches._workers)
-    helped.schedule_batches(told(views, size=1))
+    helped.schedule_batches(photos_of(views, size=1))
     os.kill(processes[0].pid, signal.SIGTERM)
     os.kill(processes[1].pid, signal.SIGINT)
-    assert torch.equal(all_of(helped, told(views, size=1)), all_of(views, told(views)))
+    assert torch.equal(all_of(helped, photos_of(views, size=1)), all_of(views, photos_of(views)))
     assert all(process.is_alive() for process in processes)
     helped.close()
     for process in processes:
         process.join(timeout=60)
         assert not process.is_alive()
     with pytest.raises(ValueError, match="closed"):
-        helped.schedule_batches(told(views))
+        helped.schedule_batches(photos_of(views))
 
 
 # Test images.
@@ -216,12 +220,12 @@ def test_test_photos_come_in_order_as_an_evaluation_sees_them(images, monkeypatc
     assert not tests.on_device
     batches = list(tests.batches(0, 6))
     assert [len(batch) for batch in batches] == [4, 2]
-    for place, made in enumerate(torch.cat(batches)):
+    for place, loaded in enumerate(torch.cat(batches)):
         photo = decode_photo(images.test_images.path(place))
-        assert torch.equal(made, evaluation_view(photo, SIZE))
+        assert torch.equal(loaded, evaluation_view(photo, SIZE))
     assert torch.equal(torch.cat(list(tests.batches(1, 6))), torch.cat(batches)[1:])
     assert list(tests.batches(3, 3)) == []
-    # Two that go on side by side do not disturb each other.
+    # Two parallel evaluations do not disturb each other.
     for one, other in zip(tests.batches(0, 6), tests.batches(0, 6), strict=True):
         assert torch.equal(one, other)
     tests.close()

@@ -1,4 +1,4 @@
-"""The law of photos' views: torchvision's crops and pixels, drawn from a number."""
+"""The distribution of photos' views: torchvision's crops and pixels, drawn from a number."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PINNED_CROPS = [
 
 
 def written_out(number: int, height: int, width: int) -> Crop:
-    """The law again, from torchvision's description, with NumPy's own uniforms."""
+    """Draw a crop by torchvision's description, with NumPy's uniform numbers."""
     draws = np.random.Generator(np.random.Philox(key=number)).random(23)
     for share, log_ratio in draws[3:].reshape(10, 2):
         area = (0.08 + 0.92 * share) * height * width
@@ -66,7 +66,7 @@ def as_picture(tensor: Tensor) -> Image.Image:
 
 @settings(max_examples=300, deadline=None)
 @given(NUMBERS, SIDES, SIDES)
-def test_a_crop_is_the_law_written_out_and_lies_within_the_photo(number, height, width):
+def test_a_crop_follows_the_description_and_is_within_the_photo(number, height, width):
     crop = draw_crop(number, height, width)
     assert crop == written_out(number, height, width)
     assert 0 <= crop.top <= crop.top + crop.height <= height
@@ -80,7 +80,7 @@ def test_crops_are_distributed_as_torchvisions():
     blank = torch.empty(3, height, width)
     torch.manual_seed(0)
     theirs = [RandomResizedCrop.get_params(blank, (0.08, 1), (3 / 4, 4 / 3)) for _ in range(count)]
-    made = np.array([(c.top, c.left, c.height, c.width) for c in ours], dtype=float)
+    boxes = np.array([(c.top, c.left, c.height, c.width) for c in ours], dtype=float)
     expected = np.array(theirs, dtype=float)
     for measure in (
         lambda c: c[:, 2] * c[:, 3],
@@ -90,12 +90,12 @@ def test_crops_are_distributed_as_torchvisions():
         lambda c: c[:, 0] / (height - c[:, 2] + 1),
         lambda c: c[:, 1] / (width - c[:, 3] + 1),
     ):
-        assert ks_2samp(measure(made), measure(expected)).pvalue > LIKELY
+        assert ks_2samp(measure(boxes), measure(expected)).pvalue > LIKELY
     assert binomtest(sum(crop.mirrored for crop in ours), count).pvalue > LIKELY
 
 
 def test_where_every_try_fits_area_and_ratio_are_uniform():
-    # Of a photo so large that rounding is nothing; the largest areas do not fit at most ratios.
+    # In a photo this large rounding is negligible; the largest areas fit few ratios.
     crops = [draw_crop(n, 100_000, 100_000) for n in draw_photo_view_numbers(1, 1, 6000).tolist()]
     small = [c for c in crops if c.height * c.width < 0.7 * 1e10]
     areas = [c.height * c.width / 1e10 for c in small]
@@ -118,7 +118,7 @@ def test_numbers_are_pure_in_seed_and_epoch_and_pinned():
     assert torch.equal(numbers, draw_photo_view_numbers(0, 1, 9)[:4])
     for other in (draw_photo_view_numbers(1, 1, 4), draw_photo_view_numbers(0, 2, 4)):
         assert not torch.equal(numbers, other)
-    # Stored runs depend on them: other ones mean that no run can be resumed or repeated.
+    # Stored runs depend on these crops: with others no run could be resumed or repeated.
     assert numbers.tolist() == PINNED_NUMBERS
     assert [draw_crop(n, 375, 500) for n in PINNED_NUMBERS[:2]] == PINNED_CROPS
 
@@ -162,12 +162,12 @@ def test_what_an_evaluation_sees_is_torchvisions(shape, size, side):
 
 
 def test_nothing_global_is_read_or_moved():
-    photo, made = pixels(picture(1)), []
+    photo, crops = pixels(picture(1)), []
     for seed in (0, 1):
         torch.manual_seed(seed)
         np.random.seed(seed)
         before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-        made.append(training_view(photo, 12345, 32))
+        crops.append(training_view(photo, 12345, 32))
         assert torch.equal(torch.get_rng_state(), before)
         assert np.array_equal(np.random.get_state()[1], numpy_before)
-    assert torch.equal(*made)
+    assert torch.equal(*crops)

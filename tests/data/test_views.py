@@ -1,4 +1,4 @@
-"""Views and randomness: their laws, their purity, and torchvision's pixels bit for bit."""
+"""Views and random numbers: distributions, no global state, torchvision's exact pixels."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ def test_order_is_uniform_over_permutations():
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_all_162_views_are_equally_likely_over_the_images(seed):
-    seen = torch.bincount(draw_view_numbers(seed, 3, 50_000, 4, True), minlength=162)
-    assert len(seen) == 162
-    assert chisquare(seen).pvalue > LIKELY
-    assert chisquare(seen.view(81, 2).sum(1)).pvalue > LIKELY
-    assert chisquare(seen.view(81, 2).sum(0)).pvalue > LIKELY
+    counts = torch.bincount(draw_view_numbers(seed, 3, 50_000, 4, True), minlength=162)
+    assert len(counts) == 162
+    assert chisquare(counts).pvalue > LIKELY
+    assert chisquare(counts.view(81, 2).sum(1)).pvalue > LIKELY
+    assert chisquare(counts.view(81, 2).sum(0)).pvalue > LIKELY
 
 
 def test_one_images_views_are_uniform_over_epochs_and_independent_of_the_last():
@@ -111,7 +111,7 @@ def test_one_images_views_are_uniform_over_epochs_and_independent_of_the_last():
 
 
 def test_drawn_numbers_are_pinned():
-    # Stored runs depend on them: other numbers here mean that no run can be resumed or repeated.
+    # Stored runs depend on these numbers: with others no run could be resumed or repeated.
     assert derive_seed(0, "views", 1) == 18278441976167918774  # SHA-256 of "0/views/1", its head
     assert epoch_order(0, 1, 8).tolist() == [2, 7, 5, 1, 3, 4, 6, 0]
     rows, columns, mirrored = decode_view_numbers(draw_view_numbers(0, 1, 8, 4, True), 4, True)
@@ -154,19 +154,19 @@ def test_pixels_are_torchvisions_bit_for_bit(size, pad, flip):
     views = maker.draw_epoch(3, 4)
     assert bool(decode_view_numbers(views, pad, flip)[2].any()) == flip
     indices = epoch_order(3, 4, 40)
-    made = maker.batch(indices, views[indices])
-    assert made.dtype == torch.float32
-    assert made.is_contiguous(memory_format=torch.channels_last)
+    pixels = maker.batch(indices, views[indices])
+    assert pixels.dtype == torch.float32
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
     for place, index in enumerate(indices.tolist()):
-        assert torch.equal(made[place], by_torchvision(images, views[index], index))
+        assert torch.equal(pixels[place], by_torchvision(images, views[index], index))
 
 
 def test_every_offset_and_orientation_is_torchvisions():
     images = make_images(np.repeat(random_images(1, 8).train_images.numpy(), 162, axis=0))
     every = torch.arange(162)
-    made = PixelViews(images, CPU).batch(every, every)
+    pixels = PixelViews(images, CPU).batch(every, every)
     for index in range(162):
-        assert torch.equal(made[index], by_torchvision(images, every[index], index))
+        assert torch.equal(pixels[index], by_torchvision(images, every[index], index))
     rows, columns, mirrored = decode_view_numbers(every, 4, True)
     assert len({*zip(rows.tolist(), columns.tolist(), mirrored.tolist(), strict=True)}) == 162
 
@@ -176,9 +176,9 @@ def test_real_images_are_torchvisions_bit_for_bit(cifar_root: Path):
     images = make_images(np.ascontiguousarray(data.transpose(0, 3, 1, 2)))
     maker = PixelViews(images, CPU)
     views = maker.draw_epoch(0, 1)
-    made = maker.batch(torch.arange(32), views[:32])
+    pixels = maker.batch(torch.arange(32), views[:32])
     for index in range(32):
-        assert torch.equal(made[index], by_torchvision(images, views[index], index))
+        assert torch.equal(pixels[index], by_torchvision(images, views[index], index))
         plain = vision.normalize(vision.to_tensor(data[index]), images.mean, images.std)
         assert torch.equal(maker.normalise(images.train_images[index, None])[0], plain)
 

@@ -1,4 +1,4 @@
-"""Studies written by tests where sheets are looked for."""
+"""Fixtures that write sheets to the folder of studies."""
 
 import copy
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tests.builders.sheets import SHEET, Change
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write a sheet, by text or as changes of SHEET, to where studies are looked for."""
+    """Write a sheet, a text or changes of SHEET, to the folder of studies."""
     monkeypatch.setenv("SKD_STUDIES", str(tmp_path))
 
     def write_sheet(*changes: Change, text: str | None = None) -> Path:

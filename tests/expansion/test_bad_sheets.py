@@ -97,7 +97,7 @@ URL = "https://example.org/x.pth"
         (put("teachers", "big", "train", {}), ["teachers.big.train.seed", "required"]),
         (drop("title"), ["title", "required"]),
         (drop("pairs", 0, "student"), ["pairs.0.student", "required"]),
-        # Twice, or nothing at all.
+        # Duplicate or empty entries.
         (put("methods", ["kd", "kd"]), ["methods: named twice: kd"]),
         (put("seeds", [1, 2, 1]), ["seeds: named twice: 1"]),
         (lambda s: s["pairs"].append(s["pairs"][0]), ["pairs: named twice", "big", "resnet8"]),
@@ -150,7 +150,7 @@ def test_a_bad_sheet_is_refused_and_the_place_is_named(
         expanded(change)
     message = str(caught.value)
     assert message.startswith("mine.yaml: ")
-    assert message.count("mine.yaml") == message.count("\n") + 1  # every line says where
+    assert message.count("mine.yaml") == message.count("\n") + 1  # every line names the place
     assert [fragment for fragment in fragments if fragment not in message] == [], message
 
 

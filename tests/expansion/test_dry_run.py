@@ -1,4 +1,4 @@
-"""What an expansion knows of sizes and work, against counts made by hand and by torch."""
+"""An expansion's sizes and operations, against counts by hand and by torch."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_a_pass_is_counted_by_layer() -> None:
     )
     with count_layers(model) as work:
         model(torch.zeros(1, 3, 4, 4))
-    model(torch.zeros(1, 3, 4, 4))  # no longer counted
+    model(torch.zeros(1, 3, 4, 4))  # not counted any more
     assert work.multiply_adds == 8 * 16 * 3 * 9 + 128 * 5 == multiply_adds(model, (3, 4, 4))
     assert work.activations == 128 + 128 + 5
     assert work.layers == 3
@@ -73,22 +73,22 @@ def test_a_method_without_modules_brings_nothing(methods) -> None:
 
 
 def test_a_memory_bank_counts_its_memory_and_each_of_its_numbers_once(methods) -> None:
-    found = extra(methods, "crd")
+    added = extra(methods, "crd")
     width, pooled, images = 128, 64, 80
     linear = 2 * pooled * width
-    assert found.parameters == linear + 2 * width
+    assert added.parameters == linear + 2 * width
     labels = 8 * images
-    assert found.bytes == 4 * found.parameters + 4 * (2 * images * width + 2) + labels
-    assert found.multiply_adds == linear + 2 * images * width + 2
+    assert added.bytes == 4 * added.parameters + 4 * (2 * images * width + 2) + labels
+    assert added.multiply_adds == linear + 2 * images * width + 2
 
 
 def test_convolutions_count_where_they_are_applied(methods) -> None:
-    found = extra(methods, "reviewkd")
-    # More than once a weight, for they slide.
-    assert found.multiply_adds > 5 * found.parameters
+    added = extra(methods, "reviewkd")
+    # More than once per weight, because kernels slide.
+    assert added.multiply_adds > 5 * added.parameters
     both, alone = extra(methods, "skd+reviewkd"), extra(methods, "skd")
-    assert both.multiply_adds == found.multiply_adds + alone.multiply_adds
-    assert both.parameters == found.parameters + alone.parameters
+    assert both.multiply_adds == added.multiply_adds + alone.multiply_adds
+    assert both.parameters == added.parameters + alone.parameters
 
 
 def test_a_counted_convolution_is_what_a_real_pass_does() -> None:
@@ -108,7 +108,7 @@ def test_a_counted_convolution_is_what_a_real_pass_does() -> None:
     assert objective_profile(cell.spec, known).multiply_adds == work.multiply_adds
 
 
-def test_facts_are_no_part_of_an_identity() -> None:
+def test_facts_are_not_part_of_an_identity() -> None:
     expansion = study()
     for cell in expansion.cells:
         assert "extra" not in cell.spec.model_dump()

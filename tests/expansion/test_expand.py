@@ -1,4 +1,4 @@
-"""Study sheets: what they expand to, what an edit retrains, and how bad ones are refused."""
+"""Study sheets: their expansion, and teachers that are imported."""
 
 import hashlib
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from skd.study.expansion import Expansion
 from skd.study.sheet_files import STUDIES_FOLDER, StudyError, find_sheet, study_names
 from tests.builders.sheets import IMPORT, put, run_ids
 
-# What sheets expand to.
+# The expansion of sheets.
 
 
 def test_the_demo_expands_to_its_cells_and_shares_the_student_alone() -> None:
     demo = expand_study("demo")
     first, second = (teacher for teacher, _ in demo.pairs)
     pairs = [f"{first}--resnet8", f"{second}--resnet8"]
-    few = ["kd", "skd", "skd+kd"]  # the second pair goes without the others
+    few = ["kd", "skd", "skd+kd"]  # the second pair lacks the other methods
     taught = {f"{pairs[1]}/{method}" for method in few}
     taught |= {f"{pairs[0]}/{method}" for method in demo.methods if method != "student"}
     assert {cell.key for cell in demo.cells} == {"resnet8/student", *taught}
@@ -73,17 +73,17 @@ def test_a_missing_file_expands_and_is_hashed_once_it_exists(
     dry = expanded(IMPORT).teacher("big")
     assert dry.source.file == tmp_path / "big.pth"
     (tmp_path / "big.pth").write_bytes(b"weights")
-    found = expanded(IMPORT).teacher("big")
+    teacher = expanded(IMPORT).teacher("big")
     sha256 = hashlib.sha256(b"weights").hexdigest()
-    assert found.spec.sha256 == sha256 != dry.spec.sha256
-    assert found.id != dry.id
+    assert teacher.spec.sha256 == sha256 != dry.spec.sha256
+    assert teacher.id != dry.id
     pinned = {"network": "resnet20", "import": {"url": "https://example.org/x", "sha256": sha256}}
     elsewhere = expanded(put("teachers", "big", pinned)).teacher("big")
-    assert elsewhere.origin != found.origin
-    assert elsewhere.id == found.id
+    assert elsewhere.origin != teacher.origin
+    assert elsewhere.id == teacher.id
 
 
-def test_a_pinned_hash_is_taken_at_its_word(
+def test_a_pinned_hash_is_trusted(
     expanded: Callable[..., Expansion], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKD_T", str(tmp_path))
@@ -97,8 +97,8 @@ def test_a_pinned_hash_is_taken_at_its_word(
 def test_an_imported_teacher_that_was_trained_on_validation_images_is_marked(
     expanded: Callable[..., Expansion],
 ) -> None:
-    stated = put("teachers", "big", "import", "seen_validation", True)
-    told = expanded(IMPORT, put("dataset", "split", "validation"), stated).teacher("big")
+    seen_validation = put("teachers", "big", "import", "seen_validation", True)
+    marked = expanded(IMPORT, put("dataset", "split", "validation"), seen_validation).teacher("big")
     plain = expanded(IMPORT).teacher("big")
-    assert (told.leaks, plain.leaks) == (True, False)
-    assert told.id == plain.id  # it is the same teacher
+    assert (marked.leaks, plain.leaks) == (True, False)
+    assert marked.id == plain.id  # it is the same teacher

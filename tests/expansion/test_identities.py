@@ -10,7 +10,7 @@ import yaml
 from skd.study.expansion import Expansion
 from tests.builders.sheets import SHEET, Change, cells_that_differ, put, run_ids, teacher_ids
 
-# What an edit changes.
+# Effects of an edit.
 
 
 def test_cosmetic_edits_change_no_identity(expanded: Callable[..., Expansion]) -> None:
@@ -116,8 +116,8 @@ def test_a_methods_recipe_changes_that_method_alone(expanded: Callable[..., Expa
         "big--resnet14/kd",
     }
     assert teacher_ids(before) == teacher_ids(after)
-    said = expanded(put("methods", 1, {"name": "kd", "recipe": {"batch_size": 64}}))
-    assert run_ids(said) == run_ids(before)  # what the recipe says anyway
+    own_recipe = expanded(put("methods", 1, {"name": "kd", "recipe": {"batch_size": 64}}))
+    assert run_ids(own_recipe) == run_ids(before)  # the recipe's own value
 
 
 def test_a_recipe_is_the_studys_then_the_students_then_the_methods(
@@ -132,8 +132,8 @@ def test_a_recipe_is_the_studys_then_the_students_then_the_methods(
     study = expanded(put("methods", methods), put("student_recipes", students))
 
     def recipe(pair: str, method: str) -> tuple[int, int, float, float]:
-        found = study.cell(pair, method).spec.recipe
-        return found.epochs, found.batch_size, found.learning_rate, found.weight_decay
+        resolved = study.cell(pair, method).spec.recipe
+        return resolved.epochs, resolved.batch_size, resolved.learning_rate, resolved.weight_decay
 
     assert recipe("resnet8", "student") == (4, 16, 0.05, 5e-4)
     assert recipe("resnet14", "student") == (4, 16, 0.01, 0.001)
@@ -147,7 +147,7 @@ def test_a_pairs_settings_change_that_pairs_cells_alone(
 ) -> None:
     own = {"kd": {"temperature": 2.0}}
     before, after = expanded(), expanded(put("pairs", 0, "settings", own))
-    # skd's term is kd too.
+    # skd also has the term kd.
     assert cells_that_differ(before, after) == {"big--resnet8/kd", "big--resnet8/skd"}
 
 

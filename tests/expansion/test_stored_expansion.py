@@ -1,4 +1,4 @@
-"""An expansion is stored, read back, and made again when something has changed."""
+"""An expansion is stored, read back, and repeated after a change."""
 
 import subprocess
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def test_an_expansion_is_made_once_and_again_when_something_changed(
 ) -> None:
     results, started = tmp_path / "results", []
 
-    # The first one is made in a process as it should be, the others, to be quick, in this one.
+    # The first expansion runs in a process as usual; the others run in this one to be quick.
     def counted(command: list[str], **named: Any) -> subprocess.CompletedProcess[str]:
         started.append(command)
         if len(started) == 1:

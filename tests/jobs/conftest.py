@@ -1,4 +1,4 @@
-"""The tests of jobs run as if outside SLURM, also where they run within a job of it."""
+"""The tests of jobs run as if outside SLURM, even within a SLURM job."""
 
 import pytest
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from skd.common.lease import hold_lease
 from skd.jobs.overview import projected_seconds, study_overview
+from skd.jobs.rule_outputs import entries_by_rule_output
 from skd.jobs.workers import write_failure_note
-from skd.planning.batches import entries_by_rule_output
 from skd.planning.survey import survey_study
 from skd.store.records import ProgressNote
 from skd.store.store import Store
 from tests.builders.planned_studies import GPU, study, timings
 
-# What a person sees.
+# The printed overview.
 
 
 def test_the_overview_has_progress_and_the_end(tmp_path: Path) -> None:
@@ -26,18 +26,18 @@ def test_the_overview_has_progress_and_the_end(tmp_path: Path) -> None:
     )
     write_failure_note(failed, "it broke", "Killed")
     with hold_lease(running.folder, wait=False):
-        found = study_overview(expansion, store, tmp_path)
-    row = next(counts for what, counts, _ in found.rows if what == cell.key)
+        overview = study_overview(expansion, store, tmp_path)
+    row = next(counts for key, counts, _ in overview.rows if key == cell.key)
     assert row == {"running": 1, "failed": 1, "missing": 1}
-    assert any("epoch 12/240, 1234 images/s, 1:00:00 left" in line for line in found.lines)
-    assert any(f"({failed.id}) failed: it broke; " in line for line in found.lines)
-    left = survey_study(expansion, store, timings(), GPU, 1)
-    one = projected_seconds(found, left)
+    assert any("epoch 12/240, 1234 images/s, 1:00:00 left" in line for line in overview.lines)
+    assert any(f"({failed.id}) failed: it broke; " in line for line in overview.lines)
+    remaining = survey_study(expansion, store, timings(), GPU, 1)
+    one = projected_seconds(overview, remaining)
     assert one > 3600
-    found.running_jobs = 4
-    assert projected_seconds(found, left) < one
-    found.running_jobs = 0
-    assert projected_seconds(found, left) is None
+    overview.running_jobs = 4
+    assert projected_seconds(overview, remaining) < one
+    overview.running_jobs = 0
+    assert projected_seconds(overview, remaining) is None
 
 
 def test_each_job_is_known_by_its_output(tmp_path: Path) -> None:

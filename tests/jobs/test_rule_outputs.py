@@ -1,4 +1,4 @@
-"""Snakemake's files against the store: what is gone, or another one by now, is made again."""
+"""Snakemake's files against the store: missing or outdated outputs are made again."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def plan_of(store: Store) -> ViewsPlan:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A finished study as a driver leaves it; nobody reads its records."""
+    """Return a finished study after its driver has ended; its records are not read."""
     store, folder = Store(tmp_path), tmp_path / "made"
     for cell in STUDY.cells:
         for run in cell.runs.values():
@@ -65,10 +65,10 @@ def store(tmp_path: Path) -> Store:
 
 
 def outdated(store: Store) -> set[str]:
-    """Return the files to be made again: which kind, and of what."""
+    """Return the outdated files: their kind and their names."""
     folder = store.root / "made"
-    found = outdated_files(folder, STUDY, BATCHES, store, lambda: [plan_of(store)])
-    return {path.relative_to(folder).as_posix().rpartition("-")[0] for path in found}
+    files = outdated_files(folder, STUDY, BATCHES, store, lambda: [plan_of(store)])
+    return {path.relative_to(folder).as_posix().rpartition("-")[0] for path in files}
 
 
 def remove_teacher(store: Store) -> None:
@@ -79,7 +79,7 @@ def remove_run(store: Store) -> None:
     shutil.rmtree(store.run(FIRST).folder)
 
 
-def train_anew(store: Store) -> None:
+def retrain(store: Store) -> None:
     write_json(store.run(FIRST).record_path, {"id": FIRST, "last": "another"})
 
 
@@ -114,11 +114,11 @@ VIEWS = f"teacher-views/{TEACHER.name}"
     [
         (lambda store: None, set()),
         (remove_run, {CELLS}),
-        (train_anew, {CELLS}),
+        (retrain, {CELLS}),
         (damage_cells_file, {CELLS}),
         (remove_teacher, {TEACHERS}),
         (another_card, {TEACHERS}),
-        (remove_views, set()),  # no run is left to look them up
+        (remove_views, set()),  # no run remains that looks them up
         (remove_run_and_views, {CELLS, VIEWS}),
         (remove_run_and_teacher, {CELLS, TEACHERS, VIEWS}),
     ],
@@ -142,7 +142,7 @@ def test_views_that_were_refused_are_not_requested_again(store: Store) -> None:
     assert outdated(store) == {CELLS}
 
 
-def test_a_file_of_an_earlier_version_is_taken_at_its_word(store: Store) -> None:
+def test_a_file_of_an_earlier_version_is_trusted(store: Store) -> None:
     path = batch_file(store.root / "made", BATCHES[1])
     content = json.loads(path.read_text())
     for run in content[0]["runs"]:
@@ -154,7 +154,7 @@ def test_a_file_of_an_earlier_version_is_taken_at_its_word(store: Store) -> None
 
 
 @pytest.mark.parametrize(
-    ("told", "changed"),
+    ("sources", "changed"),
     [
         ("id,code_state\na,today's\n", False),
         ("id,code_state\na,0123456789abcdef\n", True),
@@ -162,16 +162,16 @@ def test_a_file_of_an_earlier_version_is_taken_at_its_word(store: Store) -> None
         (
             "id,code_state\na,\nb,unknown\n",
             False,
-        ),  # not finished then: its cell's file tells
-        ("id\na\n", False),  # an earlier version's
+        ),  # not finished: the cell's file states it
+        ("id\na\n", False),  # from an earlier version
         (None, False),
     ],
 )
 def test_a_report_that_says_other_code_than_todays_is_noticed(
-    tmp_path: Path, told: str | None, changed: bool
+    tmp_path: Path, sources: str | None, changed: bool
 ) -> None:
-    if told is not None:
+    if sources is not None:
         (tmp_path / "report" / "data").mkdir(parents=True)
-        (tmp_path / "report" / "data" / "runs.csv").write_text(told)
+        (tmp_path / "report" / "data" / "runs.csv").write_text(sources)
     run = FinishedRun("a run", StoreEntry(Path("a")), changed={})
     assert report_code_changed(tmp_path, [run]) is changed

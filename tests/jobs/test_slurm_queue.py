@@ -1,4 +1,4 @@
-"""SLURM's answers: which jobs are this folder's, and in spite of what a user's shell says."""
+"""SLURM's answers: the jobs of this folder, whatever variables the user's shell sets."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ HOSTILE = ("SQUEUE_STATES", "SQUEUE_FORMAT2", "SCANCEL_STATE", "SINFO_FORMAT", "
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A folder whose `results` are a link to a scratch disk."""
+    """Return a folder whose `results` is a link to a scratch disk."""
     (tmp_path / "scratch" / "res" / "tiny").mkdir(parents=True)
     (tmp_path / "scratch" / "res" / "tiny" / "specs.json").write_text("{}")
     home = tmp_path / "home"
@@ -47,8 +47,8 @@ def test_jobs_are_found_by_whatever_links_results_are_reached(
     (tmp_path / "me").symlink_to(home)
     for submitted_in in (home, tmp_path / "me"):
         queue(tmp_path, monkeypatch, submitted_in)
-        for asked_for in (home / "results", tmp_path / "me" / "results", tmp_path / "scratch/res"):
-            assert [job.id for job in driverless_jobs("tiny", asked_for)] == ["7"], asked_for
+        for folder in (home / "results", tmp_path / "me" / "results", tmp_path / "scratch/res"):
+            assert [job.id for job in driverless_jobs("tiny", folder)] == ["7"], folder
     monkeypatch.chdir(tmp_path / "me")
     assert len(driverless_jobs("tiny", Path("results"))) == 1
 
@@ -86,22 +86,24 @@ def test_variables_of_the_shell_do_not_reach_slurm(
     end = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(time.time() + 600))
     squeue(tmp_path, monkeypatch, f"env > {tmp_path / 'seen'}; echo {end}")
     assert slurm.job_time_left() == pytest.approx(600, abs=5)
-    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
-    assert seen["SLURM_TIME_FORMAT"] == "standard"
-    assert not {*HOSTILE, "SLURM_CLUSTERS"} & seen.keys()  # a job's cluster is the one it is on
+    environment = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
+    assert environment["SLURM_TIME_FORMAT"] == "standard"
+    assert (
+        not {*HOSTILE, "SLURM_CLUSTERS"} & environment.keys()
+    )  # a job's cluster is that of its node
     slurm.active_jobs(tmp_path)
-    seen = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
-    assert not {*HOSTILE} & seen.keys()
-    assert seen["SLURM_CLUSTERS"] == "gpus"  # where jobs are submitted is the user's choice
-    assert seen["SBATCH_ACCOUNT"] == "mine"
+    environment = dict(line.split("=", 1) for line in (tmp_path / "seen").read_text().splitlines())
+    assert not {*HOSTILE} & environment.keys()
+    assert environment["SLURM_CLUSTERS"] == "gpus"  # the user chooses where jobs are submitted
+    assert environment["SBATCH_ACCOUNT"] == "mine"
 
 
 def test_the_driver_removes_them_for_the_plugin() -> None:
     environment = dict.fromkeys((*HOSTILE, "SLURM_TIME_FORMAT"), "1")
-    kept = dict.fromkeys(("SBATCH_ACCOUNT", "SLURM_CONF", "PATH"), "1")
-    shell = environment | kept
+    allowed = dict.fromkeys(("SBATCH_ACCOUNT", "SLURM_CONF", "PATH"), "1")
+    shell = environment | allowed
     assert remove_misleading(shell) == sorted(environment)
-    assert shell == kept
+    assert shell == allowed
     assert misleading_names(shell) == []
 
 

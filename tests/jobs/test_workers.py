@@ -1,4 +1,4 @@
-"""What surrounds the trainings of a job: workers, their deaths, the clock, SLURM's words."""
+"""A job's workers, their deaths, the time limit, and SLURM's messages."""
 
 import os
 import signal
@@ -99,11 +99,11 @@ SAVES = (
 
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A time limit that is there as soon as the workers are; returns what SLURM is asked."""
-    asked: list[str] = []
+    """Set a time limit that is known when the workers start; return the requests to SLURM."""
+    requests: list[str] = []
     monkeypatch.setattr(slurm, "job_time_left", lambda: 16.0)
-    monkeypatch.setattr(slurm, "requeue_job", lambda: asked.append("requeue") is None)
-    return asked
+    monkeypatch.setattr(slurm, "requeue_job", lambda: requests.append("requeue") is None)
+    return requests
 
 
 def test_before_its_time_is_up_a_job_saves_and_is_queued_again(
@@ -135,11 +135,11 @@ def test_a_job_that_waited_for_another_is_queued_again(
 
 
 @given(st.floats(0, 1e7))
-def test_the_time_to_save_is_a_tenth_within_bounds(left: float) -> None:
-    assert saving_margin(left) == pytest.approx(min(max(left / 10, 15), 300))
+def test_the_time_to_save_is_a_tenth_within_bounds(remaining: float) -> None:
+    assert saving_margin(remaining) == pytest.approx(min(max(remaining / 10, 15), 300))
 
 
-# What SLURM says.
+# SLURM's answers.
 
 
 def fake(folder: Path, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
@@ -191,8 +191,8 @@ def test_orphans_are_the_jobs_of_this_folder_and_study(
     with pytest.raises(slurm.SlurmError, match="does not answer"):
         driverless_jobs("demo", tmp_path / "results")
     fake(tmp_path / "bin", monkeypatch, squeue=f"cat {tmp_path / 'queue'}")
-    found = driverless_jobs("demo", tmp_path / "results")
-    assert [(job.id, job.is_pending) for job in found] == [("1", False), ("2", True)]
+    orphans = driverless_jobs("demo", tmp_path / "results")
+    assert [(job.id, job.is_pending) for job in orphans] == [("1", False), ("2", True)]
     assert [job.id for job in driverless_jobs("demo_2", tmp_path / "results")] == ["3"]
 
 
@@ -215,7 +215,7 @@ def test_there_is_one_driver_a_study(tmp_path: Path) -> None:
         become_driver(["other"], tmp_path)
 
 
-# What Snakemake's log says of failed jobs.
+# Failed jobs in Snakemake's log.
 LOG = """
 [Sun Nov 22 20:28:08 2026]
 Error in rule train:
@@ -246,7 +246,7 @@ For further error details see the cluster/cloud log and the log files of the inv
 """  # noqa: E501
 
 
-def test_the_log_tells_why_a_job_failed() -> None:
+def test_the_log_names_the_reason_of_a_failed_job() -> None:
     first, second = find_job_errors(LOG)
     assert first.output == "results/demo/cells/a--b/kd-0123abcd.json"
     assert first.message == "SLURM-job '5' failed, SLURM status is: 'DEADLINE'."

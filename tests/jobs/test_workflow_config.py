@@ -1,4 +1,4 @@
-"""The workflow's configuration: every key has a type, and nothing is read as another number."""
+"""The workflow's configuration: every key has a type, and values are read as written."""
 
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,10 @@ def test_the_shipped_file_is_valid_and_names_every_key() -> None:
 
 
 def test_the_parts_are_those_of_the_configuration() -> None:
-    found = read(job_minutes=20, teacher_views="never", accumulate=2)
-    assert found.job_shape == JobShape(job_minutes=20)
-    assert found.views_config == ViewsConfig(teacher_views="never")
-    assert found.parallel_config == ParallelConfig(accumulate=2)
+    config = read(job_minutes=20, teacher_views="never", accumulate=2)
+    assert config.job_shape == JobShape(job_minutes=20)
+    assert config.views_config == ViewsConfig(teacher_views="never")
+    assert config.parallel_config == ParallelConfig(accumulate=2)
     assert read().study == "cifar100"
 
 
@@ -40,14 +40,14 @@ def test_the_parts_are_those_of_the_configuration() -> None:
         ({"Study": "tiny"}, r"unknown key 'Study' \(did you mean 'study'\?\); allowed: "),
         ({"seeds": 5}, "unknown key 'seeds'; allowed: "),
         ({"longest_minutes": "1h"}, "longest_minutes: .* whole number of minutes.*got '1h'"),
-        ({"longest_minutes": True}, "longest_minutes: true is no value"),
+        ({"longest_minutes": True}, "longest_minutes: true is not allowed"),
         ({"longest_minutes": 0}, "longest_minutes: "),
         ({"longest_minutes": 10**6}, "longest_minutes: "),
         ({"processes_per_run": 2.0}, "processes_per_run: "),
         ({"job_minutes": "12:00:00"}, "job_minutes: .*got '12:00:00'"),
-        ({"compile": True}, "compile: true is no value"),
+        ({"compile": True}, "compile: true is not allowed"),
         ({"compile": "on"}, "compile: Input should be 'auto', 'always' or 'never'"),
-        ({"side_by_side": 0}, "side_by_side: .*a number from 1, or auto"),
+        ({"side_by_side": 0}, "side_by_side: .*must be auto or a whole number of at least 1"),
         ({"side_by_side": 1.5}, "side_by_side: "),
         ({"checkpoint_seconds": float("inf")}, "checkpoint_seconds: "),
         ({"study": ["a", "b"]}, r"study: .*one study's name.*got \['a', 'b'\]"),
@@ -72,7 +72,7 @@ def test_a_number_that_is_read_as_another_is_refused(
     assert yaml.safe_load(file.read_text()) == {"job_minutes": value}
     with pytest.raises(ConfigurationError, match=f"job_minutes: '{text}' is read as {value}"):
         WorkflowConfig.read({"job_minutes": value}, [file])
-    # What the command line says replaces it.
+    # The command line replaces it.
     assert WorkflowConfig.read({"job_minutes": 30}, [file], ["job_minutes=30"]).job_minutes == 30
     with pytest.raises(ConfigurationError, match="is read as"):
         read(f"job_minutes={text}", job_minutes=value)
@@ -103,8 +103,8 @@ def test_a_study_keeps_the_name_that_was_written(tmp_path: Path, text: str, pars
 
 def test_a_study_may_be_a_sheets_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = read(study="mine/tiny.yaml")
-    assert found.study_name == "tiny"
-    assert found.sheet("tiny") == str(tmp_path / "mine" / "tiny.yaml")
-    assert found.sheet("demo") == "demo"
+    config = read(study="mine/tiny.yaml")
+    assert config.study_name == "tiny"
+    assert config.sheet("tiny") == str(tmp_path / "mine" / "tiny.yaml")
+    assert config.sheet("demo") == "demo"
     assert read(study="tiny").sheet("tiny") == "tiny"

@@ -1,6 +1,6 @@
 """The 3x3 kernels in Triton's interpreter, on the CPU. test_conv3x3.py runs this in a process.
 
-The interpreter is chosen when triton is first imported, for the whole process: so these tests
+The interpreter is chosen when triton is first imported, for the whole process, so these tests
 cannot be among the others.
 """
 
@@ -43,25 +43,25 @@ LAST = torch.channels_last
 
 def study_networks() -> list[str]:
     """Return the networks of all studies of CIFAR images, teachers and students."""
-    found = set()
+    networks = set()
     for path in STUDIES_FOLDER.glob("*.yaml"):
         sheet = read_sheet(path)
         if sheet.dataset.name.startswith("cifar"):
-            found |= {teacher.network or name for name, teacher in sheet.teachers.items()}
-            found |= {pair.student for pair in sheet.pairs}
-    return sorted(found)
+            networks |= {teacher.network or name for name, teacher in sheet.teachers.items()}
+            networks |= {pair.student for pair in sheet.pairs}
+    return sorted(networks)
 
 
 def study_kinds() -> list[tuple[int, int, int]]:
     """Return channels in and out, and stride, of the studies' convolutions that are eligible."""
-    found = set()
+    kinds = set()
     with torch.device("meta"):
         for name in study_networks():
-            found |= {
+            kinds |= {
                 (shape.in_channels, shape.out_channels, shape.stride)
                 for shape in conv_shapes(build_model(name), 32, 1)
             }
-    return sorted(found)
+    return sorted(kinds)
 
 
 KINDS = study_kinds()
@@ -89,7 +89,7 @@ def check(
     x, weight = data(*shape, dtype)
     own = [blocks if part in parts else [] for part in "yxw"]
     y = conv3x3(x, weight, stride, "ieee", *own)
-    grad = torch.randn(y.shape).to(dtype)  # not channels-last: autograd gives what it likes
+    grad = torch.randn(y.shape).to(dtype)  # not channels-last: autograd chooses the layout
     dx, dw = torch.autograd.grad(y, (x, weight), grad)
     for got, wanted in zip((y, dx, dw), reference(x, weight, stride, grad), strict=True):
         assert got.shape == wanted.shape
@@ -163,7 +163,7 @@ def test_a_frozen_input_has_no_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    ("x", "weight", "stride", "precision", "blocks", "told"),
+    ("x", "weight", "stride", "precision", "blocks", "message"),
     [
         ((1, 3, 4, 4), (4, 5, 3, 3), 1, "tf32", BLOCKS, "not (1, 3, 4, 4) and (4, 5, 3, 3)"),
         ((3, 4, 4), (4, 3, 3, 3), 1, "tf32", BLOCKS, "not (3, 4, 4)"),
@@ -183,11 +183,11 @@ def test_what_the_kernels_do_not_take(
     stride: int,
     precision: str,
     blocks: list[int],
-    told: str,
+    message: str,
 ) -> None:
     with pytest.raises(KernelsError) as refused:
         conv3x3(torch.zeros(x), torch.zeros(weight), stride, precision, blocks, [], [])
-    assert told in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize("gradient", [conv3x3_input_gradient, conv3x3_weight_gradient])
@@ -211,10 +211,12 @@ def test_gradients_that_the_kernels_do_not_take(gradient: Callable, grad: Tensor
 
 
 def test_a_gradient_on_another_device() -> None:
-    """Called by itself: torch gives the operator to "meta", the only other device here."""
+    """Call the check directly: torch would dispatch the operator to "meta", the other device."""
     x, grad = torch.zeros(2, 6, 5, 5), torch.zeros(2, 8, 5, 5, device="meta")
-    told = _gradient_problem(grad, x, (2, 8, 5, 5))
-    assert told.endswith("(2, 8, 5, 5), torch.float32, cpu, not (2, 8, 5, 5), torch.float32, meta")
+    problem = _gradient_problem(grad, x, (2, 8, 5, 5))
+    assert problem.endswith(
+        "(2, 8, 5, 5), torch.float32, cpu, not (2, 8, 5, 5), torch.float32, meta"
+    )
 
 
 def test_types_that_the_kernels_do_not_take() -> None:
@@ -306,16 +308,16 @@ def test_the_compiler_sees_through_the_layer(half: bool) -> None:
             loss = step(x).float().square().sum()
         return [loss.detach(), *torch.autograd.grad(loss, [x, plain.weight])]
 
-    seen = []
+    graphs = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> object:
-        seen.extend(str(node.target) for node in graph.graph.nodes)
+        graphs.extend(str(node.target) for node in graph.graph.nodes)
         return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
 
     compiled = torch.compile(network, backend=backend, fullgraph=True)
     for got, wanted in zip(gradients(compiled), gradients(network), strict=True):
         torch.testing.assert_close(got, wanted)
-    assert any("conv3x3" in target for target in seen)
+    assert any("conv3x3" in target for target in graphs)
 
 
 def test_a_network_learns_the_same() -> None:
@@ -334,14 +336,14 @@ def test_a_network_learns_the_same() -> None:
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_a_direction_is_measured(direction: Direction, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All but the clock, which is a GPU's; the time is over, so that there is one candidate."""
+    """Measure without a GPU's clock; the time is over, so there is one candidate."""
     times = iter([1.0, *(5.2, 7.0), *(5.004, 7.3), *(6.0, 8.0)])  # the first is the search's
     monkeypatch.setattr(tuning, "FINAL_ROUNDS", 3)
     monkeypatch.setattr(tuning, "measure_microseconds", lambda call: (call(), next(times))[1])
     shape = ConvShape(batch=2, in_channels=3, out_channels=16, height=7, width=5, stride=2)
     calls = tuning._ConvCalls(shape, "float32", torch.device("cpu"))
-    found = tuning._tune_direction(calls, direction, deadline=0.0)
-    assert (found.shape, found.dtype, found.direction) == (shape, "float32", direction)
-    assert (found.microseconds, found.cudnn_microseconds) == (5.0, 7.0)
+    tuned = tuning._tune_direction(calls, direction, deadline=0.0)
+    assert (tuned.shape, tuned.dtype, tuned.direction) == (shape, "float32", direction)
+    assert (tuned.microseconds, tuned.cudnn_microseconds) == (5.0, 7.0)
     assert next(times, None) is None
-    assert calls.error(direction, found.blocks) < 1e-6
+    assert calls.error(direction, tuned.blocks) < 1e-6

@@ -25,12 +25,12 @@ from skd.models import build_model
 from tests.builders.kernels import entry, needs_gpu, needs_triton, table
 from tests.builders.paths import ROOT
 
-# In a process of its own.
+# In a separate process.
 
 
 @needs_triton
 def test_in_tritons_interpreter() -> None:
-    """All of interpreted_conv3x3.py: the interpreter is chosen for a whole process."""
+    """Run interpreted_conv3x3.py in a process, because the interpreter is chosen per process."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"),
@@ -93,7 +93,7 @@ def test_other_layers_are_left_alone(other: dict[str, Any]) -> None:
 
 
 def test_the_layer_is_conv2d_where_no_kernel_can_run() -> None:
-    """On a CPU, whatever the table says."""
+    """On a CPU the layer is PyTorch's, whatever the table contains."""
     plain = nn.Conv2d(16, 32, 3, 2, 1, bias=False)
     own = KernelConv2d(plain.eval(), table(entry()))
     assert own.blocks_by_input
@@ -138,12 +138,12 @@ def test_the_kernels_compile(
         types |= dict.fromkeys(("pixels", "images", "steps"), "i32")
         signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
         own = {name: constants[name] for name in signature if name in constants}
-        made = triton.compile(
+        compiled = triton.compile(
             ASTSource(kernel, signature, own),
             target=GPUTarget("cuda", arch, 32),
             options={"num_warps": 4, "num_stages": 3, "enable_fp_fusion": True},
         )
-        assert "mma" in made.asm["ptx"]  # of tensor cores
+        assert "mma" in compiled.asm["ptx"]  # of tensor cores
 
 
 # On a GPU.
@@ -196,8 +196,8 @@ def test_kernels_can_be_recorded_and_started_by_threads() -> None:
     def gradient() -> Tensor:
         return conv3x3_weight_gradient(grad, x, weight, 1, "tf32", blocks)
 
-    wanted, found = gradient(), []
-    threads = [threading.Thread(target=lambda: found.append(gradient())) for _ in range(4)]
+    expected, gradients = gradient(), []
+    threads = [threading.Thread(target=lambda: gradients.append(gradient())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -206,9 +206,9 @@ def test_kernels_can_be_recorded_and_started_by_threads() -> None:
     with torch.cuda.graph(graph):
         recorded = gradient()
     graph.replay()
-    assert len(found) == 4
-    for each in (*found, recorded):
-        assert torch.equal(each, wanted)
+    assert len(gradients) == 4
+    for each in (*gradients, recorded):
+        assert torch.equal(each, expected)
 
 
 @needs_triton

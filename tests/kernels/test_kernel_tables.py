@@ -1,4 +1,4 @@
-"""Tables of tuned kernels: their names, their look-up, and what is wrong with broken ones."""
+"""Tables of tuned kernels: their names, their look-up, and messages for broken ones."""
 
 import errno
 import os
@@ -34,7 +34,7 @@ def test_a_name_is_of_the_choices_not_of_the_times() -> None:
         entry(dtype="bfloat16"),
     ):
         assert table(other, second).name != name
-    # What cuDNN computes has no blocks of ours.
+    # Convolutions computed by cuDNN have no block sizes.
     slower = {"microseconds": 10.0}
     changed = entry(**slower, blocks=BlockSizes(pixels=256, patch=16))
     assert table(second, entry(**slower)).name == table(second, changed).name
@@ -50,14 +50,14 @@ def test_ours_is_used_only_where_it_was_measured_faster_by_the_margin() -> None:
     assert entry(microseconds=96.9, cudnn_microseconds=100.0).is_faster
     assert not entry(microseconds=97.0, cudnn_microseconds=100.0).is_faster
     blocks = BlockSizes(pixels=32, patch=64, chunks=8, warps=8, stages=3)
-    found = table(
+    tuned = table(
         entry(),
         entry(direction="input_gradient", microseconds=9.0),
         entry(direction="weight_gradient", blocks=blocks),
         entry(dtype="bfloat16", microseconds=10.0),
         entry(shape=SHAPE.model_copy(update={"in_channels": 3})),
     ).blocks_by_input(16, 32, 2)
-    assert found == {("float32", 64, 9, 7): ConvBlocks((64, 32, 1, 4, 1), (), (32, 64, 8, 8, 3))}
+    assert tuned == {("float32", 64, 9, 7): ConvBlocks((64, 32, 1, 4, 1), (), (32, 64, 8, 8, 3))}
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_blocks_as_ints_and_back() -> None:
 
 
 def test_a_table_is_found_by_gpu_and_by_name(tmp_path: Path) -> None:
-    made = table(entry(), entry(direction="weight_gradient"))
-    assert find_table(made.gpu, tmp_path) is None
-    path = write_table(made, tmp_path / "new")
+    stored = table(entry(), entry(direction="weight_gradient"))
+    assert find_table(stored.gpu, tmp_path) is None
+    path = write_table(stored, tmp_path / "new")
     assert path.name == "nvidia-h200.yaml"
     if tables.has_triton():
-        assert find_table("NVIDIA H200", path.parent) == made
-        assert load_table(made.name, path.parent) == made
+        assert find_table("NVIDIA H200", path.parent) == stored
+        assert load_table(stored.name, path.parent) == stored
     assert find_table("NVIDIA H100 80GB HBM3", path.parent) is None
 
 
@@ -103,10 +103,10 @@ def test_an_unknown_name_is_reported(tmp_path: Path) -> None:
     write_table(table(entry()), tmp_path)
     with pytest.raises(KernelsError) as refused:
         load_table("nvidia-h200-00000000", tmp_path)
-    told = str(refused.value)
-    assert "'nvidia-h200-00000000'" in told
-    assert table(entry()).name in told
-    assert "remove the run's folder" in told
+    message = str(refused.value)
+    assert "'nvidia-h200-00000000'" in message
+    assert table(entry()).name in message
+    assert "remove the run's folder" in message
     with pytest.raises(KernelsError, match="available: none"):
         load_table("nvidia-h200-00000000", tmp_path / "none")
 
@@ -119,16 +119,16 @@ def test_a_broken_table_is_reported(tmp_path: Path) -> None:
 
 
 def test_without_triton_there_is_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = table(entry())
-    write_table(made, tmp_path)
+    stored = table(entry())
+    write_table(stored, tmp_path)
     monkeypatch.setattr(tables, "has_triton", lambda: False)
-    assert find_table(made.gpu, tmp_path) is None
+    assert find_table(stored.gpu, tmp_path) is None
     with pytest.raises(KernelsError, match="need triton"):
-        load_table(made.name, tmp_path)
+        load_table(stored.name, tmp_path)
 
 
 def test_every_shipped_table_can_be_read(tmp_path: Path) -> None:
-    """None may be shipped: so the check itself is tried with tables that are right and wrong."""
+    """There may be no shipped table, so the check is tried with valid and broken tables."""
     read_all(tables.FOLDER)
     example = table(entry(), entry(direction="weight_gradient"))
     path = write_table(example, tmp_path)

@@ -53,9 +53,9 @@ def test_nothing_is_tuned_where_nothing_can_be_written(
 def test_the_shapes_of_a_network() -> None:
     network = build_model("resnet20", 10)
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    found = conv_shapes(network, 32, 64)
+    shapes = conv_shapes(network, 32, 64)
     assert [
-        (s.batch, s.in_channels, s.out_channels, s.height, s.width, s.stride) for s in found
+        (s.batch, s.in_channels, s.out_channels, s.height, s.width, s.stride) for s in shapes
     ] == [
         (64, 3, 16, 32, 32, 1),
         (64, 16, 16, 32, 32, 1),
@@ -76,10 +76,10 @@ def test_candidates_are_distinct_and_whole(direction: tables.Direction, batch: i
         shape = ConvShape(
             batch=batch, in_channels=c, out_channels=k, height=size, width=size, stride=stride
         )
-        found = candidates.candidates(direction, shape)
-        assert found
-        assert len(set(found)) == len(found) <= 100
-        for blocks in found:
+        possible = candidates.candidates(direction, shape)
+        assert possible
+        assert len(set(possible)) == len(possible) <= 100
+        for blocks in possible:
             assert {blocks.pixels, blocks.patch} <= {16, 32, 64, 128, 256}
             assert direction == "weight_gradient" or blocks.chunks == 1
 
@@ -87,7 +87,7 @@ def test_candidates_are_distinct_and_whole(direction: tables.Direction, batch: i
 def searched(
     errors: dict[int, float | None], times: dict[int, float | None], **options: Any
 ) -> tuple[int | None, list[int]]:
-    """Search among blocks of so many pixels; None fails. Returns the winner and what was timed."""
+    """Search among numbers of pixels (None fails); return the winner and the timed ones."""
     timed = []
 
     def measured(of: dict[int, float | None], blocks: BlockSizes) -> float:
@@ -97,13 +97,13 @@ def searched(
             raise RuntimeError("out of shared memory")
         return of[blocks.pixels]
 
-    found = candidates.find_fastest(
+    winner = candidates.find_fastest(
         [BlockSizes(pixels=pixels, patch=16) for pixels in errors],
         lambda blocks: measured(errors, blocks),
         lambda blocks: measured(times, blocks),
         **{"deadline": 100.0, "max_error": 5e-3, "clock": lambda: 0.0} | options,
     )
-    return found and found.blocks.pixels, timed
+    return winner and winner.blocks.pixels, timed
 
 
 def test_the_fastest_right_candidate_is_taken() -> None:
@@ -122,8 +122,8 @@ def test_the_best_and_cudnn_are_measured_in_turn() -> None:
         order.append(name)
         return next(clocks[name])
 
-    found = candidates.measure_alternately(lambda: time_of("ours"), lambda: time_of("cudnn"), 3)
-    assert found == (4.0, 7.0)
+    best = candidates.measure_alternately(lambda: time_of("ours"), lambda: time_of("cudnn"), 3)
+    assert best == (4.0, 7.0)
     assert order == ["ours", "cudnn"] * 3
 
 
@@ -141,10 +141,10 @@ def test_a_candidate_that_was_lucky_once_is_not_used(monkeypatch: pytest.MonkeyP
             return 0.0
 
     monkeypatch.setattr(tuning, "measure_microseconds", lambda call: call())
-    found = tuning._tune_direction(Calls(), "forward", time.monotonic() + 60)
-    assert set(candidates.candidates("forward", SHAPE)) < set(Calls.started)  # and None, cuDNN
-    assert (found.microseconds, found.cudnn_microseconds) == (7.0, 7.0)
-    assert not found.is_faster
+    tuned = tuning._tune_direction(Calls(), "forward", time.monotonic() + 60)
+    assert set(candidates.candidates("forward", SHAPE)) < set(Calls.started)  # and None for cuDNN
+    assert (tuned.microseconds, tuned.cudnn_microseconds) == (7.0, 7.0)
+    assert not tuned.is_faster
 
 
 def test_when_the_time_is_over_only_the_first_is_tried() -> None:
@@ -181,10 +181,10 @@ def test_results_are_shown() -> None:
             table(entry(), entry(direction="input_gradient", microseconds=10))
         )
     )
-    shown = console.export_text()
-    assert "1.80x" in shown
-    assert "input gradient" in shown
-    assert "64 x 32, 1, 4, 1" in shown
+    output = console.export_text()
+    assert "1.80x" in output
+    assert "input gradient" in output
+    assert "64 x 32, 1, 4, 1" in output
 
 
 @needs_triton
@@ -192,14 +192,14 @@ def test_results_are_shown() -> None:
 @pytest.mark.gpu
 def test_a_small_tuning_makes_a_table(tmp_path: Path) -> None:
     shapes = conv_shapes(build_model("resnet8"), 32, 64)[:2]
-    told = []
-    made = tune(shapes, ["float32"], "cuda", 20.0, lambda *news: told.append(news))
-    assert len(made.entries) == 6
-    assert told[-1][:2] == (6, 6)
-    assert all(each.microseconds > 0.5 for each in made.entries)
-    path = write_table(made, tmp_path)
+    reports = []
+    tuned = tune(shapes, ["float32"], "cuda", 20.0, lambda *news: reports.append(news))
+    assert len(tuned.entries) == 6
+    assert reports[-1][:2] == (6, 6)
+    assert all(each.microseconds > 0.5 for each in tuned.entries)
+    path = write_table(tuned, tmp_path)
     assert (
         find_table(torch.cuda.get_device_name(), tmp_path)
-        == made
-        == load_table(made.name, path.parent)
+        == tuned
+        == load_table(tuned.name, path.parent)
     )

@@ -1,4 +1,4 @@
-"""From a method's name or its written terms to weighted sums of terms, and the mistakes in them."""
+"""A method's name or terms become weighted sums of terms; mistakes are reported."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_method_names_are_the_listed_ones_and_the_terms():
 def test_terms_written_out_are_the_named_method():
     by_hand = chosen({"terms": [{"term": "kd", "teacher": "simplified"}], "simplifier": {}})
     assert by_hand == chosen("skd") == chosen({"like": "skd"})
-    both = [{"term": "kd", "teacher": who} for who in ("simplified", "raw")]
+    both = [{"term": "kd", "teacher": teacher} for teacher in ("simplified", "raw")]
     assert chosen({"terms": both, "simplifier": {}}) == chosen("skd+kd")
 
 
@@ -93,7 +93,7 @@ def test_simplifier_settings_take_the_same_precedence():
         ("skd", {"simplifier": {"temperature": math.inf}}, ("temperature", "inf")),
         ("skd", {"simplifier": {"anchor": math.inf}}, ("anchor", "inf")),
         ({"terms": [{"term": ["kd"]}]}, {}, ("unknown term", "cross_entropy", "kd")),
-        # a method's own settings for a part that it has not got would do nothing
+        # a method's settings for a part that it lacks would have no effect
         ({"like": "kd", "settings": {"simplifier": {"heads": 2}}}, {}, ("simplifier",)),
         ({"like": "student", "settings": {"kd": {"temp": 1}}}, {}, ("kd",)),
         ("kd", {"kd": {"cross_entropy": -0.5}}, ("cross_entropy", "-0.5")),

@@ -1,4 +1,4 @@
-"""From a method's name to its weighted sum, and from the sum to the optimiser."""
+"""A method's weighted sum of terms, and its parameters in the optimiser."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def assert_sums(spec: MethodSpec, parts: Sequence[tuple[float, tuple[float, Tens
         ),
         # cross-entropy counts once, with the largest weight of the parts
         ("student+kd", [("cross_entropy", 1.0, "raw"), ("kd", 0.9, "raw")], False),
-        # a listed sum is itself, in any order and within longer ones
+        # a listed sum is recognised in any order and within longer sums
         ("skd+dkd", [("cross_entropy", 1.0, "raw"), ("dkd", 1.0, "simplified")], True),
         ("dkd+skd", [("cross_entropy", 1.0, "raw"), ("dkd", 1.0, "simplified")], True),
         (
@@ -114,9 +114,9 @@ def test_raw_and_simplified_terms_see_their_own_teacher():
     spec = chosen({"like": "skd+kd", "simplifier": {"softening": "softmax"}})
     batch = make_batch()
     raw = batch.teacher.logits
-    seen = 4.0 * torch.softmax(raw / 4.0, 1)  # zero attention output: z' = T·h
+    simplified = 4.0 * torch.softmax(raw / 4.0, 1)  # zero attention output: z' = T·h
     parts = [(0.1, ce_reference(batch)), (0.9, kd_reference(batch, raw))]
-    assert_sums(spec, [*parts, (0.9, kd_reference(batch, seen))])
+    assert_sums(spec, [*parts, (0.9, kd_reference(batch, simplified))])
 
 
 def test_standardised_terms_see_z_scores_of_both_sides():
@@ -129,14 +129,14 @@ def test_standardised_terms_see_z_scores_of_both_sides():
         return torch.from_numpy(scores)
 
     student = Outputs(z(batch.student.logits), (), (), batch.student.pooled)
-    seen = replace(batch, student=student)
-    expected, _ = kd_reference(seen, z(batch.teacher.logits), 2.0)
+    standardised = replace(batch, student=student)
+    expected, _ = kd_reference(standardised, z(batch.teacher.logits), 2.0)
     losses = make_objective(spec)(batch)
-    assert losses.parts["kd"].item() == pytest.approx(expected, rel=1e-6)
+    assert losses.by_term["kd"].item() == pytest.approx(expected, rel=1e-6)
     # the softened logits, a shift of z/T, have the same z-scores as the raw ones
-    assert losses.parts["kd on simplified"].item() == pytest.approx(expected, rel=1e-6)
+    assert losses.by_term["kd on simplified"].item() == pytest.approx(expected, rel=1e-6)
     ce, _ = ce_reference(batch)  # cross-entropy sees the logits themselves
-    assert losses.parts["cross_entropy"].item() == pytest.approx(ce, rel=1e-9)
+    assert losses.by_term["cross_entropy"].item() == pytest.approx(ce, rel=1e-9)
 
 
 def test_a_name_twice_in_a_sum_is_refused():
@@ -196,7 +196,7 @@ def test_warm_up_rises_linearly_from_the_first_epoch(warmup):
         objective.begin_epoch(epoch)
         losses = objective(make_batch(epoch))
         assert losses.total.item() == pytest.approx(0.1 * ce + factor * 0.9 * kd, rel=1e-9)
-        assert losses.parts["kd"].item() == pytest.approx(kd, rel=1e-9)  # before its weight
+        assert losses.by_term["kd"].item() == pytest.approx(kd, rel=1e-9)  # before its weight
 
 
 def test_losses_need_an_epoch_first():
@@ -207,15 +207,17 @@ def test_losses_need_an_epoch_first():
         objective(make_batch())
 
 
-def test_labels_tell_terms_apart():
+def test_labels_distinguish_terms():
     objective = make_objective(chosen("skd+kd"))
     names = {"cross_entropy", "kd", "kd on simplified"}
-    assert set(objective(make_batch()).parts) == names
-    twice = [{"term": "kd", "temperature": t, "teacher": who} for t in (1, 2, 3) for who in SEEN]
+    assert set(objective(make_batch()).by_term) == names
+    twice = [
+        {"term": "kd", "temperature": t, "teacher": teacher} for t in (1, 2, 3) for teacher in SEEN
+    ]
     objective = make_objective(chosen({"terms": twice, "simplifier": {"objective": "anchored"}}))
     losses = objective(make_batch())
     suffixes = ("", " #2", " #3")
-    assert set(losses.parts) == (
+    assert set(losses.by_term) == (
         {"cross_entropy", "simplifier"}
         | {f"kd{suffix}" for suffix in suffixes}
         | {f"kd on simplified{suffix}" for suffix in suffixes}
@@ -223,10 +225,10 @@ def test_labels_tell_terms_apart():
     batch = make_batch()
     for t, suffix in zip((1, 2, 3), suffixes, strict=True):
         expected, _ = kd_reference(batch, batch.teacher.logits, t)
-        assert losses.parts[f"kd{suffix}"].item() == pytest.approx(expected, rel=1e-9)
+        assert losses.by_term[f"kd{suffix}"].item() == pytest.approx(expected, rel=1e-9)
 
 
-# Batches that are divided among processes, or seen in parts.
+# Batches that are divided among processes or into parts.
 
 
 @pytest.mark.parametrize(
@@ -260,13 +262,13 @@ def test_what_couples_a_batchs_images_is_named(method, part, words):
 def test_a_batch_in_parts_is_the_whole_one_where_nothing_couples_them(objective):
     changes = {"group": 2, "objective": objective}
     spec = chosen({"like": "skd+dkd+kd", "simplifier": changes})
-    found = []
+    results = []
     for parts in (1, 3):
-        made = make_objective(spec)
-        for place, parameter in enumerate(made.simplifier.parameters()):
+        module = make_objective(spec)
+        for place, parameter in enumerate(module.simplifier.parameters()):
             parameter.data = draw(place, tuple(parameter.shape), 0.5)
         batch, size = make_batch(count=6), 6 // parts
-        assert made.partition_problem(size) is None
+        assert module.partition_problem(size) is None
         total = 0.0
         for first in range(0, 6, size):
             rows = slice(first, first + size)
@@ -278,23 +280,23 @@ def test_a_batch_in_parts_is_the_whole_one_where_nothing_couples_them(objective)
                 indices=batch.indices[rows],
                 first=first,
             )
-            losses = made(part)
+            losses = module(part)
             total = total + losses.total / parts
         total.backward()
-        slopes = [batch.student.logits.grad, *(p.grad for p in made.simplifier.parameters())]
-        found.append([total.detach(), *slopes])
-    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-12)
+        slopes = [batch.student.logits.grad, *(p.grad for p in module.simplifier.parameters())]
+        results.append([total.detach(), *slopes])
+    torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
 
 
 def test_after_a_step_every_term_does_its_own(monkeypatch):
-    seen = []
+    calls = []
     for name in ("kd", "dkd"):
         monkeypatch.setattr(
-            term_class(name), "after_step", lambda self, peers: seen.append((type(self), peers))
+            term_class(name), "after_step", lambda self, peers: calls.append((type(self), peers))
         )
     peers = Alone()
     make_objective(chosen("skd+kd")).after_step(peers)
-    assert seen == [(term_class("kd"), peers)] * 2
+    assert calls == [(term_class("kd"), peers)] * 2
     assert Term.after_step(make_objective(chosen("student")).terms["cross_entropy"], peers) is None
 
 
@@ -309,5 +311,5 @@ def test_cross_entropy_has_no_smoothing():
     batch = make_batch()
     expected, _ = ce_reference(batch)
     losses = make_objective(chosen("student"))(batch)
-    assert losses.parts["cross_entropy"].item() == pytest.approx(expected, rel=1e-12)
+    assert losses.by_term["cross_entropy"].item() == pytest.approx(expected, rel=1e-12)
     assert losses.diagnostics == {}

@@ -1,4 +1,4 @@
-"""The simplifier against its formula in loops, its identity with KD, its gradients, its control."""
+"""The simplifier against its formula in loops; its identity with KD, gradients and control."""
 
 from __future__ import annotations
 
@@ -106,13 +106,13 @@ def test_defaults_are_the_reference_form():
 def test_identity_simplifier_is_kd_in_value_and_gradient(
     seed, batch, classes, t_simplifier, t_kd, softening, axis
 ):
-    """A zero W_o leaves z less a constant a row, whatever the two temperatures are."""
+    """A zero W_o gives z minus a constant per row, whatever the two temperatures are."""
     simplifier = build(classes, seed=None, temperature=t_simplifier, softening=softening, axis=axis)
     teacher = draw(seed, (batch, classes), 8.0)
     results = []
-    for seen in (teacher, simplifier(teacher)):
+    for targets in (teacher, simplifier(teacher)):
         student = draw(seed + 1, (batch, classes), 3.0).requires_grad_()
-        loss = kd_loss(student, seen, t_kd)
+        loss = kd_loss(student, targets, t_kd)
         loss.backward()
         results.append((loss.detach(), student.grad))
     torch.testing.assert_close(*results, rtol=1e-9, atol=1e-10)
@@ -165,7 +165,7 @@ def test_in_groups_each_group_follows_the_formula_by_itself(batch, group, form):
     st.integers(0, 5),
     st.sampled_from(["projected", "rows"]),
 )
-def test_a_group_of_the_whole_batch_or_more_is_no_grouping(seed, batch, more, values):
+def test_a_group_of_the_whole_batch_or_more_is_not_a_grouping(seed, batch, more, values):
     logits, results = draw(seed, (batch, 6), 3.0), []
     for group in (None, batch + more):
         simplifier = build(6, seed % 100, group=group, values=values)

@@ -1,4 +1,4 @@
-"""The simplifier within an objective: who gets a gradient, and the epoch's diagnostics."""
+"""The simplifier within an objective: the gradients and the epoch's diagnostics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.builders.formulas import entropy, kl
 from tests.builders.losses import draw
 from tests.builders.simplifiers import build, reference
 
-# The simplifier at work in an objective.
+# The simplifier in an objective.
 
 
 def skd_objective(classes: int, seed: int | None = 0, **changes: Any) -> Objective:
@@ -41,7 +41,7 @@ def skd_objective(classes: int, seed: int | None = 0, **changes: Any) -> Objecti
 def make_batch(count: int = 5, classes: int = 6) -> Batch:
     student = draw(11, (count, classes), 3.0).requires_grad_()
     teacher = draw(12, (count, classes), 3.0)
-    target = teacher.argmax(1)  # right on all but two
+    target = teacher.argmax(1)  # correct for all but two images
     target[:2] = (target[:2] + 1) % classes
     outputs = [Outputs(x, (), (), x) for x in (student, teacher)]
     return Batch(*outputs, target, torch.arange(count), 1, Draws(0))
@@ -65,7 +65,7 @@ def test_joint_objective_reaches_every_weight_and_at_first_the_output_alone():
 def test_joint_gradient_is_that_of_the_distillation_term_alone():
     objective, batch = skd_objective(6), make_batch()
     losses = objective(batch)
-    assert set(losses.parts) == {"cross_entropy", "kd on simplified"}
+    assert set(losses.by_term) == {"cross_entropy", "kd on simplified"}
     losses.total.backward()
     own = build(6)
     (0.9 * kd_loss(batch.student.logits.detach(), own(batch.teacher.logits), 4.0)).backward()
@@ -76,19 +76,19 @@ def test_joint_gradient_is_that_of_the_distillation_term_alone():
 
 @pytest.mark.parametrize("objective", ["joint", "anchored"])
 def test_frozen_simplifier_gets_no_gradient_and_no_place_in_the_optimiser(objective):
-    made, batch = skd_objective(6, objective=objective, trainable=False), make_batch()
-    made(batch).total.backward()
-    assert all(p.grad is None for p in made.simplifier.parameters())
+    module, batch = skd_objective(6, objective=objective, trainable=False), make_batch()
+    module(batch).total.backward()
+    assert all(p.grad is None for p in module.simplifier.parameters())
     assert batch.student.logits.grad.abs().max() > 0
-    assert list(made.parameter_groups()) == []
+    assert list(module.parameter_groups()) == []
 
 
 @pytest.mark.parametrize("objective", ["joint", "anchored"])
 def test_student_sees_a_constant_teacher(objective):
-    made, batch = skd_objective(6, objective=objective), make_batch()
-    made(batch).total.backward()
+    module, batch = skd_objective(6, objective=objective), make_batch()
+    module(batch).total.backward()
     student = batch.student.logits.detach().clone().requires_grad_()
-    teacher = torch.from_numpy(reference(made.simplifier, batch.teacher.logits))
+    teacher = torch.from_numpy(reference(module.simplifier, batch.teacher.logits))
     entropy = torch.nn.functional.cross_entropy(student, batch.target)
     (0.1 * entropy + 0.9 * kd_loss(student, teacher, 4.0)).backward()
     torch.testing.assert_close(batch.student.logits.grad, student.grad, rtol=1e-9, atol=1e-12)
@@ -98,23 +98,23 @@ def test_student_sees_a_constant_teacher(objective):
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 def test_anchored_loss_is_the_two_divergences(anchor, temperature):
     changes = {"objective": "anchored", "anchor": anchor, "temperature": temperature}
-    made, batch = skd_objective(6, **changes), make_batch()
-    losses = made(batch)
-    simplified = reference(made.simplifier, batch.teacher.logits).tolist()
+    module, batch = skd_objective(6, **changes), make_batch()
+    losses = module(batch)
+    simplified = reference(module.simplifier, batch.teacher.logits).tolist()
     student, teacher = batch.student.logits.tolist(), batch.teacher.logits.tolist()
     own = kl(simplified, student, temperature) + anchor * kl(teacher, simplified, temperature)
-    assert losses.parts["simplifier"].item() == pytest.approx(own, rel=1e-9)
-    weighted = 0.1 * losses.parts["cross_entropy"] + 0.9 * losses.parts["kd on simplified"]
+    assert losses.by_term["simplifier"].item() == pytest.approx(own, rel=1e-9)
+    weighted = 0.1 * losses.by_term["cross_entropy"] + 0.9 * losses.by_term["kd on simplified"]
     assert losses.total.item() == pytest.approx(weighted.item() + own, rel=1e-9)
 
 
 def test_anchored_loss_alone_moves_the_simplifier_and_never_the_student():
-    made, batch = skd_objective(6, objective="anchored"), make_batch()
-    losses = made(batch)
-    parameters = list(made.simplifier.parameters())
-    by_own = torch.autograd.grad(losses.parts["simplifier"], parameters, retain_graph=True)
+    module, batch = skd_objective(6, objective="anchored"), make_batch()
+    losses = module(batch)
+    parameters = list(module.simplifier.parameters())
+    by_own = torch.autograd.grad(losses.by_term["simplifier"], parameters, retain_graph=True)
     assert not torch.autograd.grad(
-        losses.parts["simplifier"], batch.student.logits, retain_graph=True, allow_unused=True
+        losses.by_term["simplifier"], batch.student.logits, retain_graph=True, allow_unused=True
     )[0]
     losses.total.backward()
     for parameter, gradient in zip(parameters, by_own, strict=True):
@@ -124,17 +124,17 @@ def test_anchored_loss_alone_moves_the_simplifier_and_never_the_student():
 
 @pytest.mark.parametrize("temperature", [2.0, 4.0])
 def test_diagnostics_are_means_in_nats_and_percent(temperature):
-    made, batch = skd_objective(6, temperature=temperature), make_batch(count=10)
-    seen = made(batch).diagnostics
+    module, batch = skd_objective(6, temperature=temperature), make_batch(count=10)
+    diagnostics = module(batch).diagnostics
     raw, student = batch.teacher.logits.tolist(), batch.student.logits.tolist()
-    simplified = reference(made.simplifier, batch.teacher.logits).tolist()
+    simplified = reference(module.simplifier, batch.teacher.logits).tolist()
 
     def top1(rows: list[list[float]]) -> float:
         places = [row.index(max(row)) for row in rows]
         hits = [place == y for place, y in zip(places, batch.target.tolist(), strict=True)]
         return 100 * sum(hits) / len(hits)
 
-    assert {name: value.item() for name, value in seen.items()} == pytest.approx(
+    assert {name: value.item() for name, value in diagnostics.items()} == pytest.approx(
         {
             "entropy_raw": entropy(raw, 1),
             "entropy_softened": entropy(raw, temperature),
@@ -148,4 +148,4 @@ def test_diagnostics_are_means_in_nats_and_percent(temperature):
         abs=1e-9,
     )
     assert top1(raw) == 80 != top1(simplified)
-    assert not any(value.requires_grad for value in seen.values())
+    assert not any(value.requires_grad for value in diagnostics.values())

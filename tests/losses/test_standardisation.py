@@ -1,4 +1,4 @@
-"""Logit standardisation against the z-score written out, its laws, and at work in a method."""
+"""Logit standardisation against the formula of z-scores, its properties, its use in a method."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_value_and_gradient_follow_the_formula(seed, batch, classes, scale, shif
     logits = (draw(seed, (batch, classes), scale) + shift).requires_grad_()
     values, jacobian = reference(logits.detach())
     upstream = draw(seed + 1, (batch, classes))
-    found = standardise_logits(logits)
-    (gradient,) = torch.autograd.grad(found, logits, upstream)
-    torch.testing.assert_close(found.detach(), values, rtol=1e-7, atol=1e-8)
+    standardised = standardise_logits(logits)
+    (gradient,) = torch.autograd.grad(standardised, logits, upstream)
+    torch.testing.assert_close(standardised.detach(), values, rtol=1e-7, atol=1e-8)
     expected = torch.einsum("bi,bij->bj", upstream, jacobian)
     torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-8 / scale)
 
@@ -65,11 +65,11 @@ def test_gradcheck():
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 100), st.floats(-100, 100))
 def test_rows_have_mean_zero_and_deviation_one_whatever_their_scale_and_offset(seed, scale, shift):
     logits = draw(seed, (4, 10))
-    found = standardise_logits(scale * logits + shift)
-    torch.testing.assert_close(found, standardise_logits(logits), rtol=1e-4, atol=1e-4)
-    assert found.mean(dim=1).abs().max() < 1e-9
-    torch.testing.assert_close(found.std(dim=1), torch.ones(4).double(), rtol=1e-4, atol=0)
-    assert standardise_logits(-scale * logits).allclose(-found, atol=1e-4)
+    standardised = standardise_logits(scale * logits + shift)
+    torch.testing.assert_close(standardised, standardise_logits(logits), rtol=1e-4, atol=1e-4)
+    assert standardised.mean(dim=1).abs().max() < 1e-9
+    torch.testing.assert_close(standardised.std(dim=1), torch.ones(4).double(), rtol=1e-4, atol=0)
+    assert standardise_logits(-scale * logits).allclose(-standardised, atol=1e-4)
 
 
 def test_order_and_bounds():
@@ -84,14 +84,14 @@ def test_order_and_bounds():
 @pytest.mark.parametrize("constant", [0.0, 5.0])
 def test_equal_logits_give_zeros_and_a_finite_gradient(constant):
     logits = torch.full((2, 4), constant, requires_grad=True)
-    found = standardise_logits(logits)
-    found[:, 0].sum().backward()
-    assert found.abs().max() == 0
+    standardised = standardise_logits(logits)
+    standardised[:, 0].sum().backward()
+    assert standardised.abs().max() == 0
     assert logits.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("term", ["kd", "dist", "wttm", "ctkd"])
-def test_a_method_standardises_both_sides_and_only_where_asked(term):
+def test_a_method_standardises_both_sides_and_only_on_request(term):
     student, teacher = make_outputs(1, 6, classes=7), make_outputs(2, 6, classes=7)
     context = TermContext(7, torch.arange(9), 0, student, teacher)
 
@@ -105,7 +105,7 @@ def test_a_method_standardises_both_sides_and_only_where_asked(term):
             type(side)(factor * side.logits, side.stages, side.preactivations, side.pooled)
             for side, factor in ((student, student_scale), (teacher, teacher_scale))
         ]
-        parts = objective(make_batch(*scaled)).parts
+        parts = objective(make_batch(*scaled)).by_term
         return parts[term].item(), parts["cross_entropy"].item()
 
     plain = value(True, 1, 1)

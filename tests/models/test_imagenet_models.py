@@ -41,7 +41,7 @@ REFERENCE_LOGITS = {
 
 
 def reference(name: str) -> nn.Module:
-    """torchvision's network with the weights of ours, both in double precision."""
+    """Return torchvision's network with our network's weights, both in double precision."""
     theirs = torchvision.models.get_model(name, num_classes=10).double()
     theirs.load_state_dict(lived_in(name, num_classes=10).state_dict())
     return theirs.eval()
@@ -71,18 +71,18 @@ def test_parameters_and_shapes_at_224(name: str) -> None:
 def test_resnets_have_the_documented_size(name: str) -> None:
     meta = DOCUMENTED[name]
     assert meta["num_params"] == PARAMETERS[name]
-    found = multiply_adds(build_model(name, 1000), (3, 224, 224))
-    assert found / 1e9 == pytest.approx(meta["_ops"], abs=5e-4)
+    macs = multiply_adds(build_model(name, 1000), (3, 224, 224))
+    assert macs / 1e9 == pytest.approx(meta["_ops"], abs=5e-4)
 
 
 def test_mobilenetv1_has_the_papers_multiply_adds() -> None:
-    """By table 1's layers: (width in, width out, side out) of the separable blocks."""
+    """Count by table 1's layers: (width in, width out, side out) of the separable blocks."""
     layers = [(32, 64, 112), (64, 128, 56), (128, 128, 56), (128, 256, 28), (256, 256, 28)]
     layers += [(256, 512, 14), *[(512, 512, 14)] * 5, (512, 1024, 7), (1024, 1024, 7)]
     blocks = sum(side**2 * before * (9 + after) for before, after, side in layers)
-    found = multiply_adds(build_model("MobileNetV1", 1000), (3, 224, 224))
-    assert found == 112**2 * 27 * 32 + blocks + 1024 * 1000
-    assert round(found / 1e6) == 569
+    macs = multiply_adds(build_model("MobileNetV1", 1000), (3, 224, 224))
+    assert macs == 112**2 * 27 * 32 + blocks + 1024 * 1000
+    assert round(macs / 1e6) == 569
 
 
 @pytest.mark.parametrize("name", DOCUMENTED)
@@ -97,15 +97,15 @@ def test_a_checkpoint_of_torchvision_fits_key_by_key(name: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTED)
 def test_logits_and_stages_are_torchvisions(name: str) -> None:
     theirs, x = reference(name), images(2, 64).double()
-    shown: list[torch.Tensor] = []
+    stage_maps: list[torch.Tensor] = []
     for place in ("relu", "layer1", "layer2", "layer3", "layer4", "avgpool"):
-        theirs.get_submodule(place).register_forward_hook(lambda *a: shown.append(a[2]))
+        theirs.get_submodule(place).register_forward_hook(lambda *a: stage_maps.append(a[2]))
     logits = theirs(x)
     out = lived_in(name, num_classes=10).double().eval().forward_features(x)
     torch.testing.assert_close(out.logits, logits)
-    for stage, wanted in zip(out.stages, shown[:-1], strict=True):
+    for stage, wanted in zip(out.stages, stage_maps[:-1], strict=True):
         torch.testing.assert_close(stage, wanted)
-    torch.testing.assert_close(out.pooled, shown[-1].flatten(1))
+    torch.testing.assert_close(out.pooled, stage_maps[-1].flatten(1))
 
 
 @torch.no_grad()

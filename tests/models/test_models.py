@@ -30,7 +30,7 @@ LISTED = (
 UNLISTED = ("resnet8", "resnet14", "wrn_16_1", "resnet18", "resnet34", "resnet50", "MobileNetV1")
 
 
-# One or two small networks a family, for what depth and width do not change.
+# One or two small networks per family, for properties that depth and width do not change.
 SAMPLE = (
     "resnet8", "resnet8x4", "ResNet50", "wrn_16_2", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2",
 )
@@ -214,7 +214,7 @@ def test_channels_last_changes_no_value(name: str) -> None:
     model, x = lived_in(name).eval(), images()
     plain = model(x)
     last = model.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
-    # Other kernels sum in another order, and untrained depth amplifies what that changes.
+    # Other kernels sum in another order, and untrained depth amplifies the differences.
     torch.testing.assert_close(last, plain, rtol=0, atol=1e-5 * plain.abs().max().item())
 
 

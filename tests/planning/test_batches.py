@@ -1,4 +1,4 @@
-"""Which cells make one job, and what such a job asks for."""
+"""The cells that share a job, and the resources of such a job."""
 
 from pathlib import Path
 
@@ -26,7 +26,9 @@ TEN = dict.fromkeys(KEYS, 10.0)
 FIRST = "resnet56--resnet20"
 
 
-def made(shape: JobShape, seconds: dict[str, float] = TEN, of: Expansion = STUDY) -> StudyBatches:
+def batches_of(
+    shape: JobShape, seconds: dict[str, float] = TEN, of: Expansion = STUDY
+) -> StudyBatches:
     return make_batches(of, shape, lambda: seconds)
 
 
@@ -35,13 +37,13 @@ def keys(batches: StudyBatches) -> list[list[str]]:
 
 
 def test_a_cell_is_a_job_by_default() -> None:
-    batches = made(JobShape())
+    batches = batches_of(JobShape())
     assert keys(batches) == [[key] for key in KEYS]
     assert [batch.path for batch in batches.batches] == [cell.path for cell in STUDY.cells]
 
 
 def test_small_cells_of_a_pair_share_a_job() -> None:
-    batches = made(JobShape(job_minutes=20 / 60))
+    batches = batches_of(JobShape(job_minutes=20 / 60))
     assert keys(batches)[:3] == [
         ["resnet20/student"],
         [f"{FIRST}/kd", f"{FIRST}/crd"],
@@ -50,8 +52,8 @@ def test_small_cells_of_a_pair_share_a_job() -> None:
     assert batches.batches[1].name == "kd-and-1-more"
 
 
-def test_exactly_so_many_cells_a_job() -> None:
-    sizes = [len(group) for group in keys(made(JobShape(cells_per_job=3), {}))]
+def test_a_job_has_exactly_the_configured_number_of_cells() -> None:
+    sizes = [len(group) for group in keys(batches_of(JobShape(cells_per_job=3), {}))]
     assert sizes == [1, 3, 1, 3, 1, 1, 3, 1]
 
 
@@ -67,7 +69,7 @@ def test_impossible_shapes_are_refused() -> None:
     size=st.none() | st.integers(1, 6),
 )
 def test_each_cell_is_in_one_job_that_is_small_enough(seconds, minutes, size) -> None:
-    batches = made(JobShape(job_minutes=minutes, cells_per_job=size), seconds)
+    batches = batches_of(JobShape(job_minutes=minutes, cells_per_job=size), seconds)
     groups = keys(batches)
     assert sorted(key for group in groups for key in group) == sorted(KEYS)
     assert len({batch.path for batch in batches.batches}) == len(groups)
@@ -88,7 +90,7 @@ def test_what_was_put_together_stays_together(tmp_path: Path) -> None:
     assert plan_batches(STUDY, tmp_path, shape, lambda: slower) == first
 
     def nobody_asks() -> dict[str, float]:
-        raise AssertionError("measured anew")
+        raise AssertionError("measured again")
 
     assert plan_batches(STUDY, tmp_path, shape, nobody_asks) == first
 
@@ -108,14 +110,14 @@ def test_a_new_shape_is_for_what_is_not_done(tmp_path: Path) -> None:
 def test_another_seed_makes_other_batches() -> None:
     more = study(PAIRS, METHODS, seeds=4)
     shape = JobShape(job_minutes=20 / 60)
-    first = made(shape)
+    first = batches_of(shape)
     again = make_batches(more, shape, lambda: TEN, first)
     assert not {batch.path for batch in first.batches} & {batch.path for batch in again.batches}
     assert keys(first) == keys(again)
 
 
 def test_a_batch_is_found_by_what_names_its_file() -> None:
-    batches = made(JobShape(cells_per_job=2))
+    batches = batches_of(JobShape(cells_per_job=2))
     batch = batches.batches[1]
     assert batches.find(batch.pair, batch.name, batch.digest) is batch
     assert batches.find(batch.pair, batch.name, "00000000") is None

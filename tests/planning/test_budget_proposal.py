@@ -1,4 +1,4 @@
-"""What is proposed for a budget."""
+"""The pairs and seeds that are proposed for a budget."""
 
 import yaml
 from hypothesis import given
@@ -18,22 +18,22 @@ def runs(seconds: float = 10.0) -> dict[str, dict[int, float]]:
 
 
 def test_cheapest_first_and_what_is_shared_is_paid_once() -> None:
-    # vgg13 with resnet20: 5 + 2 · 30; then MobileNetV2's teacher, or resnet20 alone, is there.
+    # vgg13 with resnet20: 5 + 2 · 30; then MobileNetV2's teacher, or resnet20 alone, exists.
     assert propose_pairs(STUDY, TEACHERS, runs(), 65.0) == Proposal((PAIRS[1],), (0, 1, 2), 65.0)
-    # Its 30 alone and 30 taught cost as much as resnet56 and 30 taught: the sheet's order decides.
+    # Its runs, 30 alone and 30 distilled, cost as much as resnet56 and 30 distilled: order decides.
     assert propose_pairs(STUDY, TEACHERS, runs(), 125.0).pairs == (PAIRS[1], PAIRS[0])
     assert propose_pairs(STUDY, TEACHERS, runs(), 1e9).seconds == 35 + 5 * 30
 
 
 def test_an_available_teacher_and_finished_runs_cost_nothing() -> None:
-    left = {**runs(), "vgg13--resnet20/kd": {}, "resnet20/student": {}}
-    found = propose_pairs(STUDY, {}, left, 30.0)
-    assert (found.pairs, found.seconds) == ((PAIRS[0],), 30.0)
+    remaining = {**runs(), "vgg13--resnet20/kd": {}, "resnet20/student": {}}
+    proposal = propose_pairs(STUDY, {}, remaining, 30.0)
+    assert (proposal.pairs, proposal.seconds) == ((PAIRS[0],), 30.0)
 
 
 def test_fewer_seeds_where_no_pair_fits() -> None:
-    found = propose_pairs(STUDY, TEACHERS, runs(), 50.0)
-    assert found == Proposal((PAIRS[1],), (0, 1), 45.0)
+    proposal = propose_pairs(STUDY, TEACHERS, runs(), 50.0)
+    assert proposal == Proposal((PAIRS[1],), (0, 1), 45.0)
 
 
 def test_nothing_fits() -> None:
@@ -46,11 +46,11 @@ def test_nothing_is_left() -> None:
 
 @given(budget=st.floats(0, 300), seconds=st.floats(0.1, 30))
 def test_a_proposal_keeps_to_the_budget(budget, seconds) -> None:
-    found = propose_pairs(STUDY, TEACHERS, runs(seconds), budget)
-    assert found.seconds <= budget
-    assert (found.smallest is not None) == (not found.pairs)
-    if found.smallest is not None:
-        assert found.smallest > budget
+    proposal = propose_pairs(STUDY, TEACHERS, runs(seconds), budget)
+    assert proposal.seconds <= budget
+    assert (proposal.smallest is not None) == (not proposal.pairs)
+    if proposal.smallest is not None:
+        assert proposal.smallest > budget
 
 
 def test_the_lines_are_of_a_sheet() -> None:

@@ -43,9 +43,9 @@ def test_a_step_by_hand() -> None:
     networks = StepNetworks(student, teacher, CRD)
     work = 64 * (3 * (10**8 + CRD.multiply_adds) + 2 * 10**8)
     assert step_seconds(networks, 64, GPU) == pytest.approx(work / 8e12)
-    # One image is so little work that launching it is what takes the time.
+    # One image is so little work that the launch takes most of the time.
     assert step_seconds(networks, 1, GPU) == pytest.approx((3 * 10 + 20 + 50 + 100) * 14e-6)
-    # Lanes overlap; what fills the device already takes no less.
+    # Lanes overlap, but work that already fills the device does not get faster.
     sixteen = 200 * (14e-6 + 15 * 5.25e-6) / 16
     assert step_seconds(networks, 1, GPU, lanes=16) == pytest.approx(sixteen)
     assert step_seconds(networks, 64, GPU, lanes=16) == pytest.approx(work / 8e12)
@@ -65,22 +65,22 @@ def test_memory_by_hand() -> None:
 def test_a_whole_training_by_hand() -> None:
     expansion = study(epochs=10, milestones=())
     cell = expansion.cell("resnet20", "student")
-    found = estimate_run(expansion, cell, timings(), CPU)
+    estimate = estimate_run(expansion, cell, timings(), CPU)
     step = 64 * 3 * 40_818_944 / 12e9
     evaluation = 10_000 * 40_818_944 / 12e9
-    assert found.seconds_per_step == pytest.approx(step)
-    assert found.seconds == pytest.approx(10 * (782 * step + evaluation))
-    assert found.disk_bytes == pytest.approx(4 * 278_324 + 2 * 10_000 * 100, rel=0.01)
-    assert found.checkpoint_bytes == 2 * 2 * 4 * 278_324
-    assert (found.device_bytes, found.utilisation, found.source) == (0, 1.0, "model")
-    assert found.host_bytes > 600 * 2**20
+    assert estimate.seconds_per_step == pytest.approx(step)
+    assert estimate.seconds == pytest.approx(10 * (782 * step + evaluation))
+    assert estimate.disk_bytes == pytest.approx(4 * 278_324 + 2 * 10_000 * 100, rel=0.01)
+    assert estimate.checkpoint_bytes == 2 * 2 * 4 * 278_324
+    assert (estimate.device_bytes, estimate.utilisation, estimate.source) == (0, 1.0, "model")
+    assert estimate.host_bytes > 600 * 2**20
 
 
 def test_a_device_has_its_memory_on_the_device() -> None:
     expansion = study()
-    found = estimate_run(expansion, expansion.cells[0], timings(), GPU)
-    assert CONTEXT_BYTES < found.device_bytes < 2 * 2**30
-    assert 0 < found.utilisation <= 1
+    estimate = estimate_run(expansion, expansion.cells[0], timings(), GPU)
+    assert CONTEXT_BYTES < estimate.device_bytes < 2 * 2**30
+    assert 0 < estimate.utilisation <= 1
 
 
 def test_what_was_measured_is_right() -> None:
@@ -88,12 +88,12 @@ def test_what_was_measured_is_right() -> None:
     cell = expansion.cell("resnet56--resnet20", "kd")
     rows = timings(timing(cell.spec), timing(cell.spec, seconds_per_epoch=8.0))
     device = choose_device(expansion, rows)
-    found = estimate_run(expansion, cell, rows, device)
+    estimate = estimate_run(expansion, cell, rows, device)
     assert (device.name, device.model.name) == ("NVIDIA A100-SXM4-40GB", "a100")
-    assert found.source == "measured"
-    assert found.seconds == pytest.approx(240 * 7.0)
-    assert found.seconds_per_step == pytest.approx(64 / 10_000)
-    assert found.device_bytes == CONTEXT_BYTES + 1.2 * 10**9
+    assert estimate.source == "measured"
+    assert estimate.seconds == pytest.approx(240 * 7.0)
+    assert estimate.seconds_per_step == pytest.approx(64 / 10_000)
+    assert estimate.device_bytes == CONTEXT_BYTES + 1.2 * 10**9
 
 
 def test_the_rest_is_scaled_by_the_median_ratio() -> None:
@@ -136,7 +136,9 @@ def test_which_device() -> None:
         timing(spec, device="NVIDIA H100 80GB HBM3"),
         *(timing(spec, dataset=other, **cpu) for _ in range(5)),
     )
-    assert choose_device(expansion, rows).name == "NVIDIA H100 80GB HBM3"  # most, of its data
+    assert (
+        choose_device(expansion, rows).name == "NVIDIA H100 80GB HBM3"
+    )  # most timings of its data
     assert choose_device(expansion, rows, model="a100").name == "NVIDIA A100-SXM4-40GB"
     assert choose_device(expansion, rows, model="v100").name == "v100"
     chosen = choose_device(expansion, rows, name="AMD EPYC, 2 threads")
@@ -180,7 +182,7 @@ def test_more_to_do_never_takes_less(student, taught, batch, device) -> None:
     alone = StepNetworks(network(student))
     more = StepNetworks(network(student), network("resnet56") if taught else None, CRD)
     recipe = Recipe(batch_size=batch)
-    less, found = (model_training(n, recipe, IMAGES, place) for n in (alone, more))
-    assert found.seconds >= less.seconds
-    assert found.host_bytes + found.device_bytes > less.host_bytes + less.device_bytes
-    assert 0 < found.utilisation <= 1
+    less, longer = (model_training(n, recipe, IMAGES, place) for n in (alone, more))
+    assert longer.seconds >= less.seconds
+    assert longer.host_bytes + longer.device_bytes > less.host_bytes + less.device_bytes
+    assert 0 < longer.utilisation <= 1

@@ -22,10 +22,10 @@ def test_the_graph() -> None:
     assert by_name["vgg13--MobileNetV2"].seconds == 4 * 10 + STARTUP_SECONDS
     assert by_name["resnet20"].needs == ()
     assert set(by_name[REPORT_JOB].needs) == set(by_name) - {REPORT_JOB}
-    seen: set[str] = set()
+    done: set[str] = set()
     for job in jobs:
-        assert set(job.needs) <= seen
-        seen.add(job.name)
+        assert set(job.needs) <= done
+        done.add(job.name)
 
 
 def test_finished_cells_are_not_jobs() -> None:
@@ -39,7 +39,7 @@ def test_finished_cells_are_not_jobs() -> None:
 
 def test_runs_that_share_a_device() -> None:
     assert shared_seconds(estimate(100.0, 0.25), 5) == 500
-    assert shared_seconds(estimate(100.0, 0.25), 5, 4) == 175 + 100  # four at once, then one
+    assert shared_seconds(estimate(100.0, 0.25), 5, 4) == 175 + 100  # four in parallel, then one
     assert shared_seconds(estimate(100.0, 0.5), 5, 2) == 2 * 150 + 100
     assert shared_seconds(estimate(100.0, 1.0), 5, 5) == 500
     assert shared_seconds(estimate(100.0, 0.1), 0, 5) == 0

@@ -9,29 +9,29 @@ from skd.planning.estimates import default_device, estimate_run
 from skd.planning.side_by_side import runs_side_by_side, useful_lanes
 from tests.builders.planned_studies import study, timing, timings
 
-# How much a job asks for.
+# The resources of a job.
 
 
 @given(
-    asked=st.none() | st.integers(1, 20),
+    requested=st.none() | st.integers(1, 20),
     runs=st.integers(1, 20),
     free=st.integers(0, 10**11),
     each=st.integers(1, 10**10),
     busy=st.floats(0.01, 1),
     attempt=st.integers(1, 4),
 )
-def test_no_more_runs_share_a_device_than_fit(asked, runs, free, each, busy, attempt) -> None:
-    found = runs_side_by_side(asked, runs, free, each, busy, attempt)
-    assert 1 <= found <= runs
-    if asked is not None:
-        assert found <= asked
+def test_no_more_runs_share_a_device_than_fit(requested, runs, free, each, busy, attempt) -> None:
+    count = runs_side_by_side(requested, runs, free, each, busy, attempt)
+    assert 1 <= count <= runs
+    if requested is not None:
+        assert count <= requested
     elif not free:
-        assert found == 1
-    elif found > 1:
-        assert found * each <= 0.9 * free
-        assert found <= useful_lanes(busy)
+        assert count == 1
+    elif count > 1:
+        assert count * each <= 0.9 * free
+        assert count <= useful_lanes(busy)
     if attempt > 1:
-        assert found <= max(1, runs_side_by_side(asked, runs, free, each, busy) // 2)
+        assert count <= max(1, runs_side_by_side(requested, runs, free, each, busy) // 2)
 
 
 def test_plans_rest_on_timings_of_the_kind_of_device_that_is_expected() -> None:

@@ -1,4 +1,4 @@
-"""The simulated schedule: by hand, and the bounds that list scheduling keeps."""
+"""The simulated schedule, against hand-made ones and the bounds of list scheduling."""
 
 import heapq
 
@@ -64,14 +64,14 @@ def test_needs_that_cannot_be_met() -> None:
 
 @given(jobs=graphs(), devices=DEVICES)
 def test_every_job_runs_once_after_its_needs_on_a_free_device(jobs, devices) -> None:
-    found = simulate(jobs, devices)
+    schedule = simulate(jobs, devices)
     seconds = {job.name: job.seconds for job in jobs}
-    assert set(found.starts) == set(seconds)
+    assert set(schedule.starts) == set(seconds)
     for job in jobs:
         for need in job.needs:
-            assert found.starts[job.name] >= found.starts[need] + seconds[need]
+            assert schedule.starts[job.name] >= schedule.starts[need] + seconds[need]
     ends: list[float] = []
-    for start, name in sorted((start, name) for name, start in found.starts.items()):
+    for start, name in sorted((start, name) for name, start in schedule.starts.items()):
         while ends and ends[0] <= start:
             heapq.heappop(ends)
         if seconds[name]:
@@ -81,14 +81,14 @@ def test_every_job_runs_once_after_its_needs_on_a_free_device(jobs, devices) -> 
 
 @given(jobs=graphs(), devices=DEVICES)
 def test_wall_time_is_within_its_bounds(jobs, devices) -> None:
-    found, least = simulate(jobs, devices), lower_bound(jobs, devices)
+    schedule, least = simulate(jobs, devices), lower_bound(jobs, devices)
     work = sum(job.seconds for job in jobs)
     longest = max(critical_seconds(jobs).values())
-    assert found.wall_seconds >= least - 1e-9
+    assert schedule.wall_seconds >= least - 1e-9
     # Graham 1966: work / n + (1 - 1/n) critical path, so at most 2 - 1/n times the optimum.
-    assert found.wall_seconds <= work / devices + (1 - 1 / devices) * longest + 1e-9
-    assert found.wall_seconds <= (2 - 1 / devices) * least + 1e-9
-    assert 0 <= found.utilisation <= 1 + 1e-9
+    assert schedule.wall_seconds <= work / devices + (1 - 1 / devices) * longest + 1e-9
+    assert schedule.wall_seconds <= (2 - 1 / devices) * least + 1e-9
+    assert 0 <= schedule.utilisation <= 1 + 1e-9
 
 
 @given(jobs=graphs(), devices=DEVICES, more=st.integers(1, 20))

@@ -42,7 +42,7 @@ REVIEWKD = {
 }
 LIVE = {"resnet20": "resnet56", "resnet8x4": "resnet32x4"}
 # Steps a second on one H200, all lanes together, batch 64, TF32, deterministic, recorded. KD, SKD
-# and CRD look their teacher up; ReviewKD asks it live.
+# and CRD look up stored teacher views; ReviewKD runs its teacher.
 COMPILED = [
     ("resnet20", "kd", 1, 457),
     ("resnet20", "kd", 4, 909),
@@ -50,7 +50,7 @@ COMPILED = [
     ("resnet20", "kd", 16, 1140),
     ("resnet20", "skd", 8, 1043),
     ("resnet20", "crd", 8, 722),
-    ("resnet20", "reviewkd", 4, 286),  # its student alone was compiled
+    ("resnet20", "reviewkd", 4, 286),  # only its student was compiled
     ("resnet8x4", "kd", 1, 532),
     ("resnet8x4", "kd", 4, 628),
 ]
@@ -68,7 +68,7 @@ NOT_COMPILED = [
 
 
 def modelled_rate(student: str, method: str, lanes: int) -> float:
-    """Return the model's steps a second of all lanes."""
+    """Return the modelled steps per second of all lanes together."""
     live = method == "reviewkd"
     extra = {"crd": CRD, "reviewkd": REVIEWKD[student]}.get(method, ObjectiveProfile())
     networks = StepNetworks(network(student), network(LIVE[student]) if live else None, extra)
@@ -103,9 +103,9 @@ def test_which_constants_were_fitted() -> None:
 
 def estimated(*rows, device: PlannedDevice = GPU, cell: str = "kd"):
     expansion = study()
-    found = expansion.cell("resnet56--resnet20", cell)
-    known = timings(*(timing(found.spec, device.name, **row) for row in rows))
-    return estimate_run(expansion, found, known, device)
+    planned_cell = expansion.cell("resnet56--resnet20", cell)
+    known = timings(*(timing(planned_cell.spec, device.name, **row) for row in rows))
+    return estimate_run(expansion, planned_cell, known, device)
 
 
 def rate(steps: float) -> float:
@@ -114,20 +114,20 @@ def rate(steps: float) -> float:
 
 
 def lanes_of(count: int, step: float, epoch: float = 6.0) -> dict[str, float]:
-    """Return what the record of each of several lanes says, from its seconds."""
+    """Return the timings in the record of each of several lanes."""
     return {"images_per_second": 64 / step, "sharing": count, "seconds_per_epoch": epoch}
 
 
-def test_two_numbers_of_lanes_tell_the_utilisation() -> None:
+def test_two_numbers_of_lanes_determine_the_utilisation() -> None:
     alone = [{**lanes_of(1, step), "gpu_utilisation": 100.0} for step in (0.8e-3, 1.2e-3)]
-    found = estimated(*alone, lanes_of(16, 4e-3, epoch=24.0))
-    assert found.utilisation_or_one == pytest.approx(0.2)
-    assert found.seconds_per_step == pytest.approx(1e-3)
-    assert found.seconds == pytest.approx(240 * 6.0)
-    assert shared_seconds(found, 16, 16) == pytest.approx(240 * 24.0)
-    found = estimated(lanes_of(4, 1.6e-3), lanes_of(16, 4e-3))  # no run was alone
-    assert found.utilisation_or_one == pytest.approx(0.2)
-    assert found.seconds_per_step == pytest.approx(1e-3)
+    estimate = estimated(*alone, lanes_of(16, 4e-3, epoch=24.0))
+    assert estimate.utilisation_or_one == pytest.approx(0.2)
+    assert estimate.seconds_per_step == pytest.approx(1e-3)
+    assert estimate.seconds == pytest.approx(240 * 6.0)
+    assert shared_seconds(estimate, 16, 16) == pytest.approx(240 * 24.0)
+    estimate = estimated(lanes_of(4, 1.6e-3), lanes_of(16, 4e-3))  # no run was alone
+    assert estimate.utilisation_or_one == pytest.approx(0.2)
+    assert estimate.seconds_per_step == pytest.approx(1e-3)
 
 
 @given(alone=st.floats(1e-4, 10), busy=st.floats(0.05, 1), more=st.sets(st.integers(1, 16)))
@@ -154,29 +154,29 @@ def test_the_fit_of_the_h200s_lanes() -> None:
 
 
 @pytest.mark.parametrize(("device", "known"), [(GPU, 1.0), (H200, 0.375)])
-def test_one_number_of_lanes_tells_no_utilisation(device, known) -> None:
+def test_one_number_of_lanes_does_not_determine_the_utilisation(device, known) -> None:
     modelled = estimated(device=device).utilisation
-    found = estimated({**lanes_of(4, 4e-3, epoch=24.0), "gpu_utilisation": 50.0}, device=device)
-    assert found.utilisation_or_one == pytest.approx(known)
-    assert found.utilisation == pytest.approx(modelled)
-    assert found.seconds_per_step == pytest.approx(4e-3 / slowdown(4, modelled))
-    assert shared_seconds(found, 4, 4) == pytest.approx(240 * 24.0)  # as it was measured
+    estimate = estimated({**lanes_of(4, 4e-3, epoch=24.0), "gpu_utilisation": 50.0}, device=device)
+    assert estimate.utilisation_or_one == pytest.approx(known)
+    assert estimate.utilisation == pytest.approx(modelled)
+    assert estimate.seconds_per_step == pytest.approx(4e-3 / slowdown(4, modelled))
+    assert shared_seconds(estimate, 4, 4) == pytest.approx(240 * 24.0)  # as it was measured
 
 
 def test_lanes_that_do_not_help_leave_the_device_full() -> None:
     slower = {"images_per_second": rate(90), "sharing": 4}
-    found = estimated({"images_per_second": rate(400)}, slower)
-    assert found.utilisation_or_one == 1.0
+    estimate = estimated({"images_per_second": rate(400)}, slower)
+    assert estimate.utilisation_or_one == 1.0
 
 
 def test_no_device_is_shared_on_a_guess() -> None:
     assert estimated().utilisation_or_one == 1.0
-    assert estimated({}).utilisation_or_one == 1.0  # alone, and the driver did not tell
+    assert estimated({}).utilisation_or_one == 1.0  # alone, and the driver did not report it
     assert estimated({"gpu_utilisation": 40.0}).utilisation_or_one == pytest.approx(0.4)
     assert estimated().utilisation < 1
 
 
-def test_constants_that_were_fitted_are_no_guess() -> None:
+def test_fitted_constants_are_used_until_lanes_are_measured() -> None:
     for rows in ([], [{}], [{"gpu_utilisation": 100.0}]):
         assert estimated(*rows, device=H200).utilisation_or_one == pytest.approx(0.375)
     rows = [lanes_of(1, 1e-3), lanes_of(11, 3.5e-3)]
@@ -185,9 +185,9 @@ def test_constants_that_were_fitted_are_no_guess() -> None:
 
 def test_on_a_cpu_those_that_share_have_cores_of_their_own() -> None:
     shared = {"images_per_second": 100.0, "sharing": 4, "threads": 1}
-    found = estimated(shared, {**shared, "sharing": 2, "images_per_second": 200.0}, device=CPU)
-    assert found.seconds_per_step == pytest.approx((64 / 100 + 64 / 200) / 2)
-    assert found.utilisation_or_one == 1.0
+    estimate = estimated(shared, {**shared, "sharing": 2, "images_per_second": 200.0}, device=CPU)
+    assert estimate.seconds_per_step == pytest.approx((64 / 100 + 64 / 200) / 2)
+    assert estimate.utilisation_or_one == 1.0
     expansion = study()
     cell = expansion.cell("resnet20", "student")
     modelled = step_seconds(StepNetworks(network("resnet20")), 64, CPU)
@@ -216,7 +216,7 @@ def test_only_runs_that_were_executed_alike_are_compared(way) -> None:
     assert latest_execution([]) == []
 
 
-# How many lanes.
+# The number of lanes.
 
 
 @given(busy=st.floats(0.01, 1))
@@ -224,10 +224,10 @@ def test_as_many_lanes_as_help(busy) -> None:
     def speed(count: int) -> float:
         return count / (1 + (count - 1) * busy)
 
-    found = useful_lanes(busy)
-    assert 1 <= found <= 16
-    assert found == 16 or speed(found) >= (0.95 - 1e-6) / busy
-    assert found == 1 or speed(found - 1) < 0.95 / busy
+    lanes = useful_lanes(busy)
+    assert 1 <= lanes <= 16
+    assert lanes == 16 or speed(lanes) >= (0.95 - 1e-6) / busy
+    assert lanes == 1 or speed(lanes - 1) < 0.95 / busy
 
 
 def test_lanes_by_hand() -> None:
@@ -259,8 +259,10 @@ def test_lanes_share_a_few_cores_and_the_memory_of_one_process(tmp_path: Path) -
     expansion, store = study(seeds=20), Store(tmp_path)
     one, most = (survey_study(expansion, store, timings(), H200, lanes) for lanes in (1, None))
     batch = next(b for b in make_batches(expansion, JobShape(), dict).batches if b.name == "kd")
-    assert [batch_job_resources(found, batch, 1, None).cores for found in (one, most)] == [1, 4]
-    alone, sixteen = (batch_job_resources(found, batch, 1, None).memory_mb for found in (one, most))
+    assert [batch_job_resources(survey, batch, 1, None).cores for survey in (one, most)] == [1, 4]
+    alone, sixteen = (
+        batch_job_resources(survey, batch, 1, None).memory_mb for survey in (one, most)
+    )
     assert sixteen < 4 * alone
 
 
@@ -280,11 +282,11 @@ def test_a_job_uses_what_is_known_of_the_runs_with_stored_views(tmp_path, gpu, m
     cell = cell.model_copy(update={"needs": ("teacher_logits",)})
     row = timing(cell.spec, "NVIDIA A100", stored_teacher=True, gpu_utilisation=80.0)
     monkeypatch.setattr(local_lanes, "load_timings", lambda _: timings(row))
-    here = partial(local_lanes.choose_lanes, None, expansion, [cell], store, 20)
-    assert here() == 1  # a live teacher: nothing was measured
+    choose = partial(local_lanes.choose_lanes, None, expansion, [cell], store, 20)
+    assert choose() == 1  # a live teacher: nothing was measured
     entry = store.teacher(expansion.teacher("resnet56").id)
     file = ViewsFile(entry, expansion.dataset, "logits", "float16")
     file.folder.mkdir(parents=True)
     file.path.write_bytes(b"")
     leave_views_card(file)
-    assert here() == 5
+    assert choose() == 5

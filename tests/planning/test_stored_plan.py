@@ -1,4 +1,4 @@
-"""Surveys, kept plans, and `skd plan` itself on studies made by hand."""
+"""Surveys, stored plans, and `skd plan` on studies made by hand."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def leave_card(store: Store, node: TeacherNode) -> None:
 
 
 def finished(expansion, count: int) -> Timings:
-    """Return timings of the first seed of the first so many cells."""
+    """Return timings of the first seed of a number of cells."""
     return Timings(
         {
             f"runs/{cell.runs[0]}": timing(cell.spec, "Tesla V100")
@@ -34,11 +34,11 @@ def finished(expansion, count: int) -> Timings:
 def test_what_is_done_and_left(tmp_path: Path) -> None:
     expansion, store = study(PAIRS), Store(tmp_path)
     leave_card(store, expansion.teacher("vgg13"))
-    found = survey_study(expansion, store, finished(expansion, 2), GPU)
-    assert found.teachers_left == {"resnet56"}
-    assert found.done == 3
-    assert found.seeds_left["resnet20/student"] == (1, 2)
-    parts = found.parts()
+    survey = survey_study(expansion, store, finished(expansion, 2), GPU)
+    assert survey.teachers_left == {"resnet56"}
+    assert survey.done == 3
+    assert survey.seeds_left["resnet20/student"] == (1, 2)
+    parts = survey.parts()
     assert [part.name for part in parts["methods"]] == ["student", "kd", "crd"]
     (everything,) = parts["all"]
     assert (everything.trainings, everything.left) == (3 * 8 + 2, 3 * 8 + 2 - 3)
@@ -50,18 +50,18 @@ def test_what_is_done_and_left(tmp_path: Path) -> None:
 def test_a_finished_study_has_no_job_but_the_report(tmp_path: Path) -> None:
     expansion, store = study(seeds=1), Store(tmp_path)
     leave_card(store, expansion.teachers[0])
-    found = survey_study(expansion, store, finished(expansion, 3), GPU)
-    assert [job.name for job in found.jobs(JobShape())] == ["report"]
-    assert found.parts()["all"][0].left == 0
+    survey = survey_study(expansion, store, finished(expansion, 3), GPU)
+    assert [job.name for job in survey.jobs(JobShape())] == ["report"]
+    assert survey.parts()["all"][0].left == 0
 
 
 def test_a_run_that_two_cells_share_counts_once(tmp_path: Path) -> None:
     expansion = study()
     twin = expansion.cells[1].model_copy(update={"method": "kd-again"})
     expansion = expansion.model_copy(update={"cells": (*expansion.cells, twin)})
-    found = survey_study(expansion, Store(tmp_path), timings(), GPU)
-    assert found.parts()["all"][0].trainings == 3 * 3 + 1
-    assert twin.key not in found.cell_seconds
+    survey = survey_study(expansion, Store(tmp_path), timings(), GPU)
+    assert survey.parts()["all"][0].trainings == 3 * 3 + 1
+    assert twin.key not in survey.cell_seconds
 
 
 def test_side_by_side_shares_a_device(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_side_by_side_shares_a_device(tmp_path: Path) -> None:
     one, three = (survey_study(expansion, store, timings(), GPU, k) for k in (1, 3))
     assert sum(three.cell_seconds.values()) < sum(one.cell_seconds.values())
     busy = (survey_study(expansion, store, timings(), CPU, k) for k in (1, 3))
-    first, second = (sum(found.cell_seconds.values()) for found in busy)
+    first, second = (sum(survey.cell_seconds.values()) for survey in busy)
     assert first == pytest.approx(second)
 
 

@@ -1,4 +1,4 @@
-"""What the store's records tell of time, and the cache of it."""
+"""Timings from the store's records, and their cache."""
 
 import json
 
@@ -46,18 +46,18 @@ def store(tmp_path):
     return store
 
 
-def test_records_tell_what_they_were_and_took(store) -> None:
-    expansion, found = study(), load_timings(store)
+def test_records_contain_their_execution_and_time(store) -> None:
+    expansion, measured = study(), load_timings(store)
     alone, taught = expansion.cells[:2]
-    (row,) = found.matching(alone.spec, "AMD EPYC, 2 threads")
+    (row,) = measured.matching(alone.spec, "AMD EPYC, 2 threads")
     assert (row.kind, row.threads, row.sessions) == ("cpu", 2, 1)
     assert row.seconds_per_step == pytest.approx(64 / 10_000)
-    (row,) = found.matching(taught.spec, "NVIDIA A100")
+    (row,) = measured.matching(taught.spec, "NVIDIA A100")
     assert (row.kind, row.teacher, row.peak_memory_bytes) == ("gpu", "resnet56", 10**9)
-    assert found.matching(expansion.teachers[0].spec.run, "AMD EPYC, 2 threads")
-    assert found.devices() == {"AMD EPYC, 2 threads": 2, "NVIDIA A100": 1}
-    assert found.devices("digits") == {}
-    assert found.threads("NVIDIA A100") is None
+    assert measured.matching(expansion.teachers[0].spec.run, "AMD EPYC, 2 threads")
+    assert measured.devices() == {"AMD EPYC, 2 threads": 2, "NVIDIA A100": 1}
+    assert measured.devices("digits") == {}
+    assert measured.threads("NVIDIA A100") is None
 
 
 def test_the_cache_spares_the_reading(store, monkeypatch) -> None:
@@ -81,13 +81,15 @@ def test_new_runs_come_in_and_vanished_ones_go(store) -> None:
 
 def test_execution_is_read_also_from_older_records_that_lack_parts_of_it(store) -> None:
     cell = study().cells[0]
-    left = record(cell, 2)
-    how = {"step": "fast", "precision": "bfloat16", "compiled": True, "kernels": "a table"}
-    store.run(cell.runs[2]).write(left.model_copy(update={"execution": {**left.execution, **how}}))
+    stored = record(cell, 2)
+    execution = {"step": "fast", "precision": "bfloat16", "compiled": True, "kernels": "a table"}
+    store.run(cell.runs[2]).write(
+        stored.model_copy(update={"execution": {**stored.execution, **execution}})
+    )
     rows = load_timings(store).rows
     assert rows[f"runs/{cell.runs[2]}"].execution_key == ("fast", "bfloat16", True, "a table")
     assert rows[f"runs/{cell.runs[0]}"].execution_key == ("plain", "float32", False, None)
-    assert rows[f"runs/{cell.runs[2]}"].finished_at == left.finished_at
+    assert rows[f"runs/{cell.runs[2]}"].finished_at == stored.finished_at
 
 
 def test_damage_is_passed_over(store) -> None:

@@ -1,4 +1,4 @@
-"""Whose views are stored: where a study's runs would ask the teacher more often than that."""
+"""Views are stored for teachers whose runs would compute their outputs more often."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ NEEDS = {
 
 
 def study(methods: tuple[str, ...] = ("student", "kd", "reviewkd"), **options: Any) -> Expansion:
-    """As planned_studies.study, and what each method reads; 162 views; 64 pooled features."""
-    made = planned_studies.study(methods=methods, **options)
-    cells = [c.model_copy(update={"needs": NEEDS.get(c.method, ())}) for c in made.cells]
+    """Return planned_studies.study with each method's inputs; 162 views; 64 pooled features."""
+    expansion = planned_studies.study(methods=methods, **options)
+    cells = [c.model_copy(update={"needs": NEEDS.get(c.method, ())}) for c in expansion.cells]
     networks = {
-        name: facts.model_copy(update={"pooled": 64}) for name, facts in made.networks.items()
+        name: facts.model_copy(update={"pooled": 64}) for name, facts in expansion.networks.items()
     }
-    images = made.images.model_copy(update={"views": 162})
-    return made.model_copy(update={"cells": tuple(cells), "networks": networks, "images": images})
+    images = expansion.images.model_copy(update={"views": 162})
+    return expansion.model_copy(
+        update={"cells": tuple(cells), "networks": networks, "images": images}
+    )
 
 
-def plans(expansion: Expansion, tmp_path: Path, **wish: Any) -> dict[str, ViewsPlan]:
+def plans(expansion: Expansion, tmp_path: Path, **options: Any) -> dict[str, ViewsPlan]:
     store = Store(tmp_path)
     entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
-    return plan_views(expansion, entries, ViewsConfig(**wish))
+    return plan_views(expansion, entries, ViewsConfig(**options))
 
 
 @pytest.mark.parametrize(
@@ -49,8 +51,8 @@ def plans(expansion: Expansion, tmp_path: Path, **wish: Any) -> dict[str, ViewsP
 )
 def test_they_pay_where_runs_ask_more_often(tmp_path, seeds, epochs, stored) -> None:
     expansion = study(seeds=seeds, epochs=epochs, milestones=())
-    found = plans(expansion, tmp_path)
-    assert bool(found) == stored  # of the three methods one can look logits up
+    chosen = plans(expansion, tmp_path)
+    assert bool(chosen) == stored  # of the three methods one can look logits up
     assert plans(expansion, tmp_path, teacher_views="never") == {}
     (plan,) = plans(expansion, tmp_path, teacher_views="always").values()
     assert (plan.run_epochs, plan.view_epochs) == (seeds * epochs, 162)
@@ -93,21 +95,21 @@ def test_the_plan_does_not_change_while_the_study_runs(tmp_path) -> None:
 
 def test_a_stored_teacher_costs_no_step_and_its_views_once(tmp_path) -> None:
     expansion = study(epochs=60, milestones=())
-    found = survey_study(expansion, Store(tmp_path), timings(), CPU, 1)
+    survey = survey_study(expansion, Store(tmp_path), timings(), CPU, 1)
     live = survey_study(
         expansion, Store(tmp_path), timings(), CPU, 1, ViewsConfig(teacher_views="never")
     )
-    alone = found.cells["resnet20/student"].seconds_per_step
-    assert found.cells["resnet56--resnet20/kd"].seconds_per_step == pytest.approx(alone)
+    alone = survey.cells["resnet20/student"].seconds_per_step
+    assert survey.cells["resnet56--resnet20/kd"].seconds_per_step == pytest.approx(alone)
     assert live.cells["resnet56--resnet20/kd"].seconds_per_step > 1.9 * alone
     same = "resnet56--resnet20/reviewkd"  # it reads maps
-    assert found.cells[same] == live.cells[same]
+    assert survey.cells[same] == live.cells[same]
     teacher = planned_studies.network("resnet56").multiply_adds
     seconds = 50_000 * 162 * teacher / CPU.rate
-    assert found.views_left == {"resnet56": pytest.approx(seconds)}
-    assert views_seconds(expansion, found.views["resnet56"], CPU) == pytest.approx(seconds)
+    assert survey.views_left == {"resnet56": pytest.approx(seconds)}
+    assert views_seconds(expansion, survey.views["resnet56"], CPU) == pytest.approx(seconds)
     assert live.views_left == {}
-    total, parts = found.parts()["all"][0], found.parts()
+    total, parts = survey.parts()["all"][0], survey.parts()
     assert [part.name for part in parts["teachers"]] == ["teachers", "teacher views"]
     cells = sum(part.seconds_left for part in parts["methods"])
     assert total.seconds_left == pytest.approx(
@@ -128,7 +130,7 @@ def test_jobs_wait_for_the_views_that_they_look_up(tmp_path) -> None:
     assert needs["resnet20/student"] == ()
 
 
-def test_what_was_measured_with_a_stored_teacher_tells_of_nothing_else() -> None:
+def test_timings_with_a_stored_teacher_apply_only_to_stored_teachers() -> None:
     expansion = study(("kd",))
     cell = expansion.cells[0]
     measured = timings(timing(cell.spec, stored_teacher=True))

@@ -37,7 +37,7 @@ def ours(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def store(tmp_path: Path, study: Expansion, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A results folder in which only the study is expanded."""
+    """Return a results folder that contains only the study's expansion."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SKD_TEACHERS", raising=False)
     write_expansion(study, Path("results"))
@@ -46,7 +46,7 @@ def store(tmp_path: Path, study: Expansion, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def done(study: Expansion, store: Store) -> StoreEntry:
-    """A finished run of `skd`, with its teacher's card, its weights and no logits."""
+    """Return a finished run of `skd` with its teacher's card and its weights, without logits."""
     cell, node = study.cell(tiny.PAIR, "skd"), study.teachers[0]
     entry = store.run(cell.runs[1])
     card = make_card(node.id)

@@ -1,4 +1,4 @@
-"""`skd merge`: what is brought, what is refused, and that a conflict or a kill harms nothing."""
+"""`skd merge`: the entries that it copies, and folders that it refuses."""
 
 from pathlib import Path
 
@@ -21,18 +21,18 @@ from tests.builders.result_sets import (
     sha256,
 )
 
-# What is brought.
+# Copied entries.
 
 
-def test_finished_runs_and_teachers_are_brought_and_the_source_is_left_alone(
+def test_finished_runs_and_teachers_are_copied_and_the_source_is_unchanged(
     skd: Skd, study: Expansion, theirs: Store, ours: Store
 ) -> None:
     student, kd = study.cell("resnet8", "student"), study.cell(tiny.PAIR, "kd")
     put_run(theirs, student)
     put_run(theirs, kd)
     teacher = put_teacher(theirs, study)
-    begun = theirs.run(kd.runs[1])
-    begun.write(make_failure(begun.id))
+    unfinished = theirs.run(kd.runs[1])
+    unfinished.write(make_failure(unfinished.id))
     put_run(ours, student, seed=1)
     before = files_under(theirs.root)
     status, out, err = skd("merge", "theirs")
@@ -50,7 +50,7 @@ def test_finished_runs_and_teachers_are_brought_and_the_source_is_left_alone(
     assert ours.teacher(teacher.id).card() == teacher.card()
     assert ours.teacher(teacher.id).record() == teacher.record()
     assert ours.run(student.runs[1]).record() is not None
-    assert not ours.run(begun.id).folder.exists()
+    assert not ours.run(unfinished.id).folder.exists()
 
 
 def test_files_that_are_not_entries_are_ignored(skd: Skd, study: Expansion, theirs: Store) -> None:
@@ -78,7 +78,7 @@ def test_a_second_merge_finds_everything_there(
     assert files_under(ours.root) == before
 
 
-def test_time_place_and_cost_are_no_numbers(
+def test_time_place_and_cost_do_not_count_as_numbers(
     skd: Skd, study: Expansion, theirs: Store, ours: Store
 ) -> None:
     cell = study.cell("resnet8", "student")
@@ -124,7 +124,7 @@ def test_missing_files_are_added_to_what_is_there(
     assert mine.logits_path.is_file()
 
 
-def test_a_record_without_files_travels_alone(
+def test_a_record_without_files_is_copied_alone(
     skd: Skd, study: Expansion, theirs: Store, ours: Store
 ) -> None:
     entry = put_run(theirs, study.cell("resnet8", "student"), content=None)
@@ -210,7 +210,7 @@ def test_teachers_go_where_they_are_shared_and_come_from_the_source(
     assert not (ours.root / "teachers").exists()
 
 
-# What is no results folder.
+# Folders without results.
 
 
 def test_a_source_that_is_not_a_results_folder_is_refused(

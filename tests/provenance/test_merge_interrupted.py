@@ -1,4 +1,4 @@
-"""`skd merge` is killed, its source changes, and runs are taken meanwhile."""
+"""`skd merge` is killed, its source changes, or runs are started meanwhile."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +28,9 @@ def test_a_merge_that_ends_in_the_middle_is_repeated(
 ) -> None:
     cell = study.cell("resnet8", "student")
     entries = sorted((put_run(theirs, cell, seed) for seed in (0, 1)), key=lambda entry: entry.id)
-    begun = ours.run(entries[1].id)
-    begun.folder.mkdir(parents=True)
-    (begun.folder / "checkpoint.pt").write_bytes(b"here")
+    partial = ours.run(entries[1].id)
+    partial.folder.mkdir(parents=True)
+    (partial.folder / "checkpoint.pt").write_bytes(b"here")
     copied: list[Path] = []
 
     def copy_three(source: Path, target: Path, expected: str) -> None:
@@ -46,14 +46,14 @@ def test_a_merge_that_ends_in_the_middle_is_repeated(
     assert status != 0
     if isinstance(error, OSError):
         assert status == 2
-        assert f"run {begun.id}: no space left on device. 1 of 2 were merged" in err
+        assert f"run {partial.id}: no space left on device. 1 of 2 were merged" in err
     assert ours.run(entries[0].id).record() is not None
-    assert begun.record() is None  # its record would have been last
-    assert (begun.folder / "checkpoint.pt").read_bytes() == b"here"
-    assert read_holder(begun.folder) is None
+    assert partial.record() is None  # its record would have been last
+    assert (partial.folder / "checkpoint.pt").read_bytes() == b"here"
+    assert read_holder(partial.folder) is None
     assert skd("merge", "theirs")[0] == 0
-    assert begun.record() == entries[1].record()
-    assert not (begun.folder / "checkpoint.pt").exists()
+    assert partial.record() == entries[1].record()
+    assert not (partial.folder / "checkpoint.pt").exists()
 
 
 def test_what_a_kill_left_is_cleared_by_the_next_merge(

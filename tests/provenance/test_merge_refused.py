@@ -26,7 +26,7 @@ from tests.builders.result_sets import (
     sha256,
 )
 
-# What is refused.
+# Refused entries.
 
 
 def test_what_is_not_sound_is_refused_and_the_rest_is_merged(
@@ -114,7 +114,7 @@ def test_other_numbers_are_a_conflict_that_leaves_everything_as_it_was(
     skd: Skd, study: Expansion, theirs: Store, ours: Store, arguments: tuple[str, ...]
 ) -> None:
     student, kd = study.cell("resnet8", "student"), study.cell(tiny.PAIR, "kd")
-    put_run(theirs, student, seed=1)  # nothing is wrong with it
+    put_run(theirs, student, seed=1)  # this entry is valid
     for cell in (student, kd):
         put_run(ours, cell, top1=70.0)
         theirs_entry = put_run(theirs, cell, top1=71.5, content=b"others")
@@ -143,8 +143,8 @@ def test_a_conflict_states_whether_the_same_code_made_both(
     cell = study.cell("resnet8", "student")
     mine, yours = put_run(ours, cell, top1=70.0), put_run(theirs, cell, top1=71.5)
 
-    def made_by(here: dict[str, Any], there: dict[str, Any]) -> str:
-        for entry, environment in ((mine, here), (yours, there)):
+    def made_by(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
+        for entry, environment in ((mine, ours), (yours, theirs)):
             changes = {"environment": {"torch": "2", **environment}}
             entry.write(entry.record().model_copy(update=changes))
         return conflict(skd)[0]

@@ -1,4 +1,4 @@
-"""`skd show`: everything about one run or teacher, in whatever state it is."""
+"""`skd show`: everything about one run or teacher, in any state."""
 
 import hashlib
 import io
@@ -27,7 +27,7 @@ from skd.study.spec import DatasetSpec, ImportedTeacher
 from tests.builders import tiny
 from tests.builders.commands import Skd
 from tests.builders.records import card_of, leave_dead_lease, make_card, make_failure, make_record
-from tests.builders.show_output import ENVIRONMENT, EXECUTION, WEIGHTS, json_shown, rows_shown
+from tests.builders.show_output import ENVIRONMENT, EXECUTION, WEIGHTS, printed_json, printed_rows
 
 pytestmark = pytest.mark.usefixtures("store")
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("store")
 def test_a_finished_run_is_shown_with_everything_it_depends_on(
     skd: Skd, study: Expansion, done: StoreEntry
 ) -> None:
-    rows = rows_shown(skd, done.id)
+    rows = printed_rows(skd, done.id)
     spec = study.cell(tiny.PAIR, "skd").spec
     assert rows["title"] == f"run {done.id}: done"
     assert rows["What it is/network"] == "resnet8"
@@ -77,7 +77,7 @@ def test_an_unclean_tree_and_other_weights_of_the_teacher_are_reported(
     done.write(record.model_copy(update={"environment": {**ENVIRONMENT, "git_clean": False}}))
     teacher = store.teacher(study.teachers[0].id)
     teacher.write(teacher.card().model_copy(update={"sha256": "2" * 64}))
-    rows = rows_shown(skd, done.id)
+    rows = printed_rows(skd, done.id)
     assert rows["Environment/code"].endswith("commit c0ffee, WITH UNCOMMITTED CHANGES")
     assert f"NOW IN THIS STORE WITH OTHER WEIGHTS: sha256 {'2' * 64}" in rows["What it is/teacher"]
 
@@ -86,30 +86,30 @@ def test_the_sources_that_made_it_are_compared_with_this_code(skd: Skd, done: St
     def recorded(**changes: object) -> tuple[str, dict[str, Any]]:
         record = done.record()
         done.write(record.model_copy(update={"environment": {**ENVIRONMENT, **changes}}))
-        rows, found = rows_shown(skd, done.id), json_shown(skd, done.id)
+        rows, entry = printed_rows(skd, done.id), printed_json(skd, done.id)
         assert rows["Environment/code"].startswith("skd 0.1.0, commit ")
-        return rows["Environment/sources"], found["sources"]
+        return rows["Environment/sources"], entry["sources"]
 
-    here = sources_id()
-    assert recorded() == ("not recorded", {"recorded": None, "here": here, "same": None})
-    assert recorded(sources=here, git_commit=None, git_clean=None) == (
-        f"{here}, same as this code",
-        {"recorded": here, "here": here, "same": True},
+    current = sources_id()
+    assert recorded() == ("not recorded", {"recorded": None, "here": current, "same": None})
+    assert recorded(sources=current, git_commit=None, git_clean=None) == (
+        f"{current}, same as this code",
+        {"recorded": current, "here": current, "same": True},
     )
     assert recorded(sources="0" * 16) == (
-        f"{'0' * 16}, DIFFERENT FROM THIS CODE: {here}",
-        {"recorded": "0" * 16, "here": here, "same": False},
+        f"{'0' * 16}, DIFFERENT FROM THIS CODE: {current}",
+        {"recorded": "0" * 16, "here": current, "same": False},
     )
 
 
 def test_files_are_hashed_only_on_request(skd: Skd, done: StoreEntry) -> None:
-    assert rows_shown(skd, done.id)["Files/weights.safetensors"].startswith("there")
-    assert [file["matches"] for file in json_shown(skd, done.id)["files"]] == [None, None]
-    assert rows_shown(skd, done.id, "--verify")["Files/weights.safetensors"].startswith("matches")
+    assert printed_rows(skd, done.id)["Files/weights.safetensors"].startswith("there")
+    assert [file["matches"] for file in printed_json(skd, done.id)["files"]] == [None, None]
+    assert printed_rows(skd, done.id, "--verify")["Files/weights.safetensors"].startswith("matches")
     done.weights_path.write_bytes(b"tampered")
-    assert rows_shown(skd, done.id)["Files/weights.safetensors"].startswith("there")
-    assert rows_shown(skd, done.id, "--verify")["Files/weights.safetensors"].startswith("DIFFERS")
-    assert [f["matches"] for f in json_shown(skd, done.id, "--verify")["files"]] == [False, None]
+    assert printed_rows(skd, done.id)["Files/weights.safetensors"].startswith("there")
+    assert printed_rows(skd, done.id, "--verify")["Files/weights.safetensors"].startswith("DIFFERS")
+    assert [f["matches"] for f in printed_json(skd, done.id, "--verify")["files"]] == [False, None]
 
 
 def test_the_logs_of_its_job_are_those_of_its_batch(
@@ -123,34 +123,34 @@ def test_the_logs_of_its_job_are_those_of_its_batch(
     log.parent.mkdir(parents=True)
     log.write_text("")
     (log.parent / "kd-00000000.log").write_text("")
-    assert rows_shown(skd, done.id)["Logs"] == str(log)
+    assert printed_rows(skd, done.id)["Logs"] == str(log)
     log.with_suffix(".history.log").write_text("")
-    assert json_shown(skd, done.id)["logs"] == [str(log), str(log.with_suffix(".history.log"))]
+    assert printed_json(skd, done.id)["logs"] == [str(log), str(log.with_suffix(".history.log"))]
 
 
 def test_the_json_has_everything_that_the_text_has(
     skd: Skd, study: Expansion, done: StoreEntry
 ) -> None:
-    found, record = json_shown(skd, done.id), done.record()
-    assert (found["id"], found["kind"], found["state"]) == (done.id, "run", "done")
-    assert found["folder"] == f"results/runs/{done.id}"
-    assert found["studies"] == [{"study": "tiny", "pair": tiny.PAIR, "method": "skd", "seed": 1}]
+    entry, record = printed_json(skd, done.id), done.record()
+    assert (entry["id"], entry["kind"], entry["state"]) == (done.id, "run", "done")
+    assert entry["folder"] == f"results/runs/{done.id}"
+    assert entry["studies"] == [{"study": "tiny", "pair": tiny.PAIR, "method": "skd", "seed": 1}]
     for name in ("method", "recipe", "dataset", "network", "seed"):
-        assert found[name] == canonical(getattr(record.spec, name))
+        assert entry[name] == canonical(getattr(record.spec, name))
     for name in ("last", "best", "collapse", "cost"):
-        assert found[name] == getattr(record, name).model_dump()
-    assert found["environment"] == ENVIRONMENT
-    assert found["execution"] == EXECUTION
-    assert found["finished_at"] == record.finished_at
-    assert found["teacher"]["id"] == study.teachers[0].id
-    assert found["teacher"]["as_it_taught"]["sha256"] == "0" * 64
-    assert found["files"][0] == {
+        assert entry[name] == getattr(record, name).model_dump()
+    assert entry["environment"] == ENVIRONMENT
+    assert entry["execution"] == EXECUTION
+    assert entry["finished_at"] == record.finished_at
+    assert entry["teacher"]["id"] == study.teachers[0].id
+    assert entry["teacher"]["as_it_taught"]["sha256"] == "0" * 64
+    assert entry["files"][0] == {
         "path": f"results/runs/{done.id}/weights.safetensors",
         "sha256": hashlib.sha256(WEIGHTS).hexdigest(),
         "there": True,
         "matches": None,
     }
-    assert found["failure"] is found["holder"] is found["progress"] is None
+    assert entry["failure"] is entry["holder"] is entry["progress"] is None
 
 
 # Runs that are not finished.
@@ -163,7 +163,7 @@ def test_a_failed_run_is_shown_with_its_reason_and_the_end_of_its_traceback(
     details = "\n".join(f"line {number} of the [traceback]" for number in range(40))
     changes = {"details": details, "repeats": True, "environment": ENVIRONMENT}
     entry.write(make_failure(entry.id, "it [broke]", **changes))
-    rows = rows_shown(skd, entry.id)
+    rows = printed_rows(skd, entry.id)
     assert rows["title"] == f"run {entry.id}: failed"
     assert rows["Outcome/state"].splitlines() == [
         "failed: it [broke]",
@@ -175,8 +175,8 @@ def test_a_failed_run_is_shown_with_its_reason_and_the_end_of_its_traceback(
     assert lines[1] == "… 28 more lines: --json has them"
     assert len(lines) == 14
     assert rows["Environment/SLURM job"] == "4711"
-    assert json_shown(skd, entry.id)["failure"]["details"] == details
-    assert json_shown(skd, entry.id)["reason"] == "it [broke]"
+    assert printed_json(skd, entry.id)["failure"]["details"] == details
+    assert printed_json(skd, entry.id)["reason"] == "it [broke]"
 
 
 def test_a_run_under_way_is_shown_with_who_runs_it_and_how_far_it_is(
@@ -185,27 +185,27 @@ def test_a_run_under_way_is_shown_with_who_runs_it_and_how_far_it_is(
     cell = study.cell("resnet8", "student")
     entry = store.run(cell.runs[0])
     with hold_lease(entry.folder, wait=False):
-        assert rows_shown(skd, entry.id)["Outcome/progress"] == "starting"
+        assert printed_rows(skd, entry.id)["Outcome/progress"] == "starting"
         entry.write_spec(cell.run(0))
         (entry.folder / "execution.json").write_text('{"device": "cpu", "threads": 3}')
-        told = ProgressNote(
+        note = ProgressNote(
             epoch=1, epochs=3, images_per_second=50.0, seconds_left=61.0, at=time.time()
         )
-        entry.write(told)
-        rows, found = rows_shown(skd, entry.id), json_shown(skd, entry.id)
+        entry.write(note)
+        rows, output = printed_rows(skd, entry.id), printed_json(skd, entry.id)
     assert rows["Outcome/state"].startswith(f"running: process {os.getpid()} on ")
     assert rows["Outcome/progress"] == "epoch 2/3, 50 images/s, 0:01:01 left"
     assert rows["Environment/executed"] == "device cpu, threads 3"
-    assert found["holder"]["pid"] == os.getpid()
-    assert found["progress"]["seconds_left"] == 61.0
+    assert output["holder"]["pid"] == os.getpid()
+    assert output["progress"]["seconds_left"] == 61.0
 
 
 def test_interrupted_and_missing_runs_are_known_from_the_study(
     skd: Skd, study: Expansion, store: Store
 ) -> None:
     cell = study.cell(tiny.PAIR, "kd")
-    assert rows_shown(skd, cell.runs[1])["Outcome/state"] == "missing"
-    rows = rows_shown(skd, cell.runs[0])
+    assert printed_rows(skd, cell.runs[1])["Outcome/state"] == "missing"
+    rows = printed_rows(skd, cell.runs[0])
     assert rows["What it is/seed"] == "0"
     assert rows["What it is/teacher"].endswith("not in this store yet")
     assert "Method/kd" in rows
@@ -214,10 +214,10 @@ def test_interrupted_and_missing_runs_are_known_from_the_study(
     entry.folder.mkdir(parents=True)
     (entry.folder / "checkpoint.pt").write_bytes(b"")
     leave_dead_lease(entry.folder)
-    assert rows_shown(skd, entry.id)["Outcome/state"] == "interrupted"
+    assert printed_rows(skd, entry.id)["Outcome/state"] == "interrupted"
     expansion_path(Path("results"), "tiny").unlink()
     entry.write_spec(cell.run(0))
-    rows = rows_shown(skd, entry.id)
+    rows = printed_rows(skd, entry.id)
     assert rows["What it is/seed"] == "0"
     assert rows["What it is/in studies"] == "none of the expanded ones"
 
@@ -234,17 +234,17 @@ def test_interrupted_and_missing_runs_are_known_from_the_study(
         (lambda text: text.replace('"epochs": 3', '"epochs": "many"'), "recipe.epochs: "),
     ],
 )
-def test_a_record_that_cannot_be_read_is_shown_as_such(
+def test_a_record_that_cannot_be_read_is_shown_as_unreadable(
     skd: Skd, done: StoreEntry, damage: Callable[[str], str], message: str
 ) -> None:
     done.record_path.write_text(damage(done.record_path.read_text()))
-    rows = rows_shown(skd, done.id)
+    rows = printed_rows(skd, done.id)
     assert rows["title"] == f"run {done.id}: unreadable"
     assert message in rows["Outcome/state"]
     assert "move that file away" in rows["Outcome/state"]
     assert rows["What it is/in studies"] == f"tiny: {tiny.PAIR}/skd seed 1"
     assert rows["Files/weights.safetensors"] == "there  no sha256 recorded"
-    assert message in json_shown(skd, done.id)["problems"][0]
+    assert message in printed_json(skd, done.id)["problems"][0]
 
 
 # Teachers.
@@ -258,21 +258,21 @@ def test_a_trained_teacher_is_shown_with_its_card_and_its_record(
     record = make_record(node.spec.run, node.id)
     record = record.model_copy(update={"files": {"weights.safetensors": "0" * 64}})
     entry.write(record)
-    assert rows_shown(skd, node.id)["Outcome/state"].startswith(
+    assert printed_rows(skd, node.id)["Outcome/state"].startswith(
         "interrupted: trained, but without its card"
     )
     entry.write(card_of(record))
     log = Path(f"results/tiny/logs/teachers/teacher-{node.id}.log")
     log.parent.mkdir(parents=True)
     log.write_text("")
-    rows = rows_shown(skd, "tiny/teacher")
+    rows = printed_rows(skd, "tiny/teacher")
     assert rows["title"] == f"teacher {node.id}: done"
     assert rows["What it is/origin"] == "trained here, seed 0"
     assert rows["What it is/in studies"] == "tiny: teacher teacher"
     assert rows["Outcome/last"].startswith("top-1 70.00 %")
     assert rows["Files/weights.safetensors"].split() == ["not", "there", "0" * 64]
     assert rows["Logs"] == str(log)
-    assert json_shown(skd, node.id)["studies"] == [{"study": "tiny", "teacher": "teacher"}]
+    assert printed_json(skd, node.id)["studies"] == [{"study": "tiny", "teacher": "teacher"}]
 
 
 def test_an_imported_teacher_is_shown_from_its_card(skd: Skd, store: Store) -> None:
@@ -285,11 +285,11 @@ def test_an_imported_teacher_is_shown_from_its_card(skd: Skd, store: Store) -> N
         source_sha256="a" * 64,
     )
     store.teacher(spec.identity).write(card)
-    rows = rows_shown(skd, spec.identity)
+    rows = printed_rows(skd, spec.identity)
     assert rows["What it is/network"] == "wrn_16_1"
     assert rows["What it is/origin"] == f"imported from x.pth\nfile's sha256 {'a' * 64}"
     assert rows["Outcome/measured"] == "top-1 97.25 %, top-5 99.00 %"
-    assert json_shown(skd, spec.identity)["network"] == "wrn_16_1"
+    assert printed_json(skd, spec.identity)["network"] == "wrn_16_1"
 
 
 def test_what_is_both_a_run_and_a_teacher_is_shown_as_both(
@@ -310,7 +310,7 @@ def test_teachers_are_looked_for_where_they_are_shared(
 ) -> None:
     monkeypatch.setenv("SKD_TEACHERS", str(tmp_path / "shared"))
     StoreEntry(tmp_path / "shared" / ("b" * 16)).write(make_card("b" * 16))
-    assert rows_shown(skd, "bbbb")["What it is/folder"] == f"shared/{'b' * 16}"
+    assert printed_rows(skd, "bbbb")["What it is/folder"] == f"shared/{'b' * 16}"
 
 
 # The parts.

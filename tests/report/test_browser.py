@@ -1,4 +1,4 @@
-"""The page in a real browser: it says nothing in the console, sorts, filters, unfolds, prints."""
+"""The page in a real browser: no console messages; sorting, filters, unfolding, printing."""
 
 import base64
 import re
@@ -37,7 +37,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chro
     driver.quit()
 
 
-def shown(browser: webdriver.Chrome, column: int) -> list[str]:
+def visible_cells(browser: webdriver.Chrome, column: int) -> list[str]:
     """Return the first line of a column's visible entries in the table of cells."""
     rows = browser.find_elements(By.CSS_SELECTOR, "#cells tbody tr")
     entries = [row.find_elements(By.XPATH, "./*")[column] for row in rows if row.is_displayed()]
@@ -45,9 +45,9 @@ def shown(browser: webdriver.Chrome, column: int) -> list[str]:
 
 
 def heading(browser: webdriver.Chrome, title: str) -> tuple[int, object]:
-    found = browser.find_elements(By.CSS_SELECTOR, "#cells thead th")
-    place = [part.text.replace("\n", " ") for part in found].index(title)
-    return place, found[place].find_element(By.TAG_NAME, "button")
+    headings = browser.find_elements(By.CSS_SELECTOR, "#cells thead th")
+    place = [part.text.replace("\n", " ") for part in headings].index(title)
+    return place, headings[place].find_element(By.TAG_NAME, "button")
 
 
 def test_data_is_shown_as_text_and_never_run(browser):
@@ -75,18 +75,18 @@ def test_tables_sort_by_number_with_what_has_none_last(browser):
     place, button = heading(browser, "Last epoch")
     for descending in (False, True):
         button.click()
-        entries = shown(browser, place)
+        entries = visible_cells(browser, place)
         known = [float(text.split()[0]) for text in entries if text[0].isdigit()]
         assert known == sorted(known, reverse=descending)
         assert not any(text[0].isdigit() for text in entries[len(known) :])
     verdict, button = heading(browser, "Verdict")
     button.click()
-    kinds = [kind for kind in shown(browser, verdict) if kind[0].isalpha()]
+    kinds = [kind for kind in visible_cells(browser, verdict) if kind[0].isalpha()]
     assert kinds == sorted(kinds)
 
 
 def test_tables_filter(browser):
-    everything = len(shown(browser, 0))
+    everything = len(visible_cells(browser, 0))
     menus = {
         menu.find_element(By.XPATH, "..").text.split()[0]: menu
         for menu in browser.find_elements(By.CSS_SELECTOR, "#cells select")
@@ -94,11 +94,11 @@ def test_tables_filter(browser):
     assert set(menus) == {"Pair", "Method", "Verdict"}
     for name, value in (("Method", "dkd"), ("Verdict", "higher")):
         menus[name].find_element(By.XPATH, f"./option[text()='{value}']").click()
-    assert shown(browser, 0) == ["vgg13 → MobileNetV2"]
+    assert visible_cells(browser, 0) == ["vgg13 → MobileNetV2"]
     assert browser.find_element(By.CSS_SELECTOR, "#cells output").text == f"1 of {everything}"
     for name in ("Method", "Verdict"):
         menus[name].find_element(By.XPATH, "./option[1]").click()
-    assert len(shown(browser, 0)) == everything
+    assert len(visible_cells(browser, 0)) == everything
 
 
 def test_a_cells_runs_are_one_click_away(browser):
@@ -111,7 +111,7 @@ def test_a_cells_runs_are_one_click_away(browser):
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_the_page_is_no_wider_than_the_screen(browser, width):
+def test_the_page_is_not_wider_than_the_screen(browser, width):
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width

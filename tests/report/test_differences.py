@@ -17,7 +17,7 @@ from tests.builders.reported_study import FIRST, THIRD, filled, make_card, make_
 
 @pytest.fixture
 def sets(tmp_path: Path) -> tuple[Path, Path]:
-    """Two folders of the same runs; in B the third pair's kd is higher, and on another torch."""
+    """Return two folders of the same runs; in B the third pair's kd is higher, on another torch."""
     folders = (tmp_path / "a", tmp_path / "b")
     study = filled(folders[0])
     write_expansion(study, folders[0])
@@ -32,11 +32,19 @@ def sets(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_sets_are_compared_run_by_run_and_cell_by_cell(sets) -> None:
     study = filled(sets[0].parent / "again")
-    found = compare_sets(*(read_findings(study, folder) for folder in sets))
-    assert (found.equal, found.unequal, found.only_a, found.only_b) == (23, 3, 0, 0)
-    assert found.environment_differences["torch"] == ({"2.15.0": 26}, {"2.15.0": 23, "2.11.0": 3})
-    assert "skd" not in found.environment_differences
-    cells = {(c.a.pair, c.a.method): c for c in found.cells}
+    comparison = compare_sets(*(read_findings(study, folder) for folder in sets))
+    assert (comparison.equal, comparison.unequal, comparison.only_a, comparison.only_b) == (
+        23,
+        3,
+        0,
+        0,
+    )
+    assert comparison.environment_differences["torch"] == (
+        {"2.15.0": 26},
+        {"2.15.0": 23, "2.11.0": 3},
+    )
+    assert "skd" not in comparison.environment_differences
+    cells = {(c.a.pair, c.a.method): c for c in comparison.cells}
     assert len(cells) == 11
     kd = cells["vgg13 → MobileNetV2", "kd"]
     assert kd.difference.mean == pytest.approx(1.4)
@@ -50,17 +58,17 @@ def test_a_verdict_that_comes_to_be_is_a_flipped_one(sets) -> None:
     study = filled(sets[0].parent / "again")
     for run in study.cell(THIRD, "dkd").runs.values():
         Store(sets[0]).run(run).record_path.unlink()
-    found = compare_sets(*(read_findings(study, folder) for folder in sets))
-    (dkd,) = (cell for cell in found.cells if cell.a.method == "dkd")
+    comparison = compare_sets(*(read_findings(study, folder) for folder in sets))
+    (dkd,) = (cell for cell in comparison.cells if cell.a.method == "dkd")
     assert (dkd.verdicts, dkd.difference) == (("not run", "higher"), None)
-    assert found.only_b == 3
+    assert comparison.only_b == 3
 
 
 def test_a_set_beside_itself_differs_in_nothing(sets) -> None:
     study = filled(sets[0].parent / "again")
-    found = compare_sets(read_findings(study, sets[0]), read_findings(study, sets[0]))
-    assert (found.unequal, found.only_a, found.environment_differences) == (0, 0, {})
-    assert not any(cell.verdict_flipped or cell.significant for cell in found.cells)
+    comparison = compare_sets(read_findings(study, sets[0]), read_findings(study, sets[0]))
+    assert (comparison.unequal, comparison.only_a, comparison.environment_differences) == (0, 0, {})
+    assert not any(cell.verdict_flipped or cell.significant for cell in comparison.cells)
 
 
 def test_other_teachers_are_reported(sets) -> None:
@@ -69,10 +77,10 @@ def test_other_teachers_are_reported(sets) -> None:
         card = make_card(study, "resnet56", sha256=sha * 32)
         record = make_record(study.cell(FIRST, "kd"), 0, 70.0, teacher=card)
         Store(folder).run(record.id).write(record)
-    found = compare_sets(*(read_findings(study, folder) for folder in sets))
-    told = {(c.a.pair, c.a.method): c.same_teacher for c in found.cells}
-    assert told["resnet56 → resnet20", "kd"] is False
-    assert told["resnet56 → resnet20", "skd"] is None
+    comparison = compare_sets(*(read_findings(study, folder) for folder in sets))
+    same_teacher = {(c.a.pair, c.a.method): c.same_teacher for c in comparison.cells}
+    assert same_teacher["resnet56 → resnet20", "kd"] is False
+    assert same_teacher["resnet56 → resnet20", "skd"] is None
 
 
 def test_the_command_lists_flipped_verdicts(sets) -> None:

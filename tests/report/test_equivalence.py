@@ -59,12 +59,12 @@ def by_seed(values: list[float]) -> dict[int, float]:
 def test_it_is_statsmodels_tost_of_pairs(values, margin) -> None:
     a, b = (np.array(side) for side in zip(*values, strict=True))
     assume(np.ptp(b - a) > 0.005)
-    found = paired_difference(by_seed(b), by_seed(a))
+    difference = paired_difference(by_seed(b), by_seed(a))
     p, *_ = ttost_paired(b, a, -margin, margin)
-    assert found.p_within(margin) == pytest.approx(p, rel=1e-6, abs=1e-12)
+    assert difference.p_within(margin) == pytest.approx(p, rel=1e-6, abs=1e-12)
     assume(abs(p - 0.05) > 1e-9)
-    assert found.is_within(margin) == (p < 0.05)
-    assert (equivalence_outcome(found, margin) == "equivalent") == (p < 0.05)
+    assert difference.is_within(margin) == (p < 0.05)
+    assert (equivalence_outcome(difference, margin) == "equivalent") == (p < 0.05)
 
 
 @relaxed
@@ -77,18 +77,18 @@ def test_one_test_shows_that_a_difference_is_larger_than_the_margin(values, marg
     smaller = reference.ttest_mean(-margin, alternative="smaller")[1]
     assume(abs(larger - 0.05) > 1e-9)
     assume(abs(smaller - 0.05) > 1e-9)
-    found = equivalence_outcome(mean_difference(differences), margin)
-    assert (found == "not equivalent") == (min(larger, smaller) < 0.05)
+    outcome = equivalence_outcome(mean_difference(differences), margin)
+    assert (outcome == "not equivalent") == (min(larger, smaller) < 0.05)
 
 
 @relaxed
 @given(pairs, margins)
 def test_the_order_of_the_sets_does_not_matter(values, margin) -> None:
-    there = mean_difference((b - a for a, b in values), STEP)
+    forward = mean_difference((b - a for a, b in values), STEP)
     back = mean_difference((a - b for a, b in values), STEP)
-    assume(abs(there.p_within(margin) - 0.05) > 1e-9)
-    assert equivalence_outcome(there, margin) == equivalence_outcome(back, margin)
-    assert there.p_within(margin) == pytest.approx(back.p_within(margin))
+    assume(abs(forward.p_within(margin) - 0.05) > 1e-9)
+    assert equivalence_outcome(forward, margin) == equivalence_outcome(back, margin)
+    assert forward.p_within(margin) == pytest.approx(back.p_within(margin))
 
 
 def test_the_accuracies_step_counts_as_spread() -> None:
@@ -138,10 +138,10 @@ def test_what_an_older_record_lacks_is_what_was_done_then() -> None:
 
 @pytest.fixture
 def sets(tmp_path: Path) -> tuple[Expansion, Path, Path]:
-    """Two folders with three finished runs of four cells each, of the same numbers."""
+    """Return two folders with the same numbers: three finished runs in each of four cells."""
     study = make_study()
-    kept = {("resnet20", "student"), (FIRST, "kd"), (FIRST, "skd+kd"), (THIRD, "kd")}
-    cells = tuple(cell for cell in study.cells if (cell.pair, cell.method) in kept)
+    in_both = {("resnet20", "student"), (FIRST, "kd"), (FIRST, "skd+kd"), (THIRD, "kd")}
+    cells = tuple(cell for cell in study.cells if (cell.pair, cell.method) in in_both)
     folders = tmp_path / "a", tmp_path / "b"
     for folder in folders:
         write_expansion(study, folder)
@@ -152,7 +152,7 @@ def sets(tmp_path: Path) -> tuple[Expansion, Path, Path]:
 
 
 def execute(study: Expansion, folder: Path, shift: Shift, **changes: object) -> None:
-    """Write a folder's finished runs anew, in another way and with other accuracies."""
+    """Replace a folder's finished runs: executed in another way, with other accuracies."""
     for cell in study.cells:
         for seed, run in cell.runs.items():
             entry = Store(folder).run(run)
@@ -172,8 +172,8 @@ def judged(study: Expansion, a: Path, b: Path, margin: float = 0.5) -> SetEquiva
     return assess_equivalence(read_findings(study, a), read_findings(study, b), margin)
 
 
-def outcomes(found: SetEquivalence) -> Mapping[str, str]:
-    return {cell.cell: cell.outcome for cell in found.cells}
+def outcomes(equivalence: SetEquivalence) -> Mapping[str, str]:
+    return {cell.cell: cell.outcome for cell in equivalence.cells}
 
 
 def small(cell: Cell, seed: int) -> float:
@@ -183,17 +183,21 @@ def small(cell: Cell, seed: int) -> float:
 def test_sets_that_differ_little_are_equivalent_cell_by_cell(sets) -> None:
     study, _, b = sets
     execute(study, b, small)
-    found = judged(*sets)
-    assert outcomes(found) == dict.fromkeys(
+    equivalence = judged(*sets)
+    assert outcomes(equivalence) == dict.fromkeys(
         ("resnet20/student", f"{FIRST}/kd", f"{FIRST}/skd+kd", f"{THIRD}/kd"), "equivalent"
     )
-    assert (found.is_equivalent, found.pooled_outcome, found.unpaired) == (True, "equivalent", ())
-    student = found.cells[0]
+    assert (equivalence.is_equivalent, equivalence.pooled_outcome, equivalence.unpaired) == (
+        True,
+        "equivalent",
+        (),
+    )
+    student = equivalence.cells[0]
     expected = mean_difference([0.04, -0.06, 0.05], STEP)
     assert student.difference.mean == pytest.approx(expected.mean)
     assert student.difference.se == pytest.approx(expected.se)
     assert (student.a.n, student.a.mean, student.b.mean) == (3, 69.0, pytest.approx(69.01))
-    assert found.executions == (
+    assert equivalence.executions == (
         {"device cpu, precision float32": 12},
         {"device cuda, precision bfloat16": 12},
     )
@@ -206,31 +210,31 @@ def test_the_mean_over_cells_is_tested_over_seeds(sets) -> None:
         return small(cell, seed) + (0.2 if cell.method == "kd" else -0.1)
 
     execute(study, b, shift)
-    found = judged(*sets)
+    equivalence = judged(*sets)
     # Of four cells two are 0.2 higher and two 0.1 lower; the seeds' own shifts do not average out.
     expected = mean_difference([0.09, -0.01, 0.10], STEP / 2)
-    assert (found.pooled_cells, found.pooled.n) == (4, 3)
-    assert found.pooled.mean == pytest.approx(expected.mean)
-    assert found.pooled.se == pytest.approx(expected.se)
+    assert (equivalence.pooled_cells, equivalence.pooled.n) == (4, 3)
+    assert equivalence.pooled.mean == pytest.approx(expected.mean)
+    assert equivalence.pooled.se == pytest.approx(expected.se)
 
 
 def test_one_cell_that_is_not_equivalent_is_enough(sets) -> None:
     study, _, b = sets
     execute(study, b, lambda cell, seed: small(cell, seed) + 0.8 * (cell.pair == THIRD))
-    found = judged(*sets)
-    assert outcomes(found)[f"{THIRD}/kd"] == "not equivalent"
-    assert list(outcomes(found).values()).count("equivalent") == 3
-    assert found.pooled_outcome == "equivalent"
-    assert not found.is_equivalent
+    equivalence = judged(*sets)
+    assert outcomes(equivalence)[f"{THIRD}/kd"] == "not equivalent"
+    assert list(outcomes(equivalence).values()).count("equivalent") == 3
+    assert equivalence.pooled_outcome == "equivalent"
+    assert not equivalence.is_equivalent
     assert judged(*sets, margin=1.0).is_equivalent
 
 
 def test_a_wide_interval_is_undecided(sets) -> None:
     study, _, b = sets
     execute(study, b, lambda cell, seed: (-0.8, 0.0, 0.8)[seed] * (cell.pair == THIRD))
-    found = judged(*sets)
-    assert outcomes(found)[f"{THIRD}/kd"] == "undecided"
-    assert not found.is_equivalent
+    equivalence = judged(*sets)
+    assert outcomes(equivalence)[f"{THIRD}/kd"] == "undecided"
+    assert not equivalence.is_equivalent
 
 
 def test_runs_of_another_identity_are_not_compared(sets) -> None:
@@ -239,10 +243,14 @@ def test_runs_of_another_identity_are_not_compared(sets) -> None:
     cell = other.cell(FIRST, "kd")
     for seed in cell.runs:
         Store(b).run(cell.runs[seed]).write(make_record(cell, seed, 70.0))
-    found = assess_equivalence(read_findings(study, a), read_findings(other, b), 0.5)
-    assert outcomes(found) == {f"{FIRST}/kd": "undecided"}
-    assert (found.cells[0].difference, found.pooled, found.is_equivalent) == (None, None, False)
-    (kd,) = [runs for runs in found.unpaired if runs.cell == f"{FIRST}/kd"]
+    equivalence = assess_equivalence(read_findings(study, a), read_findings(other, b), 0.5)
+    assert outcomes(equivalence) == {f"{FIRST}/kd": "undecided"}
+    assert (equivalence.cells[0].difference, equivalence.pooled, equivalence.is_equivalent) == (
+        None,
+        None,
+        False,
+    )
+    (kd,) = [runs for runs in equivalence.unpaired if runs.cell == f"{FIRST}/kd"]
     assert (kd.seeds, kd.failed_in_one) == ((0, 1, 2), False)
     assert kd.reason == "done in A, done in B, with another identity"
 
@@ -252,25 +260,27 @@ def test_what_has_not_run_in_both_is_left_out_and_named(sets) -> None:
     for run in study.cell(THIRD, "kd").runs.values():
         Store(b).run(run).record_path.unlink()
     Store(a).run(study.cell(FIRST, "kd").runs[1]).record_path.unlink()
-    found = judged(*sets)
-    assert f"{THIRD}/kd" not in outcomes(found)
-    said = {(runs.cell, runs.seeds, runs.reason, runs.failed_in_one) for runs in found.unpaired}
-    assert said == {
+    equivalence = judged(*sets)
+    assert f"{THIRD}/kd" not in outcomes(equivalence)
+    unpaired = {
+        (runs.cell, runs.seeds, runs.reason, runs.failed_in_one) for runs in equivalence.unpaired
+    }
+    assert unpaired == {
         (f"{THIRD}/kd", (0, 1, 2), "done in A, missing in B", False),
         (f"{FIRST}/kd", (1,), "missing in A, done in B", False),
     }
-    assert (found.is_equivalent, found.pooled.n) == (True, 2)
+    assert (equivalence.is_equivalent, equivalence.pooled.n) == (True, 2)
 
 
 def test_a_run_that_fails_in_one_set_only_is_held_against_it(sets) -> None:
     study, a, b = sets
     fail(study, b, FIRST, "kd", 2)
-    found = judged(*sets)
-    assert set(outcomes(found).values()) == {"equivalent"}
-    (runs,) = found.unpaired
+    equivalence = judged(*sets)
+    assert set(outcomes(equivalence).values()) == {"equivalent"}
+    (runs,) = equivalence.unpaired
     assert (runs.reason, runs.seeds, runs.failed_in_one) == ("done in A, failed in B", (2,), True)
-    assert not found.is_equivalent
-    fail(study, a, FIRST, "kd", 2)  # in both: nothing that the two differ in
+    assert not equivalence.is_equivalent
+    fail(study, a, FIRST, "kd", 2)  # failed in both: not a difference
     assert judged(*sets).is_equivalent
 
 
@@ -288,22 +298,24 @@ def test_other_teachers_are_reported(sets) -> None:
 
 def test_nothing_in_common_is_not_equivalent(sets, tmp_path: Path) -> None:
     study, a, _ = sets
-    found = assess_equivalence(
+    equivalence = assess_equivalence(
         read_findings(study, a), read_findings(study, tmp_path / "none"), 0.5
     )
-    assert (found.cells, found.pooled, found.is_equivalent) == ((), None, False)
+    assert (equivalence.cells, equivalence.pooled, equivalence.is_equivalent) == ((), None, False)
 
 
 def test_ways_of_executing_are_listed_where_they_differ(sets) -> None:
     study, a, b = sets
     execute(study, b, small, environment={"torch": "2.15.0", "sources": "a" * 16})
-    found = compare_sets(read_findings(study, a), read_findings(study, b)).environment_differences
-    assert found["execution.precision"] == ({"float32": 12}, {"bfloat16": 12})
-    assert found["execution.compiled"] == ({"no": 12}, {"yes": 12})
-    assert found["execution.kernels"] == ({"none": 12}, {"h100": 12})
-    assert found["sources"] == ({"none": 12}, {"a" * 16: 12})
-    assert "execution.sharing" not in found
-    assert "execution.step" not in found
+    differences = compare_sets(
+        read_findings(study, a), read_findings(study, b)
+    ).environment_differences
+    assert differences["execution.precision"] == ({"float32": 12}, {"bfloat16": 12})
+    assert differences["execution.compiled"] == ({"no": 12}, {"yes": 12})
+    assert differences["execution.kernels"] == ({"none": 12}, {"h100": 12})
+    assert differences["sources"] == ({"none": 12}, {"a" * 16: 12})
+    assert "execution.sharing" not in differences
+    assert "execution.step" not in differences
 
 
 # The command.

@@ -44,8 +44,8 @@ def write_analyses(folder: Path, study, skipped: dict | None = None) -> None:
     arrays["images"] = np.zeros((2, 3, 8, 8), dtype=np.uint8)
     arrays["values"] = np.full((2, 4), 0.25, dtype=np.float32)
     panels = tuple(
-        EmbeddingPanel(what=what, id="x", seed=0, key="points")
-        for what in ("teacher", "student", "skd")
+        EmbeddingPanel(what=cell_name, id="x", seed=0, key="points")
+        for cell_name in ("teacher", "student", "skd")
     )
     stages = dict.fromkeys(("raw", "softened", "simplified", "student"), "values")
     example = SimplifierExample(
@@ -89,7 +89,7 @@ def drawings(findings) -> dict:
     return {drawing.name: drawing for drawing in gallery_of(findings).drawings}
 
 
-def said(drawing) -> str:
+def text_of(drawing) -> str:
     return re.search(r"<desc[^>]*>(.*?)</desc>", drawing.inline, re.DOTALL)[1]
 
 
@@ -102,7 +102,7 @@ def test_there_is_a_figure_of_everything_there_are_data_for(drawings):
         "correlations", "features", "examples",
     }  # fmt: skip
     assert {"forest", "best-minus-last", "agreement"} <= set(drawings)
-    # Of a pair that was not analysed, and had no simplifier with results.
+    # A pair without analysis and without results of a simplifier.
     assert {name for name in drawings if name.startswith("vgg13")} == {
         "vgg13--MobileNetV2-seeds", "vgg13--MobileNetV2-curves", "vgg13--MobileNetV2-cost",
     }  # fmt: skip
@@ -110,18 +110,18 @@ def test_there_is_a_figure_of_everything_there_are_data_for(drawings):
 
 def test_figures_have_their_numbers_as_alternative_text(drawings):
     pair = "resnet56--resnet20-"
-    assert "kd 70.83 % (3 seeds)" in said(drawings[f"{pair}seeds"])
-    assert "0.50" in said(drawings["best-minus-last"])
-    assert "kd 81.00 %" in said(drawings["agreement"])
-    assert "kd 5.00 %" in said(drawings[f"{pair}calibration"])
-    assert "0.500" in said(drawings[f"{pair}correlations"])
-    assert "ant, bee, cat and dog" in said(drawings[f"{pair}features"])
-    assert "seed 0" in said(drawings[f"{pair}examples"])
-    assert f"log C = {math.log(100):.2f}" in said(drawings[f"{pair}watch"])
-    assert "71.53 % at T = 8" in said(drawings[f"{pair}temperature"])
+    assert "kd 70.83 % (3 seeds)" in text_of(drawings[f"{pair}seeds"])
+    assert "0.50" in text_of(drawings["best-minus-last"])
+    assert "kd 81.00 %" in text_of(drawings["agreement"])
+    assert "kd 5.00 %" in text_of(drawings[f"{pair}calibration"])
+    assert "0.500" in text_of(drawings[f"{pair}correlations"])
+    assert "ant, bee, cat and dog" in text_of(drawings[f"{pair}features"])
+    assert "seed 0" in text_of(drawings[f"{pair}examples"])
+    assert f"log C = {math.log(100):.2f}" in text_of(drawings[f"{pair}watch"])
+    assert "71.53 % at T = 8" in text_of(drawings[f"{pair}temperature"])
     counted = "1 reproduced, 1 higher, 1 lower, 4 inconclusive and 0 not run"
-    assert counted in said(drawings["forest"])
-    assert "at 64 ms" in said(drawings[f"{pair}cost"])  # 64 images at 1,000 a second
+    assert counted in text_of(drawings["forest"])
+    assert "at 64 ms" in text_of(drawings[f"{pair}cost"])  # 64 images at 1,000 a second
 
 
 def test_figures_are_files_of_their_own_and_the_same_twice(findings, drawings):
@@ -137,15 +137,15 @@ def test_figures_are_files_of_their_own_and_the_same_twice(findings, drawings):
 
 
 def test_looks_are_distinct_for_many_methods():
-    found = method_styles(["student", *(f"m{i}" for i in range(30))], "student")
-    assert len({(look.colour, str(look.dash)) for look in found.values()}) == 31
+    styles = method_styles(["student", *(f"m{i}" for i in range(30))], "student")
+    assert len({(look.colour, str(look.dash)) for look in styles.values()}) == 31
 
 
 def test_what_could_not_be_analysed_is_reported(tmp_path):
     study = filled(tmp_path)
     write_analyses(tmp_path, study, {"a": "no test logits at hand", "b": "no test logits at hand"})
-    said = "Not analysed completely: 2 runs: no test logits at hand (2)"
-    assert said in read_findings(study, tmp_path).problems
+    note = "Not analysed completely: 2 runs: no test logits at hand (2)"
+    assert note in read_findings(study, tmp_path).problems
 
 
 def test_damaged_analyses_are_reported_and_the_rest_is_shown(tmp_path):
@@ -153,10 +153,10 @@ def test_damaged_analyses_are_reported_and_the_rest_is_shown(tmp_path):
     write_analyses(tmp_path, study)
     path = analysis_path(tmp_path, study.study)
     path.with_suffix(".npz").write_bytes(b"PK damaged")
-    found = read_findings(study, tmp_path)
-    assert "analysis.npz cannot be read; skd analyse small writes it again" in found.problems
-    assert found.tables["outputs"].rows[0][3].text == "1.100 ± 0.100"
+    findings = read_findings(study, tmp_path)
+    assert "analysis.npz cannot be read; skd analyse small writes it again" in findings.problems
+    assert findings.tables["outputs"].rows[0][3].text == "1.100 ± 0.100"
     path.write_text("{")
-    found = read_findings(study, tmp_path)
-    assert found.analyses is None
+    findings = read_findings(study, tmp_path)
+    assert findings.analyses is None
     assert "analysis.json cannot be read" in write_report(study, tmp_path).read_text()

@@ -1,6 +1,6 @@
-"""The report of a fixed small result set, in all three formats, is what it was.
+"""The report of a fixed small result set is unchanged in all three formats.
 
-A golden changes on purpose only: ``make goldens``, then its diff is read.
+Goldens change only on purpose: run ``make goldens`` and read the diff.
 """
 
 from pathlib import Path
@@ -9,8 +9,8 @@ from tools.goldens import GOLDENS, rendered
 
 
 def test_report_is_what_it_was(tmp_path: Path):
-    found = rendered(tmp_path)
-    assert set(found) == {path.name for path in GOLDENS.iterdir()}
-    for name, text in found.items():
+    output = rendered(tmp_path)
+    assert set(output) == {path.name for path in GOLDENS.iterdir()}
+    for name, text in output.items():
         expected = (GOLDENS / name).read_text()
         assert text.splitlines() == expected.splitlines(), f"{name}: see make goldens"

@@ -1,4 +1,4 @@
-"""The report of a study of ImageNet: judged like any other, with top-5 and recipes by method."""
+"""The report of an ImageNet study: the usual verdicts, top-5, and recipes by method."""
 
 from pathlib import Path
 
@@ -72,15 +72,15 @@ def test_every_cell_is_judged_by_the_published_values(findings: Findings) -> Non
     assert kinds[FIRST, "student"] == "reproduced"
     assert kinds[FIRST, "kd"] == "lower"
     assert kinds[FIRST, "dkd"] == kinds[SECOND, "student"] == "not run"
-    assert kinds[FIRST, "skd"] is None  # the paper's own number is not known
+    assert kinds[FIRST, "skd"] is None  # the paper's own number is unknown
     assert "Of 6 published accuracies of students: 1 reproduced, 1 lower" in findings.headline[0]
     assert [pair.style for pair in findings.pairs] == ["same", "different"]
 
 
 def test_the_table_has_top1_and_top5_of_all_cells_and_teachers(findings: Findings) -> None:
     table = findings.tables["imagenet"]
-    found = rows(table)
-    assert len(found) == len(table.rows) == 2 * (1 + 6)
+    entries = rows(table)
+    assert len(entries) == len(table.rows) == 2 * (1 + 6)
     assert [column.title for column in table.columns][2:] == [
         "Top-1",
         "Published\ntop-1",
@@ -89,7 +89,7 @@ def test_the_table_has_top1_and_top5_of_all_cells_and_teachers(findings: Finding
         "Top-5",
         "Published\ntop-5",
     ]
-    assert found[FIRST, "kd"] == [
+    assert entries[FIRST, "kd"] == [
         "70.05 ± 0.05",
         "71.03 (epoch unstated†)",
         f"{MINUS}0.98 (last), {MINUS}0.48 (best)",
@@ -97,7 +97,7 @@ def test_the_table_has_top1_and_top5_of_all_cells_and_teachers(findings: Finding
         "90.05 ± 0.05",
         "90.05",
     ]
-    assert found[FIRST, "teacher"] == [
+    assert entries[FIRST, "teacher"] == [
         "73.31",
         "73.31 (epoch unstated†)",
         "0.00",
@@ -105,11 +105,11 @@ def test_the_table_has_top1_and_top5_of_all_cells_and_teachers(findings: Finding
         "91.42",
         "91.42",
     ]
-    assert found[SECOND, "teacher"][::4] == ["", ABSENT]  # not available
-    assert found[FIRST, "skd"][0] == "71.20 ± 0.20"
-    assert found[FIRST, "skd"][1] == "not available"
-    assert found[FIRST, "skd"][4:] == ["91.20 ± 0.20", ABSENT]
-    assert found[FIRST, "dkd"] == [
+    assert entries[SECOND, "teacher"][::4] == ["", ABSENT]  # not available
+    assert entries[FIRST, "skd"][0] == "71.20 ± 0.20"
+    assert entries[FIRST, "skd"][1] == "not available"
+    assert entries[FIRST, "skd"][4:] == ["91.20 ± 0.20", ABSENT]
+    assert entries[FIRST, "dkd"] == [
         "",
         "71.70 (epoch unstated†)",
         ABSENT,
@@ -119,20 +119,26 @@ def test_the_table_has_top1_and_top5_of_all_cells_and_teachers(findings: Finding
     ]
 
 
+def test_the_teachers_row_marks_an_unstated_epoch_like_the_cells(findings: Findings) -> None:
+    teachers, students = findings.tables["same-style"].rows[:2]
+    assert teachers[1].detail == "73.31 epoch?, 0.00"
+    assert students[1].detail.startswith("69.75† epoch?")
+
+
 def test_another_studys_report_shows_what_is_published(tmp_path: Path) -> None:
-    found = rows(read_findings(make_study(), tmp_path).tables["imagenet"])
-    assert len(found) == 12
-    assert found[FIRST, "teacher"] == ["73.31 (epoch unstated†)", "91.42", "not run"]
+    entries = rows(read_findings(make_study(), tmp_path).tables["imagenet"])
+    assert len(entries) == 12
+    assert entries[FIRST, "teacher"] == ["73.31 (epoch unstated†)", "91.42", "not run"]
     (tmp_path / "imagenet").mkdir()
     (tmp_path / "imagenet" / "specs.json").write_text("{}")
-    found = rows(read_findings(make_study(), tmp_path).tables["imagenet"])
-    assert {row[-1] for row in found.values()} == {"see study imagenet"}
+    entries = rows(read_findings(make_study(), tmp_path).tables["imagenet"])
+    assert {row[-1] for row in entries.values()} == {"see study imagenet"}
 
 
 def test_fewer_images_have_top5_and_nothing_published(tmp_path: Path) -> None:
     limited = DatasetSpec(name="imagenet", train_limit=1000)
-    found = filled(tmp_path, make_study(limited, RECIPE, PAIRS, OF_METHODS))
-    assert rows(found.tables["imagenet"])[FIRST, "kd"] == [
+    findings = filled(tmp_path, make_study(limited, RECIPE, PAIRS, OF_METHODS))
+    assert rows(findings.tables["imagenet"])[FIRST, "kd"] == [
         "70.05 ± 0.05",
         "not available",
         ABSENT,
@@ -143,18 +149,18 @@ def test_fewer_images_have_top5_and_nothing_published(tmp_path: Path) -> None:
 
 
 def test_a_method_by_another_recipe_than_its_published_one_is_not_compared(tmp_path: Path) -> None:
-    found = filled(tmp_path, make_study(IMAGENET, RECIPE, PAIRS))  # the student's batch is 512
-    shown = rows(found.tables["imagenet"])
-    assert shown[FIRST, "student"][2:4] == [ABSENT, "not compared"]
-    assert shown[FIRST, "kd"][3] == "lower"
-    page = write_report(found.expansion, tmp_path).read_text()
+    findings = filled(tmp_path, make_study(IMAGENET, RECIPE, PAIRS))  # the student's batch is 512
+    table = rows(findings.tables["imagenet"])
+    assert table[FIRST, "student"][2:4] == [ABSENT, "not compared"]
+    assert table[FIRST, "kd"][3] == "lower"
+    page = write_report(findings.expansion, tmp_path).read_text()
     assert "so there are no verdicts" not in page
 
 
 def test_the_recipe_says_who_differs_and_how_batches_are_taken(study: Expansion) -> None:
-    said = recipe_text(RECIPE)
-    assert "batches of 512 (an incomplete last batch of an epoch is dropped)" in said
-    assert "BatchNorm statistics over 64 images" in said
+    text = recipe_text(RECIPE)
+    assert "batches of 512 (an incomplete last batch of an epoch is dropped)" in text
+    assert "BatchNorm statistics over 64 images" in text
     assert "left out" not in recipe_text(Recipe())
     changes = "batch size 256 instead of 512, learning rate 0.1 instead of 0.2"
     assert recipe_exceptions(study) == [f"student: {changes}"]

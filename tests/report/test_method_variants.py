@@ -1,4 +1,4 @@
-"""In which settings methods differ: SKD's variants and their assumptions, and the temperatures."""
+"""Settings in which methods differ: SKD's variants, their assumptions, the temperatures."""
 
 from functools import cache
 
@@ -45,7 +45,7 @@ ASSUMPTIONS = {
     "rate-0.1": ("A6",),
     "rate-1": ("A6",),
 }
-# Methods of a sheet of its own: temperatures of KD and of SKD, alike or not in the rest.
+# Methods of another sheet: temperatures of KD and SKD, with equal or other settings.
 METHODS = [
     "student",
     "kd",
@@ -96,15 +96,15 @@ def own(tmp_path_factory) -> Expansion:
 
 
 def varied(study: Expansion, base: str, pair=("big", "resnet8")) -> dict:
-    return {found.method: found for found in method_variants(study, *pair, base)}
+    return {variant.method: variant for variant in method_variants(study, *pair, base)}
 
 
 @pytest.mark.parametrize("pair", [PAIR, ("wrn_40_2", "ShuffleV1")], ids="--".join)
 def test_the_ablations_methods_are_skds_variants_each_of_its_assumptions(pair):
-    found = method_variants(shipped("ablation"), *pair, "skd")
-    assert {variant.method: variant.assumptions for variant in found} == ASSUMPTIONS
-    assert [variant.method for variant in found] == list(ASSUMPTIONS)  # the sheet's order
-    assert {variant.base for variant in found} == {"skd"}
+    variants = method_variants(shipped("ablation"), *pair, "skd")
+    assert {variant.method: variant.assumptions for variant in variants} == ASSUMPTIONS
+    assert [variant.method for variant in variants] == list(ASSUMPTIONS)  # the sheet's order
+    assert {variant.base for variant in variants} == {"skd"}
 
 
 def test_a_variant_says_what_it_changes_and_nothing_else():
@@ -130,7 +130,7 @@ def test_every_setting_of_the_simplifier_belongs_to_an_assumption():
     assert set(SIMPLIFIER_ASSUMPTIONS.values()) == {"A1", "A2", "A3", "A4", "A6", "A7", "control"}
 
 
-def test_sums_with_skd_and_other_teachers_logits_are_no_variants(own):
+def test_sums_with_skd_and_other_teachers_logits_are_not_variants(own):
     assert set(varied(own, "skd")) == {"loss-2", "softening-2", "both-2", "same"}
     assert varied(own, "skd")["same"].changes == ()
     assert varied(own, "skd")["same"].assumptions == ()
@@ -145,7 +145,7 @@ def test_any_method_has_variants_and_a_missing_one_has_none(own):
     assert varied(own, "kd")["kd-2"].changes == (("kd", "temperature", 4, 2),)
     assert varied(own, "kd")["kd-2"].assumptions == ("A5",)
     assert varied(own, "dkd") == {}
-    assert varied(own, "skd", ("big", "resnet14")) == {}  # the pair goes without it
+    assert varied(own, "skd", ("big", "resnet14")) == {}  # the pair lacks the method
 
 
 def test_a_term_that_occurs_twice_gets_two_names(own):
@@ -160,9 +160,9 @@ def test_the_ablations_temperatures_are_one_group():
 
 
 def test_methods_are_grouped_where_they_differ_in_temperature_alone(own):
-    # Not: another weight, softening and loss apart, two losses of two temperatures, CRD's 0.07.
-    found = temperature_groups(own, "big", "resnet8")
-    assert [list(group.items()) for group in found] == [
+    # Not in a group: another weight, separate temperatures, two temperatures, CRD's 0.07.
+    groups = temperature_groups(own, "big", "resnet8")
+    assert [list(group.items()) for group in groups] == [
         [(2, "kd-2"), (4, "kd"), (8, "kd-8")],
         [(2, "both-2"), (4, "skd")],
     ]

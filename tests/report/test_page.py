@@ -48,7 +48,7 @@ def page(results) -> str:
 
 
 class Checker(HTMLParser):
-    """Fails on tags that do not close in order; gathers ids, text and what would be loaded."""
+    """Fails on tags that do not close in order; collects ids, text and loaded addresses."""
 
     VOID = frozenset({"meta", "br", "link", "img", "hr", "input"})
 
@@ -110,16 +110,16 @@ def test_page_loads_nothing(page):
 
 
 def test_no_value_is_written_as_missing_ones_are_in_code(page):
-    shown = " ".join(parsed(page).text)
-    assert not re.search(r"\b(nan|NaN|None|NaT|inf|<NA>)\b", shown)
+    text = " ".join(parsed(page).text)
+    assert not re.search(r"\b(nan|NaN|None|NaT|inf|<NA>)\b", text)
 
 
 def test_the_page_has_its_required_content(page):
     text = words(page)
-    for said in (
+    for expected in (
         "Of 8 published accuracies of students: 1 reproduced, 1 higher, 1 lower, 3 inconclusive "
         "and 2 not run, at a margin of 0.5 points.",
-        "SKD added to a baseline, in points: to kd +1.93",
+        "Gain from adding SKD to a baseline, in points: kd +1.93",
         "SKD paper's own numbers are not available",
         "In 1 run the simplified teacher collapsed",
         "Student-friendly Knowledge Distillation",
@@ -137,10 +137,10 @@ def test_the_page_has_its_required_content(page):
         "Every verdict on a student is valid only for the teacher it had",
         "number of published runs unstated; the value is treated as exact",
     ):
-        assert said.casefold() in text.casefold(), said
+        assert expected.casefold() in text.casefold(), expected
 
 
-def test_assumptions_stand_beside_what_was_varied(page):
+def test_assumptions_appear_beside_the_variants(page):
     text = words(page)
     assert re.search(r"A5 .{20,120} Varied in this study.{0,80}T-8 [+−]\d", text)  # noqa: RUF001
     assert re.search(r"A2 .{20,140} Not varied in this study", text)
@@ -199,14 +199,14 @@ def test_another_recipe_is_shown_beside_published_values_and_not_judged(tmp_path
     fill(Store(tmp_path), study)
     text = words(write_report(study, tmp_path).read_text())
     assert (
-        "so there are no verdicts. Differences: epochs 3 instead of 240, milestones 2 instead of 150, 180"
-        in text
+        "so there are no verdicts. Differences: epochs 3 instead of 240, "
+        "milestones 2 instead of 150, 180" in text
     )
     assert "not compared" in text
     assert "reproduced," not in text.split("Results")[0]
 
 
-def test_values_that_are_not_numbers_make_no_number(tmp_path):
+def test_values_that_are_not_numbers_give_no_number(tmp_path):
     study = filled(tmp_path)
     entry = Store(tmp_path).run(study.cell(FIRST, "kd").runs[0])
     data = json.loads(entry.record_path.read_text())
@@ -222,12 +222,12 @@ def test_values_that_are_not_numbers_make_no_number(tmp_path):
     assert list(runs.loc["kd", "outcome"]) == ["unreadable", "unreadable", "done"]
     assert runs.loc["kd", "last_top1"].isna().tolist() == [True, True, False]
     assert "has schema version 2" in runs.loc[("skd", 0), "reason"]
-    shown = parsed(write_report(study, tmp_path).read_text()).text
-    assert "2 unreadable" in " ".join(shown)
-    assert not {text for text in shown if text.strip().lower() == "nan"}
+    texts = parsed(write_report(study, tmp_path).read_text()).text
+    assert "2 unreadable" in " ".join(texts)
+    assert not {text for text in texts if text.strip().lower() == "nan"}
 
 
-def test_sources_are_shown_where_no_clean_commit_stands_for_them(tmp_path):
+def test_sources_are_shown_without_a_clean_commit(tmp_path):
     study = filled(tmp_path)
     digests = ("a" * 16, "b" * 16, "c" * 16)
     codes = (
@@ -263,7 +263,7 @@ def test_a_cell_that_mixes_teachers_is_flagged(tmp_path):
         Store(tmp_path).run(record.id).write(record)
     text = words(write_report(study, tmp_path).read_text())
     assert "mixes 2 teachers" in text
-    assert "not the stored teacher" in text
+    assert "trained with other teacher weights than the stored ones" in text
 
 
 def test_methods_of_a_pair_with_different_teachers_are_reported(tmp_path):
@@ -276,7 +276,7 @@ def test_methods_of_a_pair_with_different_teachers_are_reported(tmp_path):
             Store(tmp_path).run(record.id).write(record)
     Store(tmp_path).teacher(study.teacher("resnet56").id).card_path.unlink()
     text = words(write_report(study, tmp_path).read_text())
-    assert text.count("1 of the pair's 2 teachers") >= 2
+    assert text.count("the pair's runs have 2 different teachers") >= 2
     assert "The runs of resnet56 → resnet20 had teachers with different weights" in text
 
 
@@ -348,7 +348,7 @@ def test_a_failed_teachers_reason_is_read_from_the_teachers_own_folder(tmp_path)
     spec = TrainedTeacher(run=alone.spec)
     node = TeacherNode(name=PAIRS[0][0], id=spec.identity, spec=spec, origin="trained here, seed 0")
     trained = study.model_copy(update={"teachers": (node, *study.teachers[1:])})
-    # The student alone of the same spec, and so of the same identity, has finished.
+    # The student alone, with the same spec and identity, has finished.
     Store(tmp_path).run(alone.runs[0]).write(make_record(alone, 0, 68.0))
     note = make_failure(node.id, "out of memory")
     Store(tmp_path).teacher(node.id).write(note)

@@ -1,4 +1,4 @@
-"""The report's comparison of a plan with what finished runs took."""
+"""The report's comparison of a plan with the time of finished runs."""
 
 from pathlib import Path
 
@@ -46,10 +46,10 @@ def write(plan: StudyPlan, results: Path) -> None:
 
 
 def test_planned_and_measured_by_method_a_shared_run_once(results) -> None:
-    found = compare_with_plan(
+    comparison = compare_with_plan(
         make_plan(STUDY), STUDY, build_frames(STUDY, Store(results)), Store(results)
     )
-    rows = [(row.name, row.finished, row.planned, row.measured) for row in found.rows]
+    rows = [(row.name, row.finished, row.planned, row.measured) for row in comparison.rows]
     assert rows == [
         ("student", 6, 24.0, 36.0),
         ("kd", 7, 28.0, 42.0),
@@ -59,9 +59,9 @@ def test_planned_and_measured_by_method_a_shared_run_once(results) -> None:
         ("T-8", 3, 12.0, 18.0),
         ("in all", 26, 104.0, 156.0),
     ]
-    assert {row.ratio for row in found.rows} == {1.5}
-    # All finished at one second, and each took six.
-    assert (found.wall_seconds, found.mean_concurrency) == (6.0, 26.0)
+    assert {row.ratio for row in comparison.rows} == {1.5}
+    # All finished at the same time, and each took six seconds.
+    assert (comparison.wall_seconds, comparison.mean_concurrency) == (6.0, 26.0)
 
 
 def test_teachers_that_were_trained_count(results) -> None:
@@ -72,8 +72,8 @@ def test_teachers_that_were_trained_count(results) -> None:
     others = [other for other in STUDY.teachers if other.name != node.name]
     study = STUDY.model_copy(update={"teachers": (node, *others)})
     store.teacher(node.id).write(record)
-    found = compare_with_plan(make_plan(study), study, build_frames(study, store), store)
-    assert (found.rows[0].name, found.rows[0].measured) == ("teachers", 6.0)
+    comparison = compare_with_plan(make_plan(study), study, build_frames(study, store), store)
+    assert (comparison.rows[0].name, comparison.rows[0].measured) == ("teachers", 6.0)
 
 
 def test_the_wall_time_is_shown_if_the_records_have_it() -> None:
@@ -107,8 +107,8 @@ def test_a_plan_that_cannot_be_used_is_reported(results) -> None:
     write(make_plan(STUDY).model_copy(update={"expansion": "other"}), results)
     assert "was made for other runs" in write_report(STUDY, results).read_text()
     plan_path(results, STUDY.study).write_text("{")
-    found, problem = read_plan_comparison(STUDY, build_frames(STUDY, Store(results)), results)
-    assert found is None
+    comparison, problem = read_plan_comparison(STUDY, build_frames(STUDY, Store(results)), results)
+    assert comparison is None
     assert "cannot be read" in problem
 
 

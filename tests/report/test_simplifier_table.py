@@ -1,4 +1,4 @@
-"""The table of what the simplifier made of the teacher, against means computed by hand."""
+"""The table of the simplified teacher's properties, against means computed by hand."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,16 +37,16 @@ def test_of_each_run_the_last_epoch_counts_and_what_was_not_watched_is_left_out(
     assert last_diagnostics(pd.DataFrame(columns=names[:-1])).empty
 
 
-def test_the_answer_says_so_only_where_no_simplifier_has_moved(tmp_path: Path) -> None:
-    found = read_findings(filled(tmp_path), tmp_path)
+def test_the_answer_equates_skd_with_kd_only_if_no_simplifier_has_moved(tmp_path: Path) -> None:
+    findings = read_findings(filled(tmp_path), tmp_path)
     name = "diagnostic_kl_softened_simplified"
 
     def answer(epochs: pd.DataFrame) -> list[str]:
-        frames = replace(found.frames, epochs=epochs)
-        said = headline(found.pairs, found.expansion.methods, frames, found.margin)
-        return [paragraph for paragraph in said if "SKD is the same as KD" in paragraph]
+        frames = replace(findings.frames, epochs=epochs)
+        text = headline(findings.pairs, findings.expansion.methods, frames, findings.margin)
+        return [paragraph for paragraph in text if "SKD is the same as KD" in paragraph]
 
-    epochs = found.frames.epochs
+    epochs = findings.frames.epochs
     still = epochs.assign(**{name: epochs[name] * 1e-3})  # of 0.02 and 0.9
     assert len(answer(still)) == 1
     assert "below 0.001 nats" in answer(still)[0]

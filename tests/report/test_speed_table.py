@@ -1,4 +1,4 @@
-"""The report's table of what `skd bench` measured."""
+"""The report's table of `skd bench`'s measurements."""
 
 from __future__ import annotations
 
@@ -65,18 +65,18 @@ def test_each_side_has_its_row_and_the_later_measurement_counts() -> None:
         made_at="2026-01-02T00:00:00+00:00",
     )
     table = speed_table([first, later], STUDY)
-    found = {(r[1].text, r[2].text, r[3].text): r for r in table.rows}
+    by_side = {(r[1].text, r[2].text, r[3].text): r for r in table.rows}
     pair = reported_study.FIRST.replace("--", " → ")
-    assert [*found] == [
+    assert [*by_side] == [
         (pair, "kd", "ours"), (pair, "kd", "plain loop"), (pair, "skd", "plain loop"),
     ]  # fmt: skip
-    ours = [entry.text for entry in found[pair, "kd", "ours"]]
+    ours = [entry.text for entry in by_side[pair, "kd", "ours"]]
     assert ours[:1] + ours[4:] == [
         "AMD EPYC, 2 threads", "1", "250.0", "256", "200.0", "4.0", mebibytes(2**30), "50.0",
         "2.50x", "0.71",
     ]  # fmt: skip
-    assert found[pair, "kd", "ours"][11].detail == "2.40 to 2.60"
-    plain = [entry.text for entry in found[pair, "kd", "plain loop"]]
+    assert by_side[pair, "kd", "ours"][11].detail == "2.40 to 2.60"
+    plain = [entry.text for entry in by_side[pair, "kd", "plain loop"]]
     assert plain[11:] == ["", ""]
     assert "torch 2.15.0" in table.caption
 
@@ -94,7 +94,7 @@ def test_variants_and_lanes_have_rows_of_their_own() -> None:
     )
     table = speed_table([older, later], STUDY)
     assert [(r[3].text, r[4].text, r[5].text) for r in table.rows] == [
-        ("ours, recorded", "1", "250.0"),  # that was the only variant before
+        ("ours, recorded", "1", "250.0"),  # older files had only this variant
         ("ours", "4", "250.0"),
         ("ours, kernels-bfloat16", "1", "250.0"),
         ("ours, kernels-bfloat16", "4", "250.0"),

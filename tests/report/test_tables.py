@@ -1,4 +1,4 @@
-"""Findings and tables, against numbers computed by hand; the three formats say the same."""
+"""Findings and tables, against numbers computed by hand; the three formats agree."""
 
 import math
 import re
@@ -108,7 +108,7 @@ def test_styles_follow_the_family_and_teachers_come_first(findings):
 
 
 def test_the_best_is_marked_only_where_it_leads_significantly(findings):
-    assert [pair.best for pair in findings.pairs] == [None, None, "dkd"]
+    assert [pair.best_method for pair in findings.pairs] == [None, None, "dkd"]
     bold = [
         e.text for row in findings.tables["different-style"].rows for e in row if "best" in e.tone
     ]
@@ -128,7 +128,9 @@ def test_combinations_ablation_and_temperature_are_found_in_the_settings(finding
 
 
 def test_the_answer_claims_no_more_than_the_data(findings):
-    averages = {found.a: found for found in average_gains(findings.pairs, ["student", "kd", "skd"])}
+    averages = {
+        average.a: average for average in average_gains(findings.pairs, ["student", "kd", "skd"])
+    }
     assert averages["kd"].by_seed == pytest.approx({0: (2.0 + 2.2 + 1.5) / 3})
     assert average_difference(findings.pairs, "dkd", "T-8") is None
     first = headline(findings.pairs[:1], ["student", "kd", "skd", "T-8"], findings.frames, 0.5)
@@ -144,7 +146,7 @@ def test_the_answer_claims_no_more_than_the_data(findings):
     assert "kd, the only ranked method, differs from the student alone by +1.40" in worse[2]
     assert "excludes zero" in worse[3]
     alone = headline(findings.pairs, ["kd"], findings.frames, 0.5)
-    assert "has no student alone" in alone[2]
+    assert "does not train the student alone" in alone[2]
 
 
 def test_a_run_that_two_methods_share_counts_once_and_differs_in_nothing(tmp_path):
@@ -152,11 +154,11 @@ def test_a_run_that_two_methods_share_counts_once_and_differs_in_nothing(tmp_pat
     kd = study.cell(FIRST, "kd")
     twin = kd.model_copy(update={"method": "kd-again"})
     changes = {"cells": (*study.cells, twin), "methods": (*study.methods, "kd-again")}
-    found = read_findings(make_study().model_copy(update=changes), tmp_path)
-    assert outcome_counts(found.frames)["done"] == 26
-    compared = found.pairs[0].comparison_of("kd", "kd-again")
+    findings = read_findings(make_study().model_copy(update=changes), tmp_path)
+    assert outcome_counts(findings.frames)["done"] == 26
+    compared = findings.pairs[0].comparison_of("kd", "kd-again")
     assert (compared.difference.mean, compared.p) == (0.0, 1.0)
-    assert "26 runs" in found.tables["cost"].caption
+    assert "26 runs" in findings.tables["cost"].caption
 
 
 def test_skds_own_numbers_once_typed_in_are_judged_like_the_others(tmp_path, monkeypatch):
@@ -166,15 +168,15 @@ def test_skds_own_numbers_once_typed_in_are_judged_like_the_others(tmp_path, mon
         file.write('cifar100,resnet56,resnet20,skd+kd,72.60,,last,3,0.9,"made up, Table 0"\n')
     typed_in = partial(published_values, folder=folder)
     monkeypatch.setattr("report.findings.published_values", typed_in)
-    found = read_findings(filled(tmp_path / "results"), tmp_path / "results")
-    verdict = found.pairs[0].cell("skd+kd").verdict
+    findings = read_findings(filled(tmp_path / "results"), tmp_path / "results")
+    verdict = findings.pairs[0].cell("skd+kd").verdict
     ours = [72.0, 72.4, 73.9]
     welch = stats.ttest_ind_from_stats(
         np.mean(ours), np.std(ours, ddof=1), 3, 72.60, 0.9, 3, equal_var=False
     )
     assert verdict.comparisons[0].difference.p == pytest.approx(welch.pvalue, abs=1e-5)
-    assert not any("paper's own numbers" in sentence for sentence in found.headline)
-    assert "72.60 (last, 3 runs)" in report_markdown(found)
+    assert not any("paper's own numbers" in sentence for sentence in findings.headline)
+    assert "72.60 (last, 3 runs)" in report_markdown(findings)
 
 
 TRICKY = ReportTable(

@@ -1,4 +1,4 @@
-"""Who may know whom, what is pinned, and what is committed."""
+"""Imports between packages, pinned requirements and committed files."""
 
 import ast
 import re
@@ -19,13 +19,27 @@ MODULES = sorted(
     for package in ("skd", "baselines", "report", "benchmarks")
     for path in (ROOT / package).rglob("*.py")
 )
-# "Who may know whom" in docs/architecture.md: a package, and those that it may import.
+# "Who may know whom" in docs/architecture.md: a package and the packages it may import.
 RULES = re.compile(r"^(?P<package>[a-z._]+): *(?P<known>.*)$", re.MULTILINE)
-# Folders whose modules run on login nodes too, and what is in them that needs torch.
+# Folders whose modules also run on login nodes, and their modules that need torch.
 LIGHT = ("skd/common", "skd/code", "skd/study", "skd/store", "skd/planning", "skd/jobs")
 LIGHT += ("skd/provenance", "skd/cli", "skd/analyses", "report")
 HEAVY = ("skd/analyses/networks",)
-OUTSIDE = ("skd", "report", "skd.__main__", "report.__main__")  # what only names or starts others
+OUTSIDE = ("skd", "report", "skd.__main__", "report.__main__")  # only name or start others
+# Paths of the repository that a page names; links to them may start with "../".
+NAMED_PATH = re.compile(
+    r"(?<![\w./<-])(?:\.\./)*"
+    r"((?:skd|report|benchmarks|baselines|workflow|tests|tools)/[\w./{},*+-]*[\w}*])"
+)
+PLACEHOLDER = re.compile(r"[{}*]|NAME|DATASET")
+# What the reader of README's walk-through writes.
+WALK_THROUGH = (
+    "baselines/nst.py",
+    "tests/baselines/test_nst.py",
+    "workflow/studies/nst-on-digits.yaml",
+)
+MAX_FUNCTION_LINES = 60
+LONG_FUNCTIONS = {"skd.cli.train.train": "it declares 25 arguments and options"}
 
 
 def name_of(path: Path) -> str:
@@ -35,13 +49,13 @@ def name_of(path: Path) -> str:
 
 def imports(path: Path) -> set[str]:
     """Return what a module imports, at its top or within its functions."""
-    found = set()
+    modules = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
 
 
 def within(name: str, *packages: str) -> bool:
@@ -52,12 +66,12 @@ def within(name: str, *packages: str) -> bool:
 def rules() -> dict[str, list[str]]:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     block = page.split("## Who may know whom")[1].split("```")[1]
-    return {found["package"]: found["known"].split() for found in RULES.finditer(block)}
+    return {match["package"]: match["known"].split() for match in RULES.finditer(block)}
 
 
 @cache
 def package_of(module: str) -> str | None:
-    """Return the package of the rules that a module is in; none if it is not the project's."""
+    """Return the package of the rules that contains a module; None if it is not the project's."""
     parts = module.split(".")
     names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
     return next((name for name in names if name in rules()), None)
@@ -87,8 +101,8 @@ def test_the_rules_name_no_import_that_is_not_there() -> None:
     used: dict[str, set[str | None]] = {}
     for path in MODULES:
         if (importer := name_of(path)) not in OUTSIDE:
-            seen = used.setdefault(str(package_of(importer)), set())
-            seen |= {package_of(imported) for imported in imports(path)}
+            imported_packages = used.setdefault(str(package_of(importer)), set())
+            imported_packages |= {package_of(imported) for imported in imports(path)}
     for package, known in rules().items():
         assert set(known) <= used[package], package
 
@@ -141,6 +155,52 @@ def test_the_snakefile_is_short() -> None:
     assert len((ROOT / "workflow" / "Snakefile").read_text().splitlines()) < 60
 
 
+def named_paths(page: Path) -> set[str]:
+    """Return the paths of the repository that a page names, without placeholders."""
+    paths = {found[1] for found in NAMED_PATH.finditer(page.read_text(encoding="utf-8"))}
+    return {path for path in paths if not PLACEHOLDER.search(path)}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"],
+    ids=lambda page: page.name,
+)
+def test_the_paths_that_a_page_names_exist(page: Path) -> None:
+    assert not {
+        path
+        for path in named_paths(page)
+        if path not in WALK_THROUGH and not (ROOT / path).exists()
+    }
+
+
+def test_paths_are_recognised_in_text_and_in_links(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "See `skd/common/gone.py`, [sheet](../workflow/gone.yaml), baselines/*.py, "
+        "`report/published/DATASET.csv`, `workflow/studies/NAME.yaml` and results/report/gone.py."
+    )
+    assert named_paths(page) == {"skd/common/gone.py", "workflow/gone.yaml"}
+
+
+def function_lengths(path: Path) -> dict[str, int]:
+    """Return the number of lines of each function of a module, without its decorators."""
+    return {
+        f"{name_of(path)}.{node.name}": node.end_lineno - node.lineno + 1
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_functions_are_short() -> None:
+    lengths: dict[str, int] = {}
+    for path in [*MODULES, *(ROOT / "tools").glob("*.py")]:
+        lengths |= function_lengths(path)
+    assert {name for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES} == {
+        *LONG_FUNCTIONS
+    }
+
+
 def test_everything_is_pinned_and_conda_has_the_same_pins() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     ranged = [pin for pin in project["dependencies"] if "==" not in pin]
@@ -162,7 +222,7 @@ def test_nothing_committed_names_a_machine_or_a_registry() -> None:
     )
     if listed.returncode:
         pytest.skip("not a git checkout")
-    # Put together here, so that this file does not name them.
+    # Joined here, so that this file does not contain them.
     machine = [f"/{folder}/" for folder in ("work", "home", "root")]
     registries = ["py" + "pi.org", "python" + "hosted"]
     named = "|".join(map(re.escape, machine + registries))

@@ -1,4 +1,4 @@
-"""Text is UTF-8, whatever the machine's locale says."""
+"""Text is UTF-8 in any locale."""
 
 import ast
 import os
@@ -19,19 +19,21 @@ FILES = sorted(
 
 
 def unnamed_encodings(source: str) -> Iterator[str]:
-    """Yield the calls that read or write text by the locale's encoding."""
+    """Yield the calls that read or write text in the locale's encoding."""
     for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
         function = call.func
         name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        arguments = {keyword.arg: keyword.value for keyword in call.keywords}
         constants = [
-            part.value for part in [*call.args, *given.values()] if isinstance(part, ast.Constant)
+            part.value
+            for part in [*call.args, *arguments.values()]
+            if isinstance(part, ast.Constant)
         ]
         binary = any(isinstance(value, str) and "b" in value for value in constants)
         others = ast.unparse(function) in ("os.open", "Image.open")
         opens = name in ("open", "fdopen") and not binary and not others
-        piped = given.keys() & {"text", "universal_newlines"}
-        if (opens or piped or name in ("read_text", "write_text")) and "encoding" not in given:
+        piped = arguments.keys() & {"text", "universal_newlines"}
+        if (opens or piped or name in ("read_text", "write_text")) and "encoding" not in arguments:
             yield f"line {call.lineno}: {ast.unparse(call)}"
 
 
@@ -50,11 +52,11 @@ def test_a_call_without_an_encoding_is_found(call: str) -> None:
 
 
 def test_all_text_is_read_and_written_in_a_named_encoding() -> None:
-    found = {}
+    unnamed = {}
     for path in FILES:
         if calls := [*unnamed_encodings(path.read_text(encoding="utf-8"))]:
-            found[path.relative_to(ROOT).as_posix()] = calls
-    assert not found
+            unnamed[path.relative_to(ROOT).as_posix()] = calls
+    assert not unnamed
 
 
 def test_a_title_beyond_ascii_is_read_and_shown_in_a_c_locale(tmp_path: Path) -> None:

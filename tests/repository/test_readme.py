@@ -58,8 +58,8 @@ def test_the_walk_through_adds_a_rule_that_works(copy: Path) -> None:
     for name, content in files.items():
         (copy / name).write_text(content)
     run(f"{sys.executable} -m ruff check baselines/nst.py tests/baselines/test_nst.py")
-    said = [run(command) for command in then.splitlines()]
-    assert "nst: sound" in said[1]
+    outputs = [run(command) for command in then.splitlines()]
+    assert "nst: sound" in outputs[1]
     page = (copy / "results/nst-on-digits/report/index.html").read_text()
     assert "skd+nst" in page
     assert (copy / "results/nst-on-digits/report/results.md").read_text().count("skd+nst") >= 1

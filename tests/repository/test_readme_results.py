@@ -1,4 +1,4 @@
-"""What the pages say of results, and the report's picture, are those of the committed records."""
+"""The results and the picture in the documentation match the committed records."""
 
 from pathlib import Path
 
@@ -21,8 +21,8 @@ def test_a_page_says_what_the_committed_records_do(page: Path, records: Records)
 
 
 def test_the_picture_is_of_the_page_as_it_is(records: Records) -> None:
-    shown = PICTURE_OF.search((ROOT / "README.md").read_text())
-    assert shown[2] == digest(records.page(PICTURED)), "stale: make readme"
+    picture = PICTURE_OF.search((ROOT / "README.md").read_text())
+    assert picture[2] == digest(records.page(PICTURED)), "stale: make readme"
     assert PICTURE.read_bytes().startswith(b"\x89PNG")
 
 

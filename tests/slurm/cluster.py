@@ -4,7 +4,7 @@
     python tests/slurm/cluster.py stop FOLDER
 
 Needs root and Debian's or Ubuntu's packages slurm-wlm and munge (for accounting: slurmdbd and
-mariadb-server). All its files are in FOLDER, but for links in /etc/slurm: the plugin strips
+mariadb-server). All its files are in FOLDER, except links in /etc/slurm: the plugin strips
 SLURM_CONF from a job's environment, so SLURM has to find its configuration by itself.
 """
 
@@ -35,7 +35,7 @@ DATABASE_PASSWORD = "pretend"
 
 
 def obstacle(accounting: bool = False) -> str | None:
-    """Return why there can be no SLURM here, or none."""
+    """Return why SLURM cannot run here, or None."""
     missing = [tool for tool in TOOLS + ACCOUNTING_TOOLS * accounting if _find(tool) is None]
     if missing:
         return f"not installed: {', '.join(missing)} (apt-get install {PACKAGES})"
@@ -43,14 +43,14 @@ def obstacle(accounting: bool = False) -> str | None:
         return "SLURM's node daemon needs root"
     for name in CONFIGURATION:
         if (SYSTEM / name).exists() and not (SYSTEM / name).is_symlink():
-            return f"this machine has a SLURM of its own: {SYSTEM / name}"
+            return f"this machine already has a SLURM: {SYSTEM / name}"
     if "UP" in subprocess.run(["scontrol", "ping"], capture_output=True, text=True).stdout:
         return "another SLURM runs here"
     return None
 
 
 class Cluster:
-    """SLURM's daemons, their files in one folder."""
+    """SLURM's daemons, whose files are in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -69,12 +69,12 @@ class Cluster:
         Args:
             nodes: emulated nodes, each with its part of the memory.
             gpus_per_node: pretend GPUs, and as many cores.
-            accounting: with slurmdbd on a MariaDB of its own, so that `sacct` knows the jobs.
+            accounting: also start slurmdbd and a MariaDB, so that `sacct` knows the jobs.
             partitions: each a name and settings.
             settings: more lines of slurm.conf.
 
         Raises:
-            RuntimeError: it cannot be started here, or does not come up; says what is logged.
+            RuntimeError: it cannot be started here; the message has the ends of the logs.
         """
         if reason := obstacle(accounting):
             raise RuntimeError(reason)
@@ -146,7 +146,7 @@ class Cluster:
         return done.stdout
 
     def _start_accounting(self) -> int:
-        """Start a database of our own and write the accounting daemon's configuration."""
+        """Start a database and write the accounting daemon's configuration."""
         data, socket_file = self.folder / "database", self.folder / "run" / "mariadb.socket"
         port, database_port = _free_port(), _free_port()
         user = getpass.getuser()
@@ -181,7 +181,7 @@ class Cluster:
             "DbdPort": str(port),
             "SlurmUser": user,
             "StorageType": "accounting_storage/mysql",
-            "StorageHost": "127.0.0.1",  # by name it would be the system's socket
+            "StorageHost": "127.0.0.1",  # a name would mean the system's socket
             "StoragePort": str(database_port),
             "StorageUser": "slurm",
             "StoragePass": DATABASE_PASSWORD,
@@ -195,7 +195,7 @@ class Cluster:
         return port
 
     def _cluster_known(self) -> bool:
-        """Whether the accounting daemon answers, and knows the cluster."""
+        """Return whether the accounting daemon answers and knows the cluster."""
         self.run("sacctmgr", "--immediate", "add", "cluster", "pretend", check=False)
         return "pretend" in self.run("sacctmgr", "--noheader", "list", "cluster", check=False)
 
@@ -295,7 +295,7 @@ class Cluster:
 
     def _idle_nodes(self) -> int:
         lines = self.run("sinfo", "--noheader", "--Node", "--format=%N %T", check=False).split("\n")
-        return sum(line.endswith(" idle") for line in {*lines})  # a line a partition
+        return sum(line.endswith(" idle") for line in {*lines})  # one line for each partition
 
     def _daemon(self, name: str, *arguments: str, log: str = "") -> None:
         out = self.folder / "log" / f"{name}{log}.out"
@@ -309,13 +309,13 @@ class Cluster:
             )
         (self.folder / "run" / f"{name}{log}.daemon").write_text(f"{process.pid} {name}")
 
-    def _wait_for(self, ready: Callable[[], bool], what: str) -> None:
+    def _wait_for(self, ready: Callable[[], bool], awaited: str) -> None:
         end = time.monotonic() + START_SECONDS
         while not ready():
             if time.monotonic() > end:
                 logs = [*(self.folder / "log").iterdir()]
                 tails = [f"{path.name}:\n{path.read_text()[-2000:]}" for path in sorted(logs)]
-                raise RuntimeError(f"waited in vain for {what}\n" + "\n".join(tails))
+                raise RuntimeError(f"waited in vain for {awaited}\n" + "\n".join(tails))
             time.sleep(0.2)
 
 

@@ -32,16 +32,16 @@ def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
 @pytest.fixture
 def make_study(tmp_path: Path) -> Iterator[Callable[..., Study]]:
     """Make a study; its drivers are ended with the test."""
-    made = []
+    studies = []
 
     def make(name: str, sheet: dict[str, Any], **profile: Any) -> Study:
         study = Study(tmp_path / name)
         study.write(sheet, **profile)
-        made.append(study)
+        studies.append(study)
         return study
 
     yield make
-    for study in made:
+    for study in studies:
         for driver in study.drivers:
             if driver.poll() is None:
                 driver.send_signal(signal.SIGINT)

@@ -22,7 +22,7 @@ POLL_SECONDS = 0.5
 
 @dataclass
 class Study:
-    """A study in a folder of its own, driven by the repository's slurm profile."""
+    """A study in a separate folder, driven by the repository's slurm profile."""
 
     folder: Path
     drivers: list[subprocess.Popen] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Study:
     variables: dict[str, str] = field(default_factory=dict)  # of the user's shell
 
     def write(self, sheet: dict[str, Any], **profile: Any) -> None:
-        """Write the sheet, and the profile as a user would edit it: looks often, waits shortly."""
+        """Write the sheet and an edited profile with short intervals and waits."""
         (self.folder / "studies").mkdir(parents=True, exist_ok=True)
         (self.folder / "studies" / "tiny.yaml").write_text(yaml.safe_dump(sheet))
         settings = yaml.safe_load((PROFILE / "config.yaml").read_text())
@@ -64,7 +64,7 @@ class Study:
         }
 
     def start(self, profile: str | None = None, target: str = "all") -> subprocess.Popen:
-        """Start a driver; what it says goes to `driver.log`."""
+        """Start a driver, which writes its output to `driver.log`."""
         command = ["snakemake", "--profile", profile or str(self.folder / "profile"), target]
         command += ["--directory", str(self.folder), "--config", "study=tiny"]
         with (self.folder / "driver.log").open("a") as log:
@@ -91,8 +91,8 @@ class Study:
         return done.stdout + done.stderr
 
     @property
-    def said(self) -> str:
-        """All that the drivers said."""
+    def output(self) -> str:
+        """Return all output of the drivers."""
         return (self.folder / "driver.log").read_text()
 
     @property
@@ -108,7 +108,7 @@ class Study:
         return (self.results / "tiny" / "report" / "index.html").read_text()
 
     def logs(self) -> str:
-        """Return the jobs' logs, all attempts'."""
+        """Return the logs of all attempts of the jobs."""
         paths = (self.results / "tiny" / "logs").rglob("*.history.log")
         return "\n".join(path.read_text() for path in paths)
 
@@ -118,33 +118,33 @@ class Study:
         return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
     def holders(self, key: str) -> list[dict[str, Any]]:
-        """Return who trains the runs of a cell now."""
+        """Return the leases of a cell's runs."""
         cell = self.expansion.cell_by_key(key)
         leases = [
             path
             for run in cell.runs.values()
             for path in (self.results / "runs" / run).glob("lease-*.json")
         ]
-        found = []
+        contents = []
         for path in leases:
             try:
-                found.append(json.loads(path.read_text()))
+                contents.append(json.loads(path.read_text()))
             except (OSError, ValueError):
                 continue
-        return found
+        return contents
 
-    def begun(self, key: str) -> bool:
-        """Whether a run of a cell has a checkpoint."""
+    def has_started(self, key: str) -> bool:
+        """Return whether a run of a cell has a checkpoint."""
         cell = self.expansion.cell_by_key(key)
         folders = [self.results / "runs" / run for run in cell.runs.values()]
         return any(any(folder.glob("checkpoint.pt")) for folder in folders)
 
 
-def wait_until(true: Callable[[], Any], what: str, seconds: float = 120) -> Any:
-    """Wait for something and return it."""
+def wait_until(true: Callable[[], Any], awaited: str, seconds: float = 120) -> Any:
+    """Wait until a function returns a true value, and return the value."""
     end = time.monotonic() + seconds
     while not (value := true()):
-        assert time.monotonic() < end, f"waited in vain for {what}"
+        assert time.monotonic() < end, f"waited in vain for {awaited}"
         time.sleep(POLL_SECONDS)
     return value
 

@@ -20,27 +20,27 @@ def test_the_demo_to_its_report(
 ) -> None:
     cluster = make_cluster()
     study = make_study("demo", tiny.SHEET, precommand="touch prepared")
-    seen: set[frozenset[str]] = set()
+    seen_devices: set[frozenset[str]] = set()
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(1):
-            shown = cluster.run("scontrol", "show", "job", "--details")
-            running = [job for job in shown.split("\n\n") if "JobState=RUNNING" in job]
+            jobs = cluster.run("scontrol", "show", "job", "--details")
+            running = [job for job in jobs.split("\n\n") if "JobState=RUNNING" in job]
             gpus = [gpu for job in running for gpu in re.findall(r"gpu:1\(IDX:(\d)\)", job)]
             assert len(gpus) == len(set(gpus)), gpus
-            seen.add(frozenset(gpus))
+            seen_devices.add(frozenset(gpus))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     status = study.run(seconds=800, target="demo")
     done.set()
     watcher.join()
-    assert status == 0, study.said
+    assert status == 0, study.output
     assert len(study.records()) == 39
-    assert (study.folder / "prepared").exists()  # so are modules loaded, and conda activated
+    assert (study.folder / "prepared").exists()  # as for loading modules and activating conda
     assert (study.results / "demo" / "report" / "index.html").exists()
-    assert frozenset("01") in seen  # two at once, each on its own
+    assert frozenset("01") in seen_devices  # two in parallel, each on its own GPU
     logs = "\n".join(p.read_text() for p in (study.results / "demo" / "logs").rglob("*.log"))
     devices = dict(re.findall(r"SLURM job (\d+) on \S+, GPU (\S+),", logs))
     assert set(devices.values()) == {"0", "1"}
@@ -57,7 +57,7 @@ def test_accounting_as_the_source_of_states(
     sheet = {**tiny.SHEET, "methods": ["student"], "seeds": [0]}
     gres = {"gpu": 0, "gres": "'gpu:1'"}  # as on clusters that take only --gres
     study = make_study("accounted", sheet, train=gres, slurm_status_command="sacct")
-    assert study.run() == 0, study.said
+    assert study.run() == 0, study.output
     (record,) = study.records().values()
     known = cluster.run("sacct", "--noheader", "--format=JobIDRaw,State", "--parsable2", "-X")
     assert ", GPU 0, " in study.logs()
@@ -72,7 +72,7 @@ def test_a_run_in_two_processes_of_a_job_and_on_two_nodes_by_srun(
     sheet = {**tiny.SHEET, "methods": ["kd"], "seeds": [0]}
     sheet |= {"recipe": {**recipe, "last_batch": "drop"}}
     study = make_study("together", sheet, processes_per_run=2, teacher_views="never")
-    assert study.run() == 0, study.said + study.logs()
+    assert study.run() == 0, study.output + study.logs()
     (by_job,) = study.records().values()
     assert by_job["execution"]["processes"] == 2
 

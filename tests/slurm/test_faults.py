@@ -1,4 +1,4 @@
-"""What clusters do to jobs, done to ours: each recovers by itself, or ends with its reason told."""
+"""Faults of clusters: each job recovers by itself or ends with a message."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from tests.slurm.study import Study, numbers, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-# About half a minute a run, so that there is time to be cruel; the teacher takes a moment.
+# A run takes half a minute, which is time for faults; the teacher takes a moment.
 LONG = {
     **tiny.SHEET,
     "recipe": {"epochs": 150, "milestones": [90]},
@@ -28,22 +28,22 @@ SKD = f"{tiny.PAIR}/skd"
 
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    """The records of LONG's runs, trained without interruption and without SLURM, by run."""
+    """Return the records of LONG's runs, trained without interruption or SLURM, by run."""
     study = Study(tmp_path_factory.mktemp("undisturbed"))
     study.write(LONG)
-    assert study.run(profile="local") == 0, study.said
+    assert study.run(profile="local") == 0, study.output
     return study.records()
 
 
 @pytest.fixture(scope="module")
 def undisturbed(calm: dict[str, dict]) -> dict[str, dict]:
-    """Their numbers."""
+    """Return the numbers of these records."""
     return {run: numbers(record) for run, record in calm.items()}
 
 
 @pytest.fixture(scope="module")
 def epochs_in_75_seconds(calm: dict[str, dict]) -> int:
-    """How many epochs take that long here: more than a job of a minute, less than two of them."""
+    """Return a number of epochs that takes more than one job of a minute and less than two."""
     seconds = min(record["cost"]["seconds_per_epoch"] for record in calm.values())
     return max(2, round(75 / seconds))
 
@@ -67,19 +67,19 @@ def test_preemption_a_dead_node_and_the_time_limit(
     )
     study = make_study("requeued", LONG, **QUICK)
     driver = study.start()
-    wait_until(lambda: study.begun(KD) and study.begun(SKD), "both cells to train", 180)
+    wait_until(lambda: study.has_started(KD) and study.has_started(SKD), "both cells to train", 180)
     jobs = {study.holders(key)[0]["job"] for key in (KD, SKD)}
     assert {cluster.node_of(job) for job in jobs} == {"node1", "node2"}
 
-    # Who has precedence takes a GPU, and the other node loses power.
+    # A job with precedence takes a GPU, and the other node loses power.
     command = ["-p", "high", "-w", "node1", "--gpus=1", "--output=/dev/null", "--wrap", "sleep 5"]
     cluster.run("sbatch", *command)
     cluster.kill_node("node2")
     wait_until(lambda: "SIGTERM: saving" in study.logs(), "the preempted job to save")
     wait_until(lambda: "down" in cluster.run("sinfo", "--noheader"), "the node to be down")
 
-    # SLURM makes what it requeues wait for two minutes: meanwhile another study, whose jobs may
-    # take a minute and whose training takes longer. It has the first one's teacher.
+    # SLURM delays requeued jobs by two minutes. Meanwhile another study runs, whose jobs may
+    # take a minute and whose training takes longer. It has the first study's teacher.
     recipe = {"epochs": epochs_in_75_seconds, "milestones": [epochs_in_75_seconds // 2]}
     sheet = {**LONG, "recipe": recipe, "methods": ["kd"]}
     short = make_study("short", sheet, longest_minutes=1, **QUICK)
@@ -88,15 +88,15 @@ def test_preemption_a_dead_node_and_the_time_limit(
     wait_until(lambda: "back in SLURM's queue" in short.logs(), "the job's own clock", 240)
     cluster.start_node("node2")
     assert "time limit is 15 s away: saving" in short.logs()
-    wait_until(lambda: "(BeginTime)" in short.skd("status", "tiny"), "the wait to be told")
+    wait_until(lambda: "(BeginTime)" in short.skd("status", "tiny"), "the wait to be reported")
     assert not (short.results / "teachers").exists()
     plain = make_study("plain", sheet)
     plain.shared = study.results / "teachers"
-    assert plain.run(profile="local") == 0, plain.said
+    assert plain.run(profile="local") == 0, plain.output
 
-    assert driver.wait(timeout=300) == 0, study.said
-    assert short_driver.wait(timeout=300) == 0, short.said
-    assert "Trying to restart" not in study.said + short.said  # none of it is a failed attempt
+    assert driver.wait(timeout=300) == 0, study.output
+    assert short_driver.wait(timeout=300) == 0, short.output
+    assert "Trying to restart" not in study.output + short.output  # these are not failed attempts
     same(study, undisturbed)
     same(short, {run: numbers(record) for run, record in plain.records().items()})
     records = [*study.records().values(), *short.records().values()]
@@ -112,34 +112,34 @@ def test_killed_and_cancelled_jobs_and_a_killed_driver(
     cluster = make_cluster()
     study = make_study("cruel", LONG, **QUICK)
     driver = study.start()
-    wait_until(lambda: study.begun(KD) and study.begun(SKD), "both cells to train", 180)
+    wait_until(lambda: study.has_started(KD) and study.has_started(SKD), "both cells to train", 180)
 
-    # Each job has a GPU of its own.
-    shown = cluster.run("scontrol", "show", "job", "--details")
-    assert {"GRES=gpu:1(IDX:0)", "GRES=gpu:1(IDX:1)"} <= set(shown.split())
+    # Each job has its own GPU.
+    details = cluster.run("scontrol", "show", "job", "--details")
+    assert {"GRES=gpu:1(IDX:0)", "GRES=gpu:1(IDX:1)"} <= set(details.split())
 
     # One job is cancelled: it saves.
-    (held,) = study.holders(KD)
-    cluster.run("scancel", held["job"])
+    (lease,) = study.holders(KD)
+    cluster.run("scancel", lease["job"])
     wait_until(lambda: not study.holders(KD), "the cancelled job to end")
-    # The other one's training is killed: its job says so.
-    (held,) = study.holders(SKD)
-    os.kill(held["pid"], signal.SIGKILL)
-    wait_until(lambda: "killed by SIGKILL" in study.logs(), "the killed training to be told")
+    # The other job's training is killed: the job reports it.
+    (lease,) = study.holders(SKD)
+    os.kill(lease["pid"], signal.SIGKILL)
+    wait_until(lambda: "killed by SIGKILL" in study.logs(), "the killed training to be reported")
     # Both are tried again.
-    wait_until(lambda: study.said.count("Trying to restart") == 2, "two retries")
+    wait_until(lambda: study.output.count("Trying to restart") == 2, "two retries")
     wait_until(lambda: study.holders(KD) and study.holders(SKD), "both to train again", 180)
     jobs = {study.holders(key)[0]["job"] for key in (KD, SKD)}
 
-    # The driver is killed. The next one finds its jobs, has them save and goes on.
+    # The driver is killed. The next one finds its jobs, makes them save and continues.
     driver.kill()
     driver.wait()
     again = study.start()
-    wait_until(lambda: "2 jobs of an earlier driver" in study.said, "the orphans")
-    second = study.start()  # and there can be only one
+    wait_until(lambda: "2 jobs of an earlier driver" in study.output, "the orphans")
+    second = study.start()  # a second driver is refused
     assert second.wait(timeout=60) != 0
-    assert "another Snakemake works on study tiny" in study.said
-    assert again.wait(timeout=300) == 0, study.said
+    assert "another Snakemake works on study tiny" in study.output
+    assert again.wait(timeout=300) == 0, study.output
     same(study, undisturbed)
     for record in study.records().values():
         assert record["environment"]["slurm_job"] not in jobs
@@ -185,8 +185,8 @@ def test_a_job_without_enough_memory_is_submitted_again_with_more(
     make_cluster(JobAcctGatherParams="OverMemoryKill")
     sheet = {**LONG, "methods": ["student"]}
     study = make_study("memory", sheet, train={"mem_mb": "300 * 8 ** (attempt - 1)"}, **QUICK)
-    assert study.run() == 0, study.said
-    assert study.said.count("Trying to restart") == 1
+    assert study.run() == 0, study.output
+    assert study.output.count("Trying to restart") == 1
     assert len(study.records()) == 1
 
 
@@ -201,7 +201,7 @@ def test_a_full_disk(tmp_path: Path, undisturbed: dict[str, dict]) -> None:
     try:
         study.write(LONG)
         assert "teacher teacher:" in study.skd("teacher", "tiny", "teacher", "--threads", "1")
-        # As the workflow does: of stored views a run has other roundings than of a live teacher.
+        # As in the workflow: stored views are rounded in another way than a live teacher.
         assert "views" in study.skd("teacher-views", "tiny", "teacher", "--threads", "1")
         arguments = ["job", "train", "tiny", tiny.PAIR, "kd", "--checkpoint-seconds", "1"]
         free = shutil.disk_usage(disk).free
@@ -209,8 +209,8 @@ def test_a_full_disk(tmp_path: Path, undisturbed: dict[str, dict]) -> None:
         assert "No space left on device" in study.skd(*arguments)
         assert not study.records()
         (disk / "other").unlink()
-        said = study.skd(*arguments)
-        assert "seed 0: last" in said, said
+        output = study.skd(*arguments)
+        assert "seed 0: last" in output, output
         (record,) = study.records().values()
         assert numbers(record) == undisturbed[record["id"]]
     finally:

@@ -11,7 +11,7 @@ from tests.slurm.study import Study, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-# Any of these, unguarded, hides jobs or makes what is printed unreadable.
+# Each of these variables hides jobs or makes SLURM's output unreadable.
 HOSTILE = {
     "SLURM_TIME_FORMAT": "relative",
     "SQUEUE_FORMAT2": "name",
@@ -47,19 +47,19 @@ def test_jobs_are_found_through_links_and_in_spite_of_the_shells_variables(
     study.variables = HOSTILE
 
     driver = study.start()
-    wait_until(lambda: study.begun(CELL), "the run to train", 240)
-    assert "not passed on to SLURM's commands: SACCT_FORMAT, SBATCH_WAIT," in study.said
+    wait_until(lambda: study.has_started(CELL), "the run to train", 240)
+    assert "not passed on to SLURM's commands: SACCT_FORMAT, SBATCH_WAIT," in study.output
     assert " minutes left" in study.logs()
     first = study.holders(CELL)[0]["job"]
     driver.kill()
     driver.wait()
 
-    # The next driver has it save and goes on; killed as well, its job is found by the real path.
+    # The next driver makes it save and continues; after its kill its job is found by the real path.
     again = study.start()
-    wait_until(lambda: "1 jobs of an earlier driver" in study.said, "the orphan")
+    wait_until(lambda: "1 jobs of an earlier driver" in study.output, "the orphan")
     wait_until(lambda: "SIGTERM: saving" in study.logs(), "it to save")
-    others = lambda: [held for held in study.holders(CELL) if held["job"] != first]  # noqa: E731
-    wait_until(others, "the run to go on", 180)
+    others = lambda: [lease for lease in study.holders(CELL) if lease["job"] != first]  # noqa: E731
+    wait_until(others, "the run to continue", 180)
     again.kill()
     again.wait()
     assert "1 jobs of study tiny" in study.skd("cancel", "tiny", "--results", str(scratch))

@@ -1,4 +1,4 @@
-"""When a run counts as collapsed, from the diagnostics of its epochs."""
+"""Collapsed runs are detected from the diagnostics of their epochs."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from skd.store.records import EpochMetrics
 # The collapse control.
 
 
-def epochs(*seen: dict[str, float]) -> list[EpochMetrics]:
+def epochs(*diagnostics: dict[str, float]) -> list[EpochMetrics]:
     common = {"learning_rate": 0.1, "train_losses": {}, "train_top1": 0, "test_loss": 0}
     common |= {"test_top1": 0, "test_top5": 0, "seconds": 1, "images_per_second": 1}
-    return [EpochMetrics(epoch=i + 1, diagnostics=d, **common) for i, d in enumerate(seen)]
+    return [EpochMetrics(epoch=i + 1, diagnostics=d, **common) for i, d in enumerate(diagnostics)]
 
 
 def diagnostics(top1: float = 99.7, entropy: float = 3.61) -> dict[str, float]:
@@ -63,12 +63,12 @@ def test_lost_labels_or_information_are_flagged_with_the_reason(last, words):
         ("hccc", 2),
         ("chcc", 3),
         ("cchhc", 5),
-        ("hcic", 2),  # whichever reason: one stretch
+        ("hcic", 2),  # a stretch may mix both reasons
     ],
 )
 def test_first_epoch_starts_the_last_stretch(stretch, first):
-    seen = {"h": HEALTHY, "c": NO_LABELS, "i": NO_INFORMATION}
-    verdict = detect_collapse(epochs(*(seen[letter] for letter in stretch)), 100)
+    by_letter = {"h": HEALTHY, "c": NO_LABELS, "i": NO_INFORMATION}
+    verdict = detect_collapse(epochs(*(by_letter[letter] for letter in stretch)), 100)
     assert verdict.collapsed
     assert verdict.first_epoch == first
 
@@ -84,9 +84,11 @@ def test_the_reason_is_the_last_epochs():
 
 
 def test_information_is_measured_against_the_number_of_classes():
-    seen = {**HEALTHY, "entropy_softened": 1.0, "entropy_simplified": 2.2}
-    assert detect_collapse(epochs(seen), 10).collapsed  # log 10 = 2.303: 0.10 of 1.30 nats is left
-    assert not detect_collapse(epochs(seen), 100).collapsed
+    diagnostics = {**HEALTHY, "entropy_softened": 1.0, "entropy_simplified": 2.2}
+    assert detect_collapse(
+        epochs(diagnostics), 10
+    ).collapsed  # log 10 = 2.303: 0.10 of 1.30 nats is left
+    assert not detect_collapse(epochs(diagnostics), 100).collapsed
 
 
 def test_no_simplifier_no_verdict():

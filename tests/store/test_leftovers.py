@@ -1,4 +1,4 @@
-"""What killed processes leave: told from what living ones write, counted, removed."""
+"""Leftovers of killed processes are distinguished from living files, counted and removed."""
 
 import os
 import socket
@@ -36,11 +36,11 @@ write_atomically(Path(sys.argv[1]), b"new")
 
 
 def of_a_killed_process(path: Path) -> Path:
-    """Leave what a process leaves that is killed while it writes a file."""
+    """Create the temporary file of a process that is killed while it writes."""
     before = {*temporary_files(path.parent)}
     subprocess.run([sys.executable, "-c", DIE_WRITING, path], check=False)
-    (left,) = {*temporary_files(path.parent)} - before
-    return left
+    (leftover,) = {*temporary_files(path.parent)} - before
+    return leftover
 
 
 def aged(path: Path, seconds: float) -> Path:
@@ -52,11 +52,11 @@ def aged(path: Path, seconds: float) -> Path:
 def test_a_killed_write_leaves_the_old_file_and_the_next_write_clears_up(tmp_path: Path) -> None:
     path = tmp_path / "analysis.npz"
     write_atomically(path, b"old")
-    left, another = of_a_killed_process(path), of_a_killed_process(tmp_path / "analysis")
+    leftover, another = of_a_killed_process(path), of_a_killed_process(tmp_path / "analysis")
     assert path.read_bytes() == b"old"
-    assert abandoned_files(tmp_path) == sorted([left, another])
+    assert abandoned_files(tmp_path) == sorted([leftover, another])
     write_atomically(path, b"newer")
-    assert {*tmp_path.iterdir()} == {path, another}  # another file's is not its business
+    assert {*tmp_path.iterdir()} == {path, another}  # temporary files of other files stay
 
 
 def test_what_a_living_process_writes_is_left_alone(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def finished(tmp_path: Path) -> StoreEntry:
 
 
 def clutter(entry: StoreEntry) -> set[Path]:
-    """Leave all that a process can leave which is killed between its record and its end."""
+    """Create all leftovers of a process that is killed between its record and its end."""
     names = ("checkpoint.pt", "checkpoint.previous.pt", "failure.json", "progress.json", *EARLIER)
     for name in names:
         (entry.folder / name).write_text("left")
@@ -109,36 +109,36 @@ def clutter(entry: StoreEntry) -> set[Path]:
 
 def test_what_is_left_of_a_finished_run_is_counted_and_cleared(finished: StoreEntry) -> None:
     before = {*finished.folder.iterdir()}
-    left = clutter(finished)
-    size = sum(path.stat().st_size for path in left)
+    leftovers = clutter(finished)
+    size = sum(path.stat().st_size for path in leftovers)
     counted = count_leftovers([finished], [])
-    assert (counted.files, counted.size) == (len(left), size)
-    tiny.run(STUDY, finished.folder.parents[1], "student")  # finds it finished
+    assert (counted.files, counted.size) == (len(leftovers), size)
+    tiny.run(STUDY, finished.folder.parents[1], "student")  # the run is finished already
     assert {*finished.folder.iterdir()} == before
     assert count_leftovers([finished], []).files == 0
 
 
 def test_nothing_is_cleared_under_a_living_holder(finished: StoreEntry) -> None:
-    left = clutter(finished) - {finished.folder / "lease-4.json"}
+    leftovers = clutter(finished) - {finished.folder / "lease-4.json"}
     with hold_lease(finished.folder, wait=False):
         assert count_leftovers([finished], []).files == 0
         remove_leftovers(finished)
-        assert all(path.exists() for path in left)
+        assert all(path.exists() for path in leftovers)
     remove_leftovers(finished)
-    assert not any(path.exists() for path in left)
+    assert not any(path.exists() for path in leftovers)
 
 
 @pytest.mark.parametrize("damage", ["", None])
 def test_checkpoints_are_cleared_only_where_there_is_a_sound_record(
     finished: StoreEntry, damage: str | None
 ) -> None:
-    left = clutter(finished)
+    leftovers = clutter(finished)
     if damage is None:
         finished.record_path.unlink()
     else:
         finished.record_path.write_text(damage)
     remove_leftovers(finished)
-    assert all(path.exists() for path in left)
+    assert all(path.exists() for path in leftovers)
 
 
 def test_a_finished_run_in_a_read_only_folder_is_not_an_error(
@@ -158,6 +158,6 @@ def test_a_finished_run_in_a_read_only_folder_is_not_an_error(
 
 def test_the_folders_of_a_study_are_counted_too(tmp_path: Path) -> None:
     aged(tmp_path / EARLIER[0], 2 * ABANDONED_SECONDS)
-    left = count_leftovers([], [tmp_path, tmp_path / "report"])
-    assert left.files == 1
-    assert str(left).startswith("1 leftover temporary file of killed processes")
+    leftovers = count_leftovers([], [tmp_path, tmp_path / "report"])
+    assert leftovers.files == 1
+    assert str(leftovers).startswith("1 leftover temporary file of killed processes")

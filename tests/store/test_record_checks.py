@@ -1,4 +1,4 @@
-"""What is stored of a run is sound or says why not, and every reader is told the same."""
+"""Stored runs are valid or have a reason, and every reader reports the same."""
 
 import json
 import os
@@ -48,11 +48,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 @pytest.fixture
 def entry(study: Expansion, store: Store) -> StoreEntry:
     cell = study.cell("resnet8", "student")
-    found = store.run(cell.runs[0])
-    record = make_record(cell.run(0), found.id)
+    run = store.run(cell.runs[0])
+    record = make_record(cell.run(0), run.id)
     environment = {"cpu": "a cpu", "gpu": None}
-    found.write(record.model_copy(update={"environment": environment}))
-    return found
+    run.write(record.model_copy(update={"environment": environment}))
+    return run
 
 
 def edit(path: Path, change: Edit) -> None:
@@ -61,7 +61,7 @@ def edit(path: Path, change: Edit) -> None:
     path.write_text(json.dumps(data))
 
 
-# One judgement for all.
+# The same check for all readers.
 
 EDITS: dict[str, tuple[Edit, str]] = {
     "another id": (lambda d: d.update(id="f" * 16), "identity is ffffffffffffffff"),
@@ -138,13 +138,13 @@ def test_an_edited_card_is_unreadable(
     teacher.write(card_of(record))
     assert teacher_outcome(store, node.id)[0].outcome == "done"
     edit(teacher.card_path, change)
-    found = teacher_outcome(store, node.id)[0]
-    assert found.outcome == "unreadable"
-    assert reason in found.reason
+    outcome = teacher_outcome(store, node.id)[0]
+    assert outcome.outcome == "unreadable"
+    assert reason in outcome.reason
     assert not teacher.has_card()
 
 
-# Files that are no files, or no JSON.
+# Folders and invalid JSON in place of files.
 
 
 def as_folder(path: Path) -> None:
@@ -191,10 +191,10 @@ def test_garbage_is_one_unreadable_run_in_one_line(
     for path in (entry.record_path, entry.failure_path, entry.card_path):
         path.touch()
         GARBAGE[name](path)
-    found = cell_result(study, study.cell("resnet8", "student"), store).runs
-    assert [run.outcome for run in found] == ["unreadable", "missing"]
-    assert "\n" not in found[0].reason
-    assert len(found[0].reason) < 1000
+    outcomes = cell_result(study, study.cell("resnet8", "student"), store).runs
+    assert [run.outcome for run in outcomes] == ["unreadable", "missing"]
+    assert "\n" not in outcomes[0].reason
+    assert len(outcomes[0].reason) < 1000
     for read in (entry.record, entry.failure, entry.card):
         with pytest.raises(StoreError):
             read()
@@ -207,7 +207,7 @@ def test_a_file_that_nests_a_little_is_read(tmp_path: Path) -> None:
     assert json.dumps(read_json(path)) == path.read_text()
 
 
-def test_a_folder_where_a_file_is_to_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_an_output_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "analysis.json").mkdir()
     with pytest.raises(UnwritableError, match=r"analysis\.json cannot be written: Is a directory"):
         write_json(tmp_path / "analysis.json", {})
@@ -225,7 +225,7 @@ def test_a_folder_where_a_file_is_to_be_written_is_an_error_that_says_so(tmp_pat
         lambda data: data.update(title="Mine"),
     ],
 )
-def test_an_edited_expansion_is_made_again_with_a_word(
+def test_an_edited_expansion_is_made_again_with_a_message(
     study: Expansion,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -246,9 +246,9 @@ def test_an_edited_expansion_is_made_again_with_a_word(
     assert capsys.readouterr().err == ""
     edit(path, change)
     assert load_expansion(str(sheet), tmp_path) == fresh
-    said = capsys.readouterr().err
-    assert said.startswith(f"skd: {path} was edited by hand")
-    assert said.count("\n") == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"skd: {path} was edited by hand")
+    assert errors.count("\n") == 1
 
 
 def test_an_older_expansion_has_no_digest_and_its_runs_are_checked(

@@ -1,4 +1,4 @@
-"""Finished runs whose code has changed since: what says so, what trains anew, what accepts it."""
+"""Finished runs whose code has changed: they are reported, trained again, or accepted."""
 
 import json
 import os
@@ -33,7 +33,7 @@ TRAIN = ("train", "small", "--threads", 1, "--device", "cpu")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sheet `small` and its finished runs."""
+    """Return a folder with the sheet `small` and its finished runs."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "small.yaml").write_text(SHEET)
     command = [sys.executable, "-m", "skd", "train", "small.yaml", "--threads", "1"]
@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the finished study, which is the folder to work in."""
+    """Return a copy of the finished study as the working directory."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SKD_STUDIES", str(tmp_path))
     monkeypatch.setattr(accepted, "ACCEPTED", tmp_path / "accepted.json")
@@ -62,7 +62,7 @@ def entry_of(key: str, seed: int) -> StoreEntry:
 
 
 def say_other_code(entry: StoreEntry, path: str, digest: str = "0123456789abcdef") -> None:
-    """Make a record say that its training had another file than today's."""
+    """Change a record as if its training had used another version of a file."""
     data = json.loads(entry.record_path.read_text())
     assert path in data["code"]
     data["code"][path] = digest
@@ -70,23 +70,23 @@ def say_other_code(entry: StoreEntry, path: str, digest: str = "0123456789abcdef
 
 
 def test_a_finished_study_is_todays(small: Path, skd: Skd) -> None:
-    found = finished_runs(expansion_here(), Store(Path("results")))
-    assert len(found) == 7  # six runs and a teacher
-    assert not any(run.stale or run.changed is None for run in found)
+    runs = finished_runs(expansion_here(), Store(Path("results")))
+    assert len(runs) == 7  # six runs and a teacher
+    assert not any(run.stale or run.changed is None for run in runs)
     assert "code" not in skd("status", "small")[1]
     assert skd("accept", "small")[1].startswith("no finished run of small")
 
 
 def test_status_and_train_name_the_files(small: Path, skd: Skd) -> None:
     say_other_code(entry_of("good--resnet8/kd", 1), "baselines/kd.py")
-    said = "1 finished run was trained by other code than today's (baselines/kd.py)"
-    assert said in skd("status", "small")[1]
+    message = "1 finished run was trained by a different version of the code (baselines/kd.py)"
+    assert message in skd("status", "small")[1]
     status, _, err = skd(*TRAIN)
     assert status == 0
-    assert said in err
+    assert message in err
     assert "skd train small --stale" in err
     assert "skd accept small" in err
-    assert entry_of("good--resnet8/kd", 1).is_finished()  # nothing is trained unasked
+    assert entry_of("good--resnet8/kd", 1).is_finished()  # nothing is trained without a request
 
 
 def test_old_records_have_unknown_code(small: Path, skd: Skd) -> None:
@@ -103,20 +103,20 @@ def test_old_records_have_unknown_code(small: Path, skd: Skd) -> None:
 
 def test_stale_runs_are_trained_again_and_the_others_left(small: Path, skd: Skd) -> None:
     stale, other = entry_of("good--resnet8/kd", 1), entry_of("good--resnet8/kd", 0)
-    before, kept = stale.record(), other.record_path.read_bytes()
+    before, other_record = stale.record(), other.record_path.read_bytes()
     say_other_code(stale, "baselines/kd.py")
     status, out, _ = skd(*TRAIN, "--stale")
     assert status == 0
     assert "good--resnet8/kd seed 1: restarted from the beginning" in out
-    assert stale.record().files == before.files  # the code is in truth the same
+    assert stale.record().files == before.files  # the code is in fact the same
     assert stale.record().code == before.code
-    assert other.record_path.read_bytes() == kept
+    assert other.record_path.read_bytes() == other_record
     (old,) = (stale.folder / "superseded").iterdir()
     record = json.loads((old / "record.json").read_text())
     assert record["code"]["baselines/kd.py"] == "0123456789abcdef"
     for name, sha256 in record["files"].items():
         assert sha256_of(old / name) == sha256
-    assert "other code" not in skd("status", "small")[1]
+    assert "different version of the code" not in skd("status", "small")[1]
 
 
 def test_what_cannot_be_trained_here_is_not_started_again(small: Path, skd: Skd) -> None:
@@ -134,8 +134,8 @@ def test_only_what_is_requested_is_trained_again(small: Path, skd: Skd) -> None:
         say_other_code(entry_of("good--resnet8/skd", seed), "skd/losses/simplifier.py")
     options = ("--seed", 1, "--threads", 1, "--stale")
     _, out, _ = skd("train", "small", "good--resnet8", "kd", *options)
-    begun = [line for line in out.splitlines() if "restarted" in line]
-    assert begun == ["good--resnet8/kd seed 1: restarted from the beginning"]
+    restarted = [line for line in out.splitlines() if "restarted" in line]
+    assert restarted == ["good--resnet8/kd seed 1: restarted from the beginning"]
 
 
 def test_a_stale_teacher_is_trained_again_and_its_students_are_checked(
@@ -148,20 +148,20 @@ def test_a_stale_teacher_is_trained_again_and_its_students_are_checked(
     _, out, _ = skd("teacher", "small", "good", "--threads", 1, "--stale")
     assert "teacher good: restarted from the beginning" in out
     assert teacher.card() is not None
-    # Its weights have the same bits, so that its students are as before.
+    # Its weights have the same bits, so its students are still current.
     assert not any(run.stale for run in finished_runs(expansion_here(), Store(Path("results"))))
 
 
 def test_students_of_another_teacher_than_the_stored_one_are_stale(small: Path, skd: Skd) -> None:
     teacher = Store(Path("results")).teacher(expansion_here().teacher("good").id)
     card = json.loads(teacher.card_path.read_text())
-    teacher.record_path.unlink()  # beside which another card would be refused
+    teacher.record_path.unlink()  # another card would contradict the record
     teacher.card_path.write_text(json.dumps({**card, "sha256": "0" * 64}))
-    found = finished_runs(expansion_here(), Store(Path("results")))
-    taught = {run.label for run in found if run.other_teacher}
+    runs = finished_runs(expansion_here(), Store(Path("results")))
+    taught = {run.label for run in runs if run.other_teacher}
     assert taught == {f"good--resnet8/{method} seed {seed}" for method in ("kd", "skd")
                       for seed in (0, 1)}  # fmt: skip
-    (line,) = stale_lines("small", found)
+    (line,) = stale_lines("small", runs)
     assert line.startswith("4 finished runs were trained with other weights of the teacher")
 
 
@@ -198,13 +198,13 @@ def test_a_change_that_leaves_the_bits_is_accepted_by_training_again(small: Path
     (entry,) = json.loads((small / "accepted.json").read_text())
     assert set(entry["changes"]) == {"baselines/kd.py", "skd/losses/simplifier.py"}
     assert len(entry["trained_again"]) == 2
-    assert "other code" not in skd("status", "small")[1]
+    assert "different version of the code" not in skd("status", "small")[1]
     assert records == [
         path.read_bytes() for path in sorted(Path("results").glob("runs/*/record.json"))
     ]
 
 
-def test_other_numbers_are_not_accepted_but_for_a_reason(small: Path, skd: Skd) -> None:
+def test_other_numbers_are_accepted_only_with_a_reason(small: Path, skd: Skd) -> None:
     entry = entry_of("good--resnet8/kd", 0)
     say_other_code(entry, "baselines/kd.py")
     data = json.loads(entry.record_path.read_text())
@@ -227,7 +227,8 @@ def test_what_cannot_be_trained_again_here_needs_a_reason(small: Path, skd: Skd)
     status, _, err = skd("accept", "small")
     assert status == 2
     assert (
-        "good--resnet8/kd seed 0 cannot be trained again here (its teacher is not at hand)" in err
+        "good--resnet8/kd seed 0 cannot be trained again here (its teacher is not in the store)"
+        in err
     )
     assert "--reason" in err
     assert not (small / "accepted.json").exists()
@@ -235,8 +236,8 @@ def test_what_cannot_be_trained_again_here_needs_a_reason(small: Path, skd: Skd)
 
 def test_a_run_of_every_kind_is_tried(small: Path) -> None:
     """An edited simplifier is among every run's files, but only some runs use it."""
-    found = finished_runs(expansion_here(), Store(Path("results")))
-    kinds = [[run.label for run in kind] for kind in group_by_kind(found)]
+    runs = finished_runs(expansion_here(), Store(Path("results")))
+    kinds = [[run.label for run in kind] for kind in group_by_kind(runs)]
     both = [[f"{cell} seed {seed}" for seed in (0, 1)]
             for cell in ("resnet8/student", "good--resnet8/kd", "good--resnet8/skd")]  # fmt: skip
     both[0].insert(0, "teacher good")  # the same training, with seed 7
@@ -256,7 +257,7 @@ def test_runs_of_several_generations_are_accepted_one_by_one() -> None:
 
 @pytest.mark.slow
 def test_an_edited_loss_is_never_pooled_silently(tmp_path: Path) -> None:
-    """The loss is edited and a seed is added: the old and the new formula lie in one cell."""
+    """The loss is edited and a seed is added: one cell has the old and the new formula."""
     code = tmp_path / "code"
     for package in ("skd", "baselines", "report", "benchmarks", "workflow"):
         shutil.copytree(
@@ -286,8 +287,8 @@ def test_an_edited_loss_is_never_pooled_silently(tmp_path: Path) -> None:
     assert edited != text
     loss.write_text(edited)
     (tmp_path / "small.yaml").write_text(sheet)
-    said = "1 finished run was trained by other code than today's (baselines/kd.py)"
-    assert said in run(*train)
+    message = "1 finished run was trained by a different version of the code (baselines/kd.py)"
+    assert message in run(*train)
     run("report", "small.yaml")
     page = (tmp_path / "results" / "small" / "report" / "results.md").read_text()
     assert "1 finished run was trained by a different version of the code" in page

@@ -1,4 +1,4 @@
-"""The store: what a run's files say of it, and what a crash may leave."""
+"""The store: the state of a run by its files, and files after a crash."""
 
 import io
 import json
@@ -38,8 +38,8 @@ def entry(study: Expansion, tmp_path: Path) -> StoreEntry:
 
 @pytest.fixture
 def record(study: Expansion, entry: StoreEntry) -> Record:
-    made = make_record(study.cells[-1].spec, entry.id)
-    return made.model_copy(update={"files": {"weights.safetensors": "1" * 64}})
+    new_record = make_record(study.cells[-1].spec, entry.id)
+    return new_record.model_copy(update={"files": {"weights.safetensors": "1" * 64}})
 
 
 # A run's state.
@@ -47,9 +47,9 @@ def record(study: Expansion, entry: StoreEntry) -> Record:
 
 def test_a_run_goes_from_missing_to_done(entry: StoreEntry, record: Record) -> None:
     def now() -> tuple[str, str | None]:
-        found = run_outcome(entry, 5)
-        assert (found.id, found.seed) == (entry.id, 5)
-        return found.outcome, found.reason
+        outcome = run_outcome(entry, 5)
+        assert (outcome.id, outcome.seed) == (entry.id, 5)
+        return outcome.outcome, outcome.reason
 
     assert now() == ("missing", None)
     with hold_lease(entry.folder, wait=False):
@@ -124,8 +124,8 @@ def test_a_record_that_cannot_be_read_is_an_error_that_names_the_file(
     with pytest.raises(StoreError, match=re.escape(str(entry.record_path))) as caught:
         entry.record()
     assert "Move it away" in str(caught.value)
-    found = run_outcome(entry, 0)
-    assert (found.outcome, found.reason) == ("unreadable", str(caught.value))
+    outcome = run_outcome(entry, 0)
+    assert (outcome.outcome, outcome.reason) == ("unreadable", str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_a_record_from_before_a_field_keeps_the_fields_neutral_value(
     assert entry.record().spec.recipe.nesterov is True
 
 
-# Files are written whole or not at all.
+# Files are written completely or not at all.
 
 
 def fail(*_: Any, **__: Any) -> None:
@@ -220,28 +220,28 @@ def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def rows_of(study: Expansion, store: Store) -> tuple[dict[str, list[str]], list[str]]:
     """Return the table's rows as they are printed, by their first column, and the lines."""
-    found = study_overview(study, store, store.root)
+    overview = study_overview(study, store, store.root)
     text = io.StringIO()
-    Console(file=text, width=200).print(render_overview(replace(found, lines=[]), None))
+    Console(file=text, width=200).print(render_overview(replace(overview, lines=[]), None))
     printed = iter(text.getvalue().splitlines())
     header = next(line for line in printed if all(name in line for name in COLUMNS))
-    ends = [header.index(name) + len(name) for name in COLUMNS]  # they are flush right
+    ends = [header.index(name) + len(name) for name in COLUMNS]  # numbers are right-aligned
     rows = {}
     for line in printed:
         if name := line.strip(" ─").partition("  ")[0]:
             rows[name] = [line[:end].rpartition("  ")[2].strip() for end in ends]
-    return rows, found.lines
+    return rows, overview.lines
 
 
 def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) -> None:
     store = Store(tmp_path)
     first, second = (teacher for teacher, _ in study.pairs)
     taught, alone = study.cell(f"{first}--resnet8", "kd"), study.cell("resnet8", "student")
-    done, failed, begun = (store.run(alone.runs[seed]) for seed in (0, 1, 2))
+    done, failed, unfinished = (store.run(alone.runs[seed]) for seed in (0, 1, 2))
     done.write(make_record(alone.run(0), done.id, top1=80.0))
     failed.write(make_failure(failed.id, "it [broke]"))
-    begun.folder.mkdir(parents=True)
-    (begun.folder / "checkpoint.pt").write_bytes(b"")
+    unfinished.folder.mkdir(parents=True)
+    (unfinished.folder / "checkpoint.pt").write_bytes(b"")
     for seed, top1 in ((0, 70.0), (1, 71.0)):
         store.run(taught.runs[seed]).write(make_record(taught.run(seed), taught.runs[seed], top1))
     teacher = store.teacher(study.teacher(first).id)
@@ -253,8 +253,8 @@ def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) ->
     assert rows["resnet8/student"] == ["1", "", "", "1", "1", "", "80.00"]
     assert rows[f"{first}--resnet8/kd"] == ["2", "1", "", "", "", "", "70.50"]
     assert rows[f"{second}--resnet8/skd"] == ["", "", "", "", "", "3", ""]
-    left = sum(len(cell.runs) for cell in study.cells) - 6
-    assert rows["all runs"] == ["3", "1", "0", "1", "1", str(left), ""]
+    missing = sum(len(cell.runs) for cell in study.cells) - 6
+    assert rows["all runs"] == ["3", "1", "0", "1", "1", str(missing), ""]
     assert len(rows) == 2 + len(study.cells) + 1
     assert f"resnet8/student seed 1 ({failed.id}) failed: it [broke]; " in " ".join(lines)
     assert any(line.startswith(f"{taught.key} seed 2") for line in lines)

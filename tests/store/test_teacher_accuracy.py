@@ -1,4 +1,4 @@
-"""A teacher that is no good is refused or warned of, and a student's failure names it."""
+"""A bad teacher is refused or causes a warning, and a student's failure names it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,8 +52,10 @@ def test_a_teacher_has_at_least_twice_the_chance_level_where_that_can_be(
 
 def test_a_teacher_is_held_against_what_is_published_for_it() -> None:
     assert below_published_text(CIFAR, 70.34) is None
-    said = below_published_text(CIFAR, 70.0)
-    assert said == "top-1 70.00 % is 2.34 points below the published 72.34 % (RepDistiller README)"
+    message = below_published_text(CIFAR, 70.0)
+    assert (
+        message == "top-1 70.00 % is 2.34 points below the published 72.34 % (RepDistiller README)"
+    )
     assert below_published_text(CIFAR.model_copy(update={"network": "resnet8"}), 1.0) is None
     assert len(accuracy_doubts(CIFAR, 1.0, 100)) == 2
 
@@ -93,8 +95,8 @@ def import_(
     torch.save(network.state_dict(), file)
     spec = ImportedTeacher(network="resnet8", dataset=dataset, sha256=sha256_of(file))
     entry = Store(folder).teacher(spec.identity)
-    given = ImportSource(file=file, **source)
-    return entry, lambda: import_teacher(spec, given, entry, CPU)
+    import_source = ImportSource(file=file, **source)
+    return entry, lambda: import_teacher(spec, import_source, entry, CPU)
 
 
 def test_a_poor_teacher_is_imported_only_on_request(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_weights_and_logits_that_are_not_finite_are_refused_whatever_is_accepted
     tmp_path: Path,
 ) -> None:
     network = untrained()
-    network.bn1.running_var[3] = -1.0  # finite, and its root is not
+    network.bn1.running_var[3] = -1.0  # finite, but its square root is not
     entry, refused = import_(network, tmp_path, accept_poor=True)
     with pytest.raises(TeacherError, match="logits are not finite on 100 of 100 test images"):
         refused()
@@ -171,7 +173,7 @@ def test_a_poor_teacher_that_is_trained_here_is_only_warned_of(
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Store:
-    """A store whose teacher has finite weights, the stored ones, and no finite logits."""
+    """Return a store whose teacher has finite weights but no finite logits."""
     study, store = tiny.study(methods=["kd"]), Store(tmp_path)
     node = study.teachers[0]
     entry = store.teacher(node.id)
@@ -184,7 +186,7 @@ def spoil(entry: StoreEntry, value: float, card: Any) -> None:
     weights = untrained().state_dict()
     weights["bn1.running_var"][0] = value
     files = save_tensors(entry.weights_path, weights)
-    if (record := entry.record()) is not None:  # beside which another card would be refused
+    if (record := entry.record()) is not None:  # another card would contradict the record
         entry.write(record.model_copy(update={"files": {**record.files, **files}}))
     entry.write(card.model_copy(update={"sha256": files[entry.weights_path.name]}))
 
@@ -226,8 +228,5 @@ def test_the_report_marks_a_doubtful_teacher_and_gives_the_reason(tmp_path: Path
     assert "where chance is 1.00 %" in frame["vgg13"]
     assert "73.64 points below the published 74.64 %" in frame["vgg13"]
     text = report_markdown(findings)
-    assert (
-        f"Doubtful teachers, whose students say little of any method: vgg13: {frame['vgg13']}"
-        in (text)
-    )
+    assert f"Doubtful teachers: vgg13: {frame['vgg13']}" in text
     assert "| vgg13 | 1.00; doubtful |" in text

@@ -1,4 +1,4 @@
-"""The lines that `skd import-teacher` prints can be pasted into a sheet, whatever the path."""
+"""The lines that `skd import-teacher` prints can be pasted into a sheet for any path."""
 
 from pathlib import Path
 

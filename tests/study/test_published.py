@@ -1,4 +1,4 @@
-"""Published values: those that come with the project, those typed in, and lines with mistakes."""
+"""Published values: shipped ones, added ones, and lines with mistakes."""
 
 import csv
 import shutil
@@ -45,10 +45,10 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("dataset", [CIFAR, IMAGENET], ids=lambda dataset: dataset.name)
 def test_the_values_are_those_of_the_reference_data(dataset, shared_dir):
     rows = rows_of(shared_dir / "reference" / f"published_{dataset.name}.csv")
-    found = published_values(dataset)
-    assert len(rows) == len(found)
+    values = published_values(dataset)
+    assert len(rows) == len(values)
     for row in rows:
-        value = found[row["teacher"], row["student"], row["method"]]
+        value = values[row["teacher"], row["student"], row["method"]]
         assert value.top1 == float(row["top1"])
         assert value.top5 == (float(row["top5"]) if row.get("top5") else None)
         assert value.reported_epoch == row.get("reported_epoch", "unstated")
@@ -57,14 +57,14 @@ def test_the_values_are_those_of_the_reference_data(dataset, shared_dir):
 
 
 def test_what_is_shipped_is_whole():
-    found = published_values(CIFAR)
-    assert len(found) == 76
+    values = published_values(CIFAR)
+    assert len(values) == 76
     assert len(published_values(IMAGENET)) == 12
-    crd = found["resnet56", "resnet20", "crd"]
+    crd = values["resnet56", "resnet20", "crd"]
     assert (crd.top1, crd.reported_epoch, crd.n_runs) == (71.16, "last", None)
-    dkd = found["resnet56", "resnet20", "dkd"]
+    dkd = values["resnet56", "resnet20", "dkd"]
     assert (dkd.top1, dkd.reported_epoch, dkd.n_runs) == (71.97, "best", 5)
-    assert {name for teacher, student, _ in found for name in (teacher, student)} <= set(
+    assert {name for teacher, student, _ in values for name in (teacher, student)} <= set(
         network_names()
     )
 
@@ -80,9 +80,9 @@ def test_skds_own_file_ships_without_a_number(dataset):
 
 def test_a_number_typed_into_skds_file_takes_part(copy):
     add(copy, f"cifar100,{LINE}", "", "# a remark", f"imagenet,{LINE.replace('71.25', '60')}")
-    before, found = published_values(CIFAR), published_values(CIFAR, copy)
-    assert found.keys() - before.keys() == {KEY}
-    value = found[KEY]
+    before, after = published_values(CIFAR), published_values(CIFAR, copy)
+    assert after.keys() - before.keys() == {KEY}
+    value = after[KEY]
     assert (value.top1, value.top5, value.n_runs, value.sd) == (71.25, 92.5, 3, 0.21)
     assert (value.reported_epoch, value.source) == ("unstated", "Table 1, page 2")
     assert published_values(IMAGENET, copy)[KEY].top1 == 60
@@ -134,7 +134,7 @@ def test_a_mistake_is_reported_with_file_line_and_field(copy, change, field):
     bad = LINE.replace(*change)
     line = add(copy, f"cifar100,{good}", "# a remark", "", f"cifar100,{bad}") + 3
     assert refused(copy).startswith(f"{SKD_FILE}, line {line}: {field}: ")
-    assert published_values(IMAGENET, copy) == published_values(IMAGENET)  # not of its lines
+    assert published_values(IMAGENET, copy) == published_values(IMAGENET)  # in none of its lines
 
 
 def test_mistakes_of_a_data_sets_own_file_are_reported_too(copy):
@@ -173,9 +173,9 @@ def test_a_value_that_is_there_twice_is_refused(copy, name):
     taken = "resnet56,resnet20,crd,70,last,,a paper"
     lines = [taken] if name != SKD_FILE else [f"cifar100,{LINE}"] * 2
     line = add(copy, *lines, name=name) + len(lines) - 1
-    said = refused(copy)
-    assert said.startswith(f"{name}, line {line}: ")
-    assert said.endswith("occurs twice; remove one of the lines")
+    message = refused(copy)
+    assert message.startswith(f"{name}, line {line}: ")
+    assert message.endswith("occurs twice; remove one of the lines")
 
 
 def test_a_baseline_in_skds_file_may_not_be_in_the_data_sets_own_too(copy):
@@ -283,7 +283,7 @@ def test_imagenets_recipe_depends_on_the_method(method, batch, rate):
         weight_decay=1e-4,
     )
     assert differences_from_published(IMAGENET, usual, "resnet18", method) == {}
-    # Not stated of the published runs, whatever it is here.
+    # The published runs do not state it.
     grouped = usual.model_copy(update={"last_batch": "drop", "bn_batch": 64})
     assert differences_from_published(IMAGENET, grouped, "MobileNetV1", method) == {}
     halved = usual.model_copy(update={"batch_size": batch // 2})

@@ -54,7 +54,7 @@ def test_a_sheets_values_replace_those_of_the_extended_sheet(write: Write) -> No
     mine, base = expand_study("mine"), expand_study("base")
     assert (mine.title, mine.methods, mine.seeds) == ("Mine", ("student", "kd"), (0, 1))
     assert mine.recipe.epochs == 300
-    assert mine.recipe.milestones == (150, 180, 210)  # the whole recipe is another
+    assert mine.recipe.milestones == (150, 180, 210)  # the whole recipe is replaced
     assert (mine.pairs, base.methods) == (base.pairs, ("student", "dkd"))
     assert mine.sheet.startswith("extends: base")
     assert "base.yaml, which this extends" in mine.sheet

@@ -87,7 +87,8 @@ def method(**entry: Any) -> dict[str, Any]:
         (
             DKD,
             r"dkd: term dkd: warmup_epochs 20 \(the default\): training ends with epoch 3, before "
-            r"it is over; write for example settings: \{dkd: \{warmup_epochs: 1\}\}, or 20 to",
+            r"this setting has taken full effect; write for example settings: "
+            r"\{dkd: \{warmup_epochs: 1\}\}, or 20 to",
         ),
         ({"methods": ["ctkd"]}, r"curriculum_epochs 10 \(the default\)"),
         (
@@ -130,7 +131,8 @@ def test_a_warm_up_longer_than_the_training_is_noted_where_it_is_written(
 ) -> None:
     (note,) = expanded(**changes).notes
     assert note.endswith(
-        "term dkd: warmup_epochs 20: training ends with epoch 3, before it is over"
+        "term dkd: warmup_epochs 20: training ends with epoch 3, before this "
+        "setting has taken full effect"
     )
 
 

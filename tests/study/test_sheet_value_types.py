@@ -1,4 +1,4 @@
-"""A sheet's values: numbers are no booleans, names fit into file names, `~` is a home."""
+"""A sheet's values: booleans are not numbers, names fit into file names, `~` is a home."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_a_value_of_another_kind_is_refused(tmp_path: Path, changes: str, words:
 
 
 def test_booleans_stay_where_they_are_meant() -> None:
-    given = {**DATA, "recipe": {"nesterov": True}}
-    given["teachers"] = {
+    sheet_data = {**DATA, "recipe": {"nesterov": True}}
+    sheet_data["teachers"] = {
         "resnet20": {"import": {"file": "x", "seen_validation": True, "sha256": "0" * 8}}
     }
-    sheet = Sheet.model_validate(given)
+    sheet = Sheet.model_validate(sheet_data)
     assert sheet.recipe.nesterov
     assert sheet.teachers["resnet20"].import_.seen_validation
 
@@ -140,7 +140,7 @@ def test_the_longest_names_make_files_that_can_be_written(tmp_path: Path) -> Non
     log = tmp_path / LONG / f"{batch.path}.log"
     for path in (log, history_log(log), log.with_suffix(".json")):
         write_atomically(path, b"x")
-    # The plugin names a folder of its logs so.
+    # The plugin uses the name for a folder of logs.
     logs = job_comment("train", LONG, batch.pair, batch.name, batch.digest)
     (tmp_path / logs.partition("wildcards_")[2]).mkdir()
 

@@ -1,4 +1,4 @@
-"""The sheets that come with the project: their pairs, methods and weights, as published."""
+"""The shipped sheets have the published pairs, methods and weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WEIGHTS = {
     ("resnet32x4", "ShuffleV2"): (8, 8),
     ("wrn_40_2", "ShuffleV1"): (8, 5),
 }
-# Term, weight, teacher; the weight "w" is ReviewKD's of the pair.
+# Term, weight, teacher; the weight "w" stands for ReviewKD's weight of the pair.
 CE, KD = ("cross_entropy", 1.0, "raw"), ("kd", 0.9, "raw")
 LITTLE_CE, SKD = ("cross_entropy", 0.1, "raw"), ("kd", 0.9, "simplified")
 TEN: dict[str, list[tuple[str, Any, str]]] = {
@@ -72,11 +72,13 @@ def test_each_cell_has_the_weights_of_its_pair(pair: tuple[str, str]) -> None:
     study, (beta, weight) = expanded("cifar100"), WEIGHTS[pair]
     for method, terms in TEN.items():
         cell = study.cell_of(*pair, method)
-        found = [
+        actual = [
             (term.term, term.settings["weight"], term.settings["teacher"])
             for term in cell.spec.method.terms
         ]
-        assert sorted(found) == sorted((t, weight if w == "w" else w, who) for t, w, who in terms)
+        assert sorted(actual) == sorted(
+            (t, weight if w == "w" else w, teacher) for t, w, teacher in terms
+        )
         assert (cell.spec.method.simplifier is not None) == method.startswith("skd")
         for term in cell.spec.method.terms:
             assert term.settings["warmup_epochs"] == WARMED_UP.get(term.term, 0)
@@ -221,8 +223,10 @@ def test_imagenet_has_the_fields_recipes_and_settings(pair: tuple[str, str]) -> 
         )
         assert [spec.recipe.partition_problem(count) for count in (1, 2, 4, 8)] == [None] * 4
         assert differences_from_published(spec.dataset, spec.recipe, pair[1], method) == {}
-        found = [(t.term, t.settings["weight"], t.settings["teacher"]) for t in spec.method.terms]
-        assert sorted(found) == sorted((t, weight if w == "w" else w, who) for t, w, who in terms)
+        actual = [(t.term, t.settings["weight"], t.settings["teacher"]) for t in spec.method.terms]
+        assert sorted(actual) == sorted(
+            (t, weight if w == "w" else w, teacher) for t, w, teacher in terms
+        )
         own = {t.term: t.settings for t in spec.method.terms}
         assert {t: s["warmup_epochs"] for t, s in own.items() if s["warmup_epochs"]} == (
             {t: 1 for t in ("dkd", "reviewkd") if t in own}
@@ -264,7 +268,7 @@ def test_imagenet_is_expanded_without_its_files(
 
 @pytest.fixture
 def public_teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The SHA-256 of the public ResNet-56, whose file is not needed to resolve a sheet."""
+    """Pin the SHA-256 of the public ResNet-56: resolving a sheet does not need the file."""
     monkeypatch.setenv("SKD_DATA", str(tmp_path))
     return "f7e590a0e2fe80795aaeb7c5c75f53bd1050a2161c8e53e523ce2835fffd52e2"
 

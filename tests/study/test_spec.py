@@ -1,4 +1,4 @@
-"""Specs and identities: what changes a run's identity, and what must not."""
+"""Specs and identities: changes that change a run's identity, and changes that do not."""
 
 import json
 import math
@@ -88,7 +88,7 @@ def changed(model: FrozenModel, name: str, value: Any) -> Any:
 
 
 def from_json(model: FrozenModel) -> Any:
-    """Go the way through a stored file."""
+    """Write a model to JSON and read it back."""
     return type(model).restore(json.loads(json.dumps(canonical(model))))
 
 
@@ -210,7 +210,7 @@ def test_a_student_depends_on_its_imported_teachers_content(name: str) -> None:
 
 
 def test_golden_identities() -> None:
-    # A change here retrains everything that anyone has: it must be on purpose.
+    # A change of these values retrains all existing runs: make it only on purpose.
     assert TEACHER_RUN.identity == "dfecfc3d6fb6075c"
     assert IMPORTED.identity == "21cacb6c929dd839"
     assert FULL.identity == "75ca17d481ceddd0"
@@ -321,7 +321,7 @@ def test_numbers_that_mean_nothing_are_refused(name: str, value: float) -> None:
 
 
 def test_infinite_numbers_are_refused() -> None:
-    # Accepted here, they end in a traceback where the identity is taken.
+    # Accepted values would end in a traceback when the identity is computed.
     names = ["learning_rate", "learning_rate_decay", "momentum", "weight_decay"]
     for name in names:
         with pytest.raises(ValidationError, match=name):

@@ -27,7 +27,7 @@ def maps(count: int, seed: int = 0) -> Tensor:
 
 
 def by_the_formula(x: Tensor, layer: nn.BatchNorm2d, group: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs, and the images' mean of their group's mean and unbiased variance."""
+    """Return outputs, and the mean over images of their group's mean and unbiased variance."""
     outputs, means, variances = [], [], []
     for start in range(0, len(x), group):
         part = x[start : start + group]
@@ -62,7 +62,7 @@ def test_a_divided_batch_is_the_whole_one() -> None:
         update_running_stats([layer], SingleProcess())
     torch.testing.assert_close(parts.running_mean, whole.running_mean)
     torch.testing.assert_close(parts.running_var, whole.running_var)
-    # A step's sums are its own.
+    # Each step starts new sums.
     for layer in (whole, parts):
         layer(maps(4, seed=2))
         update_running_stats([layer], SingleProcess())

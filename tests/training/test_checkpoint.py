@@ -124,7 +124,7 @@ class Killed(BaseException):
 
 
 class DyingProcess:
-    """Lets so many changes of the file system happen; the next one kills, a write halfway."""
+    """Allows a number of file system changes and fails at the next, a write halfway."""
 
     def __init__(self, steps: int, patch: pytest.MonkeyPatch) -> None:
         self.left = steps
@@ -136,7 +136,7 @@ class DyingProcess:
 
     def step(self) -> None:
         self.left -= 1
-        if self.left < 0:  # for good: a dead process does not even clean up
+        if self.left < 0:  # permanently: a dead process does not clean up
             raise Killed
 
     def deadly(self, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -147,8 +147,8 @@ class DyingProcess:
         return counted
 
     def opener(self) -> Callable[..., Any]:
-        def open_(path: Path, mode: str = "r", **how: Any) -> Any:
-            return self.open_deadly(path, mode) if "w" in mode else self.open(path, mode, **how)
+        def open_(path: Path, mode: str = "r", **options: Any) -> Any:
+            return self.open_deadly(path, mode) if "w" in mode else self.open(path, mode, **options)
 
         return open_
 
@@ -185,7 +185,7 @@ def killed_while_saving(
 def test_killed_at_any_step_of_saving_the_old_or_the_new_one_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int
 ) -> None:
-    found = []
+    numbers = []
     for steps in range(100):
         folder = tmp_path / str(steps)
         folder.mkdir()
@@ -193,15 +193,15 @@ def test_killed_at_any_step_of_saving_the_old_or_the_new_one_is_there(
             save(folder, state(number))
         died = killed_while_saving(folder, state(99), steps, monkeypatch)
         loaded = load(folder)
-        found.append(loaded and loaded["number"])
+        numbers.append(loaded and loaded["number"])
         old, new = (state(before - 1) if before else None), state(99)
         assert equal(loaded, new) or (died and equal(loaded, old))
-        save(folder, state(100))  # and it goes on
+        save(folder, state(100))  # and saving works again
         assert equal(load(folder), state(100))
         if not died:
             break
     assert steps > 4, "the steps of saving were not seen"
-    assert found == sorted(found, key=lambda number: number == 99)  # once new, it stays
+    assert numbers == sorted(numbers, key=lambda number: number == 99)  # once new, it stays
 
 
 def test_killed_twice_in_a_row_loses_nothing(
@@ -231,8 +231,8 @@ def test_going_on_from_the_previous_one_and_killed_again_something_is_left(
         killed_while_saving(folder, state(3), steps, monkeypatch)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = checkpoint.load(folder, CPU, RUN)
-        if found is None or found["number"] not in (1, 3):
+            loaded = checkpoint.load(folder, CPU, RUN)
+        if loaded is None or loaded["number"] not in (1, 3):
             lost.append(steps)
     assert lost == []
 
@@ -257,15 +257,15 @@ def test_a_failed_save_is_reported_and_the_next_one_works(
 def test_a_finished_runs_checkpoints_are_removed_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = {tmp_path / "record.json", tmp_path / "weights.safetensors"}
-    for path in kept:
+    results = {tmp_path / "record.json", tmp_path / "weights.safetensors"}
+    for path in results:
         path.write_bytes(b"")
     for steps in range(12):
         save(tmp_path, state(1))
         save(tmp_path, state(2))
         killed_while_saving(tmp_path, state(3), steps, monkeypatch)
         remove_files(leftover_files(StoreEntry(tmp_path)))
-        assert {*tmp_path.iterdir()} == kept
+        assert {*tmp_path.iterdir()} == results
     assert load(tmp_path) is None
     remove_files(leftover_files(StoreEntry(tmp_path)))
 

@@ -1,4 +1,4 @@
-"""Compiled passes: what is compiled, that it computes the same, and that it is decided once."""
+"""Compiled passes compute the same numbers, and a run decides on compiling once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ from skd.training.fast_paths import FastPaths
 from tests.builders import tiny
 
 study = tiny.study(recipe={"epochs": 2, "milestones": []})
-print(tiny.numbers(tiny.run(study, Path(sys.argv[1]), "kd", fast_paths=FastPaths(compile="always"))))
+record = tiny.run(study, Path(sys.argv[1]), "kd", fast_paths=FastPaths(compile="always"))
+print(tiny.numbers(record))
 """
 # One network of each architecture.
 FAMILIES = ("resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", "ResNet50")
@@ -67,7 +68,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> LiveTeacher:
 
 @pytest.fixture
 def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """Compile by tracing alone, which takes a second; yield a list that grows with each graph."""
+    """Compile by tracing only, which takes a second; yield a list that grows with each graph."""
     graphs: list[int] = []
     from torch._dynamo.backends.debugging import aot_eager
 
@@ -76,8 +77,8 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return aot_eager(graph, inputs)
 
     torch._dynamo.reset()
-    made = torch.compile(compiling._flat_pass, fullgraph=True, dynamic=False, backend=backend)
-    monkeypatch.setattr(compiling, "_compiler", lambda: made)
+    compiled = torch.compile(compiling._flat_pass, fullgraph=True, dynamic=False, backend=backend)
+    monkeypatch.setattr(compiling, "_compiler", lambda: compiled)
     yield graphs
     torch._dynamo.reset()
 
@@ -116,8 +117,8 @@ def test_compiled_passes_are_the_networks(name: str, traced: list[int]) -> None:
     loss_of(outputs).backward()
     loss_of(expected).backward()
     assert len(traced) == 1
-    shown = zip(flatten_outputs(outputs), flatten_outputs(expected), reached, strict=True)
-    for tensor, reference, reaches in shown:
+    compared = zip(flatten_outputs(outputs), flatten_outputs(expected), reached, strict=True)
+    for tensor, reference, reaches in compared:
         torch.testing.assert_close(tensor, reference)
         assert tensor.requires_grad == reaches
     for one, reference in zip(other.parameters(), plain.parameters(), strict=True):
@@ -157,7 +158,7 @@ def test_compiled_trainings_are_near_eager_ones_and_resume_to_their_bits(
     resumed.load_state(half.state())
     emulate_recording(resumed, monkeypatch)
     assert_same_bits(whole, train(resumed))
-    assert len(traced) == 1  # whole batches alone
+    assert len(traced) == 1  # only whole batches
 
 
 def test_a_live_teachers_pass_is_compiled_for_whole_batches(traced: list[int]) -> None:
@@ -185,8 +186,8 @@ def decided(
 
 
 def test_long_runs_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = decided(monkeypatch)
-    assert (found.compiled, found.kernels, found.gpu) == (True, None, GPU)
+    decision = decided(monkeypatch)
+    assert (decision.compiled, decision.kernels, decision.gpu) == (True, None, GPU)
     assert not decided(monkeypatch, steps=49_999).compiled
     assert decided(monkeypatch, steps=10, compile_steps=10).compiled
     assert decided(monkeypatch, steps=10, compile="always").compiled
@@ -201,8 +202,8 @@ def test_long_runs_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_other_runs_are_trained_again_only_on_request(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    found = decided(monkeypatch, **changes)
-    assert (found.compiled, found.kernels, found.gpu) == (False, None, None)
+    decision = decided(monkeypatch, **changes)
+    assert (decision.compiled, decision.kernels, decision.gpu) == (False, None, None)
     if changes == {"device": "cpu"}:
         assert decided(monkeypatch, compile="always", **changes).compiled
         return
@@ -242,15 +243,20 @@ def test_what_was_decided_stays_and_is_bound_to_the_gpu(
 
 def test_an_older_run_continues_uncompiled(tmp_path: Path) -> None:
     (tmp_path / "execution.json").write_text('{"device": "cpu", "threads": 1, "step": "fast"}')
-    kept = load_execution(tmp_path)
-    assert (kept.compiled, kept.kernels, kept.gpu, kept.not_compiled) == (False, None, None, None)
+    execution = load_execution(tmp_path)
+    assert (execution.compiled, execution.kernels, execution.gpu, execution.not_compiled) == (
+        False,
+        None,
+        None,
+        None,
+    )
 
 
 def fail(*_: object) -> None:
     raise CompilerError("InductorError: no C++ compiler")
 
 
-def test_a_compiler_that_fails_at_the_first_step_is_done_without(
+def test_a_run_continues_without_a_compiler_that_fails_at_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     eager = tiny.run(tiny.study(), tmp_path / "eager", "kd")
@@ -263,9 +269,9 @@ def test_a_compiler_that_fails_at_the_first_step_is_done_without(
         "compiling failed, so forward passes run eagerly: InductorError: no C++ compiler"
         in capfd.readouterr().err
     )
-    kept = json.loads((Store(tmp_path / "compiled").run(record.id).folder / "execution.json")
+    execution = json.loads((Store(tmp_path / "compiled").run(record.id).folder / "execution.json")
                       .read_text())  # fmt: skip
-    assert kept["not_compiled"] == "InductorError: no C++ compiler"
+    assert execution["not_compiled"] == "InductorError: no C++ compiler"
 
 
 def test_a_compiler_that_has_failed_is_not_tried_again_for_the_network(
@@ -306,7 +312,7 @@ def test_a_compiler_that_fails_later_is_an_error_that_leaves_the_run_as_it_was(
         with pytest.raises(ExecutionError, match=r"started with compiled passes.*remove .* again"):
             tiny.run(tiny.study(), tmp_path / "half", "kd")
     assert Store(tmp_path / "half").run(whole.id).failure() is None
-    # It goes on compiled, whatever is asked for now.
+    # It continues compiled, whatever is requested now.
     never = FastPaths(compile="never")
     resumed = tiny.run(tiny.study(), tmp_path / "half", "kd", fast_paths=never)
     assert resumed.execution["compiled"] is True
@@ -329,9 +335,9 @@ def test_a_removed_table_leaves_the_run_unchanged(
 
 def test_without_a_compiler_there_are_no_kernels_either(monkeypatch: pytest.MonkeyPatch) -> None:
     both = decided(monkeypatch).model_copy(update={"kernels": "nvidia-h200-0123abcd"})
-    left = without_compiler(both, "no C compiler")
-    assert (left.compiled, left.kernels, left.gpu) == (False, None, None)
-    assert left.not_compiled == "no C compiler"
+    execution = without_compiler(both, "no C compiler")
+    assert (execution.compiled, execution.kernels, execution.gpu) == (False, None, None)
+    assert execution.not_compiled == "no C compiler"
 
 
 def test_a_run_that_lacks_only_its_record_compiles_nothing(
@@ -375,7 +381,7 @@ def test_the_real_compilers_run_repeats_in_a_fresh_process_and_resumes_bit_for_b
 ) -> None:
     study = tiny.study(recipe={"epochs": 2, "milestones": []})
     place = {
-        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),  # empty: all is compiled anew
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),  # empty: everything is compiled again
         "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
     }
     command = [sys.executable, "-c", FRESH, str(tmp_path / "fresh")]

@@ -1,4 +1,4 @@
-"""Recorded steps are the eager ones, and a recording that fails is never more than a slow step."""
+"""Recorded steps equal eager ones, and a failed recording only makes a step slow."""
 
 from __future__ import annotations
 
@@ -141,17 +141,19 @@ def test_a_failure_leaves_no_gradients_of_its_memory(
     teacher: LiveTeacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = training_of("kd", teacher)
-    seen: list[bool] = []
+    without_gradients: list[bool] = []
     make = EmulatedRecorder.record
 
     def record(recorder: EmulatedRecorder, *arguments: object) -> Callable[[], None]:
-        seen.append(all(weight.grad is None for weight in training.student.parameters()))
+        without_gradients.append(
+            all(weight.grad is None for weight in training.student.parameters())
+        )
         return make(recorder, *arguments)
 
     monkeypatch.setattr(EmulatedRecorder, "record", record)
     emulate_recording(training, monkeypatch, lambda attempt: "capture")
     training.advance()
-    assert seen == [True, True]
+    assert without_gradients == [True, True]
 
 
 def test_the_first_cause_is_what_an_error_was_raised_from() -> None:
@@ -166,7 +168,7 @@ def test_the_first_cause_is_what_an_error_was_raised_from() -> None:
     assert root_cause(caught.value) == "the cause"
     try:
         {}["cache key"]
-    except KeyError:  # handled: no cause of what comes next
+    except KeyError:  # handled: not the cause of the next error
         with pytest.raises(RuntimeError) as caught:
             raise RuntimeError("the operation cannot be captured")  # noqa: B904
     assert root_cause(caught.value) == "the operation cannot be captured"
@@ -174,7 +176,7 @@ def test_the_first_cause_is_what_an_error_was_raised_from() -> None:
 
 
 class Graph:
-    """A CUDA graph whose capture begins and ends as told."""
+    """A CUDA graph whose capture fails at its start or its end as requested."""
 
     def __init__(self, begins: bool = True, ends: bool = True) -> None:
         self.begins, self.ends = begins, ends
@@ -194,7 +196,7 @@ def broken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("graph", "step", "said"),
+    ("graph", "step", "message"),
     [
         (Graph(), broken, "asks the device"),
         (Graph(ends=False), broken, "asks the device"),
@@ -203,11 +205,11 @@ def broken() -> None:
     ],
 )
 def test_a_capture_that_fails_says_why_and_leaves_the_garbage_collector_on(
-    graph: Graph, step: Callable[[], None], said: str
+    graph: Graph, step: Callable[[], None], message: str
 ) -> None:
     with pytest.raises(RuntimeError) as caught:
         _capture(graph, (0, 0), step)
-    assert root_cause(caught.value) == said
+    assert root_cause(caught.value) == message
     assert gc.isenabled()
 
 
@@ -225,7 +227,7 @@ def test_a_state_that_is_loaded_is_what_recorded_steps_continue_from(
     train(half, 3)
     other = training_of("kd", teacher)
     emulate_recording(other, monkeypatch)
-    train(other, 4)  # has recordings of its own
+    train(other, 4)  # has its own recordings
     other.load_state(half.state())
     assert_same_bits(whole, train(other))
 
@@ -236,7 +238,7 @@ def test_nothing_is_tried_where_recordings_are_off() -> None:
     assert str(recordings) == "not recorded"
 
 
-def test_other_errors_are_no_failed_recordings() -> None:
+def test_other_errors_are_not_failed_recordings() -> None:
     recordings = GraphRecorder(True, after_failure=lambda: None)
     with pytest.raises(ZeroDivisionError):
         recordings.try_record("step", lambda: 1 / 0)

@@ -1,4 +1,4 @@
-"""A batch divided into parts is the same step; what could not be the same run is refused."""
+"""A batch divided into parts gives the same step; divisions that change a run are refused."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.builders import tiny
 
 CPU = torch.device("cpu")
 RECIPE = {"epochs": 2, "milestones": [1], "batch_size": 32, "bn_batch": 8, "last_batch": "drop"}
-# Those that give each image a loss of its own, and their sums with a simplifier of groups.
+# Methods with a separate loss of each image, and their sums with a simplifier of groups.
 METHODS = [
     *("student", "kd", "dkd", "crd", "reviewkd", "fitnet", "at", "nkd"),
     *("skd", "skd+kd", "skd+dkd", "skd+crd", "skd+reviewkd"),
@@ -33,7 +33,7 @@ GROUPED = {"simplifier": {"group": 8, "learning_rate_multiplier": 1.0}, "crd": {
 def study_of(recipe: dict[str, Any], settings: dict[str, Any], methods: list[str]):
     dataset = {"name": "digits", "train_limit": 80}
     kind = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)  # of what an expansion tries and remembers
+    torch.set_default_dtype(torch.float32)  # the dtype of the trials that an expansion caches
     try:
         return tiny.study(dataset=dataset, recipe=recipe, settings=settings, methods=methods)
     finally:
@@ -83,17 +83,17 @@ def test_steps_in_parts_are_whole_steps(double, method: str) -> None:
             if training.step == training.steps_per_epoch:
                 training._finish_epoch(0.0)
             training.advance()
-    expected, found = moved(whole), moved(parts)
-    assert expected.keys() == found.keys()
+    expected, actual = moved(whole), moved(parts)
+    assert expected.keys() == actual.keys()
     for name, value in expected.items():
         torch.testing.assert_close(
-            found[name], value, rtol=1e-9, atol=1e-11, equal_nan=True, msg=lambda m, n=name: n + m
+            actual[name], value, rtol=1e-9, atol=1e-11, equal_nan=True, msg=lambda m, n=name: n + m
         )
 
 
 @dataclass(frozen=True)
 class Several(SingleProcess):
-    """Stands for a team of which nothing is asked."""
+    """A team whose methods are not called."""
 
     rank: int = 0
     world_size: int = 2
@@ -101,28 +101,28 @@ class Several(SingleProcess):
 
 @pytest.mark.parametrize(("processes", "accumulate"), [(1, 1), (2, 1), (2, 4), (8, 1)])
 def test_the_parts_of_all_processes_are_the_batch(processes: int, accumulate: int) -> None:
-    seen = [
+    places = [
         place
         for rank in range(processes)
-        for part in BatchPartition(Several(rank, processes), accumulate).micro_batches(64)
+        for part in BatchPartition(Several(rank, processes), accumulate).own_parts(64)
         for place in part
     ]
-    assert seen == list(range(64))
+    assert places == list(range(64))
 
 
 @pytest.mark.parametrize(
-    ("recipe", "accumulate", "said"),
+    ("recipe", "accumulate", "message"),
     [
-        ({"bn_batch": None}, 2, "bn_batch must say"),
-        ({"bn_batch": 12}, 2, "divide the batch of 32"),
+        ({"bn_batch": None}, 2, "the recipe needs a bn_batch that divides"),
+        ({"bn_batch": 12}, 2, "divides the batch of 32"),
         ({}, 3, "processes times parts may be: 1, 2, 4"),
         ({"last_batch": "keep"}, 2, "set last_batch: drop"),
     ],
 )
 def test_what_cannot_be_divided_is_refused(
-    recipe: dict[str, Any], accumulate: int, said: str
+    recipe: dict[str, Any], accumulate: int, message: str
 ) -> None:
-    with pytest.raises(DivisionError, match=said):
+    with pytest.raises(DivisionError, match=message):
         training_of("kd", BatchPartition(accumulate=accumulate), {**RECIPE, **recipe})
 
 
@@ -142,7 +142,7 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
         BatchPartition().check(recipe, training.objective, 80)
 
 
-def test_the_last_batch_is_dropped_where_the_recipe_says_so() -> None:
+def test_the_last_batch_is_dropped_if_the_recipe_drops_it() -> None:
     training = training_of("student")
     row = training.run_epoch(lambda _: None)
     assert training.steps_per_epoch == 2

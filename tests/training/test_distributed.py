@@ -1,4 +1,4 @@
-"""Several processes train one run as one would, to rounding; killed, it resumes to equal bits."""
+"""Several processes train a run as one does, up to rounding; a killed run resumes exactly."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.builders.two_processes import METHODS
 
 @pytest.fixture(scope="module")
 def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results with the teacher of all runs here."""
+    """Return results with the teacher of all runs of these tests."""
     results = tmp_path_factory.mktemp("teachers")
     node = two_processes.study_of().teachers[0]
     train_teacher(node.spec, Store(results).teacher(node.id), tiny.options(), "teacher")
@@ -42,7 +42,7 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def torchrun(*arguments: str | Path) -> subprocess.Popen[str]:
-    """Start two processes that do some work together."""
+    """Start two processes that train together."""
     command = torchrun_command(["--unused"], 2)
     command = [*command[: command.index("--module") + 1], *map(str, arguments)]
     return subprocess.Popen(
@@ -59,12 +59,12 @@ def work(folder: Path, teachers: Path, *options: str) -> subprocess.Popen[str]:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory, teachers: Path) -> Path:
-    """What two processes have trained."""
+    """Return the results that two processes have trained."""
     folder = tmp_path_factory.mktemp("two")
     for options in ((), ("--long",)):
         done = work(folder, teachers, *options)
-        _, said = done.communicate(timeout=300)
-        assert done.returncode == 0, said
+        _, output = done.communicate(timeout=300)
+        assert done.returncode == 0, output
     return folder
 
 
@@ -98,7 +98,7 @@ def test_two_processes_train_what_one_does(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_stopped_by_one_of_them_both_continue_to_the_same_bits(method: str, two: Path) -> None:
+def test_both_processes_resume_exactly_after_one_was_stopped(method: str, two: Path) -> None:
     study = two_processes.study_of()
     whole, stopped = (record_of(study, method, two / name) for name in ("whole", "stopped"))
     assert (whole.cost.sessions, stopped.cost.sessions) == (1, 2)
@@ -130,8 +130,8 @@ def test_a_killed_process_ends_the_run_which_resumes_to_the_same_bits(
     assert entry.record() is None
     assert "process of this run has ended" in entry.failure().reason
     again = work(tmp_path, teachers, "--long")
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == 0, said
+    _, output = again.communicate(timeout=300)
+    assert again.returncode == 0, output
     whole, resumed = (record_of(study, "skd+crd", path / "long") for path in (two, tmp_path))
     assert resumed.cost.sessions == 2
     assert tiny.numbers(whole) == tiny.numbers(resumed)
@@ -161,9 +161,9 @@ def test_a_batch_that_cannot_be_shared_is_refused_in_a_line(
     (tmp_path / "many.yaml").write_text(yaml.safe_dump(sheet))
     command = ["train", "many", "resnet8", "student", "--results", tmp_path / "results"]
     started = torchrun("--module", "skd", *command, "--device", "cpu")
-    _, said = started.communicate(timeout=120)
+    _, output = started.communicate(timeout=120)
     assert started.returncode != 0
-    assert said.count("processes times parts may be: 1") == 1
+    assert output.count("processes times parts may be: 1") == 1
 
 
 def test_how_a_job_starts_processes() -> None:
@@ -179,7 +179,7 @@ def test_a_study_that_cannot_be_divided_is_refused_before_it_starts() -> None:
     ParallelConfig(processes_per_run=2, accumulate=2).check(study)
     with pytest.raises(StudyError, match=r"teacher--resnet8/kd in 8 processes.*may be: 1, 2, 4"):
         ParallelConfig(processes_per_run=8).check(study)
-    with pytest.raises(StudyError, match="bn_batch must say"):
+    with pytest.raises(StudyError, match="the recipe needs a bn_batch that divides"):
         ParallelConfig(accumulate=2).check(tiny.study())
 
 
@@ -191,7 +191,7 @@ def test_every_kind_of_message_arrives() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "gone"),
+    ("words", "lost"),
     [
         ("[../gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer", True),
         ("[../gloo/transport/tcp/pair.cc:1] Connection closed by peer [127.0.0.1]:1", True),
@@ -200,8 +200,8 @@ def test_every_kind_of_message_arrives() -> None:
         ("CUDA out of memory", False),
     ],
 )
-def test_only_a_lost_connection_means_a_lost_process(words: str, gone: bool) -> None:
-    assert (lost_process_error(RuntimeError(words)) is not None) == gone
+def test_only_a_lost_connection_means_a_lost_process(words: str, lost: bool) -> None:
+    assert (lost_process_error(RuntimeError(words)) is not None) == lost
 
 
 def test_a_precision_that_is_none_is_refused() -> None:

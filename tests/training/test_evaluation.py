@@ -1,4 +1,4 @@
-"""What is measured on test images, against numbers by hand and loops."""
+"""Measures on test images, against numbers by hand and loops."""
 
 from __future__ import annotations
 

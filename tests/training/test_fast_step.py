@@ -1,4 +1,4 @@
-"""The fast step is the plain one: same numbers, whatever is recorded, replayed or side by side."""
+"""The fast step gives the plain step's numbers, recorded, replayed or in lanes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> LiveTeacher:
 
 @pytest.fixture
 def double() -> Iterator[None]:
-    """Everything in float64: what is left of a difference is none of rounding."""
+    """Train in float64, so that remaining differences are not due to rounding."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -91,7 +91,7 @@ def test_nothing_is_read_back_within_an_epoch(method: str, teacher: LiveTeacher)
     with Watching():
         training.advance()
         assert not read
-        assert torch.ones(()).item() == 1  # which it would have noticed
+        assert torch.ones(()).item() == 1  # the mode notices such a read
     assert read == ["item"]
 
 
@@ -100,7 +100,7 @@ def test_draws_are_of_their_step_whenever_they_are_made() -> None:
     one = torch.rand(4, generator=first)
     later = Draws(3).set_step(1, 1)
     later.generator("a")
-    later.set_step(2, 5)  # seeds what is known, so that a recorded step need not
+    later.set_step(2, 5)  # seeds are set here, so that a recorded step need not do it
     assert torch.equal(torch.rand(4, generator=later.generator("a")), one)
     assert not torch.equal(torch.rand(4, generator=later.generator("b")), one)
     assert later.generators == (later.generator("a"), later.generator("b"))
@@ -131,7 +131,7 @@ def test_fused_sgd_is_the_formula_from_the_first_step_on(teacher, nesterov: bool
 
 @pytest.mark.parametrize("method", ["kd", "skd", "skd+crd", "reviewkd"])
 def test_bfloat16_is_near_float32_and_evaluates_in_float32(method, teacher) -> None:
-    found = []
+    results = []
     for precision in ("float32", "bfloat16"):
         training = training_of(method, teacher, choose_execution("cpu", 1, precision=precision))
         dtypes: list[torch.dtype] = []
@@ -140,8 +140,8 @@ def test_bfloat16_is_near_float32_and_evaluates_in_float32(method, teacher) -> N
         )
         sums = {k: v.item() for k, v in train(training, 2).items() if k.startswith("sums.loss")}
         training.evaluate()
-        found.append((sums, dtypes))
-    (full, _), (half, dtypes) = found
+        results.append((sums, dtypes))
+    (full, _), (half, dtypes) = results
     assert dtypes == [torch.bfloat16, torch.bfloat16, torch.float32]
     assert full != half
     for name, value in full.items():
@@ -149,11 +149,11 @@ def test_bfloat16_is_near_float32_and_evaluates_in_float32(method, teacher) -> N
 
 
 def test_an_older_run_continues_in_the_plain_way(tmp_path: Path) -> None:
-    """What a run was begun with before there was a choice is not what is chosen now."""
+    """A run that started before there was a choice keeps its way of executing."""
     (tmp_path / "execution.json").write_text('{"device": "cpu", "threads": 1}')
-    kept = load_execution(tmp_path)
-    assert (kept.step, kept.precision, kept.teacher) == ("plain", "float32", "live")
-    assert kept.threads == 1
+    execution = load_execution(tmp_path)
+    assert (execution.step, execution.precision, execution.teacher) == ("plain", "float32", "live")
+    assert execution.threads == 1
 
 
 LANES = [("student", 0), ("kd", 0), ("kd", 1), ("skd", 0)]
@@ -163,29 +163,31 @@ FEW = tiny.study(**{"recipe": {"epochs": 3, "milestones": [2]}})
 def run_lanes(
     results: Path, lanes: int, runs: list[tuple[str, int]] = LANES, **options: Any
 ) -> dict[tuple[str, int], Record | Exception]:
-    """Train runs side by side; return what came of each."""
+    """Train runs in lanes; return each run's record or error."""
     store, materials = Store(results), Resources()
     node = FEW.teachers[0]
     teacher = store.teacher(node.id)
     train_teacher(node.spec, teacher, tiny.options(), "teacher")
-    found: dict[tuple[str, int], Record | Exception] = {}
+    finished: dict[tuple[str, int], Record | Exception] = {}
 
     def work(run: tuple[str, int]) -> None:
         method, seed = run
         alone = method == "student"
         cell = FEW.cell("resnet8" if alone else tiny.PAIR, method)
         entry = store.run(cell.runs[seed])
-        how = tiny.options(sharing=lanes, **options)
-        taught = None if alone else teacher
+        run_options = tiny.options(sharing=lanes, **options)
+        run_teacher = None if alone else teacher
         try:
-            found[run] = complete_run(cell.run(seed), entry, how, f"{run}", taught, materials)
+            finished[run] = complete_run(
+                cell.run(seed), entry, run_options, f"{run}", run_teacher, materials
+            )
         except DeviceFailedError:
             raise
         except RunFailedError as error:
-            found[run] = error
+            finished[run] = error
 
     run_in_lanes(work, runs, lanes)
-    return found
+    return finished
 
 
 @pytest.fixture(scope="module")
@@ -196,9 +198,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], dic
 
 @pytest.mark.parametrize("lanes", [2, 4])
 def test_runs_side_by_side_are_the_same_runs_alone(tmp_path, alone, lanes: int) -> None:
-    found = run_lanes(tmp_path, lanes)
-    assert {run: tiny.numbers(record) for run, record in found.items()} == alone
-    assert {record.execution["sharing"] for record in found.values()} == {lanes}
+    results = run_lanes(tmp_path, lanes)
+    assert {run: tiny.numbers(record) for run, record in results.items()} == alone
+    assert {record.execution["sharing"] for record in results.values()} == {lanes}
 
 
 def test_a_lane_whose_loss_is_not_finite_leaves_and_the_others_stay(
@@ -211,16 +213,16 @@ def test_a_lane_whose_loss_is_not_finite_leaves_and_the_others_stay(
     def spoilt(self: Objective, batch: Any) -> Any:
         losses = forward(self, batch)
         if batch.draws.seed == 1:
-            losses = type(losses)(losses.total * torch.inf, losses.parts, losses.diagnostics)
+            losses = type(losses)(losses.total * torch.inf, losses.by_term, losses.diagnostics)
         return losses
 
     monkeypatch.setattr(Objective, "forward", spoilt)
-    found = run_lanes(tmp_path, 4)
-    failed = found.pop(("kd", 1))
+    results = run_lanes(tmp_path, 4)
+    failed = results.pop(("kd", 1))
     assert isinstance(failed, RunFailedError)
     assert "not finite in epoch 1, step 1" in str(failed)
     assert Store(tmp_path).run(FEW.cell(tiny.PAIR, "kd").runs[1]).failure() is not None
-    for run, record in found.items():
+    for run, record in results.items():
         assert tiny.numbers(record) == alone[run]
 
 
@@ -228,43 +230,43 @@ def test_stopped_lanes_save_and_continue(tmp_path, alone) -> None:
     calls: list[int] = []
     with pytest.raises(InterruptedRunError):
         run_lanes(tmp_path, 4, should_stop=lambda: bool(calls.append(1)) or len(calls) > 9)
-    found = run_lanes(tmp_path, 4)
-    assert {run: tiny.numbers(record) for run, record in found.items()} == alone
-    assert max(record.cost.sessions for record in found.values()) == 2
+    results = run_lanes(tmp_path, 4)
+    assert {run: tiny.numbers(record) for run, record in results.items()} == alone
+    assert max(record.cost.sessions for record in results.values()) == 2
 
 
 def test_a_failing_device_ends_all_lanes_and_they_continue_later(
     tmp_path, alone, monkeypatch
 ) -> None:
     run_lanes(tmp_path, 1, [])  # the teacher
-    begun: list[str] = []
+    started: list[str] = []
 
     def broken(training: Training) -> None:
-        begun.append(training.spec.network)
+        started.append(training.spec.network)
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
     with monkeypatch.context() as patched:
         patched.setattr(Training, "advance", broken)
         with pytest.raises(DeviceFailedError, match="illegal memory access"):
             run_lanes(tmp_path, 2)
-    assert len(begun) <= 3  # the others were not begun
+    assert len(started) <= 3  # the others did not start
     note = Store(tmp_path).run(FEW.cell("resnet8", "student").runs[0]).failure()
     assert (note.kind, note.repeats) == ("AcceleratorError", False)
-    found = run_lanes(tmp_path, 2)
-    assert {run: tiny.numbers(record) for run, record in found.items()} == alone
+    results = run_lanes(tmp_path, 2)
+    assert {run: tiny.numbers(record) for run, record in results.items()} == alone
 
 
 def test_after_an_error_no_further_lane_is_started() -> None:
-    begun: list[int] = []
+    started: list[int] = []
 
     def work(item: int) -> None:
-        begun.append(item)
+        started.append(item)
         if item == 0:
             raise ArithmeticError("the first")
-        time.sleep(0.001)  # else the other lane may be through before this one's error is seen
+        time.sleep(0.001)  # otherwise the other lane may finish before this lane's error is noticed
 
     for lanes in (1, 2):
-        begun.clear()
+        started.clear()
         with pytest.raises(ArithmeticError, match="the first"):
             run_in_lanes(work, range(1000), lanes)
-        assert len(begun) < 1000
+        assert len(started) < 1000

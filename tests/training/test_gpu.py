@@ -1,4 +1,4 @@
-"""What only a GPU can show: `pytest -m gpu`."""
+"""Tests that need a GPU: `pytest -m gpu`."""
 
 import os
 import subprocess
@@ -72,7 +72,7 @@ def test_a_run_started_on_a_gpu_is_near_the_same_run_on_a_cpu(tmp_path: Path) ->
 def test_a_step_is_recorded_and_the_same_as_eager_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is recorded: a method whose weights rise, one that draws, one with maps."""
+    """Check recordings of a method whose weights rise, one that draws, and one with maps."""
     settings = {**MOVING["settings"], "dkd": {"warmup_epochs": 2}}
     methods = ["student", "dkd", "skd+crd", "reviewkd"]
     expansion = tiny.study(methods=methods, settings=settings)
@@ -120,14 +120,14 @@ def test_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
     node, cell = expansion.teachers[0], expansion.cell(tiny.PAIR, "skd")
     teacher = store.teacher(node.id)
     train_teacher(node.spec, teacher, tiny.options(), "teacher")
-    found = {}
+    results = {}
 
     def work(seed: int) -> None:
-        entry, how = store.run(cell.runs[seed]), tiny.options(execution=gpu, sharing=4)
-        found[seed] = complete_run(cell.run(seed), entry, how, f"{seed}", teacher, materials)
+        entry, options = store.run(cell.runs[seed]), tiny.options(execution=gpu, sharing=4)
+        results[seed] = complete_run(cell.run(seed), entry, options, f"{seed}", teacher, materials)
 
     run_in_lanes(work, expansion.seeds, 4)
-    assert {k: tiny.numbers(v) for k, v in found.items()} == {
+    assert {k: tiny.numbers(v) for k, v in results.items()} == {
         k: tiny.numbers(v) for k, v in alone.items()
     }
 
@@ -186,7 +186,7 @@ def test_a_step_on_photos_is_recorded_bit_for_bit(
 def test_gathered_negatives_are_recorded_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As where there are more images than can all be scored."""
+    """Make CRD gather scores, as with more images than it can score."""
     monkeypatch.setattr("baselines.crd.MOST_SCORED", 10)
     expansion = tiny.study(methods=["crd"], settings={"crd": {"negatives": 20}})
     recorded = tiny.run(

@@ -1,4 +1,4 @@
-"""What only a GPU can show of compiled passes and of recordings that fail: `pytest -m gpu`."""
+"""Compiled passes and failed recordings on a GPU: `pytest -m gpu`."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def test_fresh_processes_with_empty_caches_compile_to_the_same_bits(tmp_path: Pa
         command = [sys.executable, "-c", SIXTY_STEPS, str(tmp_path / name / "results"), "reviewkd"]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         started.append(subprocess.Popen(command, env={**os.environ, **place}, **pipes))
-    found = []
+    results = []
     for process in started:
         out, error = process.communicate()
         assert not process.returncode, error
-        found.append(out.splitlines()[-1])
-    assert found[0] == found[1]
+        results.append(out.splitlines()[-1])
+    assert results[0] == results[1]
 
 
 @pytest.mark.recording
@@ -102,17 +102,17 @@ def test_compiled_lanes_are_the_runs_alone_bit_for_bit(tmp_path: Path) -> None:
     node = STUDY.teachers[0]
     teacher = store.teacher(node.id)
     train_teacher(node.spec, teacher, tiny.options(), "teacher")
-    found = {}
+    results = {}
 
     def work(run: tuple[str, int]) -> None:
         cell = STUDY.cell(tiny.PAIR, run[0])
-        how = tiny.options(**gpu(fast_paths=ALWAYS), sharing=4)
+        options = tiny.options(**gpu(fast_paths=ALWAYS), sharing=4)
         entry = store.run(cell.runs[run[1]])
-        record = complete_run(cell.run(run[1]), entry, how, f"{run}", teacher, materials)
-        found[run] = tiny.numbers(record)
+        record = complete_run(cell.run(run[1]), entry, options, f"{run}", teacher, materials)
+        results[run] = tiny.numbers(record)
 
     run_in_lanes(work, runs, 4)
-    assert found == alone
+    assert results == alone
 
 
 @pytest.mark.recording
@@ -131,23 +131,23 @@ def test_autograd_finds_all_on_one_stream(tmp_path: Path, paths: FastPaths) -> N
 def test_a_capture_that_fails_is_followed_by_another_or_by_eager_steps(
     tmp_path: Path, method: str, failures: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A read from the device within a capture is what CUDA refuses."""
+    """CUDA refuses a read from the device within a capture."""
     whole = tiny.run(STUDY, tmp_path / "whole", method, **gpu())
-    forward, left = Objective.forward, [failures]
+    forward, remaining = Objective.forward, [failures]
 
     def reading(self: Objective, batch: Any) -> Any:
         losses = forward(self, batch)
-        if torch.cuda.is_current_stream_capturing() and left[0]:
-            left[0] -= 1
+        if torch.cuda.is_current_stream_capturing() and remaining[0]:
+            remaining[0] -= 1
             losses.total.item()
         return losses
 
     monkeypatch.setattr(Objective, "forward", reading)
     record = tiny.run(STUDY, tmp_path / "failing", method, **gpu())
     assert tiny.numbers(record) == tiny.numbers(whole)
-    said = record.execution["recording"]
-    assert ("at the second attempt" in said) == (failures == 1)
-    assert "previous error" not in said  # that is what followed, not the cause
+    reason = record.execution["recording"]
+    assert ("at the second attempt" in reason) == (failures == 1)
+    assert "previous error" not in reason  # a consequence, not the cause
 
 
 @pytest.mark.recording

@@ -1,4 +1,4 @@
-"""The loop resumes bit for bit, pairs seeds, leaves the teacher alone, and fails well."""
+"""The loop resumes bit for bit, pairs seeds, keeps the teacher fixed, and reports failures."""
 
 import contextlib
 import json
@@ -36,21 +36,21 @@ from tests.builders import tiny
 
 CPU = torch.device("cpu")
 METHODS = ("student", "kd", "skd", "skd+kd")
-# A simplifier at work: at the default rate it hardly moves in so few steps.
+# A simplifier with a high rate: at the default rate it hardly moves in a few steps.
 MOVING = {"settings": {"simplifier": {"learning_rate_multiplier": 1.0}}}
 STEPS = 6
 
 
 class Crash(BaseException):
-    """What no handler catches: the process is gone."""
+    """Emulates the end of the process: no handler catches it."""
 
 
 def crash_after(steps: int) -> Callable[[], bool]:
-    """Return a `stopping` that crashes instead of answering, after so many steps."""
-    left = iter(range(steps, 0, -1))
+    """Return a `should_stop` that crashes after a number of steps."""
+    answers = iter(range(steps, 0, -1))
 
     def stopping() -> bool:
-        if next(left) == 1:
+        if next(answers) == 1:
             raise Crash
         return False
 
@@ -59,7 +59,7 @@ def crash_after(steps: int) -> Callable[[], bool]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Each method's numbers, trained without interruption, and where."""
+    """Return each method's numbers after uninterrupted training, and the results folder."""
     torch.set_num_threads(1)
     results = tmp_path_factory.mktemp("plain")
     expansion = tiny.study(**MOVING)
@@ -93,9 +93,9 @@ def test_a_stop_saves_the_very_step(tmp_path: Path, plain) -> None:
     expansion = tiny.study(**MOVING)
     with pytest.raises(InterruptedRunError, match="after epoch 1, step 1; saved"):
         tiny.run(expansion, tmp_path, "skd", should_stop=iter([False, False, True]).__next__)
-    seen = []
-    record = tiny.run(expansion, tmp_path, "skd", should_stop=lambda: bool(seen.append(1)))
-    assert len(seen) == STEPS - 3
+    steps = []
+    record = tiny.run(expansion, tmp_path, "skd", should_stop=lambda: bool(steps.append(1)))
+    assert len(steps) == STEPS - 3
     assert record.cost.sessions == 2
     assert tiny.numbers(record) == plain["skd"]
 
@@ -120,7 +120,7 @@ def test_seeds_are_paired_across_methods(tmp_path: Path) -> None:
     tiny.run(expansion, tmp_path, "kd")
     entry = Store(tmp_path).teacher(expansion.teachers[0].id)
     teacher = load_teacher_network(entry, CPU, images.num_classes).network
-    seen = {}
+    starts = {}
     for cell in expansion.cells:
         for seed in cell.runs:
             training = Training(
@@ -129,19 +129,19 @@ def test_seeds_are_paired_across_methods(tmp_path: Path) -> None:
                 LiveTeacher(teacher) if cell.teacher else None,
                 choose_execution("cpu", 1),
             )
-            seen[cell.method, seed] = torch.cat(
+            starts[cell.method, seed] = torch.cat(
                 [value.flatten().double() for value in training.student.state_dict().values()]
             )
             batches = []
             make = training.views.batch
             training.views.batch = lambda i, n, make=make, b=batches: b.append(make(i, n)) or b[-1]
             training.run_epoch(lambda _: None)
-            seen[cell.method, seed, "batches"] = torch.cat(batches)
+            starts[cell.method, seed, "batches"] = torch.cat(batches)
     for method in METHODS:
         for key in ((0,), (0, "batches"), (1,), (1, "batches")):
-            assert torch.equal(seen[method, *key], seen["student", *key])
-    assert not torch.equal(seen["kd", 0], seen["kd", 1])
-    assert not torch.equal(seen["kd", 0, "batches"], seen["kd", 1, "batches"])
+            assert torch.equal(starts[method, *key], starts["student", *key])
+    assert not torch.equal(starts["kd", 0], starts["kd", 1])
+    assert not torch.equal(starts["kd", 0, "batches"], starts["kd", 1, "batches"])
 
 
 def test_global_generators_decide_nothing_and_are_left_alone(tmp_path: Path, plain) -> None:
@@ -218,13 +218,13 @@ def test_what_the_objective_learned_is_kept_where_there_is_something(tmp_path: P
     assert not store.run(record.id).objective_path.exists()
     assert "objective.safetensors" not in record.files
     # The simplifier alone, not CRD's embeddings and banks.
-    kept = load_file(store.run(tiny.run(expansion, tmp_path, "skd+crd").id).objective_path)
+    stored = load_file(store.run(tiny.run(expansion, tmp_path, "skd+crd").id).objective_path)
     spec = expansion.cell(tiny.PAIR, "skd+crd").spec.method.simplifier
     fresh = Simplifier(SimplifierSettings.restore(spec.settings), 10).state_dict()
-    assert {name: value.shape for name, value in kept.items()} == {
+    assert {name: value.shape for name, value in stored.items()} == {
         name: value.shape for name, value in fresh.items()
     }
-    assert kept["output.weight"].any()  # it starts at 0, and has learned
+    assert stored["output.weight"].any()  # it starts at 0, and has learned
 
 
 def test_a_run_without_its_own_result_is_never_trained_twice(tmp_path: Path) -> None:
@@ -262,9 +262,9 @@ def test_a_non_finite_loss_fails_the_run_with_its_reason_and_no_record(tmp_path:
 
 
 def test_a_collapsed_simplifier_is_flagged_in_the_record(tmp_path: Path) -> None:
-    """Without residual and from a zero output the simplified teacher is uniform at once."""
-    gone = {"simplifier": {"combination": "attention", "learning_rate_multiplier": 1e-6}}
-    record = tiny.run(tiny.study(settings=gone), tmp_path, "skd")
+    """Without residual and from a zero output the simplified teacher is uniform from the start."""
+    collapsing = {"simplifier": {"combination": "attention", "learning_rate_multiplier": 1e-6}}
+    record = tiny.run(tiny.study(settings=collapsing), tmp_path, "skd")
     assert record.collapse.collapsed
     assert record.collapse.first_epoch == 1
     assert "lost its information" in record.collapse.reason
@@ -281,7 +281,7 @@ def test_checkpoints_are_at_most_so_far_apart(tmp_path: Path, monkeypatch) -> No
 
 
 def test_a_long_epoch_is_saved_within_it(tmp_path: Path, plain, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "SAVING_SHARE", 0)
+    monkeypatch.setattr(runs, "TRAIN_TO_SAVE_RATIO", 0)
     expansion = tiny.study(**MOVING)
     with pytest.raises(Crash):
         tiny.run(expansion, tmp_path, "skd", checkpoint_seconds=1e-9, should_stop=crash_after(4))
@@ -295,7 +295,7 @@ def test_a_long_epoch_is_saved_within_it(tmp_path: Path, plain, monkeypatch) -> 
 
 def test_saving_that_takes_long_is_done_less_often(tmp_path: Path, monkeypatch) -> None:
     saves: list[int] = []
-    monkeypatch.setattr(runs, "SAVING_SHARE", 1e9)
+    monkeypatch.setattr(runs, "TRAIN_TO_SAVE_RATIO", 1e9)
     monkeypatch.setattr(checkpoint, "save", lambda folder, state, of: saves.append(len(saves)))
     recipe = {"epochs": 1, "milestones": [], "batch_size": 8}
     tiny.run(tiny.study(recipe=recipe), tmp_path, "student", checkpoint_seconds=1e-9)
@@ -327,8 +327,8 @@ def test_kill_9_and_sigterm_of_the_real_command(tmp_path: Path) -> None:
     for number in signals:
         process = start("killed", *train)
         folder = tmp_path / "killed" / "runs"
-        seen = _mtimes(folder)
-        while process.poll() is None and _mtimes(folder) <= seen:
+        times = _mtimes(folder)
+        while process.poll() is None and _mtimes(folder) <= times:
             time.sleep(0.02)  # until it has written another checkpoint, or is done
         process.send_signal(number)
         assert process.wait() in (-signal.SIGKILL, 143), process.stderr.read()

@@ -1,4 +1,4 @@
-"""What a run of each of the ten methods leaves, and that its report has all of them."""
+"""Each of the ten methods writes a complete run, and the report contains all of them."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_the_record_is_complete(results: Path, method: str) -> None:
     assert (record.collapse is not None) == method.startswith("skd")
     assert bool(epoch.diagnostics) == method.startswith("skd")
     assert (record.teacher is not None) == (method != "student")
-    kept = {"objective.safetensors"} if method.startswith("skd") else set()
-    assert set(record.files) == {"weights.safetensors", "test_logits.safetensors", *kept}
+    extra_files = {"objective.safetensors"} if method.startswith("skd") else set()
+    assert set(record.files) == {"weights.safetensors", "test_logits.safetensors", *extra_files}
 
 
 def test_the_report_has_every_method(results: Path) -> None:

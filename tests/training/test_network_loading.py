@@ -1,4 +1,4 @@
-"""What is no checkpoint, or does not fit, says in a line what it is and what to do."""
+"""Files that are not fitting checkpoints give a one-line error with a remedy."""
 
 import io
 import json
@@ -32,7 +32,7 @@ def below(prefix: str, weights: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
     return OrderedDict((f"{prefix}{name}", value) for name, value in weights.items())
 
 
-# What cannot be read.
+# Unreadable files.
 
 
 class Evil:
@@ -51,9 +51,11 @@ def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path: Path, zipped
         torch.save(data, path)
     else:
         path.write_bytes(pickle.dumps(data, protocol=2))
-    with pytest.raises(TeacherError, match=r"checkpoint\.pth is no checkpoint that can be") as said:
+    with pytest.raises(
+        TeacherError, match=r"checkpoint\.pth is no checkpoint that can be"
+    ) as refused:
         read_state_dict(path)
-    assert "\n" not in str(said.value)
+    assert "\n" not in str(refused.value)
     assert not trace.exists()
 
 
@@ -113,9 +115,9 @@ OTHERS: dict[str, tuple[Callable[[], bytes], str]] = {
 def test_a_file_that_is_not_a_checkpoint_gives_one_line_that_says_what_it_is(
     tmp_path: Path, name: str, other: str
 ) -> None:
-    make, said = OTHERS[other]
+    make, message = OTHERS[other]
     (tmp_path / name).write_bytes(make())
-    with pytest.raises(TeacherError, match=f"{name} is no checkpoint .*{said}") as error:
+    with pytest.raises(TeacherError, match=f"{name} is no checkpoint .*{message}") as error:
         read_state_dict(tmp_path / name)
     assert "\n" not in str(error.value)
     assert "weights_only" not in str(error.value)
@@ -123,7 +125,7 @@ def test_a_file_that_is_not_a_checkpoint_gives_one_line_that_says_what_it_is(
 
 
 def test_folders_and_missing_files_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(TeacherError, match=r"gone\.pth is not there"):
+    with pytest.raises(TeacherError, match=r"gone\.pth does not exist"):
         read_state_dict(tmp_path / "gone.pth")
     with pytest.raises(TeacherError, match="a folder; name the file in it"):
         read_state_dict(tmp_path)
@@ -133,7 +135,7 @@ def test_folders_and_missing_files_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "content"),
     [
         ({"optimizer": {"lr": 0.1}, "epoch": 3}, r"found keys optimizer, epoch\)"),
         ([torch.zeros(1)], r"found list\)"),
@@ -145,15 +147,17 @@ def test_folders_and_missing_files_are_reported(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_without_a_state_dict_says_what_it_holds(
-    tmp_path: Path, data: Any, found: str
+    tmp_path: Path, data: Any, content: str
 ) -> None:
     torch.save(data, tmp_path / "checkpoint.pth")
-    with pytest.raises(TeacherError, match=f"no state dict \\({found}; load it where"):
+    with pytest.raises(
+        TeacherError, match=f"no state dict \\({content}; load it in an environment"
+    ):
         read_state_dict(tmp_path / "checkpoint.pth")
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (lambda w: {"student": w, "teacher": w}, "a student and a teacher; save one"),
         (
@@ -164,16 +168,16 @@ def test_a_file_without_a_state_dict_says_what_it_holds(
     ids=["two dicts", "latest"],
 )
 def test_a_student_with_its_teacher_is_refused(
-    tmp_path: Path, weights: dict[str, Tensor], data: Any, said: str
+    tmp_path: Path, weights: dict[str, Tensor], data: Any, message: str
 ) -> None:
     torch.save(data(weights), tmp_path / "latest")
-    with pytest.raises(TeacherError, match=said):
+    with pytest.raises(TeacherError, match=message):
         read_state_dict(tmp_path / "latest")
 
 
 @pytest.mark.filterwarnings("ignore:.*uantiz")
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda t: t.to_sparse(), r"a sparse tensor \(sparse_coo\)"),
         (lambda t: t.to("meta"), "a meta tensor"),
@@ -184,15 +188,15 @@ def test_a_student_with_its_teacher_is_refused(
     ids=["sparse", "meta", "quantised", "complex", "float8"],
 )
 def test_other_tensors_than_plain_ones_are_refused_by_name(
-    tmp_path: Path, weights: dict[str, Tensor], make: Callable[[Tensor], Tensor], said: str
+    tmp_path: Path, weights: dict[str, Tensor], make: Callable[[Tensor], Tensor], message: str
 ) -> None:
     weights["fc.weight"] = make(weights["fc.weight"])
     torch.save(weights, tmp_path / "checkpoint.pth")
-    with pytest.raises(TeacherError, match=f"'fc.weight' is {said}"):
+    with pytest.raises(TeacherError, match=f"'fc.weight' is {message}"):
         read_state_dict(tmp_path / "checkpoint.pth")
 
 
-# What does not fit.
+# Checkpoints that do not fit.
 
 
 def test_another_networks_weights_say_which_network_they_fit(weights: dict[str, Tensor]) -> None:

@@ -19,12 +19,12 @@ from tests.builders.objectives import CLASSES, Learned, chosen, make_objective
 def learned_objective(monkeypatch: pytest.MonkeyPatch, **simplifier: Any) -> Objective:
     known = {"learned": Learned}
     monkeypatch.setattr(skd.losses.objective, "term_class", lambda n: known.get(n) or term_class(n))
-    made = [
-        TermSpec(term=name, version=1, settings={"teacher": who})
-        for name, who in (("learned", "raw"), ("learned", "raw"), ("kd", "simplified"))
+    terms = [
+        TermSpec(term=name, version=1, settings={"teacher": teacher})
+        for name, teacher in (("learned", "raw"), ("learned", "raw"), ("kd", "simplified"))
     ]
     return make_objective(
-        MethodSpec(terms=made, simplifier=SimplifierSpec(version=1, settings=simplifier))
+        MethodSpec(terms=terms, simplifier=SimplifierSpec(version=1, settings=simplifier))
     )
 
 
@@ -52,11 +52,11 @@ def test_each_trainable_parameter_is_in_the_optimiser_once_with_weight_decay(mon
     student, objective = make_student(), learned_objective(monkeypatch)
     recipe = Recipe(momentum=0.8, nesterov=True, weight_decay=0.02)
     optimizer = make_optimizer(recipe, student, objective)
-    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    optimized = [id(p) for group in optimizer.param_groups for p in group["params"]]
     everything = [*student.parameters(), *objective.parameters()]
-    assert len(held) == len(set(held))
-    assert set(held) == {id(p) for p in everything if p.requires_grad}
-    assert len(everything) - len(held) == 3  # `unused`, and `fixed` of either learned term
+    assert len(optimized) == len(set(optimized))
+    assert set(optimized) == {id(p) for p in everything if p.requires_grad}
+    assert len(everything) - len(optimized) == 3  # `unused`, and `fixed` of either learned term
     for group in optimizer.param_groups:
         assert (group["weight_decay"], group["momentum"]) == (0.02, 0.8)
         assert (group["nesterov"], group["dampening"]) == (True, 0)

@@ -13,6 +13,7 @@ from skd.study.sheet import Sheet, read_sheet
 from skd.study.sheet_files import find_sheet
 from skd.study.spec import DatasetSpec
 from skd.training.execution import choose_execution
+from skd.training.runs import complete_run
 from skd.training.teacher_setup import import_teacher
 from tests.builders import tiny
 
@@ -46,11 +47,11 @@ def test_students_of_the_study_learn_from_an_imported_teacher(
     for method in ("skd+crd", "skd+reviewkd"):
         cell = expansion.cell_of("resnet56", "resnet20", method)
         run = store.run(cell.runs[0])
-        record = tiny.complete(cell.run(0), run, options, cell.key, entry)
+        record = complete_run(cell.run(0), run, options, cell.key, entry)
         epoch = record.epochs[0]
         assert 0 < epoch.test_loss < 3 * math.log(100)
         assert record.num_classes == dataset_facts(expansion.dataset).num_classes == 100
         assert epoch.diagnostics["top1_raw"] > 90  # it has seen these images
-        # A simplifier that starts as nothing, at a small rate: still the softened teacher.
+        # A simplifier of zero output at a small rate: still the softened teacher.
         assert epoch.diagnostics["kl_softened_simplified"] < 1e-3
         assert not record.collapse.collapsed

@@ -1,4 +1,4 @@
-"""Runs that cannot go on as they stand: what is refused, with which remedy, and what goes on."""
+"""Runs that cannot continue are refused with a remedy; others continue."""
 
 import errno
 import hashlib
@@ -35,9 +35,9 @@ def train(results: Path, seed: int = 0, **changes: Any) -> dict[str, Any]:
 
 def begin(results: Path, seed: int = 0, steps: int = 2) -> StoreEntry:
     """Train some of a run's four steps; it has then saved twice: an epoch, and at its stop."""
-    left = iter(range(steps))
+    remaining = iter(range(steps))
     with pytest.raises(InterruptedRunError):
-        train(results, seed, should_stop=lambda: next(left, None) is None)
+        train(results, seed, should_stop=lambda: next(remaining, None) is None)
     return entry_of(results, seed)
 
 
@@ -48,16 +48,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def started_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.set_num_threads(1)
-    results = tmp_path_factory.mktemp("begun")
+    results = tmp_path_factory.mktemp("started")
     begin(results, 0)
     return results
 
 
 @pytest.fixture
-def results(tmp_path: Path, begun: Path) -> Path:
-    shutil.copytree(begun, tmp_path / "results")
+def results(tmp_path: Path, started_run: Path) -> Path:
+    shutil.copytree(started_run, tmp_path / "results")
     return tmp_path / "results"
 
 
@@ -144,11 +144,11 @@ def test_where_no_checkpoint_fits_the_run_is_not_started_again(
     assert len(paths) == 2
     for path in paths:
         rewrite(path, change)
-    kept = [path.read_bytes() for path in paths]
+    contents = [path.read_bytes() for path in paths]
     with pytest.raises(CheckpointError, match="Resume with that version, or remove") as caught:
         train(results)
     assert "\n" not in str(caught.value)
-    assert [path.read_bytes() for path in paths] == kept
+    assert [path.read_bytes() for path in paths] == contents
 
 
 # Folders.
@@ -212,7 +212,7 @@ def test_an_execution_without_a_checkpoint_binds_nobody(
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ('{"device": "cpu", "threads": 100000}', "100000 CPU threads cannot be executed here"),
         ('{"device": "cpu", "threads": 0}', "cannot be read"),
@@ -221,19 +221,19 @@ def test_an_execution_without_a_checkpoint_binds_nobody(
     ],
 )
 def test_an_execution_that_is_impossible_here_is_refused_with_the_remedy(
-    results: Path, content: str, said: str
+    results: Path, content: str, message: str
 ) -> None:
     (entry_of(results).folder / "execution.json").write_text(content)
-    with pytest.raises(ExecutionError, match=said) as caught:
+    with pytest.raises(ExecutionError, match=message) as caught:
         train(results)
     assert "remove" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_started_on_a_gpu_says_so_where_there_is_none(results: Path, monkeypatch) -> None:
+def test_a_run_started_on_a_gpu_is_refused_without_one(results: Path, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (entry_of(results).folder / "execution.json").write_text('{"device": "cuda", "threads": 1}')
-    with pytest.raises(ExecutionError, match="remove its folder to start it again"):
+    with pytest.raises(ExecutionError, match="must be resumed on a GPU"):
         train(results)
 
 
@@ -244,17 +244,17 @@ def test_more_threads_from_the_environment_than_cores_are_refused(monkeypatch) -
     assert choose_execution("cpu", 1).threads == 1
 
 
-# Errors while it trains.
+# Errors during a training.
 
 
 @pytest.mark.parametrize("room_for", [0, 2, 8])
 def test_a_full_disk_names_the_file_and_the_remedy_and_loses_nothing(
     results: Path, whole: dict[str, Any], monkeypatch, room_for: int
 ) -> None:
-    left, fsync = iter(range(room_for)), os.fsync
+    remaining, fsync = iter(range(room_for)), os.fsync
 
     def full(file: int) -> None:
-        if next(left, None) is None:
+        if next(remaining, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device")
         fsync(file)
 
@@ -263,10 +263,10 @@ def test_a_full_disk_names_the_file_and_the_remedy_and_loses_nothing(
         patch.setattr("skd.common.files.os.fsync", full)
         with pytest.raises((SkdError, OSError)) as caught:
             train(results)
-    said = error_text(caught.value)
-    assert "No space left on device" in said
-    assert "free some space, then run the same command again to continue" in said
-    assert str(entry.folder) in said
+    message = error_text(caught.value)
+    assert "No space left on device" in message
+    assert "free some space, then run the same command again to continue" in message
+    assert str(entry.folder) in message
     assert entry.record() is None
     assert train(results) == whole
 

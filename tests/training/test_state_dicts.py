@@ -47,7 +47,7 @@ def below(prefix: str, weights: dict[str, Tensor]) -> OrderedDict[str, Tensor]:
 
 
 class CfgNode(dict):
-    """Pickled as yacs' is: by name, filled item by item, with a state."""
+    """A configuration that is pickled as yacs' is: by name, item by item, with a state."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CfgNode, (), {"__immutable__": True}, None, iter(self.items())
@@ -153,18 +153,18 @@ def test_a_prefix_that_is_the_networks_own_stays(tmp_path: Path) -> None:
     for number, prefix in enumerate(("", "model.", "module.model.")):
         path = tmp_path / f"{number}.pth"
         torch.save(below(prefix, own), path)
-        found = build_from_state_dict("MobileNetV1", 10, read_state_dict(path), "it")
-        assert same(found.state_dict(), own)
+        built = build_from_state_dict("MobileNetV1", 10, read_state_dict(path), "it")
+        assert same(built.state_dict(), own)
 
 
 def test_batch_counters_may_be_missing(tmp_path: Path, weights: dict[str, Tensor]) -> None:
     path = tmp_path / "checkpoint.pth"
-    kept = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
-    assert len(kept) < len(weights)
-    torch.save(kept, path)
-    found = loaded(path)
-    assert found.keys() == weights.keys()
-    assert same({k: found[k] for k in kept}, kept)
+    without_counters = {k: v for k, v in weights.items() if not k.endswith("num_batches_tracked")}
+    assert len(without_counters) < len(weights)
+    torch.save(without_counters, path)
+    built = loaded(path)
+    assert built.keys() == weights.keys()
+    assert same({k: built[k] for k in without_counters}, without_counters)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -174,6 +174,6 @@ def test_other_precisions_become_float32(
     path = tmp_path / "checkpoint.pth"
     other = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
     torch.save(other, path)
-    found = loaded(path)
-    assert {v.dtype for v in found.values()} == {torch.float32, torch.int64}
-    assert all(torch.equal(found[k], other[k].to(found[k].dtype)) for k in found)
+    built = loaded(path)
+    assert {v.dtype for v in built.values()} == {torch.float32, torch.int64}
+    assert all(torch.equal(built[k], other[k].to(built[k].dtype)) for k in built)

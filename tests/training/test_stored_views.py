@@ -1,4 +1,4 @@
-"""Teacher views: stored outputs are the live teacher's, whole or not there, and resumable."""
+"""Teacher views equal the live teacher's outputs, are complete or absent, and resumable."""
 
 from __future__ import annotations
 
@@ -75,12 +75,12 @@ def test_every_stored_output_is_the_live_teachers(bare, precision, tolerance) ->
         numbers = torch.randint(VIEWS, (64,), generator=generator)
         batch = maker.batch(indices, numbers)
         expected = live.outputs(batch, indices, numbers)
-        found = stored.outputs(batch, indices, numbers)
+        outputs = stored.outputs(batch, indices, numbers)
         for name in ("logits", "pooled"):
-            want, got = getattr(expected, name), getattr(found, name)
+            want, got = getattr(expected, name), getattr(outputs, name)
             assert got.dtype == torch.float32
             torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
-        assert found.stages == found.preactivations == ()
+        assert outputs.stages == outputs.preactivations == ()
     for card in cards:
         assert card.shape == (IMAGES, VIEWS, CLASSES if card.output == "logits" else 64)
         assert 0 <= card.largest_difference <= 10 * tolerance
@@ -130,7 +130,7 @@ def test_stopped_or_killed_anywhere_it_ends_with_the_same_bytes(
     done: list[int] = []
     resumed = make(bare, ("logits", "pooled"), on_progress=lambda n, rows: done.append(n))
     if stop != 31:
-        assert done[0] == 64 * (stop + 1)  # it went on, and did not begin anew
+        assert done[0] == 64 * (stop + 1)  # it resumed instead of starting again
     assert [card.sha256 for card in resumed] == [card.sha256 for card in expected]
 
 
@@ -240,7 +240,7 @@ def test_runs_with_stored_views_are_those_with_a_live_teacher(
     )
     stored = tiny.run(expansion, tmp_path / "stored", method)
     assert stored.execution["teacher"] == precision
-    assert stored.id == live.id  # how it is executed is no part of the identity
+    assert stored.id == live.id  # execution is not part of the identity
     for name, value in live.epochs[0].train_losses.items():
         assert stored.epochs[0].train_losses[name] == pytest.approx(value, rel=close, abs=1e-6)
 
@@ -258,7 +258,7 @@ def test_a_run_resumes_with_the_execution_it_was_started_with(tmp_path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="needs Linux's /proc")
-def test_on_a_cpu_the_file_is_mapped_and_what_was_read_is_let_go(bare) -> None:
+def test_on_a_cpu_the_file_is_mapped_and_read_pages_are_released(bare) -> None:
     make(bare)
     path = ViewsFile(bare, DATASET, "logits", "float32").path
     stored, values = opened(bare), torch.from_numpy(np.load(path))
@@ -273,7 +273,7 @@ def test_on_a_cpu_the_file_is_mapped_and_what_was_read_is_let_go(bare) -> None:
         rows = stored.rows(every, torch.full_like(every, number % VIEWS))
         assert torch.equal(rows, values[every, number % VIEWS])
     assert resident() >= path.stat().st_size - 4096  # all of it was looked up
-    stored.rows(every[:1], every[:1])  # by now it is let go
+    stored.rows(every[:1], every[:1])  # now its memory is released
     assert resident() < path.stat().st_size
     assert torch.equal(stored.rows(every, 0 * every), values[:, 0])  # and found again
 

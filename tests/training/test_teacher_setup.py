@@ -1,4 +1,4 @@
-"""Teachers: read from what the field leaves, measured again here, and frozen."""
+"""Teachers: read from public checkpoints, measured again, and frozen."""
 
 import hashlib
 from functools import partial
@@ -23,7 +23,7 @@ from skd.training.teacher_setup import import_teacher
 from skd.training.weights import load_teacher_network
 
 CPU = torch.device("cpu")
-poor = partial(ImportSource, accept_poor=True)  # the networks here are not trained
+poor = partial(ImportSource, accept_poor=True)  # these networks are not trained
 SYNTHETIC = DatasetSpec(name="synthetic")
 
 
@@ -107,7 +107,7 @@ def entry(tmp_path: Path, spec: ImportedTeacher) -> StoreEntry:
 
 @torch.no_grad()
 def measure(network: nn.Module, dataset: DatasetSpec) -> tuple[Tensor, float, float]:
-    """Evaluate in the plainest way: float images, channel by channel, all at once."""
+    """Evaluate in the simplest way: float images, channel by channel, in one batch."""
     images = load_images(dataset)
     pixels = images.test_images.float() / 255
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (images.mean, images.std))
@@ -122,7 +122,7 @@ def measure(network: nn.Module, dataset: DatasetSpec) -> tuple[Tensor, float, fl
     )
 
 
-def test_an_import_is_measured_here_and_its_card_says_so(
+def test_an_import_is_measured_here_and_its_card_records_it(
     file: Path,
     spec: ImportedTeacher,
     entry: StoreEntry,
@@ -171,7 +171,7 @@ def test_another_file_is_refused_and_nothing_stored(
     with pytest.raises(TeacherError, match=f"{sha256_of(file)}, but {spec.sha256} was expected"):
         import_teacher(spec, poor(file=file), entry, CPU)
     file.unlink()
-    with pytest.raises(TeacherError, match=r"given\.pth is not there"):
+    with pytest.raises(TeacherError, match=r"given\.pth does not exist"):
         import_teacher(spec, poor(file=file), entry, CPU)
     assert list(entry.folder.iterdir()) == []
 

@@ -47,7 +47,7 @@ SHEET = {
         "crd": {"negatives": 20},
         "simplifier": {"temperature": 1, "group": 4},
     },
-    # All methods on one pair; on the other what differs there, the maps that are paired.
+    # All methods on one pair; on the other only methods that pair maps.
     "pairs": [
         {**pair, "without": [] if pair["student"] == "resnet18" else SAME}
         for pair in IMAGENET["pairs"]
@@ -59,7 +59,7 @@ SHEET = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the study and its photos."""
+    """Return a folder with the study and its photos."""
     folder = tmp_path_factory.mktemp("imagenette")
     root = photos.real_photos(folder).parent
     (folder / "data").symlink_to(root)
@@ -79,7 +79,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def started(folder: Path, *command: str) -> subprocess.Popen[str]:
-    """Start a command; what it says can be read."""
+    """Start a command whose output can be read."""
     return subprocess.Popen(
         command,
         cwd=ROOT,
@@ -91,7 +91,7 @@ def started(folder: Path, *command: str) -> subprocess.Popen[str]:
 
 
 def second_process() -> psutil.Process | None:
-    """Return the second process of a run of this study that trains now."""
+    """Return the second process of a run of this study that is training."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get("RANK") == "1" and "photos" in process.cmdline():
@@ -101,7 +101,7 @@ def second_process() -> psutil.Process | None:
 
 @pytest.fixture(scope="module")
 def killed(folder: Path) -> str:
-    """What a job said of which one process of two was killed."""
+    """Return the output of a job of which one of two processes was killed."""
     command = ["job", "train", "photos", "resnet18", "student", "--processes", "2"]
     results = ["--results", str(folder / "results"), "--checkpoint-seconds", "0"]
     job = started(folder, sys.executable, "-m", "skd", *command, *results)
@@ -111,18 +111,18 @@ def killed(folder: Path) -> str:
         assert time.monotonic() < end
         time.sleep(0.05)
     second_process().kill()
-    said, _ = job.communicate(timeout=120)
-    assert job.returncode != 0, said
-    return said
+    output, _ = job.communicate(timeout=120)
+    assert job.returncode != 0, output
+    return output
 
 
 @pytest.fixture(scope="module")
 def finished(folder: Path, killed: str) -> Path:
-    """The study, driven to its report as typed: two processes a run, a pair's cells in one job."""
+    """Return the study after its workflow: two processes per run, a pair's cells in one job."""
     command = ["snakemake", "--profile", "local", "--directory", str(folder), "all", "--config"]
     driver = started(folder, *command, "study=photos", "processes_per_run=2", "cells_per_job=10")
-    said, _ = driver.communicate(timeout=600)
-    assert driver.returncode == 0, said
+    output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 0, output
     return folder
 
 
@@ -142,7 +142,7 @@ def test_every_method_through_the_graph(finished: Path) -> None:
 
 
 def test_one_process_trains_what_two_do(finished: Path, tmp_path: Path) -> None:
-    """To rounding: on the study's networks, photos and groups of BatchNorm."""
+    """Equal up to rounding, on the study's networks, photos and groups of BatchNorm."""
     command = [sys.executable, "-m", "skd", "train", "photos", "resnet34--resnet18", "skd+crd"]
     command += ["--results", str(tmp_path), "--threads", "1", "--device", "cpu"]
     own = {"SKD_TEACHERS": str(finished / "results" / "teachers")}

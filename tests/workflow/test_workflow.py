@@ -1,4 +1,4 @@
-"""The graph: a study from sheet to report through Snakemake, and what makes it run again."""
+"""The workflow runs a study from sheet to report, and reruns only outdated jobs."""
 
 import json
 import os
@@ -126,14 +126,14 @@ def test_an_edited_recipe_retrains_what_depends_on_it(copy: Path) -> None:
     warmer = [{**tiny.SHEET["pairs"][0], "settings": {"simplifier": {"temperature": 2}}}]
     write_sheet(copy, {**SHEET, "pairs": warmer})
     assert set(planned(copy)) == {f"{tiny.PAIR}/skd", "analyse", "report", "all"}
-    # Not even when Snakemake has forgotten all it ever did.
+    # Not even without Snakemake's metadata.
     shutil.rmtree(copy / ".snakemake")
     assert set(planned(copy)) == {f"{tiny.PAIR}/skd", "analyse", "report", "all"}
 
 
 def test_an_added_seed_trains_that_seed_alone(copy: Path) -> None:
     before = records(copy)
-    # What an analysis found is kept too: Snakemake must not delete it before the rule runs.
+    # The analysis is kept too: Snakemake must not delete it before the rule runs.
     path = copy / "results" / "tiny" / "analysis.json"
     analysis = json.loads(path.read_text())
     for run in analysis["runs"].values():
@@ -160,10 +160,10 @@ def test_missing_files_are_made_again_and_nothing_else(copy: Path) -> None:
     (run,) = expansion.cell(tiny.PAIR, "kd").runs.values()
     folder = copy / "results" / "runs" / run
     teacher = copy / "results" / "teachers" / expansion.teachers[0].id
-    told = json.loads((folder / "record.json").read_text())
+    record = json.loads((folder / "record.json").read_text())
     before = records(copy)
 
-    teacher.rename(copy / "teacher")  # for that alone no run is trained again
+    teacher.rename(copy / "teacher")  # this alone causes no training
     assert planned(copy) == {"teacher": 1, "analyse": 1, "report": 1, "all": 1}
     folder.rename(copy / "run")
     assert set(planned(copy)) == {"teacher", f"{tiny.PAIR}/kd", "analyse", "report", "all"}
@@ -177,10 +177,10 @@ def test_missing_files_are_made_again_and_nothing_else(copy: Path) -> None:
     after = records(copy)
     assert {name for name in before if after[name] != before[name]} == {run}
     again = json.loads((folder / "record.json").read_text())
-    assert again["last"] == told["last"]
+    assert again["last"] == record["last"]
     assert planned(copy) == {}
 
-    again["last"]["top1"] += 1  # trained anew elsewhere, with other numbers
+    again["last"]["top1"] += 1  # trained again elsewhere, with other numbers
     (folder / "record.json").write_text(json.dumps(again))
     assert planned(copy) == expected
 

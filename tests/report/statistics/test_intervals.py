@@ -27,28 +27,28 @@ p_values = st.sampled_from([0.0, 1e-9, 0.01, 0.025, 0.05, 0.5, 1.0]) | st.floats
 
 
 def spread(values: list[float]) -> bool:
-    """Whether the values differ; scipy has no answer where they do not."""
+    """Return whether the values differ; scipy gives no result for equal values."""
     return len(set(values)) > 1
 
 
 @settings(deadline=None)
 @given(several)
 def test_a_summary_is_the_mean_the_sample_deviation_and_scipys_t_interval(values):
-    found = summarise(values)
-    assert found.n == len(values)
-    assert found.mean == pytest.approx(np.mean(values), abs=1e-12)
-    assert found.sd == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+    summary = summarise(values)
+    assert summary.n == len(values)
+    assert summary.mean == pytest.approx(np.mean(values), abs=1e-12)
+    assert summary.sd == pytest.approx(np.std(values, ddof=1), abs=1e-9)
     assume(spread(values))
     expected = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
-    assert found.interval == pytest.approx(expected)
+    assert summary.interval == pytest.approx(expected)
 
 
 def test_a_summary_by_hand():
     # Mean 3, squared deviations 4 + 1 + 0 + 1 + 4 = 10 over 4; t(0.975; 4) = 2.7764 by the table.
-    found = summarise([1, 2, 3, 4, 5])
-    assert (found.mean, found.sd) == (3, pytest.approx(math.sqrt(2.5)))
+    summary = summarise([1, 2, 3, 4, 5])
+    assert (summary.mean, summary.sd) == (3, pytest.approx(math.sqrt(2.5)))
     half = 2.7764 * math.sqrt(2.5 / 5)
-    assert found.interval == pytest.approx((3 - half, 3 + half), abs=1e-4)
+    assert summary.interval == pytest.approx((3 - half, 3 + half), abs=1e-4)
 
 
 def test_one_value_has_no_spread_and_none_has_no_mean():
@@ -61,9 +61,9 @@ def test_one_value_has_no_spread_and_none_has_no_mean():
 @settings(deadline=None)
 @given(accuracies, st.integers(2, 12))
 def test_equal_values_have_an_interval_of_no_width(value, n):
-    found = summarise([value] * n)
-    assert found.sd == pytest.approx(0, abs=1e-12)
-    assert found.interval == pytest.approx((value, value), abs=1e-10)
+    summary = summarise([value] * n)
+    assert summary.sd == pytest.approx(0, abs=1e-12)
+    assert summary.interval == pytest.approx((value, value), abs=1e-10)
 
 
 def test_values_may_come_from_an_iterator():
@@ -88,26 +88,29 @@ def test_a_paired_difference_that_is_not_finite_is_refused():
 @settings(deadline=None)
 @given(several.filter(spread), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_a_mean_difference_is_scipys_one_sample_t_test(values, confidence):
-    found = mean_difference(values)
+    difference = mean_difference(values)
     expected = stats.ttest_1samp(values, 0)
-    assert (found.n, found.df) == (len(values), len(values) - 1)
-    assert found.se == pytest.approx(stats.sem(values))
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-6)
-    assert found.interval(confidence) == pytest.approx(
+    assert (difference.n, difference.df) == (len(values), len(values) - 1)
+    assert difference.se == pytest.approx(stats.sem(values))
+    assert difference.p == pytest.approx(expected.pvalue, rel=1e-6)
+    assert difference.interval(confidence) == pytest.approx(
         tuple(expected.confidence_interval(confidence)), abs=1e-9
     )
 
 
 def test_a_paired_difference_is_scipys_paired_t_test():
-    found = paired_difference(dict(enumerate(TREATED)), dict(enumerate(CONTROL)))
+    difference = paired_difference(dict(enumerate(TREATED)), dict(enumerate(CONTROL)))
     expected = stats.ttest_rel(TREATED, CONTROL)
-    assert (found.n, found.mean) == (4, pytest.approx(np.subtract(TREATED, CONTROL).mean()))
-    assert found.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
-    assert found.p == pytest.approx(expected.pvalue)
-    assert found.p < 0.05
-    assert found.excludes_zero is True
+    assert (difference.n, difference.mean) == (
+        4,
+        pytest.approx(np.subtract(TREATED, CONTROL).mean()),
+    )
+    assert difference.interval() == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert difference.p == pytest.approx(expected.pvalue)
+    assert difference.p < 0.05
+    assert difference.excludes_zero is True
     unpaired = stats.ttest_ind(TREATED, CONTROL).pvalue
-    assert found.p < unpaired / 2  # which the pairing is for
+    assert difference.p < unpaired / 2  # pairing removes the seeds' variance
 
 
 def test_only_common_seeds_are_paired_whatever_their_order():
@@ -122,20 +125,20 @@ def test_only_common_seeds_are_paired_whatever_their_order():
 @given(several.filter(spread))
 def test_swapping_the_sides_turns_the_sign_alone(values):
     treated, control = dict(enumerate(values)), dict.fromkeys(range(len(values)), 50.0)
-    there, back = paired_difference(treated, control), paired_difference(control, treated)
-    assert back.mean == pytest.approx(-there.mean)
-    assert (back.se, back.df, back.p) == pytest.approx((there.se, there.df, there.p))
-    assert back.excludes_zero == there.excludes_zero
+    forward, back = paired_difference(treated, control), paired_difference(control, treated)
+    assert back.mean == pytest.approx(-forward.mean)
+    assert (back.se, back.df, back.p) == pytest.approx((forward.se, forward.df, forward.p))
+    assert back.excludes_zero == forward.excludes_zero
 
 
 @settings(deadline=None)
 @given(several.filter(spread))
 def test_the_95_interval_excludes_zero_exactly_where_p_is_below_5_percent(values):
-    found = mean_difference(value - 50 for value in values)
-    assume(abs(found.p - 0.05) > 1e-9)
-    assert found.excludes_zero == (found.p < 0.05)
-    low, high = found.interval()
-    assert found.excludes_zero == (low > 0 or high < 0)
+    difference = mean_difference(value - 50 for value in values)
+    assume(abs(difference.p - 0.05) > 1e-9)
+    assert difference.excludes_zero == (difference.p < 0.05)
+    low, high = difference.interval()
+    assert difference.excludes_zero == (low > 0 or high < 0)
 
 
 def test_the_difference_of_one_seed_has_no_interval():
@@ -167,7 +170,7 @@ def test_holm_is_that_of_statsmodels(values):
 
 @settings(deadline=None)
 @given(st.lists(p_values, max_size=15))
-def test_holm_keeps_the_order_and_lies_between_the_p_value_and_bonferronis(values):
+def test_holm_keeps_the_order_and_is_between_the_p_value_and_bonferronis(values):
     adjusted = holm(values)
     assert len(adjusted) == len(values)
     for p, q in zip(values, adjusted, strict=True):

@@ -12,7 +12,7 @@ from report.statistics.ranks import Ranking, rank_methods
 
 # Demšar 2006, table 5a: q at 5 % for k methods.
 DEMSAR = {2: 1.960, 3: 2.343, 4: 2.569, 5: 2.728, 6: 2.850, 7: 2.949, 8: 3.031, 10: 3.164}
-# Mean accuracy by method, then pair; p4 is not everybody's.
+# Mean accuracy by method, then pair; p4 lacks methods.
 ACCURACY = {
     "kd": {"p1": 70.0, "p2": 73.0, "p3": 60.0, "p4": 99.0},
     "student": {"p1": 69.0, "p2": 71.0, "p3": 61.0},
@@ -34,10 +34,10 @@ def draw(seed: int, pairs: int, methods: int) -> np.ndarray:
 
 def test_mean_ranks_by_hand():
     # p1: skd 1, kd 2, student 3; p2: skd and kd share (1 + 2)/2, student 3; p3: skd, student, kd.
-    found = rank_methods(ACCURACY)
-    assert found.pairs == 3
-    assert found.ranks == pytest.approx({"skd": 3.5 / 3, "kd": 6.5 / 3, "student": 8 / 3})
-    assert list(found.ranks) == ["skd", "kd", "student"]
+    ranks = rank_methods(ACCURACY)
+    assert ranks.pairs == 3
+    assert ranks.ranks == pytest.approx({"skd": 3.5 / 3, "kd": 6.5 / 3, "student": 8 / 3})
+    assert list(ranks.ranks) == ["skd", "kd", "student"]
 
 
 def test_means_that_differ_by_rounding_alone_share_a_rank():
@@ -63,14 +63,14 @@ tables = st.integers(2, 6).flatmap(
 @given(tables)
 def test_a_rank_is_one_more_than_those_above_and_half_of_those_beside(table):
     values = np.array(table)
-    found = rank_methods(accuracy_of(values))
+    ranks = rank_methods(accuracy_of(values))
     pairs, k = values.shape
     for i in range(k):
         above = (values > values[:, [i]]).sum()
         beside = (values == values[:, [i]]).sum() - pairs
-        assert found.ranks[f"m{i}"] == pytest.approx(1 + (above + beside / 2) / pairs)
-    assert sum(found.ranks.values()) == pytest.approx(k * (k + 1) / 2)
-    assert list(found.ranks.values()) == sorted(found.ranks.values())
+        assert ranks.ranks[f"m{i}"] == pytest.approx(1 + (above + beside / 2) / pairs)
+    assert sum(ranks.ranks.values()) == pytest.approx(k * (k + 1) / 2)
+    assert list(ranks.ranks.values()) == sorted(ranks.ranks.values())
 
 
 @pytest.mark.parametrize(("pairs", "methods"), [(2, 3), (6, 4), (13, 10)])
@@ -98,13 +98,13 @@ def test_two_methods_have_no_friedman_and_equal_ones_no_p():
 @pytest.mark.parametrize(("k", "q"), DEMSAR.items())
 @pytest.mark.parametrize("pairs", [2, 13])
 def test_the_critical_difference_is_demsars(k, q, pairs):
-    found = rank_methods(accuracy_of(draw(1, pairs, k)))
+    ranks = rank_methods(accuracy_of(draw(1, pairs, k)))
     expected = q * math.sqrt(k * (k + 1) / (6 * pairs))
-    assert found.critical_difference == pytest.approx(expected, rel=3e-4)  # q has 3 decimals
+    assert ranks.critical_difference == pytest.approx(expected, rel=3e-4)  # q has 3 decimals
 
 
 def test_demsars_own_example():
-    """Four classifiers on 14 data sets, CD = 2.569·√(4·5/(6·14)) = 1.25: none are told apart."""
+    """Four classifiers on 14 data sets, CD = 2.569·√(4·5/(6·14)) = 1.25: no two differ."""
     ranks = {"C4.5": 3.143, "C4.5+m": 2.000, "C4.5+cf": 2.893, "C4.5+m+cf": 1.964}
     cd = rank_methods(accuracy_of(draw(2, 14, 4))).critical_difference
     assert cd == pytest.approx(1.25, abs=0.005)
@@ -118,8 +118,8 @@ def test_cliques_are_the_largest_groups_within_the_critical_difference():
         return ["".join(group) for group in Ranking(5, named, None, 1.0).cliques()]
 
     assert cliques(1.0, 1.5, 1.9) == ["abc"]
-    assert cliques(1.0, 1.5, 2.2, 2.4, 5.0) == ["ab", "bcd"]  # c and d are in b's already
-    assert cliques(1.0, 2.0) == []  # as far apart as the critical difference: told apart
+    assert cliques(1.0, 1.5, 2.2, 2.4, 5.0) == ["ab", "bcd"]  # b's group contains c and d
+    assert cliques(1.0, 2.0) == []  # a distance equal to the critical difference: distinguishable
     assert cliques(1.0, 3.0, 3.5) == ["bc"]
     assert cliques(1.0, 1.9, 2.8, 3.7) == ["ab", "bc", "cd"]
 
@@ -152,7 +152,7 @@ def test_there_is_no_ranking_below_two_methods_or_two_pairs():
 
 
 @pytest.mark.parametrize("methods", [3, 5])
-def test_of_equal_methods_nemenyi_tells_some_apart_in_5_percent_of_studies(methods):
+def test_nemenyi_distinguishes_equal_methods_in_5_percent_of_studies(methods):
     """By simulation: thirteen pairs, ranks at random; the largest difference of mean ranks."""
     cd = rank_methods(accuracy_of(draw(3, 13, methods))).critical_difference
     ranks = np.random.default_rng(4).random((20_000, 13, methods)).argsort(axis=2).mean(axis=1)

@@ -31,23 +31,23 @@ def test_variances_are_those_of_statsmodels_mean_squares(k, s):
     rng = np.random.default_rng(k)
     values = 70 + rng.normal(0, 1, (k, 1)) + rng.normal(0, 0.5, (1, s)) + rng.normal(0, 0.2, (k, s))
     ms_method, ms_seed, ms_rest = mean_squares(values)
-    found = split_variance(accuracy_of(values))
-    assert (found.methods, found.seeds) == (k, s)
-    assert found.rest == pytest.approx(ms_rest)
-    assert found.method == pytest.approx(max(0, (ms_method - ms_rest) / s))
-    assert found.seed == pytest.approx(max(0, (ms_seed - ms_rest) / k))
-    assert found.method > 0
+    split = split_variance(accuracy_of(values))
+    assert (split.methods, split.seeds) == (k, s)
+    assert split.rest == pytest.approx(ms_rest)
+    assert split.method == pytest.approx(max(0, (ms_method - ms_rest) / s))
+    assert split.seed == pytest.approx(max(0, (ms_seed - ms_rest) / k))
+    assert split.method > 0
 
 
 def test_a_split_by_hand():
-    # Methods' means 70 and 72, seeds' 70, 71 and 72 of mean 71; what is left is ± 0.5, ∓ 0.5, 0.
+    # Methods' means 70 and 72, seeds' 70, 71 and 72 of mean 71; the residuals are ± 0.5, ∓ 0.5, 0.
     values = np.array([[69.5, 69.5, 71.0], [70.5, 72.5, 73.0]])
     # MS_rest = 4·0.25/2 = 0.5; MS_seed = 2·(1 + 0 + 1)/2 = 2; MS_method = 3·(1 + 1)/1 = 6.
-    found = split_variance(accuracy_of(values))
-    assert found.rest == pytest.approx(0.5)
-    assert found.seed == pytest.approx((2 - 0.5) / 2)
-    assert found.method == pytest.approx((6 - 0.5) / 3)
-    assert found.gain_of_pairing == pytest.approx((0.75 + 0.5) / 0.5)
+    split = split_variance(accuracy_of(values))
+    assert split.rest == pytest.approx(0.5)
+    assert split.seed == pytest.approx((2 - 0.5) / 2)
+    assert split.method == pytest.approx((6 - 0.5) / 3)
+    assert split.gain_of_pairing == pytest.approx((0.75 + 0.5) / 0.5)
 
 
 @pytest.mark.parametrize(("k", "s"), [(3, 3), (5, 5)])
@@ -62,9 +62,9 @@ def test_known_components_are_recovered_on_average(k, s):
         values = 70 + means[:, None] + rng.normal(0, 1, (1, s)) + noise
         splits.append(split_variance(accuracy_of(values)))
     for name, truth in (("method", means.var(ddof=1)), ("seed", 1.0), ("rest", 0.01)):
-        found = np.array([getattr(split, name) for split in splits])
-        error = found.std() / repeats**0.5
-        assert found.mean() == pytest.approx(truth, abs=4 * error)
+        estimates = np.array([getattr(split, name) for split in splits])
+        error = estimates.std() / repeats**0.5
+        assert estimates.mean() == pytest.approx(truth, abs=4 * error)
         assert error < 0.02 * truth + 1e-3
 
 
@@ -73,17 +73,17 @@ def test_without_effects_the_rest_is_all_and_estimates_are_cut_at_zero():
     splits = [split_variance(accuracy_of(rng.normal(70, 0.2, (3, 4)))) for _ in range(1_000)]
     assert np.mean([split.rest for split in splits]) == pytest.approx(0.04, rel=0.1)
     for name in ("method", "seed"):
-        found = np.array([getattr(split, name) for split in splits])
-        assert found.min() == 0
-        assert 0.4 < (found == 0).mean() < 0.8
-        assert found.mean() < 0.01
+        estimates = np.array([getattr(split, name) for split in splits])
+        assert estimates.min() == 0
+        assert 0.4 < (estimates == 0).mean() < 0.8
+        assert estimates.mean() < 0.01
 
 
 def test_a_negative_estimate_is_zero():
-    # Seeds turn the methods about: no method and no seed is better in the mean.
-    found = split_variance(accuracy_of(np.array([[1.0, -1.0], [-1.0, 1.0]])))
-    assert found == VarianceSplit(2, 2, 0.0, 0.0, 4.0)
-    assert found.gain_of_pairing == 1
+    # The seeds reverse the methods' order: no method and no seed has a better mean.
+    split = split_variance(accuracy_of(np.array([[1.0, -1.0], [-1.0, 1.0]])))
+    assert split == VarianceSplit(2, 2, 0.0, 0.0, 4.0)
+    assert split.gain_of_pairing == 1
 
 
 def test_only_seeds_that_all_methods_have_count():
@@ -104,12 +104,12 @@ def test_there_is_no_split_below_two_methods_or_two_common_seeds():
 
 @pytest.mark.parametrize("shift", [0.0, 0.2])
 def test_rounding_does_not_count_as_spread(shift):
-    # As of softening-only beside KD: the same numbers, or the same difference at each seed.
+    # Two methods with equal numbers, or with the same difference at each seed.
     seeds = np.array([69.56, 70.02, 69.78])
-    found = split_variance(accuracy_of(np.array([seeds, seeds + shift])))
-    assert found.rest == 0
-    assert found.gain_of_pairing is None
-    assert found.seed == pytest.approx(seeds.var(ddof=1))
+    split = split_variance(accuracy_of(np.array([seeds, seeds + shift])))
+    assert split.rest == 0
+    assert split.gain_of_pairing is None
+    assert split.seed == pytest.approx(seeds.var(ddof=1))
 
 
 @settings(deadline=None)
@@ -119,13 +119,13 @@ def test_rounding_does_not_count_as_spread(shift):
     ).map(lambda rows: np.array(rows) / 100)
 )
 def test_better_methods_and_luckier_seeds_change_their_own_part_alone(values):
-    found = split_variance(accuracy_of(values))
-    assume(found.rest > 1e-6)
+    split = split_variance(accuracy_of(values))
+    assume(split.rest > 1e-6)
     by_method = split_variance(accuracy_of(values + np.arange(len(values))[:, None]))
     by_seed = split_variance(accuracy_of(values + np.array([0, 1, 5, 2])))
-    assert (by_method.rest, by_method.seed) == pytest.approx((found.rest, found.seed), abs=1e-8)
-    assert (by_seed.rest, by_seed.method) == pytest.approx((found.rest, found.method), abs=1e-8)
-    assert found.gain_of_pairing >= 1
+    assert (by_method.rest, by_method.seed) == pytest.approx((split.rest, split.seed), abs=1e-8)
+    assert (by_seed.rest, by_seed.method) == pytest.approx((split.rest, split.method), abs=1e-8)
+    assert split.gain_of_pairing >= 1
 
 
 def test_the_gain_of_pairing_is_how_many_times_the_variance_of_a_difference_falls():
