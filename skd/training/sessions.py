@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from skd.code.accepted import changes_since, read_acceptances
 from skd.study.spec import RunSpec
 from skd.training.current_code import current_run_code, join_session_digests
 from skd.training.data_parallel import BatchPartition
@@ -32,11 +33,14 @@ class Sessions:
         return cls([_describe_session(partition)], current_run_code(spec))
 
     def after(self, state: dict[str, Any]) -> Sessions:
-        """Return the sessions of a checkpoint's state, followed by the current one."""
-        return Sessions(
-            [*state["sessions"], *self.descriptions],
-            join_session_digests(state.get("code"), self.code),
-        )
+        """Return the sessions of a checkpoint's state, followed by the current one.
+
+        Changes of the code since the earlier sessions do not count if they are accepted.
+        """
+        earlier, code = state.get("code"), self.code
+        if earlier is None or changes_since(earlier, code, read_acceptances()):
+            code = join_session_digests(earlier, code)
+        return Sessions([*state["sessions"], *self.descriptions], code)
 
     def changed_files(self) -> list[str]:
         """Return the source files that have changed since the first session."""
