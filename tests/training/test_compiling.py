@@ -176,13 +176,13 @@ GPU = "NVIDIA H200"
 
 
 def decided(
-    monkeypatch: pytest.MonkeyPatch, steps: int = 60_000, whole: bool = True, **changes: Any
+    monkeypatch: pytest.MonkeyPatch, steps: int = 60_000, compilable: bool = True, **changes: Any
 ) -> Execution:
     monkeypatch.setattr(fast_paths, "gpu_model", lambda: GPU)
     wanted = {key: changes.pop(key) for key in ("compile", "compile_steps", "kernels")
               if key in changes}  # fmt: skip
     execution = Execution(**{"device": "cuda", "threads": 1, **changes})
-    return decide_fast_paths(execution, FastPaths(**wanted), steps, whole)
+    return decide_fast_paths(execution, FastPaths(**wanted), steps, compilable)
 
 
 def test_long_runs_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +197,7 @@ def test_long_runs_on_a_gpu_are_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    "changes", [{"device": "cpu"}, {"step": "plain"}, {"whole": False}], ids=str
+    "changes", [{"device": "cpu"}, {"step": "plain"}, {"compilable": False}], ids=str
 )
 def test_other_runs_are_trained_again_only_on_request(
     monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
@@ -207,7 +207,7 @@ def test_other_runs_are_trained_again_only_on_request(
     if changes == {"device": "cpu"}:
         assert decided(monkeypatch, compile="always", **changes).compiled
         return
-    why = "plain steps are neither" if "step" in changes else "whole batches"
+    why = "plain steps are neither" if "step" in changes else "undivided batches"
     with pytest.raises(ExecutionError, match=why):
         decided(monkeypatch, compile="always", **changes)
 
