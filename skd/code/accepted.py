@@ -107,14 +107,15 @@ def _apply(
     """Return a run's files after accepted changes; ``None`` if the changes do not apply to them.
 
     The changes apply together: if one file of the run has neither the digest before nor the one
-    after, none of them applies.
+    after, none of them applies. A changed file that the run no longer depends on is left out: runs
+    with other roots may still depend on it.
     """
     after = dict(state)
     for path, digests in acceptance.changes.items():
         if path in state and state[path] not in digests:
             return None
-        if digests[1] is not None and (path in state or path in now):
-            after[path] = digests[1]
-        elif digests[1] is None and path not in now:
+        if path not in now:
             after.pop(path, None)
+        elif digests[1] is not None:
+            after[path] = digests[1]
     return after if after != state else None

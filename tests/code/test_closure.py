@@ -115,6 +115,10 @@ RENAMED = accepted(b=("1", None), d=(None, "1"))
         ({"a": "1", "c": "1", "d": "2"}, [RENAMED], "d"),
         ({**THEN, "d": "1"}, [accepted(d=(None, "1"))], ""),
         ({"a": "1", "b": "1"}, [accepted(c=("1", None))], ""),
+        # A changed file that the run no longer imports goes with the change of its importer only.
+        ({"a": "2", "c": "1"}, [accepted(a=("1", "2"), b=("1", "2"))], ""),
+        ({"a": "1", "c": "1"}, [accepted(a=("1", "2"), b=("1", "2"))], "b"),
+        ({"a": "3", "c": "1"}, [accepted(a=("1", "2"), b=("1", "2"))], "a"),
     ],
 )
 def test_accepted_changes_do_not_count(
