@@ -18,6 +18,7 @@ from benchmarks.loader_results import (
     LoaderComparison,
     LoaderRow,
 )
+from benchmarks.machine import machine
 from benchmarks.progress_bar import show_progress
 from benchmarks.sides.photo_loaders import (
     PhotoRounds,
@@ -26,7 +27,6 @@ from benchmarks.sides.photo_loaders import (
     skd_loader,
     torchvision_loader,
 )
-from skd.training.environment import environment
 from skd.training.execution import Execution
 
 SAMPLE = 200  # number of photos whose size is read
@@ -43,8 +43,8 @@ def compare_loaders(
         workers: the number of processes of each loader; ``None``: one per core.
         rounds: the number of rounds, in each of which both loaders have a turn.
     """
-    device, details = execution.configure_process(), environment()
-    workers = details["cpu_count"] if workers is None else workers
+    device, where = execution.configure_process(), machine(execution)
+    workers = where["environment"]["cpu_count"] if workers is None else workers
     # The reference forks its processes, so it comes first: while there are no others.
     loaders = {
         REFERENCE: torchvision_loader(photos, device, workers),
@@ -55,9 +55,7 @@ def compare_loaders(
     ratio = paired_ratio(seconds[REFERENCE], seconds[OURS])
     return LoaderComparison(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        environment=details,
-        device=execution.device,
-        device_name=details["cpu" if execution.device == "cpu" else "gpu"] or "unknown",
+        **where,
         folder=photos.folder.name,
         photos=len(photos.paths),
         mean_bytes=round(mean(path.stat().st_size for path in photos.paths[:SAMPLE])),

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.case_runner import MeasurementPlan, measurement_groups, run_case
 from benchmarks.cases import BenchmarkCase, SideOptions
 from benchmarks.collect import add_case, add_views_cost
+from benchmarks.machine import machine
 from benchmarks.progress_bar import show_progress
 from benchmarks.results import BenchmarkResult, write_benchmark
 from benchmarks.side_names import LIVE, MDISTILLER, OURS, PLAIN, SIDES
@@ -133,7 +134,7 @@ def empty_result(
         minutes=minutes,
         epochs=expansion.recipe.epochs,
         threads=execution.threads,
-        **_machine(execution),
+        **machine(execution),
     )
 
 
@@ -158,15 +159,3 @@ def _exit_on_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _machine(execution: Execution) -> dict[str, Any]:
-    from skd.training.environment import environment
-
-    details = environment()
-    name = details["cpu"] if execution.device == "cpu" else details["gpu"]
-    return {
-        "environment": details,
-        "device": execution.device,
-        "device_name": name or "unknown",
-    }
