@@ -1,21 +1,35 @@
-"""The interface of a loss term: everything that a file in ``baselines/`` may import from skd."""
+"""The interface of losses: everything that a file in ``baselines/`` may import from skd."""
 
 from skd.common.errors import UnfitError
+from skd.common.frozen import added_later
+from skd.losses.teacher_modules import TeacherModules
 from skd.losses.term import (
     Batch,
     Need,
+    NetworkReference,
+    Partner,
     Peers,
     Term,
     TermContext,
     TermSettings,
 )
+from skd.losses.transformation import Transformation, TransformationSettings
+from skd.models.network import FeatureNetwork, Outputs
 
 __all__ = [
     "Batch",
+    "FeatureNetwork",
     "Need",
+    "NetworkReference",
+    "Outputs",
+    "Partner",
     "Peers",
+    "TeacherModules",
     "Term",
     "TermContext",
     "TermSettings",
+    "Transformation",
+    "TransformationSettings",
     "UnfitError",
+    "added_later",
 ]

@@ -178,8 +178,9 @@ class PlainLoop(SideBase):
     def _optimizer(self) -> torch.optim.SGD:
         recipe = self.spec.recipe
         groups = [{"params": trainable_parameters(self.student)}]
-        for parameters, multiplier in self.objective.parameter_groups():
-            groups.append({"params": parameters, "lr": recipe.learning_rate * multiplier})
+        for group in self.objective.parameter_groups():
+            rate = recipe.learning_rate * group.learning_rate_multiplier
+            groups.append({"params": group.parameters, "lr": rate})
         return torch.optim.SGD(
             groups,
             lr=recipe.learning_rate,

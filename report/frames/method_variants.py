@@ -21,6 +21,7 @@ SIMPLIFIER_ASSUMPTIONS = {
     "output_init": "A4",
     "values": "A4",
     "learning_rate_multiplier": "A6",
+    "weight_decay": "A6",
     "objective": "A6",
     "anchor": "A6",
     "group": "A7",
@@ -107,14 +108,13 @@ def method_specs(expansion: Expansion, teacher: str, student: str) -> dict[str, 
 def _flat_settings(spec: MethodSpec) -> dict[tuple[str, str], Any]:
     """Return all settings by (part, setting).
 
-    A part is the simplifier or a term. A term that occurs several times is numbered.
+    A part is a term or a transformation. A term that occurs several times is numbered.
     """
     parts: dict[str, Mapping[str, Any]] = {}
     for term in spec.terms:
         logits = term.settings.get("teacher", "")
-        name = f"{term.term} on simplified" if logits == "simplified" else term.term
+        name = term.term if logits in ("", "raw") else f"{term.term} on {logits}"
         count = sum(part.split(" #")[0] == name for part in parts)
         parts[f"{name} #{count + 1}" if count else name] = term.settings
-    if spec.simplifier is not None:
-        parts["simplifier"] = spec.simplifier.settings
+    parts |= {part.name: part.settings for part in spec.transformations}
     return {(part, key): value for part, values in parts.items() for key, value in values.items()}

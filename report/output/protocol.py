@@ -52,7 +52,7 @@ class MethodText:
 
     method: str
     terms: tuple[str, ...]
-    simplifier: str | None
+    transformations: tuple[str, ...]
     students: tuple[str, ...]
 
 
@@ -170,11 +170,13 @@ def _difference_from_skd(findings: Findings, method: str) -> str:
     return f"{signed(average.difference.mean)} ({interval(average.difference)})"
 
 
-def method_settings_text(method: MethodSpec) -> tuple[tuple[str, ...], str | None]:
-    """Return a method's terms with their settings, and its simplifier's settings or ``None``."""
+def method_settings_text(method: MethodSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a method's terms and its transformations, both with their settings."""
     terms = tuple(f"{term.term} ({value_text(term.settings)})" for term in method.terms)
-    simplifier = value_text(method.simplifier.settings) if method.simplifier else None
-    return terms, simplifier
+    transformations = tuple(
+        f"{part.name} ({value_text(part.settings)})" for part in method.transformations
+    )
+    return terms, transformations
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, str]:

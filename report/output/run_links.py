@@ -35,7 +35,7 @@ class CellDetail:
 
     cell: CellFinding
     terms: tuple[str, ...]
-    simplifier: str | None
+    transformations: tuple[str, ...]
     runs: tuple[RunDetail, ...]
     log: str | None
 
@@ -56,7 +56,7 @@ def cell_details(findings: Findings) -> list[CellDetail]:
     details = []
     for cell in (cell for pair in findings.pairs for cell in pair.cells):
         node = expansion.cell_of(cell.teacher, cell.student, cell.method)
-        terms, simplifier = method_settings_text(node.spec.method)
+        terms, transformations = method_settings_text(node.spec.method)
         runs = tuple(
             RunDetail(rows[cell.pair, cell.method, seed], _file_links(store, identity))
             for seed, identity in cell.ids.items()
@@ -64,7 +64,7 @@ def cell_details(findings: Findings) -> list[CellDetail]:
         log = logs.get(node.key)
         has_log = log is not None and (results / expansion.study / log).is_file()
         log_link = f"{STUDY_LINK}/{log}" if has_log else None
-        details.append(CellDetail(cell, terms, simplifier, runs, log_link))
+        details.append(CellDetail(cell, terms, transformations, runs, log_link))
     return details
 
 

@@ -33,7 +33,7 @@ from skd.authoring.trial import (
 from skd.data import dataset_facts
 from skd.expansion.dry_run import fit_problem
 from skd.losses.discovery import term_class, term_classes
-from skd.losses.methods import SIMPLIFIER, resolve_method
+from skd.losses.methods import resolve_method
 from skd.losses.objective import trainable_parameters
 from skd.losses.term import TermSettings
 from skd.study.sheet import SheetMethod
@@ -95,7 +95,7 @@ def with_simplifier(name: str) -> SheetMethod:
     if "teacher_logits" not in term_class(name).needs:
         return SheetMethod(name=f"skd+{name}")
     term = {"term": name, "teacher": "simplified"}
-    return SheetMethod(name=f"skd-{name}", terms=(term,), simplifier={})
+    return SheetMethod(name=f"skd-{name}", terms=(term,))
 
 
 def check_method(method: MethodSpec, pairs: Pairs = TRIAL_PAIRS) -> Iterator[Finding]:
@@ -189,7 +189,7 @@ def _gradient_problems(trial: MethodTrial) -> list[str]:
         if trial.gradient_reached[name] != (id(parameter) in trainable):
             problems.append(f"{name}: {'a' if trial.gradient_reached[name] else 'no'} gradient")
     for name, has_gradient in trial.gradient_to_student.items():
-        if not has_gradient and name != SIMPLIFIER:  # the simplifier's loss trains only itself
+        if not has_gradient and name not in training.objective.transformations:
             problems.append(f"the loss {name} has no gradient for the student")
     groups = [p for group in training.optimizer.param_groups for p in group["params"]]
     if len(groups) != len(trainable) or {id(parameter) for parameter in groups} != trainable:

@@ -19,9 +19,9 @@ TOLERANCE = 1e-4  # relative: the size of a batch changes the order of its multi
 def undeclared_mixing(spec: RunSpec, teacher: nn.Module | None) -> str:
     """Return which terms mix a batch's images without declaring it, or an empty string.
 
-    Compares the losses of a batch and of its two halves, and the buffers after the step. The
-    simplifier is left out, since its groups are a setting. BatchNorm is in evaluation mode, since
-    the training loop chooses its groups.
+    Compares the losses of a batch and of its two halves, and the buffers after the step. Terms read
+    the teacher's raw logits, since a transformation's groups are a setting. BatchNorm is in
+    evaluation mode, since the training loop chooses its groups.
     """
     whole, halves = (_losses_and_buffers(spec, teacher, parts) for parts in (1, 2))
     problems = []
@@ -55,8 +55,7 @@ def _losses_and_buffers(
     context = TermContext(
         images.num_classes, images.train_labels, spec.seed, *outputs, group=size // 2
     )
-    objective = Objective(spec.method, context).eval()
-    objective.simplifier = None
+    objective = Objective(spec.method.with_raw_logits(), context).eval()
     objective.begin_epoch(1)
     draws, losses = Draws(spec.seed), []
     for rows in torch.arange(size).split(size // parts):

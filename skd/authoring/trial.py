@@ -99,6 +99,18 @@ class GuardedTeacher(nn.Module):
         self.network, self.needs = network, needs
         self.eval()
 
+    def final_layer(self) -> nn.Module:
+        """Return the network's classifier; terms declare its use."""
+        return self.network.final_layer()
+
+    def preactivation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        """Return the network's BatchNorm layers before its pre-activations."""
+        return self.network.preactivation_norms()
+
+    def forward_from(self, stage: int, maps: Tensor) -> Outputs:
+        """Run the network's layers after a stage."""
+        return self.network.forward_from(stage, maps)
+
     def forward_features(self, images: Tensor) -> Outputs:
         """Return the network's outputs, with NaN where they are not needed."""
         outputs = self.network.forward_features(images)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from functools import cache
 
 import torch
@@ -12,8 +13,9 @@ from skd.common.errors import UnfitError
 from skd.common.frozen import canonical
 from skd.data.images import CHANNELS, DatasetFacts
 from skd.losses.objective import Objective
-from skd.losses.term import Batch, TermContext
-from skd.models import Outputs, build_model, network_family
+from skd.losses.teacher_modules import TeacherModules
+from skd.losses.term import Batch, NetworkReference, Partner, TermContext
+from skd.models import FeatureNetwork, Outputs, build_model, network_family
 from skd.models.accounting import count_layers, count_parameters, memory_bytes
 from skd.randomness import Draws, seeded
 from skd.study.expansion import NetworkProfile, ObjectiveProfile
@@ -40,47 +42,39 @@ def objective_profile(spec: RunSpec, facts: DatasetFacts) -> ObjectiveProfile:
 
 def network_profile(name: str, facts: DatasetFacts) -> NetworkProfile:
     """Return the size and cost of a network, for one image of a data set."""
-    return _dry_pass(name, facts)[1]
+    return _dry_pass(name, facts).profile
 
 
-def _cache_key(spec: RunSpec) -> tuple[str, str | None, str]:
-    """Return what decides the result: the method, and the teacher's and student's networks."""
+def _cache_key(spec: RunSpec) -> tuple[str, str | None, str, str | None]:
+    """Return what decides the result: method, teacher's, student's and partner's networks."""
     method = json.dumps(canonical(spec.method), sort_keys=True)
-    return method, spec.teacher.network if spec.teacher else None, spec.network
+    return method, spec.teacher.network if spec.teacher else None, spec.network, spec.partner
 
 
 @cache
 def _profile_or_problem(
-    method: str, teacher: str | None, student: str, facts: DatasetFacts
+    method: str, teacher: str | None, student: str, partner: str | None, facts: DatasetFacts
 ) -> ObjectiveProfile | str:
     """Return the profile of an objective, or why it cannot be built."""
     spec = MethodSpec.restore(json.loads(method))
     try:
-        objective = _build(spec, _context(teacher, student, facts))
+        objective = _build(spec, _context(teacher, student, facts, partner))
     except UnfitError as error:
         return str(error)
-    multiply_adds = 0
+    multiply_adds, networks = 0, (teacher, student, facts, partner)
     for term, part in zip(spec.terms, objective.terms.values(), strict=True):
         has_convolution = any(isinstance(module, nn.Conv2d) for module in part.modules())
-        term_alone = MethodSpec(
-            terms=(term.model_copy(update={"settings": _with_raw_teacher(term.settings)}),)
-        )
+        term_alone = MethodSpec(terms=(term,)).with_raw_logits()  # of the same shape
         text = json.dumps(canonical(term_alone), sort_keys=True)
-        measured = _measure_term(text, teacher, student, facts) if has_convolution else None
+        measured = _measure_term(text, *networks) if has_convolution else None
         known = part.multiply_adds() or measured
         multiply_adds += _multiply_adds(part) if known is None else known
-    if objective.simplifier is not None:
-        multiply_adds += _multiply_adds(objective.simplifier)
+    multiply_adds += sum(map(_multiply_adds, objective.transformations.values()))
     return ObjectiveProfile(
         parameters=count_parameters(objective),
         bytes=memory_bytes(objective),
         multiply_adds=multiply_adds,
     )
-
-
-def _with_raw_teacher(settings: dict) -> dict:
-    """Return a term's settings with the raw teacher, whose logits have the same shape."""
-    return {**settings, "teacher": "raw"}
 
 
 def _multiply_adds(module: nn.Module) -> int:
@@ -96,14 +90,14 @@ def _multiply_adds(module: nn.Module) -> int:
 
 @cache
 def _measure_term(
-    method: str, teacher: str | None, student: str, facts: DatasetFacts
+    method: str, teacher: str | None, student: str, facts: DatasetFacts, partner: str | None
 ) -> int | None:
     """Return the multiply-adds of one image in a term, by a forward pass.
 
     Only a pass shows the output sizes of convolutions. Return ``None`` if the pass fails: such a
     term fails, with the reason, in a run or in its own test.
     """
-    context = _context(teacher, student, facts)
+    context = _context(teacher, student, facts, partner)
     device = torch.device("cpu")
     objective = _build(MethodSpec.restore(json.loads(method)), context)
     try:
@@ -129,13 +123,24 @@ def _build(method: MethodSpec, context: TermContext) -> Objective:
         return Objective(method, context)
 
 
-def _context(teacher: str | None, student: str, facts: DatasetFacts) -> TermContext:
+def _context(
+    teacher: str | None, student: str, facts: DatasetFacts, partner: str | None = None
+) -> TermContext:
+    teacher_pass = teacher and _dry_pass(teacher, facts)
     return TermContext(
         num_classes=facts.num_classes,
         train_labels=_labels(facts),
         seed=0,
-        student=_dry_pass(student, facts)[0],
-        teacher=_dry_pass(teacher, facts)[0] if teacher else None,
+        student=_dry_pass(student, facts).outputs,
+        teacher=teacher_pass and teacher_pass.outputs,
+        teacher_modules=teacher_pass and TeacherModules(teacher_pass.network),
+        network=NetworkReference(_dry_pass(student, facts).network),
+        partner=partner
+        and Partner(
+            partner,
+            _dry_pass(partner, facts).outputs,
+            lambda: build_model(partner, facts.num_classes),
+        ),
     )
 
 
@@ -144,14 +149,23 @@ def _labels(facts: DatasetFacts) -> Tensor:
     return torch.arange(facts.train_images) % facts.num_classes
 
 
+@dataclass(frozen=True)
+class _DryPass:
+    """A network on the meta device, its outputs on one image of zeros, and its size and cost."""
+
+    network: FeatureNetwork
+    outputs: Outputs
+    profile: NetworkProfile
+
+
 @cache
-def _dry_pass(network: str, facts: DatasetFacts) -> tuple[Outputs, NetworkProfile]:
+def _dry_pass(network: str, facts: DatasetFacts) -> _DryPass:
     # Not on "meta": its first normal_() or batch norm imports torch's compiler, which is slow.
     with torch.no_grad(), seeded(0, "shapes"):
         model = build_model(network, facts.num_classes).eval()
         with count_layers(model) as work:
             outputs = model.forward_features(torch.zeros(1, CHANNELS, facts.size, facts.size))
-    return outputs, NetworkProfile(
+    profile = NetworkProfile(
         parameters=count_parameters(model),
         multiply_adds=work.multiply_adds,
         activations=work.activations,
@@ -159,3 +173,4 @@ def _dry_pass(network: str, facts: DatasetFacts) -> tuple[Outputs, NetworkProfil
         family=network_family(network),
         pooled=outputs.pooled.shape[1],
     )
+    return _DryPass(model.requires_grad_(False).to("meta"), outputs, profile)

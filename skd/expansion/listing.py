@@ -10,8 +10,8 @@ from rich.text import Text
 
 from skd.common.plugins import BrokenFileError
 from skd.data import check_dataset, dataset_names
-from skd.losses.discovery import broken_terms
-from skd.losses.methods import SIMPLIFIER, method_names, resolve_method
+from skd.losses.discovery import broken_files
+from skd.losses.methods import method_names, resolve_method
 from skd.models import broken_networks, build_model, network_names
 from skd.models.accounting import count_parameters, multiply_adds
 from skd.study.sheet import SheetMethod, read_sheet
@@ -65,10 +65,9 @@ def methods_table() -> Table:
             table.add_row(name, _broken(error))
             continue
         parts = [f"{term.term} {_settings(term.settings)}" for term in method.terms]
-        if method.simplifier:
-            parts.append(f"{SIMPLIFIER} {_settings(method.simplifier.settings)}")
+        parts += [f"{part.name} {_settings(part.settings)}" for part in method.transformations]
         table.add_row(name, "\n".join(parts))
-    for name, reason in broken_terms().items():
+    for name, reason in broken_files().items():
         table.add_row(name, _broken(reason))
     return table
 

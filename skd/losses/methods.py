@@ -16,17 +16,24 @@ from pydantic import ValidationError
 from skd.common.errors import suggest
 from skd.common.frozen import FrozenModel, canonical
 from skd.common.yaml_files import YamlError, read_yaml
-from skd.losses.discovery import broken_terms, term_class, term_classes
-from skd.losses.simplifier import SIMPLIFIER_VERSION, SimplifierSettings
-from skd.losses.term import Need, TermSettings
+from skd.losses.discovery import (
+    broken_files,
+    logits_names,
+    term_class,
+    term_classes,
+    transformation_class,
+    transformation_classes,
+    transformations_by_logits,
+)
+from skd.losses.term import RAW, Need, TermSettings
 from skd.study.limits import settings_problem
 from skd.study.sheet import SheetMethod, format_validation_error
 from skd.study.sheet_files import StudyError
-from skd.study.spec import MethodSpec, SimplifierSpec, TermSpec
+from skd.study.spec import SIMPLIFIER, MethodSpec, TermSpec, TransformationSpec
 
 CROSS_ENTROPY = "cross_entropy"
-SIMPLIFIER = "simplifier"
-SettingsByTerm = Mapping[str, Mapping[str, Any]]
+DEFAULT_TERM = "kd"  # the loss of a method that has a transformation's name
+SettingsByPart = Mapping[str, Mapping[str, Any]]
 Model = TypeVar("Model", bound=FrozenModel)
 
 
@@ -42,58 +49,100 @@ def _listed_methods() -> dict[str, dict[str, Any]]:
 def method_names() -> list[str]:
     """Return the names of methods, without the sums of them that are methods too.
 
-    Broken terms are left out: see `skd.losses.discovery.broken_terms`.
+    Broken files are left out: see `skd.losses.discovery.broken_files`.
     """
-    return [*_listed_methods(), *(name for name in term_classes() if name != CROSS_ENTROPY)]
+    terms = (name for name in term_classes() if name != CROSS_ENTROPY)
+    return [*_listed_methods(), *terms, *_transformation_methods()]
 
 
-def resolve_method(method: SheetMethod, settings: SettingsByTerm) -> MethodSpec:
-    """Return the method's terms with all their settings.
+def _transformation_methods() -> dict[str, str]:
+    """Return the transformations that are methods by their own name, with their logits' names.
+
+    Each is KD on the transformed logits. One that a listed method uses has that method instead: the
+    simplifier is used by `skd`.
+    """
+    used = {
+        term.get("teacher")
+        for name, method in _listed_methods().items()
+        for term in method["terms"]
+        if "+" not in name
+    }
+    by_logits = transformations_by_logits()
+    return {name: logits for logits, name in by_logits.items() if logits not in used}
+
+
+def _method_description(name: str) -> dict[str, Any]:
+    """Return what a sheet would write for a method that is not a sum."""
+    if name in _listed_methods():
+        return _listed_methods()[name]
+    if name in (transformations := _transformation_methods()):
+        return {"terms": [{"term": DEFAULT_TERM, "teacher": transformations[name]}]}
+    return {"terms": [{"term": name}]}
+
+
+def resolve_method(method: SheetMethod, settings: SettingsByPart) -> MethodSpec:
+    """Return the method's terms and transformations with all their settings.
 
     Args:
         method: the method as a sheet describes it.
-        settings: settings of the study and the pair, by term name or ``simplifier``. The method's
-            own settings override them.
+        settings: settings of the study and the pair, by the name of a term or a transformation.
+            The method's own settings override them.
 
     Raises:
-        StudyError: unknown method, term or setting; or a simplifier without a term that reads its
-            logits, or the other way round.
+        StudyError: unknown method, term, transformation or setting; or a transformation whose
+            logits no term reads.
     """
     place = f"methods: {method.name}"
-    terms, simplifier = _method_parts(method, place)
+    terms, written = _method_parts(method, place)
     check_settings(settings, place)
     check_settings(method.settings, place)
-    parts = [term.get("term") for term in terms] + [SIMPLIFIER] * (simplifier is not None)
+    check_settings(written, place)
+    resolved = _resolve_terms(terms, settings, method.settings, place)
+    _check_terms(resolved, place)
+    used = _used_transformations(resolved, written, place)
+    parts = [*(term.get("term") for term in terms), *used]
     for name in method.settings:
         if name not in (CROSS_ENTROPY, *parts):
-            raise StudyError(f"{place}: settings: has no term '{name}'{suggest(name, parts)}")
-    resolved = _resolve_terms(terms, settings, method.settings, place)
-    _check_terms(resolved, simplifier is not None, place)
-    return MethodSpec(
-        terms=tuple(_term_spec(name, term_settings) for name, term_settings in resolved),
-        simplifier=None
-        if simplifier is None
-        else _resolve_simplifier(
-            {**settings.get(SIMPLIFIER, {}), **simplifier, **method.settings.get(SIMPLIFIER, {})},
-            place,
+            raise StudyError(f"{place}: settings: has no part '{name}'{suggest(name, parts)}")
+    spec = MethodSpec.of(
+        (_term_spec(name, term_settings) for name, term_settings in resolved),
+        (
+            _resolve_transformation(
+                name,
+                {
+                    **settings.get(name, {}),
+                    **written.get(name, {}),
+                    **method.settings.get(name, {}),
+                },
+                place,
+            )
+            for name in used
         ),
     )
+    _check_classifiers(spec, place)
+    return spec
 
 
-def check_settings(settings: SettingsByTerm, place: str) -> None:
-    """Check that terms, keys and values exist, also those of terms that a method does not have.
+def check_settings(settings: SettingsByPart, place: str) -> None:
+    """Check that parts, keys and values exist, also those of parts that a method does not have.
 
     Raises:
         StudyError: one does not; names the place and the allowed names.
     """
-    known = {name: term.Settings for name, term in term_classes().items()}
-    known[SIMPLIFIER] = SimplifierSettings
+    terms, transformations = term_classes(), transformation_classes()
     for name, values in settings.items():
         _check_not_broken(name, place)
-        if name not in known:
-            raise StudyError(f"{place}: settings for unknown term '{name}'{suggest(name, known)}")
-        part = name if name == SIMPLIFIER else f"term {name}"
-        _validated(known[name], values, f"{place}: {part}")  # every setting has a default
+        if name in transformations:
+            _validated(transformations[name].Settings, values, f"{place}: {name}")
+            continue
+        if name not in terms:
+            raise StudyError(
+                f"{place}: settings for unknown term '{name}'"
+                f"{suggest(name, [*terms, *transformations])}"
+            )
+        # Every setting has a default.
+        validated = _validated(terms[name].Settings, values, f"{place}: term {name}")
+        _check_logits(name, validated, place)
         if name == CROSS_ENTROPY:
             for key in ("cross_entropy", "teacher", "standardise"):
                 if key in values:
@@ -101,12 +150,14 @@ def check_settings(settings: SettingsByTerm, place: str) -> None:
 
 
 def teacher_needs(method: MethodSpec) -> frozenset[Need]:
-    """Return everything that a method's terms, and so its simplifier, read of the teacher."""
-    return frozenset().union(*(term_class(term.term).needs for term in method.terms))
+    """Return everything that a method's terms and transformations read of the teacher."""
+    terms = (term_class(term.term).needs for term in method.terms)
+    parts = (transformation_class(part.name).needs for part in method.transformations)
+    return frozenset().union(*terms, *parts)
 
 
 def needs_teacher(method: MethodSpec) -> bool:
-    """Return whether any term needs a teacher."""
+    """Return whether any part of a method needs a teacher."""
     return bool(teacher_needs(method))
 
 
@@ -116,8 +167,8 @@ def _term_spec(name: str, settings: TermSettings) -> TermSpec:
     return TermSpec(term=name, version=term_class(name).version, settings=values)
 
 
-def _check_terms(terms: list[tuple[str, TermSettings]], has_simplifier: bool, place: str) -> None:
-    """Check that weights, terms and simplifier form a method.
+def _check_terms(terms: list[tuple[str, TermSettings]], place: str) -> None:
+    """Check that weights and terms form a method.
 
     Raises:
         StudyError: they do not; says why.
@@ -125,30 +176,77 @@ def _check_terms(terms: list[tuple[str, TermSettings]], has_simplifier: bool, pl
     if not any(settings.weight > 0 for _, settings in terms):
         raise StudyError(f"{place}: every term has weight 0; give one a positive weight")
     for name, settings in terms:
-        changes_logits = settings.teacher == "simplified" or settings.standardise
+        _check_logits(name, settings, place)
+        changes_logits = settings.teacher != RAW or settings.standardise
         if changes_logits and "teacher_logits" not in term_class(name).needs:
             raise StudyError(
-                f"{place}: term {name} reads no teacher logits: remove its 'teacher: simplified' "
-                "and 'standardise'"
+                f"{place}: term {name} reads no teacher logits: remove its 'teacher: "
+                f"{settings.teacher}' and 'standardise'"
             )
-    reads_simplified = any(settings.teacher == "simplified" for _, settings in terms)
-    if reads_simplified != has_simplifier:
+
+
+def _check_logits(term: str, settings: TermSettings, place: str) -> None:
+    """Raise a StudyError if the teacher logits that a term names do not exist."""
+    name = settings.teacher
+    _check_not_broken(name, place)
+    if name not in logits_names():
         raise StudyError(
-            f"{place}: a simplifier needs a term with 'teacher: simplified', and such a term needs "
-            "a simplifier; give both or neither"
+            f"{place}: term {term}: teacher: unknown transformation '{name}'"
+            f"{suggest(name, logits_names())}"
+        )
+
+
+def _used_transformations(
+    terms: list[tuple[str, TermSettings]], written: SettingsByPart, place: str
+) -> list[str]:
+    """Return the transformations whose logits the terms read, in the order of the terms.
+
+    Raises:
+        StudyError: no term reads the logits of a transformation that the sheet writes.
+    """
+    by_logits = transformations_by_logits()
+    read = (settings.teacher for _, settings in terms if settings.teacher != RAW)
+    used = list(dict.fromkeys(by_logits[logits] for logits in read))
+    for name in written:
+        if name not in used:
+            logits = next(logits for logits, each in by_logits.items() if each == name)
+            raise StudyError(
+                f"{place}: no term reads the logits of the {name}; give a term "
+                f"'teacher: {logits}', or leave the {name} out"
+            )
+    return used
+
+
+def _check_classifiers(method: MethodSpec, place: str) -> None:
+    """Raise a StudyError if several terms replace the student's classifier."""
+    names = [term.term for term in method.terms if term_class(term.term).replaces_classifier]
+    if len(names) > 1:
+        raise StudyError(
+            f"{place}: {' and '.join(names)} both replace the student's classifier; keep one"
         )
 
 
 def _method_parts(
     method: SheetMethod, place: str
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None]:
-    """Return a method's terms as written, and its simplifier's settings or ``None``."""
+) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Return a method's terms as written, and the settings of its transformations by name."""
     if method.terms is not None and method.like is not None:
         raise StudyError(f"{place}: give 'terms' or 'like', not both")
+    written = {name: dict(values) for name, values in method.transformations.items()}
+    if method.simplifier is not None:
+        if SIMPLIFIER in written:
+            raise StudyError(f"{place}: give 'simplifier' or 'transformations', not both")
+        written[SIMPLIFIER] = method.simplifier
+    for name in written:
+        _check_not_broken(name, place)
+        if name not in transformation_classes():
+            raise StudyError(
+                f"{place}: unknown transformation '{name}'"
+                f"{suggest(name, [*transformation_classes()])}"
+            )
     if method.terms is not None:
-        return list(method.terms), method.simplifier
+        return list(method.terms), written
     terms: list[dict[str, Any]] = []
-    simplifier: dict[str, Any] | None = None
     for part in _split_sum(method.like or method.name, place):
         _check_not_broken(part, place)
         if part not in method_names():
@@ -156,19 +254,15 @@ def _method_parts(
                 f"{place}: unknown method '{part}'{suggest(part, method_names())}; "
                 "or a sum of them such as skd+kd, or a description with 'terms' or 'like'"
             )
-        description = _listed_methods().get(part, {"terms": [{"term": part}]})
+        description = _method_description(part)
         terms += [term for term in description["terms"] if term not in terms]
-        if "simplifier" in description:
-            simplifier = {**(simplifier or {}), **description["simplifier"]}
-    if method.simplifier is not None:
-        simplifier = {**(simplifier or {}), **method.simplifier}
-    return terms, simplifier
+    return terms, written
 
 
 def _check_not_broken(name: Any, place: str) -> None:
-    """Raise a StudyError for a term whose file is broken."""
-    if isinstance(name, str) and name in broken_terms():
-        raise StudyError(f"{place}: {name} cannot be used: {broken_terms()[name]}")
+    """Raise a StudyError for a term or a transformation whose file is broken."""
+    if isinstance(name, str) and name in broken_files():
+        raise StudyError(f"{place}: {name} cannot be used: {broken_files()[name]}")
 
 
 def _split_sum(name: str, place: str) -> list[str]:
@@ -188,8 +282,8 @@ def _split_sum(name: str, place: str) -> list[str]:
 
 def _resolve_terms(
     terms: list[dict[str, Any]],
-    shared_settings: SettingsByTerm,
-    method_settings: SettingsByTerm,
+    shared_settings: SettingsByPart,
+    method_settings: SettingsByPart,
     place: str,
 ) -> list[tuple[str, TermSettings]]:
     """Return the terms with their settings, with cross-entropy once, as the first.
@@ -219,9 +313,10 @@ def _resolve_terms(
     return [resolve({"term": CROSS_ENTROPY, **merged}, weight=max(weights, default=1.0)), *others]
 
 
-def _resolve_simplifier(values: dict[str, Any], place: str) -> SimplifierSpec:
-    settings = _validated(SimplifierSettings, values, f"{place}: simplifier")
-    return SimplifierSpec(version=SIMPLIFIER_VERSION, settings=canonical(settings))
+def _resolve_transformation(name: str, values: dict[str, Any], place: str) -> TransformationSpec:
+    rule = transformation_class(name)
+    settings = _validated(rule.Settings, values, f"{place}: {name}")
+    return TransformationSpec(name=name, version=rule.version, settings=canonical(settings))
 
 
 def _validated(model: type[Model], values: dict[str, Any], place: str) -> Model:

@@ -1,4 +1,4 @@
-"""The objective of a training: the weighted sum of a method's terms, and its simplifier."""
+"""The objective of a training: the weighted sum of a method's terms, and its transformations."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from skd.losses.discovery import term_class
-from skd.losses.simplifier import Simplifier, SimplifierSettings
+from skd.losses.discovery import term_class, transformation_class
 from skd.losses.standardisation import standardise_logits
-from skd.losses.term import Batch, Peers, TermContext
+from skd.losses.term import RAW, Batch, Peers, Term, TermContext
+from skd.losses.transformation import Transformation
 from skd.models.network import Outputs
 from skd.randomness import seeded
 from skd.study.spec import MethodSpec
@@ -19,15 +19,33 @@ from skd.study.spec import MethodSpec
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of a step: the total to minimise, the loss of each term, and the diagnostics."""
+    """The losses of a step: the total to minimise, the loss of each part, and the diagnostics."""
 
     total: Tensor
     by_term: dict[str, Tensor]
     diagnostics: dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are trained with the same learning rate and weight decay.
+
+    Attributes:
+        parameters: at least one.
+        learning_rate_multiplier: factor on the student's learning rate.
+        weight_decay: ``None`` for the recipe's.
+    """
+
+    parameters: list[nn.Parameter]
+    learning_rate_multiplier: float = 1.0
+    weight_decay: float | None = None
+
+
 class Objective(nn.Module):
-    """The weighted sum of a method's terms. Its parameters are trained with the student's."""
+    """The weighted sum of a method's terms. Its parameters are trained with the student's.
+
+    Its state dict has each term under ``terms``, and each transformation under its own name.
+    """
 
     def __init__(self, method: MethodSpec, context: TermContext) -> None:
         super().__init__()
@@ -37,28 +55,72 @@ class Objective(nn.Module):
             settings = term.Settings.restore(spec.settings)
             label = self._label(spec.term, settings.teacher)
             with seeded(context.seed, f"weights of {label}"):  # the same in every method
-                self.terms[label] = term(settings, context)
-        self.simplifier = None
-        if method.simplifier is not None:
-            settings = SimplifierSettings.restore(method.simplifier.settings)
-            with seeded(context.seed, "weights of the simplifier"):
-                self.simplifier = Simplifier(settings, context.num_classes)
+                self.terms[label] = term(settings, context.restrict(term.needs))
+        self._names: dict[str, str] = {}  # of the transformations, by their logits' names
+        for spec in method.transformations:
+            rule = transformation_class(spec.name)
+            settings = rule.Settings.restore(spec.settings)
+            with seeded(context.seed, f"weights of the {spec.name}"):
+                self.add_module(spec.name, rule(settings, context.restrict(rule.needs)))
+            self._names[rule.logits_name or spec.name] = spec.name
         self._epoch = 0
         self._weights: Tensor | None = None  # the terms' weights in that epoch, on the device
 
-    def parameter_groups(self) -> Iterator[tuple[list[nn.Parameter], float]]:
-        """Yield the objective's trainable parameters with their learning-rate multipliers."""
-        if parameters := trainable_parameters(self.terms):
-            yield parameters, 1.0
-        if self.simplifier is not None and (parameters := trainable_parameters(self.simplifier)):
-            yield parameters, self.simplifier.settings.learning_rate_multiplier
+    @property
+    def transformations(self) -> dict[str, Transformation]:
+        """The transformations of the teacher's logits, by name."""
+        return {name: self.get_submodule(name) for name in self._names.values()}
+
+    def parameter_groups(self) -> Iterator[ParameterGroup]:
+        """Yield the objective's trainable parameters in groups, without empty ones.
+
+        Terms with the student's learning rate and weight decay share the first group.
+        """
+        alike, others = nn.ModuleList(), []
+        for term in self.terms.values():
+            own = _parameter_group(term)
+            if own == replace(own, learning_rate_multiplier=1.0, weight_decay=None):
+                alike.append(term)
+            else:
+                others.append(own)
+        groups = [
+            ParameterGroup(trainable_parameters(alike)),
+            *others,
+            *map(_parameter_group, self.transformations.values()),
+        ]
+        yield from (group for group in groups if group.parameters)
 
     def tensors_to_store(self) -> dict[str, Tensor]:
-        """Return the tensors to store after the training: the simplifier's state dict.
+        """Return the tensors to store after the training.
 
-        The terms' modules and memory banks are large and not used after the training.
+        They are the state dicts of the transformations and of a term that replaces the student's
+        classifier. If there are several, the keys of each start with its name. The other terms'
+        modules and memory banks are large and not used after the training.
         """
-        return self.simplifier.state_dict() if self.simplifier is not None else {}
+        parts = {**self.transformations, **self._classifying_terms()}
+        if len(parts) == 1:
+            return next(iter(parts.values())).state_dict()
+        return {
+            f"{name}.{key}": tensor
+            for name, part in parts.items()
+            for key, tensor in part.state_dict().items()
+        }
+
+    def classify(self, student: Outputs) -> Outputs:
+        """Return the student's outputs with the logits of the term that replaces its classifier.
+
+        Without such a term, they are the same outputs.
+        """
+        for term in self._classifying_terms().values():
+            student = replace(student, logits=term.classify(student))
+        return student
+
+    def classifier(self) -> nn.Module | None:
+        """Return the term that replaces the student's classifier, or ``None``."""
+        return next(iter(self._classifying_terms().values()), None)
+
+    def _classifying_terms(self) -> dict[str, Term]:
+        return {label: term for label, term in self.terms.items() if term.replaces_classifier}
 
     def begin_epoch(self, epoch: int, device: torch.device | str = "cpu") -> None:
         """Set the terms to an epoch (1-based), and their weights on the losses' device.
@@ -71,8 +133,8 @@ class Objective(nn.Module):
         if self._weights is None:
             self._weights = torch.zeros(len(weights), dtype=torch.float64, device=device)
         self._weights.copy_(torch.tensor(weights, dtype=torch.float64))
-        for term in self.terms.values():
-            term.begin_epoch(epoch)
+        for part in (*self.terms.values(), *self.transformations.values()):
+            part.begin_epoch(epoch)
         self._epoch = epoch
 
     def graph_key(self, epoch: int) -> tuple[int, ...]:
@@ -96,8 +158,9 @@ class Objective(nn.Module):
             for label, term in self.terms.items()
             if term.mixes_images
         ]
-        if self.simplifier is not None and (reason := self.simplifier.partition_problem(part_size)):
-            reasons.append(reason)
+        for transformation in self.transformations.values():
+            if reason := transformation.partition_problem(part_size):
+                reasons.append(reason)
         return "; ".join(reasons) or None
 
     def after_step(self, peers: Peers) -> None:
@@ -115,38 +178,56 @@ class Objective(nn.Module):
         """
         if self._weights is None:
             raise RuntimeError("call begin_epoch first: the terms' weights depend on the epoch")
-        simplified, own_loss, diagnostics = self._simplify(batch)
+        own_losses: dict[str, Tensor] = {}
+        diagnostics: dict[str, Tensor] = {}
+        batches = {RAW: batch}
+        for logits_name, name in self._names.items():
+            batches[logits_name] = self._transform(name, batch, own_losses, diagnostics)
         losses: dict[str, Tensor] = {}
         for label, term in self.terms.items():
-            term_batch = simplified if term.settings.teacher == "simplified" else batch
+            term_batch = batches[term.settings.teacher]
             if term.settings.standardise:
                 term_batch = _with_standardised_logits(term_batch)
             losses[label] = term(term_batch)
+            with torch.no_grad():
+                for key, value in term.diagnostics(term_batch).items():
+                    diagnostics[f"{label}/{key}"] = value
         values = torch.stack([*losses.values()])
         weighted = self._weights.to(values.dtype) * values
-        if own_loss is not None:
-            losses["simplifier"] = own_loss
-            weighted = torch.cat([weighted, own_loss[None]])
-        return Losses(weighted.sum(), losses, diagnostics)
+        if own_losses:
+            weighted = torch.cat([weighted, torch.stack([*own_losses.values()])])
+        return Losses(weighted.sum(), losses | own_losses, diagnostics)
+
+    def _transform(
+        self,
+        name: str,
+        batch: Batch,
+        own_losses: dict[str, Tensor],
+        diagnostics: dict[str, Tensor],
+    ) -> Batch:
+        """Return the batch with transformed teacher logits; add to the losses and diagnostics."""
+        part = self.get_submodule(name)
+        logits = part(batch)
+        if (own_loss := part.own_loss(batch, logits)) is not None:
+            own_losses[name] = own_loss
+        prefix = f"{name}/" if part.diagnostics_prefix is None else part.diagnostics_prefix
+        with torch.no_grad():
+            for key, value in part.diagnostics(batch, logits).items():
+                diagnostics[f"{prefix}{key}"] = value
+        return replace(batch, teacher=replace(batch.teacher, logits=part.for_student(logits)))
 
     def _label(self, term: str, teacher: str) -> str:
         """Return a term's name in logs; a second term of the same name is numbered."""
-        label = f"{term} on simplified" if teacher == "simplified" else term
+        label = term if teacher == RAW else f"{term} on {teacher}"
         count = sum(existing.split(" #")[0] == label for existing in self.terms)
         return f"{label} #{count + 1}" if count else label
 
-    def _simplify(self, batch: Batch) -> tuple[Batch, Tensor | None, dict[str, Tensor]]:
-        """Return the batch with simplified logits, the simplifier's loss, and the diagnostics."""
-        if self.simplifier is None:
-            return batch, None, {}
-        raw, student = batch.teacher.logits, batch.student.logits
-        simplified = self.simplifier(raw)
-        teacher = replace(batch.teacher, logits=self.simplifier.for_student(simplified))
-        return (
-            replace(batch, teacher=teacher),
-            self.simplifier.own_loss(raw, simplified, student),
-            self.simplifier.diagnostics(raw, simplified, student, batch.target),
-        )
+
+def _parameter_group(part: Term | Transformation) -> ParameterGroup:
+    settings = part.settings
+    return ParameterGroup(
+        trainable_parameters(part), settings.learning_rate_multiplier, settings.weight_decay
+    )
 
 
 def _with_standardised_logits(batch: Batch) -> Batch:

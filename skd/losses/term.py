@@ -8,19 +8,31 @@ scalar loss. The training loop knows terms by this interface only.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
-from pydantic import Field, NonNegativeInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator
 from torch import Tensor, nn
 
 from skd.common.frozen import FrozenModel, added_later
-from skd.models.network import Outputs
+from skd.losses.teacher_modules import TeacherModules
+from skd.models.network import FeatureNetwork, Outputs
 from skd.randomness import Draws
 
-# What a term reads of the teacher's outputs: the logits, the pooled features, or all feature maps
-# and the pooled features.
-Need = Literal["teacher_logits", "teacher_pooled", "teacher_features"]
+# What a loss reads of the teacher. Outputs: the logits, the pooled features, or all feature maps
+# and the pooled features. Modules (`TeacherModules`): the classifier, the BatchNorm before each
+# pre-activation, the layers after a stage.
+Need = Literal[
+    "teacher_logits",
+    "teacher_pooled",
+    "teacher_features",
+    "teacher_classifier",
+    "teacher_batch_norms",
+    "teacher_stages",
+]
+MODULE_NEEDS = frozenset({"teacher_classifier", "teacher_batch_norms", "teacher_stages"})
+RAW = "raw"  # the value of a term's setting `teacher` for logits that are not transformed
 
 
 class Peers(Protocol):
@@ -58,8 +70,8 @@ class Batch:
     Attributes:
         student: the student's outputs, with gradients.
         teacher: the frozen teacher's outputs on the same views; ``None`` if no term needs them. The
-            logits are raw or simplified, depending on the term's settings. Simplified logits have
-            gradients to the simplifier.
+            logits are raw or transformed, depending on the term's settings. Transformed logits have
+            gradients to the transformation.
         target: class indices, (B,).
         indices: indices of the images in the training set, (B,).
         epoch: 1-based. A term whose forward pass reads it must declare `Term.reads_epoch`. It is
@@ -80,8 +92,34 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class NetworkReference:
+    """A network that a term may read but does not own.
+
+    It is not a module: a term that stores it neither trains the network twice nor adds it to its
+    own state.
+    """
+
+    module: FeatureNetwork
+
+
+@dataclass(frozen=True)
+class Partner:
+    """The student that a teacher is trained to suit.
+
+    Attributes:
+        name: of the student's network.
+        outputs: of one such network on some images, for their shapes only.
+        build: returns a new network with fresh weights, which the term may train.
+    """
+
+    name: str
+    outputs: Outputs
+    build: Callable[[], FeatureNetwork]
+
+
+@dataclass(frozen=True)
 class TermContext:
-    """The facts about a run from which a term builds its modules.
+    """The facts about a run from which a term or a transformation builds its modules.
 
     Attributes:
         num_classes: C.
@@ -92,6 +130,10 @@ class TermContext:
         teacher: outputs of the teacher, for their shapes only; ``None`` without a teacher.
         group: number of consecutive images that are never separated when a batch is divided among
             processes or into parts (the recipe's ``bn_batch``); ``None`` is the whole batch.
+        teacher_modules: the teacher's modules that the class declares in its `needs`; ``None``
+            without a teacher.
+        network: the network that is trained, for losses on its weights.
+        partner: the student that the trained network is to suit; ``None`` if it has none.
     """
 
     num_classes: int
@@ -100,6 +142,14 @@ class TermContext:
     student: Outputs
     teacher: Outputs | None
     group: int | None = None
+    teacher_modules: TeacherModules | None = None
+    network: NetworkReference | None = None
+    partner: Partner | None = None
+
+    def restrict(self, needs: Iterable[str]) -> TermContext:
+        """Return the context for a class with some needs."""
+        modules = self.teacher_modules and self.teacher_modules.restrict(needs)
+        return replace(self, teacher_modules=modules)
 
 
 class TermSettings(FrozenModel):
@@ -109,8 +159,10 @@ class TermSettings(FrozenModel):
     warmup_epochs: NonNegativeInt = Field(
         0, description="number of epochs over which the weight rises linearly to its full value"
     )
-    teacher: Literal["raw", "simplified"] = Field(
-        "raw", description="the teacher's logits as they are, or transformed by SKD's simplifier"
+    teacher: str = Field(
+        RAW,
+        description="the teacher's logits as they are (raw), simplified (by SKD's simplifier), or "
+        "the name of another transformation",
     )
     standardise: bool = added_later(
         False,
@@ -120,6 +172,16 @@ class TermSettings(FrozenModel):
     cross_entropy: float = Field(
         1.0,
         description="weight of cross-entropy beside this term; a method uses its terms' largest",
+    )
+    learning_rate_multiplier: PositiveFloat = added_later(
+        1.0,
+        neutral=1.0,
+        description="factor on the student's learning rate for this term's parameters",
+    )
+    weight_decay: NonNegativeFloat | None = added_later(
+        None,
+        neutral=None,
+        description="weight decay of this term's parameters; none: the recipe's",
     )
 
     @field_validator("weight", "cross_entropy", check_fields=True)
@@ -143,6 +205,8 @@ class Term(nn.Module, ABC):
     reads_epoch: ClassVar[bool] = False  # whether `forward` reads `Batch.epoch`
     # Whether the loss is not the mean of losses of single images; if so, a batch is not divided.
     mixes_images: ClassVar[bool] = False
+    # Whether `classify` replaces the student's classifier, in training and in evaluation.
+    replaces_classifier: ClassVar[bool] = False
 
     def __init__(self, settings: TermSettings, context: TermContext) -> None:
         super().__init__()
@@ -154,6 +218,22 @@ class Term(nn.Module, ABC):
 
         If a step's batch is divided, this is called once for each part.
         """
+
+    def diagnostics(self, batch: Batch) -> dict[str, Tensor]:
+        """Return scalars to record, as means over each epoch. Called after `forward`, no gradient.
+
+        Their names in the record start with the term's name and a slash.
+        """
+        return {}
+
+    def classify(self, student: Outputs) -> Tensor:
+        """Return the logits (B, C) that replace the student's, from its other outputs.
+
+        Only for a class that sets `replaces_classifier`. The student's own classifier is then
+        neither trained nor used. Accuracies are those of the returned logits, and the term's state
+        is stored with the run.
+        """
+        raise NotImplementedError
 
     def begin_epoch(self, epoch: int) -> None:
         """Set buffers to their values in an epoch (1-based), in place.

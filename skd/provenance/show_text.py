@@ -108,8 +108,7 @@ def _teacher(teacher: TeacherOfRun) -> Rows:
 
 def _method(method: MethodSpec) -> Rows:
     parts = [(term.term, term) for term in method.terms]
-    if method.simplifier:
-        parts.append(("simplifier", method.simplifier))
+    parts += [(part.name, part) for part in method.transformations]
     for name, part in parts:
         version = f" (version {part.version})" if part.version > 1 else ""
         yield f"{name}{version}", _settings(part.settings)

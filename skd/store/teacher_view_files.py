@@ -28,8 +28,9 @@ from skd.study.spec import DatasetSpec
 
 VIEWS_PRECISIONS: tuple[ViewsPrecision, ...] = get_args(ViewsPrecision)
 BYTES_PER_ELEMENT = {"float16": 2, "float32": 4}
-# The stored output for each need of a term; other needs are not stored.
+# The stored output for each need of a term. Maps are not stored.
 _STORED: dict[str, ViewsOutput] = {"teacher_logits": "logits", "teacher_pooled": "pooled"}
+_MAPS = "teacher_features"
 
 
 class ViewsCard(FrozenModel):
@@ -101,9 +102,12 @@ class ViewsFile:
 
 
 def stored_outputs(needs: Iterable[str]) -> tuple[ViewsOutput, ...] | None:
-    """Return the outputs that terms read; ``None`` if one needs maps, which are not stored."""
+    """Return the outputs that terms read; ``None`` if one needs maps, which are not stored.
+
+    Modules of the teacher, which a term may need too, are read from its weights.
+    """
     needs = set(needs)
-    if not needs <= _STORED.keys():
+    if _MAPS in needs:
         return None
     return tuple(output for need, output in _STORED.items() if need in needs)
 

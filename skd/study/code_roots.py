@@ -14,13 +14,16 @@ def run_source_roots(spec: RunSpec, family: Callable[[str], str]) -> list[str]:
     """Return the source files that compute a run's numbers, before their imports.
 
     Args:
-        spec: the run. The loop imports the simplifier in any case, so it is not listed.
+        spec: the run.
         family: returns the module of ``skd/models`` that defines a network, by the network's name.
     """
     networks = [spec.network, *([spec.teacher.network] if spec.teacher else [])]
+    networks += [spec.partner] if spec.partner else []
     families = [f"skd/models/{family(name)}.py" for name in networks]
-    terms = [f"baselines/{term.term}.py" for term in spec.method.terms]
-    return list(dict.fromkeys([LOOP_FILE, f"skd/data/{spec.dataset.name}.py", *families, *terms]))
+    parts = [term.term for term in spec.method.terms]
+    parts += [transformation.name for transformation in spec.method.transformations]
+    losses = [f"baselines/{name}.py" for name in parts]
+    return list(dict.fromkeys([LOOP_FILE, f"skd/data/{spec.dataset.name}.py", *families, *losses]))
 
 
 def views_source_roots(dataset: DatasetSpec, family: str) -> list[str]:

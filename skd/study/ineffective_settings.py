@@ -11,10 +11,9 @@ from typing import Any
 
 from skd.common.validation_messages import format_value
 from skd.study.sheet import SheetMethod
-from skd.study.spec import MethodSpec, Recipe
+from skd.study.spec import SIMPLIFIER, MethodSpec, Recipe
 
 Settings = Mapping[str, Mapping[str, Any]]
-SIMPLIFIER = "simplifier"
 
 
 def explicit_settings(method: SheetMethod, *levels: Settings) -> set[tuple[str, str]]:
@@ -31,7 +30,10 @@ def explicit_settings(method: SheetMethod, *levels: Settings) -> set[tuple[str, 
         for part, settings in level.items()
         for name in settings
     }
-    return explicit | {(SIMPLIFIER, name) for name in method.simplifier or {}}
+    transformations = {**method.transformations, SIMPLIFIER: method.simplifier or {}}
+    return explicit | {
+        (part, name) for part, settings in transformations.items() for name in settings
+    }
 
 
 def ineffective_default(
@@ -85,7 +87,7 @@ def notes_on_unused_settings(settings: Settings, methods: Iterable[MethodSpec]) 
     """
     methods = list(methods)
     parts = {term.term for method in methods for term in method.terms}
-    parts |= {SIMPLIFIER for method in methods if method.simplifier}
+    parts |= {part.name for method in methods for part in method.transformations}
     unused = [part for part in settings if part not in parts]
     return [f"settings: {', '.join(unused)}: no method has such a part"] if unused else []
 

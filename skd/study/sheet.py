@@ -138,7 +138,14 @@ class SheetMethod(FrozenModel):
     name: Name
     like: str | None = None
     terms: tuple[dict[str, Any], ...] | None = Field(None, min_length=1)
-    simplifier: dict[str, Any] | None = None
+    simplifier: dict[str, Any] | None = Field(
+        None, description="settings of SKD's simplifier; the same as transformations: {simplifier}"
+    )
+    transformations: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="settings of the transformations of the teacher's logits, by name; not needed "
+        "for the default settings",
+    )
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     recipe: dict[str, Any] = Field(
         default_factory=dict,

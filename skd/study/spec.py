@@ -6,6 +6,7 @@ How a run is executed (device, threads, caches, lanes) is not part of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,7 @@ from pydantic import (
 from skd.common.frozen import FrozenModel, added_later, canonical, digest
 
 FOLDER_DATASET = "imagefolder"  # the data set whose folder a sheet describes
+SIMPLIFIER = "simplifier"  # SKD's transformation of the teacher's logits
 
 
 class FolderSpec(FrozenModel):
@@ -147,11 +149,56 @@ class SimplifierSpec(FrozenModel):
     settings: dict[str, Any]
 
 
+class TransformationSpec(SimplifierSpec):
+    """A resolved transformation of the teacher's logits: name and version of its class, settings.
+
+    The simplifier's name is not in the canonical form of a method.
+    """
+
+    name: str
+
+
 class MethodSpec(FrozenModel):
-    """The weighted terms of a method, and the simplifier of its teacher, if any."""
+    """The weighted terms of a method, and the transformations of its teacher's logits.
+
+    The simplifier has a field of its own, which is older than the others.
+    """
 
     terms: tuple[TermSpec, ...]
     simplifier: SimplifierSpec | None = None
+    other_transformations: tuple[TransformationSpec, ...] = added_later((), neutral=())
+
+    @classmethod
+    def of(
+        cls, terms: Iterable[TermSpec], transformations: Iterable[TransformationSpec]
+    ) -> MethodSpec:
+        """Return the method with these terms and transformations."""
+        parts = {part.name: part for part in transformations}
+        simplifier = parts.pop(SIMPLIFIER, None)
+        return cls(
+            terms=tuple(terms),
+            simplifier=simplifier
+            and SimplifierSpec(version=simplifier.version, settings=simplifier.settings),
+            other_transformations=tuple(parts.values()),
+        )
+
+    def with_raw_logits(self) -> MethodSpec:
+        """Return the same terms on the teacher's raw logits."""
+        terms = (
+            term.model_copy(update={"settings": {**term.settings, "teacher": "raw"}})
+            for term in self.terms
+        )
+        return MethodSpec(terms=tuple(terms))
+
+    @property
+    def transformations(self) -> tuple[TransformationSpec, ...]:
+        """The transformations of the teacher's logits, the simplifier first."""
+        if self.simplifier is None:
+            return self.other_transformations
+        return (
+            TransformationSpec(name=SIMPLIFIER, **dict(self.simplifier)),
+            *self.other_transformations,
+        )
 
 
 class ImportedTeacher(FrozenModel):
@@ -202,6 +249,11 @@ class RunSpec(FrozenModel):
     method: MethodSpec
     recipe: Recipe
     seed: NonNegativeInt
+    partner: str | None = added_later(
+        None,
+        neutral=None,
+        description="network of the student that a teacher is trained to suit",
+    )
 
     @property
     def identity(self) -> str:

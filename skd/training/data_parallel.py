@@ -109,8 +109,26 @@ class StudentWithObjective(nn.Module):
             make_batch: returns the batch of the losses for the student's outputs.
             forward_pass: replaces the student's forward pass; ``None``: the student's own.
         """
-        student = (forward_pass or self.student.forward_features)(images)
+        student = self.objective.classify((forward_pass or self.student.forward_features)(images))
         return student, self.objective(make_batch(student))
+
+
+class _WithClassifier(nn.Module):
+    """A student with the classifier of the objective instead of its own."""
+
+    def __init__(self, student: FeatureNetwork, classifier: nn.Module) -> None:
+        super().__init__()
+        self.student, self.classifier = student, classifier
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits of images, (B, C)."""
+        return self.classifier.classify(self.student.forward_features(images))
+
+
+def with_classifier(student: FeatureNetwork, objective: Objective) -> nn.Module:
+    """Return what is evaluated: the student, or the student with a term's classifier."""
+    classifier = objective.classifier()
+    return student if classifier is None else _WithClassifier(student, classifier)
 
 
 def wrap_in_ddp(networks: StudentWithObjective, team: Team) -> nn.Module:

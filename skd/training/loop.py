@@ -27,7 +27,7 @@ from skd.randomness import Draws
 from skd.store.records import EpochMetrics
 from skd.study.spec import RunSpec
 from skd.training.cuda_graph import GraphRecorder, RecordedEvaluation, RecordedSteps
-from skd.training.data_parallel import BatchPartition
+from skd.training.data_parallel import BatchPartition, with_classifier
 from skd.training.evaluation import Scores
 from skd.training.execution import Execution
 from skd.training.metrics import EpochMeans, MetricSums
@@ -93,7 +93,9 @@ class Training:
         )
         self._evaluation = RecordedEvaluation(
             self.recorder,
-            lambda: dataset.evaluator.logits(self.student, self.partition.team),
+            lambda: dataset.evaluator.logits(
+                with_classifier(self.student, self.objective), self.partition.team
+            ),
             recordable=dataset.evaluator.on_device,
         )
         self._graph_key: object = None  # of the objective; steps are recorded and compiled for it

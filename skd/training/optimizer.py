@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from skd.losses.objective import Objective, trainable_parameters
+from skd.losses.objective import Objective, ParameterGroup, trainable_parameters
 from skd.study.spec import Recipe
 
 
@@ -21,14 +23,17 @@ def make_optimizer(
 ) -> SGD:
     """Return SGD over the parameters of student and objective, with weight decay on all of them.
 
+    Each group of the objective's parameters has its own factor on the learning rate, and may have
+    its own weight decay.
+
     If it is fused, a step is one kernel, and the learning rate is a tensor on the device. A
     recorded step reads its current value.
     """
-    groups = [(trainable_parameters(student), 1.0), *objective.parameter_groups()]
+    groups = [ParameterGroup(trainable_parameters(student)), *objective.parameter_groups()]
     device = next(student.parameters()).device
     rate = torch.tensor(recipe.learning_rate, device=device) if fused else recipe.learning_rate
     optimizer = SGD(
-        [{"params": parameters, "multiplier": multiplier} for parameters, multiplier in groups],
+        [_options(group, recipe) for group in groups],
         lr=rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,
@@ -43,6 +48,15 @@ def make_optimizer(
                 momentum = torch.zeros_like(parameter, memory_format=torch.preserve_format)
                 optimizer.state[parameter]["momentum_buffer"] = momentum
     return optimizer
+
+
+def _options(group: ParameterGroup, recipe: Recipe) -> dict[str, Any]:
+    decay = recipe.weight_decay if group.weight_decay is None else group.weight_decay
+    return {
+        "params": group.parameters,
+        "multiplier": group.learning_rate_multiplier,
+        "weight_decay": decay,
+    }
 
 
 def set_learning_rate(optimizer: SGD, rate: float) -> None:

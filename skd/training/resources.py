@@ -19,6 +19,7 @@ from skd.data.views import Views
 from skd.kernels.layers import use_kernels
 from skd.kernels.tables import load_table
 from skd.losses.methods import teacher_needs
+from skd.losses.term import MODULE_NEEDS
 from skd.store.records import TeacherCard
 from skd.store.store import StoreEntry
 from skd.store.teacher_view_files import (
@@ -125,7 +126,9 @@ class TeacherRequest:
     def __init__(self, spec: RunSpec, entry: StoreEntry) -> None:
         self.spec, self.entry = spec, entry
         # None: the method reads feature maps, which are never stored.
-        self._outputs = stored_outputs(teacher_needs(spec.method))
+        needs = teacher_needs(spec.method)
+        self._outputs = stored_outputs(needs)
+        self._uses_modules = bool(needs & MODULE_NEEDS)
 
     def choose(self, requested: TeacherSource | None, device: torch.device) -> TeacherSource:
         """Return where a new run takes its teacher's outputs from.
@@ -169,11 +172,21 @@ class TeacherRequest:
             output: resources.load_once((file, device), partial(open_stored_output, file, device))
             for output, file in self._files(execution.teacher).items()
         }
-        return LoadedTeacher(StoredTeacher(**opened), card)
+        network = None
+        if self._uses_modules:
+            network = self._load_network(resources, execution, device).network
+        return LoadedTeacher(StoredTeacher(network, **opened), card)
 
     def _load_live(
         self, resources: Resources, execution: Execution, device: torch.device
     ) -> LoadedTeacher:
+        loaded = self._load_network(resources, execution, device)
+        size = self.spec.recipe.batch_size if execution.compiled else None
+        return LoadedTeacher(LiveTeacher(loaded.network, compiled_for=size), loaded.card)
+
+    def _load_network(
+        self, resources: Resources, execution: Execution, device: torch.device
+    ) -> TeacherNetwork:
         classes = resources.dataset(self.spec.dataset, device).images.num_classes
 
         def load() -> TeacherNetwork:
@@ -182,9 +195,7 @@ class TeacherRequest:
             return loaded
 
         key = (self.entry, execution.memory_format, execution.kernels, device)
-        loaded = resources.load_once(key, load)
-        size = self.spec.recipe.batch_size if execution.compiled else None
-        return LoadedTeacher(LiveTeacher(loaded.network, compiled_for=size), loaded.card)
+        return resources.load_once(key, load)
 
     def _files(self, precision: ViewsPrecision) -> dict[ViewsOutput, ViewsFile]:
         """Return the files of the stored outputs that the method needs."""

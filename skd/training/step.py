@@ -15,7 +15,8 @@ from torch.optim import SGD
 from skd.kernels.layers import use_kernels
 from skd.kernels.tables import load_table
 from skd.losses.objective import Losses, Objective
-from skd.losses.term import Batch, TermContext
+from skd.losses.teacher_modules import TeacherModules
+from skd.losses.term import Batch, NetworkReference, Partner, TermContext
 from skd.models import FeatureNetwork, build_model
 from skd.models.network import Outputs, dry_pass
 from skd.randomness import Draws, seeded
@@ -183,6 +184,17 @@ class TrainingStep:
         return {**weights, **momenta, **sums, "cursor": self.inputs.cursor}
 
 
+def _partner(name: str, dataset: DeviceDataset, example: Tensor) -> Partner:
+    """Return the student that the run's network is to suit, with its outputs on some views."""
+
+    def build() -> FeatureNetwork:
+        return build_model(name, dataset.images.num_classes)
+
+    with seeded(0, "shapes"):
+        network = build().to(example.device)
+    return Partner(name, dry_pass(network, example), build)
+
+
 def build_step(
     spec: RunSpec,
     dataset: DeviceDataset,
@@ -211,6 +223,9 @@ def build_step(
         student=dry_pass(student, example),
         teacher=teacher and teacher.outputs(example, indices, torch.zeros_like(indices)),
         group=recipe.bn_batch,
+        teacher_modules=teacher and teacher.network and TeacherModules(teacher.network),
+        network=NetworkReference(student),
+        partner=spec.partner and _partner(spec.partner, dataset, example),
     )
     objective = Objective(spec.method, context)
     objective.to(device, memory_format=execution.memory_format)

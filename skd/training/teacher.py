@@ -16,7 +16,13 @@ RELEASE_EVERY = 64  # look-ups; each one maps a few MB
 
 
 class FrozenTeacher(Protocol):
-    """A frozen teacher. Its outputs are computed in each step, or were stored before."""
+    """A frozen teacher. Its outputs are computed in each step, or were stored before.
+
+    Attributes:
+        network: frozen, in evaluation mode; ``None`` if only stored outputs are at hand.
+    """
+
+    network: nn.Module | None
 
     def outputs(self, images: Tensor, indices: Tensor, view_numbers: Tensor) -> Outputs:
         """Return the teacher's outputs on a batch of views, without a gradient.
@@ -76,9 +82,15 @@ class StoredOutput:
 
 
 class StoredTeacher:
-    """A teacher whose outputs were computed before and are looked up."""
+    """A teacher whose outputs were computed before and are looked up.
 
-    def __init__(self, **outputs: StoredOutput) -> None:
+    Args:
+        network: the teacher's network, for losses that use its modules; it is not run.
+        outputs: logits and pooled, as far as they are stored.
+    """
+
+    def __init__(self, network: nn.Module | None = None, **outputs: StoredOutput) -> None:
+        self.network = network
         self._outputs = outputs
 
     def outputs(self, images: Tensor, indices: Tensor, view_numbers: Tensor) -> Outputs:

@@ -16,17 +16,18 @@ from safetensors.numpy import load_file
 from scipy.special import softmax
 from scipy.stats import entropy
 
+from baselines.simplifier import Simplifier, SimplifierSettings
 from skd.analyses.analyse import analyse_study
 from skd.analyses.measures import logit_measures, teacher_agreement
 from skd.cli import analyse as analyse_command
 from skd.data.images import DataError, Images
-from skd.losses.simplifier import Simplifier, SimplifierSettings
 from skd.store.store import Store
 from skd.study.expansion import Expansion
 from skd.study.expansion_files import write_expansion
 from skd.study.sheet import StudyError
 from tests.builders import tiny
 from tests.builders.analyses import LOGITS, MEASURES, OTHER, files, logits_of, run_id, teacher_of
+from tests.builders.simplifiers import context_of
 
 pytestmark = pytest.mark.usefixtures("few_images")
 
@@ -118,13 +119,13 @@ def test_examples_are_what_the_stored_simplifier_does_to_the_first_batch(
         np.testing.assert_array_equal(arrays[example.images], images.test_images[places].numpy())
         # An independently built simplifier with the stored weights, in float64.
         settings = SimplifierSettings.restore(cell.spec.method.simplifier.settings)
-        simplifier = Simplifier(settings, 10)
+        simplifier = Simplifier(settings, context_of(10))
         weights = load_file(entry.objective_path)
         simplifier.load_state_dict({name: torch.from_numpy(w) for name, w in weights.items()})
         t = settings.temperature
         assert example.temperature == t == 4
         with torch.no_grad():
-            simplified = simplifier.double()(torch.from_numpy(teacher)).numpy() / t
+            simplified = simplifier.double().simplify(torch.from_numpy(teacher)).numpy() / t
         expected = {
             "raw": teacher,
             "softened": teacher / t,

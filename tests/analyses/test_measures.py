@@ -15,6 +15,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 from threadpoolctl import threadpool_limits
 
+from baselines.simplifier import SimplifierSettings
 from skd.analyses.errors import UnusableError
 from skd.analyses.measures import (
     class_correlation,
@@ -25,7 +26,6 @@ from skd.analyses.measures import (
 )
 from skd.analyses.networks import examples, features
 from skd.data import load_dataset as load_images
-from skd.losses.simplifier import SimplifierSettings
 from skd.models import build_model
 from skd.study.spec import DatasetSpec, SimplifierSpec
 from tests.builders.formulas import log_softmax, nll

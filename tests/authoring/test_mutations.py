@@ -6,10 +6,17 @@ from typing import Any
 
 import pytest
 
+from baselines.simplifier import SimplifierSettings
 from skd.authoring.contract import TRIAL_PAIRS
-from skd.authoring.trial import MethodTrial, make_teacher, run_trial, same_student, trial_spec
+from skd.authoring.trial import (
+    MethodTrial,
+    make_teacher,
+    run_trial,
+    same_student,
+    same_tensors,
+    trial_spec,
+)
 from skd.losses.methods import resolve_method
-from skd.losses.simplifier import SimplifierSettings
 from skd.losses.term import TermSettings
 from skd.study.sheet import SheetMethod
 
@@ -32,16 +39,26 @@ COMMON = {
     "standardise": True,
     "cross_entropy": 0.7,
 }
+PARAMETERS = {"learning_rate_multiplier": 0.5, "weight_decay": 0.5}  # of the term's own modules
 
 
 @pytest.mark.parametrize("field", COMMON)
 def test_every_common_setting_changes_a_run(field: str) -> None:
-    assert set(COMMON) == set(TermSettings.model_fields)
+    assert set(COMMON) | set(PARAMETERS) == set(TermSettings.model_fields)
     # Start from a simplifier that is not the identity.
     extra = {"simplifier": {"output_init": "default"}}
     plain = {"terms": [{"term": "kd"}, {"term": "mlkd", "teacher": "simplified"}], **extra}
     changed = {**plain, "settings": {"kd": {field: COMMON[field]}}}
     assert not same_student(*ends(plain, changed))
+
+
+@pytest.mark.parametrize("field", PARAMETERS)
+def test_every_setting_of_a_terms_parameters_changes_a_run(field: str) -> None:
+    plain = {"like": "vid", "settings": {"vid": {"weight": 10.0}}}
+    changed = {"like": "vid", "settings": {"vid": {"weight": 10.0, field: PARAMETERS[field]}}}
+    one, other = ends(plain, changed)
+    states = (trial.training.objective.state_dict() for trial in (one, other))
+    assert not same_tensors(*states)
 
 
 SIMPLIFIER = {
@@ -59,6 +76,7 @@ SIMPLIFIER = {
     "objective": "anchored",
     "anchor": 5.0,
     "learning_rate_multiplier": 0.5,
+    "weight_decay": 0.5,
 }
 
 

@@ -9,16 +9,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from skd.losses.simplifier import Simplifier, SimplifierSettings
+from baselines.simplifier import Simplifier, SimplifierSettings
+from skd.terms import Outputs, TermContext
 from tests.builders.formulas import log_softmax, softmax
 from tests.builders.losses import draw
+
+
+def context_of(classes: int) -> TermContext:
+    """Return a context that shows nothing but the number of classes."""
+    nothing = Outputs(torch.zeros(1, classes), (), (), torch.zeros(1, classes))
+    return TermContext(classes, torch.arange(classes), 0, nothing, nothing)
 
 
 def build(classes: int, seed: int | None = 0, **changes: Any) -> Simplifier:
     """Return a float64 simplifier; a seed makes all weights random, as after a training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        simplifier = Simplifier(SimplifierSettings(**changes), classes).double()
+        simplifier = Simplifier(SimplifierSettings(**changes), context_of(classes)).double()
     if seed is not None:
         for place, parameter in enumerate(simplifier.parameters()):
             parameter.data = draw(1000 * seed + place, tuple(parameter.shape), 0.7)

@@ -110,10 +110,17 @@ URL = "https://example.org/x.pth"
             put("methods", 1, {"name": "x", "like": "kd", "terms": [{"term": "kd"}]}),
             ["methods: x", "'terms' or 'like'"],
         ),
-        (put("methods", 1, {"name": "x", "like": "kd", "simplifier": {}}), ["methods: x", "both"]),
         (
-            put("methods", 1, {"name": "x", "terms": [{"term": "kd", "teacher": "simplified"}]}),
-            ["methods: x", "simplifier", "both"],
+            put("methods", 1, {"name": "x", "like": "kd", "simplifier": {}}),
+            ["methods: x", "teacher: simplified", "leave the simplifier out"],
+        ),
+        (
+            put("methods", 1, {"name": "x", "terms": [{"term": "kd", "teacher": "simple"}]}),
+            ["methods: x", "term kd: teacher", "unknown transformation 'simple'", "simplified"],
+        ),
+        (
+            put("methods", 1, {"name": "x", "terms": [{"term": "crd", "teacher": "simplified"}]}),
+            ["methods: x", "term crd reads no teacher logits", "'teacher: simplified'"],
         ),
         (
             put("methods", 1, {"name": "x", "terms": [{"term": "cross_entropy", "weight": 0}]}),

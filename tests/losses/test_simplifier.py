@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from baselines.kd import kd_loss
+from baselines.simplifier import Simplifier, SimplifierSettings
 from skd.common.frozen import canonical
-from skd.losses.simplifier import Simplifier, SimplifierSettings
+from skd.randomness import Draws
+from skd.terms import Batch, Outputs
 from tests.builders.losses import draw
-from tests.builders.simplifiers import build, reference
+from tests.builders.simplifiers import build, context_of, reference
 
 FORMS = [
     {"axis": axis, "values": values, "combination": combination, "layer_norm": norm, "heads": heads}
@@ -30,7 +32,7 @@ FORMS = [
 
 
 def assert_matches(simplifier: Simplifier, logits: Tensor) -> None:
-    got = simplifier(logits)
+    got = simplifier.simplify(logits)
     assert got.shape == logits.shape
     np.testing.assert_allclose(got.detach(), reference(simplifier, logits), rtol=1e-9, atol=1e-9)
 
@@ -53,7 +55,7 @@ def test_every_softening_follows_the_formula(softening, axis, temperature):
 def test_normalised_scaled_softening_teaches_as_log_softmax_does(values, combination, layer_norm):
     form = {"values": values, "combination": combination, "layer_norm": layer_norm}
     taught = [
-        build(6, softening=softening, **form)(draw(3, (4, 6), 3.0)).softmax(1)
+        build(6, softening=softening, **form).simplify(draw(3, (4, 6), 3.0)).softmax(1)
         for softening in ("log_softmax", "scaled")
     ]
     assert torch.allclose(*taught, rtol=1e-9) == layer_norm
@@ -86,6 +88,7 @@ def test_defaults_are_the_reference_form():
         "trainable": True,
         "objective": "joint",
         "anchor": 1.0,
+        "weight_decay": None,
         "learning_rate_multiplier": 0.00001,
     }
     shapes = {name: tuple(p.shape) for name, p in build(7).named_parameters()}
@@ -110,7 +113,7 @@ def test_identity_simplifier_is_kd_in_value_and_gradient(
     simplifier = build(classes, seed=None, temperature=t_simplifier, softening=softening, axis=axis)
     teacher = draw(seed, (batch, classes), 8.0)
     results = []
-    for targets in (teacher, simplifier(teacher)):
+    for targets in (teacher, simplifier.simplify(teacher)):
         student = draw(seed + 1, (batch, classes), 3.0).requires_grad_()
         loss = kd_loss(student, targets, t_kd)
         loss.backward()
@@ -122,23 +125,26 @@ def test_a_simplifier_other_than_the_identity_differs_from_kd():
     teacher, student = draw(0, (4, 6), 3.0), draw(1, (4, 6), 3.0)
     raw = kd_loss(student, teacher, 4.0)
     for form in ({"output_init": "default"}, {"softening": "softmax"}, {"values": "rows"}):
-        assert not torch.isclose(kd_loss(student, build(6, None, **form)(teacher), 4.0), raw)
+        simplified = build(6, None, **form).simplify(teacher)
+        assert not torch.isclose(kd_loss(student, simplified, 4.0), raw)
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31), st.sampled_from(["projected", "rows"]), st.permutations(range(6)))
 def test_batch_axis_commutes_with_permutations_of_the_batch(seed, values, order):
     simplifier, logits = build(5, seed % 100, values=values), draw(seed, (6, 5), 3.0)
-    torch.testing.assert_close(simplifier(logits[order]), simplifier(logits)[order])
+    torch.testing.assert_close(
+        simplifier.simplify(logits[order]), simplifier.simplify(logits)[order]
+    )
 
 
 def test_batch_axis_depends_on_the_batch_and_classes_axis_does_not():
     logits = draw(0, (6, 5), 3.0)
     changed = torch.cat([logits[:1], draw(1, (3, 5), 3.0)])
     for values in ("projected", "rows"):
-        alone = build(5, axis="classes", values=values)
+        alone = build(5, axis="classes", values=values).simplify
         torch.testing.assert_close(alone(changed)[0], alone(logits)[0], rtol=1e-12, atol=1e-12)
-        mixing = build(5, axis="batch", values=values)
+        mixing = build(5, axis="batch", values=values).simplify
         assert not torch.allclose(mixing(changed)[0], mixing(logits)[0], rtol=1e-3)
 
 
@@ -152,9 +158,9 @@ def test_in_groups_each_group_follows_the_formula_by_itself(batch, group, form):
     simplifier, logits = build(6, group=group, **form), draw(3, (batch, 6), 3.0)
     parts = [reference(simplifier, rows) for rows in logits.split(group)]
     expected = np.concatenate(parts)
-    np.testing.assert_allclose(simplifier(logits).detach(), expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(simplifier.simplify(logits).detach(), expected, rtol=1e-9, atol=1e-9)
     if group < batch:
-        ungrouped = build(6, **form)(logits).detach()
+        ungrouped = build(6, **form).simplify(logits).detach()
         assert not np.allclose(ungrouped, expected, rtol=1e-3)
 
 
@@ -169,7 +175,7 @@ def test_a_group_of_the_whole_batch_or_more_is_not_a_grouping(seed, batch, more,
     logits, results = draw(seed, (batch, 6), 3.0), []
     for group in (None, batch + more):
         simplifier = build(6, seed % 100, group=group, values=values)
-        mixed = simplifier(logits)
+        mixed = simplifier.simplify(logits)
         slopes = torch.autograd.grad(mixed.square().sum(), list(simplifier.parameters()))
         results.append([mixed, *slopes])
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
@@ -178,12 +184,12 @@ def test_a_group_of_the_whole_batch_or_more_is_not_a_grouping(seed, batch, more,
 def test_a_group_does_not_depend_on_the_others():
     simplifier, logits = build(5, group=3), draw(0, (8, 5), 3.0)
     changed = torch.cat([logits[:3], draw(1, (5, 5), 3.0)])
-    before, after = simplifier(logits), simplifier(changed)
+    before, after = simplifier.simplify(logits), simplifier.simplify(changed)
     torch.testing.assert_close(after[:3], before[:3], rtol=1e-12, atol=1e-12)
     assert not torch.isclose(after[3:], before[3:]).any()
     moved = logits.clone()
     moved[4] += draw(2, (5,), 3.0)
-    rows = (simplifier(moved) - before).abs().amax(dim=1) > 1e-6
+    rows = (simplifier.simplify(moved) - before).abs().amax(dim=1) > 1e-6
     assert rows.tolist() == [False] * 3 + [True] * 3 + [False] * 2
 
 
@@ -191,7 +197,8 @@ def test_the_gradient_of_groups_is_the_sum_of_theirs():
     simplifier, logits = build(5, group=3), draw(0, (6, 5), 3.0)
     whole, halves = (
         torch.autograd.grad(
-            sum(simplifier(rows).square().sum() for rows in parts), list(simplifier.parameters())
+            sum(simplifier.simplify(rows).square().sum() for rows in parts),
+            list(simplifier.parameters()),
         )
         for parts in ([logits], logits.split(3))
     )
@@ -217,13 +224,15 @@ def test_a_group_is_part_of_a_runs_identity_and_none_is_not():
 def test_classes_axis_treats_classes_alike(seed, order):
     simplifier = build(5, seed % 100, axis="classes", layer_norm=False, width=3)
     logits = draw(seed, (4, 5), 3.0)
-    torch.testing.assert_close(simplifier(logits[:, order]), simplifier(logits)[:, order])
+    torch.testing.assert_close(
+        simplifier.simplify(logits[:, order]), simplifier.simplify(logits)[:, order]
+    )
 
 
 @pytest.mark.parametrize(("classes", "width", "heads"), [(10, None, 3), (10, 6, 4)])
 def test_heads_must_divide_the_width(classes, width, heads):
     with pytest.raises(ValueError, match=rf"width {width or classes}.*{heads} heads"):
-        Simplifier(SimplifierSettings(width=width, heads=heads), classes)
+        Simplifier(SimplifierSettings(width=width, heads=heads), context_of(classes))
 
 
 @pytest.mark.parametrize("axis", ["batch", "classes"])
@@ -234,7 +243,9 @@ def test_gradcheck_by_logits_and_by_parameters(axis, values):
 
     def call(logits: Tensor, *parameters: Tensor) -> Tensor:
         chosen = dict(zip(names, parameters, strict=True))
-        return torch.func.functional_call(simplifier, chosen, (logits,))
+        outputs = Outputs(logits, (), (), logits)
+        batch = Batch(outputs, outputs, torch.zeros(3), torch.arange(3), 1, Draws(0))
+        return torch.func.functional_call(simplifier, chosen, (batch,))
 
     parameters = [p.detach().clone().requires_grad_() for p in simplifier.parameters()]
     assert torch.autograd.gradcheck(call, (draw(0, (3, 4), 3.0).requires_grad_(), *parameters))

@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 import yaml
 
+from baselines.simplifier import SimplifierSettings
 from report.frames.method_variants import (
     SIMPLIFIER_ASSUMPTIONS,
     method_specs,
@@ -12,7 +13,6 @@ from report.frames.method_variants import (
     temperature_groups,
 )
 from skd.expansion.expand import expand_study
-from skd.losses.simplifier import SimplifierSettings
 from skd.study.expansion import Expansion
 
 PAIR = ("resnet56", "resnet20")

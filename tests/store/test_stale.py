@@ -131,7 +131,7 @@ def test_what_cannot_be_trained_here_is_not_started_again(small: Path, skd: Skd)
 def test_only_what_is_requested_is_trained_again(small: Path, skd: Skd) -> None:
     for seed in (0, 1):
         say_other_code(entry_of("good--resnet8/kd", seed), "baselines/kd.py")
-        say_other_code(entry_of("good--resnet8/skd", seed), "skd/losses/simplifier.py")
+        say_other_code(entry_of("good--resnet8/skd", seed), "baselines/simplifier.py")
     options = ("--seed", 1, "--threads", 1, "--stale")
     _, out, _ = skd("train", "small", "good--resnet8", "kd", *options)
     restarted = [line for line in out.splitlines() if "restarted" in line]
@@ -190,13 +190,13 @@ def test_views_that_other_code_stored_teach_nobody(small: Path, skd: Skd) -> Non
 def test_a_change_that_leaves_the_bits_is_accepted_by_training_again(small: Path, skd: Skd) -> None:
     for seed in (0, 1):
         say_other_code(entry_of("good--resnet8/kd", seed), "baselines/kd.py")
-        say_other_code(entry_of("good--resnet8/skd", seed), "skd/losses/simplifier.py")
+        say_other_code(entry_of("good--resnet8/skd", seed), "baselines/simplifier.py")
     records = [path.read_bytes() for path in sorted(Path("results").glob("runs/*/record.json"))]
     status, out, _ = skd("accept", "small")
     assert status == 0
     assert out.count("the same bits") == 2  # a run of each kind
     (entry,) = json.loads((small / "accepted.json").read_text())
-    assert set(entry["changes"]) == {"baselines/kd.py", "skd/losses/simplifier.py"}
+    assert set(entry["changes"]) == {"baselines/kd.py", "baselines/simplifier.py"}
     assert len(entry["trained_again"]) == 2
     assert "different version of the code" not in skd("status", "small")[1]
     assert records == [

@@ -22,6 +22,7 @@ from skd.study.spec import (
     SimplifierSpec,
     TermSpec,
     TrainedTeacher,
+    TransformationSpec,
 )
 
 CE = TermSpec(term="cross_entropy", version=1, settings={"weight": 0.1})
@@ -64,7 +65,11 @@ ELSEWHERE = {"folder"}  # of photos alone: tests/data/test_photo_folders.py
 DATASET_CHANGES = {"name": "digits", "split": "validation", "train_limit": None}
 TERM_CHANGES = {"term": "dkd", "version": 2, "settings": {"weight": 0.9, "temperature": 5.0}}
 SIMPLIFIER_CHANGES = {"version": 2, "settings": {"temperature": 5.0}}
-METHOD_CHANGES = {"terms": (CE,), "simplifier": None}
+METHOD_CHANGES = {
+    "terms": (CE,),
+    "simplifier": None,
+    "other_transformations": (TransformationSpec(name="adapter", version=1, settings={}),),
+}
 IMPORTED_CHANGES = {
     "network": "resnet110",
     "dataset": DatasetSpec(name="digits"),
@@ -77,6 +82,7 @@ RUN_CHANGES = {
     "method": MethodSpec(terms=(CE,)),
     "recipe": Recipe(),
     "seed": 4,
+    "partner": "resnet8",
 }
 
 

@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from baselines.simplifier import Simplifier, SimplifierSettings
 from skd.common.errors import InterruptedRunError
 from skd.common.files import sha256_of
 from skd.data import load_dataset as load_images
-from skd.losses.simplifier import Simplifier, SimplifierSettings
 from skd.models import build_model
 from skd.store.outcomes import run_outcome
 from skd.store.store import Store
@@ -33,6 +33,7 @@ from skd.training.runs import RunFailedError
 from skd.training.teacher import LiveTeacher
 from skd.training.weights import load_teacher_network
 from tests.builders import tiny
+from tests.builders.simplifiers import context_of
 
 CPU = torch.device("cpu")
 METHODS = ("student", "kd", "skd", "skd+kd")
@@ -220,7 +221,7 @@ def test_what_the_objective_learned_is_kept_where_there_is_something(tmp_path: P
     # The simplifier alone, not CRD's embeddings and banks.
     stored = load_file(store.run(tiny.run(expansion, tmp_path, "skd+crd").id).objective_path)
     spec = expansion.cell(tiny.PAIR, "skd+crd").spec.method.simplifier
-    fresh = Simplifier(SimplifierSettings.restore(spec.settings), 10).state_dict()
+    fresh = Simplifier(SimplifierSettings.restore(spec.settings), context_of(10)).state_dict()
     assert {name: value.shape for name, value in stored.items()} == {
         name: value.shape for name, value in fresh.items()
     }

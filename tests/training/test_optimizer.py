@@ -38,11 +38,12 @@ def make_student() -> nn.Module:
 def test_parameter_groups_carry_their_multipliers(monkeypatch):
     objective = learned_objective(monkeypatch, learning_rate_multiplier=0.25)
     groups = list(objective.parameter_groups())
-    assert [(len(parameters), multiplier) for parameters, multiplier in groups] == [
+    assert [(len(group.parameters), group.learning_rate_multiplier) for group in groups] == [
         (4, 1.0),
         (6, 0.25),
     ]
-    assert next(make_objective(chosen("skd+kd")).parameter_groups())[1] == 0.00001
+    (group,) = make_objective(chosen("skd+kd")).parameter_groups()
+    assert group.learning_rate_multiplier == 0.00001
     assert list(make_objective(chosen("kd")).parameter_groups()) == []
     frozen = {"like": "skd", "simplifier": {"trainable": False}}
     assert list(make_objective(chosen(frozen)).parameter_groups()) == []

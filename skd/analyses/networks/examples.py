@@ -9,10 +9,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from scipy.special import log_softmax, softmax
+from torch import Tensor
 
 from skd.analyses.errors import UnusableError
-from skd.losses.simplifier import Simplifier, SimplifierSettings
-from skd.study.spec import SimplifierSpec
+from skd.losses.discovery import transformation_class
+from skd.losses.term import TermContext
+from skd.models import Outputs
+from skd.study.spec import SIMPLIFIER, SimplifierSpec
 
 EXAMPLE_COUNT = 4
 
@@ -60,14 +63,23 @@ def simplified_logits(spec: SimplifierSpec, weights: bytes, logits: np.ndarray) 
     Raises:
         UnusableError: the weights are not this simplifier's.
     """
-    settings = SimplifierSettings.restore(spec.settings)
+    rule, raw = transformation_class(SIMPLIFIER), torch.from_numpy(logits).float()
+    outputs = Outputs(raw, (), (), raw)
+    context = TermContext(logits.shape[1], torch.zeros(0, dtype=torch.int64), 0, outputs, outputs)
     with torch.random.fork_rng(devices=[]):  # building a simplifier draws initial weights
-        simplifier = Simplifier(settings, logits.shape[1])
+        simplifier = rule(rule.Settings.restore(spec.settings), context)
     try:
-        simplifier.load_state_dict(load(weights))
+        simplifier.load_state_dict(_own_tensors(load(weights)))
     except (SafetensorError, RuntimeError) as error:
         raise UnusableError("its simplifier's weights do not fit its settings") from error
-    return simplifier(torch.from_numpy(logits).float()).numpy()
+    return simplifier.simplify(raw).numpy()
+
+
+def _own_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the simplifier's tensors; if the file has those of other parts, keys have prefixes."""
+    prefix = f"{SIMPLIFIER}."
+    own = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+    return own or tensors
 
 
 def example_distributions(
@@ -87,7 +99,7 @@ def example_distributions(
     Raises:
         UnusableError: the weights are not this simplifier's, or its output is not finite.
     """
-    temperature = float(SimplifierSettings.restore(spec.settings).temperature)
+    temperature = float(spec.settings["temperature"])
     simplified = simplified_logits(spec, weights, teacher).astype(np.float64)
     if not np.isfinite(simplified).all():
         raise UnusableError("its simplified logits are not finite")

@@ -18,14 +18,17 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from skd.common.errors import UnfitError
-from skd.common.frozen import FrozenModel, added_later
+from skd.terms import (
+    Batch,
+    TermContext,
+    Transformation,
+    TransformationSettings,
+    UnfitError,
+    added_later,
+)
 
-# Part of a run's identity: raise it when the values or the initial weights change.
-SIMPLIFIER_VERSION = 2
 
-
-class SimplifierSettings(FrozenModel):
+class SimplifierSettings(TransformationSettings):
     """Settings for the assumptions A1 to A4, A6 and A7."""
 
     temperature: PositiveFloat = Field(
@@ -94,7 +97,7 @@ class SimplifierSettings(FrozenModel):
         return self
 
 
-class Simplifier(nn.Module):
+class Simplifier(Transformation):
     """Transforms teacher logits (B, C) into simplified teacher logits (B, C).
 
     With h the softened logits and a the attention's output, ``residual`` returns
@@ -102,14 +105,19 @@ class Simplifier(nn.Module):
     any loss of softmax(logits/T) is the same as on the raw logits.
     """
 
-    def __init__(self, settings: SimplifierSettings, num_classes: int) -> None:
-        super().__init__()
+    Settings = SimplifierSettings
+    version = 2  # raise it when the values or the initial weights change
+    logits_name = "simplified"
+    diagnostics_prefix = ""  # records have always had its diagnostics without a prefix
+
+    def __init__(self, settings: SimplifierSettings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        num_classes = context.num_classes
         width = settings.width or num_classes
         if width % settings.heads:
             raise UnfitError(
                 f"simplifier: the width {width} is not a multiple of the {settings.heads} heads"
             )
-        self.settings = settings
         self.norm = nn.LayerNorm(num_classes) if settings.layer_norm else nn.Identity()
         features = num_classes if settings.axis == "batch" else 1
         self.query = nn.Linear(features, width, bias=False)
@@ -130,8 +138,12 @@ class Simplifier(nn.Module):
             return F.softmax(scaled, dim=1)
         return scaled
 
-    def forward(self, teacher_logits: Tensor) -> Tensor:
-        """Return the simplified teacher logits z' = T·s, (B, C)."""
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the simplified teacher logits, (B, C)."""
+        return self.simplify(batch.teacher.logits)
+
+    def simplify(self, teacher_logits: Tensor) -> Tensor:
+        """Return the simplified logits z' = T·s of raw teacher logits, both (B, C)."""
         softened = self.soften(teacher_logits)
         mixed = self._attend_in_groups(softened)
         if self.settings.combination == "residual":
@@ -153,34 +165,30 @@ class Simplifier(nn.Module):
             )
         return f"{problem}: set its `group` to {part_size} or a divisor of it"
 
-    def for_student(self, simplified: Tensor) -> Tensor:
+    def for_student(self, logits: Tensor) -> Tensor:
         """Return the simplified logits for the student's loss, detached if anchored."""
-        return simplified.detach() if self.settings.objective == "anchored" else simplified
+        return logits.detach() if self.settings.objective == "anchored" else logits
 
-    def own_loss(
-        self, teacher_logits: Tensor, simplified: Tensor, student_logits: Tensor
-    ) -> Tensor | None:
+    def own_loss(self, batch: Batch, logits: Tensor) -> Tensor | None:
         """Return the simplifier's separate loss, or ``None`` if it is trained by the student's."""
         if self.settings.objective == "joint":
             return None
         t = self.settings.temperature
-        to_student = kl_divergence(simplified / t, student_logits.detach() / t)
-        return to_student + self.settings.anchor * kl_divergence(teacher_logits / t, simplified / t)
+        to_student = kl_divergence(logits / t, batch.student.logits.detach() / t)
+        to_simplified = kl_divergence(batch.teacher.logits / t, logits / t)
+        return to_student + self.settings.anchor * to_simplified
 
-    @torch.no_grad()
-    def diagnostics(
-        self, teacher_logits: Tensor, simplified: Tensor, student_logits: Tensor, target: Tensor
-    ) -> dict[str, Tensor]:
+    def diagnostics(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
         """Return the batch means that show a collapse: entropies and KL in nats, top-1 in %."""
-        t = self.settings.temperature
+        t, raw = self.settings.temperature, batch.teacher.logits
         return {
-            "entropy_raw": entropy(teacher_logits),
-            "entropy_softened": entropy(teacher_logits / t),
-            "entropy_simplified": entropy(simplified / t),
-            "top1_raw": _top1(teacher_logits, target),
-            "top1_simplified": _top1(simplified, target),
-            "kl_softened_simplified": kl_divergence(teacher_logits / t, simplified / t),
-            "kl_simplified_student": kl_divergence(simplified / t, student_logits / t),
+            "entropy_raw": entropy(raw),
+            "entropy_softened": entropy(raw / t),
+            "entropy_simplified": entropy(logits / t),
+            "top1_raw": _top1(raw, batch.target),
+            "top1_simplified": _top1(logits, batch.target),
+            "kl_softened_simplified": kl_divergence(raw / t, logits / t),
+            "kl_simplified_student": kl_divergence(logits / t, batch.student.logits / t),
         }
 
     def _attend_in_groups(self, softened: Tensor) -> Tensor:
