@@ -55,8 +55,22 @@ class ImageNetResNet(FeatureNetwork):
         The stem's map in the outputs is the one before max pooling, as in published code.
         """
         stem = F.relu(self.bn1(self.conv1(images)))
-        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        return run_stages(stem, stages, self.fc, pool=_max_pool)
+        return self.forward_from(0, stem)
+
+    def forward_from(self, stage: int, maps: Tensor) -> Outputs:
+        """Run the layers after a stage on its activated map; the stem's is max pooled first."""
+        return run_stages(stage, maps, self._stages(), self.fc, pool=_max_pool)
+
+    def final_layer(self) -> nn.Module:
+        """Return the linear layer that maps the pooled feature to the logits."""
+        return self.fc
+
+    def preactivation_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        """Return the stem's BatchNorm and the last one of each stage's last block."""
+        return (self.bn1, *(stage[-1].last_norm for stage in self._stages()))
+
+    def _stages(self) -> tuple[nn.Sequential, ...]:
+        return self.layer1, self.layer2, self.layer3, self.layer4
 
 
 def _max_pool(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -76,28 +76,45 @@ def channel_shuffle(x: Tensor, groups: int) -> Tensor:
     return _interleave(x, 1, groups)
 
 
+def check_stage(stage: int, last: int) -> None:
+    """Check the index of a stage, from 0 (the stem) to `last`.
+
+    Raises:
+        ValueError: there is no such stage.
+    """
+    if not 0 <= stage <= last:
+        raise ValueError(f"stage must be 0 (the stem) to {last}, not {stage}")
+
+
 def run_stages(
-    stem: Tensor,
-    stages: Iterable[Iterable[nn.Module]],
+    first: int,
+    maps: Tensor,
+    stages: Sequence[Iterable[nn.Module]],
     classifier: nn.Module,
     activate: Callable[[Tensor], Tensor] = F.relu,
     head: Callable[[Tensor], Tensor] | None = None,
     pool: Callable[[Tensor], Tensor] | None = None,
 ) -> Outputs:
-    """Run stages whose blocks return pre-activations, and collect the outputs.
+    """Run the stages after `first`, whose blocks return pre-activations; collect the outputs.
 
     Args:
-        stem: the activated output of the stem, (N, C, H, W).
-        stages: sequences of blocks; each block's output is activated before the next block.
+        first: the stage that `maps` is the output of; 0 is the stem.
+        maps: the activated output of that stage, (N, C, H, W).
+        stages: all stages after the stem, as sequences of blocks; each block's output is activated
+            before the next block.
         classifier: maps the pooled feature (N, C) to the logits.
         activate: the activation after every block.
         head: optional layer between the last stage and the global pooling.
         pool: optional pooling between the stem and the first stage; the stem's map in the outputs
             is not pooled.
+
+    Raises:
+        ValueError: there is no such stage.
     """
-    x = pool(stem) if pool else stem
-    activated, raw = [stem], [stem]
-    for stage in stages:
+    check_stage(first, len(stages))
+    x = pool(maps) if pool and first == 0 else maps
+    activated, raw = [maps], [maps]
+    for stage in stages[first:]:
         for block in stage:
             preactivation = block(x)
             x = activate(preactivation)

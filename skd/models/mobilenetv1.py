@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,15 +50,26 @@ class MobileNetV1(FeatureNetwork):
         # All weights keep PyTorch's default initialisation, as in published code.
         self.fc = nn.Linear(before, num_classes)
 
-    def _stages(self) -> Iterator[list[nn.Module]]:
-        blocks = iter(self.model[1:])
-        for stage in _STAGES:
-            yield [next(blocks) for _ in stage]
-
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; a pre-activation is the last block's output before its ReLU."""
         stem = F.relu(self.model[0](images))
-        return run_stages(stem, self._stages(), self.fc)
+        return self.forward_from(0, stem)
+
+    def forward_from(self, stage: int, maps: Tensor) -> Outputs:
+        """Run the layers after a stage on its activated map."""
+        return run_stages(stage, maps, self._stages(), self.fc)
+
+    def final_layer(self) -> nn.Module:
+        """Return the linear layer that maps the pooled feature to the logits."""
+        return self.fc
+
+    def preactivation_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        """Return the last BatchNorm of the stem and of each stage's last block."""
+        return (self.model[0][-1], *(stage[-1][-1] for stage in self._stages()))
+
+    def _stages(self) -> list[list[nn.Sequential]]:
+        blocks = iter(self.model[1:])
+        return [[next(blocks) for _ in stage] for stage in _STAGES]
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"MobileNetV1": MobileNetV1}

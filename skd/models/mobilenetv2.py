@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from skd.models.layers import conv, global_average, init_convs, init_linear, stack
+from skd.models.layers import check_stage, conv, global_average, init_convs, init_linear, stack
 from skd.models.network import FeatureNetwork, Outputs
 
 
@@ -91,14 +91,24 @@ class MobileNetV2(FeatureNetwork):
 
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; there are no pre-activations."""
-        x = self.conv1(images)
+        return self.forward_from(0, self.conv1(images))
+
+    def forward_from(self, stage: int, maps: Tensor) -> Outputs:
+        """Run the layers after a stage on its map: activated for the stem, linear for others."""
+        check_stage(stage, len(_STAGE_GROUPS))
+        first = _STAGE_GROUPS[stage - 1] + 1 if stage else 0
+        x = maps
         stages = [x]
-        for index, group in enumerate(self.blocks):
+        for index, group in enumerate(self.blocks[first:], start=first):
             x = group(x)
             if index in _STAGE_GROUPS:
                 stages.append(x)
         pooled = global_average(self.conv2(x))
         return Outputs(self.classifier(pooled), tuple(stages), (), pooled)
+
+    def final_layer(self) -> nn.Module:
+        """Return the linear layer that maps the pooled feature to the logits."""
+        return self.classifier
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"MobileNetV2": MobileNetV2}

@@ -41,6 +41,11 @@ class Bottleneck(nn.Module):
         self.skip = skip
         self.add_module(skip, projection(in_channels, out_channels, stride))
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The BatchNorm before the sum."""
+        return self.bn3
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in, H, W) to the pre-activation (N, out, H / stride, W / stride)."""
         residual = F.relu(self.bn1(self.conv1(x)))
@@ -66,8 +71,22 @@ class ResNet50(FeatureNetwork):
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; a pre-activation is the last block's sum before its ReLU."""
         stem = F.relu(self.bn1(self.conv1(images)))
-        stages = (self.layer1, self.layer2, self.layer3, self.layer4)
-        return run_stages(stem, stages, self.linear)
+        return self.forward_from(0, stem)
+
+    def forward_from(self, stage: int, maps: Tensor) -> Outputs:
+        """Run the layers after a stage on its activated map."""
+        return run_stages(stage, maps, self._stages(), self.linear)
+
+    def final_layer(self) -> nn.Module:
+        """Return the linear layer that maps the pooled feature to the logits."""
+        return self.linear
+
+    def preactivation_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        """Return the stem's BatchNorm and the last one of each stage's last block."""
+        return (self.bn1, *(stage[-1].last_norm for stage in self._stages()))
+
+    def _stages(self) -> tuple[nn.Sequential, ...]:
+        return self.layer1, self.layer2, self.layer3, self.layer4
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"ResNet50": ResNet50}

@@ -69,7 +69,22 @@ class ShuffleNetV1(FeatureNetwork):
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; a pre-activation is the last unit's sum before its ReLU."""
         stem = F.relu(self.bn1(self.conv1(images)))
-        return run_stages(stem, (self.layer1, self.layer2, self.layer3), self.linear)
+        return self.forward_from(0, stem)
+
+    def forward_from(self, stage: int, maps: Tensor) -> Outputs:
+        """Run the layers after a stage on its activated map."""
+        return run_stages(stage, maps, self._stages(), self.linear)
+
+    def final_layer(self) -> nn.Module:
+        """Return the linear layer that maps the pooled feature to the logits."""
+        return self.linear
+
+    def preactivation_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        """Return the stem's BatchNorm and the last one of each stage's last unit."""
+        return (self.bn1, *(stage[-1].bn3 for stage in self._stages()))
+
+    def _stages(self) -> tuple[nn.Sequential, ...]:
+        return self.layer1, self.layer2, self.layer3
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"ShuffleV1": ShuffleNetV1}

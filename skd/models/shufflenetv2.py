@@ -97,8 +97,25 @@ class ShuffleNetV2(FeatureNetwork):
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; a pre-activation is the last unit's output before its shuffle."""
         stem = F.relu(self.bn1(self.conv1(images)))
-        stages = (self.layer1, self.layer2, self.layer3)
-        return run_stages(stem, stages, self.linear, _activate, self._head)
+        return self.forward_from(0, stem)
+
+    def forward_from(self, stage: int, maps: Tensor) -> Outputs:
+        """Run the layers after a stage on its activated map; all but the stem's are shuffled."""
+        return run_stages(stage, maps, self._stages(), self.linear, _activate, self._head)
+
+    def final_layer(self) -> nn.Module:
+        """Return the linear layer that maps the pooled feature to the logits."""
+        return self.linear
+
+    def preactivation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        """Return the stem's BatchNorm; a stage has none that covers all channels of its map.
+
+        Half of a stage's channels were normalised by earlier units.
+        """
+        return (self.bn1, *(None for _ in self._stages()))
+
+    def _stages(self) -> tuple[nn.Sequential, ...]:
+        return self.layer1, self.layer2, self.layer3
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {"ShuffleV2": ShuffleNetV2}

@@ -13,7 +13,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skd.models.layers import conv, global_average, init_convs, init_linear
+from skd.models.layers import check_stage, conv, global_average, init_convs, init_linear
 from skd.models.network import FeatureNetwork, Outputs
 
 _WIDTHS = (64, 128, 256, 512, 512)
@@ -41,19 +41,41 @@ class VGG(FeatureNetwork):
 
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; a pre-activation is the output of a block's last BatchNorm."""
-        # Images of up to 32x32 are pooled once less: their last maps would be only 2x2.
-        last_pooled = 3 if max(images.shape[2:]) > 32 else 2
-        x = images
-        stages, preactivations = [], []
-        for index in range(len(_WIDTHS)):
-            preactivation = self.get_submodule(f"block{index}")(x)
-            stage = F.relu(preactivation)
-            stages.append(stage)
-            # The stem's entry is its activated map, as in the other families.
-            preactivations.append(preactivation if index else stage)
-            x = F.max_pool2d(stage, 2) if index <= last_pooled else stage
+        return self.forward_from(0, F.relu(self.block0(images)))
+
+    def forward_from(self, stage: int, maps: Tensor) -> Outputs:
+        """Run the layers after a block on its activated map, which is max pooled first."""
+        check_stage(stage, len(_WIDTHS) - 1)
+        x = maps
+        stages, preactivations = [maps], [maps]
+        for index, block in enumerate(self._blocks()[stage + 1 :], start=stage + 1):
+            preactivation = block(_pool(x, index - 1))
+            x = F.relu(preactivation)
+            stages.append(x)
+            preactivations.append(preactivation)
         pooled = global_average(x)
         return Outputs(self.classifier(pooled), tuple(stages), tuple(preactivations), pooled)
+
+    def final_layer(self) -> nn.Module:
+        """Return the linear layer that maps the pooled feature to the logits."""
+        return self.classifier
+
+    def preactivation_norms(self) -> tuple[nn.BatchNorm2d, ...]:
+        """Return the last BatchNorm of each block; the first block is the stem."""
+        return tuple(block[-1] for block in self._blocks())
+
+    def _blocks(self) -> tuple[nn.Sequential, ...]:
+        return tuple(self.get_submodule(f"block{index}") for index in range(len(_WIDTHS)))
+
+
+def _pool(maps: Tensor, block: int) -> Tensor:
+    """Pool the map of a block before the next block.
+
+    The fourth block's map is left as it is if it is at most 4x4, as for 32x32 images: the last
+    block's maps would be only 2x2.
+    """
+    is_small = block == 3 and max(maps.shape[2:]) <= 4
+    return maps if is_small else F.max_pool2d(maps, 2)
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {

@@ -14,7 +14,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skd.models.layers import conv, global_average, init_convs, init_linear, stack
+from skd.models.layers import check_stage, conv, global_average, init_convs, init_linear, stack
 from skd.models.network import FeatureNetwork, Outputs
 
 
@@ -94,18 +94,32 @@ class WideResNet(FeatureNetwork):
 
     def forward_features(self, images: Tensor) -> Outputs:
         """Run the network once; each pre-activation is the output of the next BatchNorm."""
-        stem = self.conv1(images)
-        _, first = self.block1(stem)
-        first_normalised, second = self.block2(first)
-        second_normalised, third = self.block3(second)
-        third_normalised = self.bn1(third)
-        pooled = global_average(F.relu(third_normalised))
-        return Outputs(
-            logits=self.fc(pooled),
-            stages=(stem, first, second, third),
-            preactivations=(stem, first_normalised, second_normalised, third_normalised),
-            pooled=pooled,
-        )
+        return self.forward_from(0, self.conv1(images))
+
+    def forward_from(self, stage: int, maps: Tensor) -> Outputs:
+        """Run the layers after a stage on its raw map, which the next block activates."""
+        check_stage(stage, len(self._stages()))
+        stages, normalised = [maps], []
+        for block in self._stages()[stage:]:
+            entry, x = block(stages[-1])
+            stages.append(x)
+            normalised.append(entry)
+        normalised.append(self.bn1(stages[-1]))
+        pooled = global_average(F.relu(normalised[-1]))
+        # The first map's own normalisation belongs to the layers after it.
+        preactivations = (maps, *normalised[1:])
+        return Outputs(self.fc(pooled), tuple(stages), preactivations, pooled)
+
+    def final_layer(self) -> nn.Module:
+        """Return the linear layer that maps the pooled feature to the logits."""
+        return self.fc
+
+    def preactivation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
+        """Return the next BatchNorm of each stage, and ``None`` for the stem's raw map."""
+        return None, self.block2.layer[0].bn1, self.block3.layer[0].bn1, self.bn1
+
+    def _stages(self) -> tuple[WideStage, ...]:
+        return self.block1, self.block2, self.block3
 
 
 NETWORKS: dict[str, Callable[[int], FeatureNetwork]] = {
