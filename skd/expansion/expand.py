@@ -8,9 +8,11 @@ from pathlib import Path
 from skd.code.closure import SourceFile, read_source_closure
 from skd.data.images import CHANNELS, DatasetFacts
 from skd.expansion.dry_run import network_profile
+from skd.expansion.method_teachers import MethodTeachers
 from skd.expansion.sheet_cells import CellResolver
 from skd.expansion.sheet_checks import check_seed, sheet_dataset_facts
 from skd.expansion.sheet_teachers import resolve_teachers
+from skd.expansion.teacher_training import check_circular_partners
 from skd.models import network_family
 from skd.study.code_roots import run_source_roots
 from skd.study.expansion import Cell, Expansion, ImageInfo, TeacherNode
@@ -67,12 +69,17 @@ def expand_sheet(
     for seed in sheet.seeds:
         check_seed("seeds", seed)
     recipe = WrittenRecipe.from_study(sheet.recipe)
-    teachers = resolve_teachers(sheet, recipe, dataset.train_images, hashes or {})
+    declared = resolve_teachers(sheet, recipe, dataset, hashes or {})
+    teachers = MethodTeachers(sheet, recipe, dataset, declared)
     resolver = CellResolver(sheet, dataset, recipe, teachers)
     resolver.resolve()
     cells = tuple(resolver.cells.values())
-    used = [teachers[name] for name in dict.fromkeys(pair.teacher for pair in sheet.pairs)]
+    nodes = {**declared, **teachers.added}
+    check_circular_partners(nodes.values())
+    of_cells = (cell.teacher for cell in cells if cell.teacher)
+    used = [nodes[name] for name in dict.fromkeys([*(p.teacher for p in sheet.pairs), *of_cells])]
     networks = [*(node.spec.network for node in used), *(pair.student for pair in sheet.pairs)]
+    networks += [node.partner for node in used if node.partner]
     return Expansion(
         study=study,
         sources=sources,

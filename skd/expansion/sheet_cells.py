@@ -8,8 +8,9 @@ from typing import Any
 
 from skd.data.images import DatasetFacts
 from skd.expansion.dry_run import fit_problem, objective_profile
+from skd.expansion.method_teachers import MethodTeachers
 from skd.expansion.sheet_checks import check_network_name
-from skd.losses.methods import check_settings, resolve_method, teacher_needs
+from skd.losses.methods import check_settings, resolve_method, teacher_needs, uses_partner
 from skd.study.expansion import Cell, TeacherNode
 from skd.study.ineffective_settings import (
     explicit_settings,
@@ -34,7 +35,7 @@ class CellResolver:
         sheet: the sheet.
         dataset: number and size of its images.
         recipe: the study's recipe.
-        teachers: the resolved teachers by name.
+        teachers: the teachers of the pairs and methods.
         cells: the cells by key, filled by `resolve`.
         notes: settings without full effect, filled by `resolve`; the same note may occur twice.
     """
@@ -42,7 +43,7 @@ class CellResolver:
     sheet: Sheet
     dataset: DatasetFacts
     recipe: WrittenRecipe
-    teachers: Mapping[str, TeacherNode]
+    teachers: MethodTeachers
     cells: dict[str, Cell] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -58,6 +59,7 @@ class CellResolver:
             for method in self.sheet.methods:
                 self._resolve_cell(pair, method, recipe)
         methods = [cell.spec.method for cell in self.cells.values()]
+        self.notes += [*self.teachers.notes]
         self.notes += notes_on_unused_settings(self.sheet.settings, methods)
 
     def _student_recipe(self, pair: SheetPair) -> WrittenRecipe:
@@ -80,6 +82,7 @@ class CellResolver:
         own_recipe = student_recipe.with_changes(method.recipe, f"methods: {method.name}: recipe")
         resolved = resolve_method(method, self.sheet.settings)
         needs_teacher = bool(teacher_needs(resolved))
+        _check_teacher(method, resolved, needs_teacher)
         if method.name in pair.without:
             _check_without(pair, method, needs_teacher)
             return
@@ -88,17 +91,18 @@ class CellResolver:
         if needs_teacher:  # settings of a pair do not apply to a student alone
             levels.append(pair.settings)
             resolved = resolve_method(method, _merge_settings(*levels))
+        teacher = self.teachers.node(pair, method) if needs_teacher else None
         spec = RunSpec(
             dataset=self.sheet.dataset,
             network=pair.student,
-            teacher=self.teachers[pair.teacher].spec if needs_teacher else None,
+            teacher=teacher and teacher.spec,
             method=resolved,
             recipe=recipe,
             seed=self.sheet.seeds[0],
         )
         self._check_fit(pair, method, spec)
         _check_effect(pair, method, resolved, recipe, levels)
-        cell = self._cell(pair, method, spec, needs_teacher)
+        cell = self._cell(pair, method, spec, teacher)
         self.cells.setdefault(cell.key, cell)
         long_settings = notes_on_long_settings(resolved, recipe)
         self.notes += [f"methods: {method.name}: {note}" for note in long_settings]
@@ -111,13 +115,13 @@ class CellResolver:
             )
 
     def _cell(
-        self, pair: SheetPair, method: SheetMethod, spec: RunSpec, needs_teacher: bool
+        self, pair: SheetPair, method: SheetMethod, spec: RunSpec, teacher: TeacherNode | None
     ) -> Cell:
         seeds = self.sheet.seeds
         return Cell(
-            pair=f"{pair.teacher}--{pair.student}" if needs_teacher else pair.student,
+            pair=f"{pair.teacher}--{pair.student}" if teacher else pair.student,
             method=method.name,
-            teacher=pair.teacher if needs_teacher else None,
+            teacher=teacher and teacher.name,
             student=pair.student,
             spec=spec,
             runs={seed: spec.model_copy(update={"seed": seed}).identity for seed in seeds},
@@ -129,6 +133,18 @@ class CellResolver:
 def _place(pair: SheetPair) -> str:
     """Return the place of a pair in the sheet, for messages."""
     return f"pairs: {pair.teacher}--{pair.student}"
+
+
+def _check_teacher(method: SheetMethod, resolved: MethodSpec, needs_teacher: bool) -> None:
+    """Refuse a method that trains a teacher for a student, and a teacher that no term reads."""
+    if uses_partner(resolved):
+        raise StudyError(
+            f"methods: {method.name}: trains a teacher to suit a student; write it as the method "
+            "of a teacher (teachers: {NAME: {train: {method: …}}}, or a method's own "
+            "teacher: {method: …})"
+        )
+    if method.teacher is not None and not needs_teacher:
+        raise StudyError(f"methods: {method.name}: teacher: the method learns from no teacher")
 
 
 def _check_without(pair: SheetPair, method: SheetMethod, needs_teacher: bool) -> None:

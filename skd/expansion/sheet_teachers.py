@@ -6,32 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from skd.common.files import sha256_of
-from skd.expansion.sheet_checks import check_network_name, check_seed
-from skd.losses.methods import resolve_method
+from skd.data.images import DatasetFacts
+from skd.expansion.sheet_checks import check_network_name
+from skd.expansion.teacher_training import TeacherTraining
 from skd.study.expansion import TeacherNode
-from skd.study.sheet import ImportSource, Sheet, SheetMethod, SheetTeacher, TrainSource
+from skd.study.sheet import ImportSource, Sheet, SheetTeacher
 from skd.study.sheet_files import StudyError
 from skd.study.sheet_recipes import WrittenRecipe
-from skd.study.spec import DatasetSpec, ImportedTeacher, RunSpec, TeacherSpec, TrainedTeacher
+from skd.study.spec import DatasetSpec, ImportedTeacher
 
 
 def resolve_teachers(
-    sheet: Sheet, recipe: WrittenRecipe, train_images: int, hashes: Mapping[Path, str]
+    sheet: Sheet, recipe: WrittenRecipe, dataset: DatasetFacts, hashes: Mapping[Path, str]
 ) -> dict[str, TeacherNode]:
     """Return the teachers of a sheet by name.
 
     Args:
         sheet: the sheet.
         recipe: the study's recipe.
-        train_images: number of training images.
+        dataset: number and size of the images.
         hashes: SHA-256 of checkpoints whose files may be missing, by path.
 
     Raises:
-        StudyError: an unknown network, an invalid seed or recipe, or an imported teacher that was
-            trained on the validation images and does not say so.
+        StudyError: an unknown network, an invalid seed, method, partner or recipe, or an imported
+            teacher that was trained on the validation images and does not say so.
     """
     return {
-        name: _resolve_teacher(sheet, name, entry, recipe, train_images, hashes)
+        name: _resolve_teacher(sheet, name, entry, recipe, dataset, hashes)
         for name, entry in sheet.teachers.items()
     }
 
@@ -41,48 +42,44 @@ def _resolve_teacher(
     name: str,
     entry: SheetTeacher,
     recipe: WrittenRecipe,
-    train_images: int,
+    dataset: DatasetFacts,
     hashes: Mapping[Path, str],
 ) -> TeacherNode:
     where = f"teachers.{name}"
-    network = entry.network or name
+    network = network_of(name, entry)
     check_network_name(f"{where}: network", network)
-    spec: TeacherSpec
     if entry.train is not None:
-        spec = _trained_teacher(sheet, network, entry.train, recipe, train_images, where)
-        origin = f"trained here, seed {entry.train.seed}"
-    else:
-        spec = _imported_teacher(sheet, network, entry.import_, hashes, where)
-        origin = entry.import_.url or f"imported from {entry.import_.file.name}"
+        return declared_training(name, entry, recipe).node(name, sheet.dataset, dataset)
+    spec = _imported_teacher(sheet, network, entry.import_, hashes, where)
     return TeacherNode(
         name=name,
         id=spec.identity,
         spec=spec,
-        origin=origin,
+        origin=entry.import_.url or f"imported from {entry.import_.file.name}",
         source=entry.import_,
-        leaks=entry.import_ is not None and sheet.dataset.split == "validation",
+        leaks=sheet.dataset.split == "validation",
     )
 
 
-def _trained_teacher(
-    sheet: Sheet,
-    network: str,
-    source: TrainSource,
-    recipe: WrittenRecipe,
-    train_images: int,
-    where: str,
-) -> TrainedTeacher:
-    check_seed(f"{where}.train", source.seed)
-    own_recipe = recipe.with_changes(source.recipe, f"{where}.train.recipe")
-    return TrainedTeacher(
-        run=RunSpec(
-            dataset=sheet.dataset,
-            network=network,
-            method=resolve_method(SheetMethod(name="student"), {}),
-            recipe=own_recipe.validated(train_images),
-            seed=source.seed,
-        )
-    )
+def network_of(name: str, entry: SheetTeacher) -> str:
+    """Return the network of a teacher of a sheet."""
+    return entry.network or name
+
+
+def declared_training(name: str, entry: SheetTeacher, recipe: WrittenRecipe) -> TeacherTraining:
+    """Return how a sheet trains a teacher that is not imported.
+
+    Args:
+        name: the teacher's name.
+        entry: the sheet's entry.
+        recipe: the study's recipe.
+
+    Raises:
+        StudyError: the recipe has an unknown setting, or a value that it cannot have.
+    """
+    where = f"teachers.{name}.train"
+    own_recipe = recipe.with_changes(entry.train.recipe, f"{where}.recipe")
+    return TeacherTraining(network_of(name, entry), entry.train, own_recipe, where)
 
 
 def _imported_teacher(

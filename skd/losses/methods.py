@@ -80,19 +80,22 @@ def _method_description(name: str) -> dict[str, Any]:
     return {"terms": [{"term": name}]}
 
 
-def resolve_method(method: SheetMethod, settings: SettingsByPart) -> MethodSpec:
+def resolve_method(
+    method: SheetMethod, settings: SettingsByPart, place: str | None = None
+) -> MethodSpec:
     """Return the method's terms and transformations with all their settings.
 
     Args:
         method: the method as a sheet describes it.
         settings: settings of the study and the pair, by the name of a term or a transformation.
             The method's own settings override them.
+        place: where the sheet names the method, for messages; ``None``: among its methods.
 
     Raises:
         StudyError: unknown method, term, transformation or setting; or a transformation whose
             logits no term reads.
     """
-    place = f"methods: {method.name}"
+    place = place or f"methods: {method.name}"
     terms, written = _method_parts(method, place)
     check_settings(settings, place)
     check_settings(method.settings, place)
@@ -159,6 +162,20 @@ def teacher_needs(method: MethodSpec) -> frozenset[Need]:
 def needs_teacher(method: MethodSpec) -> bool:
     """Return whether any part of a method needs a teacher."""
     return bool(teacher_needs(method))
+
+
+def uses_partner(method: MethodSpec) -> bool:
+    """Return whether a method trains a teacher together with the student that it is to suit."""
+    return any(term_class(term.term).uses_partner for term in method.terms)
+
+
+def teacher_methods() -> list[str]:
+    """Return the names of the methods that can train a teacher: those that need none."""
+    return [
+        name
+        for name in method_names()
+        if not needs_teacher(resolve_method(SheetMethod(name=name), {}))
+    ]
 
 
 def _term_spec(name: str, settings: TermSettings) -> TermSpec:

@@ -207,6 +207,8 @@ class Term(nn.Module, ABC):
     mixes_images: ClassVar[bool] = False
     # Whether `classify` replaces the student's classifier, in training and in evaluation.
     replaces_classifier: ClassVar[bool] = False
+    # Whether the trained network is a teacher that is to suit a student, `TermContext.partner`.
+    uses_partner: ClassVar[bool] = False
 
     def __init__(self, settings: TermSettings, context: TermContext) -> None:
         super().__init__()

@@ -106,15 +106,14 @@ def _items(
     teachers: Mapping[str, float],
     runs: Mapping[str, Mapping[int, float]],
 ) -> dict[BudgetItem, float]:
-    """Return what a pair lacks with its seconds: its teacher, and runs of its methods."""
+    """Return what a pair lacks with its seconds: its teachers, and runs of its methods."""
     items: dict[BudgetItem, float] = {}
     cells = [expansion.cell_of(*pair, method) for method in expansion.methods_of(*pair)]
     for cell in cells:
         for seed, seconds in runs.get(cell.key, {}).items():
             items[cell.key, seed] = seconds
-    needs_teacher = any(cell.teacher in teachers and runs.get(cell.key) for cell in cells)
-    if needs_teacher:
-        items[pair[0], None] = teachers[pair[0]]
+        if cell.teacher in teachers and runs.get(cell.key):
+            items[cell.teacher, None] = teachers[cell.teacher]
     return items
 
 

@@ -106,7 +106,7 @@ def estimate_teacher(
 ) -> Estimate:
     """Return the estimate of a teacher: its training, or only its evaluation if it is imported."""
     if not isinstance(node.spec, ImportedTeacher):
-        return _estimate(expansion, node.spec.run, ObjectiveProfile(), timings, device)
+        return _estimate(expansion, node.spec.run, node.extra, timings, device)
     networks = StepNetworks(expansion.networks[node.spec.network])
     recipe = Recipe(epochs=1, milestones=())
     modelled = model_training(networks, recipe, expansion.images, device)
@@ -267,10 +267,10 @@ def _estimate(
 
 def _ratios(expansion: Expansion, timings: Timings, device: PlannedDevice) -> Iterator[float]:
     """Yield measured over modelled seconds per step, for each timing of the study's networks."""
-    teachers = [node.spec.run for node in expansion.teachers if node.spec.kind == "trained"]
+    trained = [node for node in expansion.teachers if node.spec.kind == "trained"]
     runs = [(cell.spec, cell.extra) for cell in expansion.cells]
     used: set[int] = set()
-    for spec, extra in [*runs, *((run, ObjectiveProfile()) for run in teachers)]:
+    for spec, extra in [*runs, *((node.spec.run, node.extra) for node in trained)]:
         rows = [
             row for row in latest_execution(timings.of(spec, device.name)) if id(row) not in used
         ]

@@ -20,17 +20,6 @@ from skd.study.sheet_files import StudyError
 from skd.study.spec import DatasetSpec, Recipe, RunSpec, TeacherSpec
 
 
-class TeacherNode(FrozenModel):
-    """A teacher of an expanded study."""
-
-    name: str
-    id: str
-    spec: TeacherSpec
-    origin: str
-    source: ImportSource | None = None
-    leaks: bool = Field(False, description="whether it was also trained on the validation images")
-
-
 class ImageInfo(FrozenModel):
     """Number and size of the images of a run, after the split and the training limit."""
 
@@ -70,6 +59,27 @@ class ObjectiveProfile(FrozenModel):
     multiply_adds: NonNegativeInt = Field(
         0, description="of one forward pass on one image; see docs/planning.md for what counts"
     )
+
+
+class TeacherNode(FrozenModel):
+    """A teacher of an expanded study."""
+
+    name: str
+    id: str
+    spec: TeacherSpec
+    origin: str
+    source: ImportSource | None = None
+    leaks: bool = Field(False, description="whether it was also trained on the validation images")
+    extra: ObjectiveProfile = Field(
+        default_factory=ObjectiveProfile,
+        description="size and cost of the objective that trains it, in addition to its network; "
+        "not part of an identity",
+    )
+
+    @property
+    def partner(self) -> str | None:
+        """The network of the student that it is trained to suit, or ``None``."""
+        return self.spec.run.partner if self.spec.kind == "trained" else None
 
 
 class Cell(FrozenModel):
@@ -126,7 +136,7 @@ class Expansion(FrozenModel):
     teachers: tuple[TeacherNode, ...]
     cells: tuple[Cell, ...]
     images: ImageInfo
-    networks: dict[str, NetworkProfile] = Field(description="of every teacher and student")
+    networks: dict[str, NetworkProfile] = Field(description="of every teacher, student and partner")
     code: dict[str, SourceFile] = Field(
         default_factory=dict, description="source files that its runs' numbers depend on, by path"
     )

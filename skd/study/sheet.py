@@ -34,6 +34,15 @@ class TrainSource(FrozenModel):
     """A teacher to be trained, by the study's recipe with changes."""
 
     seed: NonNegativeInt
+    method: str = Field("student", description="any method that needs no teacher, or a sum of them")
+    partner: str | None = Field(
+        None,
+        description="network of the student that the teacher is to suit; for methods that train "
+        "with one, such as sftn",
+    )
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="settings of the method's terms, by term"
+    )
     recipe: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -132,6 +141,21 @@ class SheetPair(FrozenModel):
     without: tuple[str, ...] = Field((), description="methods that this pair leaves out")
 
 
+class MethodTeacher(FrozenModel):
+    """How a method's teachers are trained: as each pair's teacher, with these changes."""
+
+    method: str = Field(description="any method that needs no teacher, or a sum of them")
+    seed: NonNegativeInt | None = Field(
+        None, description="none: the seed of the pair's teacher, which must be trained here"
+    )
+    settings: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="settings of the method's terms, by term"
+    )
+    recipe: dict[str, Any] = Field(
+        default_factory=dict, description="changes to the recipe of the pair's teacher"
+    )
+
+
 class SheetMethod(FrozenModel):
     """A method as a sheet writes it: its own terms, or another method with changes."""
 
@@ -151,6 +175,11 @@ class SheetMethod(FrozenModel):
         default_factory=dict,
         description="changes of this method to the study's and the student's recipe; a method that "
         "is 'like' this one does not inherit them",
+    )
+    teacher: MethodTeacher | None = Field(
+        None,
+        description="trains a further teacher for this method and each pair, by another method, "
+        "with the pair's student as partner if that method uses one; none: the pair's teacher",
     )
 
 

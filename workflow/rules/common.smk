@@ -174,10 +174,12 @@ def ancient_if_complete(inputs, output):
     return [ancient(path) for path in inputs] if complete else inputs
 
 
-def teacher_of(wildcards):
+def teachers_of(wildcards):
+    """The cards of the teachers of a batch: methods of one pair may have different ones."""
     batch = batch_of(wildcards)
-    name = expansion_of(wildcards.study).cell(batch.pair, batch.methods[0]).teacher
-    cards = [] if name is None else [teacher_card(wildcards.study, name)]
+    batch_cells = [expansion_of(wildcards.study).cell(batch.pair, name) for name in batch.methods]
+    names = dict.fromkeys(cell.teacher for cell in batch_cells if cell.teacher)
+    cards = [teacher_card(wildcards.study, name) for name in names]
     return ancient_if_complete(cards, batch_file(RESULTS / wildcards.study, batch))
 
 

@@ -1,6 +1,6 @@
 rule train:
     input:
-        teacher=teacher_of,
+        teacher=teachers_of,
         teacher_views=teacher_views_of,
     output:
         cells="results/{study}/cells/{pair}/{batch}-{digest}.json",
