@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
+from baselines._distributions import entropy, kl_divergence, top1
 from skd.terms import (
     Batch,
     TermContext,
@@ -185,8 +186,8 @@ class Simplifier(Transformation):
             "entropy_raw": entropy(raw),
             "entropy_softened": entropy(raw / t),
             "entropy_simplified": entropy(logits / t),
-            "top1_raw": _top1(raw, batch.target),
-            "top1_simplified": _top1(logits, batch.target),
+            "top1_raw": top1(raw, batch.target),
+            "top1_simplified": top1(logits, batch.target),
             "kl_softened_simplified": kl_divergence(raw / t, logits / t),
             "kl_simplified_student": kl_divergence(logits / t, batch.student.logits / t),
         }
@@ -221,19 +222,3 @@ class Simplifier(Transformation):
     def _split(self, projected: Tensor) -> Tensor:
         """Split (S, L, width) into heads: (S, heads, L, width/heads)."""
         return projected.unflatten(2, (self.settings.heads, -1)).transpose(1, 2)
-
-
-def entropy(logits: Tensor) -> Tensor:
-    """Return the mean entropy of softmax(logits), in nats."""
-    log_probabilities = F.log_softmax(logits, dim=1)
-    return -(log_probabilities.exp() * log_probabilities).sum(dim=1).mean()
-
-
-def kl_divergence(logits: Tensor, other_logits: Tensor) -> Tensor:
-    """Return the mean over the batch of KL(softmax(logits) ‖ softmax(other_logits)), in nats."""
-    log_p, log_q = F.log_softmax(logits, dim=1), F.log_softmax(other_logits, dim=1)
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-
-
-def _top1(logits: Tensor, target: Tensor) -> Tensor:
-    return 100 * (logits.argmax(dim=1) == target).float().mean()
