@@ -30,13 +30,14 @@ def studies_table() -> Table:
 
 
 def networks_table() -> Table:
-    """Return the networks with their parameters and multiply-adds."""
+    """Return the networks with the size of their images, parameters and multiply-adds."""
     table = Table("network", box=None)
-    for title in ("parameters", "multiply-adds (32x32, 100 classes)"):
+    for title in ("made for", "parameters", "multiply-adds (32x32, 100 classes)"):
         table.add_column(title, justify="right")
     for name in network_names():
         model = build_model(name, 100)
-        table.add_row(name, f"{count_parameters(model):,}", f"{multiply_adds(model):,}")
+        size = f"{model.made_for} px" if model.made_for else "any size"
+        table.add_row(name, size, f"{count_parameters(model):,}", f"{multiply_adds(model):,}")
     for reason in broken_networks():
         table.add_row(_broken(reason))
     return table

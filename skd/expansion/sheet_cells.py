@@ -9,7 +9,7 @@ from typing import Any
 from skd.data.images import DatasetFacts
 from skd.expansion.dry_run import fit_problem, objective_profile
 from skd.expansion.method_teachers import MethodTeachers
-from skd.expansion.sheet_checks import check_network_name
+from skd.expansion.sheet_checks import check_network_at
 from skd.losses.methods import check_settings, resolve_method, teacher_needs, uses_partner
 from skd.study.expansion import Cell, TeacherNode
 from skd.study.ineffective_settings import (
@@ -64,7 +64,7 @@ class CellResolver:
 
     def _student_recipe(self, pair: SheetPair) -> WrittenRecipe:
         """Check what a pair sets, and return the recipe of its student."""
-        check_network_name("pairs: student", pair.student)
+        check_network_at("pairs: student", pair.student, self.dataset, is_trained=True)
         check_settings(pair.settings, _place(pair))
         changes = self.sheet.student_recipes.get(pair.student, {})
         recipe = self.recipe.with_changes(changes, f"student_recipes.{pair.student}")

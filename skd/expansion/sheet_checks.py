@@ -6,6 +6,7 @@ from skd.common.errors import SkdError, suggest
 from skd.common.plugins import BrokenFileError
 from skd.data import dataset_facts, dataset_names
 from skd.data.images import DataError, DatasetFacts
+from skd.expansion.network_checks import size_problem, training_problem
 from skd.models import check_network
 from skd.study.limits import folder_problem, seed_problem
 from skd.study.sheet import Sheet
@@ -29,16 +30,28 @@ def sheet_dataset_facts(sheet: Sheet) -> DatasetFacts:
         raise StudyError(f"dataset: {error}") from error
 
 
-def check_network_name(where: str, name: str) -> None:
-    """Check the name of a network at a place of the sheet.
+def check_network_at(where: str, name: str, dataset: DatasetFacts, is_trained: bool) -> None:
+    """Check the network at a place of the sheet.
+
+    Args:
+        where: the place.
+        name: the network.
+        dataset: the images.
+        is_trained: whether the study trains it. A network that only evaluates may have dropout.
 
     Raises:
-        StudyError: an unknown network, or one whose file cannot be imported.
+        StudyError: an unknown network, one whose file cannot be imported, one that is made for
+            images of another size, or one whose training would not repeat.
     """
     try:
         check_network(name)
     except SkdError as error:
         raise StudyError(f"{where}: {error}") from error
+    problem = size_problem(name, dataset)
+    if problem is None and is_trained:
+        problem = training_problem(name, dataset)
+    if problem:
+        raise StudyError(f"{where}: {problem}")
 
 
 def check_seed(where: str, seed: int) -> None:

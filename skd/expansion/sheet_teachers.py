@@ -7,7 +7,7 @@ from pathlib import Path
 
 from skd.common.files import sha256_of
 from skd.data.images import DatasetFacts
-from skd.expansion.sheet_checks import check_network_name
+from skd.expansion.sheet_checks import check_network_at
 from skd.expansion.teacher_training import TeacherTraining
 from skd.study.expansion import TeacherNode
 from skd.study.sheet import ImportSource, Sheet, SheetTeacher
@@ -47,7 +47,7 @@ def _resolve_teacher(
 ) -> TeacherNode:
     where = f"teachers.{name}"
     network = network_of(name, entry)
-    check_network_name(f"{where}: network", network)
+    check_network_at(f"{where}: network", network, dataset, is_trained=entry.train is not None)
     if entry.train is not None:
         return declared_training(name, entry, recipe).node(name, sheet.dataset, dataset)
     spec = _imported_teacher(sheet, network, entry.import_, hashes, where)

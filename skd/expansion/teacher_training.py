@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from skd.common.errors import suggest
 from skd.data.images import DatasetFacts
 from skd.expansion.dry_run import fit_problem, objective_profile
-from skd.expansion.sheet_checks import check_network_name, check_seed
+from skd.expansion.sheet_checks import check_network_at, check_seed
 from skd.losses.methods import (
     method_names,
     resolve_method,
@@ -70,7 +70,7 @@ class TeacherTraining:
         """
         check_seed(self.where, self.source.seed)
         method = self.method()
-        self._check_partner(method)
+        self._check_partner(method, facts)
         recipe = self.recipe.validated(facts.train_images)
         run = RunSpec(
             dataset=dataset,
@@ -141,7 +141,7 @@ class TeacherTraining:
             )
         return method
 
-    def _check_partner(self, method: MethodSpec) -> None:
+    def _check_partner(self, method: MethodSpec, facts: DatasetFacts) -> None:
         """Check the student that the teacher is to suit.
 
         Raises:
@@ -161,7 +161,7 @@ class TeacherTraining:
                 f"{self.where}: partner: {name} uses none; leave it out, or train the teacher by "
                 f"{' or '.join(users)}"
             )
-        check_network_name(f"{self.where}: partner", partner)
+        check_network_at(f"{self.where}: partner", partner, facts, is_trained=True)
         if partner == self.network:
             raise StudyError(
                 f"{self.where}: partner: {partner} is the teacher's own network (circular); name "

@@ -28,6 +28,8 @@ Block = Callable[[int, int, int], nn.Module]
 class ImageNetResNet(FeatureNetwork):
     """A max-pooled 7x7 stem and four stages. The last stage has 1/32 of the image's resolution."""
 
+    made_for = 224
+
     def __init__(
         self, block: Block, widths: tuple[int, ...], blocks: tuple[int, ...], num_classes: int
     ) -> None:

@@ -35,6 +35,8 @@ def _separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequentia
 class MobileNetV1(FeatureNetwork):
     """A stem of stride 2 and thirteen depthwise separable blocks, in four stages."""
 
+    made_for = 224
+
     def __init__(self, num_classes: int) -> None:
         """Build with a classifier of num_classes logits."""
         super().__init__()

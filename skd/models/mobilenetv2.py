@@ -75,6 +75,8 @@ class InvertedResidual(nn.Module):
 class MobileNetV2(FeatureNetwork):
     """A stem of stride 2, seven groups of inverted residuals and a 1x1 convolution."""
 
+    made_for = 32
+
     def __init__(self, num_classes: int) -> None:
         """Build with a classifier of num_classes logits."""
         super().__init__()

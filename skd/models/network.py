@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,13 @@ class FeatureNetwork(nn.Module, ABC):
     A network must define `forward_features`. The other parts are for methods that use a teacher's
     layers (its classifier, its BatchNorms, its last stages); a network without them works with all
     other methods.
+
+    Attributes:
+        made_for: side of the images that the stem is made for, in pixels: 32 (CIFAR) or 224
+            (ImageNet). ``None``: images of any size.
     """
+
+    made_for: ClassVar[int | None] = None
 
     @abstractmethod
     def forward_features(self, images: Tensor) -> Outputs:

@@ -41,6 +41,8 @@ class BasicBlock(nn.Module):
 class ResNet(FeatureNetwork):
     """A stem and three stages of basic blocks."""
 
+    made_for = 32
+
     def __init__(self, depth: int, widths: tuple[int, int, int, int], num_classes: int) -> None:
         """Build by depth and width.
 

@@ -56,6 +56,8 @@ class Bottleneck(nn.Module):
 class ResNet50(FeatureNetwork):
     """A stem of 64 channels and four stages of 3, 4, 6 and 3 bottlenecks."""
 
+    made_for = 32
+
     def __init__(self, num_classes: int) -> None:
         """Build with a classifier of num_classes logits."""
         super().__init__()

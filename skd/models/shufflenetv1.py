@@ -55,6 +55,8 @@ class ShuffleUnit(nn.Module):
 class ShuffleNetV1(FeatureNetwork):
     """A stem of 24 channels and stages of 240, 480 and 960 channels in 4, 8 and 4 units."""
 
+    made_for = 32
+
     def __init__(self, num_classes: int) -> None:
         """Build with a classifier of num_classes logits."""
         super().__init__()

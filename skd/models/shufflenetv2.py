@@ -78,6 +78,8 @@ class ShuffleNetV2(FeatureNetwork):
     `stages` are shuffled and `preactivations` are not, so their channels do not correspond.
     """
 
+    made_for = 32
+
     def __init__(self, num_classes: int) -> None:
         """Build with a classifier of num_classes logits."""
         super().__init__()

@@ -30,6 +30,8 @@ def _block(in_channels: int, out_channels: int, convs: int) -> nn.Sequential:
 class VGG(FeatureNetwork):
     """Five blocks with 2x2 max pooling between them, and global average pooling."""
 
+    made_for = 32
+
     def __init__(self, convs: int, num_classes: int) -> None:
         """Build with `convs` convolutions per block and a classifier of num_classes logits."""
         super().__init__()

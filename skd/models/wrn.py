@@ -67,6 +67,8 @@ class WideStage(nn.Module):
 class WideResNet(FeatureNetwork):
     """A stem, three stages of wide blocks and a last BatchNorm."""
 
+    made_for = 32
+
     def __init__(self, depth: int, widen: int, num_classes: int) -> None:
         """Build by depth and width.
 

@@ -19,6 +19,12 @@ from skd.losses.teacher_modules import TeacherModules
 from skd.losses.term import Batch, NetworkReference, Partner, TermContext
 from skd.models import FeatureNetwork, build_model
 from skd.models.network import Outputs, dry_pass
+from skd.models.step_dropout import (
+    StepDropout,
+    draw_step_seeds,
+    set_first_image,
+    step_dropouts,
+)
 from skd.randomness import Draws, seeded
 from skd.study.spec import RunSpec
 from skd.training.batch_norm import BatchNorms
@@ -55,6 +61,7 @@ class TrainingStep:
         partition: which parts of a batch this process trains on.
         execution: how the run is executed.
         sums: metrics of the epoch.
+        dropouts: layers that draw from the step's own stream.
         generated_pass: the student's forward pass for whole batches, after `generate_code`.
     """
 
@@ -68,6 +75,7 @@ class TrainingStep:
     partition: BatchPartition
     execution: Execution
     sums: MetricSums = field(default_factory=MetricSums)
+    dropouts: tuple[StepDropout, ...] = ()
     generated_pass: ForwardPass | None = None
 
     def run(self, size: int, draws: Draws) -> None:
@@ -78,6 +86,7 @@ class TrainingStep:
             draws: random numbers of the step.
         """
         self.optimizer.zero_grad(set_to_none=True)
+        self._seed_dropouts(draws)
         parts = self.partition.own_parts(size)
         finite = []
         for number, part in enumerate(parts):
@@ -94,6 +103,7 @@ class TrainingStep:
     def _backward(self, part: range, num_parts: int, draws: Draws) -> Tensor:
         """Add the gradient of one part of the batch; return whether its loss is finite."""
         inputs = self.inputs.batch(part)
+        set_first_image(self.dropouts, part.start)
         is_whole = len(part) == self.inputs.recipe.batch_size
         student, losses = self._forward(
             inputs, part.start, draws, self.generated_pass if is_whole else None
@@ -136,6 +146,11 @@ class TrainingStep:
 
             return self.networks(images, make_batch, forward_pass)
 
+    def _seed_dropouts(self, draws: Draws) -> None:
+        """Give the step's seeds to the layers that need them; other networks draw nothing."""
+        if self.dropouts:
+            draw_step_seeds(self.dropouts, draws.generator("dropout"))
+
     def generate_code(self, draws: Draws) -> None:
         """Compile the student's forward pass for whole batches, and all kernels of a step.
 
@@ -161,6 +176,7 @@ class TrainingStep:
         self.generated_pass = self.student.forward_features
         if self.execution.compiled:
             inputs = self.inputs.batch(range(size))
+            self._seed_dropouts(draws)
             mask = outputs_with_gradient(
                 lambda outputs: self._forward(inputs, 0, draws, lambda _: outputs)[1].total,
                 self._forward(inputs, 0, draws)[0],
@@ -246,4 +262,5 @@ def build_step(
         inputs=EpochInputs(views, recipe, partition, spec.seed),
         partition=partition,
         execution=execution,
+        dropouts=step_dropouts(trained),
     )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
+
 import torch
 from torch import nn
 
+from skd import models
 from skd.models import build_model
-from skd.models.network import FeatureNetwork
+from skd.models.network import FeatureNetwork, Outputs
 
 
 def seeded(name: str, seed: int = 0, num_classes: int = 100) -> FeatureNetwork:
@@ -49,3 +54,31 @@ def by_formula(model: nn.Module) -> nn.Module:
 
 def images(batch: int = 2, size: int = 32) -> torch.Tensor:
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+class Dropping(FeatureNetwork):
+    """A resnet8 with a layer on its last map, for tests of layers that draw."""
+
+    def __init__(self, layer: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.body, self.drop = build_model("resnet8", num_classes), layer
+
+    def forward_features(self, images: torch.Tensor) -> Outputs:
+        outputs = self.body.forward_features(images)
+        return self.body.forward_from(3, self.drop(outputs.stages[-1]))
+
+
+@contextmanager
+def added_networks(**layers: Callable[[], nn.Module]) -> Iterator[None]:
+    """Add networks that `build_model` knows by name: a `Dropping` network for each layer."""
+    families, broken = models._families()
+    own = {name: _builder(layer) for name, layer in layers.items()}
+    changed = {**families, "skd.models.resnet": {**families["skd.models.resnet"], **own}}
+    models._builders.cache_clear()
+    with mock.patch.object(models, "_families", return_value=(changed, broken)):
+        yield
+    models._builders.cache_clear()
+
+
+def _builder(layer: Callable[[], nn.Module]) -> Callable[[int], FeatureNetwork]:
+    return lambda num_classes: Dropping(layer(), num_classes)
