@@ -19,6 +19,7 @@ from skd.data import load_dataset
 from skd.losses.methods import needs_teacher, resolve_method
 from skd.losses.objective import Losses, trainable_parameters
 from skd.models import FeatureNetwork, Outputs, build_model
+from skd.models.step_dropout import draw_step_seeds, step_dropouts
 from skd.randomness import seeded
 from skd.study.sheet import SheetMethod
 from skd.study.spec import DatasetSpec, ImportedTeacher, MethodSpec, Recipe, RunSpec
@@ -86,6 +87,7 @@ def trial_network(name: str) -> FeatureNetwork:
     images = load_dataset(TRIAL_DATASET)
     with seeded(1, "teacher"), torch.no_grad():
         network = build_model(name, images.num_classes)
+        draw_step_seeds(step_dropouts(network), torch.Generator().manual_seed(1))
         for _ in range(5):
             network(images.train_images / 255)  # updates BatchNorm's statistics
     return network.eval().requires_grad_(False)

@@ -15,6 +15,7 @@ from skd.cli.analyse import analyse
 from skd.cli.authoring import check_baseline, new_baseline
 from skd.cli.bench import bench
 from skd.cli.bench_loader import bench_loader
+from skd.cli.check_parts import check_data, check_network
 from skd.cli.checkpoints import evaluate, import_teacher
 from skd.cli.diff import diff
 from skd.cli.error_lines import run_command
@@ -57,6 +58,8 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Extend": {
         "new-baseline": new_baseline,
         "check-baseline": check_baseline,
+        "check-network": check_network,
+        "check-data": check_data,
         "accept": accept,
         "merge": merge,
     },

@@ -5,9 +5,11 @@ Imports no torch itself.
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import tempfile
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -78,3 +80,38 @@ def _error_place(name: str, error: BaseException) -> str:
 def _one_line(error: BaseException) -> str:
     message = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{type(error).__name__}: {' '.join(message.split())}".removesuffix(": ")
+
+
+@contextlib.contextmanager
+def module_from_elsewhere(package: str, file: Path) -> Iterator[str]:
+    """Have a file outside a package found and imported as one of its modules, within the context.
+
+    Args:
+        package: the package's name; it must be imported.
+        file: the file. Other files of its folder are not found.
+
+    Yields:
+        The module's name within the package.
+
+    Raises:
+        BrokenFileError: the file does not exist, cannot be a module, or has the name of a module of
+            the package.
+    """
+    if not file.is_file():
+        raise BrokenFileError(f"{file}: no such file")
+    if file.suffix != ".py" or not file.stem.isidentifier():
+        raise BrokenFileError(
+            f"{file}: its name must be letters, digits and _, with the suffix .py"
+        )
+    folders = sys.modules[package].__path__
+    if any((Path(folder) / file.name).exists() for folder in folders):
+        raise BrokenFileError(f"{file}: {package} has a module '{file.stem}'; rename the file")
+    name = f"{package}.{file.stem}"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / file.name).symlink_to(file.resolve())
+        folders.append(folder)
+        try:
+            yield file.stem
+        finally:
+            folders.remove(folder)
+            sys.modules.pop(name, None)

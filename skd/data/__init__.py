@@ -7,7 +7,9 @@ stay in their files (`skd.data.photos.views`).
 
 from __future__ import annotations
 
+import contextlib
 import pkgutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from skd.common.errors import UnknownNameError
 from skd.common.files import path_from_environment
-from skd.common.plugins import BrokenFileError, load_module, module_file
+from skd.common.plugins import BrokenFileError, load_module, module_file, module_from_elsewhere
 from skd.data import imagefolder
 from skd.data.images import (
     DatasetFacts,
@@ -40,6 +42,20 @@ def dataset_names() -> list[str]:
     return sorted(
         module.name for module in pkgutil.iter_modules(__path__) if module.name not in _HELPERS
     )
+
+
+@contextlib.contextmanager
+def dataset_of_file(file: Path) -> Iterator[str]:
+    """Add the data set of a file outside this package within the context, as if it were in it.
+
+    Yields:
+        The data set's name.
+
+    Raises:
+        BrokenFileError: the file does not exist, or has the name of a data set.
+    """
+    with module_from_elsewhere(__name__, file) as name:
+        yield name
 
 
 def data_root() -> Path:

@@ -6,15 +6,23 @@ builder that takes the number of classes. A new family is a new file; no other f
 
 from __future__ import annotations
 
+import contextlib
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 from types import MappingProxyType
 
 from skd.common.errors import UnknownNameError
-from skd.common.plugins import BrokenFileError, load_modules, module_file, print_broken_files
+from skd.common.plugins import (
+    BrokenFileError,
+    load_modules,
+    module_file,
+    module_from_elsewhere,
+    print_broken_files,
+)
 from skd.models.network import FeatureNetwork, Outputs
 
 __all__ = [
@@ -23,8 +31,10 @@ __all__ = [
     "broken_networks",
     "build_model",
     "check_network",
+    "family_networks",
     "network_family",
     "network_names",
+    "networks_of_file",
 ]
 
 Builder = Callable[[int], FeatureNetwork]
@@ -106,6 +116,35 @@ def network_family(name: str) -> str:
     check_network(name)
     (family,) = (family for family, networks in _families()[0].items() if name in networks)
     return family.rpartition(".")[2]
+
+
+def family_networks(family: str) -> tuple[str, ...]:
+    """Return the names of the networks that a file of this package defines."""
+    return tuple(_families()[0].get(f"{__name__}.{family}", {}))
+
+
+@contextlib.contextmanager
+def networks_of_file(file: Path) -> Iterator[tuple[str, ...]]:
+    """Add the networks of a file outside this package within the context, as if it were in it.
+
+    Yields:
+        The names of the file's networks.
+
+    Raises:
+        BrokenFileError: the file cannot be used, or its networks have the names of others.
+    """
+    with module_from_elsewhere(__name__, file) as module:
+        _families.cache_clear()
+        _builders.cache_clear()
+        try:
+            names = family_networks(module)
+            if not names:
+                reasons = "; ".join(broken_networks())
+                raise BrokenFileError(f"{file}: defines no network{reasons and f': {reasons}'}")
+            yield names
+        finally:
+            _families.cache_clear()
+            _builders.cache_clear()
 
 
 def network_names() -> tuple[str, ...]:

@@ -65,7 +65,9 @@ class Dropping(FeatureNetwork):
 
     def forward_features(self, images: torch.Tensor) -> Outputs:
         outputs = self.body.forward_features(images)
-        return self.body.forward_from(3, self.drop(outputs.stages[-1]))
+        *stages, last = outputs.stages
+        rest = self.body.forward_from(3, self.drop(last))
+        return Outputs(rest.logits, (*stages, *rest.stages), (), rest.pooled)
 
 
 @contextmanager
