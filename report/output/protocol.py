@@ -58,22 +58,37 @@ class MethodText:
 
 def recipe_text(recipe: Recipe) -> str:
     """Return a recipe as a phrase."""
-    nesterov = "with Nesterov" if recipe.nesterov else "without Nesterov"
-    schedule = "constant"
-    if recipe.milestones:
-        noun = "epoch" if len(recipe.milestones) == 1 else "epochs"
-        milestones = f"{noun} {join_names([str(epoch) for epoch in recipe.milestones])}"
-        schedule = f"multiplied by {recipe.learning_rate_decay:g} after {milestones}"
     batches = f"batches of {recipe.batch_size}"
     if recipe.last_batch == "drop":
         batches += " (an incomplete last batch of an epoch is dropped)"
     if recipe.bn_batch:
         batches += f", BatchNorm statistics over {recipe.bn_batch} images"
     return (
-        f"{plural(recipe.epochs, 'epoch')} of SGD with momentum {recipe.momentum:g} ({nesterov}), "
+        f"{plural(recipe.epochs, 'epoch')} of {_optimizer_text(recipe)}, "
         f"weight decay {recipe.weight_decay:g}, {batches}; "
-        f"learning rate {recipe.learning_rate:g}, {schedule}"
+        f"learning rate {recipe.learning_rate:g}, {_schedule_text(recipe)}"
     )
+
+
+def _optimizer_text(recipe: Recipe) -> str:
+    if recipe.optimizer == "adamw":
+        betas = join_names([f"{beta:g}" for beta in recipe.betas])
+        return f"AdamW with betas {betas} and eps {recipe.eps:g}"
+    nesterov = "with Nesterov" if recipe.nesterov else "without Nesterov"
+    return f"SGD with momentum {recipe.momentum:g} ({nesterov})"
+
+
+def _schedule_text(recipe: Recipe) -> str:
+    schedule = "constant"
+    if recipe.schedule == "cosine":
+        schedule = f"decayed by half a cosine towards {recipe.minimum_learning_rate:g}"
+    elif recipe.milestones:
+        noun = "epoch" if len(recipe.milestones) == 1 else "epochs"
+        milestones = f"{noun} {join_names([str(epoch) for epoch in recipe.milestones])}"
+        schedule = f"multiplied by {recipe.learning_rate_decay:g} after {milestones}"
+    if recipe.warmup_epochs:
+        schedule += f", after a linear warm-up of {plural(recipe.warmup_epochs, 'epoch')}"
+    return schedule
 
 
 def recipe_exceptions(expansion: Expansion) -> list[str]:

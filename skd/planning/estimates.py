@@ -45,6 +45,7 @@ DECODING_CORES = 8  # for each GPU that trains on photos; docs/data.md has the r
 MEASURED_MARGIN = 1.2  # factor on a measured peak
 RECORD_BYTES, EPOCH_BYTES = 8_000, 900  # a record, and each epoch in it
 GENERATIONS = 2  # number of checkpoints on disk
+OPTIMIZER_AVERAGES = {"sgd": 1, "adamw": 2}  # numbers that it keeps for each weight
 
 EstimateSource = Literal["measured", "scaled", "model"]
 
@@ -186,11 +187,13 @@ def model_training(
     steps = recipe.steps_per_epoch(images.train_images)
     part_size = math.ceil(recipe.batch_size / device.parts)
     evaluation = scale * evaluation_seconds(networks.student, images, device)
-    memory = training_bytes(networks, part_size, images)
+    averages = OPTIMIZER_AVERAGES[recipe.optimizer]
+    memory = training_bytes(networks, part_size, images, averages)
     on_cpu = device.model.is_cpu
     parameters, extra = networks.student.parameters, networks.extra
     weights_and_logits = FLOAT_BYTES * parameters + HALF_BYTES * images.test_images * images.classes
-    checkpoint = 2 * FLOAT_BYTES * parameters + extra.bytes + FLOAT_BYTES * extra.parameters
+    checkpoint = (1 + averages) * FLOAT_BYTES * parameters + extra.bytes
+    checkpoint += averages * FLOAT_BYTES * extra.parameters
     host = CPU_HOST_BYTES + memory if on_cpu else GPU_HOST_BYTES + dataset_bytes(images)
     if images.photos:  # loader processes of training and evaluation; a copy of the checkpoint
         host += 0 if on_cpu else 2 * DECODING_CORES * LOADER_BYTES

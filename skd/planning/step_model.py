@@ -61,11 +61,20 @@ def evaluation_seconds(network: NetworkProfile, images: ImageInfo, device: Plann
     return max(images.test_images * network.multiply_adds / device.rate, launching)
 
 
-def training_bytes(networks: StepNetworks, batch_size: int, images: ImageInfo) -> int:
-    """Return the bytes of a training's images, weights, momenta, gradients and activations."""
+def training_bytes(
+    networks: StepNetworks, batch_size: int, images: ImageInfo, averages: int = 1
+) -> int:
+    """Return the bytes of a training's images, weights, gradients and activations.
+
+    Args:
+        networks: of one step.
+        batch_size: images that the device processes at once.
+        images: the data set.
+        averages: numbers that the optimiser keeps for each weight; SGD has its momentum.
+    """
     student, teacher, extra = networks.student, networks.teacher, networks.extra
     trained = student.parameters + extra.parameters
-    weights = 3 * trained + (teacher.parameters if teacher else 0)
+    weights = (2 + averages) * trained + (teacher.parameters if teacher else 0)
     buffers = extra.bytes - FLOAT_BYTES * extra.parameters
     activations = 2 * student.activations + (teacher.activations // 2 if teacher else 0)
     return dataset_bytes(images) + FLOAT_BYTES * (weights + batch_size * activations) + buffers

@@ -45,6 +45,7 @@ class Timing(FrozenModel):
     precision: str = "float32"
     compiled: bool = False
     kernels: str | None = None
+    optimizer: str = "sgd"
     finished_at: str = ""
 
     @property
@@ -109,6 +110,7 @@ class Timings:
             for row in self.of(spec, device)
             if row.stored_teacher == stored_teacher
             and row.batch_size == spec.recipe.batch_size
+            and row.optimizer == spec.recipe.optimizer
             and row.dataset == spec.dataset
         ]
 
@@ -209,6 +211,7 @@ def timing_of_record(record: Record) -> Timing:
         precision=execution.get("precision", "float32"),
         compiled=execution.get("compiled", False),
         kernels=execution.get("kernels"),
+        optimizer=spec.recipe.optimizer,
         finished_at=record.finished_at,
     )
 

@@ -17,7 +17,7 @@ from skd.provenance.entry_reading import display_path
 from skd.provenance.lookup import UNUSABLE
 from skd.store.record_differences import commit_text
 from skd.store.records import Accuracy, Collapse, Cost
-from skd.study.spec import DatasetSpec, MethodSpec, RunSpec
+from skd.study.spec import DatasetSpec, MethodSpec, Recipe, RunSpec
 
 TRACEBACK_LINES = 12
 STYLES = {"done": "green", "running": "cyan", "failed": "red", "unreadable": "red"}
@@ -33,7 +33,7 @@ def render_details(details: EntryDetails) -> Group:
     sections: list[tuple[str, RenderableType | None]] = [
         ("What it is", _rows(_description(details))),
         ("Method", _rows(_method(run.method)) if run else None),
-        ("Recipe", _lines([_settings(canonical(run.recipe))]) if run else None),
+        ("Recipe", _lines([_settings(_recipe(run.recipe))]) if run else None),
         ("Outcome", _rows(_outcome(details))),
         ("Last attempt to fail", _failure(details)),
         ("Cost", _rows(_cost(record.cost)) if record else None),
@@ -229,6 +229,12 @@ def _collapse(collapse: Collapse) -> str:
         return "no: the simplified teacher still teaches"
     start = f" from epoch {collapse.first_epoch}" if collapse.first_epoch else ""
     return f"COLLAPSED{start}: {collapse.reason}"
+
+
+def _recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a recipe without those that have no effect."""
+    unused = recipe.without_effect()
+    return {name: value for name, value in canonical(recipe).items() if name not in unused}
 
 
 def _settings(values: Mapping[str, Any]) -> str:

@@ -82,7 +82,21 @@ def recipe_problem(recipe: Recipe) -> str | None:
         return f"momentum {recipe.momentum:g}: must be less than 1, or steps grow without bound"
     if recipe.nesterov and not recipe.momentum:
         return "nesterov: true needs a momentum greater than 0"
-    names = ("learning_rate", "learning_rate_decay", "weight_decay")
+    if max(recipe.betas) >= 1:
+        return f"betas {format_value(list(recipe.betas))}: both must be less than 1"
+    if recipe.minimum_learning_rate > recipe.learning_rate:
+        return (
+            f"minimum_learning_rate {recipe.minimum_learning_rate:g}: must be at most the "
+            f"learning_rate, {recipe.learning_rate:g}"
+        )
+    names = (
+        "learning_rate",
+        "learning_rate_decay",
+        "weight_decay",
+        "betas",
+        "eps",
+        "minimum_learning_rate",
+    )
     return settings_problem({name: getattr(recipe, name) for name in names})
 
 

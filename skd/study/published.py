@@ -138,9 +138,13 @@ def differences_from_published(
 
 
 def recipe_changes(usual: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
-    """Return how one recipe differs from another: (usual, other) by setting."""
+    """Return how one recipe differs from another: (usual, other) by setting.
+
+    Settings that have no effect in the other recipe are left out.
+    """
     before, after = usual.model_dump(), other.model_dump()
-    return {n: (before[n], after[n]) for n in after if after[n] != before[n]}
+    unused = other.without_effect()
+    return {n: (before[n], after[n]) for n in after if after[n] != before[n] and n not in unused}
 
 
 def _rows(folder: Path, dataset: str) -> Iterator[tuple[str, dict[str, str | None]]]:

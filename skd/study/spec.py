@@ -24,6 +24,16 @@ from skd.common.frozen import FrozenModel, added_later, canonical, digest
 
 FOLDER_DATASET = "imagefolder"  # the data set whose folder a sheet describes
 SIMPLIFIER = "simplifier"  # SKD's transformation of the teacher's logits
+# Settings of a recipe that only one optimiser or one schedule has: (setting, value).
+SETTINGS_OF_A_CHOICE = {
+    "momentum": ("optimizer", "sgd"),
+    "nesterov": ("optimizer", "sgd"),
+    "betas": ("optimizer", "adamw"),
+    "eps": ("optimizer", "adamw"),
+    "milestones": ("schedule", "steps"),
+    "learning_rate_decay": ("schedule", "steps"),
+    "minimum_learning_rate": ("schedule", "cosine"),
+}
 
 
 class FolderSpec(FrozenModel):
@@ -100,12 +110,41 @@ class Recipe(FrozenModel):
         description="number of images over which BatchNorm computes its statistics in training, "
         "independent of the number of processes; none: the whole batch",
     )
+    optimizer: Literal["sgd", "adamw"] = added_later(
+        "sgd", neutral="sgd", description="sgd: with momentum; adamw: Adam, decoupled weight decay"
+    )
+    betas: tuple[NonNegativeFloat, NonNegativeFloat] = added_later(
+        (0.9, 0.999), neutral=(0.9, 0.999), description="AdamW's decay rates of its two averages"
+    )
+    eps: PositiveFloat = added_later(
+        1e-8, neutral=1e-8, description="AdamW's addition to the denominator"
+    )
+    schedule: Literal["steps", "cosine"] = added_later(
+        "steps",
+        neutral="steps",
+        description="of the learning rate; steps: decayed after each milestone; cosine: half a "
+        "cosine from learning_rate towards minimum_learning_rate",
+    )
+    minimum_learning_rate: NonNegativeFloat = added_later(
+        0.0, neutral=0.0, description="the value that the cosine would reach after the last epoch"
+    )
+    warmup_epochs: NonNegativeInt = added_later(
+        0, neutral=0, description="epochs over which the learning rate rises linearly"
+    )
 
     @model_validator(mode="after")
     def _check_milestones(self) -> Self:
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones must increase strictly, got {list(self.milestones)}")
         return self
+
+    def without_effect(self) -> dict[str, str]:
+        """Return the settings that this optimiser and schedule do not have, with who has them."""
+        return {
+            name: f"{key}: {value}"
+            for name, (key, value) in SETTINGS_OF_A_CHOICE.items()
+            if getattr(self, key) != value
+        }
 
     def steps_per_epoch(self, images: int) -> int:
         """Return the number of batches in an epoch over ``images`` training images."""

@@ -32,6 +32,10 @@ class CheckpointError(SkdError):
     """A run cannot resume from its checkpoints. Says what to do."""
 
 
+class ForeignStateError(Exception):
+    """A state is that of a run with another recipe. Says how they differ."""
+
+
 @dataclass(frozen=True)
 class CheckpointOwner:
     """The run that a checkpoint belongs to.
@@ -104,6 +108,11 @@ def load(
             return apply_state(state)
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
+        except ForeignStateError as error:
+            raise CheckpointError(
+                f"{path} is the checkpoint of another run: {error}; move it to the folder that it "
+                "belongs to, or remove it"
+            ) from error
         except (*_MISFITS, EOFError, pickle.UnpicklingError) as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             warn_once(f"{path} does not fit this run ({reason}); using the checkpoint before it")

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.optim import SGD
+from torch.optim import Optimizer
 
 from skd.common.errors import SkdError
 from skd.data.views import Views
@@ -31,7 +31,7 @@ from skd.training.data_parallel import BatchPartition, with_classifier
 from skd.training.evaluation import Scores
 from skd.training.execution import Execution
 from skd.training.metrics import EpochMeans, MetricSums
-from skd.training.optimizer import learning_rate, set_learning_rate
+from skd.training.optimizer import learning_rate, load_optimizer_state, set_learning_rate
 from skd.training.resources import DeviceDataset
 from skd.training.step import build_step
 from skd.training.teacher import FrozenTeacher, has_finite_outputs
@@ -114,7 +114,7 @@ class Training:
         return self.training_step.objective
 
     @property
-    def optimizer(self) -> SGD:
+    def optimizer(self) -> Optimizer:
         """The optimiser of student and objective."""
         return self.training_step.optimizer
 
@@ -162,7 +162,7 @@ class Training:
         """Continue from a state that `state` returned."""
         self.student.load_state_dict(state["student"])
         self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
         self.history = list(state["history"])
         self.step, self.elapsed = state["step"], state["elapsed"]
         self.sums.load_state(state["sums"], self.partition.team)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import Optimizer
 
 from skd.kernels.layers import use_kernels
 from skd.kernels.tables import load_table
@@ -39,7 +39,7 @@ from skd.training.data_parallel import BatchPartition, StudentWithObjective, wra
 from skd.training.epoch_inputs import EpochInputs, InputBatch
 from skd.training.execution import Execution
 from skd.training.metrics import MetricSums
-from skd.training.optimizer import make_optimizer
+from skd.training.optimizer import make_optimizer, optimizer_tensors
 from skd.training.resources import DeviceDataset
 from skd.training.teacher import FrozenTeacher
 
@@ -69,7 +69,7 @@ class TrainingStep:
     objective: Objective
     networks: nn.Module
     teacher: FrozenTeacher | None
-    optimizer: SGD
+    optimizer: Optimizer
     batch_norms: BatchNorms
     inputs: EpochInputs
     partition: BatchPartition
@@ -186,18 +186,14 @@ class TrainingStep:
 
     def changed_tensors(self) -> dict[str, Tensor]:
         """Return all tensors that a step changes, by name. The first step creates some of them."""
-        momenta = {
-            f"momentum {place}": values["momentum_buffer"]
-            for place, values in enumerate(self.optimizer.state.values())
-            if values.get("momentum_buffer") is not None
-        }
         weights = {
             f"{part} {name}": tensor
             for part, module in (("student", self.student), ("objective", self.objective))
             for name, tensor in [*module.named_parameters(), *module.named_buffers()]
         }
         sums = {f"sum {name}": value for name, value in self.sums.items()}
-        return {**weights, **momenta, **sums, "cursor": self.inputs.cursor}
+        state = optimizer_tensors(self.optimizer)
+        return {**weights, **state, **sums, "cursor": self.inputs.cursor}
 
 
 def _partner(name: str, dataset: DeviceDataset, example: Tensor) -> Partner:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from skd.common.frozen import canonical
 from skd.models import network_names
 from skd.study.published import (
     COMMON_RECIPES,
@@ -220,6 +221,7 @@ def test_nothing_is_published_of_other_data(dataset, folder):
         ("momentum", 0.8),
         ("nesterov", True),
         ("weight_decay", 1e-4),
+        ("warmup_epochs", 5),
     ],
 )
 def test_a_recipe_is_unlike_by_anything_but_a_students_own_learning_rate(setting, value):
@@ -229,6 +231,14 @@ def test_a_recipe_is_unlike_by_anything_but_a_students_own_learning_rate(setting
     assert recipe_changes(Recipe(), other) == {
         "learning_rate": (0.05, 0.01),
         setting: (usual, value),
+    }
+
+
+def test_settings_without_effect_are_no_difference():
+    other = Recipe(optimizer="adamw", momentum=0.5, schedule="cosine", milestones=())
+    assert recipe_changes(Recipe(), other) == {
+        "optimizer": ("sgd", "adamw"),
+        "schedule": ("steps", "cosine"),
     }
 
 
@@ -242,18 +252,16 @@ def test_the_common_recipe_is_the_fields():
     assert differences_from_published(CIFAR, Recipe(), "resnet20", "crd") == {}
     dropped = {"last_batch": ("keep", "drop")}
     assert differences_from_published(CIFAR, Recipe(last_batch="drop"), "resnet20") == dropped
-    common = COMMON_RECIPES["cifar100"].model_dump()
-    assert common == {
+    # What was added later has its neutral value.
+    assert canonical(COMMON_RECIPES["cifar100"]) == {
         "epochs": 240,
         "batch_size": 64,
         "learning_rate": 0.05,
-        "milestones": (150, 180, 210),
+        "milestones": [150, 180, 210],
         "learning_rate_decay": 0.1,
         "momentum": 0.9,
         "nesterov": False,
         "weight_decay": 5e-4,
-        "last_batch": "keep",
-        "bn_batch": None,
     }
     assert (
         differences_from_published(DatasetSpec(name="digits"), Recipe(epochs=1), "resnet20") == {}

@@ -60,6 +60,12 @@ RECIPE_CHANGES = {
     "weight_decay": 1e-4,
     "last_batch": "drop",
     "bn_batch": 32,
+    "optimizer": "adamw",
+    "betas": (0.9, 0.95),
+    "eps": 1e-6,
+    "schedule": "cosine",
+    "minimum_learning_rate": 1e-5,
+    "warmup_epochs": 2,
 }
 ELSEWHERE = {"folder"}  # of photos alone: tests/data/test_photo_folders.py
 DATASET_CHANGES = {"name": "digits", "split": "validation", "train_limit": None}
@@ -277,6 +283,12 @@ recipes = st.builds(
     momentum=st.floats(0, 1),
     nesterov=st.booleans(),
     weight_decay=st.floats(0, allow_infinity=False),
+    optimizer=st.sampled_from(["sgd", "adamw"]),
+    betas=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    eps=st.floats(1e-12, 1),
+    schedule=st.sampled_from(["steps", "cosine"]),
+    minimum_learning_rate=st.floats(0, 1),
+    warmup_epochs=st.integers(0, 100),
 )
 teachers = st.sampled_from([None, IMPORTED, TrainedTeacher(run=TEACHER_RUN)])
 
