@@ -14,11 +14,12 @@ from skd.losses.term import (
     TermSettings,
 )
 from skd.losses.transformation import Transformation, TransformationSettings
-from skd.models.network import FeatureNetwork, Outputs
+from skd.models.network import FeatureNetwork, MissingPartError, Outputs
 
 __all__ = [
     "Batch",
     "FeatureNetwork",
+    "MissingPartError",
     "Need",
     "NetworkReference",
     "Outputs",

@@ -74,13 +74,14 @@ class Finding:
 def check_contract(name: str) -> Iterator[tuple[str, Finding]]:
     """Yield (method, finding) for a term, alone and combined with SKD, or for any method or sum.
 
-    A term that reads logits is combined with SKD as its loss on simplified logits.
+    A term that reads logits is combined with SKD as its loss on simplified logits. A term that
+    trains a teacher to suit a student is not combined: a teacher has no teacher.
 
     Raises:
         StudyError: there is no such method; names the allowed ones.
     """
     methods = [SheetMethod(name=name)]
-    if name in term_classes():
+    if name in term_classes() and not term_class(name).uses_partner:
         methods.append(with_simplifier(name))
     for method in methods:
         for finding in check_method(resolve_method(method, {})):
@@ -251,20 +252,24 @@ def _needs_problem(spec: RunSpec) -> str:
 
 
 def _has_effect(name: str, field: str, pairs: Pairs) -> bool:
-    """Return whether another value of a setting changes the student within two steps."""
+    """Return whether another value of a setting changes the student within two epochs."""
     default = resolve_method(SheetMethod(name=name), {})
     for teacher, student in pairs:
         plain = trial_spec(default, teacher, student)
         if fit_problem(plain, dataset_facts(TRIAL_DATASET)):
             continue
-        expected = run_trial(plain, make_teacher(plain))
-        for value in _other_values(term_class(name).Settings, field):
-            changed = resolve_method(SheetMethod(name=name, settings={name: {field: value}}), {})
-            spec = trial_spec(changed, teacher, student)
-            if fit_problem(spec, dataset_facts(TRIAL_DATASET)):
-                return True  # the setting decides whether the pair fits
-            if not same_student(expected, run_trial(spec, make_teacher(spec))):
-                return True
+        changed = [
+            resolve_method(SheetMethod(name=name, settings={name: {field: value}}), {})
+            for value in _other_values(term_class(name).Settings, field)
+        ]
+        specs = [trial_spec(method, teacher, student) for method in changed]
+        if any(fit_problem(spec, dataset_facts(TRIAL_DATASET)) for spec in specs):
+            return True  # the setting decides whether the pair fits
+        for steps in (TRIAL_STEPS, 2 * TRIAL_STEPS):  # in the first epoch, and in the second one
+            expected = run_trial(plain, make_teacher(plain), steps=steps)
+            for spec in specs:
+                if not same_student(expected, run_trial(spec, make_teacher(spec), steps=steps)):
+                    return True
     return False
 
 

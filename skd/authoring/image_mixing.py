@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from skd.authoring.trial import TRIAL_DATASET, TRIAL_RECIPE, trial_network
 from skd.data import load_dataset
 from skd.losses.objective import Objective
-from skd.losses.term import Alone, Batch, TermContext
-from skd.models import Outputs
+from skd.losses.term import Alone, Batch, NetworkReference, Partner, TermContext
+from skd.models import Outputs, build_model
 from skd.randomness import Draws
 from skd.study.spec import RunSpec
 
@@ -53,7 +53,14 @@ def _losses_and_buffers(
     networks = trial_network(spec.network), teacher
     outputs = [network and network.forward_features(inputs) for network in networks]
     context = TermContext(
-        images.num_classes, images.train_labels, spec.seed, *outputs, group=size // 2
+        images.num_classes,
+        images.train_labels,
+        spec.seed,
+        *outputs,
+        group=size // 2,
+        network=NetworkReference(networks[0]),
+        partner=spec.partner and _partner(spec.partner, inputs, images.num_classes),
+        epochs=spec.recipe.epochs,
     )
     objective = Objective(spec.method.with_raw_logits(), context).eval()
     objective.begin_epoch(1)
@@ -68,6 +75,11 @@ def _losses_and_buffers(
         for label, term in objective.terms.items()
         if not term.mixes_images
     }
+
+
+def _partner(name: str, images: Tensor, num_classes: int) -> Partner:
+    outputs = trial_network(name).forward_features(images)
+    return Partner(name, outputs, lambda: build_model(name, num_classes))
 
 
 def _select_rows(outputs: Outputs, rows: Tensor) -> Outputs:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from skd.data import load_dataset
-from skd.losses.methods import needs_teacher, resolve_method
+from skd.losses.methods import needs_teacher, resolve_method, uses_partner
 from skd.losses.objective import Losses, trainable_parameters
 from skd.models import FeatureNetwork, Outputs, build_model
 from skd.models.step_dropout import draw_step_seeds, step_dropouts
@@ -59,8 +59,20 @@ class _Stop(Exception):  # noqa: N818  it ends the epoch and is not an error
 
 
 def trial_spec(method: MethodSpec, teacher: str, student: str) -> RunSpec:
-    """Return the spec of a method's run on two networks, given by name."""
+    """Return the spec of a method's run on two networks, given by name.
+
+    A method that trains a teacher to suit a student trains the first network.
+    """
     imported = ImportedTeacher(network=teacher, dataset=TRIAL_DATASET, sha256="made up")
+    if uses_partner(method):  # it trains the teacher
+        return RunSpec(
+            dataset=TRIAL_DATASET,
+            network=teacher,
+            method=method,
+            recipe=TRIAL_RECIPE,
+            seed=0,
+            partner=student,
+        )
     return RunSpec(
         dataset=TRIAL_DATASET,
         network=student,
@@ -176,7 +188,7 @@ def run_trial(
     steps: int = TRIAL_STEPS,
     batch_epoch: int | None = None,
 ) -> MethodTrial:
-    """Train some steps of the first epoch.
+    """Train some steps of the first epoch, and of later ones if there are more.
 
     Args:
         spec: the run.
@@ -200,7 +212,8 @@ def run_trial(
         )
     recorder = _StepRecorder(training, steps)
     with contextlib.suppress(_Stop):
-        training.run_epoch(recorder.after_step)
+        while True:
+            training.run_epoch(recorder.after_step)
     return MethodTrial(
         training,
         first_weights,

@@ -134,6 +134,7 @@ class TermContext:
             without a teacher.
         network: the network that is trained, for losses on its weights.
         partner: the student that the trained network is to suit; ``None`` if it has none.
+        epochs: number of epochs of the training; ``None`` if it is not known.
     """
 
     num_classes: int
@@ -145,6 +146,7 @@ class TermContext:
     teacher_modules: TeacherModules | None = None
     network: NetworkReference | None = None
     partner: Partner | None = None
+    epochs: int | None = None
 
     def restrict(self, needs: Iterable[str]) -> TermContext:
         """Return the context for a class with some needs."""

@@ -238,6 +238,7 @@ def build_step(
         teacher_modules=teacher and teacher.network and TeacherModules(teacher.network),
         network=NetworkReference(student),
         partner=spec.partner and _partner(spec.partner, dataset, example),
+        epochs=recipe.epochs,
     )
     objective = Objective(spec.method, context)
     objective.to(device, memory_format=execution.memory_format)

@@ -44,6 +44,7 @@ METHODS = list(dict.fromkeys([*TEN, *method_names(), *SUMS]))
 NOT_EQUALLY_MANY, NO_PREACTIVATIONS = ("vgg8", "resnet8"), ("MobileNetV2", "ResNet50")
 REFUSED = {
     "at": {NOT_EQUALLY_MANY: "one to one"},
+    "sftn": {NOT_EQUALLY_MANY: "one to one"},
     "vid": {NOT_EQUALLY_MANY: "one to one"},
     "reviewkd": {NOT_EQUALLY_MANY: "one by one", NO_PREACTIVATIONS: "pre-activations"},
 }

@@ -105,7 +105,7 @@ def test_extended_has_every_other_rule_with_its_settings_by_pair() -> None:
     study = expanded("extended")
     assert set(study.pairs) == set(WEIGHTS)
     used = {term.term for cell in study.cells for term in cell.spec.method.terms}
-    assert used == set(term_classes()) - {"dkd", "reviewkd"}
+    assert used == set(term_classes()) - {"dkd", "reviewkd", "sftn", "soteacher"}
     wttm = settings_of(study.cell_of("resnet32x4", "ShuffleV2", "wttm"), "wttm")
     assert (wttm["exponent"], wttm["weight"]) == (0.4, 16)
     both = study.cell_of("vgg13", "vgg8", "crd-with-kd").spec.method
