@@ -31,7 +31,7 @@ from report.tables.method_comparisons import (
 )
 from report.tables.plan import plan_table
 from report.tables.results import cells_table, paper_tables
-from report.tables.sensitivity import ablation_table, temperature_table
+from report.tables.sensitivity import ablation_table, sensitivity_table, temperature_table
 from report.tables.simplifier import simplifier_table
 from report.tables.speed import read_benchmarks, speed_table
 from report.tables.table import ReportTable
@@ -137,6 +137,7 @@ def _tables(
         simplifier_table(frames, pairs),
         ablation_table(expansion, pairs),
         temperature_table(expansion, pairs),
+        sensitivity_table(expansion, pairs),
         ranks_table(findings.ranking),
         comparisons_table(pairs),
         variance_table(findings.variances),

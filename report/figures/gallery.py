@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,10 @@ from report.figures import curves, diagnostics, overview, predictions, tradeoffs
 from report.figures.style import MethodStyle, RenderedFigure, method_styles
 from report.frames.analysis import StudyAnalysis, measures_frame
 from report.frames.cells import CONTROL, PairFinding, anchor
+from report.frames.method_variants import SettingCurve
 from report.frames.study_frames import Frames
 from report.statistics.ranks import Ranking
-from report.tables.sensitivity import pair_temperature_groups
+from report.tables.sensitivity import pair_setting_curves, pair_temperature_groups
 from skd.analyses.records import FEATURE_METHODS
 from skd.common.terminal import PlainConsole
 from skd.study.expansion import Expansion
@@ -132,6 +134,7 @@ def _pair_jobs(
             pair_temperature_groups(expansion, pair),
             f"{name}-temperature",
         ),
+        *_sensitivity_jobs(expansion, pair, styles, name),
         partial(
             diagnostics.simplifier_diagnostics,
             epochs,
@@ -153,6 +156,25 @@ def _pair_jobs(
             partial(predictions.simplifier_examples, analysis, f"{name}-examples"),
         ]
     return jobs
+
+
+def _sensitivity_jobs(
+    expansion: Expansion, pair: PairFinding, styles: Mapping[str, MethodStyle], name: str
+) -> list[FigureJob]:
+    """Return a figure for each setting of which the pair has several values."""
+    by_setting: dict[str, list[SettingCurve]] = {}
+    for curve in pair_setting_curves(expansion, pair):
+        by_setting.setdefault(curve.label, []).append(curve)
+    return [
+        partial(
+            tradeoffs.sensitivity,
+            pair,
+            curves,
+            styles,
+            f"{name}-{re.sub('[^A-Za-z0-9]+', '-', label)}",
+        )
+        for label, curves in by_setting.items()
+    ]
 
 
 def _run_jobs(

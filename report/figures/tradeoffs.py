@@ -1,17 +1,22 @@
-"""Figures of one pair's accuracy against the training cost, and against the temperature."""
+"""Figures of one pair's accuracy against the training cost, and against a setting's value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import takewhile
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from report.figures.plotting import legend_below
 from report.figures.style import CONTROL_COLOUR, INK, MethodStyle, RenderedFigure, render_figure
 from report.formats import join_names, number
 from report.frames.cells import PairFinding
-from report.statistics.intervals import summarise
+from report.frames.method_variants import SettingCurve
+from report.statistics.intervals import Summary, summarise
+
+LOG_FROM = 4  # ratio of the largest to the smallest value from which their axis is logarithmic
 
 
 def accuracy_against_cost(
@@ -80,3 +85,81 @@ def temperature(
         f"sample standard deviation. {'; '.join(texts)}."
     )
     return render_figure(name, "Sensitivity to the temperature", description, plot)
+
+
+def sensitivity(
+    pair: PairFinding,
+    curves: Sequence[SettingCurve],
+    styles: Mapping[str, MethodStyle],
+    name: str,
+) -> RenderedFigure | None:
+    """Return one pair's accuracy against the value of a setting, with its 95 % intervals.
+
+    Args:
+        pair: its findings.
+        curves: of one setting; each is a line.
+        styles: of the methods.
+        name: of the figure.
+    """
+    lines: list[tuple[str, MethodStyle, dict[float, Summary]]] = []
+    for label, curve in zip(_curve_labels(curves), curves, strict=True):
+        cells = {value: pair.cell(method) for value, method in curve.methods.items()}
+        known = {value: cell.last for value, cell in cells.items() if cell and cell.done}
+        if len(known) > 1:
+            lines.append((label, styles[next(iter(curve.methods.values()))], known))
+    if not lines:
+        return None
+    values = sorted({value for _, _, known in lines for value in known})
+
+    def plot(axes: Axes) -> None:
+        for label, style, known in lines:
+            axes.errorbar(
+                list(known), [summary.mean for summary in known.values()],
+                yerr=_interval_bars(known.values()), marker="o", markersize=4, capsize=2,
+                color=style.colour, linestyle=style.dash, elinewidth=1, label=label,
+            )  # fmt: skip
+        if values[0] > 0 and values[-1] / values[0] >= LOG_FROM:
+            axes.set_xscale("log")
+        axes.set_xticks(values)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlabel=curves[0].label, ylabel="top-1 accuracy, last epoch (%)")
+        legend_below(axes, len(lines))
+
+    texts = [
+        f"{label}: " + ", ".join(f"{number(s.mean)} % at {value:g}" for value, s in known.items())
+        for label, _, known in lines
+    ]
+    description = (
+        f"Accuracy of {pair.pair} against {curves[0].label}, all else equal; bars are 95 % "
+        f"intervals of the mean over seeds. {'; '.join(texts)}."
+    )
+    return render_figure(name, f"Sensitivity to {curves[0].label}", description, plot)
+
+
+def _curve_labels(curves: Sequence[SettingCurve]) -> list[str]:
+    """Return the common start of the names of each curve's methods, if it tells them apart."""
+    names = [list(curve.methods.values()) for curve in curves]
+    starts = [_common_start(methods) for methods in names]
+    shortest = [
+        start or min(methods, key=len) for start, methods in zip(starts, names, strict=True)
+    ]
+    if len(set(shortest)) == len(shortest):
+        return shortest
+    return [f"{methods[0]} …" for methods in names]
+
+
+def _common_start(names: Sequence[str]) -> str:
+    """Return the parts of hyphenated names that all of them start with."""
+    parts = zip(*(name.split("-") for name in names), strict=False)
+    return "-".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, parts))
+
+
+def _interval_bars(summaries: Collection[Summary]) -> list[list[float]]:
+    """Return the lengths of the bars below and above the means; 0 without an interval."""
+    bounds = [summary.interval or (summary.mean, summary.mean) for summary in summaries]
+    pairs = list(zip(summaries, bounds, strict=True))
+    return [
+        [summary.mean - low for summary, (low, _) in pairs],
+        [high - summary.mean for summary, (_, high) in pairs],
+    ]

@@ -1,4 +1,4 @@
-"""The settings in which a study's methods differ, for the ablation and temperature tables."""
+"""The settings in which a study's methods differ, for the tables and figures of sensitivity."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from skd.study.expansion import Expansion
-from skd.study.spec import MethodSpec
+from skd.study.spec import MethodSpec, RunSpec
 
 # The assumption (docs/assumptions.md) that each setting of the simplifier belongs to.
 SIMPLIFIER_ASSUMPTIONS = {
@@ -29,6 +29,27 @@ SIMPLIFIER_ASSUMPTIONS = {
 }
 TERM_ASSUMPTION = "A5"
 TEMPERATURE = "temperature"
+RECIPE = "recipe"  # the part of a run's recipe in changes
+MIN_CURVE_VALUES = 3  # two methods are a comparison, which the ablation table has
+
+
+@dataclass(frozen=True)
+class SettingCurve:
+    """Methods of a pair that differ only in the value of one numeric setting.
+
+    Attributes:
+        part: a term, a transformation or ``recipe``.
+        methods: by value, in increasing order; `MIN_CURVE_VALUES` or more.
+    """
+
+    part: str
+    setting: str
+    methods: Mapping[float, str]
+
+    @property
+    def label(self) -> str:
+        """The setting with its part, for titles."""
+        return f"{self.part}: {self.setting.replace('_', ' ')}"
 
 
 @dataclass(frozen=True)
@@ -36,7 +57,8 @@ class MethodVariant:
     """A method that differs from a base method in its settings.
 
     Attributes:
-        changes: each as ``(part, setting, base value, variant's value)``.
+        changes: each as ``(part, setting, base value, variant's value)``. The part is a term, a
+            transformation or ``recipe``.
     """
 
     method: str
@@ -49,6 +71,7 @@ class MethodVariant:
         names = {
             SIMPLIFIER_ASSUMPTIONS[setting] if part == "simplifier" else TERM_ASSUMPTION
             for part, setting, _, _ in self.changes
+            if part != RECIPE
         }
         return tuple(sorted(names, key=lambda name: (name != "control", name)))
 
@@ -61,13 +84,13 @@ def method_variants(
     A variant has the base method's terms, which use the same kind of teacher logits, and has a
     simplifier if the base method has one. Only values of settings differ.
     """
-    specs = method_specs(expansion, teacher, student)
+    specs = _run_specs(expansion, teacher, student)
     if base_method not in specs:
         return []
-    base = _flat_settings(specs[base_method])
+    base = _run_settings(specs[base_method])
     variants = []
     for method, spec in specs.items():
-        settings = _flat_settings(spec)
+        settings = _run_settings(spec)
         if method == base_method or settings.keys() != base.keys():
             continue
         changes = tuple(
@@ -97,12 +120,58 @@ def temperature_groups(expansion: Expansion, teacher: str, student: str) -> list
     return [dict(sorted(group.items())) for group in groups.values() if len(group) > 1]
 
 
+def setting_curves(expansion: Expansion, teacher: str, student: str) -> list[SettingCurve]:
+    """Return a pair's curves over the values of numeric settings, as a sweep makes them.
+
+    Methods that differ only in temperature are left out: `temperature_groups` has them. If methods
+    have equal settings, the sheet's first is used.
+    """
+    specs = _run_specs(expansion, teacher, student)
+    settings = {method: _run_settings(spec) for method, spec in specs.items()}
+    temperatures = temperature_groups(expansion, teacher, student)
+    curves = []
+    for key in dict.fromkeys(key for values in settings.values() for key in values):
+        having = {method: values for method, values in settings.items() if _number(values, key)}
+        if len({values[key] for values in having.values()}) < MIN_CURVE_VALUES:
+            continue
+        groups: dict[str, dict[float, str]] = {}
+        for method, values in having.items():
+            rest = {other: value for other, value in values.items() if other != key}
+            group = groups.setdefault(repr(sorted(rest.items(), key=repr)), {})
+            group.setdefault(values[key], method)
+        curves += [
+            SettingCurve(*key, dict(sorted(group.items())))
+            for group in groups.values()
+            if len(group) >= MIN_CURVE_VALUES
+        ]
+    return [
+        curve
+        for curve in curves
+        if curve.setting != TEMPERATURE or curve.methods not in temperatures
+    ]
+
+
 def method_specs(expansion: Expansion, teacher: str, student: str) -> dict[str, MethodSpec]:
     """Return the resolved specs of a pair's methods, by name."""
+    return {method: spec.method for method, spec in _run_specs(expansion, teacher, student).items()}
+
+
+def _run_specs(expansion: Expansion, teacher: str, student: str) -> dict[str, RunSpec]:
     return {
-        method: expansion.cell_of(teacher, student, method).spec.method
+        method: expansion.cell_of(teacher, student, method).spec
         for method in expansion.methods_of(teacher, student)
     }
+
+
+def _run_settings(spec: RunSpec) -> dict[tuple[str, str], Any]:
+    """Return all settings of a run's method and recipe, by (part, setting)."""
+    recipe = {(RECIPE, name): value for name, value in spec.recipe.model_dump().items()}
+    return {**_flat_settings(spec.method), **recipe}
+
+
+def _number(settings: Mapping[tuple[str, str], Any], key: tuple[str, str]) -> bool:
+    value = settings.get(key)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _flat_settings(spec: MethodSpec) -> dict[tuple[str, str], Any]:

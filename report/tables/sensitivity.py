@@ -1,12 +1,18 @@
-"""The tables of SKD's sensitivity to its settings: ablation and temperature."""
+"""The tables of sensitivity to settings: SKD's ablation, the temperature, and other sweeps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report.formats import ABSENT, interval, mean_and_sd, p_value, signed, value_text
+from report.formats import ABSENT, interval, mean_and_sd, number, p_value, signed, value_text
 from report.frames.cells import SKD, PairFinding
-from report.frames.method_variants import MethodVariant, method_variants, temperature_groups
+from report.frames.method_variants import (
+    MethodVariant,
+    SettingCurve,
+    method_variants,
+    setting_curves,
+    temperature_groups,
+)
 from report.statistics.paired_tests import MethodComparison
 from report.tables.table import ReportTable, TableColumn, TableEntry
 from skd.study.expansion import Expansion
@@ -86,6 +92,57 @@ def _temperature_entry(pair: PairFinding, method: str | None) -> TableEntry:
         return TableEntry(ABSENT)
     cell = pair.cell(method)
     return TableEntry(mean_and_sd(cell.last), sort=cell.last.mean, link=cell.anchor)
+
+
+def sensitivity_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> ReportTable | None:
+    """Return a row for each value of a swept setting, or ``None`` if no setting is swept."""
+    rows = [
+        _curve_point(pair, curve, value, method)
+        for pair in pairs
+        for curve in pair_setting_curves(expansion, pair)
+        for value, method in curve.methods.items()
+    ]
+    if not rows:
+        return None
+    return ReportTable(
+        key="sensitivity",
+        title="Sensitivity to settings",
+        caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
+        "over seeds, and the mean's 95 % interval, of methods that differ only in the value of one "
+        "setting.",
+        columns=(
+            TableColumn("Pair", number=False, filter=True),
+            TableColumn("Setting", number=False, filter=True),
+            TableColumn("Value"),
+            TableColumn("Method", number=False),
+            TableColumn("Last epoch"),
+            TableColumn("95 % interval"),
+        ),
+        rows=tuple(rows),
+        interactive=True,
+    )
+
+
+def _curve_point(
+    pair: PairFinding, curve: SettingCurve, value: float, method: str
+) -> tuple[TableEntry, ...]:
+    cell = pair.cell(method)
+    bounds = cell.last.interval if cell else None
+    return (
+        TableEntry(pair.pair),
+        TableEntry(curve.label),
+        TableEntry(f"{value:g}", sort=value),
+        TableEntry(method, link=cell.anchor if cell else ""),
+        TableEntry(
+            mean_and_sd(cell.last) if cell else ABSENT, sort=cell.last.mean if cell else None
+        ),
+        TableEntry(f"{number(bounds[0])} to {number(bounds[1])}" if bounds else ABSENT),
+    )
+
+
+def pair_setting_curves(expansion: Expansion, pair: PairFinding) -> list[SettingCurve]:
+    """Return a pair's curves over the values of numeric settings."""
+    return setting_curves(expansion, pair.teacher.name, pair.student)
 
 
 def pair_temperature_groups(expansion: Expansion, pair: PairFinding) -> list[dict[float, str]]:

@@ -16,6 +16,7 @@ from skd.study.ineffective_settings import (
     explicit_settings,
     ineffective_default,
     ineffective_group,
+    notes_on_equal_methods,
     notes_on_long_settings,
     notes_on_unused_settings,
 )
@@ -58,6 +59,7 @@ class CellResolver:
             recipe = self._student_recipe(pair)
             for method in self.sheet.methods:
                 self._resolve_cell(pair, method, recipe)
+        self.notes += notes_on_equal_methods(self.sheet.methods, self.cells.values())
         methods = [cell.spec.method for cell in self.cells.values()]
         self.notes += [*self.teachers.notes]
         self.notes += notes_on_unused_settings(self.sheet.settings, methods)
@@ -70,7 +72,7 @@ class CellResolver:
         recipe = self.recipe.with_changes(changes, f"student_recipes.{pair.student}")
         if pair.student in self.sheet.student_recipes and recipe.recipe == self.sheet.recipe:
             self.notes.append(f"student_recipes: {pair.student}: its recipe is the study's")
-        if {method.name for method in self.sheet.methods} <= set(pair.without):
+        if all(map(pair.leaves_out, self.sheet.methods)):
             raise StudyError(
                 f"{_place(pair)}: without: no method is left; leave the pair out instead"
             )
@@ -83,7 +85,7 @@ class CellResolver:
         resolved = resolve_method(method, self.sheet.settings)
         needs_teacher = bool(teacher_needs(resolved))
         _check_teacher(method, resolved, needs_teacher)
-        if method.name in pair.without:
+        if pair.leaves_out(method):
             _check_without(pair, method, needs_teacher)
             return
         recipe = own_recipe.validated(self.dataset.train_images)

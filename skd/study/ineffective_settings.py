@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from skd.common.validation_messages import format_value
-from skd.study.sheet import SheetMethod
+from skd.study.expansion import Cell
+from skd.study.sheet import SheetMethod, SweptMethod
 from skd.study.spec import SIMPLIFIER, MethodSpec, Recipe
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -90,6 +91,20 @@ def notes_on_unused_settings(settings: Settings, methods: Iterable[MethodSpec]) 
     parts |= {part.name for method in methods for part in method.transformations}
     unused = [part for part in settings if part not in parts]
     return [f"settings: {', '.join(unused)}: no method has such a part"] if unused else []
+
+
+def notes_on_equal_methods(methods: Iterable[SheetMethod], cells: Iterable[Cell]) -> list[str]:
+    """Return notes on methods of a sweep that are the same as another method of the study."""
+    swept = {method.name for method in methods if isinstance(method, SweptMethod)}
+    by_run: dict[str, list[str]] = {}
+    for cell in cells:
+        by_run.setdefault(next(iter(cell.runs.values())), []).append(cell.method)
+    return [
+        f"methods: {name}: the same as {others[0]}; they share their runs"
+        for names in by_run.values()
+        for name in names
+        if name in swept and (others := [other for other in names if other != name])
+    ]
 
 
 def _too_long(method: MethodSpec, recipe: Recipe) -> Iterable[tuple[str, str, int]]:

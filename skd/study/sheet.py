@@ -22,12 +22,13 @@ from pydantic import (
 from skd.common.errors import suggest
 from skd.common.files import expand_home
 from skd.common.frozen import FrozenModel
-from skd.common.names import Name, validate_path
+from skd.common.names import Name, validate_name, validate_path
 from skd.common.terminal import printable
 from skd.common.validation_messages import error_location, validation_message
 from skd.study.limits import expand_seeds
 from skd.study.sheet_files import StudyError, read_sheet_file, sheet_files
 from skd.study.spec import DatasetSpec, Recipe
+from skd.study.sweeps import SweepPoint, sweep_points
 
 
 class TrainSource(FrozenModel):
@@ -138,7 +139,13 @@ class SheetPair(FrozenModel):
     teacher: str
     student: Name
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    without: tuple[str, ...] = Field((), description="methods that this pair leaves out")
+    without: tuple[str, ...] = Field(
+        (), description="methods that this pair leaves out; the name of a sweep is all of it"
+    )
+
+    def leaves_out(self, method: SheetMethod) -> bool:
+        """Return whether this pair does not have a method."""
+        return not method.names.isdisjoint(self.without)
 
 
 class MethodTeacher(FrozenModel):
@@ -181,10 +188,69 @@ class SheetMethod(FrozenModel):
         description="trains a further teacher for this method and each pair, by another method, "
         "with the pair's student as partner if that method uses one; none: the pair's teacher",
     )
+    sweep: dict[str, tuple[Any, ...]] | None = Field(
+        None,
+        description="values by PART.SETTING or recipe.SETTING; each combination is a method, named "
+        "by its values",
+    )
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names by which a pair can leave the method out."""
+        return frozenset({self.name})
+
+    def expand(self) -> tuple[SheetMethod, ...]:
+        """Return the methods of the sweep, or the method if it has none.
+
+        Raises:
+            ValueError: the sweep is invalid.
+        """
+        if self.sweep is None:
+            return (self,)
+        try:
+            return tuple(self._at(point) for point in sweep_points(self.sweep))
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+
+    def _at(self, point: SweepPoint) -> SheetMethod:
+        """Return the method with the settings of a point of the sweep."""
+        written = {"recipe": self.recipe, **self.settings, **self.transformations}
+        written["simplifier"] = {**written.get("simplifier", {}), **(self.simplifier or {})}
+        for part, swept in {"recipe": point.recipe, **point.settings}.items():
+            if twice := [name for name in swept if name in written.get(part, {})]:
+                raise ValueError(
+                    f"sweep: {part}.{twice[0]}: the method also sets it; write it only once"
+                )
+        parts = dict.fromkeys([*self.settings, *point.settings])
+        return SweptMethod(
+            name=validate_name(f"{self.name}-{point.suffix}"),
+            like=self.like or (self.name if self.terms is None else None),
+            terms=self.terms,
+            simplifier=self.simplifier,
+            transformations=self.transformations,
+            settings={
+                part: {**self.settings.get(part, {}), **point.settings.get(part, {})}
+                for part in parts
+            },
+            recipe={**self.recipe, **point.recipe},
+            teacher=self.teacher,
+            swept_from=self.name,
+        )
+
+
+class SweptMethod(SheetMethod):
+    """A method that a sweep has made."""
+
+    swept_from: str = Field(description="name of the sweep in the sheet")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names by which a pair can leave the method out: its own and the sweep's."""
+        return frozenset({self.name, self.swept_from})
 
 
 class Sheet(FrozenModel):
-    """A study sheet."""
+    """A study sheet. Its methods are those after the expansion of sweeps."""
 
     title: str
     description: str = ""
@@ -211,6 +277,11 @@ class Sheet(FrozenModel):
             return methods
         return [{"name": m} if isinstance(m, str) else m for m in methods]
 
+    @field_validator("methods")
+    @classmethod
+    def _expand_sweeps(cls, methods: tuple[SheetMethod, ...]) -> tuple[SheetMethod, ...]:
+        return tuple(expanded for method in methods for expanded in method.expand())
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_is_seeds(cls, seeds: Any) -> Any:
@@ -223,7 +294,7 @@ class Sheet(FrozenModel):
                 raise ValueError(
                     f"pairs: unknown teacher '{pair.teacher}'{suggest(pair.teacher, self.teachers)}"
                 )
-            methods = [method.name for method in self.methods]
+            methods = list(dict.fromkeys(n for each in self.methods for n in sorted(each.names)))
             for name in pair.without:
                 if name not in methods:
                     raise ValueError(
@@ -235,8 +306,9 @@ class Sheet(FrozenModel):
                 raise ValueError(
                     f"student_recipes: unknown student '{student}'{suggest(student, students)}"
                 )
+        sweeps = {method.swept_from for method in self.methods if isinstance(method, SweptMethod)}
         for key, names in (
-            ("methods", [method.name for method in self.methods]),
+            ("methods", [*sweeps, *(method.name for method in self.methods)]),
             ("seeds", list(self.seeds)),
             ("pairs", [(pair.teacher, pair.student) for pair in self.pairs]),
         ):

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from report.figures import tradeoffs
 from report.figures.gallery import Gallery, make_gallery
 from report.figures.style import method_styles
 from report.findings import Findings, read_findings
+from report.frames.method_variants import SettingCurve
 from report.output.write import write_report
+from report.tables.sensitivity import sensitivity_table
 from skd.analyses.records import (
     Analysis,
     Embedding,
@@ -122,6 +125,37 @@ def test_figures_have_their_numbers_as_alternative_text(drawings):
     counted = "1 reproduced, 1 higher, 1 lower, 4 inconclusive and 0 not run"
     assert counted in text_of(drawings["forest"])
     assert "at 64 ms" in text_of(drawings[f"{pair}cost"])  # 64 images at 1,000 a second
+
+
+CURVES = [
+    SettingCurve("kd", "weight", {1.0: "kd", 2.0: "skd+kd", 8.0: "T-8"}),
+    SettingCurve("kd", "weight", {1.0: "skd", 2.0: "T-8", 4.0: "not run"}),
+]
+
+
+def test_a_swept_setting_is_a_curve_with_its_values_and_intervals(findings) -> None:
+    styles = method_styles(findings.expansion.methods, "student")
+    drawing = tradeoffs.sensitivity(findings.pairs[0], CURVES, styles, "sweep")
+    text = text_of(drawing)
+    assert "against kd: weight, all else equal; bars are 95 % intervals of the mean" in text
+    assert "kd: 70.83 % at 1, 72.77 % at 2, 71.53 % at 8" in text
+    assert "skd: 67.83 % at 1, 71.53 % at 2" in text
+    alone = [SettingCurve("kd", "weight", {1.0: "kd", 2.0: "not run", 4.0: "nor this"})]
+    assert tradeoffs.sensitivity(findings.pairs[0], alone, styles, "sweep") is None
+
+
+def test_a_swept_settings_table_has_a_row_for_each_value(findings, monkeypatch) -> None:
+    monkeypatch.setattr("report.tables.sensitivity.setting_curves", lambda *_: CURVES[:1])
+    table = sensitivity_table(findings.expansion, findings.pairs[:1])
+    assert [[entry.text for entry in row[1:5]] for row in table.rows] == [
+        ["kd: weight", "1", "kd", "70.83 ± 1.04"],
+        ["kd: weight", "2", "skd+kd", "72.77 ± 1.00"],
+        ["kd: weight", "8", "T-8", "71.53 ± 0.93"],
+    ]
+    low, high = findings.pairs[0].cell("kd").last.interval
+    assert table.rows[0][5].text == f"{low:.2f} to {high:.2f}"
+    monkeypatch.setattr("report.tables.sensitivity.setting_curves", lambda *_: [])
+    assert sensitivity_table(findings.expansion, findings.pairs) is None
 
 
 def test_figures_are_files_of_their_own_and_the_same_twice(findings, drawings):

@@ -10,10 +10,12 @@ from report.frames.method_variants import (
     SIMPLIFIER_ASSUMPTIONS,
     method_specs,
     method_variants,
+    setting_curves,
     temperature_groups,
 )
 from skd.expansion.expand import expand_study
 from skd.study.expansion import Expansion
+from tests.builders import tiny
 
 PAIR = ("resnet56", "resnet20")
 # The shipped study's variants of SKD, by hand from its sheet and docs/assumptions.md.
@@ -180,3 +182,36 @@ def test_a_pairs_methods_are_those_it_has_with_its_own_settings(own):
     (dkd,) = (term for term in specs["dkd"].terms if term.term == "dkd")
     assert dkd.settings["beta"] == 8
     assert (specs["kd"].simplifier, specs["skd"].simplifier is None) == (None, False)
+
+
+def test_a_sweep_is_a_curve_with_the_method_that_has_its_base_value():
+    pair = ("teacher", "resnet8")
+    methods = [
+        "skd",
+        {"name": "T", "like": "skd", "sweep": {"simplifier.temperature": [8, 1, 4, 0.5]}},
+        {"name": "heads", "like": "skd", "sweep": {"simplifier.heads": [1, 2]}},
+        {"name": "rate", "like": "skd", "sweep": {"recipe.learning_rate": [0.01, 0.1]}},
+        {"name": "kd", "sweep": {"kd.temperature": [1, 2, 3], "kd.weight": [1, 2, 3]}},
+    ]
+    swept = tiny.study(methods=methods)
+    curves = setting_curves(swept, *pair)
+    assert [(curve.label, dict(curve.methods)) for curve in curves] == [
+        ("simplifier: temperature", {0.5: "T-0.5", 1: "T-1", 4: "skd", 8: "T-8"}),
+        ("recipe: learning rate", {0.01: "rate-0.01", 0.05: "skd", 0.1: "rate-0.1"}),
+        *(("kd: weight", {w: f"kd-{t}-{w}" for w in (1, 2, 3)}) for t in (1, 2, 3)),
+    ]
+    # The sweep of KD's temperature is the temperatures' own figure.
+    assert {1: "kd-1-1", 2: "kd-2-1", 3: "kd-3-1"} in temperature_groups(swept, *pair)
+    variants = {v.method: v for v in method_variants(swept, *pair, "skd")}
+    assert variants["rate-0.1"].changes == (("recipe", "learning_rate", 0.05, 0.1),)
+    assert variants["rate-0.1"].assumptions == ()
+
+
+def test_the_ablation_has_curves_and_the_main_study_has_none():
+    labels = [curve.label for curve in setting_curves(shipped("ablation"), *PAIR)]
+    assert labels == [
+        "kd on simplified: weight",
+        "simplifier: learning rate multiplier",
+        "simplifier: heads",
+    ]
+    assert setting_curves(shipped("cifar100"), *PAIR) == []
