@@ -10,14 +10,14 @@ from skd.data.images import CHANNELS, DatasetFacts
 from skd.expansion.dry_run import network_profile
 from skd.expansion.method_teachers import MethodTeachers
 from skd.expansion.sheet_cells import CellResolver
-from skd.expansion.sheet_checks import check_seed, sheet_dataset_facts
+from skd.expansion.sheet_checks import check_own_networks, check_seed, sheet_dataset_facts
 from skd.expansion.sheet_teachers import resolve_teachers
 from skd.expansion.teacher_training import check_circular_partners
 from skd.models import network_family
 from skd.study.code_roots import run_source_roots
 from skd.study.expansion import Cell, Expansion, ImageInfo, TeacherNode
 from skd.study.expansion_files import expansion_sources_digest, known_checkpoint_hashes
-from skd.study.sheet import Sheet, read_sheet
+from skd.study.sheet import Sheet, network_in_specs, read_sheet
 from skd.study.sheet_files import StudyError, find_sheet, sheet_text
 from skd.study.sheet_recipes import WrittenRecipe
 
@@ -66,6 +66,7 @@ def expand_sheet(
             work on a pair.
     """
     dataset = sheet_dataset_facts(sheet)
+    check_own_networks(sheet)
     for seed in sheet.seeds:
         check_seed("seeds", seed)
     recipe = WrittenRecipe.from_study(sheet.recipe)
@@ -78,8 +79,12 @@ def expand_sheet(
     check_circular_partners(nodes.values())
     of_cells = (cell.teacher for cell in cells if cell.teacher)
     used = [nodes[name] for name in dict.fromkeys([*(p.teacher for p in sheet.pairs), *of_cells])]
-    networks = [*(node.spec.network for node in used), *(pair.student for pair in sheet.pairs)]
-    networks += [node.partner for node in used if node.partner]
+    networks = {node.spec.network: node.spec.network for node in used}
+    # The report knows students by their names in the sheet.
+    for pair in sheet.pairs:
+        in_specs = network_in_specs(sheet, pair.student)
+        networks |= {in_specs: in_specs, pair.student: in_specs}
+    networks |= {node.partner: node.partner for node in used if node.partner}
     return Expansion(
         study=study,
         sources=sources,
@@ -94,7 +99,7 @@ def expand_sheet(
         teachers=tuple(used),
         cells=cells,
         images=_image_info(dataset),
-        networks={name: network_profile(name, dataset) for name in dict.fromkeys(networks)},
+        networks={name: network_profile(spec, dataset) for name, spec in networks.items()},
         code=_source_files(cells, used),
         notes=tuple(dict.fromkeys(resolver.notes)),
     )

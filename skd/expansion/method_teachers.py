@@ -11,7 +11,14 @@ from skd.expansion.sheet_teachers import declared_training, network_of
 from skd.expansion.teacher_training import TeacherTraining
 from skd.losses.methods import CROSS_ENTROPY, uses_partner
 from skd.study.expansion import TeacherNode
-from skd.study.sheet import MethodTeacher, Sheet, SheetMethod, SheetPair, TrainSource
+from skd.study.sheet import (
+    MethodTeacher,
+    Sheet,
+    SheetMethod,
+    SheetPair,
+    TrainSource,
+    network_in_specs,
+)
 from skd.study.sheet_files import StudyError
 from skd.study.sheet_recipes import WrittenRecipe
 
@@ -75,7 +82,7 @@ class MethodTeachers:
         entry = self.sheet.teachers[pair.teacher]
         leave_out = f"leave the method out of the pair with without: [{method.name}]"
         if entry.train is not None:
-            declared = declared_training(pair.teacher, entry, self.recipe)
+            declared = declared_training(self.sheet, pair.teacher, self.recipe)
             seed, recipe = entry.train.seed, declared.recipe
             settings = {CROSS_ENTROPY: entry.train.settings.get(CROSS_ENTROPY, {})}
         else:
@@ -83,7 +90,7 @@ class MethodTeachers:
             if how.seed is None:
                 raise StudyError(
                     f"{where}: {pair.teacher} is imported, so {how.method} cannot train it again; "
-                    f"give 'teacher' a seed to train a new {network_of(pair.teacher, entry)} from "
+                    f"give 'teacher' a seed to train a new {network_of(self.sheet, pair.teacher)} from "
                     f"scratch, train {pair.teacher} here, or {leave_out}"
                 )
         settings = {
@@ -96,16 +103,15 @@ class MethodTeachers:
             settings={name: values for name, values in settings.items() if values},
         )
         training = TeacherTraining(
-            network_of(pair.teacher, entry),
+            network_of(self.sheet, pair.teacher),
             source,
             recipe.with_changes(how.recipe, f"{where}: recipe"),
             where,
         )
         if not uses_partner(training.method()):
             return training
-        return training.with_partner(
-            pair.student, f"{where}: {pair.teacher}--{pair.student}", leave_out
-        )
+        partner = network_in_specs(self.sheet, pair.student)
+        return training.with_partner(partner, f"{where}: {pair.teacher}--{pair.student}", leave_out)
 
     def _name(self, pair: SheetPair, method: SheetMethod, training: TeacherTraining) -> str:
         """Return a name for a further teacher, from those of its teacher, method and student.
@@ -113,7 +119,7 @@ class MethodTeachers:
         Raises:
             StudyError: there is no free name, or it is too long for a file's name.
         """
-        student = f"-{training.source.partner}" if training.source.partner else ""
+        student = f"-{pair.student}" if training.source.partner else ""
         names = [f"{pair.teacher}-{how}{student}" for how in (training.source.method, method.name)]
         free = [name for name in names if name not in {**self.declared, **self.added}]
         if not free:

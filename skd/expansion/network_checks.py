@@ -6,10 +6,13 @@ from functools import cache
 
 import torch
 
-from skd.common.errors import suggest
+from skd.common.errors import error_text, suggest
+from skd.common.wrapped_networks import network_label, parse_wrapped
 from skd.data.images import CHANNELS, DatasetFacts
+from skd.expansion.dry_run import network_profile
 from skd.models import FeatureNetwork, build_model, network_names
 from skd.models.global_draws import REMEDY, drawing_layer
+from skd.models.wrapped import WrapError
 from skd.randomness import seeded
 
 SMALLEST_FOR_IMAGENET_STEM = 64  # pixels; a stem of stride 4 leaves 2x2 maps at the end
@@ -33,14 +36,27 @@ def size_problem(name: str, facts: DatasetFacts) -> str | None:
     )
 
 
+def pass_problem(name: str, facts: DatasetFacts) -> str | None:
+    """Return why a network cannot run on images of a size; ``None`` if it can."""
+    try:
+        network_profile(name, facts)
+    except Exception as error:  # an own or another library's network raises errors of any type
+        return f"{network_label(name)} does not run on {facts.size} px images: {error_text(error)}"
+    return None
+
+
 def training_problem(name: str, facts: DatasetFacts) -> str | None:
     """Return why a run that trains a network would not repeat; ``None`` if it would."""
-    layer = _drawing_layer(name, facts.num_classes, facts.size)
+    try:
+        layer = _drawing_layer(name, facts.num_classes, facts.size)
+    except WrapError as error:
+        return f"{network_label(name)} cannot be trained: {error}"
     if layer is None:
         return None
+    off = "turn it off in its options, such as {dropout: 0}"  # of another library
     return (
-        f"the layer {layer} of {name} draws from torch's global generator, so its runs would not "
-        f"repeat; {REMEDY}"
+        f"the layer {layer} of {network_label(name)} draws from torch's global generator, so its "
+        f"runs would not repeat; {off if parse_wrapped(name) else REMEDY}"
     )
 
 

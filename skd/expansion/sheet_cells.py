@@ -20,7 +20,7 @@ from skd.study.ineffective_settings import (
     notes_on_long_settings,
     notes_on_unused_settings,
 )
-from skd.study.sheet import Sheet, SheetMethod, SheetPair
+from skd.study.sheet import Sheet, SheetMethod, SheetPair, network_in_specs
 from skd.study.sheet_files import StudyError
 from skd.study.sheet_recipes import WrittenRecipe
 from skd.study.spec import MethodSpec, Recipe, RunSpec
@@ -66,7 +66,8 @@ class CellResolver:
 
     def _student_recipe(self, pair: SheetPair) -> WrittenRecipe:
         """Check what a pair sets, and return the recipe of its student."""
-        check_network_at("pairs: student", pair.student, self.dataset, is_trained=True)
+        network = network_in_specs(self.sheet, pair.student)
+        check_network_at("pairs: student", network, self.dataset, is_trained=True)
         check_settings(pair.settings, _place(pair))
         changes = self.sheet.student_recipes.get(pair.student, {})
         recipe = self.recipe.with_changes(changes, f"student_recipes.{pair.student}")
@@ -96,7 +97,7 @@ class CellResolver:
         teacher = self.teachers.node(pair, method) if needs_teacher else None
         spec = RunSpec(
             dataset=self.sheet.dataset,
-            network=pair.student,
+            network=network_in_specs(self.sheet, pair.student),
             teacher=teacher and teacher.spec,
             method=resolved,
             recipe=recipe,

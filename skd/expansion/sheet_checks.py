@@ -6,8 +6,8 @@ from skd.common.errors import SkdError, suggest
 from skd.common.plugins import BrokenFileError
 from skd.data import dataset_facts, dataset_names
 from skd.data.images import DataError, DatasetFacts
-from skd.expansion.network_checks import size_problem, training_problem
-from skd.models import check_network
+from skd.expansion.network_checks import pass_problem, size_problem, training_problem
+from skd.models import check_network, network_names
 from skd.study.limits import folder_problem, seed_problem
 from skd.study.sheet import Sheet
 from skd.study.sheet_files import StudyError
@@ -47,11 +47,29 @@ def check_network_at(where: str, name: str, dataset: DatasetFacts, is_trained: b
         check_network(name)
     except SkdError as error:
         raise StudyError(f"{where}: {error}") from error
-    problem = size_problem(name, dataset)
+    problem = size_problem(name, dataset) or pass_problem(name, dataset)
     if problem is None and is_trained:
         problem = training_problem(name, dataset)
     if problem:
         raise StudyError(f"{where}: {problem}")
+
+
+def check_own_networks(sheet: Sheet) -> None:
+    """Check the networks of other libraries that a sheet describes, also those not in use.
+
+    Raises:
+        StudyError: a name that a network of this suite has, an unknown network, module or option,
+            or a library that is not installed.
+    """
+    for name, entry in sheet.networks.items():
+        if name in network_names():
+            raise StudyError(
+                f"networks: {name}: this suite has a network of that name; choose another name"
+            )
+        try:
+            check_network(entry.network)
+        except SkdError as error:
+            raise StudyError(f"networks: {name}: {error}") from error
 
 
 def check_seed(where: str, seed: int) -> None:

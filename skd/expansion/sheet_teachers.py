@@ -10,7 +10,7 @@ from skd.data.images import DatasetFacts
 from skd.expansion.sheet_checks import check_network_at
 from skd.expansion.teacher_training import TeacherTraining
 from skd.study.expansion import TeacherNode
-from skd.study.sheet import ImportSource, Sheet, SheetTeacher
+from skd.study.sheet import ImportSource, Sheet, SheetTeacher, network_in_specs
 from skd.study.sheet_files import StudyError
 from skd.study.sheet_recipes import WrittenRecipe
 from skd.study.spec import DatasetSpec, ImportedTeacher
@@ -46,10 +46,10 @@ def _resolve_teacher(
     hashes: Mapping[Path, str],
 ) -> TeacherNode:
     where = f"teachers.{name}"
-    network = network_of(name, entry)
+    network = network_of(sheet, name)
     check_network_at(f"{where}: network", network, dataset, is_trained=entry.train is not None)
     if entry.train is not None:
-        return declared_training(name, entry, recipe).node(name, sheet.dataset, dataset)
+        return declared_training(sheet, name, recipe).node(name, sheet.dataset, dataset)
     spec = _imported_teacher(sheet, network, entry.import_, hashes, where)
     return TeacherNode(
         name=name,
@@ -61,25 +61,29 @@ def _resolve_teacher(
     )
 
 
-def network_of(name: str, entry: SheetTeacher) -> str:
-    """Return the network of a teacher of a sheet."""
-    return entry.network or name
+def network_of(sheet: Sheet, name: str) -> str:
+    """Return the network of a teacher of a sheet, as specs name it."""
+    return network_in_specs(sheet, sheet.teachers[name].network or name)
 
 
-def declared_training(name: str, entry: SheetTeacher, recipe: WrittenRecipe) -> TeacherTraining:
+def declared_training(sheet: Sheet, name: str, recipe: WrittenRecipe) -> TeacherTraining:
     """Return how a sheet trains a teacher that is not imported.
 
     Args:
+        sheet: the sheet.
         name: the teacher's name.
-        entry: the sheet's entry.
         recipe: the study's recipe.
 
     Raises:
         StudyError: the recipe has an unknown setting, or a value that it cannot have.
     """
     where = f"teachers.{name}.train"
-    own_recipe = recipe.with_changes(entry.train.recipe, f"{where}.recipe")
-    return TeacherTraining(network_of(name, entry), entry.train, own_recipe, where)
+    source = sheet.teachers[name].train
+    if source.partner is not None:
+        partner = network_in_specs(sheet, source.partner)
+        source = source.model_copy(update={"partner": partner})
+    own_recipe = recipe.with_changes(source.recipe, f"{where}.recipe")
+    return TeacherTraining(network_of(sheet, name), source, own_recipe, where)
 
 
 def _imported_teacher(

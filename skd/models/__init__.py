@@ -15,6 +15,8 @@ from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
+
 from skd.common.errors import UnknownNameError
 from skd.common.plugins import (
     BrokenFileError,
@@ -23,7 +25,9 @@ from skd.common.plugins import (
     module_from_elsewhere,
     print_broken_files,
 )
+from skd.common.wrapped_networks import parse_wrapped
 from skd.models.network import FeatureNetwork, Outputs
+from skd.models.wrapped import build_wrapped
 
 __all__ = [
     "FeatureNetwork",
@@ -98,8 +102,13 @@ def check_network(name: str) -> None:
     Raises:
         BrokenFileError: there is no such network, and some networks are left out; says which.
         UnknownNameError: there is no such network; names the allowed ones.
+        WrapError: a network of another library cannot be used as its name describes it.
     """
     if name in _builders():
+        return
+    if (wrapped := parse_wrapped(name)) is not None:
+        with torch.random.fork_rng(devices=[]):
+            build_wrapped(wrapped, 2)
         return
     unknown = UnknownNameError("network", name, _builders())
     if left_out := broken_networks():
@@ -113,6 +122,8 @@ def network_family(name: str) -> str:
     Raises:
         BrokenFileError, UnknownNameError: as `check_network`.
     """
+    if parse_wrapped(name) is not None:
+        return "wrapped"
     check_network(name)
     (family,) = (family for family, networks in _families()[0].items() if name in networks)
     return family.rpartition(".")[2]
@@ -168,5 +179,7 @@ def build_model(name: str, num_classes: int = 100) -> FeatureNetwork:
     """
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
+    if (wrapped := parse_wrapped(name)) is not None:
+        return build_wrapped(wrapped, num_classes)
     check_network(name)
     return _builders()[name](num_classes)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from skd.common.frozen import canonical
 from skd.common.terminal import format_duration
+from skd.common.wrapped_networks import network_label
 from skd.provenance.details import EntryDetails, StoredFile, TeacherOfRun
 from skd.provenance.entry_reading import display_path
 from skd.provenance.lookup import UNUSABLE
@@ -72,10 +73,10 @@ def _lines(lines: Iterable[str]) -> Text | None:
 def _description(details: EntryDetails) -> Rows:
     spec, card = details.spec, details.card
     if spec is not None:
-        yield "network", spec.network
+        yield "network", network_label(spec.network)
         yield "data set", _dataset(spec.dataset)
     elif card is not None:
-        yield "network", card.network
+        yield "network", network_label(card.network)
         yield "data set", card.dataset
     if isinstance(spec, RunSpec):
         yield "seed", str(spec.seed)
@@ -95,7 +96,7 @@ def _description(details: EntryDetails) -> Rows:
 
 
 def _teacher(teacher: TeacherOfRun) -> Rows:
-    yield "teacher", f"{teacher.spec.network}, {display_path(teacher.entry.folder)}"
+    yield "teacher", f"{network_label(teacher.spec.network)}, {display_path(teacher.entry.folder)}"
     card = teacher.card_then or teacher.card_now
     if card is not None:
         yield "", f"{card.test_top1:.2f} % top-1; {card.origin}"

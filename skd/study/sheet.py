@@ -25,6 +25,7 @@ from skd.common.frozen import FrozenModel
 from skd.common.names import Name, validate_name, validate_path
 from skd.common.terminal import printable
 from skd.common.validation_messages import error_location, validation_message
+from skd.common.wrapped_networks import LIBRARIES, wrapped_name
 from skd.study.limits import expand_seeds
 from skd.study.sheet_files import StudyError, read_sheet_file, sheet_files
 from skd.study.spec import DatasetSpec, Recipe
@@ -117,6 +118,33 @@ def _usable_url(url: str) -> str:
     if parts.scheme != "file" and not parts.hostname:
         raise ValueError(f"'{url}' is not a URL: it has no host")
     return url
+
+
+class SheetNetwork(FrozenModel):
+    """A network of another library, which the sheet names."""
+
+    wrap: str = Field(description="torchvision/NAME or timm/NAME")
+    stages: tuple[str, ...] = Field(
+        min_length=2,
+        description="modules whose outputs are the stages, in their order; the stem's first",
+    )
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of the library's builder"
+    )
+
+    @field_validator("wrap")
+    @classmethod
+    def _check_library(cls, wrap: str) -> str:
+        library, separator, model = wrap.partition("/")
+        if library not in LIBRARIES or not separator or not model:
+            allowed = " or ".join(f"{name}/NAME" for name in LIBRARIES)
+            raise ValueError(f"'{wrap}' is no network of another library; write {allowed}")
+        return wrap
+
+    @property
+    def network(self) -> str:
+        """The network's name in specs, which holds this description."""
+        return wrapped_name(self.wrap, self.stages, self.options)
 
 
 class SheetTeacher(FrozenModel):
@@ -257,6 +285,9 @@ class Sheet(FrozenModel):
     dataset: DatasetSpec
     recipe: Recipe = Recipe()
     student_recipes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    networks: dict[Name, SheetNetwork] = Field(
+        default_factory=dict, description="networks of other libraries, by names of the sheet"
+    )
     teachers: dict[Name, SheetTeacher]
     pairs: tuple[SheetPair, ...] = Field(min_length=1)
     methods: tuple[SheetMethod, ...] = Field(min_length=1)
@@ -315,6 +346,11 @@ class Sheet(FrozenModel):
             if duplicates := {str(name) for name in names if names.count(name) > 1}:
                 raise ValueError(f"{key}: named twice: {', '.join(sorted(duplicates))}")
         return self
+
+
+def network_in_specs(sheet: Sheet, name: str) -> str:
+    """Return the name that specs have for a network of a sheet."""
+    return sheet.networks[name].network if name in sheet.networks else name
 
 
 def read_sheet(path: Path) -> Sheet:
