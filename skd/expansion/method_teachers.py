@@ -88,9 +88,10 @@ class MethodTeachers:
         else:
             seed, recipe, settings = 0, self.recipe, {}
             if how.seed is None:
+                network = network_of(self.sheet, pair.teacher)
                 raise StudyError(
                     f"{where}: {pair.teacher} is imported, so {how.method} cannot train it again; "
-                    f"give 'teacher' a seed to train a new {network_of(self.sheet, pair.teacher)} from "
+                    f"give 'teacher' a seed to train a new {network} from "
                     f"scratch, train {pair.teacher} here, or {leave_out}"
                 )
         settings = {
