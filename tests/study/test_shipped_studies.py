@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,25 @@ TEN: dict[str, list[tuple[str, Any, str]]] = {
     "skd+reviewkd": [CE, SKD, ("reviewkd", "w", "raw")],
 }
 WARMED_UP = {"dkd": 20, "reviewkd": 20}
+
+# Digests of all runs and teachers. New options must not change them. An edit of a sheet may.
+IDENTITIES = {
+    "ablation": "889d5978b031b146",
+    "ablation-confirm": "9aa2f492fabf7241",
+    "ablation-full": "9554221b826da4ac",
+    "ablation-long": "2d8429d7603d7dd3",
+    "ablation-screen": "ee5c3ab3195b0c5b",
+    "cifar100": "ff3b80d5a98ef7d9",
+    "cifar100-published-teachers": "cd0d73510acbaf92",
+    "cifar100-small": "dff3eef1c799cab1",
+    "demo": "097d8eaac340919a",
+    "extended": "732552d9a00a1eca",
+    "first-rows": "678758cc83947914",
+    "imagenet": "9bea6aef374fe519",
+    "public-teacher": "e6303efceb591f98",
+    "public-teacher-rest": "b7231169b9363ee9",
+    "reviewkd-weights": "45321835d453b0c3",
+}
 
 expanded = cache(expand_study)
 
@@ -320,6 +340,14 @@ def test_ablation_full_tries_skd_beside_kd_with_the_same_settings() -> None:
             assert settings_of(own, "kd")[key] == settings_of(plain, "kd")[key]
         assert settings_of(own, "cross_entropy") == settings_of(plain, "cross_entropy")
     assert len(study.cells) == len(rates) + 3
+
+
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_new_options_change_no_identity_of_a_shipped_study(name: str) -> None:
+    study = expanded(name)
+    runs = sorted(identity for cell in study.cells for identity in cell.runs.values())
+    names = [*runs, *sorted(node.id for node in study.teachers)]
+    assert hashlib.sha256(" ".join(names).encode()).hexdigest()[:16] == IDENTITIES[name]
 
 
 def test_every_shipped_study_is_among_those_tested() -> None:
