@@ -28,6 +28,27 @@ def random_words(seed: int, purpose: str, epoch: int, count: int) -> np.ndarray:
     return np.random.Philox(key=derive_seed(seed, purpose, epoch)).random_raw(count)
 
 
+def expand_words(words: np.ndarray, count: int) -> np.ndarray:
+    """Return further random words for each word, (N, count) uint64: a pure function of the word.
+
+    SplitMix64 (Steele, Lea & Flood, OOPSLA 2014) with the word as its seed.
+
+    Args:
+        words: (N,) uint64.
+        count: words for each.
+    """
+    steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = words[:, None] + steps  # modulo 2⁶⁴
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def uniforms(words: np.ndarray) -> np.ndarray:
+    """Return words as numbers in [0, 1) with 53 bits, float64."""
+    return (words >> np.uint64(11)) * 2.0**-53
+
+
 _SEEDING = threading.Lock()  # `seeded` uses the generator of the whole process
 
 

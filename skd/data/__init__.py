@@ -21,6 +21,8 @@ from skd.common.errors import UnknownNameError
 from skd.common.files import path_from_environment
 from skd.common.plugins import BrokenFileError, load_module, module_file, module_from_elsewhere
 from skd.data import imagefolder
+from skd.data.augmentation.policies import STRONG_VIEW, TRIVIALAUGMENT, Policy, randaugment
+from skd.data.augmented_views import AugmentedViews
 from skd.data.images import (
     DatasetFacts,
     Images,
@@ -31,10 +33,13 @@ from skd.data.images import (
 )
 from skd.data.photos.files import PhotoFiles
 from skd.data.photos.views import PhotoViews, TestPhotos
+from skd.data.prepared_views import STRONG_VIEWS, TRAINING_VIEWS
 from skd.data.views import PixelViews, TestImages, TestPixels, Views
-from skd.study.spec import FOLDER_DATASET, DatasetSpec
+from skd.study.spec import FOLDER_DATASET, DatasetSpec, Recipe
 
-_HELPERS = {"images", "photos", "views"}
+_HELPERS = {
+    *("augmentation", "augmented_views", "images", "mixing", "photos", "prepared_views", "views"),
+}
 
 
 def dataset_names() -> list[str]:
@@ -109,6 +114,33 @@ def make_views(images: Images, device: torch.device, workers: int = 0) -> Views:
     if isinstance(images.train_images, PhotoFiles):
         return PhotoViews(images, device, workers)
     return PixelViews(images, device)
+
+
+def strong_policy(recipe: Recipe) -> Policy | None:
+    """Return the strong augmentation of a recipe's views; ``None`` if there is none."""
+    if recipe.augmentation == "randaugment":
+        return randaugment(recipe.randaugment_operations, recipe.randaugment_magnitude)
+    return TRIVIALAUGMENT if recipe.augmentation == "trivialaugment" else None
+
+
+def training_views(views: Views, recipe: Recipe) -> Views:
+    """Return the views of one training by a recipe, given those that `make_views` returned."""
+    policy = strong_policy(recipe)
+    return views.for_training() if policy is None else _augmented(views, policy, TRAINING_VIEWS)
+
+
+def strong_views(views: Views) -> Views:
+    """Return the second, strong view of every image, for losses that need one.
+
+    Its crop and flip are drawn independently of the first view's.
+    """
+    return _augmented(views, STRONG_VIEW, STRONG_VIEWS)
+
+
+def _augmented(views: Views, policy: Policy, stream: str) -> Views:
+    if isinstance(views, PhotoViews):
+        return views.augmented(policy, stream)
+    return AugmentedViews(views, policy, stream)
 
 
 def make_test_images(images: Images, device: torch.device, workers: int = 0) -> TestImages:

@@ -36,13 +36,23 @@ def draw_view_numbers(seed: int, epoch: int, count: int, pad: int, flip: bool) -
     Returns:
         (count,) int64: the views' numbers, by index in the training set.
     """
-    drawn = random_words(seed, "views", epoch, count)
+    return torch.from_numpy(view_numbers_of(random_words(seed, "views", epoch, count), pad, flip))
+
+
+def view_numbers_of(words: np.ndarray, pad: int, flip: bool) -> np.ndarray:
+    """Return the numbers of the views that random words choose, (N,) int64.
+
+    Args:
+        words: (N,) uint64.
+        pad: width of the padding before the crop.
+        flip: whether half of the views are mirrored.
+    """
     offsets, sides = 2 * pad + 1, 2 if flip else 1
-    drawn, mirrored = np.divmod(drawn, np.uint64(sides))
+    drawn, mirrored = np.divmod(words, np.uint64(sides))
     drawn, rows = np.divmod(drawn, np.uint64(offsets))
     columns = drawn % np.uint64(offsets)
     numbers = (rows * np.uint64(offsets) + columns) * np.uint64(sides) + mirrored
-    return torch.from_numpy(numbers.astype(np.int64))
+    return numbers.astype(np.int64)
 
 
 def decode_view_numbers(numbers: Tensor, pad: int, flip: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -148,12 +158,16 @@ class PixelViews(Views):
 
     def batch(self, indices: Tensor, numbers: Tensor) -> Tensor:
         """Return views of some images: see `Views.batch`."""
+        return self.normalise(self.pixels(indices, numbers))
+
+    def pixels(self, indices: Tensor, numbers: Tensor) -> Tensor:
+        """Return the pixels of views of some images, (B, 3, H, W) uint8, in channels-last order."""
         first_rows, first_columns, mirrored = decode_view_numbers(numbers, self.pad, self.flip)
         rows = first_rows[:, None] + self._range
         within = (self._range - mirrored[:, None] * (self.size - 1)).abs()
         columns = first_columns[:, None] + within
         pixels = self._pixels[indices[:, None, None], rows[:, :, None], columns[:, None]]
-        return self.normalise(pixels.permute(0, 3, 1, 2))
+        return pixels.permute(0, 3, 1, 2)
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalise pixels, (B, 3, H, W): see `Views.normalise`."""

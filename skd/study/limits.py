@@ -15,6 +15,7 @@ MAX_SEEDS = 10_000
 SEED_LIMIT = 2**32
 MAX_EPOCHS = 100_000
 MAX_COUNT = 2**20
+MAX_OPERATIONS = 14  # of RandAugment on an image: as many as there are
 MAX_MAGNITUDE, MIN_MAGNITUDE = 1e9, 1e-12
 IMAGE_SIZE_RANGE = (8, 1024)
 MAX_SHEET_CLASSES = 2**16
@@ -82,6 +83,11 @@ def recipe_problem(recipe: Recipe) -> str | None:
         return f"momentum {recipe.momentum:g}: must be less than 1, or steps grow without bound"
     if recipe.nesterov and not recipe.momentum:
         return "nesterov: true needs a momentum greater than 0"
+    if recipe.randaugment_operations > MAX_OPERATIONS:
+        return (
+            f"randaugment_operations {format_value(recipe.randaugment_operations)}: allowed: up to "
+            f"{MAX_OPERATIONS} (more leave nothing of an image)"
+        )
     if max(recipe.betas) >= 1:
         return f"betas {format_value(list(recipe.betas))}: both must be less than 1"
     if recipe.minimum_learning_rate > recipe.learning_rate:
@@ -96,6 +102,7 @@ def recipe_problem(recipe: Recipe) -> str | None:
         "betas",
         "eps",
         "minimum_learning_rate",
+        "mixing_alpha",
     )
     return settings_problem({name: getattr(recipe, name) for name in names})
 

@@ -116,6 +116,28 @@ class WrittenRecipe:
                 f"bn_batch {format_value(recipe.bn_batch)}{self._origin('bn_batch')}: a batch has "
                 f"only {recipe.batch_size} images; write bn_batch: {recipe.batch_size} or less"
             )
+        return self._idle_view_setting()
+
+    def _idle_view_setting(self) -> str | None:
+        """Return which setting of augmentation or mixing has no effect; ``None`` if all have."""
+        recipe = self.recipe
+        for name in ("randaugment_operations", "randaugment_magnitude"):
+            if name in self.places and recipe.augmentation != "randaugment":
+                return (
+                    f"{name}{self._origin(name)} has no effect with augmentation: "
+                    f"{recipe.augmentation}; write augmentation: randaugment, or leave it out"
+                )
+        if "mixing_alpha" in self.places and recipe.mixing == "none":
+            return (
+                f"mixing_alpha{self._origin('mixing_alpha')} has no effect with mixing: none; "
+                "write mixing: mixup or mixing: cutmix, or leave it out"
+            )
+        if recipe.mixing != "none" and 1 in (recipe.batch_size, recipe.bn_batch):
+            name = "batch_size" if recipe.batch_size == 1 else "bn_batch"
+            return (
+                f"{name} 1{self._origin(name)}: mixing: {recipe.mixing} mixes the images of "
+                f"such a group with each other; write {name}: 2 or more"
+            )
         return None
 
     def _schedule_problem(self) -> str | None:

@@ -131,6 +131,27 @@ class Recipe(FrozenModel):
     warmup_epochs: NonNegativeInt = added_later(
         0, neutral=0, description="epochs over which the learning rate rises linearly"
     )
+    augmentation: Literal["standard", "trivialaugment", "randaugment"] = added_later(
+        "standard",
+        neutral="standard",
+        description="standard: crops and flips. trivialaugment (2103.10158, wide) and randaugment "
+        "(1909.13719) follow them",
+    )
+    randaugment_operations: PositiveInt = added_later(
+        2, neutral=2, description="n, the number of operations of augmentation: randaugment"
+    )
+    randaugment_magnitude: Annotated[int, Field(ge=0, le=30)] = added_later(
+        9, neutral=9, description="m, the magnitude of augmentation: randaugment, 0 to 30"
+    )
+    mixing: Literal["none", "mixup", "cutmix"] = added_later(
+        "none",
+        neutral="none",
+        description="mixes pairs of images and their losses: mixup (1710.09412), cutmix "
+        "(1905.04899)",
+    )
+    mixing_alpha: PositiveFloat = added_later(
+        1.0, neutral=1.0, description="alpha of mixing: shares follow Beta(alpha, alpha)"
+    )
 
     @model_validator(mode="after")
     def _check_milestones(self) -> Self:
@@ -150,6 +171,14 @@ class Recipe(FrozenModel):
         """Return the number of batches in an epoch over ``images`` training images."""
         full, rest = divmod(images, self.batch_size)
         return full + (rest > 0 and self.last_batch == "keep")
+
+    def stored_views_problem(self) -> str | None:
+        """Return why a teacher's outputs on the recipe's views cannot be stored, or ``None``."""
+        if self.mixing != "none":
+            return f"mixing: {self.mixing} mixes every image with others"
+        if self.augmentation != "standard":
+            return f"augmentation: {self.augmentation} makes an unlimited number of views"
+        return None
 
     def partition_problem(self, parts: int) -> str | None:
         """Return why a batch cannot be split into ``parts`` equal parts; ``None`` if it can."""

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as vision
 
-from skd.data import make_test_images, make_views
+from skd.data import make_test_images, make_views, strong_views, training_views
+from skd.data.augmentation.policies import TRIVIALAUGMENT
 from skd.data.images import DataError, Images
 from skd.data.photos.decoding import decode_photo
 from skd.data.photos.random_resized_crop import evaluation_view, training_view
 from skd.data.photos.views import PhotoViews, TestPhotos
 from skd.data.views import PixelViews, TestPixels, epoch_order
+from skd.study.spec import Recipe
 from tests.builders.photos import SIZE, dataset, load_photos, make_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:The image decoding:DeprecationWarning")
@@ -261,3 +263,20 @@ def test_images_in_memory_have_the_same_face():
     assert views.for_training() is views
     views.close()
     tests.close()
+
+
+def test_photos_are_augmented_by_the_loader_processes(images: Images, views: PhotoViews) -> None:
+    recipe = Recipe(augmentation="trivialaugment")
+    alone, strong = training_views(views, recipe), strong_views(views)
+    batches = photos_of(views)
+    plain, augmented = all_of(views, batches), all_of(alone, batches)
+    assert not torch.equal(plain, augmented)
+    for place, (indices, numbers) in enumerate(batches):
+        pixels = views.make(indices, numbers).permute(0, 3, 1, 2)
+        expected = views.normalise(TRIVIALAUGMENT(pixels, numbers.numpy()))
+        assert torch.equal(augmented[5 * place : 5 * place + 5], expected)
+    helped = training_views(make_views(images, CPU, workers=1), recipe)
+    assert torch.equal(all_of(helped, batches), augmented)
+    helped.close()
+    assert not (strong.draw_epoch(0, 1) == views.draw_epoch(0, 1)).any()
+    assert all_of(strong, photos_of(strong)).shape == plain.shape

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from skd.data.augmentation.policies import Policy
 from skd.data.images import DataError
 from skd.data.photos.decoding import decode_photo
 from skd.data.photos.files import PhotoFiles
@@ -38,8 +39,8 @@ class DamagedPhoto:
 class BatchDecoder(Dataset):
     """Decodes batches from files. Each loader process has a copy."""
 
-    def __init__(self, files: PhotoFiles) -> None:
-        self._root, self._size = files.root, files.size
+    def __init__(self, files: PhotoFiles, policy: Policy | None = None) -> None:
+        self._root, self._size, self._policy = files.root, files.size, policy
         # torch passes a tensor to all processes as one block of shared memory.
         width = files.paths.itemsize
         self._paths = torch.from_numpy(files.paths.view(np.uint8).reshape(-1, width).copy())
@@ -58,6 +59,8 @@ class BatchDecoder(Dataset):
                 batch[row] = view.permute(1, 2, 0)
         except DataError as error:
             return DamagedPhoto(str(error))
+        if numbers is not None and self._policy is not None:
+            return self._policy(batch.permute(0, 3, 1, 2), numbers).permute(0, 2, 3, 1)
         return batch
 
     def _path(self, index: int) -> Path:
@@ -71,10 +74,17 @@ class PhotoLoader:
         files: the photos.
         device: the training's device; for a GPU, batches are in pinned memory.
         workers: number of processes; 0 decodes each batch in this process when it is read.
+        policy: strong augmentation of training views; ``None``: there is none.
     """
 
-    def __init__(self, files: PhotoFiles, device: torch.device, workers: int) -> None:
-        self._decoder, self._tasks = BatchDecoder(files), []
+    def __init__(
+        self,
+        files: PhotoFiles,
+        device: torch.device,
+        workers: int,
+        policy: Policy | None = None,
+    ) -> None:
+        self._decoder, self._tasks = BatchDecoder(files, policy), []
         self._loader: DataLoader | None = DataLoader(
             self._decoder,
             batch_size=None,

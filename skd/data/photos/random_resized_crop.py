@@ -39,10 +39,17 @@ class Crop:
     mirrored: bool
 
 
-def draw_photo_view_numbers(seed: int, epoch: int, count: int) -> Tensor:
-    """Return the numbers of all photos' views for an epoch, (count,) int64: 63 random bits each."""
+def draw_photo_view_numbers(seed: int, epoch: int, count: int, stream: str = "views") -> Tensor:
+    """Return the numbers of all photos' views for an epoch, (count,) int64: 63 random bits each.
+
+    Args:
+        seed: of the run.
+        epoch: 1-based.
+        count: number of photos.
+        stream: name of the random stream.
+    """
     return torch.from_numpy(
-        (random_words(seed, "views", epoch, count) >> np.uint64(1)).astype(np.int64)
+        (random_words(seed, stream, epoch, count) >> np.uint64(1)).astype(np.int64)
     )
 
 

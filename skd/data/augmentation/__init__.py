@@ -1,0 +1,1 @@
+"""Strong augmentation: RandAugment, TrivialAugment, and the strong view of MLKD's authors."""
