@@ -34,6 +34,7 @@ class AT(Term):
         weight: float = 1000.0  # RepDistiller's CIFAR script, beside cross-entropy at 1
 
     needs = frozenset({"teacher_features"})
+    reads_target = False
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)

@@ -8,7 +8,11 @@ from skd.terms import Batch, Term, TermSettings, added_later
 
 
 class CrossEntropy(Term):
-    """Mean cross-entropy of the student's logits."""
+    """Mean cross-entropy of the student's logits.
+
+    A mixed image has two classes: its loss is the mean of theirs, weighted by their shares
+    (1710.09412, 1905.04899).
+    """
 
     class Settings(TermSettings):
         """Cross-entropy's settings."""
@@ -26,10 +30,18 @@ class CrossEntropy(Term):
                 raise ValueError(f"must be at least 0 and less than 1, got {label_smoothing:g}")
             return label_smoothing
 
+    reads_second_target = True
+
     def forward(self, batch: Batch) -> Tensor:
         """Return the mean over the batch.
 
         With label smoothing a, the target of class y is (1 - a)·onehot(y) + a/C.
         """
-        smoothing = self.settings.label_smoothing
-        return F.cross_entropy(batch.student.logits, batch.target, label_smoothing=smoothing)
+        logits, smoothing = batch.student.logits, self.settings.label_smoothing
+        if batch.mix is None:
+            return F.cross_entropy(logits, batch.target, label_smoothing=smoothing)
+        first, second = (
+            F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
+            for target in (batch.target, batch.second_target)
+        )
+        return (batch.mix * first + (1 - batch.mix) * second).mean()

@@ -67,6 +67,7 @@ class CTKD(Term):
         )
 
     needs = frozenset({"teacher_logits"})
+    reads_target = False
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)

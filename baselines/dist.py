@@ -63,6 +63,7 @@ class DIST(Term):
         gamma: NonNegativeFloat = Field(1.0, description="weight of the intra-class part")
 
     needs = frozenset({"teacher_logits"})
+    reads_target = False
     mixes_images = True  # intra: over the images of the batch
 
     def forward(self, batch: Batch) -> Tensor:

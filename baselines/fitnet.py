@@ -32,6 +32,7 @@ class FitNet(Term):
         )  # RepDistiller's hint_layer
 
     needs = frozenset({"teacher_features"})
+    reads_target = False
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)

@@ -35,6 +35,7 @@ class KD(Term):
         temperature: PositiveFloat = Field(4.0, description="T of both softmaxes")
 
     needs = frozenset({"teacher_logits"})
+    reads_target = False
 
     def forward(self, batch: Batch) -> Tensor:
         """Return KD's loss on raw or simplified teacher logits, depending on the settings."""

@@ -1,9 +1,9 @@
-"""MLKD: alignment of instances, batch and classes at several temperatures (Jin et al., CVPR 2023).
+"""MLKD's loss on one view: alignment of instances, batch and classes (Jin et al., CVPR 2023).
 
-Only the loss, on one view of each image. The authors train on two views, a weak and a strong one
-(RandAugment), for 240 to 960 epochs. This term is the weak view's loss in their code. It leaves out
-the strong view's cross-entropy and instance alignment, and the weak view's instance alignments at
-T = 2 and 6, which their code adds a second time, without the mask, to the strong view's loss.
+The authors train on two views of each image, as `mlkd_two_views` does. This term is the weak view's
+loss in their code. It leaves out the strong view's cross-entropy and instance alignment, and the
+weak view's instance alignments at T = 2 and 6, which their code adds a second time, without the
+mask, to the strong view's loss. So it can be compared with other methods at equal cost.
 """
 
 from typing import Annotated
@@ -74,6 +74,7 @@ class MLKD(Term):
         )
 
     needs = frozenset({"teacher_logits"})
+    reads_target = False
     mixes_images = True  # the batch and class losses compare images
 
     def forward(self, batch: Batch) -> Tensor:

@@ -34,6 +34,7 @@ class PKT(Term):
         weight: float = 30000.0  # RepDistiller's CIFAR script, beside cross-entropy at 1
 
     needs = frozenset({"teacher_pooled"})
+    reads_target = False
     mixes_images = True  # compares pairs of images
 
     def forward(self, batch: Batch) -> Tensor:

@@ -112,6 +112,7 @@ class ReviewKD(Term):
         )
 
     needs = frozenset({"teacher_features"})
+    reads_target = False
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)

@@ -55,6 +55,7 @@ class RKD(Term):
         )
 
     needs = frozenset({"teacher_pooled"})
+    reads_target = False
     mixes_images = True  # compares pairs and triplets of images
 
     def forward(self, batch: Batch) -> Tensor:

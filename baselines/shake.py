@@ -39,6 +39,7 @@ class SHAKE(Transformation):
 
     Settings = SHAKESettings
     needs = frozenset({"teacher_logits"})
+    reads_target = False  # but for the diagnostics
 
     def __init__(self, settings: SHAKESettings, context: TermContext) -> None:
         super().__init__(settings, context)
@@ -74,8 +75,8 @@ class SHAKE(Transformation):
         raw, shadow, student = map(upcast, (batch.teacher.logits, logits, batch.student.logits))
         return {
             "entropy_shadow": entropy(shadow),
-            "top1_raw": top1(raw, batch.target),
-            "top1_shadow": top1(shadow, batch.target),
+            "top1_raw": top1(raw, batch.main_target),
+            "top1_shadow": top1(shadow, batch.main_target),
             "kl_raw_shadow": kl_divergence(raw / t, shadow / t),
             "kl_student_shadow": kl_divergence(student / t, shadow / t),
         }

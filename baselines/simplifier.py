@@ -108,6 +108,7 @@ class Simplifier(Transformation):
 
     Settings = SimplifierSettings
     version = 2  # raise it when the values or the initial weights change
+    reads_target = False  # but for the diagnostics
     logits_name = "simplified"
     diagnostics_prefix = ""  # records have always had its diagnostics without a prefix
 
@@ -186,8 +187,8 @@ class Simplifier(Transformation):
             "entropy_raw": entropy(raw),
             "entropy_softened": entropy(raw / t),
             "entropy_simplified": entropy(logits / t),
-            "top1_raw": top1(raw, batch.target),
-            "top1_simplified": top1(logits, batch.target),
+            "top1_raw": top1(raw, batch.main_target),
+            "top1_simplified": top1(logits, batch.main_target),
             "kl_softened_simplified": kl_divergence(raw / t, logits / t),
             "kl_simplified_student": kl_divergence(logits / t, batch.student.logits / t),
         }

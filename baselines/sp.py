@@ -29,6 +29,7 @@ class SP(Term):
         weight: float = 3000.0  # RepDistiller's CIFAR script, beside cross-entropy at 1
 
     needs = frozenset({"teacher_features"})
+    reads_target = False
     mixes_images = True  # compares pairs of images
 
     def forward(self, batch: Batch) -> Tensor:

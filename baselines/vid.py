@@ -42,6 +42,7 @@ class VID(Term):
         )
 
     needs = frozenset({"teacher_features"})
+    reads_target = False
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)

@@ -47,6 +47,7 @@ class WTTM(Term):
         )
 
     needs = frozenset({"teacher_logits"})
+    reads_target = False
 
     def forward(self, batch: Batch) -> Tensor:
         """Return WTTM's loss on raw or simplified teacher logits, depending on the settings."""

@@ -26,6 +26,7 @@ from skd.authoring.trial import (
     same_final_state,
     same_student,
     same_tensors,
+    same_weights,
     student_only_trial,
     trial_parameters,
     trial_spec,
@@ -106,7 +107,7 @@ def check_method(method: MethodSpec, pairs: Pairs = TRIAL_PAIRS) -> Iterator[Fin
     not change; and the initial student, the order and the views are those of every method with the
     seed. On the first pair that fits: a repeated and a resumed run end with the same bits, whatever
     the state of the global generator; and the terms declare what they read of the teacher, whether
-    they read the epoch, and whether they compare the images of a batch.
+    they read the epoch, the classes of images, and whether they compare the images of a batch.
     """
     checked_all = False
     for teacher, student in pairs:
@@ -123,6 +124,7 @@ def check_method(method: MethodSpec, pairs: Pairs = TRIAL_PAIRS) -> Iterator[Fin
                 "declares its needs": _needs_problem,
                 "declares reads_epoch": _epoch_problem,
                 "declares mixes_images": _mixing_problem,
+                "declares reads_target": _target_problem,
             }
             checked_all = True
         for check, find_problem in checks.items():
@@ -237,6 +239,14 @@ def _epoch_problem(spec: RunSpec) -> str:
 def _mixing_problem(spec: RunSpec) -> str:
     """Check `mixes_images`: batches are divided among processes and into parts."""
     return undeclared_mixing(spec, make_teacher(spec))
+
+
+def _target_problem(spec: RunSpec) -> str:
+    """Check `reads_target`: a recipe that mixes images refuses what reads their classes."""
+    first = run_trial(spec, make_teacher(spec))
+    if same_weights(first, run_trial(spec, make_teacher(spec), other_targets=True)):
+        return ""
+    return "its loss depends on the batch's target: do not declare `reads_target = False`"
 
 
 def _needs_problem(spec: RunSpec) -> str:

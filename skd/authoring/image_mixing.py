@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from skd.authoring.trial import TRIAL_DATASET, TRIAL_RECIPE, trial_network
 from skd.data import load_dataset
 from skd.losses.objective import Objective
-from skd.losses.term import Alone, Batch, NetworkReference, Partner, TermContext
+from skd.losses.term import Alone, Batch, NetworkReference, Partner, StrongView, TermContext
 from skd.models import Outputs, build_model
 from skd.randomness import Draws
 from skd.study.spec import RunSpec
@@ -67,7 +67,8 @@ def _losses_and_buffers(
     draws, losses = Draws(spec.seed), []
     for rows in torch.arange(size).split(size // parts):
         part = [each and _select_rows(each, rows) for each in outputs]
-        batch = Batch(*part, target[rows], rows, 1, draws, first=int(rows[0]))
+        strong = StrongView(*part)  # any other outputs of the same images would do
+        batch = Batch(*part, target[rows], rows, 1, draws, first=int(rows[0]), strong=strong)
         losses.append(objective(batch).by_term)
     objective.after_step(Alone())
     return {

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from skd.data import load_dataset
 from skd.losses.methods import needs_teacher, resolve_method, uses_partner
-from skd.losses.objective import Losses, trainable_parameters
+from skd.losses.objective import Losses, Objective, trainable_parameters
+from skd.losses.term import Batch
+from skd.losses.transformation import Transformation
 from skd.models import FeatureNetwork, Outputs, build_model
 from skd.models.step_dropout import draw_step_seeds, step_dropouts
 from skd.randomness import seeded
@@ -187,6 +189,7 @@ def run_trial(
     state: dict[str, Any] | None = None,
     steps: int = TRIAL_STEPS,
     batch_epoch: int | None = None,
+    other_targets: bool = False,
 ) -> MethodTrial:
     """Train some steps of the first epoch, and of later ones if there are more.
 
@@ -196,6 +199,8 @@ def run_trial(
         state: a training's state to resume from; by default, the training starts.
         steps: the number of steps.
         batch_epoch: another value of `Batch.epoch` for the terms.
+        other_targets: whether all parts of the objective that declare that they do not read
+            `Batch.target` get other classes.
     """
     training = Training(
         spec,
@@ -210,6 +215,8 @@ def run_trial(
         training.objective.register_forward_pre_hook(
             lambda _, arguments: (replace(arguments[0], epoch=batch_epoch),)
         )
+    if other_targets:
+        _hide_targets(training.objective)
     recorder = _StepRecorder(training, steps)
     with contextlib.suppress(_Stop):
         while True:
@@ -222,6 +229,23 @@ def run_trial(
         recorder.gradient_reached,
         recorder.gradient_to_student,
     )
+
+
+def _hide_targets(objective: Objective) -> None:
+    """Replace the classes for the parts of an objective that declare that they do not read them."""
+
+    def with_other_targets(batch: Batch) -> Batch:
+        classes = batch.student.logits.shape[1]
+        return replace(batch, target=(batch.target + 1) % classes)
+
+    for part in (*objective.terms.values(), *objective.transformations.values()):
+        if part.reads_target:
+            continue
+        part.register_forward_pre_hook(lambda _, arguments: (with_other_targets(arguments[0]),))
+        if isinstance(part, Transformation):
+            part.own_loss = lambda batch, logits, own_loss=part.own_loss: own_loss(
+                with_other_targets(batch), logits
+            )
 
 
 @cache
@@ -247,6 +271,12 @@ def same_final_state(first: MethodTrial, second: MethodTrial) -> bool:
     parts = ("student", "objective", "sums")
     a, b = first.training.state(), second.training.state()
     return all(same_tensors(a[part], b[part]) for part in parts)
+
+
+def same_weights(first: MethodTrial, second: MethodTrial) -> bool:
+    """Return whether two trials end with the same bits in the student and the objective."""
+    a, b = first.training.state(), second.training.state()
+    return all(same_tensors(a[part], b[part]) for part in ("student", "objective"))
 
 
 def same_student(first: MethodTrial, second: MethodTrial) -> bool:

@@ -16,6 +16,7 @@ from skd.cli.options import (
 )
 from skd.common.files import write_json
 from skd.common.stopping import handle_stop_signals
+from skd.planning.views_choice import check_useful_views
 from skd.store.store import Store
 from skd.study.expansion_files import load_expansion
 from skd.study.sheet import StudyError
@@ -40,6 +41,7 @@ def teacher_views(
     from skd.training.store_teacher_views import store_teacher_views
 
     expansion = load_expansion(study, results)
+    check_useful_views(expansion, name)
     teacher = Store(results).teacher(expansion.teacher(name).id)
     if teacher.card() is None:  # checked before a folder is created for the files
         raise StudyError(

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from skd.common.errors import UnfitError
 from skd.common.frozen import canonical
 from skd.data.images import CHANNELS, DatasetFacts
+from skd.losses.methods import needs_strong_view
 from skd.losses.objective import Objective
 from skd.losses.teacher_modules import TeacherModules
-from skd.losses.term import Batch, NetworkReference, Partner, TermContext
+from skd.losses.term import Batch, NetworkReference, Partner, StrongView, TermContext
 from skd.models import FeatureNetwork, Outputs, build_model, network_family
 from skd.models.accounting import count_layers, count_parameters, memory_bytes
 from skd.randomness import Draws, seeded
@@ -74,6 +75,7 @@ def _profile_or_problem(
         parameters=count_parameters(objective),
         bytes=memory_bytes(objective),
         multiply_adds=multiply_adds,
+        views=2 if needs_strong_view(spec) else 1,
     )
 
 
@@ -109,7 +111,8 @@ def _measure_term(
             first = torch.zeros(1, dtype=torch.int64)
             draws = Draws(0, device).set_step(1, 0)
             objective.begin_epoch(1)
-            objective(Batch(context.student, context.teacher, first, first, 1, draws))
+            outputs = context.student, context.teacher
+            objective(Batch(*outputs, first, first, 1, draws, strong=StrongView(*outputs)))
     except Exception:
         return None
     return work.multiply_adds

@@ -10,7 +10,14 @@ from skd.data.images import DatasetFacts
 from skd.expansion.dry_run import fit_problem, objective_profile
 from skd.expansion.method_teachers import MethodTeachers
 from skd.expansion.sheet_checks import check_network_at
-from skd.losses.methods import check_settings, resolve_method, teacher_needs, uses_partner
+from skd.losses.methods import (
+    check_settings,
+    mixing_problem,
+    resolve_method,
+    teacher_needs,
+    uses_partner,
+)
+from skd.losses.methods import needs_teacher as method_needs_teacher
 from skd.study.expansion import Cell, TeacherNode
 from skd.study.ineffective_settings import (
     explicit_settings,
@@ -84,7 +91,7 @@ class CellResolver:
     ) -> None:
         own_recipe = student_recipe.with_changes(method.recipe, f"methods: {method.name}: recipe")
         resolved = resolve_method(method, self.sheet.settings)
-        needs_teacher = bool(teacher_needs(resolved))
+        needs_teacher = method_needs_teacher(resolved)
         _check_teacher(method, resolved, needs_teacher)
         if pair.leaves_out(method):
             _check_without(pair, method, needs_teacher)
@@ -103,6 +110,7 @@ class CellResolver:
             recipe=recipe,
             seed=self.sheet.seeds[0],
         )
+        _check_mixing(pair, method, spec)
         self._check_fit(pair, method, spec)
         _check_effect(pair, method, resolved, recipe, levels)
         cell = self._cell(pair, method, spec, teacher)
@@ -155,6 +163,15 @@ def _check_without(pair: SheetPair, method: SheetMethod, needs_teacher: bool) ->
         raise StudyError(
             f"{_place(pair)}: without: {method.name} needs no teacher: it belongs to the "
             "student, not to a pair"
+        )
+
+
+def _check_mixing(pair: SheetPair, method: SheetMethod, spec: RunSpec) -> None:
+    """Refuse a method that cannot be trained on the mixed images of its recipe."""
+    if problem := mixing_problem(spec.method, spec.recipe):
+        raise StudyError(
+            f"{_place(pair)}: {method.name}: {problem}; give the method "
+            f"'recipe: {{mixing: none}}', or the pair 'without: [{method.name}]'"
         )
 
 

@@ -11,6 +11,7 @@ from skd.expansion.dry_run import fit_problem, objective_profile
 from skd.expansion.sheet_checks import check_network_at, check_seed
 from skd.losses.methods import (
     method_names,
+    mixing_problem,
     resolve_method,
     teacher_methods,
     teacher_needs,
@@ -80,7 +81,7 @@ class TeacherTraining:
             seed=self.source.seed,
             partner=self.source.partner,
         )
-        if problem := fit_problem(run, facts):
+        if problem := mixing_problem(method, recipe) or fit_problem(run, facts):
             raise StudyError(f"{self.where}: {self.source.method}: {problem}{self._advice}")
         explicit = explicit_settings(self._written(), {})
         if problem := ineffective_default(method, recipe, explicit):

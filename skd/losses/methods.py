@@ -29,9 +29,10 @@ from skd.losses.term import RAW, Need, TermSettings
 from skd.study.limits import settings_problem
 from skd.study.sheet import SheetMethod, format_validation_error
 from skd.study.sheet_files import StudyError
-from skd.study.spec import SIMPLIFIER, MethodSpec, TermSpec, TransformationSpec
+from skd.study.spec import SIMPLIFIER, MethodSpec, Recipe, TermSpec, TransformationSpec
 
 CROSS_ENTROPY = "cross_entropy"
+STRONG_VIEW = "strong_view"
 DEFAULT_TERM = "kd"  # the loss of a method that has a transformation's name
 SettingsByPart = Mapping[str, Mapping[str, Any]]
 Model = TypeVar("Model", bound=FrozenModel)
@@ -153,7 +154,10 @@ def check_settings(settings: SettingsByPart, place: str) -> None:
 
 
 def teacher_needs(method: MethodSpec) -> frozenset[Need]:
-    """Return everything that a method's terms and transformations read of the teacher."""
+    """Return everything that a method's terms and transformations read of the teacher.
+
+    A strong view is listed too, since the teacher's outputs on it are needed.
+    """
     terms = (term_class(term.term).needs for term in method.terms)
     parts = (transformation_class(part.name).needs for part in method.transformations)
     return frozenset().union(*terms, *parts)
@@ -161,7 +165,28 @@ def teacher_needs(method: MethodSpec) -> frozenset[Need]:
 
 def needs_teacher(method: MethodSpec) -> bool:
     """Return whether any part of a method needs a teacher."""
-    return bool(teacher_needs(method))
+    return bool(teacher_needs(method) - {STRONG_VIEW})
+
+
+def needs_strong_view(method: MethodSpec) -> bool:
+    """Return whether any part of a method needs a second, strong view of each image."""
+    return STRONG_VIEW in teacher_needs(method)
+
+
+def mixing_problem(method: MethodSpec, recipe: Recipe) -> str | None:
+    """Return why a method cannot be trained on a recipe's mixed images; ``None`` if it can."""
+    if recipe.mixing == "none":
+        return None
+    parts = {f"the term {spec.term}": term_class(spec.term) for spec in method.terms}
+    for spec in method.transformations:
+        parts[f"the transformation {spec.name}"] = transformation_class(spec.name)
+    for label, part in parts.items():
+        if part.reads_target and not part.reads_second_target:
+            return (
+                f"mixing: {recipe.mixing} is not possible: {label} reads the class of an image, "
+                "and a mixed image has two"
+            )
+    return None
 
 
 def uses_partner(method: MethodSpec) -> bool:

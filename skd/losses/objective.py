@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from skd.losses.discovery import term_class, transformation_class
 from skd.losses.standardisation import standardise_logits
-from skd.losses.term import RAW, Batch, Peers, Term, TermContext
+from skd.losses.term import RAW, Batch, Peers, StrongView, Term, TermContext
 from skd.losses.transformation import Transformation
 from skd.models.network import Outputs
 from skd.randomness import seeded
@@ -214,7 +214,14 @@ class Objective(nn.Module):
         with torch.no_grad():
             for key, value in part.diagnostics(batch, logits).items():
                 diagnostics[f"{prefix}{key}"] = value
-        return replace(batch, teacher=replace(batch.teacher, logits=part.for_student(logits)))
+        strong = batch.strong
+        if strong is not None:
+            on_strong = part(replace(batch, student=strong.student, teacher=strong.teacher))
+            strong = replace(
+                strong, teacher=_with_logits(strong.teacher, part.for_student(on_strong))
+            )
+        teacher = _with_logits(batch.teacher, part.for_student(logits))
+        return replace(batch, teacher=teacher, strong=strong)
 
     def _label(self, term: str, teacher: str) -> str:
         """Return a term's name in logs; a second term of the same name is numbered."""
@@ -232,9 +239,17 @@ def _parameter_group(part: Term | Transformation) -> ParameterGroup:
 
 def _with_standardised_logits(batch: Batch) -> Batch:
     def standardise(outputs: Outputs) -> Outputs:
-        return replace(outputs, logits=standardise_logits(outputs.logits))
+        return _with_logits(outputs, standardise_logits(outputs.logits))
 
-    return replace(batch, student=standardise(batch.student), teacher=standardise(batch.teacher))
+    strong = batch.strong
+    if strong is not None:
+        strong = StrongView(standardise(strong.student), standardise(strong.teacher))
+    student, teacher = standardise(batch.student), standardise(batch.teacher)
+    return replace(batch, student=student, teacher=teacher, strong=strong)
+
+
+def _with_logits(outputs: Outputs, logits: Tensor) -> Outputs:
+    return replace(outputs, logits=logits)
 
 
 def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Protocol
 
+import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from skd.randomness import Draws
 
 # What a loss reads of the teacher. Outputs: the logits, the pooled features, or all feature maps
 # and the pooled features. Modules (`TeacherModules`): the classifier, the BatchNorm before each
-# pre-activation, the layers after a stage.
+# pre-activation, the layers after a stage. `strong_view`: the loss also reads `Batch.strong`.
 Need = Literal[
     "teacher_logits",
     "teacher_pooled",
@@ -30,6 +31,7 @@ Need = Literal[
     "teacher_classifier",
     "teacher_batch_norms",
     "teacher_stages",
+    "strong_view",
 ]
 MODULE_NEEDS = frozenset({"teacher_classifier", "teacher_batch_norms", "teacher_stages"})
 RAW = "raw"  # the value of a term's setting `teacher` for logits that are not transformed
@@ -64,6 +66,20 @@ class Alone:
 
 
 @dataclass(frozen=True)
+class StrongView:
+    """Outputs on the second, strong view of each image.
+
+    Attributes:
+        student: the student's outputs, with gradients, from a forward pass of their own.
+        teacher: the frozen teacher's outputs; ``None`` in a run without a teacher. The logits are
+            those that the term's settings select.
+    """
+
+    student: Outputs
+    teacher: Outputs | None
+
+
+@dataclass(frozen=True)
 class Batch:
     """The batch of a training step, or a process's share or part of it.
 
@@ -79,6 +95,12 @@ class Batch:
         draws: the step's random generators, the only allowed source of randomness.
         peers: the processes that share the step's batch.
         first: index of the first image within the step's batch; positive in later parts.
+        second_target: with the recipe's `mixing`, class indices of the images mixed in, (B,); else
+            ``None``. A term that reads `target` must then read this too, and declare
+            `Term.reads_second_target`.
+        mix: with mixing, each first image's share of the mixed image, (B,); else ``None``.
+        strong: outputs on a second, strong view of each image; ``None`` if no term needs
+            `strong_view`.
     """
 
     student: Outputs
@@ -89,6 +111,22 @@ class Batch:
     draws: Draws
     peers: Peers = field(default_factory=Alone)
     first: int = 0
+    second_target: Tensor | None = None
+    mix: Tensor | None = None
+    strong: StrongView | None = None
+
+    @property
+    def main_target(self) -> Tensor:
+        """Class of the image with the larger share, (B,); without mixing, the target."""
+        return main_target(self.target, self.second_target, self.mix)
+
+
+def main_target(target: Tensor, second_target: Tensor | None, mix: Tensor | None) -> Tensor:
+    """Return the class of the image with the larger share, (B,); the first one's for equal shares.
+
+    Arguments as the attributes of `Batch`.
+    """
+    return target if mix is None else torch.where(mix >= 0.5, target, second_target)
 
 
 @dataclass(frozen=True)
@@ -205,6 +243,10 @@ class Term(nn.Module, ABC):
     needs: ClassVar[frozenset[Need]] = frozenset()
     version: ClassVar[int] = 1  # part of a run's identity: raise it when the values change
     reads_epoch: ClassVar[bool] = False  # whether `forward` reads `Batch.epoch`
+    # Whether the loss depends on `Batch.target`; a method with such a term is refused with a recipe
+    # that mixes images, unless the term reads the classes of both images.
+    reads_target: ClassVar[bool] = True
+    reads_second_target: ClassVar[bool] = False
     # Whether the loss is not the mean of losses of single images; if so, a batch is not divided.
     mixes_images: ClassVar[bool] = False
     # Whether `classify` replaces the student's classifier, in training and in evaluation.

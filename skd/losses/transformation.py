@@ -38,6 +38,9 @@ class Transformation(nn.Module, ABC):
     Settings: ClassVar[type[TransformationSettings]] = TransformationSettings
     needs: ClassVar[frozenset[Need]] = frozenset({"teacher_logits"})
     version: ClassVar[int] = 1  # part of a run's identity: raise it when the values change
+    # Whether the logits or the own loss depend on `Batch.target`: as in `Term`.
+    reads_target: ClassVar[bool] = True
+    reads_second_target: ClassVar[bool] = False
     # The value of a term's setting `teacher` that selects it; by default the file's name.
     logits_name: ClassVar[str | None] = None
     # What precedes its diagnostics' names in records; by default the file's name and a slash.

@@ -10,7 +10,7 @@ from skd.planning.estimates import estimate_run, local_device
 from skd.planning.side_by_side import runs_side_by_side
 from skd.planning.timings import load_timings
 from skd.store.store import Store
-from skd.store.teacher_view_files import VIEWS_PRECISIONS, ViewsFile, stored_outputs
+from skd.store.teacher_view_files import VIEWS_PRECISIONS, ViewsFile, storable_outputs
 from skd.study.expansion import Cell, Expansion
 
 
@@ -48,7 +48,7 @@ def choose_lanes(
 
 def _views(expansion: Expansion, cell: Cell, store: Store) -> list[Path]:
     """Return the files of the teacher's views that a cell's runs use; empty for a live teacher."""
-    outputs = stored_outputs(cell.needs)
+    outputs = storable_outputs(cell.spec.recipe, cell.needs)
     if cell.teacher is None or not outputs:
         return []
     entry = store.teacher(expansion.teacher(cell.teacher).id)

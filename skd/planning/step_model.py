@@ -76,7 +76,9 @@ def training_bytes(
     trained = student.parameters + extra.parameters
     weights = (2 + averages) * trained + (teacher.parameters if teacher else 0)
     buffers = extra.bytes - FLOAT_BYTES * extra.parameters
-    activations = 2 * student.activations + (teacher.activations // 2 if teacher else 0)
+    activations = 2 * extra.views * student.activations + (
+        teacher.activations // 2 if teacher else 0
+    )
     return dataset_bytes(images) + FLOAT_BYTES * (weights + batch_size * activations) + buffers
 
 
@@ -86,14 +88,16 @@ def _seconds(
     """Return the device's seconds of one step if a launch takes a given time."""
     student, teacher, extra = networks.student, networks.teacher, networks.extra
     launches = FORWARD_AND_BACKWARD * student.layers + (teacher.layers if teacher else 0)
+    launches *= extra.views
     launches += STEP_LAUNCHES + (OBJECTIVE_LAUNCHES if extra.multiply_adds > OBJECTIVE_WORK else 0)
     return max(_step_work(networks, batch_size) / device.rate, launches * launch)
 
 
 def _step_work(networks: StepNetworks, batch_size: int) -> int:
     """Return the multiply-adds of one step."""
-    trained = networks.student.multiply_adds + networks.extra.multiply_adds
-    teacher = networks.teacher.multiply_adds if networks.teacher else 0
+    extra = networks.extra
+    trained = extra.views * networks.student.multiply_adds + extra.multiply_adds
+    teacher = extra.views * networks.teacher.multiply_adds if networks.teacher else 0
     return batch_size * (FORWARD_AND_BACKWARD * trained + teacher)
 
 

@@ -13,7 +13,7 @@ from skd.planning.estimates import Estimate, estimate_run, estimate_teacher, vie
 from skd.planning.job_graph import PlannedJob, shared_seconds, study_jobs
 from skd.planning.side_by_side import runs_side_by_side
 from skd.planning.timings import Timings
-from skd.planning.views_choice import ViewsConfig, ViewsPlan, plan_views
+from skd.planning.views_choice import ViewsConfig, ViewsPlan, check_views_request, plan_views
 from skd.store.store import Store
 from skd.study.expansion import Cell, Expansion
 
@@ -179,7 +179,9 @@ def survey_study(
         views_config: which teachers' views are stored; ``None``: those that save time.
     """
     entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
-    views = plan_views(expansion, entries, views_config or ViewsConfig())
+    views_config = views_config or ViewsConfig()
+    check_views_request(expansion.cells, views_config.teacher_views)
+    views = plan_views(expansion, entries, views_config)
     with_views = frozenset().union(*(plan.cells for plan in views.values()))
     seeds: dict[str, tuple[int, ...]] = {}
     seeds_left: dict[str, tuple[int, ...]] = {}

@@ -7,15 +7,17 @@ outputs on all V views of every image takes as long as V such epochs, once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic import NonNegativeFloat
 
 from skd.common.choices import TeacherViewsMode, ViewsOutput, ViewsPrecision
+from skd.common.errors import SkdError
 from skd.common.frozen import FrozenModel, digest
 from skd.store.store import StoreEntry
-from skd.store.teacher_view_files import ViewsFile, stored_outputs, views_bytes
-from skd.study.expansion import Expansion
+from skd.store.teacher_view_files import ViewsFile, storable_outputs, stored_outputs, views_bytes
+from skd.study.expansion import Cell, Expansion
 
 
 class ViewsConfig(FrozenModel):
@@ -70,6 +72,51 @@ class ViewsPlan:
         return all(file.is_made() for file in self.files)
 
 
+class UnstorableViewsError(SkdError, ValueError):
+    """Stored views were requested for runs whose views cannot be stored. Says which and why."""
+
+
+def check_views_request(cells: Iterable[Cell], mode: TeacherViewsMode) -> None:
+    """Check that "always" does not ask for stored views that would be wrong.
+
+    Args:
+        cells: the cells whose runs are trained.
+        mode: the user's choice.
+
+    Raises:
+        UnstorableViewsError: a cell's recipe makes views that cannot be stored.
+    """
+    if mode != "always":
+        return
+    for cell in cells:
+        problem = cell.spec.recipe.stored_views_problem()
+        if cell.teacher and problem and stored_outputs(cell.needs):
+            raise UnstorableViewsError(
+                f"{cell.key}: the recipe's {problem}, so stored views of the teacher would be "
+                "wrong; choose teacher views auto or never (live on the command line)"
+            )
+
+
+def check_useful_views(expansion: Expansion, teacher: str) -> None:
+    """Check that some run of a study can use stored views of a teacher.
+
+    Raises:
+        UnstorableViewsError: the recipes of all runs that would look them up forbid it.
+    """
+    readers = [
+        cell
+        for cell in expansion.cells
+        if cell.teacher == teacher and stored_outputs(cell.needs) is not None
+    ]
+    problems = {cell.key: cell.spec.recipe.stored_views_problem() for cell in readers}
+    if problems and all(problems.values()):
+        key, problem = next(iter(problems.items()))
+        raise UnstorableViewsError(
+            f"no run of {expansion.study} can use stored views of {teacher}; {key}: the recipe's "
+            f"{problem}"
+        )
+
+
 def plan_views(
     expansion: Expansion, teachers: dict[str, StoreEntry], views_config: ViewsConfig
 ) -> dict[str, ViewsPlan]:
@@ -106,7 +153,7 @@ def _plan(
     outputs_by_cell: dict[str, tuple[ViewsOutput, ...]] = {}
     epochs = 0
     for cell in expansion.cells:
-        outputs = stored_outputs(cell.needs)
+        outputs = storable_outputs(cell.spec.recipe, cell.needs)
         if cell.teacher == name and outputs and set(outputs) <= small:
             outputs_by_cell[cell.key] = outputs
             epochs += len(cell.runs) * cell.spec.recipe.epochs

@@ -24,7 +24,7 @@ from skd.common.choices import ViewsOutput, ViewsPrecision
 from skd.common.frozen import FrozenModel, canonical, digest
 from skd.store.json_files import StoreError, read_model
 from skd.store.store import StoreEntry
-from skd.study.spec import DatasetSpec
+from skd.study.spec import DatasetSpec, Recipe
 
 VIEWS_PRECISIONS: tuple[ViewsPrecision, ...] = get_args(ViewsPrecision)
 BYTES_PER_ELEMENT = {"float16": 2, "float32": 4}
@@ -110,6 +110,16 @@ def stored_outputs(needs: Iterable[str]) -> tuple[ViewsOutput, ...] | None:
     if _MAPS in needs:
         return None
     return tuple(output for need, output in _STORED.items() if need in needs)
+
+
+def storable_outputs(recipe: Recipe, needs: Iterable[str]) -> tuple[ViewsOutput, ...] | None:
+    """Return the outputs that terms read; ``None`` if those on a recipe's views are not stored.
+
+    Args:
+        recipe: of the run; its views may be unlimited, or be mixed.
+        needs: of the method's terms.
+    """
+    return None if recipe.stored_views_problem() else stored_outputs(needs)
 
 
 def views_bytes(images: int, views: int, width: int, precision: ViewsPrecision) -> int:

@@ -59,6 +59,9 @@ class ObjectiveProfile(FrozenModel):
     multiply_adds: NonNegativeInt = Field(
         0, description="of one forward pass on one image; see docs/planning.md for what counts"
     )
+    views: PositiveInt = Field(
+        1, description="views of each image on which the networks are run in a step"
+    )
 
 
 class TeacherNode(FrozenModel):

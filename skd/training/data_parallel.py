@@ -99,18 +99,24 @@ class StudentWithObjective(nn.Module):
     def forward(
         self,
         images: Tensor,
-        make_batch: Callable[[Outputs], Batch],
+        make_batch: Callable[[Outputs, Outputs | None], Batch],
+        strong: Tensor | None = None,
         forward_pass: Callable[[Tensor], Outputs] | None = None,
     ) -> tuple[Outputs, Losses]:
         """Return the student's outputs on images, and the losses.
 
         Args:
             images: (B, 3, H, W).
-            make_batch: returns the batch of the losses for the student's outputs.
+            make_batch: returns the batch of the losses for the student's outputs on both views.
+            strong: second, strong views of the images, or ``None``.
             forward_pass: replaces the student's forward pass; ``None``: the student's own.
         """
-        student = self.objective.classify((forward_pass or self.student.forward_features)(images))
-        return student, self.objective(make_batch(student))
+        forward_pass = forward_pass or self.student.forward_features
+        # Two passes, as is usual: BatchNorm normalises each view by its own
+        # statistics.
+        student = self.objective.classify(forward_pass(images))
+        on_strong = None if strong is None else self.objective.classify(forward_pass(strong))
+        return student, self.objective(make_batch(student, on_strong))
 
 
 class _WithClassifier(nn.Module):

@@ -118,6 +118,10 @@ class Training:
         """The optimiser of student and objective."""
         return self.training_step.optimizer
 
+    def close(self) -> None:
+        """Stop the processes that load images."""
+        self.training_step.inputs.close()
+
     @property
     def views(self) -> Views:
         """The source of the training images."""

@@ -13,7 +13,12 @@ from skd.common.errors import (
     error_text,
 )
 from skd.common.terminal import printable
-from skd.planning.views_choice import ViewsConfig, ViewsPlan, plan_views
+from skd.planning.views_choice import (
+    ViewsConfig,
+    ViewsPlan,
+    check_views_request,
+    plan_views,
+)
 from skd.store.store import Store
 from skd.study.expansion import Cell, Expansion
 from skd.training.resources import Resources
@@ -45,10 +50,13 @@ def prepare_teachers(
         The names of the teachers that failed.
 
     Raises:
+        UnstorableViewsError: stored views were requested, and a cell's recipe forbids them.
         InterruptedRunError: a stop was requested. The work so far has been saved.
         DeviceFailedError: the device, or one process of several, failed. No run of this process can
             continue.
     """
+    views_config = _views_config(options)
+    check_views_request(cells, views_config.teacher_views)
     resources, failed = Resources(workers), set()
     for name in dict.fromkeys(cell.teacher for cell in cells if cell.teacher):
         try:
@@ -61,7 +69,7 @@ def prepare_teachers(
             failed.add(name)
     entries = {node.name: store.teacher(node.id) for node in expansion.teachers}
     keys = {cell.key for cell in cells}
-    for plan in plan_views(expansion, entries, _views_config(options)).values():
+    for plan in plan_views(expansion, entries, views_config).values():
         if plan.teacher not in failed and plan.cells & keys:
             _store(plan, expansion, store, options)
     return failed

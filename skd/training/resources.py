@@ -13,7 +13,7 @@ from torch import nn
 
 from skd.common.choices import TeacherSource
 from skd.common.frozen import canonical, digest
-from skd.data import load_dataset, make_views
+from skd.data import load_dataset, make_views, strong_views, training_views
 from skd.data.images import Images
 from skd.data.views import Views
 from skd.kernels.layers import use_kernels
@@ -27,9 +27,9 @@ from skd.store.teacher_view_files import (
     ViewsFile,
     ViewsOutput,
     ViewsPrecision,
-    stored_outputs,
+    storable_outputs,
 )
-from skd.study.spec import DatasetSpec, RunSpec
+from skd.study.spec import DatasetSpec, Recipe, RunSpec
 from skd.training.current_code import current_views_code
 from skd.training.distributed import cores_per_process
 from skd.training.evaluation import Evaluator
@@ -58,9 +58,13 @@ class DeviceDataset:
         self._views = make_views(images, device, workers)
         self.evaluator = Evaluator(images, self._views, workers)
 
-    def views_for_training(self) -> Views:
+    def views_for_training(self, recipe: Recipe) -> Views:
         """Return the views for one training. Batches are prepared in advance for it alone."""
-        return self._views.for_training()
+        return training_views(self._views, recipe)
+
+    def strong_views(self) -> Views:
+        """Return the second, strong views for one training."""
+        return strong_views(self._views)
 
 
 @dataclass(frozen=True)
@@ -125,9 +129,10 @@ class TeacherRequest:
 
     def __init__(self, spec: RunSpec, entry: StoreEntry) -> None:
         self.spec, self.entry = spec, entry
-        # None: the method reads feature maps, which are never stored.
         needs = teacher_needs(spec.method)
-        self._outputs = stored_outputs(needs)
+        self._problem = spec.recipe.stored_views_problem()
+        # None: the run needs what is never stored.
+        self._outputs = storable_outputs(spec.recipe, needs)
         self._uses_modules = bool(needs & MODULE_NEEDS)
 
     def choose(self, requested: TeacherSource | None, device: torch.device) -> TeacherSource:
@@ -135,13 +140,19 @@ class TeacherRequest:
 
         Args:
             requested: the user's choice; ``None``: stored outputs if they exist and take at most
-                half of a GPU's memory. A method that reads feature maps has a live teacher in any
-                case.
+                half of a GPU's memory. A method that reads feature maps or a strong view has a
+                live teacher in any case, and so has a recipe whose views cannot be stored.
             device: of the run.
 
         Raises:
-            TeacherViewsError: the requested outputs are not stored.
+            TeacherViewsError: the requested outputs are not stored, or the recipe's views cannot
+                be stored.
         """
+        if self._problem and requested not in (None, "live"):
+            raise TeacherViewsError(
+                f"the recipe's {self._problem}, so stored views of the teacher would be wrong; "
+                "use --teacher-views auto or live"
+            )
         if self._outputs is None or requested == "live":
             return "live"
         for precision in VIEWS_PRECISIONS if requested is None else (requested,):

@@ -66,7 +66,7 @@ def first_differing_epoch(
                 if _numbers(training.run_epoch(after_step)) != _numbers(recorded):
                     return recorded.epoch
     finally:
-        training.views.close()
+        training.close()
     return None
 
 

@@ -189,7 +189,7 @@ class RunTrainer:
             raise self._failure(error) from raised
         finally:
             if self.training is not None:
-                self.training.views.close()
+                self.training.close()
 
     def _failure(self, error: Exception) -> RunFailedError | DeviceFailedError:
         """Return the error to raise.

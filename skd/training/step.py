@@ -14,9 +14,17 @@ from torch.optim import Optimizer
 
 from skd.kernels.layers import use_kernels
 from skd.kernels.tables import load_table
+from skd.losses.methods import needs_strong_view
 from skd.losses.objective import Losses, Objective
 from skd.losses.teacher_modules import TeacherModules
-from skd.losses.term import Batch, NetworkReference, Partner, TermContext
+from skd.losses.term import (
+    Batch,
+    NetworkReference,
+    Partner,
+    StrongView,
+    TermContext,
+    main_target,
+)
 from skd.models import FeatureNetwork, build_model
 from skd.models.network import Outputs, dry_pass
 from skd.models.step_dropout import (
@@ -109,7 +117,8 @@ class TrainingStep:
             inputs, part.start, draws, self.generated_pass if is_whole else None
         )
         (losses.total / num_parts).backward()  # division by 1 changes no bit
-        self.sums.update(losses, student, inputs.target)
+        target = main_target(inputs.target, inputs.second_target, inputs.mix)
+        self.sums.update(losses, student, target)
         return torch.isfinite(losses.total.detach())
 
     def _forward(
@@ -123,16 +132,16 @@ class TrainingStep:
             draws: random numbers of the step.
             forward_pass: replaces the student's forward pass; ``None``: the student's own.
         """
-        images = inputs.images
+        images, strong = inputs.images, inputs.strong
         if self.execution.memory_format == torch.contiguous_format:
             images = images.contiguous()
+            strong = None if strong is None else strong.contiguous()
         is_half = self.execution.precision == "bfloat16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=is_half):
-            teacher = self.teacher and self.teacher.outputs(
-                images, inputs.indices, inputs.view_numbers
-            )
+            teacher = self._teacher_outputs(images, inputs)
+            teacher_on_strong = None if strong is None else self._teacher_outputs(strong, inputs)
 
-            def make_batch(student: Outputs) -> Batch:
+            def make_batch(student: Outputs, student_on_strong: Outputs | None) -> Batch:
                 return Batch(
                     student,
                     teacher,
@@ -142,9 +151,17 @@ class TrainingStep:
                     draws,
                     peers=self.partition.team,
                     first=first,
+                    second_target=inputs.second_target,
+                    mix=inputs.mix,
+                    strong=None
+                    if student_on_strong is None
+                    else StrongView(student_on_strong, teacher_on_strong),
                 )
 
-            return self.networks(images, make_batch, forward_pass)
+            return self.networks(images, make_batch, strong, forward_pass)
+
+    def _teacher_outputs(self, images: Tensor, inputs: InputBatch) -> Outputs | None:
+        return self.teacher and self.teacher.outputs(images, inputs.indices, inputs.view_numbers)
 
     def _seed_dropouts(self, draws: Draws) -> None:
         """Give the step's seeds to the layers that need them; other networks draw nothing."""
@@ -221,7 +238,9 @@ def build_step(
         UnfitError: a loss does not work on these networks.
         KernelsError: the execution's table of kernels does not exist.
     """
-    device, recipe, views = dataset.device, spec.recipe, dataset.views_for_training()
+    device, recipe = dataset.device, spec.recipe
+    views = dataset.views_for_training(recipe)
+    strong_views = dataset.strong_views() if needs_strong_view(spec.method) else None
     with seeded(spec.seed, "weights"):
         student = build_model(spec.network, dataset.images.num_classes)
     student.to(device, memory_format=execution.memory_format)
@@ -247,7 +266,9 @@ def build_step(
     trained, is_fast = nn.ModuleList([student, objective]), execution.step != "plain"
     if execution.kernels:
         use_kernels(trained, load_table(execution.kernels))
-    batch_norms = BatchNorms(trained, recipe.bn_batch, count_together=is_fast)
+    # Counting together adds one batch a step, but a strong view is a second batch of the student.
+    count_together = is_fast and strong_views is None
+    batch_norms = BatchNorms(trained, recipe.bn_batch, count_together)
     networks = wrap_in_ddp(StudentWithObjective(student, objective), partition.team)
     return TrainingStep(
         student=student,
@@ -256,7 +277,7 @@ def build_step(
         teacher=teacher,
         optimizer=make_optimizer(recipe, student, objective, fused=is_fast),
         batch_norms=batch_norms,
-        inputs=EpochInputs(views, recipe, partition, spec.seed),
+        inputs=EpochInputs(views, recipe, partition, spec.seed, strong_views),
         partition=partition,
         execution=execution,
         dropouts=step_dropouts(trained),

@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import skd.losses.term
@@ -82,7 +83,8 @@ def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
         assert reason in refused[subject]
     checks = {finding.check for finding in findings if not finding.refused}
     thorough = {"repeats", "resumes", "declares its needs", "declares reads_epoch"}
-    assert checks == {"two steps", "declares mixes_images", *thorough}
+    thorough |= {"declares mixes_images", "declares reads_target"}
+    assert checks == {"two steps", *thorough}
 
 
 LOGIT_RULES = [name for name, term in term_classes().items() if "teacher_logits" in term.needs]
@@ -204,6 +206,13 @@ class ReadsLogits(Rule):
     needs = frozenset({"teacher_features"})
 
 
+class ReadsTarget(Rule):
+    reads_target = False
+
+    def forward(self, batch: Batch) -> Tensor:
+        return super().forward(batch) + F.cross_entropy(batch.student.logits, batch.target)
+
+
 class DetachesTheStudent(Rule):
     def forward(self, batch: Batch) -> Tensor:
         return (batch.student.logits.detach() - batch.teacher.logits).square().mean()
@@ -285,6 +294,7 @@ MODULES_WITH_TERMS: list[ModuleType] = [
         (DrawsGlobally, "repeats", "global generator"),
         (ReadsTooMuch, "declares its needs", "reads more of the teacher"),
         (ReadsEpoch, "declares reads_epoch", "reads_epoch = True"),
+        (ReadsTarget, "declares reads_target", "do not declare `reads_target = False`"),
         (MixesImages, "declares mixes_images", "mixes_images = True"),
         (DrawsForAPart, "declares mixes_images", "by `TermContext.group`"),
         (CountsParts, "declares mixes_images", "move them in `after_step`"),
@@ -322,7 +332,7 @@ def test_mixing_is_reported_for_each_term_but_not_for_the_simplifier(problems) -
 def test_exactly_the_rules_that_compare_images_declare_it(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    comparing = {"sp", "rkd", "pkt", "dist", "mlkd"}
+    comparing = {"sp", "rkd", "pkt", "dist", "mlkd", "mlkd_two_views"}
     term = term_classes()[name]
     assert term.mixes_images == (name in comparing)
     monkeypatch.setattr(term, "mixes_images", False)

@@ -25,7 +25,12 @@ from tests.builders import tiny
 
 SETTINGS = {"simplifier": {"group": 8, "learning_rate_multiplier": 1.0}, "crd": {"negatives": 20}}
 RECIPE = {"epochs": 3, "milestones": [2], "batch_size": 32, "bn_batch": 8, "last_batch": "drop"}
-METHODS = ["kd", "skd+crd", "reviewkd"]
+MIXED = {
+    "name": "mixed",
+    "like": "skd",
+    "recipe": {"augmentation": "trivialaugment", "mixing": "cutmix"},
+}
+METHODS = ["kd", "skd+crd", "reviewkd", "mixed"]
 STEPS = 3  # in the second epoch of two steps
 
 
@@ -34,7 +39,7 @@ def study_of(**changes: object) -> Expansion:
     own = {"epochs": 2, "milestones": [1], "batch_size": 64, "bn_batch": None, "last_batch": "keep"}
     teacher = {"network": "resnet8", "train": {"seed": 7, "recipe": own}}
     return tiny.study(
-        methods=METHODS,
+        methods=[MIXED if name == "mixed" else name for name in METHODS],
         settings=SETTINGS,
         recipe={**RECIPE, **changes},
         teachers={"teacher": teacher},

@@ -69,6 +69,7 @@ def test_a_method_without_modules_brings_nothing(methods) -> None:
             "parameters": 0,
             "bytes": 0,
             "multiply_adds": 0,
+            "views": 1,
         }
 
 

@@ -12,7 +12,13 @@ from skd.planning.batches import JobShape
 from skd.planning.devices import PlannedDevice
 from skd.planning.estimates import estimate_run, views_seconds
 from skd.planning.survey import survey_study
-from skd.planning.views_choice import ViewsConfig, ViewsPlan, plan_views
+from skd.planning.views_choice import (
+    UnstorableViewsError,
+    ViewsConfig,
+    ViewsPlan,
+    check_useful_views,
+    plan_views,
+)
 from skd.store.store import Store
 from skd.study.expansion import Expansion
 from tests.builders import planned_studies
@@ -115,6 +121,46 @@ def test_a_stored_teacher_costs_no_step_and_its_views_once(tmp_path) -> None:
     assert total.seconds_left == pytest.approx(
         cells + sum(part.seconds_left for part in parts["teachers"])
     )
+
+
+def with_recipes(expansion: Expansion, **recipes: dict[str, Any]) -> Expansion:
+    """Return the study with changed recipes of some methods."""
+    cells = []
+    for cell in expansion.cells:
+        recipe = cell.spec.recipe.model_copy(update=recipes.get(cell.method, {}))
+        spec = cell.spec.model_copy(update={"recipe": recipe})
+        cells.append(cell.model_copy(update={"spec": spec}))
+    return expansion.model_copy(update={"cells": tuple(cells)})
+
+
+@pytest.mark.parametrize("change", [{"mixing": "mixup"}, {"augmentation": "trivialaugment"}])
+def test_views_that_differ_in_every_epoch_are_neither_stored_nor_requested(
+    tmp_path, change
+) -> None:
+    expansion = with_recipes(study(seeds=5, epochs=60, milestones=()), kd=change)
+    assert plans(expansion, tmp_path) == {}
+    place = "resnet56--resnet20/kd: the recipe's"
+    always = ViewsConfig(teacher_views="always")
+    with pytest.raises(UnstorableViewsError, match=f"{place} {next(iter(change))}: "):
+        survey_study(expansion, Store(tmp_path), timings(), CPU, 1, always)
+    with pytest.raises(UnstorableViewsError, match=r"no run of .* can use stored views"):
+        check_useful_views(study_without(expansion, "reviewkd"), "resnet56")
+    survey_study(study_without(expansion, "kd"), Store(tmp_path), timings(), CPU, 1, always)
+    check_useful_views(study(), "resnet56")
+
+
+def study_without(expansion: Expansion, method: str) -> Expansion:
+    cells = tuple(cell for cell in expansion.cells if cell.method != method)
+    return expansion.model_copy(update={"cells": cells})
+
+
+def test_a_strong_view_doubles_the_passes(tmp_path) -> None:
+    expansion = study(("reviewkd",))
+    (cell,) = expansion.cells
+    double = cell.model_copy(update={"extra": cell.extra.model_copy(update={"views": 2})})
+    one, two = (estimate_run(expansion, each, timings(), CPU) for each in (cell, double))
+    assert two.seconds_per_step == pytest.approx(2 * one.seconds_per_step, rel=0.05)
+    assert two.host_bytes > one.host_bytes
 
 
 def test_jobs_wait_for_the_views_that_they_look_up(tmp_path) -> None:
