@@ -46,7 +46,18 @@ _SMALLER = {"batch_size": 256, "learning_rate": 0.1}
 STUDENT_SETTINGS = {
     "cifar100": {"MobileNetV2": _SLOWER, "ShuffleV1": _SLOWER, "ShuffleV2": _SLOWER}
 }
-METHOD_SETTINGS = {"imagenet": {"student": _SMALLER, "crd": _SMALLER, "reviewkd": _SMALLER}}
+_TWO_VIEWS = "mlkd_two_views"
+METHOD_SETTINGS = {
+    "cifar100": {_TWO_VIEWS: {"learning_rate": 0.025}},
+    "imagenet": {"student": _SMALLER, "crd": _SMALLER, "reviewkd": _SMALLER},
+}
+# Settings of a method for one student; they precede the others.
+METHOD_STUDENT_SETTINGS = {
+    "cifar100": {
+        (_TWO_VIEWS, "MobileNetV2"): {**_SLOWER, "epochs": 480},
+        (_TWO_VIEWS, "ShuffleV2"): {**_SLOWER, "epochs": 960},
+    }
+}
 # Settings that no publication states, and that cannot be compared.
 UNSTATED_SETTINGS = {"imagenet": ("last_batch", "bn_batch")}
 
@@ -132,6 +143,8 @@ def differences_from_published(
     settings = dict(STUDENT_SETTINGS.get(dataset.name, {}).get(student, {}))
     for part in method.split("+"):
         settings |= METHOD_SETTINGS.get(dataset.name, {}).get(part, {})
+    for part in method.split("+"):
+        settings |= METHOD_STUDENT_SETTINGS.get(dataset.name, {}).get((part, student), {})
     changes = recipe_changes(common.model_copy(update=settings), recipe)
     unstated = UNSTATED_SETTINGS.get(dataset.name, ())
     return {name: change for name, change in changes.items() if name not in unstated}

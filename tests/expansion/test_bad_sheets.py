@@ -30,6 +30,34 @@ URL = "https://example.org/x.pth"
         (put("teachers", "big", {"import": {"fil": "x"}}), ["teachers.big.import", "'file'"]),
         (put("pairs", 0, "setting", {}), ["pairs.0", "did you mean 'settings'", "student"]),
         (put("methods", 1, {"name": "x", "lik": "kd"}), ["methods.1", "did you mean 'like'"]),
+        # Augmentation and mixing.
+        (put("recipe", "mixing", "mixip"), ["recipe.mixing", "none", "mixup", "cutmix"]),
+        (put("recipe", "augmentation", "auto"), ["recipe.augmentation", "trivialaugment"]),
+        (
+            put("recipe", "mixing_alpha", 0.2),
+            ["recipe: mixing_alpha", "no effect with mixing: none", "write mixing: mixup"],
+        ),
+        (
+            put("recipe", "randaugment_magnitude", 5),
+            ["recipe: randaugment_magnitude", "no effect with augmentation: standard"],
+        ),
+        (put("recipe", "randaugment_magnitude", 31), ["recipe.randaugment_magnitude", "30"]),
+        (
+            put("methods", 1, {"name": "dkd", "recipe": {"mixing": "cutmix"}}),
+            ["dkd: mixing: cutmix is not possible", "the term dkd reads the class", "mixing: none"],
+        ),
+        (
+            put("methods", 1, {"name": "skd+crd", "recipe": {"mixing": "mixup"}}),
+            ["skd+crd: mixing: mixup is not possible", "the term crd reads the class"],
+        ),
+        (
+            put("methods", 1, {"name": "mlkd_two_views", "recipe": {"mixing": "mixup"}}),
+            ["mlkd_two_views: mixing: mixup", "without: [mlkd_two_views]"],
+        ),
+        (
+            put("methods", 1, {"name": "kd", "recipe": {"mixing": "mixup", "bn_batch": 1}}),
+            ["methods: kd: recipe: bn_batch 1", "mixing: mixup", "2 or more"],
+        ),
         (
             put("student_recipes", {"resnet8": {"epoch": 1}}),
             ["student_recipes.resnet8", "did you mean 'epochs'"],

@@ -13,7 +13,7 @@ from torchvision.models import ResNet34_Weights, ResNet50_Weights
 from skd.expansion.expand import expand_study
 from skd.losses.discovery import term_classes
 from skd.study.expansion import Cell, Expansion
-from skd.study.published import differences_from_published
+from skd.study.published import differences_from_published, published_values
 from skd.study.sheet_files import study_names
 from skd.study.spec import Recipe
 
@@ -125,7 +125,8 @@ def test_extended_has_every_other_rule_with_its_settings_by_pair() -> None:
     study = expanded("extended")
     assert set(study.pairs) == set(WEIGHTS)
     used = {term.term for cell in study.cells for term in cell.spec.method.terms}
-    assert used == set(term_classes()) - {"dkd", "reviewkd", "sftn", "soteacher"}
+    teachers_and_views = {"sftn", "soteacher", "mlkd_two_views"}
+    assert used == set(term_classes()) - {"dkd", "reviewkd"} - teachers_and_views
     wttm = settings_of(study.cell_of("resnet32x4", "ShuffleV2", "wttm"), "wttm")
     assert (wttm["exponent"], wttm["weight"]) == (0.4, 16)
     both = study.cell_of("vgg13", "vgg8", "crd-with-kd").spec.method
@@ -350,9 +351,27 @@ def test_new_options_change_no_identity_of_a_shipped_study(name: str) -> None:
     assert hashlib.sha256(" ".join(names).encode()).hexdigest()[:16] == IDENTITIES[name]
 
 
+def test_mlkd_has_two_views_and_its_authors_recipe() -> None:
+    study = expanded("mlkd")
+    assert {teacher.source is not None for teacher in study.teachers} == {True}
+    for teacher, student in study.pairs:
+        one, two = (study.cell_of(teacher, student, m) for m in ("mlkd", "mlkd_two_views"))
+        assert one.spec.recipe == Recipe()
+        assert two.spec.recipe == Recipe(learning_rate=0.025)
+        difference = differences_from_published(
+            study.dataset, two.spec.recipe, student, "mlkd_two_views"
+        )
+        assert difference == {}
+        assert (student, "mlkd_two_views") in {
+            (value.student, value.method) for value in published_values(study.dataset).values()
+        }
+        assert two.needs == ("strong_view", "teacher_logits")
+        assert (one.extra.views, two.extra.views) == (1, 2)
+
+
 def test_every_shipped_study_is_among_those_tested() -> None:
     tested = {"cifar100", "cifar100-published-teachers", "extended", "ablation", "imagenet"}
-    tested |= {"reviewkd-weights", "first-rows", "demo", "cifar100-small"}
+    tested |= {"reviewkd-weights", "first-rows", "demo", "cifar100-small", "mlkd"}
     tested |= {f"ablation-{part}" for part in ("screen", "confirm", "long", "full")}
     tested |= {"public-teacher", "public-teacher-rest"}
     assert set(study_names()) == tested
