@@ -372,6 +372,7 @@ def test_mlkd_has_two_views_and_its_authors_recipe() -> None:
 def test_every_shipped_study_is_among_those_tested() -> None:
     tested = {"cifar100", "cifar100-published-teachers", "extended", "ablation", "imagenet"}
     tested |= {"reviewkd-weights", "first-rows", "demo", "cifar100-small", "mlkd"}
+    tested |= {"student-friendly", "student-friendly-small"}
     tested |= {f"ablation-{part}" for part in ("screen", "confirm", "long", "full")}
     tested |= {"public-teacher", "public-teacher-rest"}
     assert set(study_names()) == tested
