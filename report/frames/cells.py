@@ -39,6 +39,7 @@ class CellFinding:
         verdict: the verdict on the published value; ``None`` without one, or if the study's
             recipe is not the published one.
         marks: reservations about the runs.
+        own_teacher: the teacher's name if the method has another one than the pair; else ``None``.
     """
 
     pair: str
@@ -57,6 +58,7 @@ class CellFinding:
     published: PublishedValue | None
     verdict: Verdict | None
     marks: tuple[Mark, ...]
+    own_teacher: str | None = None
 
     @property
     def is_control(self) -> bool:
@@ -98,7 +100,8 @@ class PairFinding:
         style: ``same`` if teacher and student are of the same architecture family.
         comparisons: of every two methods with common seeds, Holm-corrected within the pair.
         best_method: the method that is significantly better than every other, or ``None``.
-        num_teachers: number of different teacher weights among the pair's runs.
+        num_teachers: number of different weights of the pair's teacher among its runs; the teachers
+            that methods have of their own do not count.
         resolution: the step between possible accuracies in points, 100 over the number of test
             images.
     """
@@ -153,7 +156,7 @@ def find_pairs(
     pairs = []
     for (name, student), runs in frames.runs.groupby(["teacher", "student"], sort=False):
         teacher = teachers.loc[name]
-        cells = _cell_findings(expansion, runs, teacher, published, margin, contradicted)
+        cells = _cell_findings(expansion, runs, name, teachers, published, margin, contradicted)
         pairs.append(_pair_finding(expansion, runs, teacher, student, cells, published, resolution))
     return pairs
 
@@ -186,7 +189,8 @@ def _pair_finding(
 ) -> PairFinding:
     pair, network = runs["pair"].iloc[0], teacher["network"]
     families = {expansion.networks[name].family for name in (network, student)}
-    weights = set(runs["teacher_sha256"].dropna())
+    shared = [cell.method for cell in cells if cell.own_teacher is None]
+    weights = set(runs[runs["method"].isin(shared)]["teacher_sha256"].dropna())
     comparisons = compare_methods(pair, {c.method: c.last_by_seed for c in cells}, resolution)
     best = None
     if len(weights) <= 1:
@@ -212,18 +216,25 @@ def _pair_finding(
 def _cell_findings(
     expansion: Expansion,
     runs: pd.DataFrame,
-    teacher: pd.Series,
+    pair_teacher: str,
+    teachers: pd.DataFrame,
     published: Mapping[PublishedKey, PublishedValue],
     margin: float,
     contradicted: Collection[str],
 ) -> list[CellFinding]:
     """Return the findings of one pair's cells, in the order of the sheet."""
     control = accuracy_by_seed(runs, CONTROL)
-    weights = set(runs["teacher_sha256"].dropna())
+    student = runs["student"].iloc[0]
+    nodes = {
+        method: expansion.cell_of(pair_teacher, student, method)
+        for method in runs["method"].unique()
+    }
+    names = {method: node.teacher or pair_teacher for method, node in nodes.items()}
     cells = []
     for method, cell_runs in runs.groupby("method", sort=False):
-        student = cell_runs["student"].iloc[0]
-        spec = expansion.cell_of(teacher.name, student, method).spec
+        teacher, spec = teachers.loc[names[method]], nodes[method].spec
+        of_teacher = runs[runs["method"].map(names) == names[method]]
+        weights = set(of_teacher["teacher_sha256"].dropna())
         has_other_recipe = bool(
             differences_from_published(expansion.dataset, spec.recipe, student, method)
         )
@@ -236,6 +247,7 @@ def _cell_findings(
                 spec.method.simplifier is not None,
                 marks_of(cell_runs, weights, teacher["sha256"], contradicted),
                 100 / expansion.images.test_images,
+                names[method] if names[method] != pair_teacher else None,
             )
         )
     return cells
@@ -249,6 +261,7 @@ def _cell_finding(
     has_simplifier: bool,
     marks: tuple[Mark, ...],
     resolution: float,
+    own_teacher: str | None,
 ) -> CellFinding:
     first = cell_runs.iloc[0]
     done = cell_runs[cell_runs["outcome"] == "done"]
@@ -281,6 +294,7 @@ def _cell_finding(
         published=published,
         verdict=verdict,
         marks=marks,
+        own_teacher=own_teacher,
     )
 
 

@@ -81,10 +81,10 @@ def method_variants(
 ) -> list[MethodVariant]:
     """Return a pair's variants of a base method, in the sheet's order.
 
-    A variant has the base method's terms, which use the same kind of teacher logits, and has a
-    simplifier if the base method has one. Only values of settings differ.
+    A variant has the base method's teacher and terms, which use the same kind of teacher logits,
+    and has a simplifier if the base method has one. Only values of settings differ.
     """
-    specs = _run_specs(expansion, teacher, student)
+    specs = run_specs(expansion, teacher, student)
     if base_method not in specs:
         return []
     base = _run_settings(specs[base_method])
@@ -92,6 +92,8 @@ def method_variants(
     for method, spec in specs.items():
         settings = _run_settings(spec)
         if method == base_method or settings.keys() != base.keys():
+            continue
+        if _teacher(spec) != _teacher(specs[base_method]):
             continue
         changes = tuple(
             (part, setting, base[part, setting], value)
@@ -109,13 +111,13 @@ def temperature_groups(expansion: Expansion, teacher: str, student: str) -> list
     its losses have the same temperature. If methods have equal settings, the sheet's first is used.
     """
     groups: dict[str, dict[float, str]] = {}
-    for method, spec in method_specs(expansion, teacher, student).items():
-        settings = _flat_settings(spec)
+    for method, spec in run_specs(expansion, teacher, student).items():
+        settings = _flat_settings(spec.method)
         temperatures = {value for (_, name), value in settings.items() if name == TEMPERATURE}
         if len(temperatures) != 1:
             continue
         rest = {key: value for key, value in settings.items() if key[1] != TEMPERATURE}
-        group = groups.setdefault(repr(sorted(rest.items(), key=repr)), {})
+        group = groups.setdefault(_group_key(spec, rest), {})
         group.setdefault(temperatures.pop(), method)
     return [dict(sorted(group.items())) for group in groups.values() if len(group) > 1]
 
@@ -126,7 +128,7 @@ def setting_curves(expansion: Expansion, teacher: str, student: str) -> list[Set
     Methods that differ only in temperature are left out: `temperature_groups` has them. If methods
     have equal settings, the sheet's first is used.
     """
-    specs = _run_specs(expansion, teacher, student)
+    specs = run_specs(expansion, teacher, student)
     settings = {method: _run_settings(spec) for method, spec in specs.items()}
     temperatures = temperature_groups(expansion, teacher, student)
     curves = []
@@ -137,7 +139,7 @@ def setting_curves(expansion: Expansion, teacher: str, student: str) -> list[Set
         groups: dict[str, dict[float, str]] = {}
         for method, values in having.items():
             rest = {other: value for other, value in values.items() if other != key}
-            group = groups.setdefault(repr(sorted(rest.items(), key=repr)), {})
+            group = groups.setdefault(_group_key(specs[method], rest), {})
             group.setdefault(values[key], method)
         curves += [
             SettingCurve(*key, dict(sorted(group.items())))
@@ -151,16 +153,22 @@ def setting_curves(expansion: Expansion, teacher: str, student: str) -> list[Set
     ]
 
 
-def method_specs(expansion: Expansion, teacher: str, student: str) -> dict[str, MethodSpec]:
-    """Return the resolved specs of a pair's methods, by name."""
-    return {method: spec.method for method, spec in _run_specs(expansion, teacher, student).items()}
-
-
-def _run_specs(expansion: Expansion, teacher: str, student: str) -> dict[str, RunSpec]:
+def run_specs(expansion: Expansion, teacher: str, student: str) -> dict[str, RunSpec]:
+    """Return the specs of a pair's methods, by name."""
     return {
         method: expansion.cell_of(teacher, student, method).spec
         for method in expansion.methods_of(teacher, student)
     }
+
+
+def _teacher(spec: RunSpec) -> str | None:
+    """Return the identity of a run's teacher: a method may have another one than its pair."""
+    return spec.teacher.identity if spec.teacher else None
+
+
+def _group_key(spec: RunSpec, settings: Mapping[tuple[str, str], Any]) -> str:
+    """Return a text that is equal for runs with the same teacher and these settings."""
+    return repr((_teacher(spec), sorted(settings.items(), key=repr)))
 
 
 def _run_settings(spec: RunSpec) -> dict[tuple[str, str], Any]:

@@ -140,8 +140,15 @@ def method_texts(expansion: Expansion) -> list[MethodText]:
         for cell in expansion.cells:
             if cell.method == method:
                 key = (method, *method_settings_text(cell.spec.method))
-                students.setdefault(key, {})[cell.pair.replace("--", " → ")] = None
+                students.setdefault(key, {})[_pair_text(cell)] = None
     return [MethodText(*key, tuple(names)) for key, names in students.items()]
+
+
+def _pair_text(cell: Cell) -> str:
+    """Return a cell's pair, with its teacher if that is another one than the pair's."""
+    teacher = cell.pair.split("--")[0]
+    own = cell.teacher not in (None, teacher)
+    return cell.pair.replace("--", " → ") + (f" (teacher {cell.teacher})" if own else "")
 
 
 def distinct_record_values(

@@ -47,7 +47,7 @@ def paper_tables(
             continue
         used = [m for m in methods if any(pair.cell(m) for pair in of_style)]
         rows = [(TableEntry("teacher"), *(_teacher(pair) for pair in of_style))]
-        rows += [(TableEntry(m), *(_cell(pair, m) for pair in of_style)) for m in used]
+        rows += [(_method(of_style, m), *(_cell(pair, m) for pair in of_style)) for m in used]
         legend = f"{LEGEND}The margin is {margin:g} points. " if published else ""
         seeds = max(cell.expected for pair in of_style for cell in pair.cells)
         tables.append(
@@ -114,7 +114,7 @@ def _cell_row(pair: PairFinding, cell: CellFinding, published: bool) -> tuple[Ta
     best = "best" if pair.best_method == cell.method else ""
     row = [
         TableEntry(cell.pair),
-        TableEntry(cell.method, link=cell.anchor),
+        TableEntry(cell.method, detail=_own_teacher(cell), link=cell.anchor),
         TableEntry(mean_and_sd(cell.last), sort=cell.last.mean, tone=best),
         TableEntry(
             number_range(cell.last.interval) if cell.last.n else ABSENT,
@@ -192,6 +192,17 @@ def _teacher(pair: PairFinding) -> TableEntry:
     return TableEntry(number(teacher.top1), detail=detail, sort=teacher.top1, link="teachers")
 
 
+def _method(pairs: Sequence[PairFinding], method: str) -> TableEntry:
+    """Return a method's name, and whether its teacher is another one than the pair's."""
+    cells = [cell for pair in pairs if (cell := pair.cell(method)) is not None]
+    own = any(cell.own_teacher for cell in cells)
+    return TableEntry(method, detail="with its own teacher" if own else "")
+
+
+def _own_teacher(cell: CellFinding) -> str:
+    return f"teacher {cell.own_teacher}" if cell.own_teacher else ""
+
+
 def _cell(pair: PairFinding, method: str) -> TableEntry:
     cell = pair.cell(method)
     if cell is None:
@@ -211,6 +222,7 @@ def _cell(pair: PairFinding, method: str) -> TableEntry:
         sort=cell.last.mean,
         tone=" ".join(tones),
         link=cell.anchor,
+        hint=_own_teacher(cell),
         marks=tuple((mark.kind, mark.text) for mark in cell.marks),
     )
 

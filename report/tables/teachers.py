@@ -34,11 +34,11 @@ def teachers_table(
         row = [TableEntry(teacher["name"], detail=_network(teacher))]
         row += _accuracies(teacher, contradicted)
         if any_published:
-            finding = findings[teacher["name"]]
-            value = finding.published
+            finding = findings.get(teacher["name"])  # a method's own teacher has none
+            value = finding.published if finding else None
             row += [
                 TableEntry(published_text(value), hint=value.source if value else ""),
-                TableEntry(signed(finding.difference)),
+                TableEntry(signed(finding.difference) if finding else ABSENT),
             ]
         digest = str(teacher["sha256"])[:16] if teacher["at_hand"] else ""
         rows.append((*row, TableEntry(teacher["origin"], detail=digest)))

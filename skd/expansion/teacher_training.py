@@ -49,14 +49,6 @@ class TeacherTraining:
     where: str
     advice: str = ""
 
-    @property
-    def origin(self) -> str:
-        """Where the teacher comes from, for users."""
-        source = self.source
-        how = "" if source.method == PLAIN_METHOD else f" by {source.method}"
-        suits = f" for {source.partner}" if source.partner else ""
-        return f"trained here{how}{suits}, seed {source.seed}"
-
     def node(self, name: str, dataset: DatasetSpec, facts: DatasetFacts) -> TeacherNode:
         """Return the teacher as a node of the study.
 
@@ -91,7 +83,7 @@ class TeacherTraining:
             name=name,
             id=spec.identity,
             spec=spec,
-            origin=self.origin,
+            origin=spec.origin,
             extra=objective_profile(run, facts),
         )
 

@@ -81,7 +81,8 @@ def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOv
         job = queue.get(job_comment("teacher", expansion.study, node.name, node.id))
         run, accuracy = teacher_outcome(store, node.id)
         state = _state(run, job)
-        overview.rows.append((f"teacher {node.name}", {state: 1}, accuracy))
+        suits = f" for {node.partner}" if node.partner else ""
+        overview.rows.append((f"teacher {node.name}{suits}", {state: 1}, accuracy))
         log = logs / "teachers" / f"{node.name}-{node.id}.log"
         entry = store.teacher(node.id)
         overview.lines += _lines(f"teacher {node.name}", run, state, entry, job, log, holders)

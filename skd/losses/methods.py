@@ -29,9 +29,15 @@ from skd.losses.term import RAW, Need, TermSettings
 from skd.study.limits import settings_problem
 from skd.study.sheet import SheetMethod, format_validation_error
 from skd.study.sheet_files import StudyError
-from skd.study.spec import SIMPLIFIER, MethodSpec, Recipe, TermSpec, TransformationSpec
+from skd.study.spec import (
+    CROSS_ENTROPY,
+    SIMPLIFIER,
+    MethodSpec,
+    Recipe,
+    TermSpec,
+    TransformationSpec,
+)
 
-CROSS_ENTROPY = "cross_entropy"
 STRONG_VIEW = "strong_view"
 DEFAULT_TERM = "kd"  # the loss of a method that has a transformation's name
 SettingsByPart = Mapping[str, Mapping[str, Any]]

@@ -100,7 +100,7 @@ class Timings:
     def of(self, spec: RunSpec, device: str) -> list[Timing]:
         """Return the timings with a run's networks, method and data set, with any batch size."""
         teacher = spec.teacher.network if spec.teacher else None
-        rows = self._index.get((device, spec.network, teacher, method_digest(spec.method)), [])
+        rows = self._index.get((device, spec.network, teacher, _work_digest(spec)), [])
         return [row for row in rows if row.dataset.name == spec.dataset.name]
 
     def matching(self, spec: RunSpec, device: str, stored_teacher: bool = False) -> list[Timing]:
@@ -179,6 +179,12 @@ def load_timings(store: Store) -> Timings:
     return Timings({key: cached.timing for key, cached in current.items()})
 
 
+def _work_digest(spec: RunSpec) -> str:
+    """Return a hash of a run's method, and of its partner if it has one."""
+    method = method_digest(spec.method)
+    return digest([method, spec.partner]) if spec.partner else method
+
+
 def timing_of_record(record: Record) -> Timing:
     """Return the timing of a record.
 
@@ -193,7 +199,7 @@ def timing_of_record(record: Record) -> Timing:
     return Timing(
         network=spec.network,
         teacher=spec.teacher.network if spec.teacher else None,
-        method=method_digest(spec.method),
+        method=_work_digest(spec),
         batch_size=spec.recipe.batch_size,
         dataset=spec.dataset,
         device=name,

@@ -27,6 +27,7 @@ def details_json(details: EntryDetails) -> dict[str, Any]:
         "network": spec.network if spec else card.network if card else None,
         "dataset": canonical(spec.dataset) if spec else {"name": card.dataset} if card else None,
         "seed": run.seed if run else None,
+        "partner": run.partner if run else None,
         "teacher": _teacher(details.teacher_of_run) if details.teacher_of_run else None,
         "card": card.model_dump() if card else None,
         "studies": [place.data() for place in details.occurrences],

@@ -158,6 +158,7 @@ def _card_problems(card: TeacherCard, identity: str | None, record: Record | Non
             "test_top1": record.last.top1,
             "test_top5": record.last.top5,
             "sha256": record.files.get("weights.safetensors"),
+            "partner": record.spec.partner,
         }
         for name, value in expected.items():
             if getattr(card, name) != value:

@@ -80,6 +80,9 @@ class TeacherCard(FrozenModel):
     sha256: str = Field(description="of the stored weights")
     source_sha256: str | None = Field(None, description="of the imported file")
     parameters: int
+    partner: str | None = Field(
+        None, description="network of the student that it was trained to suit"
+    )
 
 
 class Record(FrozenModel):

@@ -31,14 +31,16 @@ def poor_accuracy_text(top1: float, classes: int) -> str | None:
 def below_published_text(spec: TeacherSpec, top1: float) -> str | None:
     """Return a warning that a teacher is below its published accuracy; ``None`` if it is not.
 
-    A teacher that this project trains by another recipe than the published one is not compared.
+    A teacher that this project trains by another recipe or method than the published one is not
+    compared.
 
     Raises:
         PublishedError: a file of published values cannot be read.
     """
-    trained = spec.kind == "trained"
-    if trained and differences_from_published(spec.dataset, spec.run.recipe, spec.network):
-        return None
+    if spec.kind == "trained":
+        run = spec.run
+        if spec.rules or differences_from_published(run.dataset, run.recipe, run.network):
+            return None
     value = published_teacher(spec.dataset, spec.network)
     if value is None or top1 >= value.top1 - PUBLISHED_TOLERANCE:
         return None

@@ -23,6 +23,7 @@ from pydantic import (
 from skd.common.frozen import FrozenModel, added_later, canonical, digest
 
 FOLDER_DATASET = "imagefolder"  # the data set whose folder a sheet describes
+CROSS_ENTROPY = "cross_entropy"  # the term that every method has
 SIMPLIFIER = "simplifier"  # SKD's transformation of the teacher's logits
 # Settings of a recipe that only one optimiser or one schedule has: (setting, value).
 SETTINGS_OF_A_CHOICE = {
@@ -303,6 +304,18 @@ class TrainedTeacher(FrozenModel):
     def identity(self) -> str:
         """The identity of the run that trains it."""
         return self.run.identity
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The terms that train it beside cross-entropy; empty for a usual teacher."""
+        return tuple(term.term for term in self.run.method.terms if term.term != CROSS_ENTROPY)
+
+    @property
+    def origin(self) -> str:
+        """How it is trained, for users."""
+        how = f" by {'+'.join(self.rules)}" if self.rules else ""
+        suits = f" for {self.run.partner}" if self.run.partner else ""
+        return f"trained here{how}{suits}, seed {self.run.seed}"
 
 
 TeacherSpec = Annotated[ImportedTeacher | TrainedTeacher, Field(discriminator="kind")]

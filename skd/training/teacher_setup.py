@@ -97,11 +97,12 @@ def _write_card(record: Record, spec: TrainedTeacher, entry: StoreEntry) -> Teac
         kind="trained",
         network=spec.network,
         dataset=spec.dataset.name,
-        origin=f"trained here, seed {spec.run.seed}, {spec.run.recipe.epochs} epochs",
+        origin=f"{spec.origin}, {spec.run.recipe.epochs} epochs",
         test_top1=record.last.top1,
         test_top5=record.last.top5,
         sha256=record.files[entry.weights_path.name],
         parameters=record.cost.parameters,
+        partner=spec.run.partner,
     )
     entry.write(card)
     return card

@@ -8,7 +8,7 @@ import yaml
 from baselines.simplifier import SimplifierSettings
 from report.frames.method_variants import (
     SIMPLIFIER_ASSUMPTIONS,
-    method_specs,
+    run_specs,
     method_variants,
     setting_curves,
     temperature_groups,
@@ -176,9 +176,9 @@ def test_without_a_second_temperature_there_is_no_group():
 
 
 def test_a_pairs_methods_are_those_it_has_with_its_own_settings(own):
-    assert list(method_specs(own, "big", "resnet14")) == ["student", "kd", "kd-2"]
-    assert len(method_specs(own, "big", "resnet8")) == len(METHODS)
-    specs = method_specs(shipped("cifar100"), "ResNet50", "vgg8")
+    assert list(run_specs(own, "big", "resnet14")) == ["student", "kd", "kd-2"]
+    assert len(run_specs(own, "big", "resnet8")) == len(METHODS)
+    specs = run_specs(shipped("cifar100"), "ResNet50", "vgg8")
     (dkd,) = (term for term in specs["dkd"].terms if term.term == "dkd")
     assert dkd.settings["beta"] == 8
     assert (specs["kd"].simplifier, specs["skd"].simplifier is None) == (None, False)
