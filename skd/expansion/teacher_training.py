@@ -61,6 +61,7 @@ class TeacherTraining:
             StudyError: a seed, method, partner, setting or recipe is not allowed, or the method
                 does not fit the networks; names the place.
         """
+        check_network_at(f"{self.where}: network", self.network, facts, is_trained=True)
         check_seed(self.where, self.source.seed)
         method = self.method()
         self._check_partner(method, facts)

@@ -8,8 +8,8 @@ import yaml
 from baselines.simplifier import SimplifierSettings
 from report.frames.method_variants import (
     SIMPLIFIER_ASSUMPTIONS,
-    run_specs,
     method_variants,
+    run_specs,
     setting_curves,
     temperature_groups,
 )
@@ -179,9 +179,9 @@ def test_a_pairs_methods_are_those_it_has_with_its_own_settings(own):
     assert list(run_specs(own, "big", "resnet14")) == ["student", "kd", "kd-2"]
     assert len(run_specs(own, "big", "resnet8")) == len(METHODS)
     specs = run_specs(shipped("cifar100"), "ResNet50", "vgg8")
-    (dkd,) = (term for term in specs["dkd"].terms if term.term == "dkd")
+    (dkd,) = (term for term in specs["dkd"].method.terms if term.term == "dkd")
     assert dkd.settings["beta"] == 8
-    assert (specs["kd"].simplifier, specs["skd"].simplifier is None) == (None, False)
+    assert (specs["kd"].method.simplifier, specs["skd"].method.simplifier is None) == (None, False)
 
 
 def test_a_sweep_is_a_curve_with_the_method_that_has_its_base_value():
