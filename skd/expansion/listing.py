@@ -11,7 +11,7 @@ from rich.text import Text
 from skd.common.plugins import BrokenFileError
 from skd.data import check_dataset, dataset_names
 from skd.losses.discovery import broken_files
-from skd.losses.methods import method_names, resolve_method
+from skd.losses.methods import method_names, resolve_method, uses_partner
 from skd.models import broken_networks, build_model, network_names
 from skd.models.accounting import count_parameters, multiply_adds
 from skd.study.sheet import SheetMethod, read_sheet
@@ -67,6 +67,8 @@ def methods_table() -> Table:
             continue
         parts = [f"{term.term} {_settings(term.settings)}" for term in method.terms]
         parts += [f"{part.name} {_settings(part.settings)}" for part in method.transformations]
+        if uses_partner(method):
+            parts.append("only for teachers: trains one to suit a student (its partner)")
         table.add_row(name, "\n".join(parts))
     for name, reason in broken_files().items():
         table.add_row(name, _broken(reason))

@@ -81,7 +81,8 @@ def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOv
         job = queue.get(job_comment("teacher", expansion.study, node.name, node.id))
         run, accuracy = teacher_outcome(store, node.id)
         state = _state(run, job)
-        suits = f" for {node.partner}" if node.partner else ""
+        named = node.partner is None or node.partner in node.name
+        suits = "" if named else f" for {node.partner}"
         overview.rows.append((f"teacher {node.name}{suits}", {state: 1}, accuracy))
         log = logs / "teachers" / f"{node.name}-{node.id}.log"
         entry = store.teacher(node.id)

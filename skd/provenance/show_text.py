@@ -80,8 +80,9 @@ def _description(details: EntryDetails) -> Rows:
         yield "data set", card.dataset
     if isinstance(spec, RunSpec):
         yield "seed", str(spec.seed)
-        if spec.partner:
-            yield "suits", f"{spec.partner}, its partner in the training"
+    partner = spec.partner if isinstance(spec, RunSpec) else card and card.partner
+    if partner:
+        yield "suits", f"{partner}, its partner in the training"
     if card is not None:
         yield "origin", card.origin
         if card.source_sha256:
