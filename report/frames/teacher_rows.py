@@ -7,6 +7,7 @@ from typing import Any
 
 from report.frames.run_state import read_run_state, with_relative_paths
 from skd.code.accepted import Acceptance
+from skd.common.wrapped_networks import network_label
 from skd.store.records import TeacherCard
 from skd.store.stale import code_changes_of, files_text
 from skd.store.store import Store, StoreError
@@ -38,7 +39,8 @@ def read_card(node: TeacherNode, store: Store) -> TeacherCard | str | None:
     except StoreError as error:
         return with_relative_paths(str(error), store)
     if card is not None and card.network != node.spec.network:
-        return f"its card is for a {card.network}, not for a {node.spec.network}"
+        its, wanted = network_label(card.network), network_label(node.spec.network)
+        return f"its card is for a {its}, not for a {wanted}"
     return card
 
 

@@ -9,6 +9,7 @@ from report.formats import ABSENT, number, published_text, signed
 from report.frames.cells import PairFinding
 from report.frames.study_frames import Frames
 from report.tables.table import ReportTable, TableColumn, TableEntry
+from skd.common.wrapped_networks import network_label
 
 CONTRADICTED = ("contradicted", "contradicted by stored files")
 MISSING_TEACHER = ("missing", "not available")
@@ -68,4 +69,4 @@ def _accuracies(teacher: dict[str, Any], contradicted: Collection[str]) -> list[
 
 
 def _network(teacher: dict[str, Any]) -> str:
-    return teacher["network"] if teacher["network"] != teacher["name"] else ""
+    return network_label(teacher["network"]) if teacher["network"] != teacher["name"] else ""

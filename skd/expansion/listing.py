@@ -31,7 +31,8 @@ def studies_table() -> Table:
 
 def networks_table() -> Table:
     """Return the networks with the size of their images, parameters and multiply-adds."""
-    table = Table("network", box=None)
+    caption = "A sheet may also wrap networks of torchvision and timm: docs/networks.md."
+    table = Table("network", box=None, caption=caption)
     for title in ("made for", "parameters", "multiply-adds (32x32, 100 classes)"):
         table.add_column(title, justify="right")
     for name in network_names():

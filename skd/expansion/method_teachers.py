@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from skd.common.names import validate_name
+from skd.common.wrapped_networks import network_label
 from skd.data.images import DatasetFacts
 from skd.expansion.sheet_teachers import declared_training, network_of
 from skd.expansion.teacher_training import TeacherTraining
@@ -88,7 +89,7 @@ class MethodTeachers:
         else:
             seed, recipe, settings = 0, self.recipe, {}
             if how.seed is None:
-                network = network_of(self.sheet, pair.teacher)
+                network = network_label(network_of(self.sheet, pair.teacher))
                 raise StudyError(
                     f"{where}: {pair.teacher} is imported, so {how.method} cannot train it again; "
                     f"give 'teacher' a seed to train a new {network} from "

@@ -12,7 +12,7 @@ from skd.data.images import CHANNELS, DatasetFacts
 from skd.expansion.dry_run import network_profile
 from skd.models import FeatureNetwork, build_model, network_names
 from skd.models.global_draws import REMEDY, drawing_layer
-from skd.models.wrapped import WrapError
+from skd.models.wrapped import INNER_PREFIX
 from skd.randomness import seeded
 
 SMALLEST_FOR_IMAGENET_STEM = 64  # pixels; a stem of stride 4 leaves 2x2 maps at the end
@@ -49,15 +49,13 @@ def training_problem(name: str, facts: DatasetFacts) -> str | None:
     """Return why a run that trains a network would not repeat; ``None`` if it would."""
     try:
         layer = _drawing_layer(name, facts.num_classes, facts.size)
-    except WrapError as error:
-        return f"{network_label(name)} cannot be trained: {error}"
+    except Exception as error:  # as in `pass_problem`
+        return f"{network_label(name)} does not run in training: {error_text(error)}"
     if layer is None:
         return None
-    off = "turn it off in its options, such as {dropout: 0}"  # of another library
-    return (
-        f"the layer {layer} of {network_label(name)} draws from torch's global generator, so its "
-        f"runs would not repeat; {off if parse_wrapped(name) else REMEDY}"
-    )
+    remedy = "turn it off in its options, such as {dropout: 0}" if parse_wrapped(name) else REMEDY
+    place = f"the layer {layer.removeprefix(INNER_PREFIX)} of {network_label(name)}"
+    return f"{place} draws from torch's global generator, so its runs would not repeat; {remedy}"
 
 
 @cache

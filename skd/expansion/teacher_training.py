@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from skd.common.errors import suggest
+from skd.common.wrapped_networks import network_label
 from skd.data.images import DatasetFacts
 from skd.expansion.dry_run import fit_problem, objective_profile
 from skd.expansion.sheet_checks import check_network_at, check_seed
@@ -158,8 +159,8 @@ class TeacherTraining:
         check_network_at(f"{self.where}: partner", partner, facts, is_trained=True)
         if partner == self.network:
             raise StudyError(
-                f"{self.where}: partner: {partner} is the teacher's own network (circular); name "
-                f"the network of its student{self._advice}"
+                f"{self.where}: partner: {network_label(partner)} is the teacher's own network "
+                f"(circular); name the network of its student{self._advice}"
             )
 
 
@@ -177,8 +178,9 @@ def check_circular_partners(nodes: Iterable[TeacherNode]) -> None:
         if (partner, network) in suited:
             other = suited[partner, network]
             raise StudyError(
-                f"teachers: {name} is a {network} that is to suit {partner}, and {other} is a "
-                f"{partner} that is to suit {network} (circular partners); keep one of them"
+                f"teachers: {name} is a {network_label(network)} that is to suit "
+                f"{network_label(partner)}, and {other} is a {network_label(partner)} that is to "
+                f"suit {network_label(network)} (circular partners); keep one of them"
             )
 
 

@@ -18,7 +18,7 @@ from skd.common.errors import SkdError, UnknownNameError, suggest
 from skd.common.wrapped_networks import WrappedNetwork
 from skd.models.network import FeatureNetwork, Outputs
 
-_INNER = "network."
+INNER_PREFIX = "network."  # of the library's names within a wrapped network
 # What hooks have read in the pass that a thread runs. Lanes are threads and may share a teacher.
 _PASS = threading.local()
 
@@ -126,13 +126,13 @@ def _only_map(stage: str, outputs: list[tuple[Any, int]]) -> Tensor:
 def _without_prefix(
     _module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: Any
 ) -> None:
-    for key in [key for key in state if key.startswith(prefix + _INNER)]:
-        state[prefix + key.removeprefix(prefix + _INNER)] = state.pop(key)
+    for key in [key for key in state if key.startswith(prefix + INNER_PREFIX)]:
+        state[prefix + key.removeprefix(prefix + INNER_PREFIX)] = state.pop(key)
 
 
 def _with_prefix(_module: nn.Module, state: dict[str, Tensor], prefix: str, *_others: Any) -> None:
     for key in [key for key in state if key.startswith(prefix)]:
-        state[prefix + _INNER + key.removeprefix(prefix)] = state.pop(key)
+        state[prefix + INNER_PREFIX + key.removeprefix(prefix)] = state.pop(key)
 
 
 def build_wrapped(wrapped: WrappedNetwork, num_classes: int) -> LibraryNetwork:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from skd.common.frozen import FrozenModel, added_later, canonical, digest
+from skd.common.wrapped_networks import network_label
 
 FOLDER_DATASET = "imagefolder"  # the data set whose folder a sheet describes
 CROSS_ENTROPY = "cross_entropy"  # the term that every method has
@@ -314,7 +315,7 @@ class TrainedTeacher(FrozenModel):
     def origin(self) -> str:
         """How it is trained, for users."""
         how = f" by {'+'.join(self.rules)}" if self.rules else ""
-        suits = f" for {self.run.partner}" if self.run.partner else ""
+        suits = f" for {network_label(self.run.partner)}" if self.run.partner else ""
         return f"trained here{how}{suits}, seed {self.run.seed}"
 
 

@@ -14,6 +14,7 @@ import torch
 from skd.common.errors import TeacherError
 from skd.common.files import sha256_of
 from skd.common.lease import hold_lease
+from skd.common.wrapped_networks import network_label
 from skd.data import dataset_facts
 from skd.models.accounting import count_parameters
 from skd.store.leftovers import leftover_files, remove_files, remove_leftovers
@@ -156,18 +157,18 @@ def _import(
         )
     weights, classes = read_state_dict(file), dataset_facts(spec.dataset).num_classes
     network = build_from_state_dict(
-        spec.network, classes, weights, f"{name} for {spec.network}"
+        spec.network, classes, weights, f"{name} for {network_label(spec.network)}"
     ).to(device)
     evaluator = resources.dataset(spec.dataset, device).evaluator
     logits = evaluator.logits(network)
     if images := int((~logits.isfinite()).any(dim=1).sum()):
         raise TeacherError(
-            f"{name} for {spec.network} cannot be used: its logits are not finite on {images} of "
-            f"{len(logits)} test images, though its weights are; use the original "
+            f"{name} for {network_label(spec.network)} cannot be used: its logits are not finite "
+            f"on {images} of {len(logits)} test images, though its weights are; use the original "
             "weights, not converted ones"
         )
     scores = evaluator.scores(logits)
-    _check_accuracy(f"{name} for {spec.network}", scores.top1, spec, source)
+    _check_accuracy(f"{name} for {network_label(spec.network)}", scores.top1, spec, source)
     origin = source.url or f"imported from {source.file.name}"
     if precision := describe_precision(weights):
         origin += f", converted from {precision}"
