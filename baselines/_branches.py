@@ -5,6 +5,8 @@ from torch import Tensor, nn
 
 from skd.terms import FeatureNetwork, MissingPartError, Outputs, Partner, UnfitError
 
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)  # networks index and slice them
+
 
 class Branch(nn.Module):
     """A transform of the teacher's map, then the student's own layers after a stage.
@@ -60,7 +62,7 @@ def keep_used_layers(network: FeatureNetwork, stage: int, maps: Tensor) -> None:
     """Remove the parameters that ``network.forward_from(stage, ·)`` does not use.
 
     Args:
-        network: changed in place; its unused modules become empty.
+        network: changed in place; its unused layers become identities.
         stage: index in `Outputs.stages`.
         maps: of that stage's shape, (N, C, H, W).
     """
@@ -100,7 +102,7 @@ def _remove_unused(module: nn.Module, called: set[nn.Module], used: set[int]) ->
     for name, child in [*module.named_children()]:
         is_used = any(part in called for part in child.modules())
         is_used |= any(id(parameter) in used for parameter in child.parameters())
-        if is_used:
+        if is_used or isinstance(child, CONTAINERS):
             _remove_unused(child, called, used)
         else:
             setattr(module, name, nn.Identity())
