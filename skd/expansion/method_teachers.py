@@ -17,6 +17,7 @@ from skd.study.sheet import (
     Sheet,
     SheetMethod,
     SheetPair,
+    SweptMethod,
     TrainSource,
     network_in_specs,
 )
@@ -122,7 +123,9 @@ class MethodTeachers:
             StudyError: there is no free name, or it is too long for a file's name.
         """
         student = f"-{pair.student}" if training.source.partner else ""
-        names = [f"{pair.teacher}-{how}{student}" for how in (training.source.method, method.name)]
+        # All methods of a sweep have the same teacher.
+        own = method.swept_from if isinstance(method, SweptMethod) else method.name
+        names = [f"{pair.teacher}-{how}{student}" for how in (training.source.method, own)]
         free = [name for name in names if name not in {**self.declared, **self.added}]
         if not free:
             raise StudyError(
