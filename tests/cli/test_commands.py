@@ -48,6 +48,8 @@ COMMANDS = [
     "expand",
     "new-baseline",
     "check-baseline",
+    "check-data",
+    "check-network",
     "plan",
     "show",
     "merge",

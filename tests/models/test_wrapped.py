@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 
 import pytest
 import torch
 import torchvision
+import yaml
 
 from skd.common.errors import SkdError
 from skd.common.wrapped_networks import network_label, parse_wrapped, wrapped_name
 from skd.models import build_model, check_network, network_family
+from skd.models.global_draws import drawing_layer
 from skd.models.network import MissingPartError
 from tests.builders.networks import images, lived_in
+from tests.builders.paths import ROOT
 
 RESNET = ("relu", "layer1", "layer2", "layer3", "layer4")
 MOBILE = ("features.0", "features.3", "features.6", "features.13", "features.18")
@@ -148,3 +153,16 @@ def test_timm_works_or_says_how_to_install_it() -> None:
     assert [maps.shape[1] for maps in out.stages] == [64, 64, 128, 256, 512]
     with pytest.raises(SkdError, match="unknown timm network 'resnet19'"):
         check_network(name("timm/resnet19"))
+
+
+def test_the_documented_networks_run() -> None:
+    text = (ROOT / "docs/networks.md").read_text()
+    sheet = yaml.safe_load(re.search(r"```yaml\n(networks:.*?)```", text, re.DOTALL).group(1))
+    for entry in sheet["networks"].values():
+        if entry["wrap"].startswith("timm/") and find_spec("timm") is None:
+            continue
+        network = build_model(name(entry["wrap"], entry["stages"], **entry.get("options", {})), 10)
+        out = network.forward_features(images(2, 64))
+        sides = [maps.shape[-1] for maps in out.stages]
+        assert sides == sorted(sides, reverse=True)
+        assert drawing_layer(network, images(2, 64)) is None
