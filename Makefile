@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed: make PYTHON=python3.12 setup"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[pinned,dev]'
+	$(BIN)/python -m pip install --progress-bar off --quiet --editable '.[pinned,suite,dev]'
 	@touch $@
 
 demo: $(INSTALLED)  ## run the demo study and write its report (minutes on a CPU, no network)

@@ -30,6 +30,7 @@ NOT_FOLLOWED = (
     "skd.common.lease",
     "skd.common.names",
     "skd.common.plugins",
+    "skd.common.printable",
     "skd.common.process_identity",
     "skd.common.project",
     "skd.common.system_errors",

@@ -41,6 +41,22 @@ def load_module(name: str) -> ModuleType:
         ) from error
 
 
+def load_own_package(name: str) -> ModuleType:
+    """Import and return a top-level package of this project.
+
+    Raises:
+        BrokenFileError: the import fails, or Python finds another package with this name.
+    """
+    package = load_module(name)
+    folders = [Path(folder).resolve() for folder in package.__path__]
+    if ROOT / name not in folders:
+        raise BrokenFileError(
+            f"the package {name} of this project is in {ROOT / name}, but Python finds "
+            f"{', '.join(map(str, folders))}; rename that one, or start Python in another folder"
+        )
+    return package
+
+
 def load_modules(names: Iterable[str]) -> tuple[dict[str, ModuleType], dict[str, str]]:
     """Return the modules that can be imported, and the errors of the others, both by name."""
     loaded, broken = {}, {}

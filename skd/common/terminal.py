@@ -6,27 +6,13 @@ them as markup and ``:name:`` as an emoji, and a terminal would execute escape s
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import TextColumn
 from rich.segment import Segment
 
-REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-
-
-def printable(text: str) -> str:
-    """Return text with control characters, except line breaks and tabs, replaced by U+FFFD.
-
-    Halves of surrogate pairs are replaced too: no encoding can write them.
-    """
-    if text.isprintable():
-        return text
-    return "".join(
-        REPLACEMENT if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" else c
-        for c in text
-    )
+from skd.common.printable import printable
 
 
 class PlainConsole(Console):

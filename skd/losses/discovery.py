@@ -13,8 +13,8 @@ from torch import nn
 from skd.common.errors import UnknownNameError
 from skd.common.plugins import (
     BrokenFileError,
-    load_module,
     load_modules,
+    load_own_package,
     module_file,
     print_broken_files,
 )
@@ -30,7 +30,7 @@ def _discover() -> tuple[dict[str, Rule], dict[str, str]]:
     """Return the classes of ``baselines/`` by name, and the reasons why files are left out."""
     files = [
         f"baselines.{module.name}"
-        for module in pkgutil.iter_modules(load_module("baselines").__path__)
+        for module in pkgutil.iter_modules(load_own_package("baselines").__path__)
         if not module.name.startswith("_")
     ]
     loaded, broken = load_modules(files)

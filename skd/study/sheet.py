@@ -23,7 +23,7 @@ from skd.common.errors import suggest
 from skd.common.files import expand_home
 from skd.common.frozen import FrozenModel
 from skd.common.names import Name, validate_name, validate_path
-from skd.common.terminal import printable
+from skd.common.printable import printable
 from skd.common.validation_messages import error_location, validation_message
 from skd.common.wrapped_networks import LIBRARIES, wrapped_name
 from skd.study.limits import expand_seeds

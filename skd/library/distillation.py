@@ -1,0 +1,311 @@
+"""A method's losses for a plain PyTorch loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from skd.common.errors import UnfitError
+from skd.library.networks import as_outputs, detached, example_outputs, forward_outputs, missing
+from skd.losses.methods import resolve_method, teacher_needs
+from skd.losses.objective import Objective
+from skd.losses.teacher_modules import TeacherModules
+from skd.losses.term import MODULE_NEEDS, Alone, Batch, NetworkReference, TermContext
+from skd.models.network import FeatureNetwork, Outputs
+from skd.randomness import Draws
+from skd.study.sheet import SheetMethod, format_validation_error
+from skd.study.sheet_files import StudyError
+from skd.study.spec import MethodSpec
+
+Settings = Mapping[str, Mapping[str, Any]]
+EXAMPLES = 2  # images of the pass that shows the shapes of the networks' outputs
+# What a method reads of a teacher that gives logits only.
+_FEATURES = {"teacher_pooled": "pooled features", "teacher_features": "feature maps"}
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """The losses of one batch.
+
+    Attributes:
+        total: the scalar to minimise.
+        parts: each loss without its weight, by name. They have gradients, too.
+        diagnostics: scalars to log, without gradients.
+        student: the student's outputs; `student.logits` are (B, C).
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    diagnostics: dict[str, Tensor]
+    student: Outputs
+
+
+def objective(
+    method: str | Mapping[str, Any],
+    *,
+    student: nn.Module,
+    teacher: nn.Module | None = None,
+    num_classes: int,
+    train_labels: Tensor | None = None,
+    settings: Settings | None = None,
+    image_size: int | tuple[int, int] = 32,
+    seed: int = 0,
+) -> Distillation:
+    """Return the losses of a method for a student and its frozen teacher.
+
+    The teacher is set to evaluation mode, and its parameters need no gradient from then on. The
+    student does not change. What the method trains beside the student is on the student's device.
+
+    Args:
+        method: a method's name or a sum of names, such as ``skd+kd``; or a method as a study sheet
+            describes it, such as ``{"terms": [{"term": "dkd", "teacher": "simplified"}]}``.
+        student: a `FeatureNetwork`, or any module that maps images to logits (B, C).
+        teacher: the same; not needed for methods without a teacher.
+        num_classes: C.
+        train_labels: class index of every training image, (N,); only methods that remember images
+            need it (CRD).
+        settings: settings by the name of a term or a transformation, as in a study sheet:
+            ``{"kd": {"temperature": 2}}``.
+        image_size: height and width of the images, in pixels.
+        seed: of the initial weights of the method's own modules, and of what it draws.
+
+    Raises:
+        StudyError: unknown method, term, transformation or setting; names the allowed ones.
+        UnfitError: the method cannot be used with these networks; says why.
+    """
+    spec = _resolve(method, settings or {})
+    label = f"the method '{method}'" if isinstance(method, str) else "this method"
+    _check_teacher(spec, teacher, label)
+    device = next((parameter.device for parameter in student.parameters()), torch.device("cpu"))
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    images = torch.zeros(EXAMPLES, 3, *size, device=device)
+    if teacher is not None:
+        teacher.eval().requires_grad_(False)
+    networks = {"student": student, "teacher": teacher}
+    outputs = {
+        role: module and example_outputs(module, images, role, label)
+        for role, module in networks.items()
+    }
+    for role, example in outputs.items():
+        if example and example.logits.shape[1] != num_classes:
+            raise UnfitError(
+                f"the {role} has {example.logits.shape[1]} logits, and num_classes is {num_classes}"
+            )
+    if train_labels is None:
+        train_labels = missing(
+            f"{label} reads the labels of all training images: give train_labels, the class index "
+            "of each, (N,)"
+        )
+    context = TermContext(
+        num_classes=num_classes,
+        train_labels=train_labels,
+        seed=seed,
+        **outputs,
+        teacher_modules=TeacherModules(teacher) if isinstance(teacher, FeatureNetwork) else None,
+        network=NetworkReference(student),
+    )
+    parts = Objective(spec, context).to(device)
+    _try(parts, context, (student, teacher), device)
+    return Distillation(parts, student, teacher, label, seed)
+
+
+class Distillation(nn.Module):
+    """A method's losses for a student and its frozen teacher; `objective` builds it.
+
+    Its parameters, buffers and state dict are those of the method's own modules. The networks are
+    not part of it. A training that continues from the start of an epoch needs the state dicts of
+    the student, of this module and of the optimiser.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        student: nn.Module,
+        teacher: nn.Module | None,
+        label: str,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.objective = objective
+        self._networks = (student, teacher)  # in a tuple, they do not become submodules
+        self._label = label
+        self._draws = Draws(seed)
+        self._epoch, self._step, self._is_step_open = 0, 0, False
+        self.register_state_dict_pre_hook(_close_step_first)
+
+    @property
+    def student(self) -> nn.Module:
+        """The student."""
+        return self._networks[0]
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher."""
+        return self._networks[1]
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """Return groups for an optimiser, beside the group of the student's parameters.
+
+        Each group has its method's factor on the learning rate, and its own weight decay if it has
+        one. Schedulers keep the factors. The list is empty if the method trains nothing of its own.
+
+        Args:
+            learning_rate: the student's initial learning rate.
+        """
+        groups = []
+        for group in self.objective.parameter_groups():
+            options = {} if group.weight_decay is None else {"weight_decay": group.weight_decay}
+            rate = learning_rate * group.learning_rate_multiplier
+            groups.append({"params": group.parameters, "lr": rate, **options})
+        return groups
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Set the weights and the random numbers to an epoch (1-based). Call it before its steps.
+
+        Raises:
+            ValueError: the epoch is below 1.
+        """
+        if epoch < 1:
+            raise ValueError(f"epochs start from 1, got {epoch}")
+        self._close_step()
+        self._epoch, self._step = epoch, 0
+
+    def forward(
+        self, images: Tensor, target: Tensor, indices: Tensor | None = None
+    ) -> StepLosses:
+        """Return the losses of a batch, after a forward pass of the student and of the teacher.
+
+        In training mode, each call is one step: what the method remembers of the batch changes
+        before the next one.
+
+        Args:
+            images: (B, 3, H, W), the same for student and teacher.
+            target: class indices, (B,).
+            indices: indices of the images in the training set, (B,); only methods that remember
+                images need them (CRD).
+
+        Raises:
+            RuntimeError: `begin_epoch` has not been called.
+            UnfitError: the method reads something that the networks or the arguments lack.
+        """
+        student, teacher = self._networks
+        outputs = None
+        if teacher is not None and self._needs_teacher:
+            with torch.no_grad():
+                outputs = forward_outputs(teacher.eval(), images, "teacher", self._label)
+        own = forward_outputs(student, images, "student", self._label)
+        return self.losses(own, outputs, target, indices)
+
+    def losses(
+        self,
+        student: Outputs | Tensor,
+        teacher: Outputs | Tensor | None,
+        target: Tensor,
+        indices: Tensor | None = None,
+    ) -> StepLosses:
+        """Return the losses for outputs that the caller has computed: `Outputs`, or logits (B, C).
+
+        For a student in DistributedDataParallel, or stored outputs of the teacher. Arguments and
+        errors as for `forward`.
+        """
+        if not self._epoch:
+            raise RuntimeError("call begin_epoch(epoch) before the first step of each epoch")
+        self._close_step()
+        names = [type(network).__name__ for network in self._networks]
+        own = as_outputs(student, len(target), names[0], "student", self._label)
+        if teacher is not None:
+            teacher = as_outputs(teacher, len(target), names[1], "teacher", self._label)
+            teacher = detached(teacher)
+        if indices is None:
+            indices = missing(f"{self._label} reads the indices of the images: give `indices`")
+        device = own.logits.device
+        self.objective.begin_epoch(self._epoch, device)
+        self._draws = _draws_on(self._draws, device).set_step(self._epoch, self._step)
+        own = self.objective.classify(own)
+        batch = Batch(own, teacher, target, indices, self._epoch, self._draws)
+        losses = self.objective(batch)
+        self._is_step_open = self.training
+        return StepLosses(losses.total, losses.by_term, losses.diagnostics, own)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the student's logits (B, C) for evaluation, in the student's current mode.
+
+        If the method replaces the student's classifier, they are those of its classifier.
+        """
+        own = forward_outputs(self.student, images, "student", self._label)
+        return self.objective.classify(own).logits
+
+    @property
+    def _needs_teacher(self) -> bool:
+        parts = [*self.objective.terms.values(), *self.objective.transformations.values()]
+        return any(part.needs for part in parts)
+
+    def _close_step(self) -> None:
+        """Update what the method remembers of the last batch."""
+        if self._is_step_open:
+            self._is_step_open = False
+            self._step += 1
+            self.objective.after_step(Alone())
+
+
+def _close_step_first(module: Distillation, *_: Any) -> None:
+    module._close_step()
+
+
+def _resolve(method: str | Mapping[str, Any], settings: Settings) -> MethodSpec:
+    """Return a method's terms and transformations with all their settings."""
+    values = {"name": method} if isinstance(method, str) else {"name": "custom", **method}
+    try:
+        sheet = SheetMethod.model_validate(values)
+    except ValidationError as error:
+        raise StudyError(format_validation_error("method", error)) from error
+    return resolve_method(sheet, settings)
+
+
+def _check_teacher(spec: MethodSpec, teacher: nn.Module | None, label: str) -> None:
+    """Check that a teacher has what a method needs of it.
+
+    Raises:
+        UnfitError: it does not; says what is missing.
+    """
+    needs = teacher_needs(spec)
+    if needs and teacher is None:
+        raise UnfitError(f"{label} learns from a teacher: give teacher=…")
+    if teacher is None or isinstance(teacher, FeatureNetwork):
+        return
+    lacking = [text for need, text in _FEATURES.items() if need in needs]
+    lacking += ["modules"] * bool(needs & MODULE_NEEDS)
+    if lacking:
+        raise UnfitError(
+            f"{label} reads the {' and '.join(lacking)} of the teacher, and "
+            f"{type(teacher).__name__} gives logits only; use a network of `skd.library.network`, "
+            "or wrap yours in a FeatureNetwork"
+        )
+
+
+def _try(
+    parts: Objective,
+    context: TermContext,
+    networks: tuple[nn.Module | None, ...],
+    device: torch.device,
+) -> None:
+    """Compute the losses once on a copy, so that a misfit is an error before the training."""
+    trial = copy.deepcopy(parts, {id(network): network for network in networks})
+    trial.begin_epoch(1, device)
+    indices = torch.arange(EXAMPLES, device=device)
+    target = indices % context.num_classes
+    own = trial.classify(context.student)
+    with torch.no_grad():
+        trial(Batch(own, context.teacher, target, indices, 1, Draws(0, device)))
+
+
+def _draws_on(draws: Draws, device: torch.device) -> Draws:
+    """Return the draws on a device."""
+    return draws if draws.device == device else Draws(draws.seed, device)
