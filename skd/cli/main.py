@@ -19,6 +19,7 @@ from skd.cli.check_parts import check_data, check_network
 from skd.cli.checkpoints import evaluate, import_teacher
 from skd.cli.diff import diff
 from skd.cli.error_lines import run_command
+from skd.cli.export import export
 from skd.cli.job import job
 from skd.cli.plan import plan
 from skd.cli.provenance import merge, show
@@ -51,6 +52,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "status": status,
         "show": show,
         "evaluate": evaluate,
+        "export": export,
         "analyse": analyse,
         "diff": diff,
     },

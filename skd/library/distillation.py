@@ -176,9 +176,7 @@ class Distillation(nn.Module):
         self._close_step()
         self._epoch, self._step = epoch, 0
 
-    def forward(
-        self, images: Tensor, target: Tensor, indices: Tensor | None = None
-    ) -> StepLosses:
+    def forward(self, images: Tensor, target: Tensor, indices: Tensor | None = None) -> StepLosses:
         """Return the losses of a batch, after a forward pass of the student and of the teacher.
 
         In training mode, each call is one step: what the method remembers of the batch changes
