@@ -21,6 +21,8 @@ from skd.cli.options import (
     CompileOption,
     CoresOption,
     ExpectOption,
+    JobRunLogDirOption,
+    JobRunLogOption,
     KernelsOption,
     LogOption,
     OutputOption,
@@ -38,6 +40,7 @@ from skd.cli.options import (
 )
 from skd.cli.results_folder import open_study
 from skd.common import bounds
+from skd.common.choices import RunLog
 from skd.common.errors import FAILED, USAGE, RunFailedError
 from skd.common.files import write_json
 from skd.common.gpu_state import gpu_state
@@ -76,6 +79,8 @@ def job_train(
     checkpoint_seconds: CheckpointSecondsOption = 60.0,
     teacher_views: TeacherViewsOption = "auto",
     attempt: AttemptOption = 1,
+    run_log: JobRunLogOption = "none",
+    run_log_dir: JobRunLogDirOption = None,
     log: LogOption = None,
     output: OutputOption = None,
     expect: ExpectOption = None,
@@ -106,6 +111,7 @@ def job_train(
             *("train", study, pair, *methods),
             *_training_options(results, threads, checkpoint_seconds, accumulate),
             *("--precision", precision, "--compile", compile, "--kernels", kernels),
+            *_run_log_options(run_log, run_log_dir),
             *("--lanes", str(lanes), "--teacher-views", teacher_views),
             *("--attempt", str(attempt), "--since", str(int(time.time()))),
             *("--sharing", str(sharing)),
@@ -133,6 +139,8 @@ def job_teacher(
     kernels: KernelsOption = "auto",
     checkpoint_seconds: CheckpointSecondsOption = 60.0,
     attempt: AttemptOption = 1,
+    run_log: JobRunLogOption = "none",
+    run_log_dir: JobRunLogDirOption = None,
     log: LogOption = None,
     output: OutputOption = None,
     expect: ExpectOption = None,
@@ -155,6 +163,7 @@ def job_teacher(
             *("teacher", study, name),
             *_training_options(results, threads, checkpoint_seconds, accumulate),
             *("--precision", precision, "--compile", compile, "--kernels", kernels),
+            *_run_log_options(run_log, run_log_dir),
         ]
         status = _run([torchrun_command(command, processes)], {f"teacher {name}": entry}, log)
     card = entry.card()
@@ -226,6 +235,12 @@ def _training_options(
         *("--checkpoint-seconds", str(checkpoint_seconds), "--if-leased", "wait"),
         *("--accumulate", str(accumulate)),
     ]
+
+
+def _run_log_options(run_log: RunLog, run_log_dir: Path | None) -> list[str]:
+    """Return the options of `skd train` and `skd teacher` for the logs of runs."""
+    folder = ["--log-dir", str(run_log_dir)] if run_log_dir else []
+    return ["--log", run_log, *folder] if run_log != "none" else []
 
 
 def _run(

@@ -12,6 +12,7 @@ from skd.common import bounds
 from skd.common.choices import (
     FastPathMode,
     Precision,
+    RunLog,
     StepMode,
     TeacherSourceChoice,
     ViewsOutput,
@@ -37,6 +38,11 @@ def check_writable_option(path: Path | None) -> Path | None:
     if path is not None:
         check_writable(path)
     return path
+
+
+def expand_home_option(path: Path | None) -> Path | None:
+    """Return an option's path with ``~`` expanded; ``None`` if it is not given."""
+    return path and expand_home(path)
 
 
 # What a command works on.
@@ -236,6 +242,23 @@ SinceOption = Annotated[
 OutputOption = Annotated[
     Path | None,
     typer.Option(callback=check_writable_option, help="also write the result to this JSON file"),
+]
+_RUN_LOG_HELP = (
+    "also write the epochs of each run that is trained now for another program; tensorboard needs "
+    "the extra of that name"
+)
+_RUN_LOG_DIR_HELP = (
+    "folder for these logs, with one folder for each run (default: tensorboard/ in the run's own "
+    "folder)"
+)
+RunLogOption = Annotated[RunLog, typer.Option("--log", help=_RUN_LOG_HELP)]
+RunLogDirOption = Annotated[
+    Path | None, typer.Option("--log-dir", callback=expand_home_option, help=_RUN_LOG_DIR_HELP)
+]
+# In `skd job`, --log is the job's own log.
+JobRunLogOption = Annotated[RunLog, typer.Option("--run-log", help=_RUN_LOG_HELP)]
+JobRunLogDirOption = Annotated[
+    Path | None, typer.Option("--run-log-dir", callback=expand_home_option, help=_RUN_LOG_DIR_HELP)
 ]
 LogOption = Annotated[
     Path | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +28,8 @@ from skd.cli.options import (
     PairArgument,
     PrecisionOption,
     ResultsOption,
+    RunLogDirOption,
+    RunLogOption,
     SharingOption,
     SinceOption,
     StaleOption,
@@ -41,6 +44,7 @@ from skd.common.choices import (
     COMPILE_STEPS,
     FastPathMode,
     Precision,
+    RunLog,
     StepMode,
     TeacherSource,
     TeacherSourceChoice,
@@ -76,6 +80,8 @@ def teacher(
     accumulate: AccumulateOption = 1,
     workers: WorkersOption = None,
     stale: StaleOption = False,
+    log: RunLogOption = "none",
+    log_dir: RunLogDirOption = None,
     output: OutputOption = None,
     expect: ExpectOption = None,
 ) -> None:
@@ -98,7 +104,7 @@ def teacher(
         execution = (device, threads, step, precision)
         fast_paths = (compile, compile_steps, kernels)
         options = _run_options(
-            team, accumulate, execution, fast_paths, checkpoint_seconds, should_stop
+            team, accumulate, execution, fast_paths, checkpoint_seconds, should_stop, log, log_dir
         )
         options = replace(options, wait=if_leased == "wait")
         store = Store(results)
@@ -135,6 +141,8 @@ def train(
     accumulate: AccumulateOption = 1,
     workers: WorkersOption = None,
     stale: StaleOption = False,
+    log: RunLogOption = "none",
+    log_dir: RunLogDirOption = None,
     output: OutputOption = None,
     expect: ExpectOption = None,
     attempt: AttemptOption = 1,
@@ -172,7 +180,7 @@ def train(
         execution = (device, threads, step, precision)
         fast_paths = (compile, compile_steps, kernels)
         options = _run_options(
-            team, accumulate, execution, fast_paths, checkpoint_seconds, should_stop
+            team, accumulate, execution, fast_paths, checkpoint_seconds, should_stop, log, log_dir
         )
         training = StudyTraining(
             expansion=expansion,
@@ -204,6 +212,8 @@ def _run_options(
     fast_paths: tuple[FastPathMode, int, FastPathMode],
     checkpoint_seconds: float,
     should_stop: Callable[[], bool],
+    log: RunLog,
+    log_dir: Path | None,
 ) -> RunOptions:
     """Return the options of runs, after checking that this machine can execute them.
 
@@ -214,10 +224,13 @@ def _run_options(
         fast_paths: the values of --compile, --compile-steps and --kernels.
         checkpoint_seconds: the longest time between two checkpoints.
         should_stop: returns whether this process is to save and exit.
+        log: which log runs write.
+        log_dir: the folder for the logs; ``None``: each run's own.
     """
     from skd.training.data_parallel import BatchPartition
     from skd.training.execution import choose_execution
     from skd.training.fast_paths import FastPaths, check_fast_paths
+    from skd.training.run_logs import RunLogs
     from skd.training.runs import RunOptions
 
     options = RunOptions(
@@ -226,7 +239,9 @@ def _run_options(
         checkpoint_seconds=checkpoint_seconds,
         should_stop=should_stop,
         partition=BatchPartition(team, accumulate),
+        logs=RunLogs(log, log_dir),
     )
+    options.logs.check()
     check_fast_paths(options.execution, options.fast_paths)
     return options
 

@@ -21,3 +21,5 @@ TeacherSourceChoice = Literal["auto", "live", "float16", "float32"]
 # and saves about half a millisecond per step of a small network: 64 epochs of CIFAR-100 (782 steps
 # each) recover this time even without lanes.
 COMPILE_STEPS = 50_000
+# A log of each run's epochs, beside the record.
+RunLog = Literal["none", "tensorboard"]

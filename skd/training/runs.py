@@ -33,6 +33,7 @@ from skd.training.progress import RunProgress, is_loss_due, run_progress
 from skd.training.progress_file import ProgressFile
 from skd.training.resources import DeviceDataset, Resources, TeacherRequest
 from skd.training.run_folder import RunFolder
+from skd.training.run_logs import RunLogs
 from skd.training.sessions import Sessions
 
 TRAIN_TO_SAVE_RATIO = 20  # training takes at least this many times as long as saving
@@ -57,6 +58,7 @@ class RunOptions:
             is raised.
         should_stop: called after each step; true: save and stop.
         partition: how batches are divided among processes and into parts.
+        logs: which logs runs write beside their records.
     """
 
     execution: Execution
@@ -67,6 +69,7 @@ class RunOptions:
     wait: bool = False
     should_stop: Callable[[], bool] = lambda: False
     partition: BatchPartition = field(default_factory=BatchPartition)
+    logs: RunLogs = field(default_factory=RunLogs)
 
 
 def complete_run(
@@ -275,7 +278,11 @@ class RunTrainer:
         steps, on_gpu = epochs * training.steps_per_epoch, self.device.type == "cuda"
         progress_file = ProgressFile(self.folder.entry, epochs, training.steps_per_epoch, on_gpu)
         alone, visible = self.options.sharing == 1, self.team.rank == 0
-        with run_progress(self.folder.label, epochs, steps, alone, visible) as progress:
+        logs = self.options.logs if visible else RunLogs()  # the first process writes them
+        with (
+            run_progress(self.folder.label, epochs, steps, alone, visible) as progress,
+            logs.opened(self.folder.entry, self.folder.label, training.history) as log,
+        ):
             self._print_notes(progress)
             self._timer = CheckpointTimer(self.options.checkpoint_seconds)
             self._loss_shown = time.monotonic()
@@ -287,6 +294,7 @@ class RunTrainer:
             while training.epochs_done < epochs:
                 metrics = training.run_epoch(after_step)
                 progress.epoch(metrics)
+                log.epoch(metrics)
                 # Better to save at the end of an epoch than soon after the start of the next one.
                 if self.team.all_reduce_max(int(self._timer.is_due_within(metrics.seconds))):
                     self._save_checkpoint()
