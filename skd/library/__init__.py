@@ -5,7 +5,7 @@ See docs/library.md. This package needs the project's own dependencies only, not
 
 from skd.library import losses
 from skd.library.distillation import Distillation, StepLosses, objective
-from skd.library.networks import load_network, network
+from skd.library.networks import load_network, network, with_features
 from skd.losses.discovery import (
     term_class,
     term_classes,
@@ -52,4 +52,5 @@ __all__ = [
     "term_classes",
     "transformation_class",
     "transformation_classes",
+    "with_features",
 ]

@@ -12,13 +12,22 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from skd.common.errors import UnfitError
-from skd.library.networks import as_outputs, detached, example_outputs, forward_outputs, missing
+from skd.library.networks import (
+    ADVICE,
+    as_outputs,
+    detached,
+    example_outputs,
+    forward_outputs,
+    missing,
+)
 from skd.losses.methods import resolve_method, teacher_needs
 from skd.losses.objective import Objective
 from skd.losses.teacher_modules import TeacherModules
-from skd.losses.term import MODULE_NEEDS, Alone, Batch, NetworkReference, TermContext
-from skd.models.network import FeatureNetwork, Outputs
-from skd.randomness import Draws
+from skd.losses.term import MODULE_NEEDS, Alone, Batch, NetworkReference, Partner, TermContext
+from skd.models import build_model
+from skd.models.network import FeatureNetwork, Outputs, dry_pass
+from skd.models.step_dropout import draw_step_seeds, step_dropouts
+from skd.randomness import Draws, seeded
 from skd.study.sheet import SheetMethod, format_validation_error
 from skd.study.sheet_files import StudyError
 from skd.study.spec import MethodSpec
@@ -55,6 +64,8 @@ def objective(
     train_labels: Tensor | None = None,
     settings: Settings | None = None,
     image_size: int | tuple[int, int] = 32,
+    epochs: int | None = None,
+    partner: str | None = None,
     seed: int = 0,
 ) -> Distillation:
     """Return the losses of a method for a student and its frozen teacher.
@@ -63,16 +74,18 @@ def objective(
     student does not change. What the method trains beside the student is on the student's device.
 
     Args:
-        method: a method's name or a sum of names, such as ``skd+kd``; or a method as a study sheet
-            describes it, such as ``{"terms": [{"term": "dkd", "teacher": "simplified"}]}``.
+        method: a name or a sum of names, such as ``skd+kd``; or a study sheet's description, such
+            as ``{"terms": [{"term": "dkd", "teacher": "simplified"}]}``.
         student: a `FeatureNetwork`, or any module that maps images to logits (B, C).
         teacher: the same; not needed for methods without a teacher.
         num_classes: C.
-        train_labels: class index of every training image, (N,); only methods that remember images
-            need it (CRD).
+        train_labels: class index of every training image, (N,); only CRD and the like need it.
         settings: settings by the name of a term or a transformation, as in a study sheet:
             ``{"kd": {"temperature": 2}}``.
         image_size: height and width of the images, in pixels.
+        epochs: number of epochs of the training; only SoTeacher and the like need it.
+        partner: name of the network of this project that a teacher is trained to suit (SFTN). The
+            teacher-to-be is then the ``student``.
         seed: of the initial weights of the method's own modules, and of what it draws.
 
     Raises:
@@ -85,30 +98,16 @@ def objective(
     device = next((parameter.device for parameter in student.parameters()), torch.device("cpu"))
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     images = torch.zeros(EXAMPLES, 3, *size, device=device)
-    if teacher is not None:
-        teacher.eval().requires_grad_(False)
-    networks = {"student": student, "teacher": teacher}
-    outputs = {
-        role: module and example_outputs(module, images, role, label)
-        for role, module in networks.items()
-    }
-    for role, example in outputs.items():
-        if example and example.logits.shape[1] != num_classes:
-            raise UnfitError(
-                f"the {role} has {example.logits.shape[1]} logits, and num_classes is {num_classes}"
-            )
-    if train_labels is None:
-        train_labels = missing(
-            f"{label} reads the labels of all training images: give train_labels, the class index "
-            "of each, (N,)"
-        )
     context = TermContext(
         num_classes=num_classes,
-        train_labels=train_labels,
+        train_labels=_missing_labels(label) if train_labels is None else train_labels,
         seed=seed,
-        **outputs,
+        student=_example(student, images, num_classes, "student", label),
+        teacher=teacher and _frozen_example(teacher, images, num_classes, label),
         teacher_modules=TeacherModules(teacher) if isinstance(teacher, FeatureNetwork) else None,
         network=NetworkReference(student),
+        partner=partner and _partner(partner, num_classes, images),
+        epochs=epochs,
     )
     parts = Objective(spec, context).to(device)
     _try(parts, context, (student, teacher), device)
@@ -193,6 +192,9 @@ class Distillation(nn.Module):
             UnfitError: the method reads something that the networks or the arguments lack.
         """
         student, teacher = self._networks
+        draws = self._begin_step(images.device)
+        if dropouts := step_dropouts(student):
+            draw_step_seeds(dropouts, draws.generator("dropout"))
         outputs = None
         if teacher is not None and self._needs_teacher:
             with torch.no_grad():
@@ -212,9 +214,6 @@ class Distillation(nn.Module):
         For a student in DistributedDataParallel, or stored outputs of the teacher. Arguments and
         errors as for `forward`.
         """
-        if not self._epoch:
-            raise RuntimeError("call begin_epoch(epoch) before the first step of each epoch")
-        self._close_step()
         names = [type(network).__name__ for network in self._networks]
         own = as_outputs(student, len(target), names[0], "student", self._label)
         if teacher is not None:
@@ -223,10 +222,9 @@ class Distillation(nn.Module):
         if indices is None:
             indices = missing(f"{self._label} reads the indices of the images: give `indices`")
         device = own.logits.device
-        self.objective.begin_epoch(self._epoch, device)
-        self._draws = _draws_on(self._draws, device).set_step(self._epoch, self._step)
+        draws = self._begin_step(device)
         own = self.objective.classify(own)
-        batch = Batch(own, teacher, target, indices, self._epoch, self._draws)
+        batch = Batch(own, teacher, target, indices, self._epoch, draws)
         losses = self.objective(batch)
         self._is_step_open = self.training
         return StepLosses(losses.total, losses.by_term, losses.diagnostics, own)
@@ -244,6 +242,16 @@ class Distillation(nn.Module):
     def _needs_teacher(self) -> bool:
         parts = [*self.objective.terms.values(), *self.objective.transformations.values()]
         return any(part.needs for part in parts)
+
+    def _begin_step(self, device: torch.device) -> Draws:
+        """Set the weights and the random numbers to the step; return the numbers' generators."""
+        if not self._epoch:
+            raise RuntimeError("call begin_epoch(epoch) before the first step of each epoch")
+        self._close_step()
+        self.objective.begin_epoch(self._epoch, device)
+        if self._draws.device != device:
+            self._draws = Draws(self._draws.seed, device)
+        return self._draws.set_step(self._epoch, self._step)
 
     def _close_step(self) -> None:
         """Update what the method remembers of the last batch."""
@@ -283,9 +291,33 @@ def _check_teacher(spec: MethodSpec, teacher: nn.Module | None, label: str) -> N
     if lacking:
         raise UnfitError(
             f"{label} reads the {' and '.join(lacking)} of the teacher, and "
-            f"{type(teacher).__name__} gives logits only; use a network of `skd.library.network`, "
-            "or wrap yours in a FeatureNetwork"
+            f"{type(teacher).__name__} gives logits only; {ADVICE}"
         )
+
+
+def _example(module: nn.Module, images: Tensor, num_classes: int, role: str, label: str) -> Outputs:
+    """Return a network's outputs on some images, after checking the number of its logits."""
+    outputs = example_outputs(module, images, role, label)
+    if (width := outputs.logits.shape[1]) != num_classes:
+        raise UnfitError(f"the {role} has {width} logits, and num_classes is {num_classes}")
+    return outputs
+
+
+def _frozen_example(teacher: nn.Module, images: Tensor, num_classes: int, label: str) -> Outputs:
+    """Freeze a teacher; return its outputs on some images."""
+    teacher.eval().requires_grad_(False)
+    return _example(teacher, images, num_classes, "teacher", label)
+
+
+def _partner(name: str, num_classes: int, images: Tensor) -> Partner:
+    """Return the student that the trained network is to suit."""
+
+    def build() -> FeatureNetwork:
+        return build_model(name, num_classes)
+
+    with seeded(0, "shapes"):
+        network = build().to(images.device)
+    return Partner(name, dry_pass(network, images), build)
 
 
 def _try(
@@ -302,8 +334,3 @@ def _try(
     own = trial.classify(context.student)
     with torch.no_grad():
         trial(Batch(own, context.teacher, target, indices, 1, Draws(0, device)))
-
-
-def _draws_on(draws: Draws, device: torch.device) -> Draws:
-    """Return the draws on a device."""
-    return draws if draws.device == device else Draws(draws.seed, device)

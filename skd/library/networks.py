@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from skd.common.errors import UnfitError
 from skd.models import FeatureNetwork, build_model
 from skd.models.network import Outputs
+from skd.models.wrapped import LibraryNetwork
 from skd.training.network_loading import build_from_state_dict
 from skd.training.state_dicts import read_state_dict
+
+ADVICE = (
+    "use a network of `skd.library.network`, or name its stages with `skd.library.with_features`"
+)
 
 
 def network(name: str, num_classes: int = 100) -> FeatureNetwork:
@@ -45,6 +50,22 @@ def load_network(path: str | Path, name: str, num_classes: int = 100) -> Feature
     """
     weights = read_state_dict(Path(path))
     return build_from_state_dict(name, num_classes, weights, what=str(path))
+
+
+def with_features(module: nn.Module, stages: Sequence[str]) -> FeatureNetwork:
+    """Return a module of any library as a network that also gives feature maps.
+
+    The module runs as it is, with its weights, and its state dict keeps its keys. The pooled
+    feature is the input of its last linear layer. There are no pre-activations.
+
+    Args:
+        module: maps images to logits (B, C).
+        stages: names of modules within it whose outputs are maps (B, C, H, W), the stem's first.
+
+    Raises:
+        WrapError: a stage is not a module, or there is no linear layer.
+    """
+    return LibraryNetwork(module, tuple(stages))
 
 
 def forward_outputs(module: nn.Module, images: Tensor, role: str, method: str) -> Outputs:
@@ -79,13 +100,12 @@ def as_outputs(value: Any, batch: int, name: str, role: str, method: str) -> Out
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise UnfitError(
             f"the {role} {name} must return logits of shape ({batch}, C), and returned {got}; "
-            "turn its other outputs off, or wrap it in a FeatureNetwork"
+            "turn its other outputs off"
         )
 
     def no(feature: str) -> Any:
         return missing(
-            f"{method} reads the {feature} of the {role}, and {name} gives logits only; use a "
-            "network of `skd.library.network`, or wrap yours in a FeatureNetwork"
+            f"{method} reads the {feature} of the {role}, and {name} gives logits only; {ADVICE}"
         )
 
     return Outputs(value, no("feature maps"), (), no("pooled features"))

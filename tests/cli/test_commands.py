@@ -40,6 +40,7 @@ COMMANDS = [
     "bench-loader",
     "tune-kernels",
     "evaluate",
+    "export",
     "import-teacher",
     "analyse",
     "list",
