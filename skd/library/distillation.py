@@ -295,6 +295,13 @@ def _check_teacher(spec: MethodSpec, teacher: nn.Module | None, label: str) -> N
         )
 
 
+def _missing_labels(label: str) -> Any:
+    return missing(
+        f"{label} reads the labels of all training images: give train_labels, the class index of "
+        "each, (N,)"
+    )
+
+
 def _example(module: nn.Module, images: Tensor, num_classes: int, role: str, label: str) -> Outputs:
     """Return a network's outputs on some images, after checking the number of its logits."""
     outputs = example_outputs(module, images, role, label)
