@@ -324,7 +324,7 @@ def test_a_rule_may_mix_images_if_it_declares_it_and_draw_by_groups(problems, ru
 
 def test_mixing_is_reported_for_each_term_but_not_for_the_simplifier(problems) -> None:
     message = problems(MixesImages, simplified=True)[MIXING]
-    assert message.startswith("rule on simplified: its loss is ")
+    assert message.startswith("rule: its loss is ")
     assert MIXING not in problems(Rule, simplified=True)
 
 
