@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import copy
 import math
-import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, get_args
 
 import torch
-from pydantic import ValidationError
 
-from skd.authoring.image_mixing import undeclared_mixing
+from skd.authoring.findings import Finding, failed, run_check
+from skd.authoring.image_mixing import undeclared_coupling, undeclared_mixing
+from skd.authoring.settings_check import Pairs, check_settings, logits_method
 from skd.authoring.trial import (
     TRIAL_DATASET,
     TRIAL_STEPS,
@@ -24,7 +22,6 @@ from skd.authoring.trial import (
     make_teacher,
     run_trial,
     same_final_state,
-    same_student,
     same_tensors,
     same_weights,
     student_only_trial,
@@ -33,14 +30,11 @@ from skd.authoring.trial import (
 )
 from skd.data import dataset_facts
 from skd.expansion.dry_run import fit_problem
-from skd.losses.discovery import term_class, term_classes
-from skd.losses.methods import resolve_method
+from skd.losses.discovery import term_class, term_classes, transformation_classes
+from skd.losses.methods import resolve_method, teacher_needs
 from skd.losses.objective import trainable_parameters
-from skd.losses.term import TermSettings
 from skd.study.sheet import SheetMethod
 from skd.study.spec import MethodSpec, RunSpec
-
-Pairs = tuple[tuple[str, str], ...]
 
 # (teacher, student): each family as both, with equal and with different numbers of stages.
 TRIAL_PAIRS = (
@@ -55,41 +49,49 @@ TRIAL_PAIRS = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """The result of a check: passed, refused for a reason, or failed with a problem."""
+def check_contract(name: str, quick: bool = False) -> Iterator[tuple[str, Finding]]:
+    """Yield (method, finding) for a term, a transformation, or any method or sum.
 
-    subject: str
-    check: str
-    refused: str = ""
-    problem: str = ""
+    A term is checked alone and combined with SKD: as SKD's loss on simplified logits if it reads
+    logits. A term that trains a teacher to suit a student is not combined: a teacher has no
+    teacher. A transformation is checked with KD and with DKD on its logits.
 
-    @property
-    def verdict(self) -> tuple[str, str]:
-        """The colour and the word of the result."""
-        if self.problem:
-            return "red", "broken"
-        return ("yellow", "refused") if self.refused else ("green", "ok")
-
-
-def check_contract(name: str) -> Iterator[tuple[str, Finding]]:
-    """Yield (method, finding) for a term, alone and combined with SKD, or for any method or sum.
-
-    A term that reads logits is combined with SKD as its loss on simplified logits. A term that
-    trains a teacher to suit a student is not combined: a teacher has no teacher.
+    Args:
+        name: the name of a file in ``baselines/``, or a method's name.
+        quick: check the first pair that fits, and stop at the first problem.
 
     Raises:
         StudyError: there is no such method; names the allowed ones.
     """
-    methods = [SheetMethod(name=name)]
-    if name in term_classes() and not term_class(name).uses_partner:
-        methods.append(with_simplifier(name))
-    for method in methods:
-        for finding in check_method(resolve_method(method, {})):
+    for method, finding in _all_findings(name, quick):
+        yield method, finding
+        if quick and finding.problem:
+            return
+
+
+def _all_findings(name: str, first_only: bool) -> Iterator[tuple[str, Finding]]:
+    has_error = False
+    for method in _methods_to_check(name):
+        for finding in check_method(resolve_method(method, {}), first_only=first_only):
+            has_error |= bool(finding.traceback)
             yield method.name, finding
-    if name in term_classes():
-        for finding in check_term_settings(name):
-            yield name, finding
+    if name not in (*term_classes(), *transformation_classes()):
+        return
+    if has_error:
+        refused = "not tried: repair the errors first"
+        yield name, Finding("settings", "documented and used", refused=refused)
+        return
+    for finding in check_settings(name, TRIAL_PAIRS[:1] if first_only else TRIAL_PAIRS):
+        yield name, finding
+
+
+def _methods_to_check(name: str) -> list[SheetMethod]:
+    if name in transformation_classes():
+        return [logits_method(name, term, {}) for term in ("kd", "dkd")]
+    alone = SheetMethod(name=name)
+    if name in term_classes() and not term_class(name).uses_partner:
+        return [alone, with_simplifier(name)]
+    return [alone]
 
 
 def with_simplifier(name: str) -> SheetMethod:
@@ -100,63 +102,63 @@ def with_simplifier(name: str) -> SheetMethod:
     return SheetMethod(name=f"skd-{name}", terms=(term,))
 
 
-def check_method(method: MethodSpec, pairs: Pairs = TRIAL_PAIRS) -> Iterator[Finding]:
+def check_method(
+    method: MethodSpec, pairs: Pairs = TRIAL_PAIRS, first_only: bool = False
+) -> Iterator[Finding]:
     """Yield the results of all checks of a method, for each pair of networks.
 
     On each pair: losses are finite; exactly the trainable modules get gradients; the teacher does
     not change; and the initial student, the order and the views are those of every method with the
     seed. On the first pair that fits: a repeated and a resumed run end with the same bits, whatever
-    the state of the global generator; and the terms declare what they read of the teacher, whether
-    they read the epoch, the classes of images, and whether they compare the images of a batch.
+    the state of the global generator; and the parts declare what they read of the teacher, whether
+    they read the epoch, the classes of images, and whether they compare the images of a batch. If two steps raise an
+    error, the other checks of the pair are not tried.
+
+    Args:
+        method: its terms and transformations.
+        pairs: (teacher, student) by name.
+        first_only: stop after the first pair that fits.
     """
-    checked_all = False
+    fits = checked_all = False
     for teacher, student in pairs:
         spec = trial_spec(method, teacher, student)
         subject = f"{teacher} → {student}"
-        if reason := fit_problem(spec, dataset_facts(TRIAL_DATASET)):
+        try:
+            reason = fit_problem(spec, dataset_facts(TRIAL_DATASET))
+        except Exception as error:
+            fits = True
+            yield failed(subject, "fits", error)
+            if first_only:
+                break
+            continue
+        if reason:
             yield Finding(subject, "fits", refused=reason)
             continue
-        checks = {"two steps": _two_steps_problem}
-        if not checked_all:
-            checks |= {
-                "repeats": _repetition_problem,
-                "resumes": _resuming_problem,
-                "declares its needs": _needs_problem,
-                "declares reads_epoch": _epoch_problem,
-                "declares mixes_images": _mixing_problem,
-                "declares reads_target": _target_problem,
-            }
+        fits = True
+        first = run_check(subject, "two steps", lambda spec=spec: _two_steps_problem(spec))
+        yield first
+        if not checked_all and not first.traceback:
             checked_all = True
-        for check, find_problem in checks.items():
-            yield Finding(subject, check, problem=_problem_or_error(find_problem, spec))
-    if not checked_all:
+            for check, find_problem in _thorough_checks(method).items():
+                yield run_check(subject, check, lambda find=find_problem, spec=spec: find(spec))
+        if first_only:
+            break
+    if not fits:
         yield Finding("all pairs", "fits", problem="it fits none of the pairs")
 
 
-def check_term_settings(name: str, pairs: Pairs = TRIAL_PAIRS) -> Iterator[Finding]:
-    """Check that each setting of a term itself has a default, a description and an effect."""
-    term = term_class(name)
-    for field, info in term.Settings.model_fields.items():
-        if field in TermSettings.model_fields:
-            continue  # the objective uses these
-        problem = refused = ""
-        if info.is_required():
-            problem = "it has no default"
-        elif not info.description:
-            problem = "it has no description: use Field(default, description=…)"
-        elif not list(_other_values(term.Settings, field)):
-            refused = "not tried: no other allowed value could be guessed"
-        elif not _has_effect(name, field, pairs):
-            problem = "no other value changes what the student learns"
-        yield Finding(f"setting {field}", "documented and used", refused, problem)
-
-
-def _problem_or_error(find_problem: Callable[[RunSpec], str], spec: RunSpec) -> str:
-    """Return the problem that a check finds, or the traceback of an error that it raises."""
-    try:
-        return find_problem(spec)
-    except Exception as error:
-        return "".join(traceback.format_exception(error)).rstrip()
+def _thorough_checks(method: MethodSpec) -> dict[str, Callable[[RunSpec], str]]:
+    checks = {
+        "repeats": _repetition_problem,
+        "resumes": _resuming_problem,
+        "declares its needs": _needs_problem,
+        "declares reads_epoch": _epoch_problem,
+        "declares mixes_images": _mixing_problem,
+        "declares reads_target": _target_problem,
+    }
+    if method.transformations:
+        checks["declares partition_problem"] = _coupling_problem
+    return checks
 
 
 def _two_steps_problem(spec: RunSpec) -> str:
@@ -233,7 +235,10 @@ def _epoch_problem(spec: RunSpec) -> str:
         first, run_trial(spec, make_teacher(spec), batch_epoch=later)
     ):
         return ""
-    return "its loss depends on the batch's epoch: declare `reads_epoch = True` in the class"
+    return (
+        "its loss depends on the batch's epoch: declare `reads_epoch = True` in the term's class; "
+        "a transformation sets a buffer in `begin_epoch`"
+    )
 
 
 def _mixing_problem(spec: RunSpec) -> str:
@@ -249,58 +254,18 @@ def _target_problem(spec: RunSpec) -> str:
     return "its loss depends on the batch's target: do not declare `reads_target = False`"
 
 
+def _coupling_problem(spec: RunSpec) -> str:
+    """Check `partition_problem` of the transformations, for the same reason."""
+    return undeclared_coupling(spec, make_teacher(spec))
+
+
 def _needs_problem(spec: RunSpec) -> str:
-    """Check that the terms declare everything that they read of the teacher."""
+    """Check that the parts declare everything that they read of the teacher."""
     teacher = make_teacher(spec)
     if teacher is None:
         return ""
-    needs = {need for term in spec.method.terms for need in term_class(term.term).needs}
+    needs = set(teacher_needs(spec.method))
     plain, guarded = run_trial(spec, teacher), run_trial(spec, GuardedTeacher(teacher, needs))
     if same_final_state(plain, guarded):
         return ""
     return f"it reads more of the teacher than its needs: {sorted(needs)}"
-
-
-def _has_effect(name: str, field: str, pairs: Pairs) -> bool:
-    """Return whether another value of a setting changes the student within two epochs."""
-    default = resolve_method(SheetMethod(name=name), {})
-    for teacher, student in pairs:
-        plain = trial_spec(default, teacher, student)
-        if fit_problem(plain, dataset_facts(TRIAL_DATASET)):
-            continue
-        changed = [
-            resolve_method(SheetMethod(name=name, settings={name: {field: value}}), {})
-            for value in _other_values(term_class(name).Settings, field)
-        ]
-        specs = [trial_spec(method, teacher, student) for method in changed]
-        if any(fit_problem(spec, dataset_facts(TRIAL_DATASET)) for spec in specs):
-            return True  # the setting decides whether the pair fits
-        for steps in (TRIAL_STEPS, 2 * TRIAL_STEPS):  # in the first epoch, and in the second one
-            expected = run_trial(plain, make_teacher(plain), steps=steps)
-            for spec in specs:
-                if not same_student(expected, run_trial(spec, make_teacher(spec), steps=steps)):
-                    return True
-    return False
-
-
-def _other_values(settings: type[TermSettings], field: str) -> Iterator[Any]:
-    """Yield allowed values of a setting other than its default."""
-    info = settings.model_fields[field]
-    default = info.default
-    if isinstance(default, bool):
-        candidates: list[Any] = [not default]
-    elif isinstance(default, int | float):
-        candidates = [default / 2, default * 2, default + 1, 1, 0]
-        candidates = [type(default)(value) for value in candidates]
-    elif isinstance(default, tuple):
-        candidates = [default[:-1], default[1:]]
-    else:  # a choice, or an optional value
-        candidates = [*get_args(info.annotation), 1, 2, 0.5]
-    for value in candidates:
-        if value == default:
-            continue
-        try:
-            settings.model_validate({field: value})
-        except ValidationError:
-            continue
-        yield value

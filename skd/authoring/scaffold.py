@@ -1,11 +1,13 @@
-"""Write the files of a new baseline from skeletons. Does not import torch."""
+"""Write the files of a new term or transformation from skeletons. Does not import torch."""
 
 from __future__ import annotations
 
 import keyword
 import re
+from collections.abc import Collection
 from pathlib import Path
 from string import Template
+from typing import Literal
 
 from skd.common.errors import SkdError
 from skd.common.files import write_atomically
@@ -13,18 +15,27 @@ from skd.common.names import MAX_NAME_LENGTH
 from skd.common.project import ROOT
 
 SKELETONS = Path(__file__).with_name("skeleton")
+Kind = Literal["term", "transformation"]
 
 
 class BaselineNameError(SkdError, ValueError):
-    """A baseline cannot have this name. The message says why."""
+    """A file of ``baselines/`` cannot have this name. The message says why."""
 
 
-def write_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]:
+def write_skeletons(
+    kind: Kind,
+    name: str,
+    taken: Collection[str],
+    reserved: Collection[str] = (),
+    root: Path = ROOT,
+) -> tuple[Path, Path]:
     """Write ``baselines/NAME.py`` and ``tests/baselines/test_NAME.py``; return their paths.
 
     Args:
+        kind: a loss term, or a transformation of the teacher's logits.
         name: the file's name without .py, which is also the method's name in sheets.
-        taken: names of existing methods.
+        taken: names of existing methods, terms and transformations.
+        reserved: names with another meaning where the name will be used.
         root: the repository's root.
 
     Raises:
@@ -41,17 +52,19 @@ def write_baseline(name: str, taken: list[str], root: Path = ROOT) -> list[Path]
         )
     if name in taken:
         raise BaselineNameError(f"a method '{name}' exists already; choose another name")
-    paths = {
-        "baseline.py.txt": root / "baselines" / f"{name}.py",
-        "test_baseline.py.txt": root / "tests" / "baselines" / f"test_{name}.py",
-    }
-    for path in paths.values():
+    if name in reserved:
+        raise BaselineNameError(
+            f"'{name}' cannot be the name of a {kind}: it has another meaning; choose another name"
+        )
+    rule = root / "baselines" / f"{name}.py"
+    test = root / "tests" / "baselines" / f"test_{name}.py"
+    for path in (rule, test):
         if path.exists():
             raise BaselineNameError(f"{path} exists already; choose another name")
     title = "".join(part.capitalize() for part in name.split("_"))
-    for skeleton, path in paths.items():
+    for skeleton, path in ((f"{kind}.py.txt", rule), (f"test_{kind}.py.txt", test)):
         text = Template((SKELETONS / skeleton).read_text(encoding="utf-8")).substitute(
             name=name, title=title
         )
         write_atomically(path, text.encode())
-    return list(paths.values())
+    return rule, test

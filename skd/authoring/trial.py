@@ -288,5 +288,7 @@ def same_student(first: MethodTrial, second: MethodTrial) -> bool:
 def same_tensors(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     """Return whether two states have the same bits; NaN equals NaN."""
     return first.keys() == second.keys() and all(
-        torch.allclose(first[name], second[name], rtol=0, atol=0, equal_nan=True) for name in first
+        tensor.shape == second[name].shape
+        and torch.allclose(tensor, second[name], rtol=0, atol=0, equal_nan=True)
+        for name, tensor in first.items()
     )

@@ -1,8 +1,10 @@
-"""The commands `skd new-baseline` and `skd check-baseline`. Torch is imported when they run."""
+"""The commands for authors of losses and transformations. Torch is imported when they run."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import Counter
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -10,41 +12,112 @@ from rich.text import Text
 from skd.common.errors import FAILED
 from skd.common.terminal import PlainConsole
 
+if TYPE_CHECKING:
+    from skd.authoring.findings import Finding
+    from skd.authoring.scaffold import Kind
 
-def new_baseline(
-    name: Annotated[
-        str, typer.Argument(help="the name of the method and of its new file in baselines/")
-    ],
-) -> None:
+NewName = Annotated[
+    str, typer.Argument(help="the name of the method and of its new file in baselines/")
+]
+
+
+def new_baseline(name: NewName) -> None:
     """Write a working baseline and its test as a start for a new method."""
-    from skd.authoring.scaffold import write_baseline
-    from skd.losses.methods import CROSS_ENTROPY, SIMPLIFIER, method_names
-
-    for path in write_baseline(name, [*method_names(), CROSS_ENTROPY, SIMPLIFIER]):
-        print(path)
+    _write("term", name)
     print(f"'{name}' is now a method for any study sheet, also in sums: skd+{name}")
-    print(f"Next: skd check-baseline {name}, and pytest tests/baselines/test_{name}.py")
+    _print_next(name)
+
+
+def new_transformation(name: NewName) -> None:
+    """Write a working transformation of the teacher's logits, and its test.
+
+    A transformation precedes any loss on teacher logits, as SKD's simplifier does.
+    """
+    _write("transformation", name)
+    print(f"'{name}' is now a method for any study sheet: KD on its logits, also in sums")
+    print(
+        f"Other losses on its logits: {{name: {name}-dkd, terms: [{{term: dkd, teacher: {name}}}]}}"
+    )
+    _print_next(name)
 
 
 def check_baseline(
     name: Annotated[
-        str, typer.Argument(help="a file of baselines/, or any method or sum of methods")
+        str,
+        typer.Argument(
+            help="a file of baselines/ (a loss or a transformation), or any method or sum"
+        ),
     ],
+    quick: Annotated[
+        bool, typer.Option("--quick", help="check one pair only, and stop at the first problem")
+    ] = False,
+    traceback: Annotated[
+        bool, typer.Option("--traceback", help="print the whole traceback of an error")
+    ] = False,
 ) -> None:
-    """Check that a baseline meets the contract of all methods, on every architecture family."""
+    """Check that a baseline meets the contract of all methods, on every architecture family.
+
+    A transformation is checked with KD and with DKD on its logits.
+    """
     import torch
 
     from skd.authoring.contract import check_contract
 
     torch.set_num_threads(1)
-    console, problems = PlainConsole(), 0
-    for method, finding in check_contract(name):
-        problems += bool(finding.problem)
+    if _print_findings(name, check_contract(name, quick), traceback):
+        raise typer.Exit(FAILED)
+
+
+def _write(kind: Kind, name: str) -> None:
+    from skd.authoring.scaffold import write_skeletons
+    from skd.losses.discovery import (
+        RESERVED_NAMES,
+        logits_names,
+        term_classes,
+        transformation_classes,
+    )
+    from skd.losses.methods import method_names
+
+    taken = {*method_names(), *term_classes(), *transformation_classes()}
+    reserved = {*RESERVED_NAMES, *logits_names()} if kind == "transformation" else ()
+    for path in write_skeletons(kind, name, taken, reserved):
+        print(path)
+
+
+def _print_next(name: str) -> None:
+    print(f"Next: skd check-baseline {name} --quick, and pytest tests/baselines/test_{name}.py")
+
+
+def _print_findings(
+    name: str, findings: Iterable[tuple[str, Finding]], whole_tracebacks: bool
+) -> int:
+    """Print findings and a summary; return the number of problems.
+
+    An error that many checks raise is printed once.
+    """
+    console = PlainConsole()
+    words, errors = Counter[str](), Counter[str]()
+    for method, finding in findings:
         style, word = finding.verdict
+        words[word] += 1
+        if finding.traceback:
+            errors[finding.problem] += 1
+            if errors[finding.problem] > 1:
+                continue
         line = f" {method}: {finding.subject}: {finding.check}"
         console.print(Text.assemble((f"{word:8}", style), line))
-        if details := finding.problem or finding.refused:
-            console.print(f"         {details}")
-    print(f"{name}: {problems} broken" if problems else f"{name}: sound")
-    if problems:
-        raise typer.Exit(FAILED)
+        details = finding.problem or finding.refused
+        if whole_tracebacks and finding.traceback:
+            details = finding.traceback
+        for detail in details.splitlines():
+            console.print(Text(f"         {detail}"))
+    if repeated := sum(errors.values()) - len(errors):
+        checks = "one other check" if repeated == 1 else f"{repeated} other checks"
+        console.print(f"The same error in {checks}.")
+    counts = f"{words['ok']} ok, {words['refused']} refused"
+    if broken := words["broken"]:
+        hint = "" if whole_tracebacks or not errors else " (--traceback prints whole tracebacks)"
+        print(f"{name}: {broken} broken, {counts}{hint}")
+    else:
+        print(f"{name}: sound: {counts}")
+    return broken

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from skd.cli.accept import accept
 from skd.cli.analyse import analyse
-from skd.cli.authoring import check_baseline, new_baseline
+from skd.cli.authoring import check_baseline, new_baseline, new_transformation
 from skd.cli.bench import bench
 from skd.cli.bench_loader import bench_loader
 from skd.cli.check_parts import check_data, check_network
@@ -59,6 +59,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Plan": {"list": list_, "expand": expand, "plan": plan},
     "Extend": {
         "new-baseline": new_baseline,
+        "new-transformation": new_transformation,
         "check-baseline": check_baseline,
         "check-network": check_network,
         "check-data": check_data,

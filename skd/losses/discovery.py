@@ -21,6 +21,24 @@ from skd.common.plugins import (
 from skd.losses.term import RAW, Term
 from skd.losses.transformation import Transformation
 
+# A transformation is a part of the objective under its own name: names of the objective's parts and
+# methods are not free, and neither is `raw`, which stands for logits without a transformation.
+RESERVED_NAMES = frozenset(
+    {
+        RAW,
+        *(name for name in dir(nn.Module()) if not name.startswith("_")),
+        "after_step",
+        "begin_epoch",
+        "classifier",
+        "classify",
+        "graph_key",
+        "parameter_groups",
+        "partition_problem",
+        "tensors_to_store",
+        "terms",
+        "transformations",
+    }
+)
 Rule = type[Term] | type[Transformation]
 Kind = TypeVar("Kind", type[Term], type[Transformation])
 
@@ -41,6 +59,8 @@ def _discover() -> tuple[dict[str, Rule], dict[str, str]]:
             broken[name] = f"{module_file(name)}: {problem}"
         else:
             classes[name] = found[0]
+    broken |= _with_taken_logits(classes)
+    classes = {name: rule for name, rule in classes.items() if name not in broken}
     print_broken_files(broken.values())
     return tuple(
         {name.split(".")[1]: value for name, value in by_module.items()}
@@ -63,10 +83,24 @@ def _problem(name: str, classes: list[Rule]) -> str | None:
             f"expected one subclass of Term or Transformation, found {len(classes)}; a helper "
             "file's name must start with an underscore"
         )
-    # A transformation is a part of the objective under its own name, which must be free there.
-    if issubclass(classes[0], Transformation) and (hasattr(nn.Module, name) or name == "terms"):
+    if issubclass(classes[0], Transformation) and name in RESERVED_NAMES:
         return f"'{name}' cannot be the name of a transformation; rename the file"
     return None
+
+
+def _with_taken_logits(classes: dict[str, Rule]) -> dict[str, str]:
+    """Return the transformations whose logits have the name of another's, with the reason."""
+    owners: dict[str, str] = {}
+    problems = {}
+    for module, rule in classes.items():
+        if issubclass(rule, Transformation):
+            logits = rule.logits_name or module.split(".")[1]
+            if (owner := owners.setdefault(logits, module)) != module:
+                problems[module] = (
+                    f"{module_file(module)}: 'teacher: {logits}' already means the logits of "
+                    f"{module_file(owner)}; choose another name"
+                )
+    return problems
 
 
 def term_classes() -> dict[str, type[Term]]:

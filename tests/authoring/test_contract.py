@@ -17,10 +17,10 @@ from skd.authoring.contract import (
     TRIAL_PAIRS,
     check_contract,
     check_method,
-    check_term_settings,
     with_simplifier,
 )
 from skd.authoring.image_mixing import undeclared_mixing
+from skd.authoring.settings_check import check_settings
 from skd.authoring.trial import (
     TRIAL_DATASET,
     make_teacher,
@@ -84,6 +84,8 @@ def test_every_method_keeps_the_contract_on_every_family(method: str) -> None:
     checks = {finding.check for finding in findings if not finding.refused}
     thorough = {"repeats", "resumes", "declares its needs", "declares reads_epoch"}
     thorough |= {"declares mixes_images", "declares reads_target"}
+    if resolve_method(SheetMethod(name=method), {}).transformations:
+        thorough.add("declares partition_problem")
     assert checks == {"two steps", *thorough}
 
 
@@ -109,7 +111,7 @@ def test_crd_resumes_where_it_draws_without_replacement() -> None:
 
 @pytest.mark.parametrize("name", term_classes())
 def test_every_setting_is_described_and_changes_a_run(name: str) -> None:
-    findings = list(check_term_settings(name))
+    findings = list(check_settings(name, TRIAL_PAIRS))
     assert [finding for finding in findings if finding.problem] == []
     own = set(term_classes()[name].Settings.model_fields) - set(TermSettings.model_fields)
     assert {finding.subject for finding in findings} == {f"setting {field}" for field in own}
@@ -269,7 +271,7 @@ def problems(monkeypatch: pytest.MonkeyPatch):
         skd.expansion.dry_run._measure_term.cache_clear()
         method = with_simplifier("rule") if simplified else SheetMethod(name="rule")
         findings = [*check_method(resolve_method(method, {}), TRIAL_PAIRS[:1])]
-        findings += check_term_settings("rule", TRIAL_PAIRS[:1])
+        findings += check_settings("rule", TRIAL_PAIRS[:1])
         skd.expansion.dry_run._profile_or_problem.cache_clear()
         skd.expansion.dry_run._measure_term.cache_clear()
         return {f"{f.subject}: {f.check}": f.problem for f in findings if f.problem}
@@ -284,6 +286,7 @@ MODULES_WITH_TERMS: list[ModuleType] = [
         "skd.losses.methods",
         "skd.losses.objective",
         "skd.authoring.contract",
+        "skd.authoring.settings_check",
     )
 ]
 

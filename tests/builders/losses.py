@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from skd.losses.discovery import term_class
+from skd.losses.discovery import term_class, transformation_class
 from skd.losses.term import Batch, Term, TermContext
+from skd.losses.transformation import Transformation
 from skd.models.network import Outputs
 from skd.randomness import Draws, seeded
 
@@ -115,6 +116,19 @@ def make_term(
     with seeded(0, name):
         module = term(term.Settings(**settings), context).double()
     module.begin_epoch(epoch)
+    return module
+
+
+def make_transformation(
+    name: str, student: Outputs, teacher: Outputs, **settings: Any
+) -> Transformation:
+    """Return a transformation of baselines/ in float64, for outputs of these shapes, in epoch 1."""
+    rule = transformation_class(name)
+    classes = student.logits.shape[1]
+    context = TermContext(classes, torch.arange(10 * classes) % classes, 0, student, teacher)
+    with seeded(0, name):
+        module = rule(rule.Settings(**settings), context).double()
+    module.begin_epoch(1)
     return module
 
 

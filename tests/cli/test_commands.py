@@ -48,6 +48,7 @@ COMMANDS = [
     "cancel",
     "expand",
     "new-baseline",
+    "new-transformation",
     "check-baseline",
     "check-data",
     "check-network",
