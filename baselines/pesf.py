@@ -46,6 +46,7 @@ class PESF(Transformation):
 
     Settings = PESFSettings
     needs = frozenset({"teacher_logits", "teacher_pooled"})
+    reads_second_target = True
 
     def __init__(self, settings: PESFSettings, context: TermContext) -> None:
         super().__init__(settings, context)
@@ -65,10 +66,17 @@ class PESF(Transformation):
         return batch.teacher.logits + self.adapter(batch.teacher.pooled)
 
     def own_loss(self, batch: Batch, logits: Tensor) -> Tensor | None:
-        """Return the weighted cross-entropy of the adapted logits, or ``None`` at weight 0."""
+        """Return the weighted cross-entropy of the adapted logits, or ``None`` at weight 0.
+
+        A mixed image has the shares of its two classes, as in the student's cross-entropy.
+        """
         if self.settings.weight == 0:
             return None
-        return self.settings.weight * F.cross_entropy(upcast(logits), batch.target)
+        losses = F.cross_entropy(upcast(logits), batch.target, reduction="none")
+        if batch.mix is not None:
+            second = F.cross_entropy(upcast(logits), batch.second_target, reduction="none")
+            losses = batch.mix * losses + (1 - batch.mix) * second
+        return self.settings.weight * losses.mean()
 
     def diagnostics(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
         """Return the adapter's effect: KL and entropies in nats (T = 1), top-1 in percent.

@@ -111,8 +111,8 @@ def check_method(
     not change; and the initial student, the order and the views are those of every method with the
     seed. On the first pair that fits: a repeated and a resumed run end with the same bits, whatever
     the state of the global generator; and the parts declare what they read of the teacher, whether
-    they read the epoch, the classes of images, and whether they compare the images of a batch. If two steps raise an
-    error, the other checks of the pair are not tried.
+    they read the epoch, the classes of images, and whether they compare the images of a batch. If
+    two steps raise an error, the other checks of the pair are not tried.
 
     Args:
         method: its terms and transformations.
