@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,17 @@ from skd.library.networks import (
 from skd.losses.methods import resolve_method, teacher_needs
 from skd.losses.objective import Objective
 from skd.losses.teacher_modules import TeacherModules
-from skd.losses.term import MODULE_NEEDS, Alone, Batch, NetworkReference, Partner, TermContext
+from skd.losses.term import (
+    MODULE_NEEDS,
+    Alone,
+    Batch,
+    NetworkReference,
+    Partner,
+    StrongView,
+    Term,
+    TermContext,
+)
+from skd.losses.transformation import Transformation
 from skd.models import build_model
 from skd.models.network import FeatureNetwork, Outputs, dry_pass
 from skd.models.step_dropout import draw_step_seeds, step_dropouts
@@ -175,7 +185,16 @@ class Distillation(nn.Module):
         self._close_step()
         self._epoch, self._step = epoch, 0
 
-    def forward(self, images: Tensor, target: Tensor, indices: Tensor | None = None) -> StepLosses:
+    def forward(
+        self,
+        images: Tensor,
+        target: Tensor,
+        indices: Tensor | None = None,
+        *,
+        strong: Tensor | None = None,
+        second_target: Tensor | None = None,
+        mix: Tensor | None = None,
+    ) -> StepLosses:
         """Return the losses of a batch, after a forward pass of the student and of the teacher.
 
         In training mode, each call is one step: what the method remembers of the batch changes
@@ -186,21 +205,30 @@ class Distillation(nn.Module):
             target: class indices, (B,).
             indices: indices of the images in the training set, (B,); only methods that remember
                 images need them (CRD).
+            strong: a second, strong view of each image, (B, 3, H, W); only methods that compare
+                two views need it.
+            second_target: with mixup or CutMix, class indices of the images mixed in, (B,).
+            mix: with mixup or CutMix, the first images' shares of the mixed images, (B,).
 
         Raises:
             RuntimeError: `begin_epoch` has not been called.
             UnfitError: the method reads something that the networks or the arguments lack.
         """
-        student, teacher = self._networks
         draws = self._begin_step(images.device)
-        if dropouts := step_dropouts(student):
+        if dropouts := step_dropouts(self.student):
             draw_step_seeds(dropouts, draws.generator("dropout"))
-        outputs = None
-        if teacher is not None and self._needs_teacher:
-            with torch.no_grad():
-                outputs = forward_outputs(teacher.eval(), images, "teacher", self._label)
-        own = forward_outputs(student, images, "student", self._label)
-        return self.losses(own, outputs, target, indices)
+        views = [images] if strong is None else [images, strong]
+        teacher = [self._teacher_outputs(view) for view in views]
+        own = [forward_outputs(self.student, view, "student", self._label) for view in views]
+        return self.losses(
+            own[0],
+            teacher[0],
+            target,
+            indices,
+            strong=None if strong is None else StrongView(own[1], teacher[1]),
+            second_target=second_target,
+            mix=mix,
+        )
 
     def losses(
         self,
@@ -208,26 +236,68 @@ class Distillation(nn.Module):
         teacher: Outputs | Tensor | None,
         target: Tensor,
         indices: Tensor | None = None,
+        *,
+        strong: StrongView | None = None,
+        second_target: Tensor | None = None,
+        mix: Tensor | None = None,
     ) -> StepLosses:
         """Return the losses for outputs that the caller has computed: `Outputs`, or logits (B, C).
 
         For a student in DistributedDataParallel, or stored outputs of the teacher. Arguments and
-        errors as for `forward`.
+        errors as for `forward`, but ``strong`` has outputs.
         """
-        names = [type(network).__name__ for network in self._networks]
-        own = as_outputs(student, len(target), names[0], "student", self._label)
-        if teacher is not None:
-            teacher = as_outputs(teacher, len(target), names[1], "teacher", self._label)
-            teacher = detached(teacher)
+        self._check_batch(strong, second_target, mix)
+        own, frozen = self._as_outputs(student, teacher, len(target))
+        if strong is not None:
+            strong = StrongView(*self._as_outputs(strong.student, strong.teacher, len(target)))
         if indices is None:
             indices = missing(f"{self._label} reads the indices of the images: give `indices`")
-        device = own.logits.device
-        draws = self._begin_step(device)
-        own = self.objective.classify(own)
-        batch = Batch(own, teacher, target, indices, self._epoch, draws)
+        draws = self._begin_step(own.logits.device)
+        batch = Batch(
+            own,
+            frozen,
+            target,
+            indices,
+            self._epoch,
+            draws,
+            second_target=second_target,
+            mix=mix,
+            strong=strong,
+        )
         losses = self.objective(batch)
         self._is_step_open = self.training
         return StepLosses(losses.total, losses.by_term, losses.diagnostics, own)
+
+    def _teacher_outputs(self, images: Tensor) -> Outputs | None:
+        if self.teacher is None or not any(part.needs for part in self._parts):
+            return None
+        with torch.no_grad():
+            return forward_outputs(self.teacher.eval(), images, "teacher", self._label)
+
+    def _as_outputs(
+        self, student: Outputs | Tensor, teacher: Outputs | Tensor | None, count: int
+    ) -> tuple[Outputs, Outputs | None]:
+        """Return outputs, the student's with the method's classifier, the teacher's detached."""
+        names = [type(network).__name__ for network in self._networks]
+        own = as_outputs(student, count, names[0], "student", self._label)
+        if teacher is not None:
+            teacher = detached(as_outputs(teacher, count, names[1], "teacher", self._label))
+        return self.objective.classify(own), teacher
+
+    def _check_batch(
+        self, strong: StrongView | None, second_target: Tensor | None, mix: Tensor | None
+    ) -> None:
+        """Raise an UnfitError if the method cannot use the batch."""
+        if strong is None and any("strong_view" in part.needs for part in self._parts):
+            raise UnfitError(
+                f"{self._label} reads a second, strong view of each image: give `strong`"
+            )
+        if (second_target is None) != (mix is None):
+            raise UnfitError("mixed images need both `second_target` and `mix`")
+        if mix is not None and any(
+            part.reads_target and not part.reads_second_target for part in self._parts
+        ):
+            raise UnfitError(f"{self._label} reads one class an image: do not mix images")
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
@@ -239,9 +309,8 @@ class Distillation(nn.Module):
         return self.objective.classify(own).logits
 
     @property
-    def _needs_teacher(self) -> bool:
-        parts = [*self.objective.terms.values(), *self.objective.transformations.values()]
-        return any(part.needs for part in parts)
+    def _parts(self) -> list[Term | Transformation]:
+        return [*self.objective.terms.values(), *self.objective.transformations.values()]
 
     def _begin_step(self, device: torch.device) -> Draws:
         """Set the weights and the random numbers to the step; return the numbers' generators."""
@@ -339,5 +408,6 @@ def _try(
     indices = torch.arange(EXAMPLES, device=device)
     target = indices % context.num_classes
     own = trial.classify(context.student)
+    batch = Batch(own, context.teacher, target, indices, 1, Draws(0, device))
     with torch.no_grad():
-        trial(Batch(own, context.teacher, target, indices, 1, Draws(0, device)))
+        trial(replace(batch, strong=StrongView(own, context.teacher)))

@@ -187,6 +187,37 @@ def test_a_students_dropout_draws_from_the_step() -> None:
     assert not torch.equal(drawn[0], drawn[2])
 
 
+def test_a_method_of_two_views_reads_the_strong_one() -> None:
+    distillation = build("mlkd_two_views")
+    distillation.begin_epoch(1)
+    with pytest.raises(library.UnfitError, match="a second, strong view of each image: give `str"):
+        distillation(images(), LABELS[:COUNT])
+    first, second = (
+        distillation(images(), LABELS[:COUNT], strong=images(seed=seed)).total.item()
+        for seed in (1, 2)
+    )
+    assert first != second
+
+
+def test_mixed_images_count_by_their_shares() -> None:
+    distillation = build("kd", student=plain_network().eval())
+    distillation.begin_epoch(1)
+    second, mix = LABELS[:COUNT].roll(1), torch.full((COUNT,), 0.3)
+    losses = distillation(images(), LABELS[:COUNT], second_target=second, mix=mix)
+    entropies = [
+        nn.functional.cross_entropy(losses.student.logits, target)
+        for target in (LABELS[:COUNT], second)
+    ]
+    expected = 0.3 * entropies[0] + 0.7 * entropies[1]
+    torch.testing.assert_close(losses.parts["cross_entropy"], expected)
+    with pytest.raises(library.UnfitError, match="need both `second_target` and `mix`"):
+        distillation(images(), LABELS[:COUNT], mix=mix)
+    distillation = build("dkd")
+    distillation.begin_epoch(1)
+    with pytest.raises(library.UnfitError, match="'dkd' reads one class an image"):
+        distillation(images(), LABELS[:COUNT], second_target=second, mix=mix)
+
+
 def test_stages_by_name_are_enough_for_methods_that_read_maps() -> None:
     stages = ["layer1", "layer2", "layer3"]
     networks = [
