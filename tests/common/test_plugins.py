@@ -11,7 +11,7 @@ import pytest
 
 import baselines
 import skd.data
-import skd.losses.term
+import skd.losses.discovery
 import skd.models
 from skd.study.expansion_files import expansion_path, load_expansion
 
@@ -29,13 +29,13 @@ BROKEN = {
     "\nimport nothere\n": "line 2: ModuleNotFoundError: No module named 'nothere'",
     "raise RuntimeError('two\\nlines')\n": "line 1: RuntimeError: two lines",
     "import sys\nsys.exit(3)\n": "line 2: SystemExit: 3",
-    "x = 1\n": "expected one subclass of Term, found 0",
+    "x = 1\n": "expected one subclass of Term or Transformation, found 0",
 }
 Add = Callable[[ModuleType, str], Path]
 
 
 def forget() -> None:
-    skd.losses.discovery._discover_terms.cache_clear()
+    skd.losses.discovery._discover.cache_clear()
     skd.models._families.cache_clear()
     skd.models._builders.cache_clear()
 
