@@ -132,7 +132,7 @@ def test_the_lists_name_all_there_is(skd: Skd) -> None:
     assert set(network_names()) <= set(networks.split())
     (row,) = [line.split() for line in networks.splitlines() if line.split()[:1] == ["resnet56"]]
     parameters = sum(p.numel() for p in build_model("resnet56", 100).parameters())
-    assert row[1] == f"{parameters:,}"
+    assert row[1:4] == ["32", "px", f"{parameters:,}"]
     assert set(dataset_names()) <= set(skd("list", "datasets").out.split())
     methods = skd("list", "methods").out
     rows = {line.split()[0] for line in methods.splitlines() if line[:2].strip()}
