@@ -40,6 +40,7 @@ class SFTN(Term):
         )
 
     uses_partner = True
+    reads_second_target = True
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)
@@ -54,14 +55,14 @@ class SFTN(Term):
 
     def forward(self, batch: Batch) -> Tensor:
         """Return the weighted sum of the branches' mean divergence and mean cross-entropy."""
-        settings, teacher, target = self.settings, batch.student, batch.target
+        settings, teacher, target = self.settings, batch.student, batch.main_target
         logits = teacher.logits.detach() if settings.detach_logits else teacher.logits
         divergences, entropies, self._hits = [], [], []
         for branch in self.branches:
             maps = teacher.stages[branch.stage]
             student = branch(maps.detach() if settings.detach_maps else maps).logits
             divergences.append(kd_loss(student, logits, settings.temperature))
-            entropies.append(F.cross_entropy(student, target))
+            entropies.append(_cross_entropy(student, batch))
             self._hits.append(student.detach().argmax(dim=1) == target)
         return (
             settings.divergence * torch.stack(divergences).mean()
@@ -74,3 +75,12 @@ class SFTN(Term):
             f"branch {branch.stage} top-1": 100 * hits.float().mean()
             for branch, hits in zip(self.branches, self._hits, strict=True)
         }
+
+
+def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of (B, C), with both classes of mixed images."""
+    if batch.mix is None:
+        return F.cross_entropy(logits, batch.target)
+    first = F.cross_entropy(logits, batch.target, reduction="none")
+    second = F.cross_entropy(logits, batch.second_target, reduction="none")
+    return (batch.mix * first + (1 - batch.mix) * second).mean()

@@ -35,6 +35,9 @@ class SoTeacher(Term):
             1e-5, description="weight of the sum of the layers' Lipschitz constants"
         )
 
+    # It reads no class, but a mixed image's prediction belongs to no single image.
+    reads_target = True
+
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)
         self.network, self.epochs = context.network, context.epochs

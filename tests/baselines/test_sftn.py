@@ -1,6 +1,7 @@
 """SFTN: its branches in loops over their weights, and the layers that a branch keeps."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -123,6 +124,23 @@ def test_loss_and_all_gradients_follow_the_formula():
         np.testing.assert_allclose(leaves[name].grad, expected, rtol=1e-5, atol=1e-8)
     # Neither the stem's nor the last stage's map has a branch.
     assert [maps.grad is None for maps in teacher.stages] == [True, False, False, True]
+
+
+def test_mixed_images_have_two_classes_by_their_shares():
+    teacher = make_outputs(1, 3, TEACHER, CLASSES)
+    term, batch = make_sftn(teacher, partner_of(), divergence=0), make_batch(teacher, None)
+    second, mix = torch.tensor([4, 4, 0]), torch.tensor([0.25, 0.75, 0.4]).double()
+    mixed = replace(batch, second_target=second, mix=mix)
+    losses, accuracies = [], []
+    for branch in term.branches:
+        parameters = [parameter.detach().numpy() for parameter in branch.parameters()]
+        maps = teacher.stages[branch.stage].detach().numpy()
+        rows = branch_logits(maps, branch.stage, parameters)
+        shares = zip(rows.tolist(), batch.target, second, mix.tolist(), strict=True)
+        losses += [m * nll([row], [y]) + (1 - m) * nll([row], [z]) for row, y, z, m in shares]
+        accuracies.append(100 * np.mean(rows.argmax(axis=1) == [4, 1, 0]))
+    assert term(mixed).item() == pytest.approx(np.mean(losses), rel=1e-11)
+    assert [value.item() for value in term.diagnostics(mixed).values()] == pytest.approx(accuracies)
 
 
 def test_default_weights_are_those_of_the_paper():
