@@ -87,8 +87,8 @@ class PESF(Transformation):
         return {
             "entropy_raw": entropy(raw),
             "entropy_adapted": entropy(adapted),
-            "top1_raw": top1(raw, batch.target),
-            "top1_adapted": top1(adapted, batch.target),
+            "top1_raw": top1(raw, batch.main_target),
+            "top1_adapted": top1(adapted, batch.main_target),
             "kl_raw_adapted": kl_divergence(raw, adapted),
             "kl_adapted_student": kl_divergence(adapted, student),
             "offset": (adapted - raw).abs().mean(),

@@ -35,6 +35,16 @@ def make_objective(spec: MethodSpec, epoch: int = 1) -> Objective:
     return objective
 
 
+def objective_on(spec: MethodSpec, batch: Batch, epoch: int = 1) -> Objective:
+    """Return a method's objective in float64, for outputs of a batch's shapes, in an epoch."""
+    classes = batch.student.logits.shape[1]
+    labels = torch.arange(10 * classes) % classes
+    context = TermContext(classes, labels, 0, batch.student, batch.teacher)
+    objective = Objective(spec, context).double()
+    objective.begin_epoch(epoch)
+    return objective
+
+
 def make_batch(epoch: int = 1, count: int = 5) -> Batch:
     student, teacher = (draw(seed, (count, CLASSES), 3.0) for seed in (1, 2))
     student.requires_grad_()
