@@ -1,9 +1,10 @@
 """Helpers of the terms on feature maps: sizes and pairs of stages."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from baselines._pooling import pool_to
-from skd.terms import UnfitError
+from skd.terms import Outputs, UnfitError
 
 Maps = tuple[Tensor, ...]
 
@@ -31,3 +32,20 @@ def stages_after_stem(student: Maps, teacher: Maps) -> list[tuple[Tensor, Tensor
             f"and the teacher {theirs}"
         )
     return list(zip(student[1:], teacher[1:], strict=True))
+
+
+def last_maps(outputs: Outputs) -> Tensor:
+    """Return the activated map (B, C, H, W) of the last stage.
+
+    In WRN the last stage's own map is not activated, and the pre-activation is the BatchNorm's
+    output. Networks without pre-activations have the map of their last stage.
+    """
+    return F.relu(outputs.preactivations[-1]) if outputs.preactivations else outputs.stages[-1]
+
+
+def pools_last_maps(outputs: Outputs) -> bool:
+    """Return whether the pooled feature is as wide as `last_maps`.
+
+    If not, there are other layers between them (MobileNetV2, ShuffleNetV2).
+    """
+    return last_maps(outputs).shape[1] == outputs.pooled.shape[1]

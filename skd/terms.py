@@ -5,6 +5,7 @@ from skd.common.frozen import added_later
 from skd.losses.teacher_modules import TeacherModules
 from skd.losses.term import (
     Batch,
+    Classification,
     Need,
     NetworkReference,
     Partner,
@@ -19,6 +20,7 @@ from skd.models.network import FeatureNetwork, MissingPartError, Outputs
 
 __all__ = [
     "Batch",
+    "Classification",
     "FeatureNetwork",
     "MissingPartError",
     "Need",

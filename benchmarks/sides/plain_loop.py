@@ -26,11 +26,13 @@ from benchmarks.sides.teacher import build_teacher, normalised_images
 from skd.data import load_dataset
 from skd.data.images import Images
 from skd.losses.objective import Objective, trainable_parameters
-from skd.losses.term import Batch, TermContext
+from skd.losses.teacher_modules import TeacherModules
+from skd.losses.term import Batch, NetworkReference, TermContext
 from skd.models import FeatureNetwork, build_model
 from skd.models.network import dry_pass
 from skd.randomness import Draws, seeded
 from skd.study.spec import RunSpec
+from skd.training.data_parallel import with_classifier
 
 MAX_WORKERS = 8
 CRD = "crd"
@@ -119,18 +121,20 @@ class PlainLoop(SideBase):
         batch = Batch(student, teacher, target, indices, max(self.epoch, 1), draws)
         if negatives is not None:
             batch = BatchWithNegatives(**vars(batch), negatives=negatives)
-        return self.objective(batch).total, student.logits
+        losses = self.objective(batch)
+        return losses.total, losses.logits
 
     @torch.no_grad()
     def evaluate(self) -> None:
         """Measure loss and accuracies on the test images, batch by batch."""
-        self.student.eval()
+        network = with_classifier(self.student, self.objective).eval()
         meters = {name: AverageMeter() for name in self.meters}
         for images, target, _ in self.test:
             images, target = self._moved(images), self._moved(target)
-            logits = self.student(images)
+            logits = network(images)
             update_meters(meters, F.cross_entropy(logits, target).item(), logits, target)
         self.tested = {name: meter.mean for name, meter in meters.items()}
+        network.train()
 
     def describe(self) -> dict[str, Any]:
         """Return how it trains."""
@@ -163,6 +167,8 @@ class PlainLoop(SideBase):
             seed=self.spec.seed,
             student=dry_pass(self.student, example),
             teacher=None if self.teacher is None else dry_pass(self.teacher, example),
+            teacher_modules=None if self.teacher is None else TeacherModules(self.teacher),
+            network=NetworkReference(self.student),
         )
         objective, negatives = Objective(self.spec.method, context), None
         labels = [*objective.terms]

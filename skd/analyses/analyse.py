@@ -124,7 +124,10 @@ def _teacher_panel(inventory: Inventory, cache: AnalysisCache, name: str) -> lis
 
 def _student_panel(inventory: Inventory, cache: AnalysisCache, cell: Cell) -> list[EmbeddingPanel]:
     first = inventory.first_result(
-        cell, lambda _, run: cached_results.embedding_key(inventory, cache, run, cell.spec.network)
+        cell,
+        lambda _, run: cached_results.embedding_key(
+            inventory, cache, run, cell.spec.network, cell.spec.method
+        ),
     )
     if first is None:
         return []

@@ -15,6 +15,7 @@ from skd.analyses.records import Measures, RunMeasures, SimplifierExample
 from skd.analyses.stored_networks import StoredNetwork
 from skd.common.frozen import canonical
 from skd.study.expansion import Cell
+from skd.study.spec import MethodSpec
 
 
 def teacher_measures(inventory: Inventory, cache: AnalysisCache, name: str) -> Measures:
@@ -85,18 +86,25 @@ def embedding_labels_key(inventory: Inventory, cache: AnalysisCache) -> str:
 
 
 def embedding_key(
-    inventory: Inventory, cache: AnalysisCache, stored: StoredNetwork, network: str
+    inventory: Inventory,
+    cache: AnalysisCache,
+    stored: StoredNetwork,
+    network: str,
+    method: MethodSpec | None = None,
 ) -> str:
     """Return the key of the t-SNE of a network's features, (P, 2) float32.
 
     Raises:
-        UnusableError: its weights are not usable.
+        UnusableError: its weights are not usable, or it was trained by a method that classifies
+            other features.
     """
 
     def compute() -> np.ndarray:
         weights = stored.read(stored.entry.weights_path)
-        from skd.analyses.networks.features import network_tsne
+        from skd.analyses.networks.features import check_classifier, network_tsne
 
+        if method is not None:
+            check_classifier(method)
         return network_tsne(weights, network, inventory.images)
 
     return cache.cached_array(cache.key("embedding", network, stored.weights_digest), compute)

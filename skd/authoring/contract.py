@@ -33,8 +33,11 @@ from skd.expansion.dry_run import fit_problem
 from skd.losses.discovery import term_class, term_classes, transformation_classes
 from skd.losses.methods import resolve_method, teacher_needs
 from skd.losses.objective import trainable_parameters
+from skd.losses.teacher_modules import UndeclaredNeedError
+from skd.losses.term import MODULE_NEEDS
 from skd.study.sheet import SheetMethod
 from skd.study.spec import MethodSpec, RunSpec
+from skd.training.loop import Training
 
 # (teacher, student): each family as both, with equal and with different numbers of stages.
 TRIAL_PAIRS = (
@@ -125,6 +128,9 @@ def check_method(
         subject = f"{teacher} → {student}"
         try:
             reason = fit_problem(spec, dataset_facts(TRIAL_DATASET))
+        except UndeclaredNeedError as error:
+            yield Finding(subject, "declares its needs", problem=str(error))
+            return
         except Exception as error:
             fits = True
             yield failed(subject, "fits", error)
@@ -186,12 +192,19 @@ def _two_steps_problem(spec: RunSpec) -> str:
 
 
 def _gradient_problems(trial: MethodTrial) -> list[str]:
-    """Check that gradients reach exactly the trainable parameters, which the optimiser has."""
+    """Check that gradients reach exactly the trainable parameters, which the optimiser has.
+
+    If a term replaces the student's classifier, none reaches the student's own, and one may reach
+    its other layers after the last stage.
+    """
     training, problems = trial.training, []
     trainable = {id(parameter) for parameter in trainable_parameters(training.student)}
     trainable |= {id(parameter) for parameter in trainable_parameters(training.objective)}
+    unused, optional = _replaced_parameters(training)
     for name, parameter in trial_parameters(training).items():
-        if trial.gradient_reached[name] != (id(parameter) in trainable):
+        if id(parameter) in optional:
+            continue
+        if trial.gradient_reached[name] != (id(parameter) in trainable - unused):
             problems.append(f"{name}: {'a' if trial.gradient_reached[name] else 'no'} gradient")
     for name, has_gradient in trial.gradient_to_student.items():
         if not has_gradient and name not in training.objective.transformations:
@@ -200,6 +213,25 @@ def _gradient_problems(trial: MethodTrial) -> list[str]:
     if len(groups) != len(trainable) or {id(parameter) for parameter in groups} != trainable:
         problems.append("a trainable parameter is not in the optimiser exactly once")
     return problems
+
+
+def _replaced_parameters(training: Training) -> tuple[set[int], set[int]]:
+    """Return the parameters that a replaced classifier leaves without gradient, by identity.
+
+    Returns:
+        The parameters of the student's own classifier, and those of its other layers after the last
+        stage. Both are empty if no term replaces the classifier.
+    """
+    if training.objective.classifier() is None:
+        return set(), set()
+    student = copy.deepcopy(training.student).eval()
+    outputs = student.forward_features(torch.zeros(1, 3, *[training.views.size] * 2))
+    last = [maps[-1].sum() for maps in (outputs.stages, outputs.preactivations) if maps]
+    gradients = torch.autograd.grad(sum(last), [*student.parameters()], allow_unused=True)
+    pairs = zip(training.student.parameters(), gradients, strict=True)
+    after = {id(parameter) for parameter, gradient in pairs if gradient is None}
+    final = {id(parameter) for parameter in training.student.final_layer().parameters()}
+    return final, after - final
 
 
 def _repetition_problem(spec: RunSpec) -> str:
@@ -260,12 +292,14 @@ def _coupling_problem(spec: RunSpec) -> str:
 
 
 def _needs_problem(spec: RunSpec) -> str:
-    """Check that the parts declare everything that they read of the teacher."""
+    """Check that the method's parts declare what they read of the teacher, and use its modules."""
     teacher = make_teacher(spec)
     if teacher is None:
         return ""
-    needs = set(teacher_needs(spec.method))
-    plain, guarded = run_trial(spec, teacher), run_trial(spec, GuardedTeacher(teacher, needs))
-    if same_final_state(plain, guarded):
-        return ""
-    return f"it reads more of the teacher than its needs: {sorted(needs)}"
+    needs = teacher_needs(spec.method)
+    guarded = GuardedTeacher(teacher, needs)
+    if not same_final_state(run_trial(spec, teacher), run_trial(spec, guarded)):
+        return f"it reads more of the teacher than its needs: {sorted(needs)}"
+    if unused := needs & MODULE_NEEDS - guarded.used:
+        return f"it never uses what it needs: remove {', '.join(sorted(unused))} from its needs"
+    return ""

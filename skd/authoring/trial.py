@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -108,23 +109,31 @@ def trial_network(name: str) -> FeatureNetwork:
 
 
 class GuardedTeacher(nn.Module):
-    """A teacher whose outputs are NaN where no term declares a need."""
+    """A teacher whose outputs are NaN where no term declares a need.
 
-    def __init__(self, network: FeatureNetwork, needs: set[str]) -> None:
+    Attributes:
+        used: the needs for modules of the teacher that a term has used.
+    """
+
+    def __init__(self, network: FeatureNetwork, needs: Collection[str]) -> None:
         super().__init__()
-        self.network, self.needs = network, needs
+        self.network, self.needs = network, frozenset(needs)
+        self.used: set[str] = set()
         self.eval()
 
     def final_layer(self) -> nn.Module:
         """Return the network's classifier; terms declare its use."""
+        self.used.add("teacher_classifier")
         return self.network.final_layer()
 
     def preactivation_norms(self) -> tuple[nn.BatchNorm2d | None, ...]:
         """Return the network's BatchNorm layers before its pre-activations."""
+        self.used.add("teacher_batch_norms")
         return self.network.preactivation_norms()
 
     def forward_from(self, stage: int, maps: Tensor) -> Outputs:
         """Run the network's layers after a stage."""
+        self.used.add("teacher_stages")
         return self.network.forward_from(stage, maps)
 
     def forward_features(self, images: Tensor) -> Outputs:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -12,10 +13,17 @@ from torch import Tensor, nn
 from skd.common.errors import UnfitError
 from skd.common.frozen import canonical
 from skd.data.images import CHANNELS, DatasetFacts
-from skd.losses.methods import needs_strong_view
+from skd.losses.methods import needs_strong_view, teacher_needs
 from skd.losses.objective import Objective
 from skd.losses.teacher_modules import TeacherModules
-from skd.losses.term import Batch, NetworkReference, Partner, StrongView, TermContext
+from skd.losses.term import (
+    MODULE_NEEDS,
+    Batch,
+    NetworkReference,
+    Partner,
+    StrongView,
+    TermContext,
+)
 from skd.models import FeatureNetwork, Outputs, build_model, network_family
 from skd.models.accounting import count_layers, count_parameters, memory_bytes
 from skd.randomness import Draws, seeded
@@ -99,9 +107,12 @@ def _measure_term(
     Only a pass shows the output sizes of convolutions. Return ``None`` if the pass fails: such a
     term fails, with the reason, in a run or in its own test.
     """
+    device, spec = torch.device("cpu"), MethodSpec.restore(json.loads(method))
     context = _context(teacher, student, facts, partner)
-    device = torch.device("cpu")
-    objective = _build(MethodSpec.restore(json.loads(method)), context)
+    if teacher_needs(spec) & MODULE_NEEDS:  # the term runs them
+        modules = copy.deepcopy(_dry_pass(teacher, facts).network).to_empty(device=device)
+        context = replace(context, teacher_modules=TeacherModules(modules))
+    objective = _build(spec, context)
     try:
         # Weights are zero: initialising them takes longer than the pass.
         objective = objective.to_empty(device=device).eval()

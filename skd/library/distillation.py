@@ -266,6 +266,7 @@ class Distillation(nn.Module):
         )
         losses = self.objective(batch)
         self._is_step_open = self.training
+        own = replace(own, logits=losses.logits)
         return StepLosses(losses.total, losses.by_term, losses.diagnostics, own)
 
     def _teacher_outputs(self, images: Tensor) -> Outputs | None:
@@ -277,12 +278,12 @@ class Distillation(nn.Module):
     def _as_outputs(
         self, student: Outputs | Tensor, teacher: Outputs | Tensor | None, count: int
     ) -> tuple[Outputs, Outputs | None]:
-        """Return outputs, the student's with the method's classifier, the teacher's detached."""
+        """Return outputs, the teacher's detached."""
         names = [type(network).__name__ for network in self._networks]
         own = as_outputs(student, count, names[0], "student", self._label)
         if teacher is not None:
             teacher = detached(as_outputs(teacher, count, names[1], "teacher", self._label))
-        return self.objective.classify(own), teacher
+        return own, teacher
 
     def _check_batch(
         self, strong: StrongView | None, second_target: Tensor | None, mix: Tensor | None
@@ -306,7 +307,8 @@ class Distillation(nn.Module):
         If the method replaces the student's classifier, they are those of its classifier.
         """
         own = forward_outputs(self.student, images, "student", self._label)
-        return self.objective.classify(own).logits
+        classifier = self.objective.classifier()
+        return own.logits if classifier is None else classifier.classify(own).logits
 
     @property
     def _parts(self) -> list[Term | Transformation]:
@@ -407,7 +409,7 @@ def _try(
     trial.begin_epoch(1, device)
     indices = torch.arange(EXAMPLES, device=device)
     target = indices % context.num_classes
-    own = trial.classify(context.student)
+    own = context.student
     batch = Batch(own, context.teacher, target, indices, 1, Draws(0, device))
     with torch.no_grad():
         trial(replace(batch, strong=StrongView(own, context.teacher)))

@@ -30,7 +30,6 @@ RESERVED_NAMES = frozenset(
         "after_step",
         "begin_epoch",
         "classifier",
-        "classify",
         "graph_key",
         "parameter_groups",
         "partition_problem",

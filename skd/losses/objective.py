@@ -19,11 +19,19 @@ from skd.study.spec import MethodSpec
 
 @dataclass(frozen=True)
 class Losses:
-    """The losses of a step: the total to minimise, the loss of each part, and the diagnostics."""
+    """The losses of a step.
+
+    Attributes:
+        total: to minimise.
+        by_term: the loss of each part, without its weight.
+        diagnostics: scalars to record.
+        logits: the student's (B, C), or those of the term that replaces its classifier.
+    """
 
     total: Tensor
     by_term: dict[str, Tensor]
     diagnostics: dict[str, Tensor]
+    logits: Tensor
 
 
 @dataclass(frozen=True)
@@ -106,16 +114,7 @@ class Objective(nn.Module):
             for key, tensor in part.state_dict().items()
         }
 
-    def classify(self, student: Outputs) -> Outputs:
-        """Return the student's outputs with the logits of the term that replaces its classifier.
-
-        Without such a term, they are the same outputs.
-        """
-        for term in self._classifying_terms().values():
-            student = replace(student, logits=term.classify(student))
-        return student
-
-    def classifier(self) -> nn.Module | None:
+    def classifier(self) -> Term | None:
         """Return the term that replaces the student's classifier, or ``None``."""
         return next(iter(self._classifying_terms().values()), None)
 
@@ -171,13 +170,15 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> Losses:
         """Return the losses of a step's batch, or of a part of it.
 
-        ``batch.teacher`` has the teacher's raw logits.
+        ``batch.teacher`` has the teacher's raw logits, ``batch.student`` the student's own.
 
         Raises:
             RuntimeError: `begin_epoch` has not been called.
         """
         if self._weights is None:
             raise RuntimeError("call begin_epoch first: the terms' weights depend on the epoch")
+        if (classifier := self.classifier()) is not None:
+            batch = _classified(batch, classifier)
         own_losses: dict[str, Tensor] = {}
         diagnostics: dict[str, Tensor] = {}
         batches = {RAW: batch}
@@ -196,7 +197,7 @@ class Objective(nn.Module):
         weighted = self._weights.to(values.dtype) * values
         if own_losses:
             weighted = torch.cat([weighted, torch.stack([*own_losses.values()])])
-        return Losses(weighted.sum(), losses | own_losses, diagnostics)
+        return Losses(weighted.sum(), losses | own_losses, diagnostics, batch.student.logits)
 
     def _transform(
         self,
@@ -235,6 +236,17 @@ def _parameter_group(part: Term | Transformation) -> ParameterGroup:
     return ParameterGroup(
         trainable_parameters(part), settings.learning_rate_multiplier, settings.weight_decay
     )
+
+
+def _classified(batch: Batch, classifier: Term) -> Batch:
+    """Return the batch with the logits of a term that replaces the student's classifier."""
+    classification = classifier.classify(batch.student)
+    student = replace(batch.student, logits=classification.logits)
+    strong = batch.strong
+    if strong is not None:
+        logits = classifier.classify(strong.student).logits
+        strong = replace(strong, student=replace(strong.student, logits=logits))
+    return replace(batch, student=student, strong=strong, classification=classification)
 
 
 def _with_standardised_logits(batch: Batch) -> Batch:

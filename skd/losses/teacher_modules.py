@@ -6,8 +6,12 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from skd.common.errors import SkdError
+from skd.common.errors import SkdError, UnfitError
 from skd.models.network import FeatureNetwork, Outputs
+
+# The method of a network behind each need that not every network defines.
+_METHODS = {"teacher_classifier": "final_layer", "teacher_stages": "forward_from"}
+_UNDEFINED = {method: getattr(FeatureNetwork, method) for method in _METHODS.values()}
 
 
 class UndeclaredNeedError(SkdError, AttributeError):
@@ -30,7 +34,18 @@ class TeacherModules:
         self._network, self._needs = network, frozenset(needs)
 
     def restrict(self, needs: Iterable[str]) -> TeacherModules:
-        """Return the same modules for a term with some needs."""
+        """Return the same modules for a term with some needs.
+
+        Raises:
+            UnfitError: the network does not define one of the modules.
+        """
+        needs = frozenset(needs)
+        for need, method in _METHODS.items():
+            if need in needs and getattr(type(self._network), method) is _UNDEFINED[method]:
+                raise UnfitError(
+                    f"the teacher's network defines no {method}(); define it in the class "
+                    f"{type(self._network).__name__}"
+                )
         return TeacherModules(self._network, needs)
 
     def classifier(self, pooled: Tensor) -> Tensor:

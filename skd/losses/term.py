@@ -65,6 +65,19 @@ class Alone:
         return value
 
 
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """The output of a term that replaces the student's classifier.
+
+    Attributes:
+        logits: (B, C).
+        features: what the logits are computed from, for the term's own loss.
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
 @dataclass(frozen=True)
 class StrongView:
     """Outputs on the second, strong view of each image.
@@ -101,6 +114,8 @@ class Batch:
         mix: with mixing, each first image's share of the mixed image, (B,); else ``None``.
         strong: outputs on a second, strong view of each image; ``None`` if no term needs
             `strong_view`.
+        classification: what the term that replaces the student's classifier returned from
+            `Term.classify`; its logits are the student's. ``None`` without such a term.
     """
 
     student: Outputs
@@ -114,6 +129,7 @@ class Batch:
     second_target: Tensor | None = None
     mix: Tensor | None = None
     strong: StrongView | None = None
+    classification: Classification | None = None
 
     @property
     def main_target(self) -> Tensor:
@@ -272,12 +288,13 @@ class Term(nn.Module, ABC):
         """
         return {}
 
-    def classify(self, student: Outputs) -> Tensor:
+    def classify(self, student: Outputs) -> Classification:
         """Return the logits (B, C) that replace the student's, from its other outputs.
 
         Only for a class that sets `replaces_classifier`. The student's own classifier is then
         neither trained nor used. Accuracies are those of the returned logits, and the term's state
-        is stored with the run.
+        is stored with the run. In training, this is called once before `forward`, which finds the
+        result in `Batch.classification`; in evaluation, it is called alone.
         """
         raise NotImplementedError
 

@@ -39,7 +39,7 @@ def memory_bytes(module: nn.Module) -> int:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Set a model to eval mode within the context; restore each submodule's mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -84,6 +84,6 @@ def multiply_adds(model: nn.Module, input_shape: tuple[int, int, int] = (3, 32, 
     """
     weight = next(model.parameters())
     image = torch.zeros(1, *input_shape, device=weight.device, dtype=weight.dtype)
-    with _evaluating(model), torch.no_grad(), count_layers(model) as counts:
+    with evaluating(model), torch.no_grad(), count_layers(model) as counts:
         model(image)
     return counts.multiply_adds

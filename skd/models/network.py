@@ -33,6 +33,13 @@ class Outputs:
     preactivations: tuple[Tensor, ...]
     pooled: Tensor
 
+    def detach(self) -> Outputs:
+        """Return the same values without gradients."""
+        stages, preactivations = (
+            tuple(maps.detach() for maps in each) for each in (self.stages, self.preactivations)
+        )
+        return Outputs(self.logits.detach(), stages, preactivations, self.pooled.detach())
+
 
 class FeatureNetwork(nn.Module, ABC):
     """A classifier that also returns its inner feature maps.

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from skd.common.errors import SkdError
 from skd.losses.objective import Losses, Objective
-from skd.losses.term import Batch
+from skd.losses.term import Batch, Term
 from skd.models.network import FeatureNetwork, Outputs
 from skd.study.spec import Recipe
 from skd.training.distributed import SingleProcess, Team
@@ -103,7 +103,7 @@ class StudentWithObjective(nn.Module):
         strong: Tensor | None = None,
         forward_pass: Callable[[Tensor], Outputs] | None = None,
     ) -> tuple[Outputs, Losses]:
-        """Return the student's outputs on images, and the losses.
+        """Return the student's outputs on images, with the logits that count, and the losses.
 
         Args:
             images: (B, 3, H, W).
@@ -112,23 +112,27 @@ class StudentWithObjective(nn.Module):
             forward_pass: replaces the student's forward pass; ``None``: the student's own.
         """
         forward_pass = forward_pass or self.student.forward_features
-        # Two passes, as is usual: BatchNorm normalises each view by its own
-        # statistics.
-        student = self.objective.classify(forward_pass(images))
-        on_strong = None if strong is None else self.objective.classify(forward_pass(strong))
-        return student, self.objective(make_batch(student, on_strong))
+        # Two passes, as is usual: BatchNorm normalises each view by its own statistics.
+        student = forward_pass(images)
+        on_strong = None if strong is None else forward_pass(strong)
+        losses = self.objective(make_batch(student, on_strong))
+        if losses.logits is not student.logits:  # a term replaces the student's classifier
+            # DistributedDataParallel waits for a gradient of every parameter that its outputs
+            # depend on, and the student's last layers get none.
+            student = replace(student.detach(), logits=losses.logits)
+        return student, losses
 
 
 class _WithClassifier(nn.Module):
     """A student with the classifier of the objective instead of its own."""
 
-    def __init__(self, student: FeatureNetwork, classifier: nn.Module) -> None:
+    def __init__(self, student: FeatureNetwork, classifier: Term) -> None:
         super().__init__()
         self.student, self.classifier = student, classifier
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of images, (B, C)."""
-        return self.classifier.classify(self.student.forward_features(images))
+        return self.classifier.classify(self.student.forward_features(images)).logits
 
 
 def with_classifier(student: FeatureNetwork, objective: Objective) -> nn.Module:

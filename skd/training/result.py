@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from skd.common.errors import error_text
-from skd.models.accounting import count_parameters, memory_bytes, multiply_adds
+from skd.models.accounting import count_parameters, memory_bytes
 from skd.store.collapse import detect_collapse
 from skd.store.leftovers import leftover_files, remove_files
 from skd.store.records import Accuracy, Cost, EpochMetrics, Failure, Record, TeacherCard
 from skd.store.store import StoreEntry
 from skd.training.environment import environment, peak_memory
+from skd.training.inference_cost import inference_cost
 from skd.training.loop import Training
 from skd.training.sessions import code_of_sessions
 from skd.training.weights import save_tensors, save_weights
@@ -76,6 +77,7 @@ def _cost(
     gpu_utilisation: float | None,
 ) -> Cost:
     seconds = sum(metrics.seconds for metrics in epochs)
+    inference, extra = inference_cost(training), count_parameters(training.objective)
     images_per_epoch = training.training_step.inputs.images_per_epoch
     return Cost(
         train_seconds=seconds,
@@ -85,10 +87,10 @@ def _cost(
         / sum(images_per_epoch / metrics.images_per_second for metrics in epochs),
         peak_memory_bytes=peak_memory(device),
         gpu_utilisation=gpu_utilisation,
-        parameters=count_parameters(training.student),
-        extra_parameters=count_parameters(training.objective),
+        parameters=inference.parameters,
+        extra_parameters=extra - inference.kept_parameters,
         extra_memory_bytes=memory_bytes(training.objective),
-        multiply_adds=multiply_adds(training.student, (3, *[training.views.size] * 2)),
+        multiply_adds=inference.multiply_adds,
         sessions=sessions,
     )
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from skd.losses.discovery import term_class, transformation_class
+from skd.losses.teacher_modules import TeacherModules
 from skd.losses.term import Batch, Term, TermContext
 from skd.losses.transformation import Transformation
-from skd.models.network import Outputs
+from skd.models.network import FeatureNetwork, Outputs
 from skd.randomness import Draws, seeded
 
 Shape = tuple[int, int, int]
@@ -106,15 +107,17 @@ def make_term(
     teacher: Outputs,
     labels: Tensor | None = None,
     epoch: int = 1,
+    teacher_network: FeatureNetwork | None = None,
     **settings: Any,
 ) -> Term:
     """Return a term of baselines/ in float64, for outputs of these shapes, in an epoch."""
     term = term_class(name)
     classes = student.logits.shape[1]
     labels = torch.arange(10 * classes) % classes if labels is None else labels
-    context = TermContext(classes, labels, 0, student, teacher)
+    modules = teacher_network and TeacherModules(teacher_network)
+    context = TermContext(classes, labels, 0, student, teacher, teacher_modules=modules)
     with seeded(0, name):
-        module = term(term.Settings(**settings), context).double()
+        module = term(term.Settings(**settings), context.restrict(term.needs)).double()
     module.begin_epoch(epoch)
     return module
 

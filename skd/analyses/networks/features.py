@@ -15,7 +15,9 @@ from skd.analyses.errors import UnusableError
 from skd.common.errors import TeacherError
 from skd.data import load_evaluation_pixels, make_views
 from skd.data.images import Images
+from skd.losses.discovery import term_class
 from skd.models import FeatureNetwork
+from skd.study.spec import MethodSpec
 from skd.training.network_loading import build_from_state_dict
 
 CLASSES = 10
@@ -46,6 +48,20 @@ def load_network(weights: bytes, name: str, classes: int) -> FeatureNetwork:
         return build_from_state_dict(name, classes, load(weights), "its weights").eval()
     except (SafetensorError, TeacherError) as error:
         raise UnusableError(str(error)) from error
+
+
+def check_classifier(method: MethodSpec) -> None:
+    """Check that a method's students classify by their own pooled features.
+
+    Raises:
+        UnusableError: a term replaces the classifier; the features that it reads are others.
+    """
+    for term in method.terms:
+        if term_class(term.term).replaces_classifier:
+            raise UnusableError(
+                f"{term.term} replaces the student's classifier, which does not read the student's "
+                "pooled features"
+            )
 
 
 @torch.no_grad()
