@@ -74,6 +74,7 @@ class OFD(Term):
         )
 
     needs = frozenset({"teacher_features", "teacher_batch_norms"})
+    reads_target = False
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)

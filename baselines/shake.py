@@ -40,7 +40,6 @@ class SHAKE(Transformation):
     Settings = SHAKESettings
     needs = frozenset({"teacher_logits"})
     reads_target = False  # its diagnostics do
-    reads_target = False  # but for the diagnostics
 
     def __init__(self, settings: SHAKESettings, context: TermContext) -> None:
         super().__init__(settings, context)

@@ -45,6 +45,7 @@ class SimKD(Term):
         )
 
     needs = frozenset({"teacher_features", "teacher_classifier"})
+    reads_target = False
     replaces_classifier = True
 
     def __init__(self, settings: Settings, context: TermContext) -> None:

@@ -46,6 +46,7 @@ class SRRL(Term):
         )
 
     needs = frozenset({"teacher_pooled", "teacher_classifier"})
+    reads_target = False
 
     def __init__(self, settings: Settings, context: TermContext) -> None:
         super().__init__(settings, context)

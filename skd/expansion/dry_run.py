@@ -123,7 +123,8 @@ def _measure_term(
             draws = Draws(0, device).set_step(1, 0)
             objective.begin_epoch(1)
             outputs = context.student, context.teacher
-            objective(Batch(*outputs, first, first, 1, draws, strong=StrongView(*outputs)))
+            strong = StrongView(*outputs) if needs_strong_view(spec) else None
+            objective(Batch(*outputs, first, first, 1, draws, strong=strong))
     except Exception:
         return None
     return work.multiply_adds

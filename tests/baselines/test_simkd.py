@@ -216,7 +216,7 @@ def test_the_accuracy_is_that_of_projector_and_teachers_classifier(results, meth
 
 def dry_pass_in_batches(student):
     data = DeviceDataset(load_images(STUDY.dataset), torch.device("cpu"))
-    views = data.views_for_training()
+    views = data.views_for_training(STUDY.recipe)
     return student.forward_features(views.normalise(data.images.test_images))
 
 
