@@ -110,7 +110,7 @@ def _print_findings(
         if whole_tracebacks and finding.traceback:
             details = finding.traceback
         for detail in details.splitlines():
-            console.print(Text(f"         {detail}"))
+            console.print(Text(f"         {detail}"), soft_wrap=True)
     if repeated := sum(errors.values()) - len(errors):
         checks = "one other check" if repeated == 1 else f"{repeated} other checks"
         console.print(f"The same error in {checks}.")

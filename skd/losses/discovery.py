@@ -58,7 +58,7 @@ def _discover() -> tuple[dict[str, Rule], dict[str, str]]:
             broken[name] = f"{module_file(name)}: {problem}"
         else:
             classes[name] = found[0]
-    broken |= _with_taken_logits(classes)
+    broken |= _with_shared_logits(classes)
     classes = {name: rule for name, rule in classes.items() if name not in broken}
     print_broken_files(broken.values())
     return tuple(
@@ -87,19 +87,20 @@ def _problem(name: str, classes: list[Rule]) -> str | None:
     return None
 
 
-def _with_taken_logits(classes: dict[str, Rule]) -> dict[str, str]:
+def _with_shared_logits(classes: dict[str, Rule]) -> dict[str, str]:
     """Return the transformations whose logits have the name of another's, with the reason."""
-    owners: dict[str, str] = {}
-    problems = {}
+    owners: dict[str, list[str]] = {}
     for module, rule in classes.items():
         if issubclass(rule, Transformation):
             logits = rule.logits_name or module.split(".")[1]
-            if (owner := owners.setdefault(logits, module)) != module:
-                problems[module] = (
-                    f"{module_file(module)}: 'teacher: {logits}' already means the logits of "
-                    f"{module_file(owner)}; choose another name"
-                )
-    return problems
+            owners.setdefault(logits, []).append(module)
+    return {
+        module: f"{module_file(module)}: 'teacher: {logits}' means the logits of "
+        f"{' and of '.join(map(module_file, modules))}; rename one of the files, or its logits_name"
+        for logits, modules in owners.items()
+        if len(modules) > 1
+        for module in modules
+    }
 
 
 def term_classes() -> dict[str, type[Term]]:
