@@ -30,8 +30,8 @@ from skd.authoring.trial import (
 from skd.data import dataset_facts, load_dataset
 from skd.losses.discovery import term_classes
 from skd.losses.methods import _listed_methods, method_names, resolve_method
-from skd.losses.term import Batch, Peers, Term, TermContext, TermSettings
-from skd.models import _builders
+from skd.losses.term import Batch, Classification, Peers, Term, TermContext, TermSettings
+from skd.models import Outputs, _builders
 from skd.study.sheet import SheetMethod, StudyError
 from skd.study.spec import DatasetSpec, Recipe
 
@@ -48,6 +48,16 @@ REFUSED = {
     "sftn": {NOT_EQUALLY_MANY: "one to one"},
     "vid": {NOT_EQUALLY_MANY: "one to one"},
     "reviewkd": {NOT_EQUALLY_MANY: "one by one", NO_PREACTIVATIONS: "pre-activations"},
+    "ofd": {
+        NOT_EQUALLY_MANY: "one to one",
+        NO_PREACTIVATIONS: "pre-activations",
+        ("vgg8", "MobileNetV2"): "student_features: activated",
+        ("ShuffleV2", "wrn_16_1"): "its stage 1 has none",
+    },
+    "simkd": {
+        NO_PREACTIVATIONS: "layers between its last map and its classifier",
+        ("ShuffleV2", "wrn_16_1"): "layers between its last map and its classifier",
+    },
 }
 
 
@@ -215,6 +225,59 @@ class ReadsTarget(Rule):
         return super().forward(batch) + F.cross_entropy(batch.student.logits, batch.target)
 
 
+class UsesTheClassifier(Rule):
+    needs = frozenset({"teacher_logits", "teacher_classifier"})
+
+    def __init__(self, settings: TermSettings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        self.teacher = context.teacher_modules
+        self.layer = nn.Linear(context.student.pooled.shape[1], context.teacher.pooled.shape[1])
+
+    def forward(self, batch: Batch) -> Tensor:
+        logits = self.teacher.classifier(self.layer(batch.student.pooled))
+        return super().forward(batch) + (logits - batch.teacher.logits).square().mean()
+
+
+class UsesItUndeclared(UsesTheClassifier):
+    needs = frozenset({"teacher_logits"})
+
+
+class ReadsNormsUndeclared(Rule):
+    def __init__(self, settings: TermSettings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        self.count = len(context.teacher_modules.batch_norms)
+
+
+class DeclaresItNeedlessly(Rule):
+    needs = frozenset({"teacher_logits", "teacher_classifier", "teacher_stages"})
+
+
+class Classifies(Rule):
+    """Replaces the student's classifier, which has no gradient then."""
+
+    replaces_classifier = True
+
+    def __init__(self, settings: TermSettings, context: TermContext) -> None:
+        super().__init__(settings, context)
+        self.layer = nn.Linear(context.student.stages[-1].shape[1], context.num_classes)
+
+    def classify(self, student: Outputs) -> Classification:
+        features = student.stages[-1].mean(dim=(2, 3))
+        return Classification(self.layer(features), features)
+
+
+class TrainsBothClassifiers(Classifies):
+    def classify(self, student: Outputs) -> Classification:
+        own = super().classify(student)
+        return Classification(own.logits + student.logits, own.features)
+
+
+class ClassifiesAnEarlyStage(Classifies):
+    def classify(self, student: Outputs) -> Classification:
+        features = student.stages[1].mean(dim=(2, 3)).mean(dim=1, keepdim=True)
+        return Classification(self.layer(features.expand(-1, 64)), features)
+
+
 class DetachesTheStudent(Rule):
     def forward(self, batch: Batch) -> Tensor:
         return (batch.student.logits.detach() - batch.teacher.logits).square().mean()
@@ -307,12 +370,22 @@ MODULES_WITH_TERMS: list[ModuleType] = [
         (KeepsStateOutsideBuffers, "resumes", "is all its state in buffers"),
         (IsNotFinite, "two steps", "not finite"),
         (Fails, "two steps", "a slip of the pen"),
+        (UsesItUndeclared, "two steps", "add 'teacher_classifier' to the class's `needs`"),
+        (ReadsNormsUndeclared, "declares its needs", "add 'teacher_batch_norms' to the class's"),
+        (DeclaresItNeedlessly, "declares its needs", "remove teacher_classifier, teacher_stages"),
+        (TrainsBothClassifiers, "two steps", "student.fc.weight: a gradient"),
+        (ClassifiesAnEarlyStage, "two steps", "student.layer3.0.conv1.weight: no gradient"),
     ],
 )
 def test_a_broken_rule_is_reported(problems, rule: type[Term], check: str, words: str) -> None:
     reported = problems(rule)
     assert words in reported[f"{' → '.join(TRIAL_PAIRS[0])}: {check}"]
     assert words not in str(problems(Rule))
+
+
+@pytest.mark.parametrize("rule", [UsesTheClassifier, Classifies])
+def test_a_rule_may_use_the_teachers_classifier_or_replace_the_students(problems, rule) -> None:
+    assert problems(rule) == {}
 
 
 MIXING = f"{' → '.join(TRIAL_PAIRS[0])}: declares mixes_images"

@@ -30,7 +30,7 @@ MIXED = {
     "like": "skd",
     "recipe": {"augmentation": "trivialaugment", "mixing": "cutmix"},
 }
-METHODS = ["kd", "skd+crd", "reviewkd", "mixed"]
+METHODS = ["kd", "skd+crd", "reviewkd", "simkd", "mixed"]
 STEPS = 3  # in the second epoch of two steps
 
 

@@ -61,7 +61,7 @@ IDENTITIES = {
     "cifar100-published-teachers": "cd0d73510acbaf92",
     "cifar100-small": "dff3eef1c799cab1",
     "demo": "097d8eaac340919a",
-    "extended": "732552d9a00a1eca",
+    "extended": "84566345d0a64593",
     "first-rows": "678758cc83947914",
     "imagenet": "9bea6aef374fe519",
     "public-teacher": "e6303efceb591f98",
@@ -137,6 +137,16 @@ def test_extended_has_every_other_rule_with_its_settings_by_pair() -> None:
     }
     lskd = settings_of(study.cell_of("vgg13", "vgg8", "lskd"), "kd")
     assert (lskd["standardise"], lskd["temperature"], lskd["weight"]) == (True, 2, 9)
+    srrl = study.cell_of("resnet32x4", "resnet8x4", "srrl-with-kd").spec.method
+    weights = {"cross_entropy": 1, "srrl": 1, "kd": 1}
+    assert {t.term: t.settings["weight"] for t in srrl.terms} == weights
+    # The student without pre-activations.
+    students = {s for t, s in study.pairs if activated(study.cell_of(t, s, "ofd"))}
+    assert students == {"MobileNetV2"}
+
+
+def activated(cell: Cell) -> bool:
+    return settings_of(cell, "ofd")["student_features"] == "activated"
 
 
 def test_the_first_rows_are_runs_of_cifar100() -> None:

@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 RECIPE = {"epochs": 2, "milestones": [1], "batch_size": 32, "bn_batch": 8, "last_batch": "drop"}
 # Methods with a separate loss of each image, and their sums with a simplifier of groups.
 METHODS = [
-    *("student", "kd", "dkd", "crd", "reviewkd", "fitnet", "at", "nkd"),
+    *("student", "kd", "dkd", "crd", "reviewkd", "fitnet", "at", "nkd", "simkd", "srrl", "ofd"),
     *("skd", "skd+kd", "skd+dkd", "skd+crd", "skd+reviewkd"),
 ]
 GROUPED = {"simplifier": {"group": 8, "learning_rate_multiplier": 1.0}, "crd": {"negatives": 20}}

@@ -225,7 +225,7 @@ def test_a_bad_sheet_stops_before_any_job_with_the_place_and_the_names(tmp_path:
         ("local", "all", "cifar100", 9 + 13 * 9),
         ("local", "all", "cifar100-published-teachers", 9 + 13 * 9),
         ("slurm", "all", "cifar100", 9 + 13 * 9),
-        ("local", "all", "extended", 9 + 13 * 16),
+        ("local", "all", "extended", 9 + 13 * 20),
         ("local", "all", "ablation", 2 + 2 * 28),
         ("local", "all", "reviewkd-weights", 3 * 5),
         ("local", "all", "imagenet", 2 + 2 * 9),
