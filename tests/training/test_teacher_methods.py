@@ -21,6 +21,7 @@ from skd.training.loop import Training
 from skd.training.resources import DeviceDataset
 from skd.training.teacher_setup import train_teacher
 from tests.builders import tiny
+from tests.builders.emulated_cuda_graph import emulate_recording
 from tests.builders.steps import assert_same_bits, train
 
 SOURCES = {
@@ -105,6 +106,15 @@ def test_steps_in_parts_are_whole_steps(double: None) -> None:
     assert whole.keys() == parts.keys()
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, rtol=1e-9, atol=1e-11, equal_nan=True)
+
+
+def test_recorded_steps_are_the_eager_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_of("sum")
+    eager = train(training_of(spec), 4)
+    training = training_of(spec)
+    emulate_recording(training, monkeypatch)
+    assert_same_bits(eager, train(training, 4))
+    assert str(training.recorder) == "recorded as a CUDA graph"
 
 
 def test_the_branches_change_neither_the_first_weights_nor_the_views() -> None:
