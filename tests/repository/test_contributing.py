@@ -1,4 +1,4 @@
-"""CONTRIBUTING's network and data set, word for word, in a copy of the repository."""
+"""CONTRIBUTING: its network and data set, word for word, in a copy; its tables name every field."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from torch import nn
 
+from skd.terms import (
+    Batch,
+    Need,
+    Outputs,
+    TeacherModules,
+    Term,
+    TermContext,
+    Transformation,
+)
 from tests.builders.paths import ROOT
 from tests.repository.test_readme import COMMANDS, FILE, copy
 
@@ -49,3 +60,52 @@ def test_the_network_and_the_data_set_work(copy: Path) -> None:
     assert "stripes: sound" in outputs["skd check-data skd/data/stripes.py"]
     report = (copy / "results/plain-on-stripes/report/results.md").read_text()
     assert "plain16" in report
+
+
+def rows(first: str) -> set[str]:
+    """Return the names in the first column of the table after some words."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    table = text[text.index(first) :].split("\n|", 1)[1].split("\n\n", 1)[0]
+    cells = [line.split("|")[0] for line in table.replace("\n|", "\n").splitlines()[2:]]
+    return {name for cell in cells for name in re.findall(r"`(\w+)", cell)}
+
+
+def own(cls: type, base: type = object) -> set[str]:
+    """Return the public names that a class defines."""
+    names = {*vars(cls), *getattr(cls, "__annotations__", {})}
+    return {name for name in names if not name.startswith("_") and not hasattr(base, name)}
+
+
+@pytest.mark.parametrize(
+    ("table", "names"),
+    [
+        ("`Batch`, the argument", own(Batch)),
+        ("`Outputs`, of a network", own(Outputs)),
+        ("`needs`, what is read", set(get_args(Need))),
+        ("`TermContext`, the argument", own(TermContext) - {"restrict"}),
+        ("`TeacherModules`, frozen", own(TeacherModules) - {"restrict"}),
+    ],
+)
+def test_the_tables_name_every_field_that_a_rule_may_read(table: str, names: set[str]) -> None:
+    assert rows(table) == names
+
+
+SHARED = {"Settings", "needs", "version", "settings"}  # explained in the list
+
+
+@pytest.mark.parametrize(
+    ("table", "rule", "declared"),
+    [
+        (
+            "| a term defines",
+            Term,
+            {"reads_epoch", "mixes_images", "replaces_classifier", "uses_partner", "weight"},
+        ),
+        ("| a transformation defines", Transformation, {"diagnostics_prefix"}),
+    ],
+)
+def test_the_tables_name_every_hook(table: str, rule: type, declared: set[str]) -> None:
+    flags = {"reads_target", "reads_second_target", *declared}
+    assert rows(f"{table}") == own(rule, nn.Module) - SHARED - flags
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert all(flag in text for flag in flags - {"diagnostics_prefix"})

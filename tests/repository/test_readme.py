@@ -36,8 +36,8 @@ def copy(tmp_path: Path) -> Path:
 def test_the_walk_through_adds_a_rule_that_works(copy: Path) -> None:
     text = section("Add a baseline")
     files = dict(FILE.findall(text))
-    rule = files["baselines/nst.py"]
-    assert len(rule.splitlines()) < 40
+    rules = ("nst", "vecscale")
+    assert all(len(files[f"baselines/{rule}.py"].splitlines()) < 40 for rule in rules)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -53,13 +53,18 @@ def test_the_walk_through_adds_a_rule_that_works(copy: Path) -> None:
 
     first, then = (commands.strip() for commands in COMMANDS.findall(text))
     run(first)
-    for name in ("baselines/nst.py", "tests/baselines/test_nst.py"):
+    python = [
+        f"{place}{rule}.py" for rule in rules for place in ("baselines/", "tests/baselines/test_")
+    ]
+    for name in python:
         assert (copy / name).is_file()
     for name, content in files.items():
         (copy / name).write_text(content)
-    run(f"{sys.executable} -m ruff check baselines/nst.py tests/baselines/test_nst.py")
+    run(f"{sys.executable} -m ruff check {' '.join(python)}")
     outputs = [run(command) for command in then.splitlines()]
     assert "nst: sound" in outputs[1]
-    page = (copy / "results/nst-on-digits/report/index.html").read_text()
-    assert "skd+nst" in page
-    assert (copy / "results/nst-on-digits/report/results.md").read_text().count("skd+nst") >= 1
+    assert "vecscale: sound" in outputs[2]
+    for name in ("index.html", "results.md"):
+        page = (copy / "results/nst-on-digits/report" / name).read_text()
+        for method in ("skd+nst", "vecscale-dkd"):
+            assert method in page
