@@ -37,6 +37,8 @@ PLACEHOLDER = re.compile(r"[{}*]|NAME|DATASET")
 WALK_THROUGH = (
     "baselines/nst.py",
     "tests/baselines/test_nst.py",
+    "baselines/vecscale.py",
+    "tests/baselines/test_vecscale.py",
     "workflow/studies/nst-on-digits.yaml",
     "skd/models/plain.py",
     "skd/data/stripes.py",
