@@ -66,6 +66,11 @@ RECIPE_CHANGES = {
     "schedule": "cosine",
     "minimum_learning_rate": 1e-5,
     "warmup_epochs": 2,
+    "augmentation": "randaugment",
+    "randaugment_operations": 3,
+    "randaugment_magnitude": 5,
+    "mixing": "cutmix",
+    "mixing_alpha": 0.2,
 }
 ELSEWHERE = {"folder"}  # of photos alone: tests/data/test_photo_folders.py
 DATASET_CHANGES = {"name": "digits", "split": "validation", "train_limit": None}
