@@ -11,6 +11,7 @@ from skd.data.images import DatasetFacts
 from skd.expansion.dry_run import fit_problem, objective_profile
 from skd.expansion.sheet_checks import check_network_at, check_seed
 from skd.losses.methods import (
+    classifier_terms,
     method_names,
     mixing_problem,
     resolve_method,
@@ -119,7 +120,8 @@ class TeacherTraining:
         """Return the resolved method.
 
         Raises:
-            StudyError: it does not exist, needs a teacher itself, or a setting is not allowed.
+            StudyError: it does not exist, needs a teacher itself, replaces the classifier, or a
+                setting is not allowed.
         """
         name = self.source.method
         for part in name.split("+"):
@@ -133,6 +135,11 @@ class TeacherTraining:
             raise StudyError(
                 f"{self.where}: method: {name} reads {reads}, and a teacher has no teacher; "
                 f"allowed: {', '.join(teacher_methods())}"
+            )
+        for term in classifier_terms(method):
+            raise StudyError(
+                f"{self.where}: method: {term} replaces the network's classifier, and a teacher "
+                f"has its own; allowed: {', '.join(teacher_methods())}"
             )
         return method
 

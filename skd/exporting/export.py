@@ -17,7 +17,7 @@ from skd.data.images import DataError
 from skd.data.photos.folders import MEAN, STD
 from skd.exporting.card import ExportedFile, InputDescription, ModelCard, card_markdown, make_card
 from skd.exporting.onnx_file import write_onnx
-from skd.losses.discovery import term_class
+from skd.losses.methods import classifier_terms
 from skd.models import FeatureNetwork
 from skd.models.accounting import count_parameters
 from skd.store.records import Record, TeacherCard
@@ -124,13 +124,12 @@ def _check_classifier(source: Source) -> None:
     """Check that the network's own logits are those whose accuracy is recorded."""
     if not isinstance(source.spec, RunSpec):
         return
-    for term in source.spec.method.terms:
-        if term_class(term.term).replaces_classifier:
-            raise ExportError(
-                f"{term.term} replaces the student's classifier, so the network alone does not "
-                f"have the recorded accuracy; its parts are {source.entry.weights_path.name} and "
-                f"{source.entry.objective_path.name} in {source.entry.folder}"
-            )
+    for term in classifier_terms(source.spec.method):
+        raise ExportError(
+            f"{term} replaces the student's classifier, so the network alone does not have the "
+            f"recorded accuracy; its parts are {source.entry.weights_path.name} and "
+            f"{source.entry.objective_path.name} in {source.entry.folder}"
+        )
 
 
 def _write_weights(network: FeatureNetwork, source: Source, path: Path) -> ExportedFile:

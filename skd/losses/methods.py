@@ -201,12 +201,21 @@ def uses_partner(method: MethodSpec) -> bool:
 
 
 def teacher_methods() -> list[str]:
-    """Return the names of the methods that can train a teacher: those that need none."""
+    """Return the names of the methods that can train a teacher.
+
+    They need no teacher, and the network's own logits are those that count.
+    """
+    methods = {name: resolve_method(SheetMethod(name=name), {}) for name in method_names()}
     return [
         name
-        for name in method_names()
-        if not needs_teacher(resolve_method(SheetMethod(name=name), {}))
+        for name, method in methods.items()
+        if not needs_teacher(method) and not classifier_terms(method)
     ]
+
+
+def classifier_terms(method: MethodSpec) -> list[str]:
+    """Return the terms of a method that replace the classifier of the trained network."""
+    return [term.term for term in method.terms if term_class(term.term).replaces_classifier]
 
 
 def _term_spec(name: str, settings: TermSettings) -> TermSpec:
@@ -267,7 +276,7 @@ def _used_transformations(
 
 def _check_classifiers(method: MethodSpec, place: str) -> None:
     """Raise a StudyError if several terms replace the student's classifier."""
-    names = [term.term for term in method.terms if term_class(term.term).replaces_classifier]
+    names = classifier_terms(method)
     if len(names) > 1:
         raise StudyError(
             f"{place}: {' and '.join(names)} both replace the student's classifier; keep one"

@@ -29,6 +29,7 @@ from skd.training.loop import Training
 from skd.training.resources import DeviceDataset
 from skd.training.teacher import LiveTeacher
 from tests.builders import tiny
+from tests.builders.commands import Skd
 from tests.builders.losses import assert_follows, draw, make_batch, make_outputs, make_term, slopes
 from tests.builders.networks import images, lived_in
 from tests.builders.teachers import Parts, batch_normed
@@ -139,7 +140,6 @@ def test_what_does_not_fit_is_refused():
 
 
 class AlsoClassifies(Term):
-    needs = frozenset({"teacher_logits"})
     replaces_classifier = True
 
     def classify(self, student):
@@ -155,6 +155,16 @@ def test_two_terms_that_replace_the_classifier_are_refused(monkeypatch):
     monkeypatch.setattr(methods, "term_class", known.__getitem__)
     with pytest.raises(StudyError, match="simkd and other both replace the student's classifier"):
         resolve_method(SheetMethod(name="simkd+other"), {})
+
+
+def test_a_teacher_keeps_its_classifier(monkeypatch):
+    known = {**methods.term_classes(), "other": AlsoClassifies}
+    monkeypatch.setattr(methods, "term_classes", lambda: known)
+    monkeypatch.setattr(methods, "term_class", known.__getitem__)
+    trained = {"network": "resnet8", "train": {"seed": 0, "method": "other"}}
+    with pytest.raises(StudyError, match="other replaces the network's classifier, and a teacher"):
+        tiny.study(teachers={"teacher": trained})
+    assert "other" not in methods.teacher_methods()
 
 
 # A run, from its sheet to its record and its analysis.
@@ -275,3 +285,11 @@ def test_agreement_is_analysed_and_features_are_refused_with_the_reason(results,
     assert "simkd replaces the student's classifier" in str(analysis.skipped[run])
     panels = [panel.what for each in analysis.embeddings.values() for panel in each.panels]
     assert set(panels) == {"teacher"}
+
+
+def test_an_export_without_the_projector_is_refused(results, tmp_path, skd: Skd):
+    entry, _ = stored(results, "simkd")
+    status, _, error = skd("export", entry.id, "--results", results, "--output", tmp_path / "out")
+    assert status != 0
+    assert "simkd replaces the student's classifier" in " ".join(error.split())
+    assert not (tmp_path / "out").exists()

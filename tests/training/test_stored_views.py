@@ -221,7 +221,7 @@ def test_a_run_takes_stored_views_where_they_are(bare) -> None:
     assert choose("float32", "reviewkd", bare, CPU) == "live"  # maps are not stored
 
 
-@pytest.mark.parametrize("method", ["kd", "skd", "skd+crd", "skd+pesf"])
+@pytest.mark.parametrize("method", ["kd", "skd", "skd+crd", "skd+pesf", "srrl"])
 @pytest.mark.parametrize(("precision", "close"), [("float32", 1e-4), ("float16", 5e-3)])
 def test_runs_with_stored_views_are_those_with_a_live_teacher(
     tmp_path, method, precision, close

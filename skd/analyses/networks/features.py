@@ -15,7 +15,7 @@ from skd.analyses.errors import UnusableError
 from skd.common.errors import TeacherError
 from skd.data import load_evaluation_pixels, make_views
 from skd.data.images import Images
-from skd.losses.discovery import term_class
+from skd.losses.methods import classifier_terms
 from skd.models import FeatureNetwork
 from skd.study.spec import MethodSpec
 from skd.training.network_loading import build_from_state_dict
@@ -56,12 +56,11 @@ def check_classifier(method: MethodSpec) -> None:
     Raises:
         UnusableError: a term replaces the classifier; the features that it reads are others.
     """
-    for term in method.terms:
-        if term_class(term.term).replaces_classifier:
-            raise UnusableError(
-                f"{term.term} replaces the student's classifier, which does not read the student's "
-                "pooled features"
-            )
+    for term in classifier_terms(method):
+        raise UnusableError(
+            f"{term} replaces the student's classifier, which does not read the student's pooled "
+            "features"
+        )
 
 
 @torch.no_grad()
