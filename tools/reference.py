@@ -21,7 +21,14 @@ from skd.study.expansion import Expansion  # noqa: E402
 from skd.study.expansion_files import load_expansion  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference"
-STUDIES = ("demo", "cifar100-small", "ablation-screen", "ablation-confirm", "ablation-long")
+STUDIES = (
+    "demo",
+    "cifar100-small",
+    "student-friendly-small",
+    "ablation-screen",
+    "ablation-confirm",
+    "ablation-long",
+)
 KEPT = ("spec.json", "record.json", "card.json")  # files of a run's or teacher's folder
 ANALYSIS = ("analysis.json", "analysis.npz")
 
