@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from report.formats import count, duration, mean_and_sd, mebibytes, number
@@ -16,12 +18,15 @@ def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
     done = frames.runs[frames.runs["outcome"] == "done"]
     if done.empty:
         return None
-    rows = []
+    rows: list[tuple[TableEntry, ...]] = []
+    keeping: dict[str, None] = {}  # in order
     for (teacher, student, method), runs in done.groupby(
         ["teacher", "student", "method"], sort=False
     ):
         extra = expansion.cell_of(teacher, student, method).extra
         first = runs.iloc[0]
+        if runs["extra_parameters"].max() < extra.parameters:  # not all were removed
+            keeping[method] = None
         step = summarise(1000 * runs["seconds_per_step"].dropna())
         hours = runs["seconds"].sum() / 3600
         rows.append(
@@ -48,7 +53,7 @@ def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
         "step is that of one batch, ± its standard deviation over runs. Peak memory is the largest "
         "of the runs. Multiply-adds are those of one forward pass on one image. Extra parameters "
         "and multiply-adds belong to modules that are trained with the student and removed after "
-        "training, so inference costs the same with every method.",
+        f"training, so inference costs the same with every method{_except(keeping)}.",
         columns=(
             TableColumn("Pair", number=False, filter=True),
             TableColumn("Method", number=False, filter=True),
@@ -64,6 +69,15 @@ def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
         ),
         rows=tuple(rows),
         interactive=True,
+    )
+
+
+def _except(keeping: Iterable[str]) -> str:
+    """Return the exception for methods that keep modules as the student's classifier."""
+    names = " and ".join(keeping)
+    return names and (
+        f", except {names}: what replaces the student's classifier is kept, and counts among the "
+        "parameters and multiply-adds of the network"
     )
 
 

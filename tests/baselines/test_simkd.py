@@ -11,6 +11,7 @@ from torch import nn
 
 from baselines._maps import last_maps, pools_last_maps
 from baselines.simkd import simkd_loss
+from report.output.write import write_report
 from skd.analyses.analyse import analyse_study
 from skd.analyses.networks import features
 from skd.data import load_dataset as load_images
@@ -253,6 +254,11 @@ def test_the_cost_is_that_of_what_is_used(results):
     both = stored(results, "skd+simkd")[1]
     assert both.cost.parameters == record.cost.parameters
     assert both.cost.extra_parameters == 2 * 10 + 4 * 10**2  # the simplifier
+
+
+def test_the_report_says_that_what_replaces_the_classifier_is_kept(results):
+    page = write_report(STUDY, results).read_text()
+    assert "inference costs the same with every method, except simkd and skd+simkd: what" in page
 
 
 def test_layers_of_the_student_that_are_not_used_do_not_count():
