@@ -23,8 +23,8 @@ def margins(weight: Tensor, bias: Tensor) -> Tensor:
     """Return the margin of each channel, (C,) float64: E[x | x < 0] for x ~ N(β, γ²).
 
     It is β - γ·φ(β/γ)/Φ(-β/γ). Where Φ(-β/γ) is at most 0.001, it is -3·γ, as in the authors' code.
-    Without variance (γ = 0), it is min(β, 0), the limit of the expectation for
-    β < 0; the authors' code divides by 0 there.
+    Without variance (γ = 0), it is min(β, 0), the limit of the expectation for β < 0; the authors'
+    code divides by 0 there.
 
     Args:
         weight: of a BatchNorm, (C,); γ is its absolute value.

@@ -17,7 +17,7 @@ class SFTN(Term):
     the logits of the network that is trained. This term is the second and third part; λ_T is the
     weight of cross-entropy. Branch i has the layers of the student after stage i, for each stage
     between the stem and the last one, and the branches share no weights. They are trained with the
-    teacher's optimiser and dropped with the end of the training.
+    teacher's optimiser and dropped when the training ends.
 
     No code of the authors is public. What the text leaves open is ours: see docs/methods.md.
     """

@@ -39,7 +39,7 @@ class SHAKE(Transformation):
 
     Settings = SHAKESettings
     needs = frozenset({"teacher_logits"})
-    reads_target = False  # its diagnostics do
+    reads_target = False  # only its diagnostics read it
 
     def __init__(self, settings: SHAKESettings, context: TermContext) -> None:
         super().__init__(settings, context)

@@ -108,7 +108,7 @@ class Simplifier(Transformation):
 
     Settings = SimplifierSettings
     version = 2  # raise it when the values or the initial weights change
-    reads_target = False  # but for the diagnostics
+    reads_target = False  # only its diagnostics read it
     logits_name = "simplified"
     diagnostics_prefix = ""  # records have always had its diagnostics without a prefix
 

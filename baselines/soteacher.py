@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from baselines._precision import upcast
-from skd.terms import Batch, Peers, Term, TermContext, TermSettings
+from skd.terms import Batch, Peers, Term, TermContext, TermSettings, UnfitError
 
 
 class SoTeacher(Term):
@@ -52,10 +52,10 @@ class SoTeacher(Term):
         """Set the weight of the consistency and the rate of the running mean.
 
         Raises:
-            ValueError: the context does not have the number of epochs.
+            UnfitError: the context does not have the number of epochs.
         """
         if self.epochs is None:
-            raise ValueError("soteacher needs the number of epochs: set TermContext.epochs")
+            raise UnfitError("soteacher needs the number of epochs: give `epochs`")
         is_first = epoch == 1
         self.consistency.fill_(0.0 if is_first else self.settings.consistency * epoch / self.epochs)
         self.rate.fill_(1.0 if is_first else 1 / (epoch + 1))
@@ -64,7 +64,8 @@ class SoTeacher(Term):
         """Return the weighted sum of the consistency and the Lipschitz constants."""
         predictions = upcast(batch.student.logits).softmax(dim=1)
         earlier = self.mean_predictions[batch.indices]
-        distances = (predictions - earlier).square().sum(dim=1)
+        # An image of a dropped batch has no earlier prediction yet, and so no penalty.
+        distances = (predictions - earlier).square().sum(dim=1) * _is_seen(earlier)
         if self._parts and self._parts[-1][0] >= batch.first:  # left by an unfinished step
             self._parts.clear()
         self._parts.append((batch.first, (batch.indices, predictions.detach())))
@@ -84,8 +85,15 @@ class SoTeacher(Term):
             peers.all_gather(torch.cat(rows)) for rows in zip(*parts, strict=True)
         )
         means = self.mean_predictions[indices]
-        means.lerp_(predictions.to(means.dtype), self.rate)
+        predictions = predictions.to(means.dtype)
+        moved = means.lerp(predictions, self.rate)
+        means = torch.where(_is_seen(means)[:, None], moved, predictions)
         self.mean_predictions.index_copy_(0, indices, means)
+
+
+def _is_seen(means: Tensor) -> Tensor:
+    """Return which rows of running means (B, C) have had a prediction, (B,)."""
+    return means.sum(dim=1) > 0
 
 
 def lipschitz_sum(modules: Iterable[nn.Module]) -> Tensor:

@@ -14,7 +14,7 @@ from skd.common.errors import UnfitError
 from skd.common.frozen import canonical
 from skd.data.images import CHANNELS, DatasetFacts
 from skd.losses.methods import needs_strong_view, teacher_needs
-from skd.losses.objective import Objective
+from skd.losses.objective import Objective, trainable_parameters
 from skd.losses.teacher_modules import TeacherModules
 from skd.losses.term import (
     MODULE_NEEDS,
@@ -70,6 +70,8 @@ def _profile_or_problem(
         objective = _build(spec, _context(teacher, student, facts, partner))
     except UnfitError as error:
         return str(error)
+    if problem := _idle_rate(objective):
+        return problem
     multiply_adds, networks = 0, (teacher, student, facts, partner)
     for term, part in zip(spec.terms, objective.terms.values(), strict=True):
         has_convolution = any(isinstance(module, nn.Conv2d) for module in part.modules())
@@ -85,6 +87,19 @@ def _profile_or_problem(
         multiply_adds=multiply_adds,
         views=2 if needs_strong_view(spec) else 1,
     )
+
+
+def _idle_rate(objective: Objective) -> str | None:
+    """Return which term has a learning rate or a weight decay for parameters that it lacks."""
+    for label, term in objective.terms.items():
+        settings = term.settings
+        is_set = settings.learning_rate_multiplier != 1 or settings.weight_decay is not None
+        if is_set and not trainable_parameters(term):
+            return (
+                f"the term {label} has no parameters: leave out its learning_rate_multiplier and "
+                "weight_decay"
+            )
+    return None
 
 
 def _multiply_adds(module: nn.Module) -> int:

@@ -189,8 +189,8 @@ def mixing_problem(method: MethodSpec, recipe: Recipe) -> str | None:
     for label, part in parts.items():
         if part.reads_target and not part.reads_second_target:
             return (
-                f"mixing: {recipe.mixing} is not possible: {label} reads the class of an image, "
-                "and a mixed image has two"
+                f"mixing: {recipe.mixing} is not possible: {label} reads single images or their "
+                "classes"
             )
     return None
 

@@ -19,7 +19,7 @@ class FrozenTeacher(Protocol):
     """A frozen teacher. Its outputs are computed in each step, or were stored before.
 
     Attributes:
-        network: frozen, in evaluation mode; ``None`` if only stored outputs are at hand.
+        network: frozen, in evaluation mode; ``None`` if only stored outputs are available.
     """
 
     network: nn.Module | None

@@ -10,7 +10,7 @@ from torch import nn
 
 from baselines.soteacher import SoTeacher, lipschitz_sum
 from skd.losses.term import Alone
-from skd.terms import NetworkReference, TermContext
+from skd.terms import NetworkReference, TermContext, UnfitError
 from skd.training.batch_norm import use_grouped_batch_norms
 from tests.builders.formulas import softmax
 from tests.builders.losses import draw, make_batch, make_outputs, slopes
@@ -166,6 +166,21 @@ def test_a_step_that_was_not_finished_leaves_nothing():
     assert term.mean_predictions[2:4].gt(0).all()
 
 
+def test_an_image_without_an_earlier_prediction_has_no_penalty():
+    term = make_soteacher(lipschitz=0.0)
+    student = make_outputs(3, 2, classes=CLASSES)
+    batch = replace(make_batch(student, student), indices=torch.tensor([1, 4]))
+    term.mean_predictions[4] = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    term.begin_epoch(2)
+    loss = term(batch)
+    p = softmax(student.logits[1].tolist())
+    distance = sum((a - b) ** 2 for a, b in zip(p, [0.1, 0.2, 0.3, 0.4], strict=True))
+    assert loss.item() == pytest.approx(2 / EPOCHS * distance / 2)
+    term.after_step(Alone())
+    first = softmax(student.logits[0].tolist())
+    assert term.mean_predictions[1].tolist() == pytest.approx(first)  # and not a third of it
+
+
 def test_defaults_are_the_authors():
     chosen = SoTeacher.Settings()
     assert (chosen.weight, chosen.cross_entropy) == (1, 1)
@@ -175,5 +190,5 @@ def test_defaults_are_the_authors():
 
 
 def test_an_unknown_number_of_epochs_is_an_error():
-    with pytest.raises(ValueError, match=r"set TermContext\.epochs"):
+    with pytest.raises(UnfitError, match="give `epochs`"):
         make_soteacher(epochs=None).begin_epoch(1)

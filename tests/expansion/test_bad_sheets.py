@@ -44,11 +44,19 @@ URL = "https://example.org/x.pth"
         (put("recipe", "randaugment_magnitude", 31), ["recipe.randaugment_magnitude", "30"]),
         (
             put("methods", 1, {"name": "dkd", "recipe": {"mixing": "cutmix"}}),
-            ["dkd: mixing: cutmix is not possible", "the term dkd reads the class", "mixing: none"],
+            [
+                "dkd: mixing: cutmix is not possible",
+                "the term dkd reads single images",
+                "mixing: none",
+            ],
+        ),
+        (
+            put("methods", 1, {"name": "kd", "settings": {"kd": {"weight_decay": 0.1}}}),
+            ["kd: the term kd has no parameters", "leave out", "weight_decay"],
         ),
         (
             put("methods", 1, {"name": "skd+crd", "recipe": {"mixing": "mixup"}}),
-            ["skd+crd: mixing: mixup is not possible", "the term crd reads the class"],
+            ["skd+crd: mixing: mixup is not possible", "the term crd reads single images"],
         ),
         (
             put("methods", 1, {"name": "mlkd_two_views", "recipe": {"mixing": "mixup"}}),

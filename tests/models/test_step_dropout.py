@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -104,9 +106,21 @@ class Functional(nn.Module):
         return F.dropout(x, 0.5, training=self.training)
 
 
+class LayerDrop(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if random.random() < 0.5 else 2 * x
+
+
+class NumpyNoise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + float(np.random.normal())
+
+
 @pytest.mark.parametrize(
     ("inner", "name"),
     [
+        (LayerDrop(), "drop.1 (LayerDrop)"),
+        (NumpyNoise(), "drop.1 (NumpyNoise)"),
         (nn.Dropout(), "drop.1 (Dropout)"),
         (nn.Dropout2d(), "drop.1 (Dropout2d)"),
         (nn.RReLU(), "drop.1 (RReLU)"),
