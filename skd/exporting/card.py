@@ -6,9 +6,11 @@ Imports no torch.
 from __future__ import annotations
 
 import json
+import shlex
 from typing import Any, Literal
 
 from skd.common.frozen import FrozenModel, canonical
+from skd.common.wrapped_networks import network_label
 from skd.store.records import Accuracy, Record, TeacherCard
 from skd.study.spec import ImportedTeacher, MethodSpec, RunSpec, TrainedTeacher
 
@@ -124,7 +126,7 @@ def card_markdown(card: ModelCard) -> str:
     rows = "\n".join(f"| {name} | {_cell(value)} |" for name, value in _rows(card))
     files = "\n".join(f"- `{file.name}`: {_file_text(file)}" for file in card.files)
     blocks = [
-        f"# {card.network} on {card.dataset['name']}",
+        f"# {network_label(card.network)} on {card.dataset['name']}",
         f"| | |\n|---|---|\n{rows}",
         f"## Files\n\n{files}",
         f"## Loading\n\n{_loading(card)}",
@@ -181,7 +183,8 @@ def _file_text(file: ExportedFile) -> str:
 
 
 def _loading(card: ModelCard) -> str:
-    size, weights = card.input.size, card.files[0].name
+    size, weights, network = card.input.size, card.files[0].name, card.network
+    arguments = f'"{weights}", {json.dumps(network)}, {card.num_classes}'
     normalised = f"as the data set {card.dataset['name']} of this project normalises them"
     if card.input.mean and card.input.std:
         normalised = f"minus the mean {card.input.mean}, divided by the deviation {card.input.std}"
@@ -189,9 +192,9 @@ def _loading(card: ModelCard) -> str:
         f"Images are RGB, {size}x{size} pixels, scaled to [0, 1], {normalised}.\n\n"
         "```python\n"
         "from skd import library\n\n"
-        f'network = library.load_network("{weights}", "{card.network}", {card.num_classes}).eval()'
+        f"network = library.load_network({arguments}).eval()"
         "\n```\n\n"
-        f"As a teacher: `skd import-teacher {weights} --network {card.network} --dataset "
+        f"As a teacher: `skd import-teacher {weights} --network {shlex.quote(network)} --dataset "
         f"{card.dataset['name']}`. Code of RepDistiller and mdistiller reads it by "
         f'`torch.load("{weights}")["model"]`.'
     )

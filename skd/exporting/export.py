@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from skd.common.errors import SkdError
 from skd.common.files import sha256_of, write_atomically, write_json
+from skd.common.wrapped_networks import network_label
 from skd.data import dataset_facts, load_dataset
 from skd.data.images import DataError
 from skd.data.photos.folders import MEAN, STD
@@ -102,7 +103,8 @@ def export(source: Source, folder: Path, onnx: bool = False) -> ModelCard:
 
 def file_stem(network: str) -> str:
     """Return a network's name as the name of a file, without its suffix."""
-    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in network)
+    label = network_label(network)
+    kept = "".join(c if c.isalnum() or c in "-_." else "-" for c in label)
     return kept.strip("-.")[:80] or "network"
 
 

@@ -120,6 +120,20 @@ def _usable_url(url: str) -> str:
     return url
 
 
+# Arguments of the libraries' builders that decide the classes or load weights.
+NOT_OPTIONS = frozenset(
+    {
+        "checkpoint_path",
+        "num_classes",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "weights",
+        "weights_backbone",
+    }
+)
+
+
 class SheetNetwork(FrozenModel):
     """A network of another library, which the sheet names."""
 
@@ -140,6 +154,16 @@ class SheetNetwork(FrozenModel):
             allowed = " or ".join(f"{name}/NAME" for name in LIBRARIES)
             raise ValueError(f"'{wrap}' is no network of another library; write {allowed}")
         return wrap
+
+    @field_validator("options")
+    @classmethod
+    def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
+        if refused := sorted(options.keys() & NOT_OPTIONS):
+            raise ValueError(
+                f"{', '.join(refused)} cannot be set: the number of classes is the data set's, and "
+                "weights are drawn anew; for trained weights, import a teacher (import: {file: …})"
+            )
+        return options
 
     @property
     def network(self) -> str:
@@ -244,6 +268,9 @@ class SheetMethod(FrozenModel):
         """Return the method with the settings of a point of the sweep."""
         written = {"recipe": self.recipe, **self.settings, **self.transformations}
         written["simplifier"] = {**written.get("simplifier", {}), **(self.simplifier or {})}
+        for term in self.terms or ():
+            name = str(term.get("term"))
+            written[name] = {**written.get(name, {}), **term}
         for part, swept in {"recipe": point.recipe, **point.settings}.items():
             if twice := [name for name in swept if name in written.get(part, {})]:
                 raise ValueError(
@@ -311,6 +338,9 @@ class Sheet(FrozenModel):
     @field_validator("methods")
     @classmethod
     def _expand_sweeps(cls, methods: tuple[SheetMethod, ...]) -> tuple[SheetMethod, ...]:
+        names = [method.name for method in methods if method.sweep is not None]
+        if duplicates := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"sweeps named twice: {', '.join(sorted(duplicates))}")
         return tuple(expanded for method in methods for expanded in method.expand())
 
     @field_validator("seeds", mode="before")

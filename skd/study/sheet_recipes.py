@@ -15,6 +15,7 @@ from skd.study.sheet_files import StudyError
 from skd.study.spec import Recipe
 
 DEFAULT_RECIPE = Recipe()
+INHERITED = ("student_recipes.", "teachers.")  # places whose rate names its optimiser
 _USUAL_RATES = {"sgd": DEFAULT_RECIPE.learning_rate, "adamw": 1e-3}  # for advice only
 
 
@@ -73,7 +74,11 @@ class WrittenRecipe:
                     f"{owner.split()[1]}"
                 )
         places = {**self.places, **dict.fromkeys(written, where)}
-        rate_of = recipe.optimizer if "learning_rate" in written else self.rate_of
+        rate_of = self.rate_of
+        if "learning_rate" in written:
+            # Students' and teachers' recipes may come from a sheet that this one extends.
+            is_inherited = where.startswith(INHERITED) and "optimizer" not in written
+            rate_of = DEFAULT_RECIPE.optimizer if is_inherited else recipe.optimizer
         return WrittenRecipe(recipe, where, places, rate_of)
 
     def validated(self, images: int) -> Recipe:
@@ -104,7 +109,8 @@ class WrittenRecipe:
             return (
                 f"learning_rate {recipe.learning_rate:g}{self._origin('learning_rate')} is meant "
                 f"for optimizer: {self.rate_of}; write a learning_rate for {recipe.optimizer} "
-                f"beside it, for example {_USUAL_RATES[recipe.optimizer]:g}"
+                f"beside it, for example {_USUAL_RATES[recipe.optimizer]:g}, and in "
+                f"student_recipes and teachers also optimizer: {recipe.optimizer}"
             )
         if recipe.batch_size > images:
             return (

@@ -13,6 +13,8 @@ from tests.builders.sheets import IMPORT, Change, drop, put
 # Bad sheets: the error names the sheet, the place, and what is allowed.
 URL = "https://example.org/x.pth"
 
+WRAPPED = {"wrap": "timm/x", "stages": ["a", "b"]}
+
 
 @pytest.mark.parametrize(
     ("change", "fragments"),
@@ -49,6 +51,13 @@ URL = "https://example.org/x.pth"
                 "the term dkd reads single images",
                 "mixing: none",
             ],
+        ),
+        (
+            put(
+                "networks",
+                {"own": {"wrap": "timm/x", "stages": ["a", "b"], "options": {"pretrained": True}}},
+            ),
+            ["networks.own.options", "pretrained cannot be set", "import a teacher"],
         ),
         (
             put("methods", 1, {"name": "kd", "settings": {"kd": {"weight_decay": 0.1}}}),

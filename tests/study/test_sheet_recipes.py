@@ -69,6 +69,13 @@ def study(**recipe: Any) -> dict[str, Any]:
             "learning_rate for adamw beside it, for example 0.001",
         ),
         (
+            {
+                **study(**ADAMW, milestones=[2]),
+                "student_recipes": {"resnet8": {"learning_rate": 0.01}},
+            },
+            r"learning_rate 0.01 is meant for optimizer: sgd; .* also optimizer: adamw",
+        ),
+        (
             {**study(**ADAMW, milestones=[2]), **own(optimizer="sgd")},
             r"learning_rate 0.001 \(from recipe\) is meant for optimizer: adamw; .* example 0.05",
         ),

@@ -131,3 +131,12 @@ def test_parts_and_values_are_checked_as_if_they_were_written(
 ) -> None:
     with pytest.raises(StudyError, match=words):
         expanded(sweep(keys=keys))
+
+
+def test_two_sweeps_of_one_name_and_keys_that_terms_write_are_refused() -> None:
+    other = sweep("skd-T", keys={"kd.weight": [1, 2]})
+    with pytest.raises(ValidationError, match="sweeps named twice: skd-T"):
+        expanded(sweep(), other)
+    entry = {"name": "own", "terms": [{"term": "kd", "temperature": 4}]}
+    with pytest.raises(ValidationError, match=r"kd\.temperature: the method also sets it"):
+        expanded({**entry, "sweep": {"kd.temperature": [1, 2]}})
