@@ -1,9 +1,9 @@
 """Cross-entropy with the labels: the student-only loss, and a part of every other method."""
 
-import torch.nn.functional as F
 from pydantic import field_validator
 from torch import Tensor
 
+from baselines._losses import mean_label_loss
 from skd.terms import Batch, Term, TermSettings, added_later
 
 
@@ -37,11 +37,4 @@ class CrossEntropy(Term):
 
         With label smoothing a, the target of class y is (1 - a)·onehot(y) + a/C.
         """
-        logits, smoothing = batch.student.logits, self.settings.label_smoothing
-        if batch.mix is None:
-            return F.cross_entropy(logits, batch.target, label_smoothing=smoothing)
-        first, second = (
-            F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
-            for target in (batch.target, batch.second_target)
-        )
-        return (batch.mix * first + (1 - batch.mix) * second).mean()
+        return mean_label_loss(batch.student.logits, batch, self.settings.label_smoothing)

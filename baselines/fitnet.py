@@ -4,6 +4,7 @@ import torch
 from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
+from baselines._losses import mean_squared_error
 from baselines._precision import upcast
 from skd.terms import Batch, Term, TermContext, TermSettings, UnfitError
 
@@ -14,7 +15,7 @@ def fitnet_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
     The paper's hint loss is half of the squared distance (equation 3); RepDistiller takes this
     mean. Gradients flow to both sides.
     """
-    return (upcast(regressed) - upcast(teacher)).square().mean()
+    return mean_squared_error(regressed, teacher)
 
 
 class FitNet(Term):

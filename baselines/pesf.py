@@ -7,11 +7,11 @@ the public code runs is not the paper's. What is assumed: docs/assumptions.md, P
 
 from typing import Literal
 
-import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from baselines._distributions import entropy, kl_divergence, top1
+from baselines._losses import label_losses
 from baselines._precision import upcast
 from skd.terms import Batch, TermContext, Transformation, TransformationSettings
 
@@ -72,11 +72,7 @@ class PESF(Transformation):
         """
         if self.settings.weight == 0:
             return None
-        losses = F.cross_entropy(upcast(logits), batch.target, reduction="none")
-        if batch.mix is not None:
-            second = F.cross_entropy(upcast(logits), batch.second_target, reduction="none")
-            losses = batch.mix * losses + (1 - batch.mix) * second
-        return self.settings.weight * losses.mean()
+        return self.settings.weight * label_losses(upcast(logits), batch).mean()
 
     def diagnostics(self, batch: Batch, logits: Tensor) -> dict[str, Tensor]:
         """Return the adapter's effect: KL and entropies in nats (T = 1), top-1 in percent.

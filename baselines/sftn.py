@@ -1,11 +1,11 @@
 """SFTN: a teacher that is trained to suit its student (Park et al., NeurIPS 2021, 2102.07650)."""
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
 from baselines._branches import Branch, branch_stages
+from baselines._losses import mean_label_loss
 from baselines.kd import kd_loss
 from skd.terms import Batch, Term, TermContext, TermSettings, UnfitError
 
@@ -62,7 +62,7 @@ class SFTN(Term):
             maps = teacher.stages[branch.stage]
             student = branch(maps.detach() if settings.detach_maps else maps).logits
             divergences.append(kd_loss(student, logits, settings.temperature))
-            entropies.append(_cross_entropy(student, batch))
+            entropies.append(mean_label_loss(student, batch))
             self._hits.append(student.detach().argmax(dim=1) == target)
         return (
             settings.divergence * torch.stack(divergences).mean()
@@ -75,12 +75,3 @@ class SFTN(Term):
             f"branch {branch.stage} top-1": 100 * hits.float().mean()
             for branch, hits in zip(self.branches, self._hits, strict=True)
         }
-
-
-def _cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the mean cross-entropy of (B, C), with both classes of mixed images."""
-    if batch.mix is None:
-        return F.cross_entropy(logits, batch.target)
-    first = F.cross_entropy(logits, batch.target, reduction="none")
-    second = F.cross_entropy(logits, batch.second_target, reduction="none")
-    return (batch.mix * first + (1 - batch.mix) * second).mean()

@@ -3,9 +3,9 @@
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from baselines._losses import mean_squared_error
 from baselines._maps import at_smaller_size, last_maps, pools_last_maps
 from baselines._pooling import pool_to
-from baselines._precision import upcast
 from skd.terms import (
     Batch,
     Classification,
@@ -22,7 +22,7 @@ def simkd_loss(projected: Tensor, teacher: Tensor) -> Tensor:
 
     In float32 at least. Gradients flow to both sides.
     """
-    return (upcast(projected) - upcast(teacher)).square().mean()
+    return mean_squared_error(projected, teacher)
 
 
 class SimKD(Term):

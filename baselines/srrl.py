@@ -10,17 +10,9 @@ from typing import Literal
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
+from baselines._losses import mean_squared_error
 from baselines._maps import last_maps
-from baselines._precision import upcast
 from skd.terms import Batch, Outputs, Term, TermContext, TermSettings
-
-
-def mean_square(first: Tensor, second: Tensor) -> Tensor:
-    """Return the mean squared difference of two tensors, over all elements, in float32 at least.
-
-    Gradients flow to both sides.
-    """
-    return (upcast(first) - upcast(second)).square().mean()
 
 
 class SRRL(Term):
@@ -62,9 +54,9 @@ class SRRL(Term):
         feature = self.connector(self._maps(batch.student)).mean(dim=(2, 3))
         target = batch.teacher.pooled
         logits, target_logits = map(self.teacher.classifier, (feature, target))
-        return self.settings.feature_weight * mean_square(
+        return self.settings.feature_weight * mean_squared_error(
             feature, target
-        ) + self.settings.regression_weight * mean_square(logits, target_logits)
+        ) + self.settings.regression_weight * mean_squared_error(logits, target_logits)
 
     def _maps(self, student: Outputs) -> Tensor:
         """Return what the connector reads; the pooled feature is a map of one position."""

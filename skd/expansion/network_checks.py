@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 
 import torch
 
@@ -23,13 +23,17 @@ TRIAL_BATCH = 2
 
 def size_problem(name: str, facts: DatasetFacts) -> str | None:
     """Return why a network's stem does not suit the size of the images; ``None`` if it does."""
-    made_for, size = made_for_size(name), facts.size
+    made_for, size = made_for_size(name, facts.num_classes), facts.size
     too_small = made_for == IMAGENET and size < SMALLEST_FOR_IMAGENET_STEM
     too_large = made_for == CIFAR and size >= SMALLEST_TOO_LARGE_FOR_CIFAR_STEM
     if not (too_small or too_large):
         return None
     wanted = CIFAR if too_small else IMAGENET
-    fitting = [other for other in network_names() if made_for_size(other) in (wanted, None)]
+    fitting = [
+        other
+        for other in network_names()
+        if made_for_size(other, facts.num_classes) in (wanted, None)
+    ]
     return (
         f"{name} is made for images of {made_for} px, and these have {size} px; use a network "
         f"made for {wanted} px{suggest(name, fitting)}"
@@ -59,9 +63,9 @@ def training_problem(name: str, facts: DatasetFacts) -> str | None:
 
 
 @cache
-def made_for_size(name: str) -> int | None:
+def made_for_size(name: str, num_classes: int) -> int | None:
     """Return the side of the images that a network is made for; ``None``: any."""
-    return _build(name, 2).made_for
+    return _build(name, num_classes).made_for
 
 
 @cache
@@ -70,6 +74,7 @@ def _drawing_layer(name: str, num_classes: int, size: int) -> str | None:
     return drawing_layer(network, torch.zeros(TRIAL_BATCH, CHANNELS, size, size))
 
 
+@lru_cache(maxsize=1)  # the checks of one network follow each other
 def _build(name: str, num_classes: int) -> FeatureNetwork:
     with seeded(0, "shapes"):
         return build_model(name, num_classes)

@@ -34,10 +34,9 @@ from skd.losses.term import (
     TermContext,
 )
 from skd.losses.transformation import Transformation
-from skd.models import build_model
-from skd.models.network import FeatureNetwork, Outputs, dry_pass
+from skd.models.network import FeatureNetwork, Outputs
 from skd.models.step_dropout import draw_step_seeds, step_dropouts
-from skd.randomness import Draws, seeded
+from skd.randomness import Draws
 from skd.study.sheet import SheetMethod, format_validation_error
 from skd.study.sheet_files import StudyError
 from skd.study.spec import MethodSpec
@@ -116,7 +115,7 @@ def objective(
         teacher=teacher and _frozen_example(teacher, images, num_classes, label),
         teacher_modules=TeacherModules(teacher) if isinstance(teacher, FeatureNetwork) else None,
         network=NetworkReference(student),
-        partner=partner and _partner(partner, num_classes, images),
+        partner=partner and Partner.of(partner, num_classes, images),
         epochs=epochs,
     )
     parts = Objective(spec, context).to(device)
@@ -385,17 +384,6 @@ def _frozen_example(teacher: nn.Module, images: Tensor, num_classes: int, label:
     """Freeze a teacher; return its outputs on some images."""
     teacher.eval().requires_grad_(False)
     return _example(teacher, images, num_classes, "teacher", label)
-
-
-def _partner(name: str, num_classes: int, images: Tensor) -> Partner:
-    """Return the student that the trained network is to suit."""
-
-    def build() -> FeatureNetwork:
-        return build_model(name, num_classes)
-
-    with seeded(0, "shapes"):
-        network = build().to(images.device)
-    return Partner(name, dry_pass(network, images), build)
 
 
 def _try(

@@ -22,7 +22,8 @@ _SUFFIX = "_loss"
 @cache
 def _functions() -> dict[str, Callable[..., Tensor]]:
     """Return the public functions whose names end in ``_loss``, by name."""
-    modules = [load_module(f"baselines.{name}") for name in (*term_classes(), *_transformations())]
+    names = (*term_classes(), *transformation_classes())
+    modules = [load_module(f"baselines.{name}") for name in names]
     return {
         name: function
         for module in modules
@@ -31,10 +32,6 @@ def _functions() -> dict[str, Callable[..., Tensor]]:
         and name.endswith(_SUFFIX)
         and not name.startswith("_")
     }
-
-
-def _transformations() -> list[str]:
-    return [*transformation_classes()]
 
 
 def __getattr__(name: str) -> Callable[..., Tensor]:

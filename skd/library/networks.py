@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from skd.common.errors import UnfitError
 from skd.models import FeatureNetwork, build_model
+from skd.models.accounting import evaluating
 from skd.models.network import Outputs
 from skd.models.wrapped import LibraryNetwork
 from skd.training.network_loading import build_from_state_dict
@@ -113,7 +113,7 @@ def as_outputs(value: Any, batch: int, name: str, role: str, method: str) -> Out
 
 def example_outputs(module: nn.Module, images: Tensor, role: str, method: str) -> Outputs:
     """Return the outputs in evaluation mode, without gradients, and restore the module's modes."""
-    with _evaluating(module), torch.no_grad():
+    with evaluating(module), torch.no_grad():
         return forward_outputs(module, images, role, method)
 
 
@@ -154,15 +154,3 @@ def _failing_attribute(fail: Any) -> Any:
 
 def _name(module: nn.Module) -> str:
     return type(module).__name__
-
-
-@contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Set a module to evaluation mode; restore the mode of each of its parts afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from skd.common.frozen import FrozenModel, added_later
 from skd.losses.teacher_modules import TeacherModules
-from skd.models.network import FeatureNetwork, Outputs
-from skd.randomness import Draws
+from skd.models import build_model
+from skd.models.network import FeatureNetwork, Outputs, dry_pass
+from skd.randomness import Draws, seeded
 
 # What a loss reads of the teacher. Outputs: the logits, the pooled features, or all feature maps
 # and the pooled features. Modules (`TeacherModules`): the classifier, the BatchNorm before each
@@ -169,6 +170,17 @@ class Partner:
     name: str
     outputs: Outputs
     build: Callable[[], FeatureNetwork]
+
+    @classmethod
+    def of(cls, name: str, num_classes: int, images: Tensor) -> Partner:
+        """Return the student with a network's name, with its outputs on some images."""
+
+        def build() -> FeatureNetwork:
+            return build_model(name, num_classes)
+
+        with seeded(0, "shapes"):
+            network = build().to(images.device)
+        return cls(name, dry_pass(network, images), build)
 
 
 @dataclass(frozen=True)

@@ -213,17 +213,6 @@ class TrainingStep:
         return {**weights, **state, **sums, "cursor": self.inputs.cursor}
 
 
-def _partner(name: str, dataset: DeviceDataset, example: Tensor) -> Partner:
-    """Return the student that the run's network is to suit, with its outputs on some views."""
-
-    def build() -> FeatureNetwork:
-        return build_model(name, dataset.images.num_classes)
-
-    with seeded(0, "shapes"):
-        network = build().to(example.device)
-    return Partner(name, dry_pass(network, example), build)
-
-
 def build_step(
     spec: RunSpec,
     dataset: DeviceDataset,
@@ -256,7 +245,7 @@ def build_step(
         group=recipe.bn_batch,
         teacher_modules=teacher and teacher.network and TeacherModules(teacher.network),
         network=NetworkReference(student),
-        partner=spec.partner and _partner(spec.partner, dataset, example),
+        partner=spec.partner and Partner.of(spec.partner, dataset.images.num_classes, example),
         epochs=recipe.epochs,
     )
     objective = Objective(spec.method, context)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from baselines.srrl import mean_square
+from baselines._losses import mean_squared_error
 from skd.losses.methods import resolve_method, teacher_needs
 from skd.models.network import FeatureNetwork, Outputs
 from skd.store.teacher_view_files import stored_outputs
@@ -73,7 +73,7 @@ def test_the_error_is_a_mean_over_all_elements():
     def in_loops(student, teacher):
         return sum((student[i] - teacher[i]) ** 2 for i in np.ndindex(student.shape)) / student.size
 
-    assert_follows(mean_square, in_loops, draw(0, (3, 4)), draw(1, (3, 4)))
+    assert_follows(mean_squared_error, in_loops, draw(0, (3, 4)), draw(1, (3, 4)))
 
 
 def test_the_defaults_are_the_toolboxs_on_cifar100():

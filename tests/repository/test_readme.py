@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,25 +33,31 @@ def copy(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
-def test_the_walk_through_adds_a_rule_that_works(copy: Path) -> None:
-    text = section("Add a baseline")
-    files = dict(FILE.findall(text))
-    rules = ("nst", "vecscale")
-    assert all(len(files[f"baselines/{rule}.py"].splitlines()) < 40 for rule in rules)
+@pytest.fixture
+def run(copy: Path) -> Callable[[str], str]:
+    """Return a function that runs a command in the copy, and returns what it prints."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(copy),
     }
 
-    def run(command: str) -> str:
+    def run_command(command: str) -> str:
         done = subprocess.run(
             command, shell=True, cwd=copy, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    return run_command
+
+
+@pytest.mark.slow
+def test_the_walk_through_adds_a_rule_that_works(copy: Path, run: Callable[[str], str]) -> None:
+    text = section("Add a baseline")
+    files = dict(FILE.findall(text))
+    rules = ("nst", "vecscale")
+    assert all(len(files[f"baselines/{rule}.py"].splitlines()) < 40 for rule in rules)
     first, then = (commands.strip() for commands in COMMANDS.findall(text))
     run(first)
     python = [
