@@ -86,7 +86,7 @@ WHOLE_NUMBERS = dict.fromkeys(
     ),
     "Int64",
 )
-DIAGNOSTIC_PREFIX = "diagnostic_"  # of the columns with a simplifier's diagnostics
+DIAGNOSTIC_PREFIX = "diagnostic_"  # of the columns with diagnostics of losses
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,16 @@ def _expected_runs(expansion: Expansion) -> list[dict[str, Any]]:
 
 def diagnostic_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
     """Return the epochs with diagnostics of a simplifier; empty without a simplifier."""
-    columns = [name for name in epochs.columns if name.startswith(DIAGNOSTIC_PREFIX)]
+    columns = simplifier_columns(epochs)
     return epochs.dropna(subset=columns, how="all") if columns else epochs.iloc[:0]
+
+
+def simplifier_columns(epochs: pd.DataFrame) -> list[str]:
+    """Return the columns with diagnostics of the simplifier.
+
+    Those of other losses have the loss's name and a slash after the prefix.
+    """
+    return [name for name in epochs if name.startswith(DIAGNOSTIC_PREFIX) and "/" not in name]
 
 
 def last_diagnostic_epochs(epochs: pd.DataFrame) -> pd.DataFrame:

@@ -8,7 +8,12 @@ import pandas as pd
 
 from report.formats import mean_and_sd, number
 from report.frames.cells import PairFinding
-from report.frames.study_frames import DIAGNOSTIC_PREFIX, Frames, last_diagnostic_epochs
+from report.frames.study_frames import (
+    DIAGNOSTIC_PREFIX,
+    Frames,
+    last_diagnostic_epochs,
+    simplifier_columns,
+)
 from report.tables.table import ReportTable, TableColumn, TableEntry
 
 
@@ -59,8 +64,7 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> ReportTabl
 def last_diagnostics(epochs: pd.DataFrame) -> pd.DataFrame:
     """Return the diagnostics of the last epoch, averaged over the runs of each (pair, method)."""
     last = last_diagnostic_epochs(epochs)
-    columns = [name for name in last.columns if name.startswith(DIAGNOSTIC_PREFIX)]
-    means = last.groupby(["pair", "method"])[columns].mean()
+    means = last.groupby(["pair", "method"])[simplifier_columns(last)].mean()
     return means.rename(columns=lambda name: name.removeprefix(DIAGNOSTIC_PREFIX))
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from report.findings import read_findings
 from report.headline import headline
-from report.tables.simplifier import last_diagnostics
+from report.tables.simplifier import last_diagnostics, simplifier_table
 from tests.builders.reported_study import filled
 
 
@@ -52,3 +52,19 @@ def test_the_answer_equates_skd_with_kd_only_if_no_simplifier_has_moved(tmp_path
     assert "below 0.001 nats" in answer(still)[0]
     assert not answer(epochs)
     assert not answer(still[still[name].isna()])
+
+
+def test_diagnostics_of_other_losses_are_not_the_simplifiers(tmp_path: Path) -> None:
+    findings = read_findings(filled(tmp_path), tmp_path)
+    others = findings.frames.epochs.assign(**{"diagnostic_pesf/kl_raw_adapted": 0.5})
+    own = [name for name in others if name.startswith("diagnostic_") and "/" not in name]
+
+    def methods(epochs: pd.DataFrame) -> set[str]:
+        table = simplifier_table(replace(findings.frames, epochs=epochs), findings.pairs)
+        return {row[1].text for row in table.rows} if table else set()
+
+    assert methods(others) == {"skd", "skd+kd", "T-8"}
+    without = replace(findings.frames, epochs=others.drop(columns=own))
+    assert methods(without.epochs) == set()
+    text = headline(findings.pairs, findings.expansion.methods, without, findings.margin)
+    assert not any("SKD is the same as KD" in paragraph for paragraph in text)
