@@ -34,7 +34,7 @@ SHEET = {
             "classes": 10,
             "train_images": 1000,
             "test_images": 300,
-            "size": 32,
+            "size": 64,  # the least that networks with the stem of ImageNet take
         },
     },
     "recipe": {
