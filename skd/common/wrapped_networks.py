@@ -13,6 +13,18 @@ from typing import Any
 
 PREFIX = "wrap:"
 LIBRARIES = ("torchvision", "timm")
+# Arguments of the libraries' builders that decide the classes or load weights.
+NOT_OPTIONS = frozenset(
+    {
+        "checkpoint_path",
+        "num_classes",
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "weights",
+        "weights_backbone",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +47,17 @@ class WrappedNetwork:
     def label(self) -> str:
         """A short name for users, such as torchvision/resnet18."""
         return f"{self.library}/{self.model}"
+
+
+def options_problem(options: Mapping[str, Any]) -> str | None:
+    """Return which options cannot be set and what to do instead; ``None`` if all can."""
+    refused = sorted(options.keys() & NOT_OPTIONS)
+    if not refused:
+        return None
+    return (
+        f"{', '.join(refused)} cannot be set: the number of classes is the data set's, and "
+        "weights are drawn anew; for trained weights, import a teacher (import: {file: …})"
+    )
 
 
 def wrapped_name(source: str, stages: Sequence[str], options: Mapping[str, Any]) -> str:

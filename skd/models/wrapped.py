@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from skd.common.errors import SkdError, UnknownNameError, suggest
-from skd.common.wrapped_networks import WrappedNetwork
+from skd.common.wrapped_networks import WrappedNetwork, options_problem
 from skd.models.network import FeatureNetwork, Outputs
 
 INNER_PREFIX = "network."  # of the library's names within a wrapped network
@@ -139,12 +139,16 @@ def build_wrapped(wrapped: WrappedNetwork, num_classes: int) -> LibraryNetwork:
     """Return a new network of a library, without pretrained weights.
 
     Raises:
-        WrapError: the library is missing, or it cannot build the network as described.
+        WrapError: the library is missing, it cannot build the network as described, or an option
+            would load weights or set the classes.
         UnknownNameError: the library has no such network.
     """
     names, build = _library(wrapped.library)
     if wrapped.model not in names:
         raise UnknownNameError(f"{wrapped.library} network", wrapped.model, names)
+    # A name may be written without a sheet's `networks`, which are checked when they are read.
+    if problem := options_problem(wrapped.options):
+        raise WrapError(f"{wrapped.label}: options: {problem}")
     try:
         model = build(wrapped.model, num_classes=num_classes, **wrapped.options)
     except Exception as error:  # a library's builders raise errors of any type

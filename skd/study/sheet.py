@@ -25,7 +25,7 @@ from skd.common.frozen import FrozenModel
 from skd.common.names import Name, validate_name, validate_path
 from skd.common.printable import printable
 from skd.common.validation_messages import error_location, validation_message
-from skd.common.wrapped_networks import LIBRARIES, wrapped_name
+from skd.common.wrapped_networks import LIBRARIES, options_problem, wrapped_name
 from skd.study.limits import expand_seeds
 from skd.study.sheet_files import StudyError, read_sheet_file, sheet_files
 from skd.study.spec import DatasetSpec, Recipe
@@ -120,20 +120,6 @@ def _usable_url(url: str) -> str:
     return url
 
 
-# Arguments of the libraries' builders that decide the classes or load weights.
-NOT_OPTIONS = frozenset(
-    {
-        "checkpoint_path",
-        "num_classes",
-        "pretrained",
-        "pretrained_cfg",
-        "pretrained_cfg_overlay",
-        "weights",
-        "weights_backbone",
-    }
-)
-
-
 class SheetNetwork(FrozenModel):
     """A network of another library, which the sheet names."""
 
@@ -158,11 +144,8 @@ class SheetNetwork(FrozenModel):
     @field_validator("options")
     @classmethod
     def _check_options(cls, options: dict[str, Any]) -> dict[str, Any]:
-        if refused := sorted(options.keys() & NOT_OPTIONS):
-            raise ValueError(
-                f"{', '.join(refused)} cannot be set: the number of classes is the data set's, and "
-                "weights are drawn anew; for trained weights, import a teacher (import: {file: …})"
-            )
+        if problem := options_problem(options):
+            raise ValueError(problem)
         return options
 
     @property

@@ -14,7 +14,7 @@ import torchvision
 import yaml
 
 from skd.common.errors import SkdError
-from skd.common.wrapped_networks import network_label, parse_wrapped, wrapped_name
+from skd.common.wrapped_networks import NOT_OPTIONS, network_label, parse_wrapped, wrapped_name
 from skd.models import build_model, check_network, network_family
 from skd.models.global_draws import drawing_layer
 from skd.models.network import MissingPartError
@@ -89,6 +89,12 @@ def test_a_copy_and_threads_read_their_own_maps() -> None:
 def test_it_has_no_forward_from() -> None:
     with pytest.raises(MissingPartError):
         build_model(name("torchvision/resnet18"), 10).forward_from(1, images())
+
+
+@pytest.mark.parametrize("option", sorted(NOT_OPTIONS))
+def test_options_that_load_weights_or_set_the_classes_are_refused(option: str) -> None:
+    with pytest.raises(SkdError, match=f"resnet18: options: {option} cannot be set: .*import a tea"):
+        build_model(name("torchvision/resnet18", **{option: None}), 10)
 
 
 def test_a_name_is_one_text_for_one_description() -> None:
