@@ -156,7 +156,7 @@ def _rows(card: ModelCard) -> list[tuple[str, str]]:
     if card.teacher:
         accuracy = f", top-1 {card.teacher['top1']:.2f} %" if "top1" in card.teacher else ""
         origin = f", {card.teacher['origin']}" if "origin" in card.teacher else ""
-        rows.append(("teacher", f"{card.teacher['network']}{accuracy}{origin}"))
+        rows.append(("teacher", f"{network_label(card.teacher['network'])}{accuracy}{origin}"))
     rows += [("classes", str(card.num_classes)), ("parameters", f"{card.parameters:,}")]
     if card.seed is not None:
         rows.append(("seed", str(card.seed)))
@@ -184,7 +184,7 @@ def _file_text(file: ExportedFile) -> str:
 
 def _loading(card: ModelCard) -> str:
     size, weights, network = card.input.size, card.files[0].name, card.network
-    arguments = f'"{weights}", {json.dumps(network)}, {card.num_classes}'
+    arguments = f'"{weights}", {network!r}, {card.num_classes}'
     normalised = f"as the data set {card.dataset['name']} of this project normalises them"
     if card.input.mean and card.input.std:
         normalised = f"minus the mean {card.input.mean}, divided by the deviation {card.input.std}"
