@@ -37,7 +37,8 @@ def test_the_code_and_the_command_hold_the_networks_name() -> None:
     text = card_markdown(CARD)
     code = re.search(r"```python\n(.*?)\n```", text, re.DOTALL)
     command = re.search(r"`(skd import-teacher .*?)`", text)
-    assert code and command
+    assert code
+    assert command
     constants = [n.value for n in ast.walk(ast.parse(code[1])) if isinstance(n, ast.Constant)]
     assert NETWORK in constants
     assert shlex.split(command[1])[3:5] == ["--network", NETWORK]

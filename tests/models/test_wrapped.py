@@ -93,7 +93,7 @@ def test_it_has_no_forward_from() -> None:
 
 @pytest.mark.parametrize("option", sorted(NOT_OPTIONS))
 def test_options_that_load_weights_or_set_the_classes_are_refused(option: str) -> None:
-    with pytest.raises(SkdError, match=f"resnet18: options: {option} cannot be set: .*import a tea"):
+    with pytest.raises(SkdError, match=f"options: {option} cannot be set: .*import a tea"):
         build_model(name("torchvision/resnet18", **{option: None}), 10)
 
 
