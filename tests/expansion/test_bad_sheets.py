@@ -13,8 +13,6 @@ from tests.builders.sheets import IMPORT, Change, drop, put
 # Bad sheets: the error names the sheet, the place, and what is allowed.
 URL = "https://example.org/x.pth"
 
-WRAPPED = {"wrap": "timm/x", "stages": ["a", "b"]}
-
 
 @pytest.mark.parametrize(
     ("change", "fragments"),
