@@ -184,7 +184,7 @@ def _file_text(file: ExportedFile) -> str:
 
 def _loading(card: ModelCard) -> str:
     size, weights, network = card.input.size, card.files[0].name, card.network
-    arguments = f'"{weights}", {network!r}, {card.num_classes}'
+    arguments = f'"{weights}", {json.dumps(network)}, {card.num_classes}'
     normalised = f"as the data set {card.dataset['name']} of this project normalises them"
     if card.input.mean and card.input.std:
         normalised = f"minus the mean {card.input.mean}, divided by the deviation {card.input.std}"
