@@ -17,6 +17,7 @@ from report.frames.cells import PairFinding, find_pairs
 from report.frames.plan_comparison import read_plan_comparison
 from report.frames.study_frames import Frames, build_frames
 from report.headline import headline
+from report.names import Names, ordered_for_display
 from report.statistics.ranks import Ranking, rank_methods
 from report.statistics.variance import VarianceSplit, split_variance
 from report.statistics.verdicts import DEFAULT_MARGIN
@@ -51,7 +52,8 @@ class Findings:
     """A study's results with their statistics.
 
     Attributes:
-        expansion: the study.
+        expansion: the study, with its methods in the order in which they are shown.
+        names: the names that people read for its methods and networks.
         results: the results folder that they were read from.
         margin: margin of equivalence of the verdicts, in points.
         frames: the study's tidy frames.
@@ -66,6 +68,7 @@ class Findings:
     """
 
     expansion: Expansion
+    names: Names
     results: Path
     margin: float
     frames: Frames
@@ -85,6 +88,7 @@ def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_M
     Raises:
         PublishedError: a file of published values cannot be read.
     """
+    expansion = ordered_for_display(expansion)
     frames = build_frames(expansion, Store(results))
     published = published_values(expansion.dataset)
     analyses, analysis_problem = read_study_analysis(results, expansion.study)
@@ -102,6 +106,7 @@ def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_M
     )
     findings = Findings(
         expansion=expansion,
+        names=Names.of(expansion),
         results=results,
         margin=margin,
         frames=frames,

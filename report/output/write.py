@@ -45,7 +45,12 @@ def write_report(
     """
     findings = read_findings(expansion, results, margin)
     gallery = make_gallery(
-        expansion, findings.frames, findings.pairs, findings.analyses, findings.ranking, margin
+        findings.expansion,
+        findings.frames,
+        findings.pairs,
+        findings.analyses,
+        findings.ranking,
+        margin,
     )
     folder = output or report_folder(results, expansion.study)
     written = set()

@@ -102,6 +102,7 @@ def expand_sheet(
         networks={name: network_profile(spec, dataset) for name, spec in networks.items()},
         code=_source_files(cells, used),
         notes=tuple(dict.fromkeys(resolver.notes)),
+        display=sheet.display,
     )
 
 

@@ -144,6 +144,9 @@ class Expansion(FrozenModel):
         default_factory=dict, description="source files that its runs' numbers depend on, by path"
     )
     notes: tuple[str, ...] = Field((), description="settings of the sheet without full effect")
+    display: dict[str, str] = Field(
+        default_factory=dict, description="names that the report shows; see `Sheet.display`"
+    )
 
     def code_of(self, spec: RunSpec) -> dict[str, str]:
         """Return the digests of the source files that a run's numbers depend on, by path."""

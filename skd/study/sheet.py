@@ -27,6 +27,7 @@ from skd.common.printable import printable
 from skd.common.validation_messages import error_location, validation_message
 from skd.common.wrapped_networks import LIBRARIES, options_problem, wrapped_name
 from skd.study.limits import expand_seeds
+from skd.study.presentation import display_problem
 from skd.study.sheet_files import StudyError, read_sheet_file, sheet_files
 from skd.study.spec import DatasetSpec, Recipe
 from skd.study.sweeps import SweepPoint, sweep_points
@@ -303,6 +304,11 @@ class Sheet(FrozenModel):
     methods: tuple[SheetMethod, ...] = Field(min_length=1)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    display: dict[str, str] = Field(
+        default_factory=dict,
+        description="names that the report shows for methods, teachers and networks; methods "
+        "listed here appear in this order. Not part of an identity",
+    )
 
     @field_validator("title", "description")
     @classmethod
@@ -358,6 +364,15 @@ class Sheet(FrozenModel):
         ):
             if duplicates := {str(name) for name in names if names.count(name) > 1}:
                 raise ValueError(f"{key}: named twice: {', '.join(sorted(duplicates))}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_display(self) -> Self:
+        networks = [entry.network or name for name, entry in self.teachers.items()]
+        networks += [*self.teachers, *(pair.student for pair in self.pairs), *self.networks]
+        methods = [method.name for method in self.methods]
+        if problem := display_problem(self.display, methods, networks):
+            raise ValueError(f"display: {problem}")
         return self
 
 

@@ -30,6 +30,13 @@ URL = "https://example.org/x.pth"
         (put("teachers", "big", {"import": {"fil": "x"}}), ["teachers.big.import", "'file'"]),
         (put("pairs", 0, "setting", {}), ["pairs.0", "did you mean 'settings'", "student"]),
         (put("methods", 1, {"name": "x", "lik": "kd"}), ["methods.1", "did you mean 'like'"]),
+        # Display names.
+        (put("display", {"kdd": "KD"}), ["display", "'kdd'", "did you mean 'kd'", "resnet14"]),
+        (put("display", {"kd": " KD"}), ["display: kd", "one line"]),
+        (put("display", {"kd": ""}), ["display: kd", "one line"]),
+        (put("display", {"kd": "K" * 61}), ["display: kd", "61 characters; allowed: 60"]),
+        (put("display", {"kd": 1}), ["display.kd", "must be text"]),
+        (put("display", {"kd": "A", "skd": "A"}), ["display: kd and skd", "the same"]),
         # Augmentation and mixing.
         (put("recipe", "mixing", "mixip"), ["recipe.mixing", "none", "mixup", "cutmix"]),
         (put("recipe", "augmentation", "auto"), ["recipe.augmentation", "trivialaugment"]),

@@ -1,0 +1,46 @@
+"""What a sheet says about how its results are shown. Not part of any identity. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from skd.common.errors import suggest
+from skd.common.printable import printable
+
+MAX_DISPLAY_LENGTH = 60  # characters
+
+
+def display_problem(
+    display: Mapping[str, str], methods: Iterable[str], networks: Iterable[str]
+) -> str | None:
+    """Return what is wrong with a sheet's display names; ``None`` if nothing is.
+
+    Args:
+        display: the display names, by name.
+        methods: the study's methods.
+        networks: the names of its teachers, students and networks.
+    """
+    known = (dict.fromkeys(methods), dict.fromkeys(networks))
+    for name, shown in display.items():
+        if not any(name in names for names in known):
+            return f"unknown name '{name}'{suggest(name, [*known[0], *known[1]])}"
+        if not shown or shown != " ".join(printable(shown).split()):
+            return f"{name}: {shown!r} is not one line of text without spaces at its ends"
+        if len(shown) > MAX_DISPLAY_LENGTH:
+            return f"{name}: has {len(shown)} characters; allowed: {MAX_DISPLAY_LENGTH}"
+    for names in known:
+        users: dict[str, str] = {}
+        for name in (name for name in display if name in names):
+            if (other := users.setdefault(display[name], name)) != name:
+                return f"{other} and {name} have the same display name; give each its own"
+    return None
+
+
+def in_display_order(methods: Sequence[str], display: Iterable[str]) -> tuple[str, ...]:
+    """Return a study's methods with those that ``display`` lists in its order.
+
+    They share the places that they have among the study's methods. The others do not move.
+    """
+    listed = [name for name in dict.fromkeys(display) if name in methods]
+    ordered = iter(listed)
+    return tuple(next(ordered) if method in listed else method for method in methods)
