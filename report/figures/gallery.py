@@ -10,7 +10,7 @@ from functools import partial
 from joblib import Parallel, cpu_count, delayed
 from rich.progress import track
 
-from report.figures import curves, diagnostics, overview, predictions, tradeoffs
+from report.figures import curves, diagnostics, gains, overview, predictions, tradeoffs
 from report.figures.style import MethodStyle, RenderedFigure, method_styles
 from report.frames.analysis import StudyAnalysis, measures_frame
 from report.frames.cells import CONTROL, PairFinding, anchor
@@ -45,8 +45,13 @@ class PairGallery:
 
 @dataclass(frozen=True)
 class Gallery:
-    """All figures by section of the page, and the reasons why some could not be drawn."""
+    """All figures by section of the page, and the reasons why some could not be drawn.
 
+    Attributes:
+        gains: every method's gain over the student alone, for the first screen.
+    """
+
+    gains: tuple[RenderedFigure, ...]
     verdicts: tuple[RenderedFigure, ...]
     ranks: tuple[RenderedFigure, ...]
     overview: tuple[RenderedFigure, ...]
@@ -57,7 +62,7 @@ class Gallery:
     def drawings(self) -> list[RenderedFigure]:
         """All figures."""
         of_pairs = [drawing for pair in self.pairs for drawing in pair.drawings]
-        return [*self.verdicts, *self.ranks, *self.overview, *of_pairs]
+        return [*self.gains, *self.verdicts, *self.ranks, *self.overview, *of_pairs]
 
 
 def make_gallery(
@@ -82,6 +87,7 @@ def make_gallery(
     """
     styles = method_styles(expansion.methods, CONTROL)
     jobs: dict[str, list[FigureJob]] = {
+        "gains": list(gains.gain_figures(pairs, expansion.methods, styles)),
         "verdicts": [partial(overview.forest, pairs, margin)],
         "ranks": [partial(overview.critical_differences, ranking)],
         "overview": [partial(overview.best_minus_last, frames.runs, styles)],
@@ -103,6 +109,7 @@ def make_gallery(
         for pair in pairs
     )
     return Gallery(
+        figures["gains"],
         figures["verdicts"],
         figures["ranks"],
         figures["overview"],

@@ -101,13 +101,14 @@ def test_there_is_a_figure_of_everything_there_are_data_for(drawings):
         name.removeprefix("resnet56--resnet20-") for name in drawings if name.startswith("resnet56")
     }
     assert own == {
-        "seeds", "curves", "cost", "temperature", "watch", "calibration", "classes",
+        "gains", "seeds", "curves", "cost", "temperature", "watch", "calibration", "classes",
         "correlations", "features", "examples",
     }  # fmt: skip
     assert {"forest", "best-minus-last", "agreement"} <= set(drawings)
     # A pair without analysis and without results of a simplifier.
     assert {name for name in drawings if name.startswith("vgg13")} == {
-        "vgg13--MobileNetV2-seeds", "vgg13--MobileNetV2-curves", "vgg13--MobileNetV2-cost",
+        "vgg13--MobileNetV2-gains", "vgg13--MobileNetV2-seeds", "vgg13--MobileNetV2-curves",
+        "vgg13--MobileNetV2-cost",
     }  # fmt: skip
 
 
