@@ -8,16 +8,18 @@ from pathlib import Path
 
 from report.frames.analysis import (
     StudyAnalysis,
-    contradicted_lines,
     read_study_analysis,
     skipped_text,
     unchecked_text,
 )
 from report.frames.cells import PairFinding, find_pairs
+from report.frames.outcomes import outcome_counts
 from report.frames.plan_comparison import read_plan_comparison
 from report.frames.study_frames import Frames, build_frames
-from report.headline import headline
+from report.headline import Headline, make_headline
 from report.names import Names, ordered_for_display
+from report.sanity.checks import SEVERITIES, check_study
+from report.sanity.doubts import Doubt
 from report.statistics.ranks import Ranking, rank_methods
 from report.statistics.variance import VarianceSplit, split_variance
 from report.statistics.verdicts import DEFAULT_MARGIN
@@ -63,7 +65,8 @@ class Findings:
         variances: variance components, by pair.
         analyses: the output of `skd analyse`, or ``None``.
         problems: files of the study that cannot be used, and why.
-        headline: the paragraphs that the report starts with.
+        answer: the sentences that the report starts with.
+        doubts: what makes the results useless or doubtful, the most serious first.
         tables: by key, in the order of the report; only those that have rows.
     """
 
@@ -78,8 +81,19 @@ class Findings:
     variances: Mapping[str, VarianceSplit]
     analyses: StudyAnalysis | None
     problems: tuple[str, ...]
-    headline: tuple[str, ...]
+    answer: Headline
+    doubts: tuple[Doubt, ...]
     tables: Mapping[str, ReportTable]
+
+    @property
+    def headline(self) -> tuple[str, ...]:
+        """The answer and the doubts as paragraphs, for formats without a first screen."""
+        of = {severity: [] for severity in SEVERITIES}
+        for doubt in self.doubts:
+            of[doubt.severity].append(doubt.paragraph)
+        answer = self.answer
+        sentences = (answer.lead, *answer.points)
+        return (*of["fatal"], *sentences, *of["caution"], *answer.fine_print, *of["note"])
 
 
 def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_MARGIN) -> Findings:
@@ -89,6 +103,7 @@ def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_M
         PublishedError: a file of published values cannot be read.
     """
     expansion = ordered_for_display(expansion)
+    names = Names.of(expansion)
     frames = build_frames(expansion, Store(results))
     published = published_values(expansion.dataset)
     analyses, analysis_problem = read_study_analysis(results, expansion.study)
@@ -100,13 +115,12 @@ def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_M
         analysis_problem,
         plan_problem,
         skipped_text(analyses),
-        *contradicted_lines(checks, expansion),
         unchecked_text(checks, expansion.study),
         *benchmark_problems,
     )
     findings = Findings(
         expansion=expansion,
-        names=Names.of(expansion),
+        names=names,
         results=results,
         margin=margin,
         frames=frames,
@@ -116,7 +130,8 @@ def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_M
         variances=_variances(pairs),
         analyses=analyses,
         problems=tuple(problem for problem in problems if problem),
-        headline=tuple(headline(pairs, expansion.methods, frames, margin)),
+        answer=make_headline(pairs, expansion.methods, outcome_counts(frames), margin, names),
+        doubts=check_study(expansion, frames, pairs, checks, names),
         tables={},
     )
     speed = speed_table(benchmarks, expansion)

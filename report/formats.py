@@ -24,8 +24,8 @@ def absent(value: Any) -> bool:
 
 
 def number(value: float | None, decimals: int = 2) -> str:
-    """Return a number with fixed decimals and a real minus sign."""
-    return ABSENT if absent(value) else f"{value:,.{decimals}f}".replace("-", MINUS)
+    """Return a number with fixed decimals and a real minus sign; zero has no sign."""
+    return ABSENT if absent(value) else f"{value:z,.{decimals}f}".replace("-", MINUS)
 
 
 def signed(value: float | None, decimals: int = 2) -> str:

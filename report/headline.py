@@ -2,100 +2,94 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from report.formats import ONE_SEED, interval, join_names, plural, signed
+from report.formats import ONE_SEED, interval, join_names, number, plural, signed
+from report.frames.averages import (
+    AverageDifference,
+    average_difference,
+    average_gains,
+    comparable,
+)
 from report.frames.cells import CONTROL, SKD, CellFinding, PairFinding, with_skd
-from report.frames.code_columns import code_sentences
-from report.frames.outcomes import collapsed_runs
-from report.frames.study_frames import DIAGNOSTIC_PREFIX, Frames, last_diagnostic_epochs
-from report.statistics.intervals import Difference, average_by_seed, mean_difference
+from report.gain_sentence import gain_sentence, most_accurate_sentence
+from report.names import Names
+from report.statistics.intervals import Difference
 from report.statistics.verdicts import VERDICT_KINDS
-
-# KL divergence in nats of the softened from the simplified teacher. Below it, the simplifier has
-# practically no effect.
-UNCHANGED_BELOW = 0.001
 
 
 @dataclass(frozen=True)
-class AverageDifference:
-    """Method a minus method b, averaged over pairs at each seed.
+class Headline:
+    """What the report says first.
 
     Attributes:
-        by_seed: the average over pairs, in points.
-        difference: the mean over seeds with its standard error.
+        lead: the answer in one sentence.
+        points: sentences of the same weight, which may be none.
+        fine_print: the numbers and reservations behind them, as paragraphs.
     """
 
-    a: str
-    b: str
-    pairs: tuple[str, ...]
-    by_seed: dict[int, float]
-    difference: Difference
-
-    @property
-    def basis(self) -> str:
-        """The number of pairs and seeds, and the interval, as a phrase."""
-        return f"{plural(len(self.pairs), 'pair')}, {_interval(self.difference)}"
+    lead: str
+    points: tuple[str, ...] = ()
+    fine_print: tuple[str, ...] = ()
 
 
-def average_difference(pairs: Sequence[PairFinding], a: str, b: str) -> AverageDifference | None:
-    """Return a minus b over the pairs that have both, or ``None`` without a common seed.
+def make_headline(
+    pairs: Sequence[PairFinding],
+    methods: Sequence[str],
+    outcomes: Mapping[str, int],
+    margin: float,
+    names: Names,
+) -> Headline:
+    """Return the answer of a study.
 
-    The difference is first averaged over the pairs at each seed that all these pairs have. The
-    interval is then over seeds, so runs that several pairs share do not count several times.
+    Args:
+        pairs: the findings of its pairs.
+        methods: its methods, in the order of the sheet.
+        outcomes: the number of its runs by outcome.
+        margin: margin of equivalence of the verdicts, in points.
+        names: what readers call methods and networks.
     """
-    by_pair: dict[str, dict[int, float]] = {}
-    for pair in pairs:
-        cell_a, cell_b = pair.cell(a), pair.cell(b)
-        if cell_a is None or cell_b is None:
-            continue
-        a_by_seed, b_by_seed = cell_a.last_by_seed, cell_b.last_by_seed
-        if common := a_by_seed.keys() & b_by_seed.keys():
-            by_pair[pair.pair] = {seed: a_by_seed[seed] - b_by_seed[seed] for seed in common}
-    by_seed = average_by_seed(by_pair.values())
-    # The mean over pairs has a finer resolution than the accuracy of one pair.
-    step = pairs[0].resolution / math.sqrt(len(by_pair)) if by_pair else 0.0
-    difference = mean_difference(by_seed.values(), step)
-    return AverageDifference(a, b, tuple(by_pair), by_seed, difference) if difference else None
-
-
-def average_gains(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[AverageDifference]:
-    """Return each method's average gain over the student alone, largest first."""
-    gains = (average_difference(pairs, method, CONTROL) for method in methods if method != CONTROL)
-    return sorted((gain for gain in gains if gain), key=lambda gain: -gain.difference.mean)
-
-
-def headline(
-    pairs: Sequence[PairFinding], methods: Sequence[str], frames: Frames, margin: float
-) -> list[str]:
-    """Return the summary as paragraphs, the most important first.
-
-    They give the verdicts on the published values, the best method and its uncertainty, what SKD
-    adds to each baseline, and the reservations.
-    """
-    doubtful = _doubtful_teachers(frames)
-    if not any(state.outcome == "done" for state in frames.run_states.values()):
+    if not outcomes.get("done"):
         nothing = "No run has finished yet, so there are no results."
-        return [nothing, *doubtful, *_unpublished_skd(pairs)]
-    return [
-        *_verdicts(pairs, margin),
-        *doubtful,
-        *_best(pairs, methods),
-        *_skd_gains(pairs, methods),
-        *_unchanged_teachers(frames),
+        return Headline(nothing, fine_print=tuple(_unpublished_skd(pairs)))
+    finished = outcomes["done"] == sum(outcomes.values())
+    gains = average_gains(pairs, methods)
+    answers = [*_verdicts(pairs, margin), _answer(pairs, methods, gains, names, finished)]
+    fine_print = (
+        *_treated_as_exact(pairs),
+        *_best_gain(comparable(gains), names),
+        *_not_ranked(pairs, methods, gains, names),
+        *_skd_gains(pairs, methods, names),
         *_unpublished_skd(pairs),
-        *_mixed_teachers(pairs),
-        *code_sentences(frames.runs),
-        *_collapsed(frames),
-    ]
+        *_intervals(gains),
+    )
+    return Headline(answers[0], tuple(answers[1:]), fine_print)
 
 
 def verdict_counts(pairs: Sequence[PairFinding]) -> dict[str, int]:
     """Return the number of published cells by verdict; a cell shared by pairs counts once."""
     judged = _judged(pairs)
     return {kind: sum(cell.verdict.kind == kind for cell in judged) for kind in VERDICT_KINDS}
+
+
+def _answer(
+    pairs: Sequence[PairFinding],
+    methods: Sequence[str],
+    gains: Sequence[AverageDifference],
+    names: Names,
+    finished: bool,
+) -> str:
+    if CONTROL not in methods:
+        return most_accurate_sentence(pairs, methods, names)
+    if set(methods) == {CONTROL}:
+        return "The study trains the student alone, so there is no method to compare it with."
+    if not gains:
+        return (
+            "No method can be compared with the student alone yet. The comparison needs finished "
+            "runs of both at a seed that all started pairs have in common."
+        )
+    return gain_sentence(gains, pairs, names, finished)
 
 
 def _judged(pairs: Sequence[PairFinding]) -> list[CellFinding]:
@@ -113,109 +107,130 @@ def _judged(pairs: Sequence[PairFinding]) -> list[CellFinding]:
 
 
 def _verdicts(pairs: Sequence[PairFinding], margin: float) -> list[str]:
+    """Return how many published values are reproduced, or nothing if none has a run."""
     counts = verdict_counts(pairs)
+    missing = counts.pop("not run")
     total = sum(counts.values())
     if not total:
         return []
-    phrases = [f"{counts[kind]} {kind}" for kind in VERDICT_KINDS if counts[kind]]
-    lead = (
-        f"Of {plural(total, 'published accuracy', 'published accuracies')} of students: "
-        f"{join_names(phrases)}, at a margin of {margin:g} points."
-    )
+    within = f"reproduced within {margin:g} points"
+    more = f"; {missing} more {'has' if missing == 1 else 'have'} no finished run" * bool(missing)
+    reproduced = counts["reproduced"]
+    if total == 1:
+        kind = next(kind for kind, count in counts.items() if count)
+        text = {
+            "reproduced": f"The published value is {within}",
+            "inconclusive": "Whether the published value is reproduced is undecided",
+        }.get(kind, f"The published value is not reproduced: ours is {kind}")
+        return [f"{text}{more}."]
+    if reproduced == total:
+        lead = f"{'Both' if total == 2 else f'All {total}'} published values are {within}"
+    elif reproduced:
+        verb = "is" if reproduced == 1 else "are"
+        lead = f"{reproduced} of {total} published values {verb} {within}"
+    else:
+        lead = f"None of the {total} published values is {within}"
+    others = _other_verdicts(counts)
+    return [f"{lead}{f'; {others}' if others else ''}{more}."]
+
+
+def _other_verdicts(counts: Mapping[str, int]) -> str:
+    directions = [f"{kind} for {counts[kind]}" for kind in ("higher", "lower") if counts[kind]]
+    phrases = [f"ours is {' and '.join(directions)}"] if directions else []
+    if unclear := counts["inconclusive"]:
+        phrases.append(f"{unclear} {'is' if unclear == 1 else 'are'} inconclusive")
+    return ", and ".join(phrases)
+
+
+def _treated_as_exact(pairs: Sequence[PairFinding]) -> list[str]:
     exact = sum(cell.verdict.published_is_exact for cell in _judged(pairs))
     if not exact:
-        return [lead]
+        return []
+    values, are = ("value", "is") if exact == 1 else ("values", "are")
     return [
-        lead,
-        f"For {exact} of the published accuracies that were run, the number of published runs is "
-        "unstated. These values are treated as exact, so the verdicts higher and lower occur "
-        "too often among them.",
+        f"For {exact} published {values}, the number of runs is unstated. {values.capitalize()} of "
+        f"this kind {are} treated as exact, so the verdicts higher and lower occur too often."
     ]
 
 
-def _best(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
-    averages = average_gains(pairs, methods)
-    if CONTROL not in methods:
-        return [
-            "The study does not train the student alone, so its methods cannot be compared with it."
-        ]
-    if not averages:
-        return [
-            "No method can be compared with the student alone yet. The comparison needs finished "
-            "runs of both at a seed that all started pairs have in common."
-        ]
-    covered = {pair for average in averages for pair in average.pairs}
-    ranked = _rankable(averages, covered)
+def _best_gain(ranked: Sequence[AverageDifference], names: Names) -> list[str]:
+    """Return the largest gain and its lead over the second, with intervals."""
     if not ranked:
-        return ["No method has finished in all pairs yet, so no method is ranked; see the table."]
-    best, gain, total = ranked[0], ranked[0].difference, len(pairs)
-    if len(ranked) == 1:
-        claim = f"{best.a}, the only ranked method, differs from the student alone by"
-    elif gain.mean > 0:
-        claim = f"{best.a} has the largest mean gain over the student alone:"
-    else:
-        claim = f"no ranked method is better than the student alone; {best.a} is the closest:"
-    lead = (
-        f"Averaged over {_pairs(len(covered), total)}, {claim} {signed(gain.mean)} points "
-        f"of top-1 accuracy at the last epoch ({_interval(gain)})."
-    )
-    sentences = [_against_control(gain)]
-    if len(ranked) > 1:
-        sentences.append(_against_next(best, ranked[1]))
+        return []
+    best = ranked[0]
+    gain = best.difference
+    direction = "better" if gain.mean > 0 else "worse" if gain.mean < 0 else "different"
+    by_chance = ", which may be chance"
+    sentences = [
+        f"{names.method(best.a)} is {number(abs(gain.mean))} points {direction} than the student "
+        f"alone ({_interval(gain)}){by_chance * (gain.excludes_zero is False)}."
+    ]
+    ahead = best.minus(ranked[1]) if len(ranked) > 1 else None
+    if ahead is not None and ahead.excludes_zero is not None:
+        uncorrected = ", which is significant without a correction for choosing the two methods"
+        sentences.append(
+            f"Its lead over the second, {names.method(ranked[1].a)}, is {number(ahead.mean)} "
+            f"points ({interval(ahead)}){uncorrected if ahead.excludes_zero else by_chance}."
+        )
+    if unclear := [gain for gain in ranked[1:] if gain.difference.excludes_zero is False]:
+        listed = [f"{names.method(g.a)} ({signed(g.difference.mean)})" for g in unclear]
+        also = "Also not" if gain.excludes_zero is False else "Not"
+        sentences.append(
+            f"{also} clearly better or worse than the student alone: {join_names(listed)}."
+        )
+    return [" ".join(sentences)]
+
+
+def _not_ranked(
+    pairs: Sequence[PairFinding],
+    methods: Sequence[str],
+    gains: Sequence[AverageDifference],
+    names: Names,
+) -> list[str]:
+    """Return the gains of the methods that only some pairs have, and what is not finished."""
+    ranked = {gain.a for gain in comparable(gains)}
     in_all_pairs = {m for m in methods if all(pair.cell(m) is not None for pair in pairs)}
-    excluded = {average.a for average in averages if average not in ranked}
-    not_ranked = [method for method in methods if method in excluded]
-    for reason, names in (
-        ("because runs are not finished", [m for m in not_ranked if m in in_all_pairs]),
-        ("because not every pair has them", [m for m in not_ranked if m not in in_all_pairs]),
-    ):
-        if names:
-            sentences.append(f"Not ranked {reason}: {join_names(names)}.")
-    return [lead, " ".join(sentences)]
+    labels = {pair.pair: names.pair(pair) for pair in pairs}
+    partial: dict[tuple[str, ...], list[AverageDifference]] = {}
+    for gain in gains:
+        if gain.a not in in_all_pairs:
+            partial.setdefault(gain.pairs, []).append(gain)
+    sentences = []
+    for covered, of_pairs in partial.items():
+        where = labels[covered[0]] if len(covered) == 1 else f"{len(covered)} of {len(pairs)} pairs"
+        phrases = [
+            f"{names.method(gain.a)} {signed(gain.difference.mean)} ({interval(gain.difference)})"
+            for gain in of_pairs
+        ]
+        sentences.append(f"Gains on {where} alone, in points: {join_names(phrases)}.")
+    started = [gain.a for gain in gains if gain.a in in_all_pairs - ranked]
+    if unfinished := [names.method(method) for method in methods if method in started]:
+        sentences.append(f"Not ranked because runs are not finished: {join_names(unfinished)}.")
+    return [" ".join(sentences)] if sentences else []
 
 
-def _skd_gains(pairs: Sequence[PairFinding], methods: Sequence[str]) -> list[str]:
+def _skd_gains(pairs: Sequence[PairFinding], methods: Sequence[str], names: Names) -> list[str]:
+    """Return what adding SKD to each baseline changes, and SKD minus KD."""
+
+    def text(gain: AverageDifference, unit: str = "") -> str:
+        where = "" if len(gain.pairs) == len(pairs) else f"{plural(len(gain.pairs), 'pair')}: "
+        return f"{signed(gain.difference.mean)}{unit} ({where}{interval(gain.difference)})"
+
     phrases = []
     for baseline in methods:
         combined = with_skd(baseline, methods)
         gain = average_difference(pairs, combined, baseline) if combined else None
         if gain:
-            phrases.append(f"{baseline} {signed(gain.difference.mean)} ({gain.basis})")
+            phrases.append(f"{names.method(baseline)} by {text(gain)}")
     skd_minus_kd = average_difference(pairs, SKD, "kd") if {SKD, "kd"} <= set(methods) else None
     sentences = []
     if phrases:
-        sentences.append(f"Gain from adding SKD to a baseline, in points: {join_names(phrases)}.")
+        sentences.append(f"Adding SKD changes, in points, {join_names(phrases)}.")
     if skd_minus_kd:
         sentences.append(
-            f"SKD minus KD: {signed(skd_minus_kd.difference.mean)} ({skd_minus_kd.basis})."
+            f"{names.method(SKD)} minus {names.method('kd')}: {text(skd_minus_kd, ' points')}."
         )
     return [" ".join(sentences)] if sentences else []
-
-
-def _doubtful_teachers(frames: Frames) -> list[str]:
-    """Name the teachers that are close to chance, or far below the published accuracy."""
-    doubts = [
-        f"{teacher['name']}: {teacher['doubts']}"
-        for teacher in frames.teachers.to_dict("records")
-        if teacher["doubts"]
-    ]
-    if not doubts:
-        return []
-    return [
-        f"Doubtful teachers: {'; '.join(doubts)}. The results of their students do not measure the "
-        "methods. Check that the weights, the network and the data set belong together."
-    ]
-
-
-def _unchanged_teachers(frames: Frames) -> list[str]:
-    """Warn if no simplifier has changed its teacher: SKD is then the same as KD."""
-    last = last_diagnostic_epochs(frames.epochs)
-    if last.empty or not last[f"{DIAGNOSTIC_PREFIX}kl_softened_simplified"].max() < UNCHANGED_BELOW:
-        return []
-    return [
-        "No simplifier has changed its teacher by the last epoch (KL from the softened teacher "
-        f"below {UNCHANGED_BELOW:g} nats), so SKD is the same as KD in this study."
-    ]
 
 
 def _unpublished_skd(pairs: Sequence[PairFinding]) -> list[str]:
@@ -229,61 +244,16 @@ def _unpublished_skd(pairs: Sequence[PairFinding]) -> list[str]:
     return []
 
 
-def _mixed_teachers(pairs: Sequence[PairFinding]) -> list[str]:
-    mixed = [pair.pair for pair in pairs if pair.has_mixed_teachers]
-    if not mixed:
+def _intervals(gains: Sequence[AverageDifference]) -> list[str]:
+    if not any(gain.difference.se is not None for gain in gains):
         return []
     return [
-        f"The runs of {join_names(mixed)} had teachers with different weights, so their "
-        "comparisons differ in more than the method."
+        "The intervals are 95 % intervals over seeds, for these pairs and teachers only. They are "
+        "not corrected for choosing among several methods; the p-values of the comparisons are."
     ]
-
-
-def _collapsed(frames: Frames) -> list[str]:
-    if not (n := len(collapsed_runs(frames))):
-        return []
-    return [
-        f"In {plural(n, 'run')} the simplified teacher collapsed. Such a run measures the cost of "
-        "a collapse, not the method."
-    ]
-
-
-def _rankable(averages: list[AverageDifference], covered: set[str]) -> list[AverageDifference]:
-    """Return the methods that can be ranked.
-
-    A method is excluded if it lacks pairs, or has only one seed while others have an interval.
-    """
-    full = [average for average in averages if set(average.pairs) == covered]
-    with_interval = [average for average in full if average.difference.se is not None]
-    return with_interval or full
-
-
-def _pairs(covered: int, total: int) -> str:
-    return plural(total, "pair") if covered == total else f"{covered} of {plural(total, 'pair')}"
 
 
 def _interval(gain: Difference) -> str:
     if gain.se is None:
         return ONE_SEED
     return f"95 % interval {interval(gain)}, {gain.n} paired seeds"
-
-
-def _against_control(gain: Difference) -> str:
-    if gain.excludes_zero is None:
-        return "With one seed, the difference cannot be tested."
-    if not gain.excludes_zero:
-        return "The interval includes zero: the difference is not significant."
-    return "The interval excludes zero: the difference is significant."
-
-
-def _against_next(best: AverageDifference, second: AverageDifference) -> str:
-    seeds = best.by_seed.keys() & second.by_seed.keys()
-    ahead = mean_difference(best.by_seed[s] - second.by_seed[s] for s in sorted(seeds))
-    if ahead is None or ahead.excludes_zero is None:
-        return f"The second best is {second.a}; there are too few common seeds to compare the two."
-    verdict = "significant" if ahead.excludes_zero else "not significant"
-    return (
-        f"The difference from the second best, {second.a}, is {signed(ahead.mean)} "
-        f"({interval(ahead)}): {verdict} on these pairs, without a correction for choosing the two "
-        "methods."
-    )

@@ -21,9 +21,7 @@ from skd.analyses.records import (
     read_analysis,
     read_arrays,
 )
-from skd.study.expansion import Expansion
 
-MAX_CONTRADICTION_LINES = 10
 MEASURES = ("nll", "ece", "agreement", "teacher_kl")
 
 
@@ -141,19 +139,6 @@ def skipped_text(analyses: StudyAnalysis | None) -> str | None:
     first = "; ".join(f"{reason} ({count})" for reason, count in reasons[:3])
     more = f"; and {len(reasons) - 3} other reasons" if len(reasons) > 3 else ""
     return f"Not analysed completely: {plural(len(skipped), 'run')}: {first}{more}"
-
-
-def contradicted_lines(checks: RecordChecks, expansion: Expansion) -> list[str]:
-    """Return a line for each run and teacher whose stored files contradict its record or card.
-
-    The current records and cards are compared with the files as the last `skd analyse` read them.
-    At most `MAX_CONTRADICTION_LINES` lines are returned, and a line with the number of the others.
-    """
-    lines = [f"Contradicted by stored files: {line}." for line in checks.lines(expansion)]
-    more = len(lines) - MAX_CONTRADICTION_LINES
-    if more <= 0:
-        return lines
-    return [*lines[:MAX_CONTRADICTION_LINES], f"Contradicted by stored files: {more} more."]
 
 
 def unchecked_text(checks: RecordChecks, study: str) -> str | None:

@@ -153,10 +153,13 @@ def find_pairs(
     """
     teachers = frames.teachers.set_index("name")
     resolution = 100 / expansion.images.test_images
+    code_states = frames.runs["code_state"].nunique()
     pairs = []
     for (name, student), runs in frames.runs.groupby(["teacher", "student"], sort=False):
         teacher = teachers.loc[name]
-        cells = _cell_findings(expansion, runs, name, teachers, published, margin, contradicted)
+        cells = _cell_findings(
+            expansion, runs, name, teachers, published, margin, contradicted, code_states
+        )
         pairs.append(_pair_finding(expansion, runs, teacher, student, cells, published, resolution))
     return pairs
 
@@ -221,6 +224,7 @@ def _cell_findings(
     published: Mapping[PublishedKey, PublishedValue],
     margin: float,
     contradicted: Collection[str],
+    code_states: int,
 ) -> list[CellFinding]:
     """Return the findings of one pair's cells, in the order of the sheet."""
     control = accuracy_by_seed(runs, CONTROL)
@@ -245,7 +249,7 @@ def _cell_findings(
                 published.get((teacher["network"], student, method)),
                 None if has_other_recipe else margin,
                 spec.method.simplifier is not None,
-                marks_of(cell_runs, weights, teacher["sha256"], contradicted),
+                marks_of(cell_runs, weights, teacher["sha256"], contradicted, code_states),
                 100 / expansion.images.test_images,
                 names[method] if names[method] != pair_teacher else None,
             )

@@ -13,10 +13,17 @@ from report.frames.code_columns import code_marks
 
 @dataclass(frozen=True)
 class Mark:
-    """A reservation about a cell, such as failed runs or a mix of teachers."""
+    """A reservation about a cell, such as failed runs or a mix of teachers.
+
+    Attributes:
+        kind: its style in the page.
+        text: a few words.
+        hint: what hovering shows.
+    """
 
     kind: str
     text: str
+    hint: str = ""
 
 
 def marks_of(
@@ -24,6 +31,7 @@ def marks_of(
     pair_teachers: Collection[str],
     teacher_sha256: str | None,
     contradicted: Collection[str] = (),
+    code_states: int = 1,
 ) -> tuple[Mark, ...]:
     """Return the marks of a cell, the most serious first.
 
@@ -32,13 +40,14 @@ def marks_of(
         pair_teachers: hashes of the weights of all teachers of the pair's runs.
         teacher_sha256: hash of the stored teacher's weights, or ``None``.
         contradicted: identities of runs whose stored files contradict their records.
+        code_states: number of versions of the code among the study's finished runs.
     """
     marks = []
     if n := int(cell["id"].isin(contradicted).sum()):
         marks.append(Mark("contradicted", f"{plural(n, 'run')} contradicted by stored files"))
     if n := int(cell["collapsed"].eq(True).sum()):
         marks.append(Mark("collapsed", f"{n} collapsed"))
-    marks += [Mark(kind, text) for kind, text in code_marks(cell)]
+    marks += [Mark(*mark) for mark in code_marks(cell, code_states)]
     marks += _teacher_marks(cell, pair_teachers, teacher_sha256)
     counts = cell["outcome"].value_counts()
     for kind in ("failed", "unreadable", "interrupted", "running"):

@@ -9,7 +9,7 @@ from report.frames.run_state import read_run_state, with_relative_paths
 from skd.code.accepted import Acceptance
 from skd.common.wrapped_networks import network_label
 from skd.store.records import TeacherCard
-from skd.store.stale import code_changes_of, files_text
+from skd.store.stale import code_changes_of
 from skd.store.store import Store, StoreError
 from skd.store.teacher_accuracy import accuracy_doubts
 from skd.study.expansion import Expansion, TeacherNode
@@ -23,6 +23,7 @@ TEACHER_COLUMNS = [
     "at_hand",
     "why",
     "doubts",
+    "other_code",
     "test_top1",
     "test_top5",
     "parameters",
@@ -68,6 +69,7 @@ def teacher_row(
         "origin": node.origin,
         "at_hand": False,
         "doubts": "",
+        "other_code": "",
     }
     if isinstance(card, str):
         return row | {"why": card}
@@ -76,8 +78,9 @@ def teacher_row(
         if node.leaks:
             values["origin"] += f", {LEAK}"
         doubts = accuracy_doubts(node.spec, card.test_top1, expansion.images.classes)
-        doubts = "; ".join([*doubts, *_code_doubts(node, expansion, store, accepted)])
-        return row | values | {"at_hand": True, "doubts": doubts}
+        other_code = ", ".join(_changed_files(node, expansion, store, accepted))
+        own = {"at_hand": True, "doubts": "; ".join(doubts), "other_code": other_code}
+        return row | values | own
     if node.spec.kind == "imported":
         return row | {"why": "not imported yet"}
     state = read_run_state(store, store.teacher(node.id), node.spec.run.seed)
@@ -85,15 +88,13 @@ def teacher_row(
     return row | {"why": f"training: {state.outcome}{reason}"}
 
 
-def _code_doubts(
+def _changed_files(
     node: TeacherNode, expansion: Expansion, store: Store, accepted: Iterable[Acceptance]
 ) -> list[str]:
-    """Return a doubt if a different version of the code trained the teacher."""
+    """Return the source files that have changed since the teacher was trained."""
     if node.spec.kind == "imported":
         return []
     record = read_run_state(store, store.teacher(node.id), node.spec.run.seed).record
     today = expansion.code_of(node.spec.run)
     changes = code_changes_of(record.code, today, accepted) if record else None
-    if not changes:
-        return []
-    return [f"trained by a different version of the code ({files_text(changes)})"]
+    return list(changes or ())

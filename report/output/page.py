@@ -10,13 +10,14 @@ from markupsafe import Markup
 from report import formats
 from report.figures.gallery import Gallery
 from report.findings import Findings
-from report.frames.outcomes import collapsed_runs, failed_runs, outcome_counts, outcome_phrase
+from report.frames.outcomes import failed_runs, outcome_counts, outcome_phrase
 from report.output import protocol
 from report.output.run_links import cell_details
+from report.output.typography import unbroken_html
 from skd.store.collapse import INFORMATION_KEPT, LABELS_KEPT
 from skd.study.published import differences_from_published
 
-FILTERS = ["number", "count", "duration", "plural", "absent", "value_text"]
+FILTERS = ["number", "count", "duration", "plural", "absent", "value_text", "join_names"]
 
 
 def render_page(findings: Findings, gallery: Gallery) -> str:
@@ -33,7 +34,8 @@ def render_page(findings: Findings, gallery: Gallery) -> str:
         "records": lambda frame: frame.to_dict("records"),
         "inline": lambda drawing: Markup(drawing.inline),
     }
-    return environment.get_template("report.html.j2").render(template_context(findings, gallery))
+    page = environment.get_template("report.html.j2").render(template_context(findings, gallery))
+    return unbroken_html(page)
 
 
 def template_context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
@@ -50,11 +52,11 @@ def template_context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "findings": findings,
         "tables": findings.tables,
         "gallery": gallery,
-        "headline": findings.headline,
+        "headline": findings.answer,
+        "doubts": findings.doubts,
         "counts": counts,
         "outcomes": outcome_phrase(counts),
         "unlike_published": unlike_published,
-        "collapses": collapsed_runs(frames),
         "failures": failed_runs(frames),
         "run_states": frames.run_states,
         "cells": cell_details(findings),

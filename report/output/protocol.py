@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from report.findings import Findings
 from report.formats import interval, join_names, plural, signed, value_text
+from report.frames.averages import average_difference
 from report.frames.cells import SKD
 from report.frames.method_variants import method_variants
 from report.frames.study_frames import Frames
-from report.headline import average_difference
 from skd.study.expansion import Cell, Expansion
 from skd.study.published import recipe_changes
 from skd.study.spec import DatasetSpec, MethodSpec, Recipe
@@ -124,7 +124,7 @@ def recipe_changes_text(changes: Mapping[str, tuple[Any, Any]]) -> str:
 
 def dataset_text(dataset: DatasetSpec) -> str:
     """Return the data set with its training and evaluation images, as a phrase."""
-    limit = f"a fixed subset of {dataset.train_limit}" if dataset.train_limit else "all"
+    limit = f"a fixed subset of {dataset.train_limit:,}" if dataset.train_limit else "all"
     if dataset.split == "test":
         return f"{dataset.name}: trained on {limit} training images, evaluated on the test set"
     return (

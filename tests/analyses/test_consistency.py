@@ -107,7 +107,7 @@ def test_an_edited_accuracy_is_contradicted_without_a_new_analysis(expansion, re
     (message,) = check_stored(expansion, results).runs[kd.id]
     assert message.startswith("top-1 99.0000, but its test logits give ")
     page = write_report(expansion, results).read_text()
-    assert "1 run contradicted by stored files" in page
+    assert "1\N{NO-BREAK SPACE}run contradicted by stored files" in page
     assert f"{tiny.PAIR}/kd seed 0 (run {kd.id}): top-1 99.0000" in page
 
 

@@ -73,7 +73,8 @@ def test_every_cell_is_judged_by_the_published_values(findings: Findings) -> Non
     assert kinds[FIRST, "kd"] == "lower"
     assert kinds[FIRST, "dkd"] == kinds[SECOND, "student"] == "not run"
     assert kinds[FIRST, "skd"] is None  # the paper's own number is unknown
-    assert "Of 6 published accuracies of students: 1 reproduced, 1 lower" in findings.headline[0]
+    assert findings.answer.lead.startswith("1 of 2 published values is reproduced within 0.5")
+    assert "ours is lower for 1; 4 more have no finished run" in findings.answer.lead
     assert [pair.style for pair in findings.pairs] == ["same", "different"]
 
 

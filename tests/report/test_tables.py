@@ -14,7 +14,6 @@ from scipy import stats
 from report import formats
 from report.findings import Findings, read_findings
 from report.frames.outcomes import outcome_counts
-from report.headline import average_difference, average_gains, headline
 from report.output.write import report_markdown
 from report.tables.latex import escape_latex, latex_document, table_latex
 from report.tables.markdown import escape_markdown, table_markdown
@@ -125,28 +124,6 @@ def test_combinations_ablation_and_temperature_are_found_in_the_settings(finding
     assert "temperature 8 instead of 4" in ablation[1][1].detail
     columns = [column.title for column in findings.tables["temperature"].columns]
     assert columns == ["Pair", "Methods", "T = 4", "T = 8"]
-
-
-def test_the_answer_claims_no_more_than_the_data(findings):
-    averages = {
-        average.a: average for average in average_gains(findings.pairs, ["student", "kd", "skd"])
-    }
-    assert averages["kd"].by_seed == pytest.approx({0: (2.0 + 2.2 + 1.5) / 3})
-    assert average_difference(findings.pairs, "dkd", "T-8") is None
-    first = headline(findings.pairs[:1], ["student", "kd", "skd", "T-8"], findings.frames, 0.5)
-    assert first[0].startswith(
-        "Of 3 published accuracies of students: 2 inconclusive and 1 not run"
-    )
-    assert first[1].startswith("For 2 of the published accuracies that were run, the number")
-    assert first[2].startswith("Averaged over 1 pair, T-8 has the largest mean gain")
-    assert "+2.53 points" in first[2]
-    second = "The difference from the second best, kd, is +0.70 (+0.27 to +1.13): significant"
-    assert second in first[3]
-    worse = headline(findings.pairs[2:], ["student", "kd"], findings.frames, 0.5)
-    assert "kd, the only ranked method, differs from the student alone by +1.40" in worse[2]
-    assert "excludes zero" in worse[3]
-    alone = headline(findings.pairs, ["kd"], findings.frames, 0.5)
-    assert "does not train the student alone" in alone[2]
 
 
 def test_a_run_that_two_methods_share_counts_once_and_differs_in_nothing(tmp_path):

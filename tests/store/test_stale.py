@@ -291,5 +291,6 @@ def test_an_edited_loss_is_never_pooled_silently(tmp_path: Path) -> None:
     assert message in run(*train)
     run("report", "small.yaml")
     page = (tmp_path / "results" / "small" / "report" / "results.md").read_text()
-    assert "1 finished run was trained by a different version of the code" in page
-    assert "mixes code: 1 of 2 by other code: baselines/kd.py" in page
+    assert "pooled: 5 by the current code and 1 by another version of the code" in page
+    assert "(changed: baselines/kd.py)" in page
+    assert "mixed code" in page

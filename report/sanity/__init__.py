@@ -1,0 +1,1 @@
+"""What makes a study useless or doubtful."""
