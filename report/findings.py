@@ -25,15 +25,18 @@ from report.statistics.variance import VarianceSplit, split_variance
 from report.statistics.verdicts import DEFAULT_MARGIN
 from report.tables.calibration import calibration_table
 from report.tables.cost import cost_table
+from report.tables.displayed import displayed
 from report.tables.imagenet import imagenet_table, published_imagenet_table
+from report.tables.main import main_table
 from report.tables.method_comparisons import (
     combinations_table,
     comparisons_table,
     ranks_table,
     variance_table,
 )
+from report.tables.paper import paper_tables
 from report.tables.plan import plan_table
-from report.tables.results import cells_table, paper_tables
+from report.tables.results import cells_table
 from report.tables.sensitivity import ablation_table, sensitivity_table, temperature_table
 from report.tables.simplifier import simplifier_table
 from report.tables.speed import read_benchmarks, speed_table
@@ -137,7 +140,8 @@ def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_M
     speed = speed_table(benchmarks, expansion)
     plan_or_none = plan_table(plan) if plan else None
     tables = _tables(findings, checks.teachers, speed, plan_or_none)
-    return replace(findings, tables={table.key: table for table in tables if table is not None})
+    shown = (displayed(table, findings.names, len(pairs)) for table in tables if table is not None)
+    return replace(findings, tables={table.key: table for table in shown})
 
 
 def _tables(
@@ -148,11 +152,12 @@ def _tables(
 ) -> tuple[ReportTable | None, ...]:
     """Return the tables in the order of the report; ``None`` for a table without rows."""
     expansion, frames, pairs = findings.expansion, findings.frames, findings.pairs
-    analyses, methods = findings.analyses, expansion.methods
+    analyses, methods, names = findings.analyses, expansion.methods, findings.names
     return (
-        teachers_table(frames, pairs, contradicted_teachers),
-        *paper_tables(pairs, methods, findings.margin),
-        cells_table(pairs, findings.margin),
+        main_table(pairs, methods, names, expansion.tables),
+        teachers_table(frames, pairs, names, contradicted_teachers),
+        *paper_tables(pairs, methods, names, findings.margin, expansion.tables),
+        cells_table(pairs, names, findings.margin),
         combinations_table(pairs, methods),
         simplifier_table(frames, pairs),
         ablation_table(expansion, pairs),
@@ -162,7 +167,7 @@ def _tables(
         comparisons_table(pairs),
         variance_table(findings.variances),
         calibration_table(analyses, frames) if analyses else None,
-        cost_table(expansion, frames),
+        cost_table(expansion, frames, names),
         speed,
         plan,
         _imagenet_table(expansion, findings.results, pairs, findings.published),

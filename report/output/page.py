@@ -14,6 +14,10 @@ from report.frames.outcomes import failed_runs, outcome_counts, outcome_phrase
 from report.output import protocol
 from report.output.run_links import cell_details
 from report.output.typography import unbroken_html
+from report.tables.csv_text import table_csv
+from report.tables.latex import table_latex
+from report.tables.markdown import table_markdown
+from report.tables.table import ReportTable
 from skd.store.collapse import INFORMATION_KEPT, LABELS_KEPT
 from skd.study.published import differences_from_published
 
@@ -33,9 +37,19 @@ def render_page(findings: Findings, gallery: Gallery) -> str:
     environment.filters |= {
         "records": lambda frame: frame.to_dict("records"),
         "inline": lambda drawing: Markup(drawing.inline),
+        "copies": table_copies,
     }
     page = environment.get_template("report.html.j2").render(template_context(findings, gallery))
     return unbroken_html(page)
+
+
+def table_copies(table: ReportTable) -> list[tuple[str, str, str]]:
+    """Return a table's formats to copy, each as its name, the suffix of its file, and its text."""
+    return [
+        ("Markdown", "md", table_markdown(table)),
+        ("LaTeX", "tex", table_latex(table)),
+        ("CSV", "csv", table_csv(table)),
+    ]
 
 
 def template_context(findings: Findings, gallery: Gallery) -> dict[str, Any]:

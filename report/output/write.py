@@ -1,7 +1,7 @@
 """Write a study's report to ``results/<study>/report/``.
 
-The report is one self-contained HTML page. The same folder contains its tables as Markdown and
-LaTeX, its figures as SVG and PDF, and all its data as CSV and Parquet.
+The report is one self-contained HTML page. The same folder contains its tables as Markdown, LaTeX
+and CSV, its figures as SVG and PDF, and all its data as CSV and Parquet.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from report.output.export import data_files
 from report.output.page import render_page
 from report.statistics.verdicts import DEFAULT_MARGIN
 from report.tables import latex
+from report.tables.csv_text import table_csv
 from report.tables.markdown import escape_markdown, table_markdown
 from skd.common.files import write_atomically
 from skd.study.expansion import Expansion
@@ -69,6 +70,7 @@ def _files(findings: Findings, gallery: Gallery) -> Iterator[tuple[str, bytes]]:
     for table in tables:
         yield f"tables/{table.key}.md", table_markdown(table).encode()
         yield f"tables/{table.key}.tex", latex.table_latex(table).encode()
+        yield f"tables/{table.key}.csv", table_csv(table).encode()
     for drawing in gallery.drawings:
         yield f"figures/{drawing.name}.svg", drawing.svg.encode()
         yield f"figures/{drawing.name}.pdf", drawing.pdf

@@ -26,8 +26,8 @@ def calibration_table(analyses: StudyAnalysis, frames: Frames) -> ReportTable | 
         caption="Computed from the stored logits of the evaluated images, mean ± sample standard "
         "deviation over the analysed runs. A student alone is listed once, with its first pair.",
         columns=(
-            TableColumn("Pair", number=False, filter=True),
-            TableColumn("Method", number=False, filter=True),
+            TableColumn("Pair", number=False, filter=True, holds="pair"),
+            TableColumn("Method", number=False, filter=True, holds="method"),
             TableColumn("Runs"),
             TableColumn("Negative log-\nlikelihood (nats)"),
             TableColumn("Calibration\nerror (%)"),

@@ -8,12 +8,13 @@ import pandas as pd
 
 from report.formats import count, duration, mean_and_sd, mebibytes, number
 from report.frames.study_frames import Frames
+from report.names import Names
 from report.statistics.intervals import summarise
 from report.tables.table import ReportTable, TableColumn, TableEntry
 from skd.study.expansion import Expansion
 
 
-def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
+def cost_table(expansion: Expansion, frames: Frames, names: Names) -> ReportTable | None:
     """Return a row for each (pair, method) with finished runs, or ``None`` without any."""
     done = frames.runs[frames.runs["outcome"] == "done"]
     if done.empty:
@@ -53,10 +54,11 @@ def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
         "step is that of one batch, ± its standard deviation over runs. Peak memory is the largest "
         "of the runs. Multiply-adds are those of one forward pass on one image. Extra parameters "
         "and multiply-adds belong to modules that are trained with the student and removed after "
-        f"training, so inference costs the same with every method{_except(keeping)}.",
+        "training, so inference costs the same with every method"
+        f"{_except(map(names.method, keeping))}.",
         columns=(
-            TableColumn("Pair", number=False, filter=True),
-            TableColumn("Method", number=False, filter=True),
+            TableColumn("Pair", number=False, filter=True, holds="pair"),
+            TableColumn("Method", number=False, filter=True, holds="method"),
             TableColumn("A step\n(ms)"),
             TableColumn("A run"),
             TableColumn("Device-hours\nin all"),
@@ -74,9 +76,9 @@ def cost_table(expansion: Expansion, frames: Frames) -> ReportTable | None:
 
 def _except(keeping: Iterable[str]) -> str:
     """Return the exception for methods that keep modules as the student's classifier."""
-    names = " and ".join(keeping)
-    return names and (
-        f", except {names}: what replaces the student's classifier is kept, and counts among the "
+    listed = " and ".join(keeping)
+    return listed and (
+        f", except {listed}: what replaces the student's classifier is kept, and counts among the "
         "parameters and multiply-adds of the network"
     )
 

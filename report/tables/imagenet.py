@@ -22,7 +22,7 @@ def imagenet_table(pairs: Sequence[PairFinding]) -> ReportTable:
     rows = []
     for pair in pairs:
         rows.append(
-            (TableEntry(pair.pair), TableEntry("teacher", link="teachers"), *_teacher(pair.teacher))
+            (TableEntry(pair.pair), TableEntry("Teacher", link="teachers"), *_teacher(pair.teacher))
         )
         rows += [
             (TableEntry(cell.pair), TableEntry(cell.method, link=cell.anchor), *_cell(cell))
@@ -36,8 +36,8 @@ def imagenet_table(pairs: Sequence[PairFinding]) -> ReportTable:
         "table of every cell; teachers and top-5 have no verdict. The pairs are the two that are "
         "common in the literature; which of them the SKD paper used is not known.",
         columns=(
-            TableColumn("Pair", number=False, filter=True),
-            TableColumn("Method", number=False, filter=True),
+            TableColumn("Pair", number=False, filter=True, holds="pair"),
+            TableColumn("Method", number=False, filter=True, holds="method"),
             TableColumn("Top-1"),
             TableColumn("Published\ntop-1"),
             TableColumn("Ours minus\npublished"),
@@ -66,8 +66,8 @@ def published_imagenet_table(
         caption="Published top-1 and top-5 accuracy in percent of the two pairs that are common in "
         "the literature. Which of them the SKD paper used is not known.",
         columns=(
-            TableColumn("Pair", number=False),
-            TableColumn("Method", number=False),
+            TableColumn("Pair", number=False, holds="pair"),
+            TableColumn("Method", number=False, holds="method"),
             TableColumn("Published top-1"),
             TableColumn("Published top-5"),
             TableColumn("Verdict", number=False),
@@ -75,7 +75,7 @@ def published_imagenet_table(
         rows=tuple(
             (
                 TableEntry(f"{value.teacher} → {value.student}"),
-                TableEntry(value.method),
+                TableEntry("Teacher" if value.method == "teacher" else value.method),
                 TableEntry(published_text(value), hint=value.source),
                 TableEntry(number(value.top5)),
                 verdict,

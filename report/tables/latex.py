@@ -9,9 +9,10 @@ from report.tables.table import ReportTable, TableEntry
 
 MAX_FLOAT_ROWS = 30  # a table with more rows is a longtable, which can be split over pages
 PREAMBLE = r"""\documentclass[10pt]{article}
-\usepackage[landscape,margin=1cm]{geometry}
-\usepackage{booktabs,graphicx,longtable}
+\usepackage[landscape,margin=1.5cm]{geometry}
+\usepackage{booktabs,float,graphicx,longtable}
 \setlength{\LTcapwidth}{\linewidth}
+\setlength{\LTleft}{\fill}\setlength{\LTright}{\fill}
 """
 SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -69,49 +70,74 @@ def escape_latex(text: str) -> str:
     return "".join(_character(character) for character in " ".join(text.split()))
 
 
-def table_latex(table: ReportTable) -> str:
-    """Return a table as a fragment. It needs the packages booktabs, graphicx and longtable."""
-    align = "".join("r" if column.number else "l" for column in table.columns)
+def table_latex(table: ReportTable, place: str = "tbp") -> str:
+    """Return a table as a fragment. It needs the packages booktabs, graphicx and longtable.
+
+    Args:
+        table: the table.
+        place: where LaTeX may put it; ``H`` of the package float: here. A long table does not
+            float.
+    """
     head = " & ".join(_header(column.title) for column in table.columns) + r" \\"
-    body = [line for row in table.rows for line in _row(row, table.detailed)]
-    caption = rf"\caption{{{escape_latex(table.title)}. {escape_latex(table.caption)}}}"
-    label = rf"\label{{tab:{table.key}}}"
+    body = _body(table)
+    caption = rf"\caption{{{escape_latex(table.title)}}}\label{{tab:{table.key}}}"
+    note = escape_latex(table.caption)
     if len(table.rows) > MAX_FLOAT_ROWS:
         lines = [
             r"{\scriptsize\setlength{\tabcolsep}{2pt}",
-            rf"\begin{{longtable}}{{{align}}}",
-            rf"{caption}{label}\\",
+            rf"\begin{{longtable}}{{{_alignment(table)}}}",
+            caption + r"\\",
             r"\toprule", head, r"\midrule", r"\endfirsthead",
             r"\toprule", head, r"\midrule", r"\endhead",
             r"\bottomrule", r"\endlastfoot",
             *body,
-            r"\end{longtable}", "}",
+            r"\end{longtable}",
+            rf"\noindent {note}\par}}",
         ]  # fmt: skip
     else:
-        # Shrink the table to the page width, but never enlarge it.
+        # Shrink the table to the width of the text, but never enlarge it.
         width = r"\ifdim\width>\linewidth\linewidth\else\width\fi"
         lines = [
-            r"\begin{table}[tbp]", r"\centering\small", caption, label,
+            rf"\begin{{table}}[{place}]", r"\centering\footnotesize" if table.narrow
+            else r"\centering\small", caption,
             rf"\resizebox{{{width}}}{{!}}{{%",
-            rf"\begin{{tabular}}{{{align}}}",
+            rf"\begin{{tabular}}{{{_alignment(table)}}}",
             r"\toprule", head, r"\midrule",
             *body,
-            r"\bottomrule", r"\end{tabular}}", r"\end{table}",
+            r"\bottomrule", r"\end{tabular}}",
+            rf"\par\smallskip\parbox{{\linewidth}}{{\scriptsize {note}}}",
+            r"\end{table}",
         ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
 def latex_document(title: str, sentences: Sequence[str], tables: Sequence[ReportTable]) -> str:
-    """Return a complete document with the report's headline and all tables."""
+    """Return a complete document with the report's headline and all tables, one after another."""
     parts = [
         PREAMBLE,
         rf"\title{{{escape_latex(title)}}}\date{{}}",
         r"\begin{document}\maketitle",
         "\n\n".join(escape_latex(sentence) for sentence in sentences),
-        *(table_latex(table) + r"\clearpage" for table in tables),
+        *(table_latex(table, place="H") for table in tables),
         r"\end{document}",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _alignment(table: ReportTable) -> str:
+    """Return the columns of a tabular; more space separates groups of columns."""
+    return "".join(
+        (r"@{\hspace{2em}}" if column.begins_group else "") + ("r" if column.number else "l")
+        for column in table.columns
+    )
+
+
+def _body(table: ReportTable) -> list[str]:
+    lines = []
+    for place, row in enumerate(table.rows):
+        lines += [r"\midrule"] if place in table.groups else []
+        lines += _row(row, table.detailed)
+    return lines
 
 
 def _row(row: Sequence[TableEntry], detailed: bool) -> list[str]:

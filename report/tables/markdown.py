@@ -10,7 +10,11 @@ def table_markdown(table: ReportTable) -> str:
     """Return a table with its title and caption as a section of a Markdown page."""
     head = [escape_markdown(column.title).replace("\n", "<br>") for column in table.columns]
     align = ["---:" if column.number else "---" for column in table.columns]
-    rows = [head, align, *([_entry(entry) for entry in row] for row in table.rows)]
+    rows = [head, align]
+    for place, row in enumerate(table.rows):
+        if place in table.groups:  # Markdown has no rules; an empty row separates groups
+            rows.append([""] * len(row))
+        rows.append([_entry(entry) for entry in row])
     parts = [f"## {escape_markdown(table.title)}", escape_markdown(table.caption)]
     parts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
     return "\n\n".join(parts) + "\n"

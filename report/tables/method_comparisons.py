@@ -48,8 +48,8 @@ def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> 
         "seed, with their 95 % intervals and their p-values after Holm's correction for all "
         "comparisons of the pair. Bold: p below 0.05, in either direction.",
         columns=(
-            TableColumn("Pair", number=False, filter=True),
-            TableColumn("X", number=False, filter=True),
+            TableColumn("Pair", number=False, filter=True, holds="pair"),
+            TableColumn("X", number=False, filter=True, holds="method"),
             TableColumn("X alone"),
             TableColumn("SKD alone"),
             TableColumn("SKD+X"),
@@ -78,9 +78,9 @@ def comparisons_table(pairs: Sequence[PairFinding]) -> ReportTable | None:
         "95 % interval, p-value of the paired t test, and that p-value after Holm's correction for "
         "all comparisons of the pair. Bold: below 0.05.",
         columns=(
-            TableColumn("Pair", number=False, filter=True),
-            TableColumn("A", number=False, filter=True),
-            TableColumn("B", number=False, filter=True),
+            TableColumn("Pair", number=False, filter=True, holds="pair"),
+            TableColumn("A", number=False, filter=True, holds="method"),
+            TableColumn("B", number=False, filter=True, holds="method"),
             TableColumn("Seeds"),
             TableColumn("A minus B"),
             TableColumn("95 % interval"),
@@ -122,7 +122,7 @@ def variance_table(splits: dict[str, VarianceSplit]) -> ReportTable | None:
         "method and seed. All methods share the effect of a seed, so pairing removes it. The last "
         "column is the number of unpaired runs that one paired run replaces.",
         columns=(
-            TableColumn("Pair", number=False),
+            TableColumn("Pair", number=False, holds="pair"),
             TableColumn("Methods"),
             TableColumn("Seeds"),
             TableColumn("Between methods"),
@@ -161,7 +161,7 @@ def ranks_table(ranking: Ranking | None) -> ReportTable | None:
         f"not significantly different (Nemenyi, 5 %).{test} These tests assume independent pairs. "
         "Pairs that share a teacher or a student are not independent, so the tests find too many "
         "differences.",
-        columns=(TableColumn("Method", number=False), TableColumn("Mean rank")),
+        columns=(TableColumn("Method", number=False, holds="method"), TableColumn("Mean rank")),
         rows=tuple(
             (TableEntry(method), TableEntry(number(rank), sort=rank))
             for method, rank in ranking.ranks.items()

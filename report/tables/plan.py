@@ -20,7 +20,7 @@ def plan_table(comparison: PlanComparison) -> ReportTable:
         title="Plan and reality",
         caption=" ".join(sentence for sentence in sentences if sentence),
         columns=(
-            TableColumn("Method", number=False),
+            TableColumn("Method", number=False, holds="method"),
             TableColumn("Finished"),
             TableColumn("Planned"),
             TableColumn("Measured"),

@@ -1,4 +1,4 @@
-"""The tables of results: in the layout of papers, and cell by cell with verdicts."""
+"""The table of results cell by cell, with everything that verdicts depend on."""
 
 from __future__ import annotations
 
@@ -14,61 +14,15 @@ from report.formats import (
     plural,
     published_text,
     signed,
-    verdict_symbol,
 )
 from report.frames.cells import CellFinding, PairFinding
+from report.names import Names
 from report.statistics.intervals import EQUIVALENCE_CONFIDENCE
 from report.statistics.verdicts import MAX_SEEDS_TRIED, Verdict
 from report.tables.table import ReportTable, TableColumn, TableEntry
-from report.tables.teachers import MISSING_TEACHER
-from skd.study.published import PublishedValue
-
-LEGEND = (
-    "Below each value: the published value, its epoch, our mean at that epoch minus the published "
-    "value, and the verdict (= reproduced, ↑ higher, ↓ lower, ? inconclusive, · not run). If the "
-    "published epoch is unstated (epoch?), the mean is that of the last epoch and the verdict "
-    f"covers both epochs. {EXACT_MARK}: the number of published runs is unstated, so the value is "
-    "treated as exact. "
-)
 
 
-def paper_tables(
-    pairs: Sequence[PairFinding], methods: Sequence[str], margin: float
-) -> list[ReportTable]:
-    """Return one table per style in the layout of papers: a row a method, a column a pair."""
-    published = any(cell.published for pair in pairs for cell in pair.cells)
-    tables = []
-    for style, title in (
-        ("same", "Pairs of the same style"),
-        ("different", "Pairs of different style"),
-    ):
-        of_style = [pair for pair in pairs if pair.style == style]
-        if not of_style:
-            continue
-        used = [m for m in methods if any(pair.cell(m) for pair in of_style)]
-        rows = [(TableEntry("teacher"), *(_teacher(pair) for pair in of_style))]
-        rows += [(_method(of_style, m), *(_cell(pair, m) for pair in of_style)) for m in used]
-        legend = f"{LEGEND}The margin is {margin:g} points. " if published else ""
-        seeds = max(cell.expected for pair in of_style for cell in pair.cells)
-        tables.append(
-            ReportTable(
-                key=f"{style}-style",
-                title=title,
-                caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard "
-                f"deviation over {plural(seeds, 'seed')}, or over n seeds. {legend}Bold: "
-                "significantly better than every other method of the pair (paired t tests, Holm's "
-                "correction over all comparisons of the pair).",
-                columns=(
-                    TableColumn("", number=False),
-                    *(TableColumn(f"{pair.teacher.name}\n{pair.student}") for pair in of_style),
-                ),
-                rows=tuple(rows),
-            )
-        )
-    return tables
-
-
-def cells_table(pairs: Sequence[PairFinding], margin: float) -> ReportTable:
+def cells_table(pairs: Sequence[PairFinding], names: Names, margin: float) -> ReportTable:
     """Return a row for each (pair, method), with everything that its verdict depends on."""
     published = any(cell.published for pair in pairs for cell in pair.cells)
     verdicts = (
@@ -87,15 +41,17 @@ def cells_table(pairs: Sequence[PairFinding], margin: float) -> ReportTable:
         "epoch is chosen on the evaluated images themselves, so its accuracy is biased upwards. "
         f"Gain is at the last epoch, paired by seed, with its 95 % interval.{verdicts}",
         columns=_cell_columns(published),
-        rows=tuple(_cell_row(pair, cell, published) for pair in pairs for cell in pair.cells),
+        rows=tuple(
+            _cell_row(pair, cell, names, published) for pair in pairs for cell in pair.cells
+        ),
         interactive=True,
     )
 
 
 def _cell_columns(published: bool) -> tuple[TableColumn, ...]:
     columns = [
-        TableColumn("Pair", number=False, filter=True),
-        TableColumn("Method", number=False, filter=True),
+        TableColumn("Pair", number=False, filter=True, holds="pair"),
+        TableColumn("Method", number=False, filter=True, holds="method"),
         TableColumn("Last epoch"),
         TableColumn("95 % interval"),
         TableColumn("Best epoch"),
@@ -110,11 +66,13 @@ def _cell_columns(published: bool) -> tuple[TableColumn, ...]:
     return (*columns, TableColumn("Gain over\nstudent alone"), TableColumn("Runs", number=False))
 
 
-def _cell_row(pair: PairFinding, cell: CellFinding, published: bool) -> tuple[TableEntry, ...]:
+def _cell_row(
+    pair: PairFinding, cell: CellFinding, names: Names, published: bool
+) -> tuple[TableEntry, ...]:
     best = "best" if pair.best_method == cell.method else ""
     row = [
         TableEntry(cell.pair),
-        TableEntry(cell.method, detail=_own_teacher(cell), link=cell.anchor),
+        TableEntry(cell.method, detail=own_teacher_text(cell, names), link=cell.anchor),
         TableEntry(mean_and_sd(cell.last), sort=cell.last.mean, tone=best),
         TableEntry(
             number_range(cell.last.interval) if cell.last.n else ABSENT,
@@ -183,52 +141,9 @@ def against_published(cell: CellFinding) -> list[TableEntry]:
     ]
 
 
-def _teacher(pair: PairFinding) -> TableEntry:
-    teacher, value = pair.teacher, pair.teacher.published
-    detail = f"{number(value.top1)} {_epoch(value)}" if value else ""
-    if teacher.top1 is None:
-        return TableEntry("", detail=detail, marks=(MISSING_TEACHER,), link="teachers")
-    detail += f", {signed(teacher.difference)}" if value else ""
-    return TableEntry(number(teacher.top1), detail=detail, sort=teacher.top1, link="teachers")
-
-
-def _method(pairs: Sequence[PairFinding], method: str) -> TableEntry:
-    """Return a method's name, and whether its teacher is another one than the pair's."""
-    cells = [cell for pair in pairs if (cell := pair.cell(method)) is not None]
-    own = any(cell.own_teacher for cell in cells)
-    return TableEntry(method, detail="with its own teacher" if own else "")
-
-
-def _own_teacher(cell: CellFinding) -> str:
-    return f"teacher {cell.own_teacher}" if cell.own_teacher else ""
-
-
-def _cell(pair: PairFinding, method: str) -> TableEntry:
-    cell = pair.cell(method)
-    if cell is None:
-        return TableEntry(ABSENT, hint="the study does not have this method for this pair")
-    value, detail = cell.published, ""
-    if value is not None:
-        detail = f"{number(value.top1)}{'' if value.n_runs else EXACT_MARK} {_epoch(value)}"
-        if cell.verdict is not None:
-            difference = cell.verdict.comparisons[0].difference
-            detail += f", {signed(difference.mean)}" if difference else ""
-            detail += f" {verdict_symbol(cell.verdict.kind)}"
-    tones = ["best"] * (pair.best_method == method) + ([cell.verdict.kind] if cell.verdict else [])
-    n = f" (n = {cell.done})" if cell.done < cell.expected else ""
-    return TableEntry(
-        mean_and_sd(cell.last) + n if cell.done else "",
-        detail=detail,
-        sort=cell.last.mean,
-        tone=" ".join(tones),
-        link=cell.anchor,
-        hint=_own_teacher(cell),
-        marks=tuple((mark.kind, mark.text) for mark in cell.marks),
-    )
-
-
-def _epoch(value: PublishedValue) -> str:
-    return "epoch?" if value.reported_epoch == "unstated" else value.reported_epoch
+def own_teacher_text(cell: CellFinding, names: Names) -> str:
+    """Return the teacher of a method that does not have the pair's; empty for other methods."""
+    return f"teacher {names.network(cell.own_teacher)}" if cell.own_teacher else ""
 
 
 def _runs(cell: CellFinding) -> TableEntry:

@@ -48,8 +48,8 @@ def ablation_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Report
         "(bold: p below 0.05, in either direction). A1 to A8 are this project's assumptions, not "
         "the paper's.",
         columns=(
-            TableColumn("Pair", number=False, filter=True),
-            TableColumn("Method", number=False),
+            TableColumn("Pair", number=False, filter=True, holds="pair"),
+            TableColumn("Method", number=False, holds="method"),
             TableColumn("Assumption", number=False, filter=True),
             TableColumn("Last epoch"),
             TableColumn("Minus SKD"),
@@ -72,8 +72,8 @@ def temperature_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Rep
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
         "over seeds, of methods that differ only in the temperature T of softening and loss.",
         columns=(
-            TableColumn("Pair", number=False),
-            TableColumn("Methods", number=False),
+            TableColumn("Pair", number=False, holds="pair"),
+            TableColumn("Methods", number=False, holds="methods"),
             *(TableColumn(f"T = {T:g}") for T in temperatures),
         ),
         rows=tuple(
@@ -111,10 +111,10 @@ def sensitivity_table(expansion: Expansion, pairs: Sequence[PairFinding]) -> Rep
         "over seeds, and the mean's 95 % interval, of methods that differ only in the value of one "
         "setting.",
         columns=(
-            TableColumn("Pair", number=False, filter=True),
+            TableColumn("Pair", number=False, filter=True, holds="pair"),
             TableColumn("Setting", number=False, filter=True),
             TableColumn("Value"),
-            TableColumn("Method", number=False),
+            TableColumn("Method", number=False, holds="method"),
             TableColumn("Last epoch"),
             TableColumn("95 % interval"),
         ),

@@ -48,8 +48,8 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> ReportTabl
         "simplified) is 0 and the method is the same as KD. A collapsed teacher contains no "
         "information about the classes.",
         columns=(
-            TableColumn("Pair", number=False, filter=True),
-            TableColumn("Method", number=False),
+            TableColumn("Pair", number=False, filter=True, holds="pair"),
+            TableColumn("Method", number=False, holds="method"),
             TableColumn("Student's\ntop-1"),
             TableColumn("Entropy"),
             TableColumn("Teacher's\ntop-1"),

@@ -67,8 +67,8 @@ def speed_table(comparisons: Iterable[BenchmarkResult], expansion: Expansion) ->
         "number of runs after which storing saves time.",
         columns=(
             TableColumn("Machine", number=False, filter=True),
-            TableColumn("Pair", number=False, filter=True),
-            TableColumn("Method", number=False, filter=True),
+            TableColumn("Pair", number=False, filter=True, holds="pair"),
+            TableColumn("Method", number=False, filter=True, holds="method"),
             TableColumn("Side", number=False, filter=True),
             TableColumn("Lanes"),
             TableColumn("A step\n(ms)"),

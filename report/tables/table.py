@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,21 @@ class TableColumn:
         title: its heading; may have several lines.
         number: whether its entries are aligned to the right.
         filter: whether the page offers a menu of its values to filter rows by.
+        holds: what its entries name by their names in the sheet, so that readers can be shown
+            display names (`report.tables.displayed`).
+        begins_group: whether it is set apart from the columns before it.
     """
 
     title: str
     number: bool = True
     filter: bool = False
+    holds: Literal["", "pair", "method", "methods", "network"] = ""
+    begins_group: bool = False
+
+    @property
+    def label(self) -> str:
+        """The heading in one line."""
+        return self.title.replace("-\n", "").replace("\n", " ")
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,8 @@ class ReportTable:
         caption: the definition of its numbers, in whole sentences.
         rows: each with one entry per column; the first entry is the row's heading.
         interactive: whether readers of the page can sort and filter the rows.
+        groups: indices of the rows that begin a group; a rule stands above each.
+        narrow: whether the table is to fit a column of a paper.
     """
 
     key: str
@@ -67,6 +80,8 @@ class ReportTable:
     columns: tuple[TableColumn, ...]
     rows: tuple[tuple[TableEntry, ...], ...]
     interactive: bool = False
+    groups: tuple[int, ...] = ()
+    narrow: bool = False
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -80,9 +95,37 @@ class ReportTable:
         for index, column in enumerate(self.columns):
             values = list(dict.fromkeys(row[index].text for row in self.rows))
             if column.filter and len(values) > 1:
-                yield index, column.title, values
+                yield index, column.label, values
 
     @property
     def detailed(self) -> bool:
         """Whether any entry has a second line."""
         return any(entry.detail for row in self.rows for entry in row)
+
+
+def transposed(table: ReportTable) -> ReportTable:
+    """Return a table of numbers with its rows as columns. Groups of rows become groups of columns.
+
+    The two lines of a heading become "first → second", as they name a teacher and its student.
+    """
+    head, *columns = table.columns
+    titles = [TableEntry(column.title.replace("\n", " → ")) for column in columns]
+    return replace(
+        table,
+        columns=(
+            replace(head, title=""),
+            *(
+                TableColumn(_heading(row[0]), begins_group=index in table.groups)
+                for index, row in enumerate(table.rows)
+            ),
+        ),
+        rows=tuple(
+            (title, *(row[place] for row in table.rows))
+            for place, title in enumerate(titles, start=1)
+        ),
+        groups=tuple(place for place, column in enumerate(columns) if column.begins_group),
+    )
+
+
+def _heading(entry: TableEntry) -> str:
+    return f"{entry.text}\n({entry.detail})" if entry.detail else entry.text

@@ -8,31 +8,39 @@ from typing import Any
 from report.formats import ABSENT, number, published_text, signed
 from report.frames.cells import PairFinding
 from report.frames.study_frames import Frames
+from report.names import Names
 from report.tables.table import ReportTable, TableColumn, TableEntry
-from skd.common.wrapped_networks import network_label
 
 CONTRADICTED = ("contradicted", "contradicted by stored files")
 MISSING_TEACHER = ("missing", "not available")
 
 
 def teachers_table(
-    frames: Frames, pairs: Sequence[PairFinding], contradicted: Collection[str] = ()
+    frames: Frames,
+    pairs: Sequence[PairFinding],
+    names: Names,
+    contradicted: Collection[str] = (),
 ) -> ReportTable:
     """Return the teachers, with their published accuracies if there are any.
 
     Args:
         frames: the study's frames.
         pairs: its findings.
+        names: the display names of networks.
         contradicted: identities of teachers whose stored files contradict their cards.
     """
     findings = {pair.teacher.name: pair.teacher for pair in pairs}
     any_published = any(finding.published for finding in findings.values())
-    columns = [TableColumn("Teacher", number=False), TableColumn("Top-1"), TableColumn("Top-5")]
+    columns = [
+        TableColumn("Teacher", number=False, holds="network"),
+        TableColumn("Top-1"),
+        TableColumn("Top-5"),
+    ]
     if any_published:
         columns += [TableColumn("Published"), TableColumn("Ours minus\npublished")]
     rows = []
     for teacher in frames.teachers.to_dict("records"):
-        row = [TableEntry(teacher["name"], detail=_network(teacher))]
+        row = [TableEntry(teacher["name"], detail=_network(teacher, names))]
         row += _accuracies(teacher, contradicted)
         if any_published:
             finding = findings.get(teacher["name"])  # a method's own teacher has none
@@ -68,5 +76,5 @@ def _accuracies(teacher: dict[str, Any], contradicted: Collection[str]) -> list[
     ]
 
 
-def _network(teacher: dict[str, Any]) -> str:
-    return network_label(teacher["network"]) if teacher["network"] != teacher["name"] else ""
+def _network(teacher: dict[str, Any], names: Names) -> str:
+    return names.network(teacher["network"]) if teacher["network"] != teacher["name"] else ""

@@ -103,6 +103,7 @@ def expand_sheet(
         code=_source_files(cells, used),
         notes=tuple(dict.fromkeys(resolver.notes)),
         display=sheet.display,
+        tables=sheet.tables,
     )
 
 

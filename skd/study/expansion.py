@@ -15,6 +15,7 @@ from skd.code.closure import SourceFile, closure_digests
 from skd.common.errors import suggest
 from skd.common.frozen import FrozenModel, digest
 from skd.study.code_roots import run_source_roots, views_source_roots
+from skd.study.presentation import TableOptions
 from skd.study.sheet import ImportSource
 from skd.study.sheet_files import StudyError
 from skd.study.spec import DatasetSpec, Recipe, RunSpec, TeacherSpec
@@ -147,6 +148,7 @@ class Expansion(FrozenModel):
     display: dict[str, str] = Field(
         default_factory=dict, description="names that the report shows; see `Sheet.display`"
     )
+    tables: TableOptions = Field(TableOptions(), description="layout of the report's tables")
 
     def code_of(self, spec: RunSpec) -> dict[str, str]:
         """Return the digests of the source files that a run's numbers depend on, by path."""

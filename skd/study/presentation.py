@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from pydantic import Field
 
 from skd.common.errors import suggest
+from skd.common.frozen import FrozenModel
 from skd.common.printable import printable
 
+Layout = Literal["auto", "methods-as-rows", "methods-as-columns"]
+Spread = Literal["sd", "interval", "none"]
+
 MAX_DISPLAY_LENGTH = 60  # characters
+
+
+class TableOptions(FrozenModel):
+    """How the report lays out its tables of results."""
+
+    layout: Layout = Field(
+        "auto",
+        description="methods-as-rows: a column for each pair; methods-as-columns: a row for each "
+        "pair; auto: methods as rows, and means over pairs in the main table if there are many",
+    )
+    spread: Spread = Field(
+        "sd",
+        description="what stands after a mean: sd, the sample standard deviation over seeds; "
+        "interval, half the width of the mean's 95 % interval; none, nothing",
+    )
 
 
 def display_problem(

@@ -27,7 +27,7 @@ from skd.common.printable import printable
 from skd.common.validation_messages import error_location, validation_message
 from skd.common.wrapped_networks import LIBRARIES, options_problem, wrapped_name
 from skd.study.limits import expand_seeds
-from skd.study.presentation import display_problem
+from skd.study.presentation import TableOptions, display_problem
 from skd.study.sheet_files import StudyError, read_sheet_file, sheet_files
 from skd.study.spec import DatasetSpec, Recipe
 from skd.study.sweeps import SweepPoint, sweep_points
@@ -308,6 +308,9 @@ class Sheet(FrozenModel):
         default_factory=dict,
         description="names that the report shows for methods, teachers and networks; methods "
         "listed here appear in this order. Not part of an identity",
+    )
+    tables: TableOptions = Field(
+        TableOptions(), description="layout of the report's tables. Not part of an identity"
     )
 
     @field_validator("title", "description")

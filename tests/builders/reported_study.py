@@ -81,7 +81,9 @@ def make_study(
     """Return the expansion; by default of CIFAR-100 by the common recipe."""
     dataset, recipe = dataset or DatasetSpec(name="cifar100"), recipe or Recipe()
     nodes = []
-    for place, (network, _) in enumerate(pairs):
+    networks = [network for network, _ in pairs]
+    for network in networks:
+        place = networks.index(network)
         spec = ImportedTeacher(network=network, dataset=dataset, sha256=str(place) * 64)
         node = TeacherNode(name=network, id=spec.identity, spec=spec, origin=f"{network}.pth")
         nodes.append(node)
@@ -119,7 +121,7 @@ def make_study(
         methods=tuple(METHODS),
         pairs=pairs,
         seeds=(0, 1, 2),
-        teachers=tuple(nodes),
+        teachers=tuple({node.name: node for node in nodes}.values()),
         cells=tuple(cells.values()),
         images=IMAGES,
         networks={name: facts(FAMILIES[name]) for pair in pairs for name in pair},

@@ -31,6 +31,7 @@ def test_cosmetic_edits_change_no_identity(expanded: Callable[..., Expansion]) -
     spelled["title"], spelled["description"] = "Another", "More words"
     spelled["seeds"] = [1, 0]
     spelled["display"] = {"skd": "Ours", "resnet20": "ResNet 20", "big": "Large"}
+    spelled["tables"] = {"layout": "methods-as-columns", "spread": "interval"}
     texts = [
         "# a comment\n" + yaml.safe_dump(SHEET),
         yaml.safe_dump(turned(SHEET), sort_keys=False),

@@ -1,14 +1,18 @@
-"""The page in a real browser: no console messages; sorting, filters, unfolding, printing."""
+"""The page in a real browser: no console messages; sorting, search, copies, unfolding, print."""
 
 import base64
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
 
 from report.output.write import write_report
 from tests.builders.reported_study import EVIL, filled
@@ -92,13 +96,87 @@ def test_tables_filter(browser):
         for menu in browser.find_elements(By.CSS_SELECTOR, "#cells select")
     }
     assert set(menus) == {"Pair", "Method", "Verdict"}
-    for name, value in (("Method", "dkd"), ("Verdict", "higher")):
+    for name, value in (("Method", "DKD"), ("Verdict", "higher")):
         menus[name].find_element(By.XPATH, f"./option[text()='{value}']").click()
-    assert visible_cells(browser, 0) == ["vgg13 → MobileNetV2"]
-    assert browser.find_element(By.CSS_SELECTOR, "#cells output").text == f"1 of {everything}"
+    assert visible_cells(browser, 0) == ["VGG-13 → MobileNetV2"]
+    assert browser.find_element(By.CSS_SELECTOR, "#cells output").text == f"1 of {everything} rows"
     for name in ("Method", "Verdict"):
         menus[name].find_element(By.XPATH, "./option[1]").click()
     assert len(visible_cells(browser, 0)) == everything
+
+
+def test_tables_are_searched_by_words(browser):
+    everything = len(visible_cells(browser, 0))
+    box = browser.find_element(By.CSS_SELECTOR, "#cells input[type=search]")
+    box.send_keys("mobilenet skd")
+    methods = visible_cells(browser, 1)
+    assert set(methods) == {"SKD", "SKD + KD"}
+    output = browser.find_element(By.CSS_SELECTOR, "#cells output")
+    assert output.text == f"2 of {everything} rows"
+    box.send_keys(" nothing")
+    assert visible_cells(browser, 0) == []
+    assert output.text == "no row matches"
+    box.send_keys(Keys.CONTROL, "a", Keys.DELETE)
+    assert len(visible_cells(browser, 0)) == everything
+
+
+def test_sortable_headings_show_that_they_are(browser):
+    marks = [
+        browser.execute_script(
+            "return getComputedStyle(arguments[0], '::after').content",
+            heading(browser, title)[1],
+        )
+        for title in ("Pair", "Best epoch")
+    ]
+    assert all(mark.strip('"').strip() in set("↕↑↓") for mark in marks)
+
+
+def copied(browser: webdriver.Chrome, key: str, name: str) -> str:
+    """Click the button that copies a table, wait for its answer, and return the clipboard."""
+    button = browser.find_element(
+        By.XPATH, f"//div[@id='{key}']//a[text()='{name}']/following-sibling::button[1]"
+    )
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", button)
+    button.click()
+    WebDriverWait(browser, 5).until(lambda _: button.text == "Copied")
+    browser.execute_script(
+        "window.pasteHere ??= document.body.appendChild(document.createElement('textarea'))"
+    )
+    paste = browser.execute_script("pasteHere.value = ''; return pasteHere")
+    paste.send_keys(Keys.CONTROL, "v")
+    text = paste.get_property("value")
+    browser.execute_script("pasteHere.remove(); delete window.pasteHere")
+    return text
+
+
+@pytest.mark.parametrize("with_clipboard", [True, False], ids=["clipboard", "fallback"])
+def test_a_table_is_copied_in_each_format(browser, with_clipboard):
+    folder = Path(unquote(urlsplit(browser.current_url).path)).parent / "tables"
+    if not with_clipboard:
+        browser.execute_script(
+            "navigator.clipboard.writeText = () => Promise.reject(new Error('not allowed'))"
+        )
+    for name, suffix in (("Markdown", "md"), ("LaTeX", "tex"), ("CSV", "csv")):
+        written = (folder / f"same-style.{suffix}").read_text(encoding="utf-8")
+        assert copied(browser, "same-style", name).strip() == written.strip()
+
+
+def test_a_table_that_is_wider_than_the_screen_says_that_it_scrolls(browser):
+    def cue(width: int) -> bool:
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        place = browser.find_element(By.CSS_SELECTOR, "#teachers .scroll")
+        fits = browser.execute_script(
+            "return arguments[0].scrollWidth <= arguments[0].clientWidth + 1", place
+        )
+        WebDriverWait(browser, 5).until(
+            lambda _: ("wide-table" in place.get_attribute("class")) != fits
+        )
+        return not fits
+
+    assert cue(400)
+    assert not cue(2400)
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_a_cells_runs_are_one_click_away(browser):

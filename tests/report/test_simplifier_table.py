@@ -14,13 +14,13 @@ from tests.builders.reported_study import filled
 def test_the_table_has_the_last_epochs_means_and_marks_a_collapse(tmp_path: Path) -> None:
     table = read_findings(filled(tmp_path), tmp_path).tables["simplifier"]
     pair, method, top1, entropy, right, from_softened, to_student = table.rows[0]
-    assert (pair.text, method.text) == ("resnet56 → resnet20", "skd")
+    assert (pair.text, method.text) == ("ResNet-56 → ResNet-20", "SKD")
     assert top1.marks == (("collapsed", "1 collapsed"),)
     assert entropy.text == "3.60 → 4.00"  # of 3.7, 4.6 and 3.7
     assert right.text == "99.0 → 72.3"  # of 98.5, 20 and 98.5
     assert from_softened.text == "0.313"  # of 0.02, 0.9 and 0.02
     assert to_student.text == "0.300"
-    assert {row[1].text for row in table.rows} == {"skd", "skd+kd", "T-8"}  # kd has none
+    assert {row[1].text for row in table.rows} == {"SKD", "SKD + KD", "T-8"}  # kd has none
 
 
 def test_of_each_run_the_last_epoch_counts_and_what_was_not_watched_is_left_out() -> None:
@@ -46,7 +46,7 @@ def test_diagnostics_of_other_losses_are_not_the_simplifiers(tmp_path: Path) -> 
         table = simplifier_table(replace(findings.frames, epochs=epochs), findings.pairs)
         return {row[1].text for row in table.rows} if table else set()
 
-    assert methods(others) == {"skd", "skd+kd", "T-8"}
+    assert methods(others) == {"SKD", "SKD + KD", "T-8"}
     without = replace(findings.frames, epochs=others.drop(columns=own))
     assert methods(without.epochs) == set()
     assert not unmoved_simplifiers(without, findings.expansion, findings.names)

@@ -101,7 +101,7 @@ def test_verdicts_compare_like_with_like(cells):
 
 def test_styles_follow_the_family_and_teachers_come_first(findings):
     assert [pair.style for pair in findings.pairs] == ["same", "same", "different"]
-    assert list(findings.tables)[:3] == ["teachers", "same-style", "different-style"]
+    assert list(findings.tables)[:4] == ["main", "teachers", "same-style", "different-style"]
     assert findings.pairs[0].teacher.difference == pytest.approx(72.63 - 72.34)
     assert findings.pairs[1].teacher.difference is None
 
@@ -115,11 +115,11 @@ def test_the_best_is_marked_only_where_it_leads_significantly(findings):
 
 
 def test_combinations_ablation_and_temperature_are_found_in_the_settings(findings):
-    (row,) = (r for r in findings.tables["combinations"].rows if r[0].text.startswith("resnet56"))
-    assert (row[1].text, row[4].text) == ("kd", "72.77 ± 1.00")
+    (row,) = (r for r in findings.tables["combinations"].rows if r[0].text.startswith("ResNet-56"))
+    assert (row[1].text, row[4].text) == ("KD", "72.77 ± 1.00")
     assert row[5].text == formats.signed((2 + 1.9 + 1.9) / 3)
     ablation = findings.tables["ablation"].rows
-    assert [r[1].text for r in ablation[:2]] == ["skd", "T-8"]
+    assert [r[1].text for r in ablation[:2]] == ["SKD", "T-8"]
     assert ablation[1][2].text == "A1, A5"
     assert "temperature 8 instead of 4" in ablation[1][1].detail
     columns = [column.title for column in findings.tables["temperature"].columns]

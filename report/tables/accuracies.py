@@ -1,0 +1,73 @@
+"""Accuracies with their spread over seeds, as the tables of results write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from report.formats import mean_and_sd, number
+from report.frames.cells import CONTROL, CellFinding, PairFinding
+from report.names import Names
+from report.statistics.intervals import Summary, average_by_seed, summarise
+from skd.study.presentation import Spread
+
+SPREAD_TEXTS = {
+    "sd": "mean ± sample standard deviation over {seeds}",
+    "interval": "mean over {seeds} ± half the width of its 95 % interval",
+    "none": "mean over {seeds}",
+}
+
+
+def accuracy_text(summary: Summary, spread: Spread, decimals: int = 2) -> str:
+    """Return a mean with its spread; of a single value, only the value."""
+    if spread == "sd":
+        return mean_and_sd(summary, decimals)
+    mean, bounds = number(summary.mean, decimals), summary.interval
+    if spread == "none" or bounds is None:
+        return mean
+    return f"{mean} ± {number((bounds[1] - bounds[0]) / 2, decimals)}"
+
+
+def average_accuracy(cells: Sequence[CellFinding | None], resolution: float) -> Summary | None:
+    """Return the mean over pairs at each seed that all have, summarised over seeds.
+
+    Args:
+        cells: one method's cell of each pair.
+        resolution: the step between possible accuracies of one pair, in points.
+
+    Returns:
+        The summary; ``None`` if a pair lacks the method or the pairs have no common seed.
+    """
+    if any(cell is None for cell in cells):
+        return None
+    by_seed = average_by_seed([cell.last_by_seed for cell in cells if cell is not None])
+    # The mean over pairs has a finer resolution than the accuracy of one pair.
+    return summarise(by_seed.values(), resolution / len(cells) ** 0.5) if by_seed else None
+
+
+def average_gain(pairs: Sequence[PairFinding], method: str) -> float | None:
+    """Return a method's gain over the student alone, averaged over pairs at common seeds.
+
+    ``None`` for the student alone, if a pair lacks one of the two, or without a common seed.
+    """
+    gains = []
+    for pair in pairs:
+        cell, control = pair.cell(method), pair.cell(CONTROL)
+        if cell is None or control is None or cell.is_control:
+            return None
+        ours, alone = cell.last_by_seed, control.last_by_seed
+        gains.append({seed: ours[seed] - alone[seed] for seed in ours.keys() & alone.keys()})
+    return summarise(average_by_seed(gains).values()).mean
+
+
+def teacher_label(pairs: Sequence[PairFinding], names: Names) -> str:
+    """Return the label of the teachers' row; of a single teacher with its name."""
+    teachers = {names.network(pair.teacher.name) for pair in pairs}
+    return f"Teacher: {teachers.pop()}" if len(teachers) == 1 else "Teacher"
+
+
+def method_label(pairs: Sequence[PairFinding], method: str, names: Names) -> str:
+    """Return the label of a method's row; of the student alone with a single network's name."""
+    students = {names.network(pair.student) for pair in pairs}
+    if method != CONTROL or len(students) > 1:
+        return names.method(method)
+    return f"{names.method(method)}: {students.pop()}"
