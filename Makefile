@@ -19,13 +19,13 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 demo: $(INSTALLED)  ## run the demo study and write its report (minutes on a CPU, no network)
-	$(BIN)/snakemake --profile local demo
-	@echo "The report: results/demo/report/index.html"
+	@$(BIN)/python tools/demo.py
 	@if [ -t 1 ] && { [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; }; then \
 	  $(BIN)/python -m webbrowser results/demo/report/index.html; fi
 
 first-rows: $(INSTALLED) test-gpu bench  ## on a CUDA GPU: run its tests, the benchmark and two rows of CIFAR-100 (a day)
 	$(BIN)/snakemake --profile local all --config study=first-rows
+	@$(BIN)/python -m skd results first-rows
 	@echo "Its report: results/first-rows/report/index.html"
 
 # Each worker runs whole test files, whose tests share fixtures. Each training uses one thread.

@@ -23,6 +23,7 @@ from skd.cli.export import export
 from skd.cli.job import job
 from skd.cli.plan import plan
 from skd.cli.provenance import merge, show
+from skd.cli.results import results_
 from skd.cli.status import cancel, status
 from skd.cli.study import expand, list_
 from skd.cli.teacher_views import teacher_views
@@ -50,6 +51,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     },
     "Look": {
         "status": status,
+        "results": results_,
         "show": show,
         "evaluate": evaluate,
         "export": export,

@@ -20,6 +20,9 @@ _BEGIN = re.compile(r"^\s*Error in rule (train|teacher)")
 _END = re.compile(r"^\s*$|^\[")
 _MESSAGE = re.compile(r"^\s+message: (.*)$")
 _OUTPUT = re.compile(r"^\s+output: (\S+)")
+_RULE = re.compile(r"^\s*Error in rule (\w+)")
+_LOGFILE = re.compile(r"^Logfile (.+):$")
+_RULER = re.compile(r"^=+$")
 _LOG = re.compile(r"^\s+log: .*?([^\s,]+) \(check log file")
 # Text that the plugin adds to each message; it does not concern the job.
 _NOISE = re.compile(r"(Detailed failure reason unavailable|For further error details).*$")
@@ -38,6 +41,26 @@ def find_job_errors(log: str) -> list[JobError]:
     """Return the jobs that SLURM or the submission reports as failed, the last error per output."""
     errors = {error.output: error for error in _errors(log.splitlines())}
     return [*errors.values()]
+
+
+def failed_rule_lines(log: str) -> list[str]:
+    """Return a line for each failed rule: its name, the last line of its log, and the log's path.
+
+    Snakemake shows these logs with ``show-failed-logs``.
+    """
+    lines, rule, file, last = [], "", None, ""
+    for line in log.splitlines():
+        if match := _RULE.match(line):
+            rule = match[1]
+        elif match := _LOGFILE.match(line):
+            file, last = match[1], ""
+        elif file is not None and _RULER.match(line):
+            if last:
+                lines.append(f"{rule}: {last}; {file}")
+                file = None
+        elif file is not None and line.strip():
+            last = line.strip()
+    return [*dict.fromkeys(lines)]
 
 
 def note_job_error(entry: StoreEntry, error: JobError) -> bool:

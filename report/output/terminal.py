@@ -1,0 +1,166 @@
+"""A study's results as tables for a terminal, for `skd results`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from report.findings import Findings
+from report.formats import (
+    ABSENT,
+    ONE_SEED,
+    interval,
+    mean_and_sd,
+    number,
+    signed,
+)
+from report.frames.cells import CellFinding, PairFinding
+from report.headline import average_gains
+from report.statistics.intervals import Difference
+
+TABLE_EACH = 2  # up to this number of pairs, each has a table with gains and intervals
+NOTE = (
+    "Top-1 accuracy at the last epoch, mean ± standard deviation over seeds. Gain: minus the "
+    "student alone, paired by seed, in points."
+)
+VERDICT_STYLES = {"reproduced": "green", "higher": "cyan", "lower": "red"}
+
+
+def results_tables(findings: Findings, width: int) -> Iterator[RenderableType]:
+    """Yield the results of a study for a terminal.
+
+    One or two pairs have a table each, with a row for each method: accuracy, gain over the student
+    alone with its interval, and the published value if there is one. More pairs are columns, in
+    blocks that fit; the mean gain over the pairs follows.
+
+    Args:
+        findings: the study's results.
+        width: the terminal's width, in characters.
+    """
+    expansion, pairs = findings.expansion, findings.pairs
+    yield Text(f"{expansion.study}: {expansion.title}", style="bold")
+    if not any(cell.done for pair in pairs for cell in pair.cells):
+        yield Text("No run has finished yet, so there are no results.")
+        return
+    if len(pairs) <= TABLE_EACH:
+        for pair in pairs:
+            yield Text("")
+            yield _pair_table(pair)
+    else:
+        yield from _column_tables(pairs, expansion.methods, width)
+        yield Text("")
+        yield _gains_table(pairs, expansion.methods)
+    yield Text("")
+    yield Text(NOTE, style="dim")
+
+
+def _pair_table(pair: PairFinding) -> Table:
+    """Return a pair's table, with a row for the teacher and for each method."""
+    published = any(cell.published for cell in pair.cells) or bool(pair.teacher.published)
+    table = _table(f"{pair.teacher.name} → {pair.student}")
+    table.add_column("method", overflow="fold")
+    for heading in ("top-1, %", "gain", "95 % interval"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    if published:
+        table.add_column("published", justify="right", no_wrap=True)
+        table.add_column("verdict", no_wrap=True)
+    against = [number(value.top1) if (value := pair.teacher.published) else ABSENT, ""]
+    teacher = ["teacher", number(pair.teacher.top1), "", "", "", *(against if published else [])]
+    table.add_row(*teacher, style="dim")
+    for cell in pair.cells:
+        table.add_row(*_cell_row(cell), *(_against_published(cell) if published else []))
+    return table
+
+
+def _cell_row(cell: CellFinding) -> list[str | Text]:
+    gain = None if cell.is_control else cell.gain
+    return [
+        cell.method,
+        _accuracy(cell),
+        signed(gain.mean) if gain else "",
+        _interval(gain),
+        _direction(gain),
+    ]
+
+
+def _against_published(cell: CellFinding) -> list[str | Text]:
+    if cell.published is None:
+        return [ABSENT, ""]
+    kind = cell.verdict.kind if cell.verdict else ""
+    return [number(cell.published.top1), Text(kind, style=VERDICT_STYLES.get(kind, ""))]
+
+
+def _column_tables(
+    pairs: Sequence[PairFinding], methods: Sequence[str], width: int
+) -> Iterator[RenderableType]:
+    """Yield tables with a column for each pair, as many in each as fit the width."""
+    accuracies = [_accuracy(cell) for pair in pairs for cell in pair.cells]
+    heads = [name for pair in pairs for name in (pair.teacher.name, pair.student)]
+    first = max(map(len, (*methods, "teacher")))
+    others = max(map(len, (*accuracies, *heads)))
+    in_block = max(1, (width - first) // (others + 2))
+    for start in range(0, len(pairs), in_block):
+        block = pairs[start : start + in_block]
+        table = _table()
+        table.add_column("method", no_wrap=True)
+        for pair in block:
+            table.add_column(f"{pair.teacher.name}\n{pair.student}", justify="right")
+        table.add_row("teacher", *(number(pair.teacher.top1) for pair in block), style="dim")
+        for method in methods:
+            cells = [pair.cell(method) for pair in block]
+            if any(cells):
+                table.add_row(method, *(_accuracy(cell) if cell else ABSENT for cell in cells))
+        yield Text("")
+        yield table
+
+
+def _gains_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> Table:
+    """Return the mean gain of each method over its pairs, in the order of the methods."""
+    gains = {gain.a: gain for gain in average_gains(pairs, methods)}
+    table = _table("Mean gain over the student alone")
+    table.add_column("method", no_wrap=True)
+    for heading in ("gain", "95 % interval", "pairs"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for method in (name for name in methods if name in gains):
+        gain = gains[method].difference
+        count = str(len(gains[method].pairs))
+        table.add_row(method, signed(gain.mean), _interval(gain), count, _direction(gain))
+    return table
+
+
+def _table(title: str | None = None) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+
+
+def _accuracy(cell: CellFinding) -> str:
+    """Return a cell's accuracy; with its number of runs if some are missing."""
+    if not cell.done:
+        return ABSENT
+    missing = f" ({cell.done} of {cell.expected})" if cell.done < cell.expected else ""
+    return mean_and_sd(cell.last) + missing
+
+
+def _interval(gain: Difference | None) -> str:
+    if gain is None:
+        return ""
+    text = interval(gain)
+    return "one seed" if text == ONE_SEED else text
+
+
+def _direction(gain: Difference | None) -> Text:
+    """Return whether a gain is separated from zero, in a word."""
+    if gain is None or not gain.excludes_zero:
+        return Text("")
+    return Text("better", style="green") if gain.mean > 0 else Text("worse", style="red")
