@@ -19,6 +19,7 @@ from report.formats import (
 )
 from report.frames.cells import CellFinding, PairFinding
 from report.headline import average_gains
+from report.names import Names
 from report.statistics.intervals import Difference
 
 TABLE_EACH = 2  # up to this number of pairs, each has a table with gains and intervals
@@ -40,7 +41,7 @@ def results_tables(findings: Findings, width: int) -> Iterator[RenderableType]:
         findings: the study's results.
         width: the terminal's width, in characters.
     """
-    expansion, pairs = findings.expansion, findings.pairs
+    expansion, pairs, names = findings.expansion, findings.pairs, findings.names
     yield Text(f"{expansion.study}: {expansion.title}", style="bold")
     if not any(cell.done for pair in pairs for cell in pair.cells):
         yield Text("No run has finished yet, so there are no results.")
@@ -48,38 +49,38 @@ def results_tables(findings: Findings, width: int) -> Iterator[RenderableType]:
     if len(pairs) <= TABLE_EACH:
         for pair in pairs:
             yield Text("")
-            yield _pair_table(pair)
+            yield _pair_table(pair, names)
     else:
-        yield from _column_tables(pairs, expansion.methods, width)
+        yield from _column_tables(pairs, expansion.methods, names, width)
         yield Text("")
-        yield _gains_table(pairs, expansion.methods)
+        yield _gains_table(pairs, expansion.methods, names)
     yield Text("")
     yield Text(NOTE, style="dim")
 
 
-def _pair_table(pair: PairFinding) -> Table:
+def _pair_table(pair: PairFinding, names: Names) -> Table:
     """Return a pair's table, with a row for the teacher and for each method."""
     published = any(cell.published for cell in pair.cells) or bool(pair.teacher.published)
-    table = _table(f"{pair.teacher.name} → {pair.student}")
+    table = _table(names.pair(pair), gap=1 if published else 2)  # all columns fit 80 characters
     table.add_column("method", overflow="fold")
     for heading in ("top-1, %", "gain", "95 % interval"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     if published:
-        table.add_column("published", justify="right", no_wrap=True)
+        table.add_column("paper", justify="right", no_wrap=True)
         table.add_column("verdict", no_wrap=True)
     against = [number(value.top1) if (value := pair.teacher.published) else ABSENT, ""]
-    teacher = ["teacher", number(pair.teacher.top1), "", "", "", *(against if published else [])]
+    teacher = ["Teacher", number(pair.teacher.top1), "", "", "", *(against if published else [])]
     table.add_row(*teacher, style="dim")
     for cell in pair.cells:
-        table.add_row(*_cell_row(cell), *(_against_published(cell) if published else []))
+        table.add_row(*_cell_row(cell, names), *(_against_published(cell) if published else []))
     return table
 
 
-def _cell_row(cell: CellFinding) -> list[str | Text]:
+def _cell_row(cell: CellFinding, names: Names) -> list[str | Text]:
     gain = None if cell.is_control else cell.gain
     return [
-        cell.method,
+        names.method(cell.method),
         _accuracy(cell),
         signed(gain.mean) if gain else "",
         _interval(gain),
@@ -95,12 +96,12 @@ def _against_published(cell: CellFinding) -> list[str | Text]:
 
 
 def _column_tables(
-    pairs: Sequence[PairFinding], methods: Sequence[str], width: int
+    pairs: Sequence[PairFinding], methods: Sequence[str], names: Names, width: int
 ) -> Iterator[RenderableType]:
     """Yield tables with a column for each pair, as many in each as fit the width."""
     accuracies = [_accuracy(cell) for pair in pairs for cell in pair.cells]
-    heads = [name for pair in pairs for name in (pair.teacher.name, pair.student)]
-    first = max(map(len, (*methods, "teacher")))
+    heads = [part for pair in pairs for part in names.pair(pair).split(" → ")]
+    first = max(len("Teacher"), *(len(names.method(method)) for method in methods))
     others = max(map(len, (*accuracies, *heads)))
     in_block = max(1, (width - first) // (others + 2))
     for start in range(0, len(pairs), in_block):
@@ -108,17 +109,18 @@ def _column_tables(
         table = _table()
         table.add_column("method", no_wrap=True)
         for pair in block:
-            table.add_column(f"{pair.teacher.name}\n{pair.student}", justify="right")
-        table.add_row("teacher", *(number(pair.teacher.top1) for pair in block), style="dim")
+            table.add_column(names.pair(pair).replace(" → ", "\n"), justify="right")
+        table.add_row("Teacher", *(number(pair.teacher.top1) for pair in block), style="dim")
         for method in methods:
             cells = [pair.cell(method) for pair in block]
             if any(cells):
-                table.add_row(method, *(_accuracy(cell) if cell else ABSENT for cell in cells))
+                texts = (_accuracy(cell) if cell else ABSENT for cell in cells)
+                table.add_row(names.method(method), *texts)
         yield Text("")
         yield table
 
 
-def _gains_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> Table:
+def _gains_table(pairs: Sequence[PairFinding], methods: Sequence[str], names: Names) -> Table:
     """Return the mean gain of each method over its pairs, in the order of the methods."""
     gains = {gain.a: gain for gain in average_gains(pairs, methods)}
     table = _table("Mean gain over the student alone")
@@ -126,21 +128,23 @@ def _gains_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> Table:
     for heading in ("gain", "95 % interval", "pairs"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for method in (name for name in methods if name in gains):
+    for method in (method for method in methods if method in gains):
         gain = gains[method].difference
         count = str(len(gains[method].pairs))
-        table.add_row(method, signed(gain.mean), _interval(gain), count, _direction(gain))
+        table.add_row(
+            names.method(method), signed(gain.mean), _interval(gain), count, _direction(gain)
+        )
     return table
 
 
-def _table(title: str | None = None) -> Table:
+def _table(title: str | None = None, gap: int = 2) -> Table:
     return Table(
         title=title,
         title_justify="left",
         title_style="bold",
         box=None,
         pad_edge=False,
-        padding=(0, 2, 0, 0),
+        padding=(0, gap, 0, 0),
     )
 
 

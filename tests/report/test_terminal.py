@@ -1,5 +1,6 @@
 """The results of a study in a terminal of 80 columns."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from report.findings import Findings, read_findings
+from report.formats import ABSENT
 from report.output.terminal import results_tables
 from tests.builders.reported_study import METHODS, PAIRS, filled, make_study
 
@@ -15,6 +17,9 @@ from tests.builders.reported_study import METHODS, PAIRS, filled, make_study
 def findings(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     folder = tmp_path_factory.mktemp("results")
     return read_findings(filled(folder), folder)
+
+
+REST = ["better", ABSENT]  # no published value
 
 
 def printed(findings: Findings, width: int = 80) -> list[str]:
@@ -27,24 +32,30 @@ def printed(findings: Findings, width: int = 80) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
+def _parts(line: str) -> list[str]:
+    return re.split(r"\s{2,}", line)
+
+
 def test_one_pair_has_a_row_for_each_method_with_gain_and_interval(findings: Findings) -> None:
     pair = findings.pairs[0]
     lines = printed(replace(findings, pairs=(pair,)))
-    rows = {line.split()[0]: line for line in lines if line and line.split()[0] in METHODS}
-    assert list(rows) == [cell.method for cell in pair.cells]
-    assert rows["skd+kd"].split()[1:7] == ["72.77", "±", "1.00", "+3.77", "+2.97", "to"]
-    assert rows["skd+kd"].split()[7:9] == ["+4.57", "better"]
-    assert rows["student"].split()[1:4] == ["69.00", "±", "1.00"]  # no gain over itself
+    names = [findings.names.method(cell.method) for cell in pair.cells]
+    rows = [line for line in lines if line.startswith(tuple(names))]
+    assert [row[: len(name)] for row, name in zip(rows, names, strict=True)] == names
+    of = dict(zip(names, (row.split() for row in rows), strict=True))
+    assert of["SKD + KD"][3:] == ["72.77", "±", "1.00", "+3.77", "+2.97", "to", "+4.57", *REST]
+    assert of["Student alone"][2:] == ["69.00", "±", "1.00", "69.06", "inconclusive"]  # no gain
     assert "verdict" in "".join(lines)  # its values are published
 
 
 def test_several_pairs_are_columns_followed_by_mean_gains(findings: Findings) -> None:
     lines = printed(findings)
-    heads = [line.split() for line in lines]
-    assert heads[2] == [teacher for teacher, _ in PAIRS]  # the headings have two lines
+    names = findings.names
+    assert lines[2].split() == [names.network(teacher) for teacher, _ in PAIRS]
+    assert lines[3].split() == ["method", *(names.network(student) for _, student in PAIRS)]
     start = next(i for i, line in enumerate(lines) if line.startswith("Mean gain over"))
-    methods = [line.split()[0] for line in lines[start + 2 :] if line][: len(METHODS) - 1]
-    assert methods == [method for method in METHODS if method != "student"]
+    gains = [_parts(line)[0] for line in lines[start + 2 : start + 1 + len(METHODS)]]
+    assert gains == [names.method(method) for method in METHODS if method != "student"]
 
 
 def test_a_cell_with_missing_runs_says_so(findings: Findings) -> None:
