@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from report.figures.gallery import Gallery, make_gallery
 from report.findings import Findings, read_findings
 from report.output.export import data_files
-from report.output.page import render_page
 from report.statistics.verdicts import DEFAULT_MARGIN
 from report.tables import latex
 from report.tables.csv_text import table_csv
@@ -20,8 +19,12 @@ from report.tables.markdown import escape_markdown, table_markdown
 from skd.common.files import write_atomically
 from skd.study.expansion import Expansion
 
+if TYPE_CHECKING:
+    from report.figures.gallery import Gallery
+
 FOLDERS = ("data", "figures", "tables")
 PAGE = "index.html"
+TABLES_PAGE = "results.md"
 
 
 def report_folder(results: Path, study: str) -> Path:
@@ -44,6 +47,9 @@ def write_report(
     Raises:
         PublishedError: a file of published values cannot be read.
     """
+    # Imported here, so that tables alone need neither Matplotlib nor seaborn.
+    from report.figures.gallery import make_gallery
+
     findings = read_findings(expansion, results, margin)
     gallery = make_gallery(
         findings.expansion,
@@ -54,10 +60,9 @@ def write_report(
         margin,
     )
     folder = output or report_folder(results, expansion.study)
-    written = set()
-    for name, content in _files(findings, gallery):
-        write_atomically(folder / name, content)
-        written.add(folder / name)
+    written = _write(folder, _table_files(findings)) | _write(
+        folder, _page_files(findings, gallery)
+    )
     if output is None:
         for path in (path for name in FOLDERS for path in (folder / name).glob("*")):
             if path.is_file() and path not in written:  # left by an earlier report
@@ -65,19 +70,49 @@ def write_report(
     return folder / PAGE
 
 
-def _files(findings: Findings, gallery: Gallery) -> Iterator[tuple[str, bytes]]:
+def write_tables(
+    expansion: Expansion, results: Path, margin: float = DEFAULT_MARGIN, output: Path | None = None
+) -> Path:
+    """Write the report's tables and data without its page and figures; return the tables' page.
+
+    The arguments are those of `write_report`. An earlier report's page and figures stay as they
+    are.
+
+    Raises:
+        PublishedError: a file of published values cannot be read.
+    """
+    folder = output or report_folder(results, expansion.study)
+    _write(folder, _table_files(read_findings(expansion, results, margin)))
+    return folder / TABLES_PAGE
+
+
+def _write(folder: Path, files: Iterator[tuple[str, bytes]]) -> set[Path]:
+    """Write files, each given by name and content, and return their paths."""
+    written = set()
+    for name, content in files:
+        write_atomically(folder / name, content)
+        written.add(folder / name)
+    return written
+
+
+def _table_files(findings: Findings) -> Iterator[tuple[str, bytes]]:
     tables, title = list(findings.tables.values()), findings.expansion.title
     for table in tables:
         yield f"tables/{table.key}.md", table_markdown(table).encode()
         yield f"tables/{table.key}.tex", latex.table_latex(table).encode()
         yield f"tables/{table.key}.csv", table_csv(table).encode()
+    for name, content in data_files(findings).items():
+        yield f"data/{name}", content
+    yield TABLES_PAGE, report_markdown(findings).encode()
+    yield "results.tex", latex.latex_document(title, findings.headline, tables).encode()
+
+
+def _page_files(findings: Findings, gallery: Gallery) -> Iterator[tuple[str, bytes]]:
+    from report.output.page import render_page
+
     for drawing in gallery.drawings:
         yield f"figures/{drawing.name}.svg", drawing.svg.encode()
         yield f"figures/{drawing.name}.pdf", drawing.pdf
-    for name, content in data_files(findings).items():
-        yield f"data/{name}", content
-    yield "results.md", report_markdown(findings).encode()
-    yield "results.tex", latex.latex_document(title, findings.headline, tables).encode()
     yield PAGE, render_page(findings, gallery).encode()
 
 
