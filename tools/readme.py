@@ -64,7 +64,7 @@ class Records:
         """
         findings = self.findings(study)
         rendered = [
-            f"> {escape_markdown(' '.join(findings.headline))}\n"
+            "\n>\n".join(f"> {escape_markdown(text)}" for text in findings.headline) + "\n"
             if part == "answer"
             else table_markdown(findings.tables[part]).replace("## ", "#### ", 1)
             for part in parts.split()

@@ -38,10 +38,13 @@ def collapsed_simplifiers(frames: Frames, names: Names) -> list[Doubt]:
         )
     if more := len(lines) - MAX_LINES:
         lines = [*lines[:MAX_LINES], f"and {more} more"] if more > 0 else lines
+    these, measure = (
+        ("This run is", "measures") if len(runs) == 1 else ("These runs are", "measure")
+    )
     text = (
         f"In {plural(len(runs), 'run')} the simplified teacher collapsed: it lost its information "
-        "about the classes. These runs are included in every mean, but measure the cost of a "
-        "collapse, not the method."
+        f"about the classes. {these} included in every mean, but {measure} the cost of a collapse, "
+        "not the method."
     )
     return [Doubt("collapsed-simplifier", "caution", text, tuple(lines))]
 

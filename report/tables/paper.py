@@ -9,7 +9,7 @@ from report.frames.cells import PairFinding
 from report.names import Names
 from report.tables.accuracies import SPREAD_TEXTS, accuracy_text, method_label, teacher_label
 from report.tables.method_groups import group_methods
-from report.tables.results import own_teacher_text
+from report.tables.results import hints_of, own_teacher_text
 from report.tables.table import ReportTable, TableColumn, TableEntry, transposed
 from report.tables.teachers import MISSING_TEACHER
 from skd.study.presentation import Spread, TableOptions
@@ -115,7 +115,7 @@ def _cell(pair: PairFinding, method: str, names: Names, spread: Spread) -> Table
         sort=cell.last.mean,
         tone=" ".join(tones),
         link=cell.anchor,
-        hint=own_teacher_text(cell, names),
+        hint="; ".join(filter(None, [own_teacher_text(cell, names), *hints_of(cell)])),
         marks=tuple((mark.kind, mark.text) for mark in cell.marks),
     )
 

@@ -146,9 +146,17 @@ def own_teacher_text(cell: CellFinding, names: Names) -> str:
     return f"teacher {names.network(cell.own_teacher)}" if cell.own_teacher else ""
 
 
+def hints_of(cell: CellFinding) -> list[str]:
+    """Return what hovering over a cell's marks shows."""
+    return [mark.hint for mark in cell.marks if mark.hint]
+
+
 def _runs(cell: CellFinding) -> TableEntry:
     marks = tuple((mark.kind, mark.text) for mark in cell.marks)
-    return TableEntry(f"{cell.done} of {cell.expected}", sort=cell.done, marks=marks)
+    of = "" if cell.done == cell.expected else f" of {cell.expected}"
+    return TableEntry(
+        f"{cell.done}{of}", sort=cell.done, marks=marks, hint="; ".join(hints_of(cell))
+    )
 
 
 def _gain(cell: CellFinding) -> TableEntry:

@@ -172,6 +172,7 @@ def test_one_seed_or_too_few_for_a_difference() -> None:
 def test_collapsed_simplifiers_are_listed(findings: Findings) -> None:
     doubt = only(collapsed_simplifiers(findings.frames, NAMES))
     assert doubt.text.startswith("In 1 run the simplified teacher collapsed")
+    assert "This run is included in every mean, but measures the cost" in doubt.text
     assert doubt.details == ("resnet56 → resnet20, SKD, seed 1: lost the labels",)
     since = findings.frames.runs.assign(collapse_epoch=7)
     (line,) = only(collapsed_simplifiers(replace(findings.frames, runs=since), NAMES)).details
