@@ -13,8 +13,8 @@ from matplotlib.transforms import blended_transform_factory
 
 from report.figures.style import INK, MethodStyle, RenderedFigure, render_figure
 from report.formats import interval, join_names, plural, signed
+from report.frames.averages import average_gains
 from report.frames.cells import CONTROL, CellFinding, PairFinding
-from report.headline import average_gains
 from report.statistics.intervals import Difference
 
 MAX_PANELS = 4  # with more pairs, one figure shows the mean over pairs

@@ -17,8 +17,8 @@ from report.formats import (
     number,
     signed,
 )
+from report.frames.averages import average_gains
 from report.frames.cells import CellFinding, PairFinding
-from report.headline import average_gains
 from report.names import Names
 from report.statistics.intervals import Difference
 
