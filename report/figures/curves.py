@@ -2,67 +2,178 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
+from report.figures.method_styles import MethodStyle, family
 from report.figures.plotting import (
     label_epochs,
     legend_below,
-    pair_and_methods,
+    methods_of,
     plot_dots,
     plot_mean_and_sd,
 )
-from report.figures.style import MethodStyle, RenderedFigure, render_figure
+from report.figures.rendered import RenderedFigure
+from report.figures.style import GRID, PANEL_COLUMNS, render_figure
 from report.formats import join_names, number, plural
+from report.frames.cells import CONTROL
 
 BAND = "Lines are means over seeds; bands are ± one sample standard deviation."
+MAX_LINES = 4  # with more, the bands overlap and each family of methods has a panel
+MAX_PANELS = 12
+ZOOM_SHARE = 0.25  # of the epochs: the accuracies of the last ones set the limits of the axis
+COLUMN = "test_top1"
 
 
 def learning_curves(
-    epochs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, split: str
+    epochs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, pair: str, split: str
 ) -> RenderedFigure | None:
-    """Return one pair's top-1 accuracy against the epoch, with a line for each method."""
-    if epochs.empty:
-        return None
-    pair, methods = pair_and_methods(epochs)
+    """Return one pair's top-1 accuracy against the epoch.
 
-    def plot(axes: Axes) -> None:
+    All methods are in one panel if they are few. Otherwise there is a panel for each method and its
+    combination with SKD, with the student alone in each. Returns ``None`` for a single epoch.
+
+    Args:
+        epochs: the pair's frame of epochs.
+        styles: of the methods.
+        name: of the figure.
+        pair: the pair's display name.
+        split: the evaluated images.
+    """
+    if epochs.empty or epochs["epoch"].nunique() < 2:
+        return None
+    methods = methods_of(epochs)
+    by_method = {method: epochs[epochs["method"] == method] for method in methods}
+    groups = [methods] if len(methods) <= MAX_LINES else panel_groups(methods)
+    label = f"top-1 accuracy, {split} images (%)"
+    limits = zoomed_limits(epochs)
+
+    def plot_single(axes: Axes) -> None:
         for method in methods:
-            plot_mean_and_sd(
-                axes, epochs[epochs["method"] == method], "test_top1", styles[method], method
-            )
-        label_epochs(axes, f"top-1 accuracy, {split} images (%)")
-        legend_below(axes, len(methods))
+            plot_mean_and_sd(axes, by_method[method], COLUMN, styles[method])
+        axes.set_ylim(limits)
+        label_epochs(axes, label)
+        legend_below(axes)
+
+    def plot_panels(panels: Any) -> None:
+        means = {method: data.groupby("epoch")[COLUMN].mean() for method, data in by_method.items()}
+        _plot_groups(panels, groups, by_method, means, styles)
+        first = panels.flat[0]
+        first.set_ylim(limits)
+        first.figure.supylabel(label, fontsize=9)
 
     ends = epochs[epochs["epoch"] == epochs["epoch"].max()].groupby("method", sort=False)
-    finals = [f"{method} {number(value)} %" for method, value in ends["test_top1"].mean().items()]
+    finals = [f"{styles[m].label} {number(value)} %" for m, value in ends[COLUMN].mean().items()]
+    labels = [styles[method].label for method in methods]
     description = (
-        f"Learning curves of {join_names(methods)} for {pair}. {BAND} "
-        f"Means at the last epoch: {join_names(finals)}."
+        f"Learning curves of {join_names(labels)} for {pair}. "
+        f"{BAND} The axis shows the accuracies of the last quarter of the epochs; earlier ones may "
+        f"lie outside. Means at the last epoch: {join_names(finals)}."
     )
-    return render_figure(name, pair, description, plot)
+    title = "Learning curves"
+    if len(groups) == 1:
+        return render_figure(name, title, description, plot_single)
+    rows = math.ceil(len(groups) / PANEL_COLUMNS)
+    shape = (rows, PANEL_COLUMNS)
+    height = 0.9 + 1.6 * rows
+    return render_figure(name, title, description, plot_panels, height, shape, share_axes=True)
+
+
+def panel_groups(methods: Sequence[str]) -> list[list[str]]:
+    """Return the methods of each panel, without the student alone.
+
+    A method and its combination with SKD share a panel. If that gives too many panels, methods
+    share them in the order of the sheet.
+    """
+    others = [method for method in methods if method != CONTROL]
+    families: dict[str, list[str]] = {}
+    for method in others:
+        families.setdefault(family(method), []).append(method)
+    if len(families) <= MAX_PANELS:
+        return list(families.values())
+    ordered = [method for members in families.values() for method in members]
+    size = max(MAX_LINES - 1, math.ceil(len(ordered) / MAX_PANELS))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def zoomed_limits(epochs: pd.DataFrame) -> tuple[float, float]:
+    """Return the limits of the accuracy axis.
+
+    It holds all methods' means of the last epochs, and ± one standard deviation at the very last.
+    """
+    last = epochs["epoch"].max()
+    late = epochs[epochs["epoch"] > (1 - ZOOM_SHARE) * last].groupby(["method", "epoch"])[COLUMN]
+    ends = epochs[epochs["epoch"] == last].groupby("method")[COLUMN]
+    mean, sd = ends.mean(), ends.std().fillna(0.0)
+    low = float(min(late.mean().min(), (mean - sd).min()))
+    high = float(max(late.mean().max(), (mean + sd).max()))
+    pad = max(0.08 * (high - low), 0.05)
+    return low - pad, high + pad
+
+
+def _plot_groups(
+    panels: Any,
+    groups: Sequence[Sequence[str]],
+    by_method: Mapping[str, pd.DataFrame],
+    means: Mapping[str, pd.Series],
+    styles: Mapping[str, MethodStyle],
+) -> None:
+    """Draw a panel for each group before thin lines of all other methods."""
+    all_axes = list(panels.flat)
+    for axes, group in zip(all_axes, groups, strict=False):
+        for method, mean in means.items():
+            if method not in (*group, CONTROL):
+                axes.plot(mean.index, mean, color=GRID, linewidth=0.8)
+        for method in [m for m in (CONTROL, *group) if m in by_method]:
+            plot_mean_and_sd(axes, by_method[method], COLUMN, styles[method])
+        label_epochs(axes, "", ticks=4)
+        handles, labels = axes.get_legend_handles_labels()
+        own = [i for i, label in enumerate(labels) if label in [styles[m].label for m in group]]
+        axes.legend(
+            [handles[i] for i in own], [labels[i] for i in own], loc="lower left",
+            bbox_to_anchor=(0, 1), ncols=2, fontsize=7.5, borderaxespad=0.1, borderpad=0.1,
+            handlelength=2.0, columnspacing=0.8, handletextpad=0.5,
+        )  # fmt: skip
+    for axes in all_axes[: len(groups) - PANEL_COLUMNS]:
+        axes.set_xlabel("")
+    for axes in all_axes[len(groups) :]:
+        axes.axis("off")
+        all_axes[all_axes.index(axes) - PANEL_COLUMNS].tick_params(labelbottom=True)
+    context = [Line2D([], [], color=GRID, linewidth=0.8, label="other methods")]
+    if CONTROL in by_method:
+        style = styles[CONTROL]
+        context.insert(0, Line2D([], [], color=style.colour, label=style.label))
+    all_axes[0].figure.legend(handles=context, loc="outside lower left", ncols=2, fontsize=8)
 
 
 def last_epoch_dots(
-    runs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, split: str
-) -> RenderedFigure:
-    """Return one pair's last-epoch accuracies, with a dot for each seed and a bar at the mean."""
+    runs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, pair: str, split: str
+) -> RenderedFigure | None:
+    """Return one pair's last-epoch accuracies, with a mark for each seed and a bar at the mean.
+
+    Returns ``None`` for fewer than two runs.
+    """
     done = runs[runs["outcome"] == "done"]
-    pair, methods = pair_and_methods(done)
+    if len(done) < 2:
+        return None
 
     def plot(axes: Axes) -> None:
-        plot_dots(axes, done, "last_top1", styles, size=6.5)
+        plot_dots(axes, done, "last_top1", styles, size=6)
         axes.set(xlabel=f"top-1 accuracy at the last epoch, {split} images (%)", ylabel="")
 
     means = done.groupby("method", sort=False)["last_top1"].agg(["mean", "count"])
     texts = [
-        f"{method} {number(row['mean'])} % ({plural(int(row['count']), 'seed')})"
+        f"{styles[method].label} {number(row['mean'])} % ({plural(int(row['count']), 'seed')})"
         for method, row in means.iterrows()
     ]
     description = (
-        f"Last-epoch accuracy for {pair}: each dot is a seed, each bar a mean. "
+        f"Last-epoch accuracy for {pair}: each mark is a seed, each bar a mean. "
         f"Means: {join_names(texts)}."
     )
-    return render_figure(name, pair, description, plot, size=(4.6, 1.0 + 0.32 * len(methods)))
+    height = 1.0 + 0.27 * len(means)
+    return render_figure(name, "Every seed at the last epoch", description, plot, height)

@@ -9,38 +9,40 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 
+from report.figures.method_styles import CONTROL_COLOUR, MethodStyle
 from report.figures.plotting import (
     label_epochs,
     legend_below,
-    pair_and_methods,
+    methods_of,
     plot_each_run,
     plot_mean_and_sd,
 )
-from report.figures.style import CONTROL_COLOUR, INK, MethodStyle, RenderedFigure, render_figure
+from report.figures.rendered import RenderedFigure
+from report.figures.style import INK, render_figure
 from report.formats import join_names
 from report.frames.study_frames import DIAGNOSTIC_PREFIX, diagnostic_epochs
 
 TEACHER_STYLES = {
-    "raw": MethodStyle(CONTROL_COLOUR, (0, (1, 1))),
-    "softened": MethodStyle(CONTROL_COLOUR, (0, (4, 2))),
+    "raw": MethodStyle(CONTROL_COLOUR, (0, (1, 1)), label="raw teacher"),
+    "softened": MethodStyle(CONTROL_COLOUR, (0, (4, 2)), label="softened teacher"),
 }
 # Title and axis label of each diagnostic's panel.
 PANELS = {
     "entropy_simplified": ("Entropy of the teacher", "entropy (nats)"),
-    "top1_simplified": ("Accuracy of the simplified teacher", "top-1, training images (%)"),
-    "kl_softened_simplified": ("Distance from the softened teacher", "KL(softened ‖ simplified)"),
+    "top1_simplified": ("Simplified teacher's accuracy", "top-1, training images (%)"),
+    "kl_softened_simplified": ("Distance from softened teacher", "KL(softened ‖ simplified)"),
     "kl_simplified_student": ("Distance from the student", "KL(simplified ‖ student)"),
 }
 
 
 def simplifier_diagnostics(
-    epochs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, classes: int
+    epochs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, pair: str, classes: int
 ) -> RenderedFigure | None:
     """Return one pair's panels of the simplifier's diagnostics, or ``None`` without any."""
     data = diagnostic_epochs(epochs)
     if data.empty:
         return None
-    pair, methods = pair_and_methods(data)
+    methods = methods_of(data)
     by_method = {method: data[data["method"] == method] for method in methods}
     keys = [key for key in PANELS if f"{DIAGNOSTIC_PREFIX}{key}" in data]
 
@@ -50,24 +52,26 @@ def simplifier_diagnostics(
             for stage, style in TEACHER_STYLES.items():
                 teacher = f"{DIAGNOSTIC_PREFIX}{key.replace('simplified', stage)}"
                 if key in ("entropy_simplified", "top1_simplified") and teacher in data:
-                    plot_mean_and_sd(axes, data, teacher, style, f"{stage} teacher")
+                    plot_mean_and_sd(axes, data, teacher, style)
             for method, runs in by_method.items():
-                plot_each_run(axes, runs, column, styles[method], method)
+                plot_each_run(axes, runs, column, styles[method])
             title, label = PANELS[key]
-            axes.set_title(title, fontsize=9, weight="normal")
-            label_epochs(axes, label)
+            axes.set_title(title, fontsize=8)
+            label_epochs(axes, label, ticks=4)
+            axes.yaxis.label.set_size(8)
             _set_limits(axes, key, classes)
         for axes in list(panels.flat)[len(keys) :]:
             axes.axis("off")
-        legend_below(panels.flat[0], len(methods) + len(TEACHER_STYLES))
+        legend_below(panels.flat[0])
 
+    labels = [styles[method].label for method in methods]
     description = (
         "Entropy of the raw, softened and simplified teacher, accuracy of the simplified teacher "
-        f"on its training images, and divergences in nats, for {pair}: {join_names(methods)}. The "
+        f"on its training images, and divergences in nats, for {pair}: {join_names(labels)}. The "
         f"maximum of the entropy is log C = {math.log(classes):.2f}. Each coloured line is one "
         "run; the grey lines are the teacher before the simplifier."
     )
-    return render_figure(name, "Inside the simplifier", description, plot, (7.6, 5.6), (2, 2))
+    return render_figure(name, "Inside the simplifier", description, plot, 4.9, (2, 2))
 
 
 def _set_limits(axes: Axes, key: str, classes: int) -> None:
@@ -75,9 +79,9 @@ def _set_limits(axes: Axes, key: str, classes: int) -> None:
         limit = math.log(classes)
         axes.axhline(limit, color=INK, linewidth=1)
         axes.annotate(
-            f"log C = {limit:.2f}: no information",
+            f"no information: log C = {limit:.2f}",
             (0.99, limit), xycoords=("axes fraction", "data"),
-            xytext=(0, 3), textcoords="offset points", ha="right", fontsize=7,
+            xytext=(0, 3), textcoords="offset points", ha="right", fontsize=6.5,
         )  # fmt: skip
         axes.set_ylim(0, 1.14 * limit)
     elif key == "top1_simplified":

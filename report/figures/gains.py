@@ -11,16 +11,18 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
-from report.figures.style import INK, MethodStyle, RenderedFigure, render_figure
+from report.figures.method_styles import CONTROL_COLOUR, MethodStyle
+from report.figures.rendered import RenderedFigure
+from report.figures.style import INK, render_figure
 from report.formats import interval, join_names, plural, signed
 from report.frames.averages import average_gains
 from report.frames.cells import CONTROL, CellFinding, PairFinding
+from report.names import Names
 from report.statistics.intervals import Difference
 
 MAX_PANELS = 4  # with more pairs, one figure shows the mean over pairs
-WIDTH, ROW_HEIGHT = 4.6, 0.27  # inches
+ROW_HEIGHT = 0.27  # inches
 LONGEST_INTERVAL = 0.75  # in spans of the means; longer intervals end in an arrow
-LEGEND_GREY = "#6e7781"
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,17 @@ class GainPanel:
 
 
 def gain_figures(
-    pairs: Sequence[PairFinding], methods: Sequence[str], styles: Mapping[str, MethodStyle]
+    pairs: Sequence[PairFinding],
+    methods: Sequence[str],
+    styles: Mapping[str, MethodStyle],
+    names: Names,
 ) -> list[partial[RenderedFigure]]:
     """Return the jobs that draw the gains.
 
     A figure for each pair, with equal axes; or one figure of the mean over pairs if there are more
     than `MAX_PANELS`. Empty if no method can be compared with the student alone.
     """
-    panels = [panel for panel in map(_pair_panel, pairs) if panel.rows]
+    panels = [panel for pair in pairs if (panel := _pair_panel(pair, names)).rows]
     if len(panels) > MAX_PANELS:
         panels = [_average_panel(pairs, methods)]
         panels = [panel for panel in panels if panel.rows]
@@ -86,7 +91,7 @@ def draw_gains(
         _draw_references(axes, panel.teacher)
         for row, level in zip(panel.rows, levels, strict=True):
             _draw_row(axes, row, styles[row.method], level, limits)
-        axes.set_yticks(levels, [_label(row, panel) for row in panel.rows])
+        axes.set_yticks(levels, [_label(row, panel, styles) for row in panel.rows])
         axes.set_xlabel("gain over the student alone (points of top-1)")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         axes.grid(axis="y", visible=False)
@@ -94,10 +99,10 @@ def draw_gains(
         _add_legend(axes, panel)
 
     height = 1.25 + ROW_HEIGHT * (levels[-1] + 1)
-    return render_figure(panel.name, panel.title, _description(panel), plot, (WIDTH, height))
+    return render_figure(panel.name, panel.title, _description(panel, styles), plot, height)
 
 
-def _pair_panel(pair: PairFinding) -> GainPanel:
+def _pair_panel(pair: PairFinding, names: Names) -> GainPanel:
     control = pair.cell(CONTROL)
     rows = tuple(
         GainRow(
@@ -112,7 +117,7 @@ def _pair_panel(pair: PairFinding) -> GainPanel:
     teacher = None
     if pair.teacher.top1 is not None and control is not None and control.last.mean is not None:
         teacher = pair.teacher.top1 - control.last.mean
-    return GainPanel(f"{pair.teacher.name}--{pair.student}-gains", pair.pair, rows, teacher)
+    return GainPanel(f"{pair.teacher.name}--{pair.student}-gains", names.pair(pair), rows, teacher)
 
 
 def _average_panel(pairs: Sequence[PairFinding], methods: Sequence[str]) -> GainPanel:
@@ -171,10 +176,10 @@ def _levels(rows: Sequence[GainRow]) -> list[float]:
     return levels
 
 
-def _label(row: GainRow, panel: GainPanel) -> str:
+def _label(row: GainRow, panel: GainPanel, styles: Mapping[str, MethodStyle]) -> str:
     """Return the row's name, with its number of pairs if it has fewer than other rows."""
-    pairs = len(row.by_pair)
-    return f"{row.method}\n({plural(pairs, 'pair')})" if 0 < pairs < panel.num_pairs else row.method
+    pairs, label = len(row.by_pair), styles[row.method].label
+    return f"{label}\n({plural(pairs, 'pair')})" if 0 < pairs < panel.num_pairs else label
 
 
 def _draw_references(axes: Axes, teacher: float | None) -> None:
@@ -208,7 +213,9 @@ def _draw_row(
         markeredgewidth=0, alpha=0.6,
     )  # fmt: skip
     face = "none" if bounds is None else style.colour
-    axes.plot(row.gain.mean, level, "o", color=style.colour, markerfacecolor=face, markersize=6)
+    axes.plot(
+        row.gain.mean, level, style.marker, color=style.colour, markerfacecolor=face, markersize=6.5
+    )
     if row.published is not None:
         axes.plot(
             row.published, level - 0.3, "D", color=INK, markerfacecolor="none", markersize=4.5,
@@ -222,7 +229,7 @@ def _draw_row(
 
 def _add_legend(axes: Axes, panel: GainPanel) -> None:
     """Explain the marks that the panel has."""
-    marks = {"color": LEGEND_GREY, "marker": "o", "markersize": 5}
+    marks = {"color": CONTROL_COLOUR, "marker": "o", "markersize": 5}
     handles = []
     if any(row.gain.se is not None for row in panel.rows):
         handles.append(Line2D([], [], label="mean, 95 % interval", **marks))
@@ -241,7 +248,7 @@ def _add_legend(axes: Axes, panel: GainPanel) -> None:
     )  # fmt: skip
 
 
-def _description(panel: GainPanel) -> str:
+def _description(panel: GainPanel, styles: Mapping[str, MethodStyle]) -> str:
     texts = []
     for row in panel.rows:
         published = "" if row.published is None else f", published {signed(row.published)}"
@@ -249,7 +256,7 @@ def _description(panel: GainPanel) -> str:
         if panel.num_pairs > 1 and len(row.by_pair) < panel.num_pairs:
             fewer = f", over {plural(len(row.by_pair), 'pair')}"
         basis = f"{interval(row.gain)}{published}{fewer}"
-        texts.append(f"{row.method} {signed(row.gain.mean)} ({basis})")
+        texts.append(f"{styles[row.method].label} {signed(row.gain.mean)} ({basis})")
     teacher = ""
     if panel.teacher is not None:
         teacher = f" The teacher: {signed(panel.teacher)}."

@@ -1,4 +1,4 @@
-"""Figures over all pairs: verdicts, ranks, effect of choosing the best epoch, agreement."""
+"""Figures over all pairs: verdicts, effect of choosing the best epoch, agreement."""
 
 from __future__ import annotations
 
@@ -10,129 +10,108 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from report.figures.method_styles import CONTROL_COLOUR, MethodStyle
 from report.figures.plotting import plot_dots
-from report.figures.style import (
-    GRID,
-    INK,
-    VERDICT_COLOURS,
-    MethodStyle,
-    RenderedFigure,
-    render_figure,
-)
+from report.figures.rendered import RenderedFigure
+from report.figures.style import GRID, INK, render_figure
 from report.formats import join_names, number, plural
 from report.frames.cells import PairFinding
+from report.names import Names
 from report.statistics.intervals import CONFIDENCE, EQUIVALENCE_CONFIDENCE
-from report.statistics.ranks import Ranking
-from report.statistics.verdicts import VERDICT_KINDS
+from report.statistics.verdicts import VERDICT_KINDS, EpochComparison
+
+# Colour and marker of each verdict.
+VERDICT_LOOKS = {
+    "reproduced": ("#0b7a54", "o"),
+    "higher": ("#0173b2", "^"),
+    "lower": ("#d05a00", "v"),
+    "inconclusive": (CONTROL_COLOUR, "s"),
+}
+VISIBLE_GAP = 0.005  # points; a difference that a table shows as 0.00
 
 
-def forest(pairs: Sequence[PairFinding], margin: float) -> RenderedFigure | None:
-    """Return ours minus published with its 90 and 95 % intervals for every verdict, or ``None``."""
-    rows = [
-        (f"{cell.pair}, {cell.method}", comparison, cell.verdict.kind)
-        for pair in pairs
-        for cell in pair.cells
-        if cell.verdict is not None
-        for comparison in cell.verdict.comparisons
-        if comparison.difference is not None
-    ]
+def forest(pairs: Sequence[PairFinding], margin: float, names: Names) -> RenderedFigure | None:
+    """Return ours minus published with its 90 and 95 % intervals for every verdict, or ``None``.
+
+    The rows of a pair stand below its name.
+    """
+    lines: list[tuple[str, EpochComparison | None, str]] = []  # a pair's name has no comparison
+    for pair in pairs:
+        rows = [
+            (f"{names.method(cell.method)} ({row.epoch})" if len(known) > 1
+             else names.method(cell.method), row, cell.verdict.kind)
+            for cell in pair.cells
+            if cell.verdict is not None
+            for known in [[row for row in cell.verdict.comparisons if row.difference is not None]]
+            for row in known
+        ]  # fmt: skip
+        if rows:
+            lines += [(names.pair(pair), None, ""), *rows]
+    rows = [(y, row, kind) for y, (_, row, kind) in enumerate(lines) if row is not None]
     if not rows:
         return None
     counts = Counter(kind for _, _, kind in rows)
-    repeated = {name for name, count in Counter(name for name, _, _ in rows).items() if count > 1}
-    names = [f"{name} ({row.epoch})" if name in repeated else name for name, row, _ in rows]
 
     def plot(axes: Axes) -> None:
         axes.axvspan(-margin, margin, color=GRID, alpha=0.5, linewidth=0)
         axes.axvline(0, color=INK, linewidth=0.8)
-        for y, (_, comparison, kind) in enumerate(rows):
-            difference, colour = comparison.difference, VERDICT_COLOURS[kind]
-            for confidence, width in ((CONFIDENCE, 1.0), (EQUIVALENCE_CONFIDENCE, 3.0)):
-                if bounds := difference.interval(confidence):
-                    axes.plot(bounds, (y, y), color=colour, linewidth=width)
-            face = "none" if difference.se is None else colour
-            axes.plot(difference.mean, y, "o", color=colour, markerfacecolor=face, markersize=5)
-        axes.set_yticks(range(len(rows)), names)
-        axes.set_ylim(len(rows) - 0.5, -0.5)
+        for y, comparison, kind in rows:
+            _draw_comparison(axes, y, comparison, kind)
+        axes.set_yticks(range(len(lines)), [name for name, _, _ in lines], fontsize=8)
+        for label, (_, row, _) in zip(axes.get_yticklabels(), lines, strict=True):
+            label.set_fontweight("normal" if row else "bold")
+        axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.set_xlabel("ours minus published (points of top-1)")
         axes.grid(axis="y", visible=False)
-        kinds = [kind for kind in VERDICT_KINDS if counts[kind]]
-        handles = [
-            Line2D([], [], color=VERDICT_COLOURS[kind], marker="o", label=kind) for kind in kinds
-        ]
-        axes.figure.legend(handles=handles, loc="outside lower left", ncols=4, fontsize=8)
+        _add_verdicts(axes, [kind for kind in VERDICT_KINDS if counts[kind]])
 
     texts = [f"{counts[kind]} {kind}" for kind in VERDICT_KINDS]
     description = (
         "Ours minus published, with a row for each comparison (two rows if the published epoch is "
         "unstated). Thick line: 90 % interval; thin line: 95 % interval; grey band: margin of "
-        f"{margin:g} points; hollow dot: one seed. Of {plural(len(rows), 'comparison')}: "
+        f"{margin:g} points; hollow mark: one seed. Of {plural(len(rows), 'comparison')}: "
         f"{join_names(texts)}."
     )
-    size = (7.2, 1.3 + 0.21 * len(rows))
-    return render_figure("forest", "Every published value", description, plot, size)
+    height = 1.3 + 0.19 * len(lines)
+    return render_figure("forest", "Every published value", description, plot, height)
 
 
-def critical_differences(ranking: Ranking | None) -> RenderedFigure | None:
-    """Return the critical difference diagram of the mean ranks (Demšar 2006), or ``None``.
+def _draw_comparison(axes: Axes, y: float, comparison: EpochComparison, kind: str) -> None:
+    difference = comparison.difference
+    colour, marker = VERDICT_LOOKS[kind]
+    for confidence, width in ((CONFIDENCE, 1.0), (EQUIVALENCE_CONFIDENCE, 3.0)):
+        if bounds := difference.interval(confidence):
+            axes.plot(bounds, (y, y), color=colour, linewidth=width)
+    face = "none" if difference.se is None else colour
+    axes.plot(difference.mean, y, marker, color=colour, markerfacecolor=face, markersize=5)
 
-    A bar joins methods that are not significantly different.
-    """
-    if ranking is None:
-        return None
-    groups = ranking.cliques()
-    k = len(ranking.ranks)
-    half = (k + 1) // 2
 
-    def plot(axes: Axes) -> None:
-        axes.set_xlim(0.5, k + 0.5)
-        axes.set_ylim(-(len(groups) * 0.35 + half + 1.2), 2.2)
-        axes.plot((1, k), (0, 0), color=INK, linewidth=1)
-        for tick in range(1, k + 1):
-            axes.plot((tick, tick), (0, 0.18), color=INK, linewidth=1)
-            axes.annotate(str(tick), (tick, 0.3), ha="center", fontsize=8)
-        width = min(ranking.critical_difference, k - 1)
-        axes.plot((1, 1 + width), (1.4, 1.4), color=INK, linewidth=1.5)
-        axes.annotate(
-            f"critical difference {number(ranking.critical_difference)}", (1, 1.6), fontsize=8
-        )
-        bottom = -(len(groups) * 0.35)
-        for i, (method, rank) in enumerate(ranking.ranks.items()):
-            left = i < half
-            level = bottom - 0.7 - (i if left else k - 1 - i)
-            edge = 0.7 if left else k + 0.3
-            axes.plot((rank, rank, edge), (0, level, level), color=INK, linewidth=0.7)
-            axes.annotate(
-                f"{method} ({number(rank)})", (edge, level + 0.1),
-                ha="left" if left else "right", fontsize=8,
-            )  # fmt: skip
-        for i, group in enumerate(groups, start=1):
-            ends = [ranking.ranks[group[0]] - 0.05, ranking.ranks[group[-1]] + 0.05]
-            axes.plot(ends, (-0.35 * i, -0.35 * i), color=INK, linewidth=3)
-        axes.axis("off")
-
-    ranks = [f"{method} {number(rank)}" for method, rank in ranking.ranks.items()]
-    description = (
-        f"Mean ranks over {plural(ranking.pairs, 'pair')}, 1 is best: {join_names(ranks)}. Methods "
-        f"joined by a bar differ by less than {number(ranking.critical_difference)}, which is not "
-        "significant."
-    )
-    size = (7.2, 1.4 + 0.28 * half)
-    return render_figure("ranks", "Mean ranks over pairs", description, plot, size)
+def _add_verdicts(axes: Axes, kinds: Sequence[str]) -> None:
+    handles = []
+    for kind in kinds:
+        colour, marker = VERDICT_LOOKS[kind]
+        handles.append(Line2D([], [], color=colour, marker=marker, label=kind))
+    axes.figure.legend(
+        handles=handles, loc="outside lower left", ncols=4, fontsize=7.5, handlelength=1.5,
+        columnspacing=0.9,
+    )  # fmt: skip
 
 
 def best_minus_last(runs: pd.DataFrame, styles: Mapping[str, MethodStyle]) -> RenderedFigure | None:
-    """Return best minus last epoch by method, with a dot for each run, or ``None``."""
+    """Return best minus last epoch by method, with a mark for each run.
+
+    Returns ``None`` if no run has gained from its best epoch.
+    """
     done = runs[runs["outcome"] == "done"].drop_duplicates("id")
-    if done.empty:
-        return None
     done = done.assign(gap=done["best_top1"] - done["last_top1"])
+    if not (done["gap"] >= VISIBLE_GAP).any():
+        return None
     means = done.groupby("method", sort=False)["gap"].mean()
-    texts = [f"{method} {number(value)}" for method, value in means.items()]
+    texts = [f"{styles[method].label} {number(value)}" for method, value in means.items()]
     return _strip_plot(
         done, "gap", styles, "best-minus-last", "Effect of choosing the best epoch",
         "best minus last epoch (points of top-1)",
-        "Top-1 at the best epoch minus top-1 at the last; each dot is a run, each bar a mean. "
+        "Top-1 at the best epoch minus top-1 at the last; each mark is a run, each bar a mean. "
         f"{join_names(texts)}.",
     )  # fmt: skip
 
@@ -140,17 +119,17 @@ def best_minus_last(runs: pd.DataFrame, styles: Mapping[str, MethodStyle]) -> Re
 def agreement(measured: pd.DataFrame, styles: Mapping[str, MethodStyle]) -> RenderedFigure | None:
     """Return students' agreement with their teacher by method, or ``None``.
 
-    Agreement is the share of images with the same predicted class. There is a dot for each run.
+    Agreement is the share of images with the same predicted class. There is a mark for each run.
     """
     known = measured.dropna(subset=["agreement"])
     if known.empty:
         return None
     means = known.groupby("method", sort=False)["agreement"].mean()
-    texts = [f"{method} {number(value)} %" for method, value in means.items()]
+    texts = [f"{styles[method].label} {number(value)} %" for method, value in means.items()]
     return _strip_plot(
         known, "agreement", styles, "agreement", "Agreement with the teacher",
         "same prediction as the teacher (%)",
-        "Share of evaluated images on which student and teacher predict the same class; each dot "
+        "Share of evaluated images on which student and teacher predict the same class; each mark "
         f"is a run, each bar a mean. {join_names(texts)}.",
     )  # fmt: skip
 
@@ -169,6 +148,5 @@ def _strip_plot(
         axes.set(xlabel=label, ylabel="")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
 
-    return render_figure(
-        name, title, description, plot, (4.6, 1.0 + 0.3 * data["method"].nunique())
-    )
+    height = 1.0 + 0.27 * data["method"].nunique()
+    return render_figure(name, title, description, plot, height)

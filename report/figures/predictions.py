@@ -5,26 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
+from report.figures.method_styles import CONTROL_COLOUR, HUES, MethodStyle
 from report.figures.plotting import legend_below
-from report.figures.style import GRID, INK, MethodStyle, RenderedFigure, render_figure
+from report.figures.rendered import RenderedFigure
+from report.figures.style import GRID, INK, PANEL_COLUMNS, render_figure
 from report.formats import join_names, number, plural
 from report.frames.analysis import PairAnalysis
 from report.frames.cells import CONTROL
 
-MAX_COLUMNS = 4  # of panels
+CLASS_COLOURS = [tones[place % 2] for place, tones in enumerate(HUES.values())]
 MIN_BIN_SHARE = 0.01  # of the images; bins with fewer are too noisy to draw
 
 
 def calibration(
-    analysis: PairAnalysis, styles: Mapping[str, MethodStyle], name: str
+    analysis: PairAnalysis,
+    styles: Mapping[str, MethodStyle],
+    name: str,
+    pair: str,
+    methods: Sequence[str],
 ) -> RenderedFigure | None:
     """Return the reliability diagram over all seeds, with a line for each method, or ``None``."""
     curves = {}
-    for method, runs in analysis.runs.items():
+    known = {method: analysis.runs[method] for method in methods if method in analysis.runs}
+    for method, runs in known.items():
         bins = np.array([run.reliability for run in runs], dtype=float)  # seeds, bins, 3
         counts = bins[:, :, 0]
         total = counts.sum(axis=0)
@@ -41,16 +47,16 @@ def calibration(
             style = styles[method]
             axes.plot(
                 curve[:, 0], curve[:, 1], color=style.colour, linestyle=style.dash,
-                marker="o", markersize=2.5, linewidth=1.2, label=method,
+                marker=style.marker, markersize=3, linewidth=1.2, label=style.label,
             )  # fmt: skip
         axes.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 100), ylim=(0, 100))
-        legend_below(axes, len(curves))
+        legend_below(axes)
 
     errors = [
-        f"{m} {number(np.mean([r.ece for r in runs]))} %" for m, runs in analysis.runs.items()
+        f"{styles[m].label} {number(np.mean([r.ece for r in runs]))} %" for m, runs in known.items()
     ]
     description = (
-        f"Reliability of {analysis.pair}: accuracy against confidence in 15 bins over all seeds, "
+        f"Reliability of {pair}: accuracy against confidence in 15 bins over all seeds, "
         "without bins with less than 1 % of the images. A calibrated network is on the diagonal. "
         f"Expected calibration errors: {join_names(errors)}."
     )
@@ -58,11 +64,15 @@ def calibration(
 
 
 def per_class_gain(
-    analysis: PairAnalysis, styles: Mapping[str, MethodStyle], name: str, methods: Sequence[str]
+    analysis: PairAnalysis,
+    styles: Mapping[str, MethodStyle],
+    name: str,
+    pair: str,
+    methods: Sequence[str],
 ) -> RenderedFigure | None:
     """Return the classes' sorted gains over the student alone, with a line for each method.
 
-    The gains are means over seeds. Returns ``None`` without any.
+    The gains are means over seeds. Returns ``None`` if no class gains or loses.
     """
     control = _mean_class_accuracies(analysis, CONTROL)
     if control is None:
@@ -73,7 +83,7 @@ def per_class_gain(
         if method != CONTROL and accuracies is not None:
             gain = accuracies - control
             gains[method] = np.sort(gain[~np.isnan(gain)])[::-1]
-    if not gains:
+    if not any(gain.any() for gain in gains.values()):
         return None
 
     def plot(axes: Axes) -> None:
@@ -81,20 +91,27 @@ def per_class_gain(
         for method, gain in gains.items():
             style = styles[method]
             positions = np.linspace(0, 100, len(gain))
-            axes.plot(positions, gain, color=style.colour, linestyle=style.dash, label=method)
+            axes.plot(positions, gain, color=style.colour, linestyle=style.dash, label=style.label)
         axes.set(xlabel="classes, sorted by gain (%)", ylabel="gain over alone (points)")
-        legend_below(axes, len(gains))
+        legend_below(axes)
 
-    texts = [f"{m} {number(100 * (g > 0).mean(), 0)} % of classes" for m, g in gains.items()]
+    texts = [
+        f"{styles[m].label} {number(100 * (g > 0).mean(), 0)} % of classes"
+        for m, g in gains.items()
+    ]
     description = (
-        f"Per-class accuracy of {analysis.pair} minus that of the student alone, mean over seeds, "
+        f"Per-class accuracy of {pair} minus that of the student alone, mean over seeds, "
         f"with the classes sorted for each method. Better than alone: {join_names(texts)}."
     )
     return render_figure(name, "Which classes gain", description, plot)
 
 
 def correlations(
-    analysis: PairAnalysis, name: str, methods: Sequence[str]
+    analysis: PairAnalysis,
+    styles: Mapping[str, MethodStyle],
+    name: str,
+    pair: str,
+    methods: Sequence[str],
 ) -> RenderedFigure | None:
     """Return the difference of teacher's and students' class correlations, or ``None``.
 
@@ -113,46 +130,62 @@ def correlations(
     def plot(panels: Any) -> None:
         for axes, (method, gap) in _fill(panels, differences.items()):
             image = axes.imshow(gap, cmap="magma_r", vmin=0, vmax=top, interpolation="nearest")
-            axes.set_title(f"{method}\nmean {means[method]:.3f}", fontsize=8, weight="normal")
+            axes.set_title(f"{styles[method].label}: mean {means[method]:.3f}", fontsize=8)
             _hide_axes(axes)
         bar = axes.figure.colorbar(image, ax=panels, shrink=0.6, aspect=30)
         bar.outline.set_visible(False)
 
-    texts = [f"{method} {mean:.3f}" for method, mean in means.items()]
+    texts = [f"{styles[method].label} {mean:.3f}" for method, mean in means.items()]
     description = (
         "Absolute difference between the class correlations of teacher and student for "
-        f"{analysis.pair}, one seed. Means: {join_names(texts)}."
+        f"{pair}, one seed. Means: {join_names(texts)}."
     )
     title = "Class correlations: teacher minus student"
     return _render_panels(name, title, description, plot, len(students))
 
 
-def embeddings(analysis: PairAnalysis, name: str) -> RenderedFigure | None:
-    """Return the t-SNE of penultimate features, with a panel for each network, or ``None``."""
-    if not analysis.embeddings:
+def embeddings(
+    analysis: PairAnalysis,
+    styles: Mapping[str, MethodStyle],
+    name: str,
+    pair: str,
+    methods: Sequence[str],
+) -> RenderedFigure | None:
+    """Return the t-SNE of penultimate features, with a panel for each network.
+
+    The first panel is the teacher's. Returns ``None`` for fewer than two networks.
+    """
+    shown = {
+        styles[network].label if network in styles else network: points
+        for network, points in analysis.embeddings.items()
+        if network not in styles or network in methods
+    }
+    if len(shown) < 2:
         return None
     labels = analysis.embedding_labels
 
     def plot(panels: Any) -> None:
-        colours = mpl.colormaps["tab10"].colors
-        for axes, (network, points) in _fill(panels, analysis.embeddings.items()):
+        for axes, (network, points) in _fill(panels, shown.items()):
             for label in np.unique(labels):
                 x, y = points[labels == label].T
-                axes.scatter(x, y, s=4, color=colours[label % 10], linewidths=0, rasterized=True)
-            axes.set_title(network, fontsize=8, weight="normal")
+                colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
+                axes.scatter(x, y, s=4, color=colour, linewidths=0, rasterized=True)
+            axes.set_title(network, fontsize=8)
             _hide_axes(axes)
 
     names = [analysis.classes[label] for label in np.unique(labels)]
     description = (
-        f"t-SNE of the penultimate features of {join_names(list(analysis.embeddings))} for "
-        f"{analysis.pair}, one seed. Each colour is a class: {join_names(names)}. Distances "
+        f"t-SNE of the penultimate features of {join_names(list(shown))} for "
+        f"{pair}, one seed. Each colour is a class: {join_names(names)}. Distances "
         "between clusters have no meaning."
     )
     title = "Penultimate features (t-SNE)"
-    return _render_panels(name, title, description, plot, len(analysis.embeddings))
+    return _render_panels(name, title, description, plot, len(shown))
 
 
-def simplifier_examples(analysis: PairAnalysis, name: str) -> RenderedFigure | None:
+def simplifier_examples(
+    analysis: PairAnalysis, styles: Mapping[str, MethodStyle], name: str, pair: str
+) -> RenderedFigure | None:
     """Return the simplifier's effect on single images for the first method, or ``None``.
 
     Each row has an image with its label, and the probabilities of the most likely classes according
@@ -163,10 +196,10 @@ def simplifier_examples(analysis: PairAnalysis, name: str) -> RenderedFigure | N
     example = analysis.examples[0]
     count = len(example.labels)
     stages = {
-        "raw": (example.raw, "#24292f"),
-        "softened": (example.softened, "#8c959f"),
-        "simplified": (example.simplified, "#de8f05"),
-        "student": (example.student, "#0173b2"),
+        "raw": (example.raw, INK),
+        "softened": (example.softened, CONTROL_COLOUR),
+        "simplified": (example.simplified, HUES["orange"][1]),
+        "student": (example.student, HUES["blue"][0]),
     }
 
     def plot(grid: Any) -> None:
@@ -175,7 +208,7 @@ def simplifier_examples(analysis: PairAnalysis, name: str) -> RenderedFigure | N
         for row, (picture, label) in enumerate(zip(example.images, example.labels, strict=True)):
             axes = panels[row][0]
             axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
-            axes.set_title(analysis.classes[label], fontsize=8, weight="normal")
+            axes.set_title(analysis.classes[label], fontsize=8)
             _hide_axes(axes)
             top = np.argsort(-example.simplified[row], kind="stable")[:5]
             axes = panels[row][1]
@@ -187,16 +220,16 @@ def simplifier_examples(analysis: PairAnalysis, name: str) -> RenderedFigure | N
             axes.set_xticks(range(len(top)), [analysis.classes[c] for c in top], fontsize=7)
             axes.set_ylabel("%")
             axes.grid(axis="x", visible=False)
-        legend_below(panels[0][1], 4)
+        legend_below(panels[0][1])
 
-    title = f"Effect of the simplifier, {example.method}"
+    title = f"Effect of the simplifier, {styles[example.method].label}"
     description = (
-        f"{title} on {analysis.pair}, seed {example.seed}: {plural(count, 'image')} outside the "
+        f"{title} on {pair}, seed {example.seed}: {plural(count, 'image')} outside the "
         "training set, with the probabilities in percent of the simplified teacher's five most "
         f"likely classes; softened and simplified at T = {example.temperature:g}, raw and student "
         "at T = 1. The attention is over the batch, so the result also depends on its other images."
     )
-    return render_figure(name, title, description, plot, (5.4, 0.9 + 1.25 * count), (count, 2))
+    return render_figure(name, title, description, plot, 0.9 + 1.1 * count, (count, 2))
 
 
 def _mean_class_accuracies(analysis: PairAnalysis, method: str) -> np.ndarray | None:
@@ -209,11 +242,8 @@ def _mean_class_accuracies(analysis: PairAnalysis, method: str) -> np.ndarray | 
 def _render_panels(
     name: str, title: str, description: str, plot: Any, count: int
 ) -> RenderedFigure:
-    columns = min(MAX_COLUMNS, count)
-    rows = -(-count // columns)
-    size = (1.75 * max(columns, 2) + 0.6, 0.5 + 1.95 * rows)
-    shape = (rows, columns) if count > 1 else (1, 1)
-    return render_figure(name, title, description, plot, size, shape)
+    rows = -(-count // PANEL_COLUMNS)
+    return render_figure(name, title, description, plot, 0.5 + 2.0 * rows, (rows, PANEL_COLUMNS))
 
 
 def _fill(panels: Any, items: Any) -> list[tuple[Axes, Any]]:

@@ -9,8 +9,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullLocator
 
+from report.figures.method_styles import MethodStyle
 from report.figures.plotting import legend_below
-from report.figures.style import CONTROL_COLOUR, INK, MethodStyle, RenderedFigure, render_figure
+from report.figures.rendered import RenderedFigure
+from report.figures.style import render_figure
 from report.formats import join_names, number
 from report.frames.cells import PairFinding
 from report.frames.method_variants import SettingCurve
@@ -20,28 +22,31 @@ LOG_FROM = 4  # ratio of the largest to the smallest value from which their axis
 
 
 def accuracy_against_cost(
-    runs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str
+    runs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, pair: str
 ) -> RenderedFigure | None:
-    """Return one pair's mean accuracy against the mean step time, with a point for each method."""
+    """Return one pair's mean accuracy against the mean step time, with a point for each method.
+
+    Returns ``None`` for fewer than two methods.
+    """
     done = runs[runs["outcome"] == "done"].dropna(subset=["seconds_per_step"])
-    pair = runs["pair"].iloc[0]
     points = {
         method: (1000 * data["seconds_per_step"].mean(), summarise(data["last_top1"]))
         for method, data in done.groupby("method", sort=False)
     }
-    if not points:
+    if len(points) < 2:
         return None
 
     def plot(axes: Axes) -> None:
         for method, (cost, accuracy) in points.items():
+            style = styles[method]
             axes.errorbar(
-                cost, accuracy.mean, yerr=accuracy.sd or 0, fmt="o", color=styles[method].colour,
-                markersize=5, elinewidth=1, label=method,
+                cost, accuracy.mean, yerr=accuracy.sd or 0, fmt=style.marker, color=style.colour,
+                markersize=5, elinewidth=1, label=style.label,
             )  # fmt: skip
         axes.set(xlabel="time of a training step (ms)", ylabel="top-1 accuracy, last epoch (%)")
-        legend_below(axes, len(points))
+        legend_below(axes)
 
-    texts = [f"{m} {number(a.mean)} % at {c:.3g} ms" for m, (c, a) in points.items()]
+    texts = [f"{styles[m].label} {number(a.mean)} % at {c:.3g} ms" for m, (c, a) in points.items()]
     description = (
         f"Accuracy of {pair} against the measured time of a training step; bars are ± one sample "
         f"standard deviation. {join_names(texts)}."
@@ -50,9 +55,21 @@ def accuracy_against_cost(
 
 
 def temperature(
-    pair: PairFinding, groups: Sequence[Mapping[float, str]], name: str
+    pair: PairFinding,
+    groups: Sequence[Mapping[float, str]],
+    styles: Mapping[str, MethodStyle],
+    name: str,
+    title: str,
 ) -> RenderedFigure | None:
-    """Return one pair's accuracy against the temperature, with a line for each group of methods."""
+    """Return one pair's accuracy against the temperature, with a line for each group of methods.
+
+    Args:
+        pair: its findings.
+        groups: the methods that differ in their temperature only, by temperature.
+        styles: of the methods.
+        name: of the figure.
+        title: the pair's display name.
+    """
     lines = {}
     for group in groups:
         cells = {T: pair.cell(method) for T, method in group.items()}
@@ -63,25 +80,26 @@ def temperature(
         return None
 
     def plot(axes: Axes) -> None:
-        for i, (label, known) in enumerate(lines.items()):
+        for method, known in lines.items():
+            style = styles[method]
             axes.errorbar(
                 list(known), [summary.mean for summary in known.values()],
-                yerr=[summary.sd or 0 for summary in known.values()], marker="o", markersize=4,
-                color=(INK, CONTROL_COLOUR)[i % 2], elinewidth=1, label=label,
+                yerr=[summary.sd or 0 for summary in known.values()], markersize=4, elinewidth=1,
+                color=style.colour, linestyle=style.dash, marker=style.marker, label=style.label,
             )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_xticks(sorted({T for known in lines.values() for T in known}))
         axes.xaxis.set_major_formatter("{x:g}")
         axes.set(xlabel="temperature T", ylabel="top-1 accuracy, last epoch (%)")
-        legend_below(axes, len(lines))
+        legend_below(axes)
 
     texts = [
-        f"{label}: "
+        f"{styles[method].label}: "
         + ", ".join(f"{number(summary.mean)} % at T = {T:g}" for T, summary in known.items())
-        for label, known in lines.items()
+        for method, known in lines.items()
     ]
     description = (
-        f"Accuracy of {pair.pair} against the temperature of softening and loss; bars are ± one "
+        f"Accuracy of {title} against the temperature of softening and loss; bars are ± one "
         f"sample standard deviation. {'; '.join(texts)}."
     )
     return render_figure(name, "Sensitivity to the temperature", description, plot)
@@ -92,6 +110,7 @@ def sensitivity(
     curves: Sequence[SettingCurve],
     styles: Mapping[str, MethodStyle],
     name: str,
+    title: str,
 ) -> RenderedFigure | None:
     """Return one pair's accuracy against the value of a setting, with its 95 % intervals.
 
@@ -100,6 +119,7 @@ def sensitivity(
         curves: of one setting; each is a line.
         styles: of the methods.
         name: of the figure.
+        title: the pair's display name.
     """
     lines: list[tuple[str, MethodStyle, dict[float, Summary]]] = []
     for label, curve in zip(_curve_labels(curves), curves, strict=True):
@@ -115,7 +135,7 @@ def sensitivity(
         for label, style, known in lines:
             axes.errorbar(
                 list(known), [summary.mean for summary in known.values()],
-                yerr=_interval_bars(known.values()), marker="o", markersize=4, capsize=2,
+                yerr=_interval_bars(known.values()), marker=style.marker, markersize=4, capsize=2,
                 color=style.colour, linestyle=style.dash, elinewidth=1, label=label,
             )  # fmt: skip
         if values[0] > 0 and values[-1] / values[0] >= LOG_FROM:
@@ -124,14 +144,14 @@ def sensitivity(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel=curves[0].label, ylabel="top-1 accuracy, last epoch (%)")
-        legend_below(axes, len(lines))
+        legend_below(axes)
 
     texts = [
         f"{label}: " + ", ".join(f"{number(s.mean)} % at {value:g}" for value, s in known.items())
         for label, _, known in lines
     ]
     description = (
-        f"Accuracy of {pair.pair} against {curves[0].label}, all else equal; bars are 95 % "
+        f"Accuracy of {title} against {curves[0].label}, all else equal; bars are 95 % "
         f"intervals of the mean over seeds. {'; '.join(texts)}."
     )
     return render_figure(name, f"Sensitivity to {curves[0].label}", description, plot)

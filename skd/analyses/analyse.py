@@ -10,7 +10,6 @@ from skd.analyses.cache import AnalysisCache, write_analysis
 from skd.analyses.errors import UnusableError
 from skd.analyses.inventory import Inventory, ProgressTracker
 from skd.analyses.records import (
-    FEATURE_METHODS,
     Analysis,
     Embedding,
     EmbeddingPanel,
@@ -25,7 +24,7 @@ from skd.study.expansion import Cell, Expansion
 def analyse_study(
     expansion: Expansion,
     results: Path,
-    features: Collection[str] = FEATURE_METHODS,
+    features: Collection[str] | None = None,
     track: ProgressTracker = lambda items, _: items,
 ) -> Analysis:
     """Analyse a study's finished runs, write the analysis, and return it.
@@ -36,7 +35,8 @@ def analyse_study(
     Args:
         expansion: the study.
         results: the folder of its runs and its analysis.
-        features: the methods whose features are shown beside the teacher's.
+        features: the methods whose features are shown beside the teacher's. ``None``: those of
+            `Expansion.figure_methods`.
         track: shows progress; is called with the items of a loop and the loop's name.
 
     Raises:
@@ -53,7 +53,9 @@ def analyse_study(
         },
         runs=_runs(inventory, cache, track),
         correlations=_correlations(inventory, cache, track),
-        embeddings=_embeddings(inventory, cache, features, track),
+        embeddings=_embeddings(
+            inventory, cache, expansion.figure_methods if features is None else features, track
+        ),
         examples=_examples(inventory, cache, track),
         classes=cache.previous.classes if cache.previous else inventory.images.classes,
         skipped=inventory.skipped,

@@ -14,8 +14,6 @@ from skd.common.files import read_json
 from skd.common.frozen import FrozenModel
 from skd.study.spec import DatasetSpec
 
-# The methods whose features are shown side by side, as far as a study has them.
-FEATURE_METHODS = ("student", "kd", "skd")
 Bin = tuple[int, float | None, float | None]
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemaining
 
 from skd.analyses.analyse import analyse_study
 from skd.analyses.consistency import check_store
-from skd.analyses.records import FEATURE_METHODS, analysis_path
+from skd.analyses.records import analysis_path
 from skd.cli.options import DEFAULT_RESULTS, ResultsOption, StudyArgument
 from skd.cli.results_folder import require_results
 from skd.common.errors import suggest
@@ -28,7 +28,7 @@ def analyse(
         list[str] | None,
         typer.Option(
             help="a method whose features are shown with t-SNE beside the teacher's; may be "
-            f"repeated (default: {', '.join(FEATURE_METHODS)})"
+            "repeated (default: the sheet's figures.methods)"
         ),
     ] = None,
 ) -> None:
@@ -50,7 +50,7 @@ def analyse(
         analysis = analyse_study(
             expansion,
             results,
-            features or FEATURE_METHODS,
+            features or expansion.figure_methods,
             lambda items, title: progress.track(items, description=title),
         )
     print(f"{len(analysis.runs)} runs analysed: {analysis_path(results, analysis.study)}")

@@ -24,7 +24,6 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "pandas",
         "pyarrow",
         "matplotlib",
-        "seaborn",
         "jinja2",
         "joblib",
         "pynvml",

@@ -104,6 +104,7 @@ def expand_sheet(
         notes=tuple(dict.fromkeys(resolver.notes)),
         display=sheet.display,
         tables=sheet.tables,
+        figures=sheet.shown_figures,
     )
 
 

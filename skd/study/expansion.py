@@ -15,6 +15,7 @@ from skd.code.closure import SourceFile, closure_digests
 from skd.common.errors import suggest
 from skd.common.frozen import FrozenModel, digest
 from skd.study.code_roots import run_source_roots, views_source_roots
+from skd.study.figure_choice import FigureChoice
 from skd.study.presentation import TableOptions
 from skd.study.sheet import ImportSource
 from skd.study.sheet_files import StudyError
@@ -149,6 +150,14 @@ class Expansion(FrozenModel):
         default_factory=dict, description="names that the report shows; see `Sheet.display`"
     )
     tables: TableOptions = Field(TableOptions(), description="layout of the report's tables")
+    figures: FigureChoice = Field(
+        FigureChoice(), description="methods of detailed figures; see `figure_methods`"
+    )
+
+    @property
+    def figure_methods(self) -> tuple[str, ...]:
+        """The methods that detailed figures show, and of which `skd analyse` makes a t-SNE."""
+        return self.figures.shown(self.methods)
 
     def code_of(self, spec: RunSpec) -> dict[str, str]:
         """Return the digests of the source files that a run's numbers depend on, by path."""

@@ -26,6 +26,7 @@ from skd.common.names import Name, validate_name, validate_path
 from skd.common.printable import printable
 from skd.common.validation_messages import error_location, validation_message
 from skd.common.wrapped_networks import LIBRARIES, options_problem, wrapped_name
+from skd.study.figure_choice import FigureChoice
 from skd.study.limits import expand_seeds
 from skd.study.presentation import TableOptions, display_problem
 from skd.study.sheet_files import StudyError, read_sheet_file, sheet_files
@@ -304,6 +305,7 @@ class Sheet(FrozenModel):
     methods: tuple[SheetMethod, ...] = Field(min_length=1)
     settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
     seeds: tuple[NonNegativeInt, ...] = Field(min_length=1)
+    figures: FigureChoice = FigureChoice()
     display: dict[str, str] = Field(
         default_factory=dict,
         description="names that the report shows for methods, teachers and networks; methods "
@@ -367,6 +369,17 @@ class Sheet(FrozenModel):
         ):
             if duplicates := {str(name) for name in names if names.count(name) > 1}:
                 raise ValueError(f"{key}: named twice: {', '.join(sorted(duplicates))}")
+        return self
+
+    @property
+    def shown_figures(self) -> FigureChoice:
+        """The choice of figures with the default methods filled in, in the order of the sheet."""
+        return FigureChoice(methods=self.figures.shown([method.name for method in self.methods]))
+
+    @model_validator(mode="after")
+    def _check_figures(self) -> Self:
+        if problem := self.figures.problem([method.name for method in self.methods]):
+            raise ValueError(f"figures: {problem}")
         return self
 
     @model_validator(mode="after")

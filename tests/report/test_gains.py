@@ -5,9 +5,9 @@ import re
 import pytest
 
 from report.figures import gains
-from report.figures.style import method_styles
+from report.figures.method_styles import method_styles
 from report.findings import Findings, read_findings
-from report.frames.cells import CONTROL
+from report.names import Names
 from report.statistics.intervals import Difference
 from tests.builders.reported_study import filled
 
@@ -21,7 +21,8 @@ def findings(tmp_path_factory) -> Findings:
 def drawn(findings: Findings) -> list[str]:
     """Return the descriptions of the figures."""
     methods = findings.expansion.methods
-    jobs = gains.gain_figures(findings.pairs, methods, method_styles(methods, CONTROL))
+    styles = method_styles(methods, findings.names)
+    jobs = gains.gain_figures(findings.pairs, methods, styles, findings.names)
     figures = [job() for job in jobs]
     return [re.search(r"<desc[^>]*>(.*?)</desc>", figure.inline)[1] for figure in figures]
 
@@ -31,25 +32,25 @@ def test_a_pair_has_a_panel_with_its_gains_intervals_and_published_gains(finding
     gain = findings.pairs[0].cell("kd").gain
     low, high = gain.interval()
     # Published: 70.66 of kd and 69.06 of the student alone.
-    assert f"kd +{gain.mean:.2f} (+{low:.2f} to +{high:.2f}, published +1.60)" in first
+    assert f"KD +{gain.mean:.2f} (+{low:.2f} to +{high:.2f}, published +1.60)" in first
     assert "The teacher: +3.63." in first  # 72.63, and a mean of 69.00 of the student alone
-    assert "kd +2.20 (one seed, no interval, published +" in second
+    assert "KD +2.20 (one seed, no interval, published +" in second
     assert "The teacher" not in second  # it has no card
-    assert "dkd +6.43" in third
+    assert "DKD +6.43" in third
 
 
 def test_many_pairs_share_a_panel_of_the_mean_over_pairs(findings, monkeypatch):
     monkeypatch.setattr(gains, "MAX_PANELS", 2)
     (text,) = drawn(findings)
     by_seed = [(70.0 - 68.0 + 70.2 - 68.0 + 66.0 - 64.5) / 3]  # the common seed of three pairs
-    assert "Mean over 3 pairs: kd" in text
-    assert f"kd +{sum(by_seed):.2f} (one seed, no interval" in text
-    assert "dkd +6.43" in text
+    assert "Mean over 3 pairs: KD" in text
+    assert f"KD +{sum(by_seed):.2f} (one seed, no interval" in text
+    assert "DKD +6.43" in text
     assert "over 1 pair)" in text
 
 
 def test_nothing_is_drawn_without_a_gain(findings):
-    assert gains.gain_figures([], ["student", "kd"], {}) == []
+    assert gains.gain_figures([], ["student", "kd"], {}, Names()) == []
 
 
 def test_one_wide_interval_does_not_hide_the_other_gains():
