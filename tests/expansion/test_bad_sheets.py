@@ -40,6 +40,11 @@ URL = "https://example.org/x.pth"
         (put("tables", {"layout": "wide"}), ["tables.layout", "'methods-as-columns'", "'wide'"]),
         (put("tables", {"spread": "se"}), ["tables.spread", "'sd', 'interval' or 'none'"]),
         (put("tables", {"columns": 3}), ["tables: unknown key 'columns'", "layout, spread"]),
+        # Methods of detailed figures.
+        (put("figures", {"methods": ["kdd"]}), ["figures: methods", "'kdd'", "did you mean 'kd'"]),
+        (put("figures", {"methods": ["kd", "kd"]}), ["figures: methods", "twice: kd"]),
+        (put("figures", {"methods": []}), ["figures: methods", "is empty"]),
+        (put("figures", {"method": ["kd"]}), ["figures", "did you mean 'methods'"]),
         # Augmentation and mixing.
         (put("recipe", "mixing", "mixip"), ["recipe.mixing", "none", "mixup", "cutmix"]),
         (put("recipe", "augmentation", "auto"), ["recipe.augmentation", "trivialaugment"]),

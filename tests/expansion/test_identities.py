@@ -30,6 +30,7 @@ def test_cosmetic_edits_change_no_identity(expanded: Callable[..., Expansion]) -
     spelled["teachers"]["wrn_16_2"] = {"network": "wrn_16_2", "train": {"seed": 0, "recipe": {}}}
     spelled["title"], spelled["description"] = "Another", "More words"
     spelled["seeds"] = [1, 0]
+    spelled["figures"] = {"methods": ["kd"]}
     spelled["display"] = {"skd": "Ours", "resnet20": "ResNet 20", "big": "Large"}
     spelled["tables"] = {"layout": "methods-as-columns", "spread": "interval"}
     texts = [
