@@ -79,12 +79,6 @@ def expand_sheet(
     check_circular_partners(nodes.values())
     of_cells = (cell.teacher for cell in cells if cell.teacher)
     used = [nodes[name] for name in dict.fromkeys([*(p.teacher for p in sheet.pairs), *of_cells])]
-    networks = {node.spec.network: node.spec.network for node in used}
-    # The report knows students by their names in the sheet.
-    for pair in sheet.pairs:
-        in_specs = network_in_specs(sheet, pair.student)
-        networks |= {in_specs: in_specs, pair.student: in_specs}
-    networks |= {node.partner: node.partner for node in used if node.partner}
     return Expansion(
         study=study,
         sources=sources,
@@ -99,13 +93,28 @@ def expand_sheet(
         teachers=tuple(used),
         cells=cells,
         images=_image_info(dataset),
-        networks={name: network_profile(spec, dataset) for name, spec in networks.items()},
+        networks={
+            name: network_profile(network, dataset)
+            for name, network in _networks(sheet, used).items()
+        },
         code=_source_files(cells, used),
         notes=tuple(dict.fromkeys(resolver.notes)),
         display=sheet.display,
         tables=sheet.tables,
         figures=sheet.shown_figures,
     )
+
+
+def _networks(sheet: Sheet, teachers: Iterable[TeacherNode]) -> dict[str, str]:
+    """Return the networks of a study as specs name them, by all their names."""
+    networks = {}
+    for teacher in teachers:
+        networks[teacher.spec.network] = teacher.spec.network
+    # The report knows students by their names in the sheet.
+    for pair in sheet.pairs:
+        in_specs = network_in_specs(sheet, pair.student)
+        networks |= {in_specs: in_specs, pair.student: in_specs}
+    return networks | {node.partner: node.partner for node in teachers if node.partner}
 
 
 def _image_info(dataset: DatasetFacts) -> ImageInfo:
