@@ -58,6 +58,9 @@ class Images:
         std: standard deviation of each channel.
         pad: width of the zero padding before a random crop of the image's size; 0 for photos.
         flip: whether augmentation mirrors images (it does not mirror digits).
+        groups: (N,) int64, equal for training images of one origin, which the validation split
+            keeps together. From 0 without gaps, all of one size and each of one class. ``None``:
+            the images are unrelated.
     """
 
     train_images: Tensor | PhotoFiles
@@ -69,6 +72,7 @@ class Images:
     std: tuple[float, float, float]
     pad: int = 4
     flip: bool = True
+    groups: Tensor | None = None
 
     @property
     def num_classes(self) -> int:
@@ -98,8 +102,11 @@ def validation_count(count: int) -> int:
 
 
 def validation_split(images: Images) -> Images:
-    """Split the training images: a tenth of each class becomes the test images."""
-    order = stratified_order(images.train_labels, "validation split")
+    """Split the training images: a tenth of each class becomes the test images.
+
+    Images of one group stay together.
+    """
+    order = _grouped_order(images, "validation split")
     held_out = validation_count(len(order))
     test, train = order[:held_out].sort().values, order[held_out:].sort().values
     return replace(
@@ -108,7 +115,16 @@ def validation_split(images: Images) -> Images:
         train_labels=images.train_labels[train],
         test_images=images.train_images[test],
         test_labels=images.train_labels[test],
+        groups=None,
     )
+
+
+def _grouped_order(images: Images, purpose: str) -> Tensor:
+    """Return a stratified order of the training images in which groups stay together."""
+    if images.groups is None:
+        return stratified_order(images.train_labels, purpose)
+    members = images.groups.argsort(stable=True).view(int(images.groups.max()) + 1, -1)
+    return members[stratified_order(images.train_labels[members[:, 0]], purpose)].flatten()
 
 
 def limit_training_images(images: Images, count: int) -> Images:
@@ -123,6 +139,7 @@ def limit_training_images(images: Images, count: int) -> Images:
         images,
         train_images=images.train_images[indices],
         train_labels=images.train_labels[indices],
+        groups=None,
     )
 
 
