@@ -107,7 +107,7 @@ def test_lists_show_what_is_broken_beside_the_rest(skd, add: Add) -> None:
     assert status == 0
     (line,) = [line for line in listed.splitlines() if line.split()[:1] == ["bad"]]
     assert "broken: bad.yaml: not valid YAML: line 2" in line
-    assert "Demo on handwritten digits" in listed
+    assert "Demo on cluttered digits" in listed
     assert "folder" not in listed
 
 

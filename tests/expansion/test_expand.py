@@ -14,21 +14,25 @@ from tests.builders.sheets import IMPORT, put, run_ids
 # The expansion of sheets.
 
 
-def test_the_demo_expands_to_its_cells_and_shares_the_student_alone() -> None:
+def test_the_demo_expands_to_its_cells() -> None:
     demo = expand_study("demo")
-    first, second = (teacher for teacher, _ in demo.pairs)
-    pairs = [f"{first}--resnet8", f"{second}--resnet8"]
-    few = ["kd", "skd", "skd+kd"]  # the second pair lacks the other methods
-    taught = {f"{pairs[1]}/{method}" for method in few}
-    taught |= {f"{pairs[0]}/{method}" for method in demo.methods if method != "student"}
+    taught = {f"resnet20--resnet8/{method}" for method in demo.methods if method != "student"}
     assert {cell.key for cell in demo.cells} == {"resnet8/student", *taught}
-    assert len(set(run_ids(demo).values())) == len(run_ids(demo)) == 39
-    assert demo.methods_of(first, "resnet8") == list(demo.methods)
-    assert demo.methods_of(second, "resnet8") == ["student", *few]
-    alone = demo.cell_of(first, "resnet8", "student")
-    assert alone is demo.cell_of(second, "resnet8", "student")
+    assert len(set(run_ids(demo).values())) == len(run_ids(demo)) == 10 * 3
+
+
+def test_pairs_of_one_student_share_the_student_alone(expanded: Callable[..., Expansion]) -> None:
+    study = expanded(put("pairs", 1, "without", ["skd"]))
+    taught = {"big--resnet8/kd", "big--resnet8/skd", "wrn_16_2--resnet8/kd"}
+    keys = {cell.key for cell in study.cells if cell.student == "resnet8"}
+    assert keys == {"resnet8/student", *taught}
+    assert len(set(run_ids(study).values())) == len(run_ids(study)) == 2 * (4 + 3)
+    assert study.methods_of("big", "resnet8") == list(study.methods)
+    assert study.methods_of("wrn_16_2", "resnet8") == ["student", "kd"]
+    alone = study.cell_of("big", "resnet8", "student")
+    assert alone is study.cell_of("wrn_16_2", "resnet8", "student")
     assert alone.teacher is None
-    assert demo.cell_of(second, "resnet8", "kd").key == f"{second}--resnet8/kd"
+    assert study.cell_of("wrn_16_2", "resnet8", "kd").key == "wrn_16_2--resnet8/kd"
 
 
 def test_cells_name_the_identities_of_their_specs(expanded: Callable[..., Expansion]) -> None:

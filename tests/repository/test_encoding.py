@@ -61,7 +61,7 @@ def test_all_text_is_read_and_written_in_a_named_encoding() -> None:
 
 def test_a_title_beyond_ascii_is_read_and_shown_in_a_c_locale(tmp_path: Path) -> None:
     demo = (ROOT / "workflow" / "studies" / "demo.yaml").read_text(encoding="utf-8")
-    sheet = demo.replace("title: Demo on handwritten digits", "title: Ünlike ≥ 中 digits")
+    sheet = demo.replace("title: Demo on cluttered digits", "title: Ünlike ≥ 中 digits")
     assert sheet != demo
     (tmp_path / "mine.yaml").write_text(sheet, encoding="utf-8")
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
