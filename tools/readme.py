@@ -28,7 +28,7 @@ from skd.cli.error_lines import run_command  # noqa: E402
 from skd.study.expansion_files import load_expansion  # noqa: E402
 from tools.reference import REFERENCE  # noqa: E402
 
-PAGES = (ROOT / "README.md", ROOT / "docs" / "reproduction.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "reproduction.md", ROOT / "docs" / "demo.md")
 PLACE = re.compile(
     r"(<!-- made by `make readme` from (?P<study>[\w-]+): (?P<parts>[\w -]+) -->\n)"
     r"(?P<made>.*?)(?=<!-- end -->)",
