@@ -37,15 +37,15 @@ def test_the_demo_to_its_report(
     done.set()
     watcher.join()
     assert status == 0, study.output
-    assert len(study.records()) == 39
+    assert len(study.records()) == 30
     assert (study.folder / "prepared").exists()  # as for loading modules and activating conda
     assert (study.results / "demo" / "report" / "index.html").exists()
     assert frozenset("01") in seen_devices  # two in parallel, each on its own GPU
     logs = "\n".join(p.read_text() for p in (study.results / "demo" / "logs").rglob("*.log"))
     devices = dict(re.findall(r"SLURM job (\d+) on \S+, GPU (\S+),", logs))
     assert set(devices.values()) == {"0", "1"}
-    # Two teachers, their views, and 13 small cells in few jobs.
-    assert len(devices) == 2 + 2 + 3
+    # The teacher, its views, and 10 small cells in two jobs: the student alone, and the pair.
+    assert len(devices) == 1 + 1 + 2
     plan = study.skd("plan", "demo")
     assert "in all" in plan
 

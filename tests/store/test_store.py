@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from skd.common.errors import SkdWarning
@@ -24,11 +25,14 @@ from skd.store.store import Store, StoreEntry, StoreError
 from skd.study.expansion import Expansion
 from skd.study.spec import Recipe
 from tests.builders.records import card_of, leave_dead_lease, make_card, make_failure, make_record
+from tests.builders.sheets import SHEET
 
 
 @pytest.fixture(scope="module")
-def study() -> Expansion:
-    return expand_study("demo")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Expansion:
+    sheet = tmp_path_factory.mktemp("studies") / "mine.yaml"
+    sheet.write_text(yaml.safe_dump({**SHEET, "pairs": SHEET["pairs"][:2], "seeds": 3}))
+    return expand_study(str(sheet))
 
 
 @pytest.fixture
@@ -273,7 +277,7 @@ def test_a_run_whose_record_is_damaged_is_unreadable(study: Expansion, tmp_path:
     store.run(cell.runs[1]).folder.mkdir(parents=True)
     store.run(cell.runs[1]).record_path.write_text("{")
     result = cell_result(study, cell, store)
-    assert (result.study, result.cell) == ("demo", "resnet8/student")
+    assert (result.study, result.cell) == ("mine", "resnet8/student")
     assert [run.outcome for run in result.runs] == ["missing", "unreadable", "missing"]
     assert [run.seed for run in result.runs] == [0, 1, 2]
     assert "record.json is damaged" in result.runs[1].reason
