@@ -31,7 +31,8 @@ from tests.builders.sheets import SHEET
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Expansion:
     sheet = tmp_path_factory.mktemp("studies") / "mine.yaml"
-    sheet.write_text(yaml.safe_dump({**SHEET, "pairs": SHEET["pairs"][:2], "seeds": 3}))
+    two = {**SHEET, "pairs": SHEET["pairs"][:2], "seeds": 3}
+    sheet.write_text(yaml.safe_dump(two), encoding="utf-8")
     return expand_study(str(sheet))
 
 
