@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from skd.code.closure import SourceFile, read_source_closure
@@ -105,7 +105,7 @@ def expand_sheet(
     )
 
 
-def _networks(sheet: Sheet, teachers: Iterable[TeacherNode]) -> dict[str, str]:
+def _networks(sheet: Sheet, teachers: Sequence[TeacherNode]) -> dict[str, str]:
     """Return the networks of a study as specs name them, by all their names."""
     networks = {}
     for teacher in teachers:
