@@ -37,7 +37,7 @@ def of_many_pairs(tmp_path_factory) -> Findings:
     study, folder = make_study(pairs=MANY), tmp_path_factory.mktemp("results")
     for place, cell in enumerate(study.cells):
         for seed in cell.runs:
-            record = make_record(cell, seed, 61.0 + place / 2 + seed**2)
+            record = make_record(cell, seed, 61.0 + place / 4 + seed**2)
             Store(folder).run(cell.runs[seed]).write(record)
     return read_findings(study, folder)
 

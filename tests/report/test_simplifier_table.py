@@ -46,7 +46,7 @@ def test_diagnostics_of_other_losses_are_not_the_simplifiers(tmp_path: Path) -> 
         table = simplifier_table(replace(findings.frames, epochs=epochs), findings.pairs)
         return {row[1].text for row in table.rows} if table else set()
 
-    assert methods(others) == {"SKD", "SKD + KD", "T-8"}
+    assert methods(others) == {"skd", "skd+kd", "T-8"}
     without = replace(findings.frames, epochs=others.drop(columns=own))
     assert methods(without.epochs) == set()
     assert not unmoved_simplifiers(without, findings.expansion, findings.names)
