@@ -12,6 +12,7 @@ PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[landscape,margin=1.5cm]{geometry}
 \usepackage{booktabs,float,graphicx,longtable}
 \setlength{\LTcapwidth}{\linewidth}
+\setlength{\belowcaptionskip}{4pt}
 \setlength{\LTleft}{\fill}\setlength{\LTright}{\fill}
 """
 SPECIAL = {
