@@ -21,6 +21,7 @@ from report.tables.table import ReportTable
 from skd.store.collapse import INFORMATION_KEPT, LABELS_KEPT
 from skd.study.published import differences_from_published
 
+MAX_ROWS_TO_COPY = 300  # of a table whose texts to copy are in the page
 FILTERS = ["number", "count", "duration", "plural", "absent", "value_text", "join_names"]
 
 
@@ -44,11 +45,15 @@ def render_page(findings: Findings, gallery: Gallery) -> str:
 
 
 def table_copies(table: ReportTable) -> list[tuple[str, str, str]]:
-    """Return a table's formats to copy, each as its name, the suffix of its file, and its text."""
+    """Return a table's formats, each as its name, the suffix of its file, and the text to copy.
+
+    The text of a very long table is empty, so that the page stays small.
+    """
+    short = len(table.rows) <= MAX_ROWS_TO_COPY
     return [
-        ("Markdown", "md", table_markdown(table)),
-        ("LaTeX", "tex", table_latex(table)),
-        ("CSV", "csv", table_csv(table)),
+        ("Markdown", "md", table_markdown(table) if short else ""),
+        ("LaTeX", "tex", table_latex(table) if short else ""),
+        ("CSV", "csv", table_csv(table) if short else ""),
     ]
 
 

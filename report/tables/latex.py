@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from report.tables.table import ReportTable, TableEntry
 
+MAX_SMALL_COLUMNS = 9  # a longtable, which cannot be shrunk, with more columns has a tiny font
 MAX_FLOAT_ROWS = 30  # a table with more rows is a longtable, which can be split over pages
 PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[landscape,margin=1.5cm]{geometry}
@@ -85,7 +86,8 @@ def table_latex(table: ReportTable, place: str = "tbp") -> str:
     note = escape_latex(table.caption)
     if len(table.rows) > MAX_FLOAT_ROWS:
         lines = [
-            r"{\scriptsize\setlength{\tabcolsep}{2pt}",
+            rf"{{\{'tiny' if len(table.columns) > MAX_SMALL_COLUMNS else 'scriptsize'}"
+            r"\setlength{\tabcolsep}{2pt}",
             rf"\begin{{longtable}}{{{_alignment(table)}}}",
             caption + r"\\",
             r"\toprule", head, r"\midrule", r"\endfirsthead",
@@ -93,7 +95,7 @@ def table_latex(table: ReportTable, place: str = "tbp") -> str:
             r"\bottomrule", r"\endlastfoot",
             *body,
             r"\end{longtable}",
-            rf"\noindent {note}\par}}",
+            rf"\noindent\scriptsize {note}\par}}",
         ]  # fmt: skip
     else:
         # Shrink the table to the width of the text, but never enlarge it.
