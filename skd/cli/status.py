@@ -16,7 +16,8 @@ from skd.cli.results_folder import open_study, require_results
 from skd.common.terminal import PlainConsole
 from skd.jobs import slurm
 from skd.jobs.driver import driverless_jobs
-from skd.jobs.overview import projected_seconds, render_overview, study_overview
+from skd.jobs.overview import projected_seconds, study_overview
+from skd.jobs.overview_text import render_overview
 from skd.planning.estimates import choose_device
 from skd.planning.survey import survey_study
 from skd.planning.timings import load_timings

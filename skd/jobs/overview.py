@@ -5,17 +5,9 @@ It uses only the store's files and SLURM's queue. Imports no torch.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from skd.common.terminal import format_duration
 from skd.jobs import slurm
@@ -30,7 +22,7 @@ from skd.store.stale import finished_runs, stale_lines
 from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion
 
-# The column headings of the states, in the table's order.
+# The words for the states, in the order in which they are printed.
 STATES = {
     "done": "done",
     "running": "running",
@@ -42,20 +34,42 @@ STATES = {
 }
 
 
+@dataclass(frozen=True)
+class OverviewRow:
+    """A teacher or a cell.
+
+    Attributes:
+        name: the teacher, as "teacher NAME", or the cell's method.
+        counts: the number of runs in each state.
+        accuracies: last top-1 of the finished runs, in percent.
+        pair: the cell's pair, or its student without a teacher; ``None`` for a teacher.
+    """
+
+    name: str
+    counts: Mapping[str, int]
+    accuracies: tuple[float, ...] = ()
+    pair: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The teacher's name, or the cell's key."""
+        return self.name if self.pair is None else f"{self.pair}/{self.name}"
+
+
 @dataclass
 class StudyOverview:
     """A study at one moment.
 
     Attributes:
         title: the study's name and title.
-        rows: the rows of the table: name, number of runs by state, accuracy.
+        rows: the teachers, then the cells.
         lines: a line for each running, failed or unreadable run and for each waiting job.
         seconds_left: the remaining seconds of running runs, by their cell's key.
         running_jobs: the number of devices in use.
     """
 
     title: str
-    rows: list[tuple[str, dict[str, int], str]] = field(default_factory=list)
+    rows: list[OverviewRow] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     seconds_left: dict[str, list[float]] = field(default_factory=dict)
     running_jobs: int = 0
@@ -63,7 +77,7 @@ class StudyOverview:
     @property
     def totals(self) -> dict[str, int]:
         """The number of runs in each state, without teachers."""
-        cells = [counts for name, counts, _ in self.rows if not name.startswith("teacher ")]
+        cells = [row.counts for row in self.rows if row.pair is not None]
         return {state: sum(counts.get(state, 0) for counts in cells) for state in STATES}
 
 
@@ -79,11 +93,12 @@ def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOv
     holders: set[str] = set()
     for node in expansion.teachers:
         job = queue.get(job_comment("teacher", expansion.study, node.name, node.id))
-        run, accuracy = teacher_outcome(store, node.id)
+        run, top1 = teacher_outcome(store, node.id)
         state = _state(run, job)
         named = node.partner is None or node.partner in node.name
         suits = "" if named else f" for {node.partner}"
-        overview.rows.append((f"teacher {node.name}{suits}", {state: 1}, accuracy))
+        accuracies = () if top1 is None else (top1,)
+        overview.rows.append(OverviewRow(f"teacher {node.name}{suits}", {state: 1}, accuracies))
         log = logs / "teachers" / f"{node.name}-{node.id}.log"
         entry = store.teacher(node.id)
         overview.lines += _lines(f"teacher {node.name}", run, state, entry, job, log, holders)
@@ -96,7 +111,7 @@ def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOv
         batch = batches[cell.key]
         job = queue.get(job_comment("train", expansion.study, batch.pair, batch.name, batch.digest))
         counts: dict[str, int] = {}
-        accuracies = []
+        accuracies: list[float] = []
         for run in cell_result(expansion, cell, store).runs:
             state = _state(run, job)
             counts[state] = counts.get(state, 0) + 1
@@ -107,8 +122,7 @@ def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOv
             overview.lines += _lines(label, run, state, entry, job, log, holders)
             if state == "running" and (progress := entry.progress()) is not None:
                 overview.seconds_left.setdefault(cell.key, []).append(progress.seconds_left)
-        mean = f"{statistics.fmean(accuracies):.2f}" if accuracies else ""
-        overview.rows.append((cell.key, counts, mean))
+        overview.rows.append(OverviewRow(cell.method, counts, tuple(accuracies), cell.pair))
     overview.lines += stale_lines(expansion.study, finished_runs(expansion, store))
     overview.lines += [_waiting(job) for job in queue.values() if job.is_pending]
     if (leftovers := _count_leftovers(expansion, store, results)).files:
@@ -143,29 +157,6 @@ def projected_seconds(overview: StudyOverview, survey: Survey) -> float | None:
         total += survey.seconds_of(key, waiting) + sum(running) / survey.runs_side_by_side_of(key)
         longest = max(longest, *running, survey.cells[key].seconds if waiting else 0.0, 0.0)
     return max(longest, total / overview.running_jobs)
-
-
-def render_overview(overview: StudyOverview, seconds: float | None) -> Group:
-    """Return the overview as Rich renderables for a terminal."""
-    table = Table(title=overview.title, title_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("cell", no_wrap=True)
-    unreadable = any("unreadable" in counts for _, counts, _ in overview.rows)
-    states = [state for state in STATES if unreadable or state != "unreadable"]
-    for state in states:
-        table.add_column(STATES[state], justify="right")
-    table.add_column("last top-1, %", justify="right")
-    for name, counts, accuracy in overview.rows:
-        table.add_row(name, *(str(counts.get(state) or "") for state in states), accuracy)
-    table.add_section()
-    table.add_row("all runs", *(str(overview.totals[state]) for state in states), "")
-    parts = [table, *(Text(line, overflow="fold") for line in overview.lines)]
-    if seconds is not None:
-        end = datetime.fromtimestamp(time.time() + seconds)
-        devices = f"{overview.running_jobs} device{'s' if overview.running_jobs > 1 else ''}"
-        parts.append(
-            Text(f"about {format_duration(seconds)} to the end on {devices}: {end:%a %d %b, %H:%M}")
-        )
-    return Group(*parts)
 
 
 def _state(run: RunOutcome, job: slurm.SlurmJob | None) -> str:

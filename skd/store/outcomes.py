@@ -43,16 +43,16 @@ def cell_result(expansion: Expansion, cell: Cell, store: Store) -> CellResult:
     return CellResult(study=expansion.study, cell=cell.key, runs=runs)
 
 
-def teacher_outcome(store: Store, identity: str) -> tuple[RunOutcome, str]:
-    """Return the outcome of a teacher, and its accuracy as text; empty if it is not measured."""
+def teacher_outcome(store: Store, identity: str) -> tuple[RunOutcome, float | None]:
+    """Return the outcome of a teacher, and its top-1 in percent; ``None`` if not measured."""
     entry = store.teacher(identity)
     try:
         card = entry.card()
     except StoreError as error:
-        return RunOutcome(id=identity, seed=0, outcome="unreadable", reason=str(error)), ""
+        return RunOutcome(id=identity, seed=0, outcome="unreadable", reason=str(error)), None
     if card is not None:
-        return RunOutcome(id=identity, seed=0, outcome="done"), f"{card.test_top1:.2f}"
+        return RunOutcome(id=identity, seed=0, outcome="done"), card.test_top1
     outcome = run_outcome(entry, 0)
     if outcome.outcome == "done":  # trained, but its card is missing
-        return RunOutcome(id=identity, seed=0, outcome="interrupted"), ""
-    return outcome, ""
+        return RunOutcome(id=identity, seed=0, outcome="interrupted"), None
+    return outcome, None

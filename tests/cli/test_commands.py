@@ -158,9 +158,9 @@ def test_status_of_a_study_with_no_results(tiny: Skd) -> None:
     done = tiny("status", "tiny")
     assert done.status == 0
     words = [line.split() for line in done.out.splitlines()]
-    assert ["all", "runs", "0", "0", "0", "0", "0", "6"] in words
-    assert ["resnet8/student", "2"] in words
-    assert ["teacher", "given", "1"] in words
+    assert ["all", "runs", "0/6", "6", "missing"] in words
+    assert ["resnet8/student", "0/2", "2", "missing"] in words
+    assert ["teacher", "given", "0/1", "1", "missing"] in words
     assert list(RESULTS.iterdir()) == [RESULTS / "tiny"]
 
 
@@ -292,7 +292,7 @@ def test_teacher_then_students_then_nothing_left(
     monkeypatch.setattr("skd.training.runs.Training", None)  # nothing is trained again
     assert tiny(*train, "--seed", 7).out == done.out
     words = [line.split() for line in tiny("status", "tiny").out.splitlines()]
-    assert ["big--resnet8/kd", "1", "1", f"{record.last.top1:.2f}"] in words
+    assert ["big--resnet8/kd", "1/2", "1", "missing", f"{record.last.top1:.2f}"] in words
 
 
 def test_views_are_stored_and_looked_up_by_runs_side_by_side(tiny: Skd) -> None:

@@ -1,24 +1,21 @@
 """The store: the state of a run by its files, and files after a crash."""
 
-import io
 import json
 import os
 import re
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from skd.common.errors import SkdWarning
 from skd.common.files import sha256_of, write_atomically, write_json
 from skd.common.frozen import FrozenModel
 from skd.common.lease import hold_lease
 from skd.expansion.expand import expand_study
-from skd.jobs.overview import render_overview, study_overview
+from skd.jobs.overview import OverviewRow, study_overview
 from skd.store.outcomes import cell_result, run_outcome
 from skd.store.records import Accuracy, Failure, Record, TeacherCard
 from skd.store.store import Store, StoreEntry, StoreError
@@ -215,27 +212,15 @@ def test_sha256_of_a_file(tmp_path: Path) -> None:
 # A study's state.
 
 
-COLUMNS = ["done", "running", "queued", "failed", "started", "missing", "last top-1, %"]
-
-
 @pytest.fixture(autouse=True)
 def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skd.jobs.slurm.shutil.which", lambda _: None)
 
 
-def rows_of(study: Expansion, store: Store) -> tuple[dict[str, list[str]], list[str]]:
-    """Return the table's rows as they are printed, by their first column, and the lines."""
+def rows_of(study: Expansion, store: Store) -> tuple[dict[str, OverviewRow], list[str]]:
+    """Return the rows of the overview by their key, and the lines."""
     overview = study_overview(study, store, store.root)
-    text = io.StringIO()
-    Console(file=text, width=200).print(render_overview(replace(overview, lines=[]), None))
-    printed = iter(text.getvalue().splitlines())
-    header = next(line for line in printed if all(name in line for name in COLUMNS))
-    ends = [header.index(name) + len(name) for name in COLUMNS]  # numbers are right-aligned
-    rows = {}
-    for line in printed:
-        if name := line.strip(" ─").partition("  ")[0]:
-            rows[name] = [line[:end].rpartition("  ")[2].strip() for end in ends]
-    return rows, overview.lines
+    return {row.key: row for row in overview.rows}, overview.lines
 
 
 def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) -> None:
@@ -253,14 +238,28 @@ def test_the_status_table_counts_each_state(study: Expansion, tmp_path: Path) ->
     teacher.write(make_card(teacher.id))
     with hold_lease(store.run(taught.runs[2]).folder, wait=False):
         rows, lines = rows_of(study, store)
-    assert rows[f"teacher {first}"] == ["1", "", "", "", "", "", "97.25"]
-    assert rows[f"teacher {second}"] == ["", "", "", "", "", "1", ""]
-    assert rows["resnet8/student"] == ["1", "", "", "1", "1", "", "80.00"]
-    assert rows[f"{first}--resnet8/kd"] == ["2", "1", "", "", "", "", "70.50"]
-    assert rows[f"{second}--resnet8/skd"] == ["", "", "", "", "", "3", ""]
+        totals = study_overview(study, store, store.root).totals
+    counts = {key: row.counts for key, row in rows.items()}
+    assert counts[f"teacher {first}"] == {"done": 1}
+    assert counts[f"teacher {second}"] == {"missing": 1}
+    assert counts["resnet8/student"] == {"done": 1, "failed": 1, "interrupted": 1}
+    assert counts[f"{first}--resnet8/kd"] == {"done": 2, "running": 1}
+    assert counts[f"{second}--resnet8/skd"] == {"missing": 3}
+    accuracies = {key: row.accuracies for key, row in rows.items() if row.accuracies}
+    assert accuracies == {
+        f"teacher {first}": (97.25,),
+        "resnet8/student": (80.0,),
+        f"{first}--resnet8/kd": (70.0, 71.0),
+    }
     missing = sum(len(cell.runs) for cell in study.cells) - 6
-    assert rows["all runs"] == ["3", "1", "0", "1", "1", str(missing), ""]
-    assert len(rows) == 2 + len(study.cells) + 1
+    assert {state: n for state, n in totals.items() if n} == {
+        "done": 3,
+        "running": 1,
+        "failed": 1,
+        "interrupted": 1,
+        "missing": missing,
+    }
+    assert len(rows) == 2 + len(study.cells)
     assert f"resnet8/student seed 1 ({failed.id}) failed: it [broke]; " in " ".join(lines)
     assert any(line.startswith(f"{taught.key} seed 2") for line in lines)
     assert lines[2:] == ["3 finished runs do not say which code trained them: code unknown"]
@@ -270,7 +269,8 @@ def test_a_trained_teacher_without_its_card_is_not_done(study: Expansion, tmp_pa
     store, node = Store(tmp_path), study.teachers[0]
     store.teacher(node.id).write(make_record(node.spec.run, node.id))
     rows, _ = rows_of(study, store)
-    assert rows[f"teacher {node.name}"] == ["", "", "", "", "1", "", ""]
+    row = rows[f"teacher {node.name}"]
+    assert (row.counts, row.accuracies) == ({"interrupted": 1}, ())
 
 
 def test_a_run_whose_record_is_damaged_is_unreadable(study: Expansion, tmp_path: Path) -> None:
