@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup demo first-rows test test-gpu test-slurm bench lint format reference readme goldens clean
+.PHONY: help setup demo compare first-rows test test-gpu test-slurm bench lint format reference readme goldens clean
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -22,6 +22,9 @@ demo: $(INSTALLED)  ## run the demo study and write its report (minutes on a CPU
 	@$(BIN)/python tools/demo.py
 	@if [ -t 1 ] && { [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ] || [ "$$(uname)" = Darwin ]; }; then \
 	  $(BIN)/python -m webbrowser results/demo/report/index.html; fi
+
+compare: $(INSTALLED)  ## how far your results are from the committed records: make compare [STUDY=demo]
+	@$(BIN)/python -m skd diff --reference $(or $(STUDY),demo)
 
 first-rows: $(INSTALLED) test-gpu bench  ## on a CUDA GPU: run its tests, the benchmark and two rows of CIFAR-100 (a day)
 	$(BIN)/snakemake --profile local all --config study=first-rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,16 +12,57 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from skd.cli.options import DEFAULT_RESULTS
 from skd.common import bounds
 from skd.common.errors import FAILED, SkdError, suggest
+from skd.common.project import ROOT
 from skd.common.terminal import PlainConsole
 
 if TYPE_CHECKING:
     from report.diff.differences import CellDifference, SetDifference
+    from report.findings import Findings
     from skd.provenance.lookup import ExpandedStudies
+    from skd.study.expansion import Expansion
 
-FolderArgument = Annotated[
-    Path, typer.Argument(help="a results folder, with runs/ and STUDY/specs.json")
+REFERENCE = ROOT / "results" / "reference"  # the committed records
+FirstArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="a results folder, with runs/ and STUDY/specs.json; with --reference, yours [results]"
+    ),
+]
+SecondArgument = Annotated[
+    Path | None, typer.Argument(help="the results folder to compare it with")
+]
+StudyOption = Annotated[
+    str | None, typer.Option(help="compare only this study [all that both folders have]")
+]
+ReferenceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="STUDY",
+        help="compare this study's records that come with the code (A) with yours (B)",
+    ),
+]
+MarginOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        callback=bounds.check_finite,
+        help="margin of the verdicts in percentage points [the report's]",
+    ),
+]
+EquivalenceOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="POINTS",
+        help="also test with pairs of runs whether each cell is equivalent within ± POINTS of "
+        "top-1 accuracy, which decides the exit status",
+    ),
+]
+AllOption = Annotated[
+    bool,
+    typer.Option("--all", help="list every cell whose runs differ, not only those furthest apart"),
 ]
 
 
@@ -28,30 +70,34 @@ class DiffError(SkdError):
     """Two result sets cannot be compared. The message says what to do."""
 
 
+@dataclass(frozen=True)
+class _Comparison:
+    """What to compare.
+
+    Attributes:
+        folders: the results folders A and B.
+        studies: the expansions of each study in A and in B.
+        complete: whether these are all the studies that were asked for.
+    """
+
+    folders: tuple[Path, Path]
+    studies: list[tuple[Expansion, Expansion]]
+    complete: bool = True
+
+
 def diff(
-    a: FolderArgument,
-    b: FolderArgument,
-    study: Annotated[
-        str | None, typer.Option(help="compare only this study [all that both folders have]")
-    ] = None,
-    margin: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            callback=bounds.check_finite,
-            help="margin of the verdicts in percentage points [the report's]",
-        ),
-    ] = None,
-    equivalence: Annotated[
-        float | None,
-        typer.Option(
-            metavar="POINTS",
-            help="also test with pairs of runs whether each cell is equivalent within ± POINTS of "
-            "top-1 accuracy, which decides the exit status",
-        ),
-    ] = None,
+    a: FirstArgument = None,
+    b: SecondArgument = None,
+    study: StudyOption = None,
+    reference: ReferenceOption = None,
+    margin: MarginOption = None,
+    equivalence: EquivalenceOption = None,
+    show_all: AllOption = False,
 ) -> None:
     """Compare two result sets: versions, devices, runs and cells; list the verdicts that flip.
+
+    For runs with the same identity, the output says how far apart their accuracies are. To compare
+    your results with the records that come with the code: skd diff --reference STUDY.
 
     With --equivalence, the exit status is 0 if all cells with finished runs in both folders are
     equivalent. It is 1 if a cell is undecided or not equivalent, if there is no such cell, or if a
@@ -65,24 +111,99 @@ def diff(
 
     if equivalence is not None and not 0 < equivalence < math.inf:
         raise DiffError(f"--equivalence {equivalence:g}: allowed: a number of points above 0")
-    console, folders = PlainConsole(), (a, b)
-    sides = _read_folders(*folders)
-    names, complete = _studies_to_compare(sides, folders, study, console)
-    equivalent = complete
-    for name in names:
+    console = PlainConsole()
+    compared = (
+        _given_folders(a, b, study, console)
+        if reference is None
+        else _with_reference(reference, a, b, study)
+    )
+    equivalent = compared.complete
+    for expansions in compared.studies:
         findings = [
-            read_findings(
-                side.expansions[name], folder, DEFAULT_MARGIN if margin is None else margin
-            )
-            for side, folder in zip(sides, folders, strict=True)
+            read_findings(expansion, folder, DEFAULT_MARGIN if margin is None else margin)
+            for expansion, folder in zip(expansions, compared.folders, strict=True)
         ]
+        if reference is not None:
+            _require_finished(findings, compared.folders)
+            console.print(f"A: {compared.folders[0]}\nB: {compared.folders[1].absolute()}")
         _print_differences(compare_sets(*findings), console)
+        _print_distances(*findings, show_all, console)
         if equivalence is not None:
             tested = assess_equivalence(*findings, equivalence)
             console.print(render_equivalence(tested))
             equivalent = equivalent and tested.is_equivalent
     if equivalence is not None and not equivalent:
         raise typer.Exit(FAILED)
+
+
+def _given_folders(
+    a: Path | None, b: Path | None, study: str | None, console: PlainConsole
+) -> _Comparison:
+    """Return the comparison of two folders' studies as they were expanded.
+
+    Raises:
+        DiffError: there are not two folders, or they cannot be compared.
+    """
+    if a is None or b is None:
+        raise DiffError("give two results folders, or one study: skd diff --reference STUDY")
+    sides = _read_folders(a, b)
+    names, complete = _studies_to_compare(sides, (a, b), study, console)
+    studies = [(sides[0].expansions[name], sides[1].expansions[name]) for name in names]
+    return _Comparison((a, b), studies, complete)
+
+
+def _with_reference(
+    reference: str, mine: Path | None, other: Path | None, study: str | None
+) -> _Comparison:
+    """Return the comparison of the committed records of a study with a results folder.
+
+    Raises:
+        DiffError: there are no such records, or the arguments contradict ``--reference``.
+        ResultsError: the results folder has no results.
+    """
+    if other is not None or study is not None:
+        raise DiffError("--reference STUDY takes one results folder, yours, and no --study")
+    mine = mine or DEFAULT_RESULTS
+    expansion = _reference_study(reference, mine)
+    return _Comparison((REFERENCE, mine), [(expansion, expansion)])
+
+
+def _reference_study(study: str, results: Path) -> Expansion:
+    """Return today's expansion of a study that the committed records have.
+
+    Raises:
+        DiffError: there are no such records.
+        ResultsError: the other results folder has no results.
+    """
+    from skd.cli.results_folder import require_results
+    from skd.study.expansion_files import load_expansion_readonly
+
+    known = sorted(path.parent.name for path in REFERENCE.glob("*/analysis.json"))
+    if not known:
+        raise DiffError(
+            f"{REFERENCE} has no records; they come with a clone of the repository: give two "
+            "results folders instead"
+        )
+    if study not in known:
+        raise DiffError(f"no records of study '{study}' in {REFERENCE}{suggest(study, known)}")
+    require_results(results)
+    return load_expansion_readonly(study, results)
+
+
+def _require_finished(findings: Sequence[Findings], folders: tuple[Path, Path]) -> None:
+    """Check that both sets have finished runs of the study.
+
+    Raises:
+        DiffError: one has none. The sheet may have changed since its runs were trained.
+    """
+    for side, folder in zip(findings, folders, strict=True):
+        if side.frames.records:
+            continue
+        study = side.expansion.study
+        command = "make demo" if study == "demo" else f"skd train {study}"
+        raise DiffError(
+            f"{folder} has no finished run of study {study} as its sheet is now; first: {command}"
+        )
 
 
 def _read_folders(*folders: Path) -> list[ExpandedStudies]:
@@ -158,6 +279,16 @@ def _print_differences(differences: SetDifference, console: PlainConsole) -> Non
     console.print(Text.assemble(count, " (paired t test, Holm's p < 0.05 over all)"))
     if separated:
         console.print(_cells_table(separated))
+
+
+def _print_distances(a: Findings, b: Findings, show_all: bool, console: PlainConsole) -> None:
+    from report.diff.distances import measure_distances
+    from report.diff.distances_text import render_distances
+
+    overall, groups = measure_distances(a, b)
+    test_images = a.expansion.images.test_images
+    for part in render_distances(overall, groups, test_images, show_all):
+        console.print(part)
 
 
 def _cells_table(cells: list[CellDifference]) -> Table:
