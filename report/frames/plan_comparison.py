@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -38,16 +39,39 @@ class PlanComparison:
         rows: the teachers, each method, and the total; only those with finished trainings.
         wall_seconds: from the first start to the last finish; ``None`` if the records do not
             contain it.
+        device_seconds: the device-seconds of the finished trainings. Trainings that share a GPU
+            share its time.
+        unfinished: the number of teachers and runs without a record.
     """
 
     plan: StudyPlan
     rows: tuple[PlanRow, ...]
     wall_seconds: float | None
+    device_seconds: float
+    unfinished: int
 
     @property
     def mean_concurrency(self) -> float | None:
         """Mean number of trainings that ran at the same time, or ``None``."""
         return self.rows[-1].measured / self.wall_seconds if self.wall_seconds else None
+
+    @property
+    def mean_devices(self) -> float | None:
+        """Mean number of devices at work, or ``None``. A training has its own cores of a CPU."""
+        return self.device_seconds / self.wall_seconds if self.wall_seconds else None
+
+    @property
+    def simulated(self) -> tuple[int, float] | None:
+        """The simulated number of devices that is nearest to the measured one, with its seconds.
+
+        ``None`` if the two times are not of the same trainings: some were finished before the plan
+        was made, or are not finished yet.
+        """
+        if self.plan.done or self.unfinished or not self.mean_devices or not self.plan.wall_seconds:
+            return None
+        measured = self.mean_devices
+        nearest = min(self.plan.wall_seconds, key=lambda count: abs(math.log(count / measured)))
+        return nearest, self.plan.wall_seconds[nearest]
 
 
 def read_plan_comparison(
@@ -88,6 +112,8 @@ def compare_with_plan(
                 by_method.setdefault(cell.method, []).append((planned, record))
     rows += [_row(name, by_method[name]) for name in expansion.methods if name in by_method]
     rows = [row for row in rows if row.finished]
+    ids = {identity for cell in expansion.cells for identity in cell.runs.values()}
+    trained = {node.name for node in expansion.teachers if node.spec.kind == "trained"}
     total = PlanRow(
         "in all",
         sum(row.finished for row in rows),
@@ -95,7 +121,14 @@ def compare_with_plan(
         sum(row.measured for row in rows),
     )
     students = (record for finished in by_method.values() for _, record in finished)
-    return PlanComparison(plan, (*rows, total), wall_seconds([*teachers.values(), *students]))
+    records = [*teachers.values(), *students]
+    return PlanComparison(
+        plan=plan,
+        rows=(*rows, total),
+        wall_seconds=wall_seconds(records),
+        device_seconds=sum(map(_device_seconds, records)),
+        unfinished=len(ids - counted) + len(trained - teachers.keys()),
+    )
 
 
 def wall_seconds(records: Iterable[Record]) -> float | None:
@@ -118,6 +151,13 @@ def wall_seconds(records: Iterable[Record]) -> float | None:
         return (max(end for _, end in spans) - min(start for start, _ in spans)).total_seconds()
     except TypeError:  # some times have a time zone and some do not
         return None
+
+
+def _device_seconds(record: Record) -> float:
+    """Return the seconds of devices that a training used alone, or its share of them."""
+    execution = record.execution
+    sharing = 1 if execution.get("device") == "cpu" else execution.get("sharing", 1)
+    return record.cost.train_seconds * execution.get("processes", 1) / sharing
 
 
 def _row(name: str, finished: Iterable[tuple[float, Record]]) -> PlanRow:

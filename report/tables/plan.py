@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from report.formats import duration, number
+from collections import Counter
+
+from report.formats import duration, join_names, number, plural
 from report.frames.plan_comparison import PlanComparison
 from report.tables.table import ReportTable, TableColumn, TableEntry
+
+# By the source of an estimate.
+SOURCES = {
+    "measured": "from finished trainings of the same kind",
+    "scaled": "from the model, scaled by finished trainings",
+    "model": "from the model alone",
+}
 
 
 def plan_table(comparison: PlanComparison) -> ReportTable:
     """Return the comparison as a table."""
     sentences = (
         plan_sentence(comparison),
+        basis_sentence(comparison),
         "Device time of the finished trainings; a run that several pairs share counts once.",
         sharing_sentence(comparison),
         wall_sentence(comparison),
+        forecast_sentence(comparison),
     )
     return ReportTable(
         key="plan",
@@ -43,13 +54,23 @@ def plan_sentence(comparison: PlanComparison) -> str:
     """Return when the plan was made, and for which device."""
     plan = comparison.plan
     model = "" if plan.device == plan.device_model else f", modelled as {plan.device_model}"
-    return f"Planned {plan.made_at} for {plan.device}{model}, each training alone on its device."
+    day = plan.made_at.partition("T")[0]
+    return f"Planned on {day} for {plan.device}{model}, each training alone on its device."
+
+
+def basis_sentence(comparison: PlanComparison) -> str:
+    """Return what the planned times rest on, and how many trainings were already finished."""
+    plan = comparison.plan
+    counts = Counter(item.source for item in (*plan.teachers.values(), *plan.cells.values()))
+    shares = [f"{counts[source]} {text}" for source, text in SOURCES.items() if counts[source]]
+    finished = f", when {plural(plan.done, 'training was', 'trainings were')} finished"
+    return f"Its times are {join_names(shares)}{finished if plan.done else ''}."
 
 
 def sharing_sentence(comparison: PlanComparison) -> str | None:
     """Return how many runs were planned to share a device; ``None`` if each had its own."""
     together = comparison.plan.side_by_side
-    if together == 1:
+    if together == 1 or comparison.plan.device_model == "cpu":
         return None
     return (
         f"Runs were planned to share a device, {together or 'as many as fit'} at a time, so each "
@@ -58,15 +79,33 @@ def sharing_sentence(comparison: PlanComparison) -> str | None:
 
 
 def wall_sentence(comparison: PlanComparison) -> str | None:
-    """Return the time from the first start to the last finish, and the simulated time."""
-    if comparison.wall_seconds is None or comparison.mean_concurrency is None:
+    """Return the time from the first start to the last finish, beside the simulated time."""
+    concurrency, devices = comparison.mean_concurrency, comparison.mean_devices
+    if comparison.wall_seconds is None or concurrency is None or devices is None:
         return None
-    simulated = ", ".join(
-        f"{duration(seconds)} on {devices}"
-        for devices, seconds in sorted(comparison.plan.wall_seconds.items())
+    on_devices = "" if devices == concurrency else f" on {number(devices, 1)} devices"
+    measured = (
+        f"From the first start to the last finish: {duration(comparison.wall_seconds)}, on average "
+        f"{number(concurrency, 1)} trainings at a time{on_devices}"
     )
-    return (
-        f"From the first start to the last finish: {duration(comparison.wall_seconds)}, "
-        f"{number(comparison.mean_concurrency, 1)} trainings at a time. Simulated for the runs "
-        f"that were not finished when the plan was made, by number of devices: {simulated}."
-    )
+    if comparison.simulated is None:
+        return f"{measured}."
+    count, seconds = comparison.simulated
+    return f"{measured}; the plan simulated {duration(seconds)} on {plural(count, 'device')}."
+
+
+def forecast_sentence(comparison: PlanComparison) -> str | None:
+    """Return the simulated times of an unfinished study; ``None`` if it is finished.
+
+    Numbers of devices that save no time are left out.
+    """
+    times = sorted(comparison.plan.wall_seconds.items())
+    if not comparison.unfinished or not times:
+        return None
+    shortest = 1.01 * times[-1][1]
+    useful = next(place for place, (_, seconds) in enumerate(times) if seconds <= shortest)
+    texts = [
+        f"{duration(seconds)} on {plural(count, 'device')}"
+        for count, seconds in times[: useful + 1]
+    ]
+    return f"Simulated for the trainings that were left when it was planned: {join_names(texts)}."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -20,16 +22,27 @@ from skd.cli.results_folder import require_folder
 from skd.common import bounds
 from skd.common.choices import TeacherViewsMode
 from skd.common.files import write_json
+from skd.common.gpu_state import gpu_state
 from skd.common.terminal import PlainConsole
 from skd.planning import plan_text
 from skd.planning.batches import JobShape
 from skd.planning.budget_proposal import Proposal, proposal_sheet_lines, propose_for_hours
+from skd.planning.devices import PlannedDevice
 from skd.planning.estimates import choose_device
+from skd.planning.job_place import JobPlace, JobsChoice, choose_place, usable_cores
 from skd.planning.parallel_config import ParallelConfig
 from skd.planning.side_by_side import parse_side_by_side
-from skd.planning.simulate import DEVICE_COUNTS, MAX_DEVICES
-from skd.planning.stored_plan import StudyPlan, make_plan, plan_path, save_plan, simulate_schedules
-from skd.planning.survey import survey_study
+from skd.planning.simulate import MAX_DEVICES, Schedule
+from skd.planning.stored_plan import (
+    StudyPlan,
+    expansion_digest,
+    make_plan,
+    plan_path,
+    read_plan,
+    save_plan,
+    simulate_schedules,
+)
+from skd.planning.survey import Survey, survey_study
 from skd.planning.timings import load_timings
 from skd.planning.views_choice import ViewsConfig
 from skd.store.store import Store
@@ -71,6 +84,13 @@ CellsPerJobOption = Annotated[
     int | None,
     typer.Option(min=1, help="number of cells of a pair in a job [as --job-minutes allows]"),
 ]
+JobsOption = Annotated[
+    JobsChoice,
+    typer.Option(
+        help="where jobs run; local: on this machine; cluster: on the nodes of a cluster, where a "
+        "job takes longer to start; auto: on this machine if it has the planned device and no SLURM"
+    ),
+]
 JobMinutesOption = Annotated[
     float,
     typer.Option(
@@ -107,6 +127,7 @@ def plan(
     accumulate: AccumulateOption = 1,
     cells_per_job: CellsPerJobOption = None,
     job_minutes: JobMinutesOption = 60.0,
+    jobs: JobsOption = "auto",
     teacher_views: TeacherViewsModeOption = "auto",
     json: JsonOption = None,
     renew: RenewOption = False,
@@ -127,21 +148,62 @@ def plan(
         parse_side_by_side(side_by_side),
         ViewsConfig(teacher_views=teacher_views),
     )
-    jobs = survey.jobs(JobShape(job_minutes=job_minutes, cells_per_job=cells_per_job))
-    schedules = simulate_schedules(survey, jobs, sorted({*DEVICE_COUNTS, *(devices or ())}))
+    place = _place(jobs, survey.device)
+    planned_jobs = survey.jobs(
+        JobShape(job_minutes=job_minutes, cells_per_job=cells_per_job), place
+    )
+    counts = sorted({*place.device_counts, *(devices or ())})
+    schedules = simulate_schedules(survey, planned_jobs, counts)
     study_plan = make_plan(survey, schedules)
-    remark = _store_plan(study_plan, results, renew)
+    if survey.is_finished:
+        remark = _finished_remark(survey, results)
+    else:
+        remark = _store_plan(study_plan, results, renew)
     console = PlainConsole()
-    console.print(plan_text.parts_table(survey))
-    console.print(plan_text.wall_table(schedules, len(jobs)))
-    lines = [*plan_text.resource_lines(survey), *plan_text.survey_notes(survey), remark]
-    for line in [*lines, *(f"note: {note}" for note in expansion.notes)]:
+    _print_survey(console, survey, schedules, place, len(planned_jobs), devices or ())
+    for line in [remark, *(f"note: {note}" for note in expansion.notes)]:
         console.print(line, soft_wrap=True)
     proposal = None if budget is None else propose_for_hours(survey, budget)
     if json:
-        write_json(json, plan_text.plan_data(survey, schedules, jobs, study_plan, proposal))
+        write_json(json, plan_text.plan_data(survey, schedules, planned_jobs, study_plan, proposal))
     if proposal is not None and budget is not None:
         _print_proposal(console, proposal, study, budget)
+
+
+def _place(choice: JobsChoice, device: PlannedDevice) -> JobPlace:
+    """Return where jobs run, from the user's choice and what this machine has."""
+    gpu = gpu_state()
+    has_slurm = shutil.which("sbatch") is not None
+    return choose_place(choice, device, usable_cores(), gpu and gpu.name, has_slurm)
+
+
+def _print_survey(
+    console: PlainConsole,
+    survey: Survey,
+    schedules: Sequence[Schedule],
+    place: JobPlace,
+    jobs: int,
+    asked: Collection[int],
+) -> None:
+    """Print the tables; for an unfinished study also its resources and the estimates' basis."""
+    console.print(plan_text.parts_table(survey))
+    if survey.is_finished:
+        return
+    console.print(plan_text.wall_table(schedules, jobs, place, survey.device, asked))
+    for line in [*plan_text.resource_lines(survey), *plan_text.survey_notes(survey, place)]:
+        console.print(line, soft_wrap=True)
+
+
+def _finished_remark(survey: Survey, results: Path) -> str:
+    """Return a line on whether the report of a finished study can compare it with a plan."""
+    study = survey.expansion.study
+    stored = read_plan(plan_path(results, study))
+    if stored is None or stored.expansion != expansion_digest(survey.expansion):
+        return "Nothing is left to train. No plan of these runs was stored before they finished."
+    return (
+        f"Nothing is left to train. The report compares the plan of {stored.made_at} with the "
+        f"measured times: skd-report {study}"
+    )
 
 
 def _store_plan(plan: StudyPlan, results: Path, renew: bool) -> str:

@@ -9,13 +9,13 @@ from skd.planning.estimates import Estimate
 from skd.planning.slowdown import slowdown
 from skd.study.expansion import Cell, Expansion
 
-STARTUP_SECONDS = 60.0  # of a job: its node, environment, imports and data
+STARTUP_SECONDS = 60.0  # of a cluster's job: its node, environment, imports and data
 REPORT_JOB = "report"
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """One job of a cluster.
+    """One job of a study.
 
     Attributes:
         name: the job's name, unique within a study.
@@ -47,6 +47,7 @@ def study_jobs(
     cell_seconds: Mapping[str, float],
     batch_of: Mapping[str, str],
     views: Mapping[str, tuple[float, frozenset[str]]] | None = None,
+    startup: float = STARTUP_SECONDS,
 ) -> tuple[PlannedJob, ...]:
     """Return the jobs for the unfinished part of a study, each after the jobs that it needs.
 
@@ -57,24 +58,23 @@ def study_jobs(
         batch_of: the job of each of these cells, by the cell's key.
         views: by the teacher's name, the seconds to store its views and the keys of the cells that
             use them.
+        startup: the seconds from a job's start to its first training step.
     """
     views = views or {}
     jobs = [
-        PlannedJob(
-            _teacher_job(node.name), STARTUP_SECONDS + teacher_seconds[node.name], (), (node.name,)
-        )
+        PlannedJob(_teacher_job(node.name), startup + teacher_seconds[node.name], (), (node.name,))
         for node in expansion.teachers
         if node.name in teacher_seconds
     ]
     for name, (seconds, _) in views.items():
         needs = (_teacher_job(name),) if name in teacher_seconds else ()
-        jobs.append(PlannedJob(_views_job(name), STARTUP_SECONDS + seconds, needs))
+        jobs.append(PlannedJob(_views_job(name), startup + seconds, needs))
     batched: dict[str, list[Cell]] = {}
     for cell in expansion.cells:
         if cell.key in cell_seconds:
             batched.setdefault(batch_of[cell.key], []).append(cell)
     for name, cells in batched.items():
-        seconds = STARTUP_SECONDS + sum(cell_seconds[cell.key] for cell in cells)
+        seconds = startup + sum(cell_seconds[cell.key] for cell in cells)
         jobs.append(PlannedJob(name, seconds, _needs(cells, teacher_seconds, views), _keys(cells)))
     return (*jobs, PlannedJob(REPORT_JOB, 0.0, tuple(job.name for job in jobs)))
 

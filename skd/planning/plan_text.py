@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from skd.planning.budget_proposal import Proposal
+from skd.planning.devices import PlannedDevice
 from skd.planning.estimates import Estimate
-from skd.planning.job_graph import STARTUP_SECONDS, PlannedJob
-from skd.planning.simulate import Schedule
+from skd.planning.job_graph import PlannedJob
+from skd.planning.job_place import JobPlace
+from skd.planning.simulate import Schedule, shortest_schedules
 from skd.planning.stored_plan import StudyPlan
 from skd.planning.survey import Survey, SurveyRow
 
@@ -25,43 +29,70 @@ def format_hours(seconds: float) -> str:
     return f"{value:,.0f} h" if value >= 100 else f"{value:.3g} h"
 
 
+def format_time(seconds: float) -> str:
+    """Return seconds in a suitable unit: s, min or h."""
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 3600 else format_hours(seconds)
+
+
 def parts_table(survey: Survey) -> Table:
     """Return the table of finished and unfinished runs by teachers, method and pair."""
     title = f"{survey.expansion.study}: {survey.expansion.title}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("part", no_wrap=True)
-    for name in ("runs", "done", "left", "device-hours left"):
+    names = ("runs", "done") if survey.is_finished else ("runs", "done", "left", "device time left")
+    for name in names:
         table.add_column(name, justify="right")
-    table.add_column("estimates")
+    if not survey.is_finished:
+        table.add_column("estimates")
     for parts in survey.parts().values():
         for part in parts:
-            table.add_row(*_cells(part))
+            table.add_row(*_cells(part)[: len(table.columns)])
         table.add_section()
     return table
 
 
-def wall_table(schedules: Sequence[Schedule], jobs: int) -> Table:
-    """Return the table of the time to finish the study, by the number of devices."""
-    title = f"What is left, in {jobs} jobs including the report"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("devices", "time", "device-hours", "jobs", "utilisation"):
+def wall_table(
+    schedules: Sequence[Schedule],
+    jobs: int,
+    place: JobPlace,
+    device: PlannedDevice,
+    asked: Collection[int] = (),
+) -> Group:
+    """Return the table of the time to finish the study, by the number of devices.
+
+    Numbers of devices that save no time are left out.
+
+    Args:
+        schedules: the simulated schedules.
+        jobs: the number of jobs, with the report.
+        place: where the jobs run.
+        device: the planned device. Devices of this machine are counted in cores on a CPU.
+        asked: numbers of devices that the user named, which are always shown.
+    """
+    where = "on this machine" if place.is_local else "on a cluster"
+    title = f"Time to finish what is left {where}, {jobs} jobs with the report:"
+    in_cores = place.is_local and device.model.is_cpu
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("cores" if in_cores else "devices", "time", "utilisation"):
         table.add_column(name, justify="right")
+    shown = {schedule.devices for schedule in shortest_schedules(schedules)}
     for schedule in schedules:
-        table.add_row(
-            str(schedule.devices),
-            format_hours(schedule.wall_seconds),
-            format_hours(schedule.device_seconds),
-            str(jobs),
-            f"{100 * schedule.utilisation:.0f} %",
-        )
-    return table
+        if schedule.devices in shown or schedule.devices in asked:
+            table.add_row(
+                f"{schedule.devices * (device.threads if in_cores else 1):,}",
+                format_time(schedule.wall_seconds),
+                f"{100 * schedule.utilisation:.0f} %",
+            )
+    return Group(Text(title, style="italic"), table)
 
 
 def resource_lines(survey: Survey) -> list[str]:
     """Return lines on disk and memory."""
     estimates = [*_left(survey)]
     if not estimates:
-        return ["Nothing is left to train."]
+        return []
     results = sum(count * estimate.disk_bytes for _, estimate, count in estimates)
     checkpoints = max(estimate.checkpoint_bytes for _, estimate, _ in estimates)
     lines = [
@@ -77,8 +108,13 @@ def resource_lines(survey: Survey) -> list[str]:
     return lines
 
 
-def survey_notes(survey: Survey) -> list[str]:
-    """Return lines on the basis of the estimates."""
+def survey_notes(survey: Survey, place: JobPlace) -> list[str]:
+    """Return lines on the basis of the estimates.
+
+    Args:
+        survey: the estimates.
+        place: where the jobs run.
+    """
     device, model = survey.device, survey.device.model
     if device.name == model.name:
         lines = [f"device: {device.name}, from its constants; no run was measured on it"]
@@ -90,10 +126,15 @@ def survey_notes(survey: Survey) -> list[str]:
             f"times {device.scale:.2g} (the median of measured over modelled)"
         ]
     lines.append(f"constants of {model.name}: {model.basis}")
+    here, other = ("on this machine", "cluster") if place.is_local else ("on a cluster", "local")
+    queue = "" if place.is_local else ", and wait in no queue"
     lines.append(
-        f"assumed: {STARTUP_SECONDS:g} s to start a job, no queue; runs per device: "
-        f"{survey.side_by_side or 'as many as fit'}; an unfinished run counts as not started. "
-        "See docs/planning.md"
+        f"jobs: {here} (otherwise: --jobs {other}); each takes {place.startup_seconds:g} s to "
+        f"start{queue}"
+    )
+    lines.append(
+        f"assumed: runs per device: {survey.side_by_side or 'as many as fit'}; an unfinished run "
+        "counts as not started. See docs/planning.md"
     )
     lines += _data_lines(survey)
     memory = model.memory_bytes
@@ -163,7 +204,7 @@ def _as_dicts(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
 def _cells(part: SurveyRow) -> tuple[str, ...]:
     done = part.trainings - part.left
     sources = ", ".join(f"{count} {source}" for source, count in part.sources.items())
-    left = format_hours(part.seconds_left) if part.left else ""
+    left = format_time(part.seconds_left) if part.left else ""
     return (part.name, str(part.trainings), str(done or ""), str(part.left or ""), left, sources)
 
 

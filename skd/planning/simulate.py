@@ -36,6 +36,18 @@ class Schedule:
         return self.device_seconds / available if available else 1.0
 
 
+def shortest_schedules(schedules: Sequence[Schedule]) -> list[Schedule]:
+    """Return the schedules, by rising number of devices, up to the first that is as short as any.
+
+    Times that differ by less than one per cent count as the same.
+    """
+    if not schedules:
+        return []
+    shortest = 1.01 * min(schedule.wall_seconds for schedule in schedules)
+    last = next(i for i, each in enumerate(schedules) if each.wall_seconds <= shortest)
+    return [*schedules[: last + 1]]
+
+
 def simulate(jobs: Sequence[PlannedJob], devices: int) -> Schedule:
     """Simulate jobs on a number of devices.
 

@@ -18,7 +18,8 @@ from skd.common.frozen import FrozenModel, digest
 from skd.planning.batches import JobShape
 from skd.planning.estimates import Estimate, EstimateSource
 from skd.planning.job_graph import PlannedJob
-from skd.planning.simulate import DEVICE_COUNTS, Schedule, simulate
+from skd.planning.job_place import CLUSTER, this_machine, usable_cores
+from skd.planning.simulate import Schedule, simulate
 from skd.planning.survey import Survey
 from skd.study.expansion import Expansion
 
@@ -94,10 +95,20 @@ def simulate_schedules(
     ]
 
 
-def save_plan_before_run(survey: Survey, shape: JobShape, results: Path) -> StudyPlan:
-    """Store a plan of the jobs that are about to run; return the stored plan."""
-    jobs = survey.jobs(shape)
-    return save_plan(make_plan(survey, simulate_schedules(survey, jobs, DEVICE_COUNTS)), results)
+def save_plan_before_run(survey: Survey, shape: JobShape, results: Path, local: bool) -> None:
+    """Store a plan of the jobs that are about to run, if any.
+
+    Args:
+        survey: the state of the study.
+        shape: the size of a job.
+        results: the results folder.
+        local: whether the jobs run on this machine.
+    """
+    if survey.is_finished:  # a plan made now would compare measurements with themselves
+        return
+    place = this_machine(survey.device, usable_cores()) if local else CLUSTER
+    jobs = survey.jobs(shape, place)
+    save_plan(make_plan(survey, simulate_schedules(survey, jobs, place.device_counts)), results)
 
 
 def save_plan(plan: StudyPlan, results: Path, renew: bool = False) -> StudyPlan:

@@ -11,6 +11,7 @@ from skd.planning.batches import JobShape, make_batches
 from skd.planning.devices import PlannedDevice
 from skd.planning.estimates import Estimate, estimate_run, estimate_teacher, views_seconds
 from skd.planning.job_graph import PlannedJob, shared_seconds, study_jobs
+from skd.planning.job_place import CLUSTER, JobPlace
 from skd.planning.side_by_side import runs_side_by_side
 from skd.planning.timings import Timings
 from skd.planning.views_choice import ViewsConfig, ViewsPlan, check_views_request, plan_views
@@ -44,7 +45,8 @@ class Survey:
             first of them.
         seeds_left: the seeds of the runs without a record, by the cell's key.
         views: the teacher views that the study stores, by the teacher's name.
-        views_left: the seconds to store those that are missing, by the teacher's name.
+        views_left: the seconds to store those that are missing and that unfinished runs use, by the
+            teacher's name.
     """
 
     expansion: Expansion
@@ -63,6 +65,11 @@ class Survey:
         """The number of finished runs and teachers."""
         runs = sum(map(len, self.seeds.values())) - sum(map(len, self.seeds_left.values()))
         return runs + len(self.teachers) - len(self.teachers_left)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to train or to store."""
+        return not (self.teachers_left or self.views_left or any(self.seeds_left.values()))
 
     def runs_side_by_side_of(self, *keys: str) -> int:
         """Return how many runs of some cells share the device; 1 if several devices train a run."""
@@ -98,12 +105,18 @@ class Survey:
         """The device-seconds of each teacher that is not ready."""
         return {name: self.teachers[name].seconds for name in sorted(self.teachers_left)}
 
-    def jobs(self, shape: JobShape) -> tuple[PlannedJob, ...]:
-        """Return the jobs of the unfinished runs, in the batches of the whole study."""
+    def jobs(self, shape: JobShape, place: JobPlace = CLUSTER) -> tuple[PlannedJob, ...]:
+        """Return the jobs of the unfinished runs, in the batches of the whole study.
+
+        Args:
+            shape: the size of a job.
+            place: where the jobs run, which says how long they take to start.
+        """
         batches = make_batches(self.expansion, shape, lambda: self.whole_seconds).batches
         names = {f"{batch.pair}/{name}": batch.path for batch in batches for name in batch.methods}
         views = {name: (self.views_left[name], self.views[name].cells) for name in self.views_left}
-        return study_jobs(self.expansion, self.teacher_seconds, self.cell_seconds, names, views)
+        teachers, startup = self.teacher_seconds, place.startup_seconds
+        return study_jobs(self.expansion, teachers, self.cell_seconds, names, views, startup)
 
     def parts(self) -> dict[str, list[SurveyRow]]:
         """Return the rows of the table by their headings: teachers, methods, pairs, all."""
@@ -112,7 +125,7 @@ class Survey:
         views = self._views()
         everything = self._part("in all", cells)
         return {
-            "teachers": [teachers, views] if self.views else [teachers],
+            "teachers": [teachers, views] if views.trainings else [teachers],
             "methods": self._grouped(lambda cell: cell.method),
             "pairs": self._grouped(lambda cell: cell.pair),
             "all": [
@@ -154,9 +167,10 @@ class Survey:
 
     def _views(self) -> SurveyRow:
         left = len(self.views_left)
+        stored = sum(plan.done for plan in self.views.values())
         seconds = sum(self.views_left.values())
         return SurveyRow(
-            "teacher views", len(self.views), left, seconds, {"model": left} if left else {}
+            "teacher views", stored + left, left, seconds, {"model": left} if left else {}
         )
 
 
@@ -213,7 +227,7 @@ def survey_study(
         views_left={
             name: views_seconds(expansion, plan, device)
             for name, plan in views.items()
-            if not plan.done
+            if not plan.done and any(seeds_left[key] for key in plan.cells)
         },
     )
 

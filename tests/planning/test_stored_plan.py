@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from skd.planning.batches import JobShape
-from skd.planning.stored_plan import make_plan, plan_path, read_plan, save_plan
+from skd.planning.job_graph import STARTUP_SECONDS
+from skd.planning.job_place import LOCAL_STARTUP_SECONDS, usable_cores
+from skd.planning.stored_plan import (
+    make_plan,
+    plan_path,
+    read_plan,
+    save_plan,
+    save_plan_before_run,
+)
 from skd.planning.survey import survey_study
 from skd.planning.timings import Timings
 from skd.store.store import Store
@@ -52,6 +60,7 @@ def test_a_finished_study_has_no_job_but_the_report(tmp_path: Path) -> None:
     leave_card(store, expansion.teachers[0])
     survey = survey_study(expansion, store, finished(expansion, 3), GPU)
     assert [job.name for job in survey.jobs(JobShape())] == ["report"]
+    assert survey.is_finished
     assert survey.parts()["all"][0].left == 0
 
 
@@ -88,6 +97,28 @@ def test_the_plan_from_before_is_kept(tmp_path: Path) -> None:
     assert save_plan(other, tmp_path) == other
 
 
+@pytest.mark.parametrize("local", [True, False])
+def test_the_workflow_plans_for_where_its_jobs_run(tmp_path: Path, local: bool) -> None:
+    expansion, store = study(), Store(tmp_path)
+    survey = survey_study(expansion, store, timings(), GPU)
+    save_plan_before_run(survey, JobShape(), tmp_path, local)
+    walls = read_plan(plan_path(tmp_path, "planned")).wall_seconds
+    assert max(walls) == (1 if local else 1000)
+    startup = LOCAL_STARTUP_SECONDS if local else STARTUP_SECONDS
+    alone = sum(survey.cell_seconds.values()) + sum(survey.teacher_seconds.values())
+    views = sum(survey.views_left.values())
+    jobs = len(survey.jobs(JobShape())) - 1
+    assert walls[1] == pytest.approx(alone + views + jobs * startup)
+
+
+def test_no_plan_is_made_from_the_measurements_themselves(tmp_path: Path) -> None:
+    expansion, store = study(seeds=1), Store(tmp_path)
+    leave_card(store, expansion.teachers[0])
+    survey = survey_study(expansion, store, finished(expansion, 3), GPU)
+    save_plan_before_run(survey, JobShape(), tmp_path, local=True)
+    assert not plan_path(tmp_path, "planned").exists()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"study": 1}'])
 def test_a_damaged_plan_counts_as_missing(tmp_path: Path, text: str) -> None:
     path = plan_path(tmp_path, "planned")
@@ -111,7 +142,8 @@ def skd_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skd):
 
 
 def test_the_command(skd_plan) -> None:
-    status, out, _ = skd_plan(study(PAIRS), "--devices", 3, "--json", "all.json")
+    options = ("--jobs", "cluster", "--devices", 3, "--json", "all.json")
+    status, out, _ = skd_plan(study(PAIRS), *options)
     assert status == 0
     assert "vgg13--MobileNetV2" in out
     assert "no run was measured on it" in out
@@ -150,6 +182,29 @@ def test_a_budget(skd_plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     status, out, _ = skd_plan(study(), "--budget", 0.001)
     assert status == 0
     assert "Nothing fits 0.001 h: one pair with one seed takes" in out
+
+
+def test_a_finished_study_is_not_planned(skd_plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    expansion = study(seeds=1)
+    leave_card(Store(Path("results")), expansion.teachers[0])
+    monkeypatch.setattr("skd.cli.plan.load_timings", lambda _: finished(expansion, 3))
+    status, out, _ = skd_plan(expansion)
+    assert status == 0
+    assert "Nothing is left to train. No plan of these runs was stored" in out
+    assert "devices" not in out
+    assert not plan_path(Path("results"), "planned").exists()
+    earlier = make_plan(survey_study(expansion, Store(Path("results")), timings(), GPU), [])
+    save_plan(earlier, Path("results"))
+    assert "compares the plan of" in skd_plan(expansion)[1]
+
+
+def test_jobs_on_this_machine(skd_plan) -> None:
+    _, out, _ = skd_plan(study(), "--device-model", "cpu", "--jobs", "local", "--json", "all.json")
+    data = json.loads(Path("all.json").read_text())
+    assert max(schedule["devices"] for schedule in data["schedules"]) == usable_cores()
+    assert "cores" in out
+    assert "on this machine (otherwise: --jobs cluster); each takes 8 s" in out
+    assert f"{STARTUP_SECONDS:g} s" not in out
 
 
 def test_too_many_runs_on_a_device_are_warned_of(skd_plan) -> None:
