@@ -12,6 +12,7 @@ import typer
 
 from skd.cli.options import (
     DEFAULT_RESULTS,
+    MACHINE,
     AccumulateOption,
     ResultsOption,
     SideBySideOption,
@@ -50,22 +51,34 @@ from skd.study.expansion_files import load_expansion_readonly
 from skd.study.sheet import read_sheet
 from skd.study.sheet_files import find_sheet
 
+# Headings of groups of options in --help.
+JOBS = "Jobs"
+PLANS = "The plan"
+
 DevicesOption = Annotated[
     list[int] | None,
     typer.Option(
-        min=1, max=MAX_DEVICES, help="also simulate this number of devices; may be repeated"
+        min=1,
+        max=MAX_DEVICES,
+        metavar="N",
+        rich_help_panel=MACHINE,
+        help="also simulate this number of devices; may be repeated",
     ),
 ]
 RecordedDeviceOption = Annotated[
     str | None,
     typer.Option(
-        help="device to plan for, by its name in records [the one with the most finished runs]"
+        metavar="NAME",
+        rich_help_panel=MACHINE,
+        help="device to plan for, by its name in records [the one with the most finished runs]",
     ),
 ]
 DeviceModelOption = Annotated[
     str | None,
     typer.Option(
-        help="reference device whose constants are used where nothing was measured [a100]"
+        metavar="NAME",
+        rich_help_panel=MACHINE,
+        help="reference device whose constants are used where nothing was measured [a100]",
     ),
 ]
 BudgetOption = Annotated[
@@ -73,16 +86,28 @@ BudgetOption = Annotated[
     typer.Option(
         min=0,
         callback=bounds.check_finite,
+        metavar="HOURS",
+        rich_help_panel=PLANS,
         help="propose which runs to train first within this number of device-hours",
     ),
 ]
 PlannedProcessesOption = Annotated[
     int,
-    typer.Option(min=1, help="number of devices that train each run together (processes_per_run)"),
+    typer.Option(
+        min=1,
+        metavar="N",
+        rich_help_panel=MACHINE,
+        help="number of devices that train each run together (processes_per_run)",
+    ),
 ]
 CellsPerJobOption = Annotated[
     int | None,
-    typer.Option(min=1, help="number of cells of a pair in a job [as --job-minutes allows]"),
+    typer.Option(
+        min=1,
+        metavar="N",
+        rich_help_panel=JOBS,
+        help="number of cells of a pair in a job [as --job-minutes allows]",
+    ),
 ]
 JobsOption = Annotated[
     JobsChoice,
@@ -96,22 +121,35 @@ JobMinutesOption = Annotated[
     typer.Option(
         min=0,
         callback=bounds.check_finite,
+        metavar="MINUTES",
+        rich_help_panel=JOBS,
         help="duration in minutes up to which cells of a pair are combined in one job",
     ),
 ]
 TeacherViewsModeOption = Annotated[
     TeacherViewsMode,
     typer.Option(
+        rich_help_panel=JOBS,
         help="whether to store teachers' outputs on all views of the training images; auto: where "
-        "that saves time"
+        "that saves time",
     ),
 ]
 JsonOption = Annotated[
     Path | None,
-    typer.Option(callback=check_writable_option, help="also write everything to this JSON file"),
+    typer.Option(
+        callback=check_writable_option,
+        metavar="FILE",
+        rich_help_panel=PLANS,
+        help="also write everything to this JSON file",
+    ),
 ]
 RenewOption = Annotated[
-    bool, typer.Option("--renew", help="replace the plan that is stored in the results folder")
+    bool,
+    typer.Option(
+        "--renew",
+        rich_help_panel=PLANS,
+        help="replace the plan that is stored in the results folder",
+    ),
 ]
 
 

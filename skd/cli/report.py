@@ -17,7 +17,11 @@ from skd.common import bounds
 from skd.common.files import check_writable_folder
 from skd.study.expansion_files import load_expansion
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode="markdown",  # leaves brackets in a text as they are
+    pretty_exceptions_enable=False,
+)
 
 
 @app.command()
@@ -45,8 +49,9 @@ def report(
     output: Annotated[
         Path | None,
         typer.Option(
+            metavar="FOLDER",
             help="folder for the report; the results folder is then only read "
-            "[RESULTS/STUDY/report]"
+            "[RESULTS/STUDY/report]",
         ),
     ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
