@@ -145,10 +145,13 @@ def unchecked_text(checks: RecordChecks, study: str) -> str | None:
     """Return how many accuracies are not checked against test logits, or ``None`` if all are."""
     if not checks.unchecked:
         return None
+    of = "all" if checks.unchecked == checks.finished else f"{checks.unchecked} of"
+    subject = f"The accuracies of {of} {plural(checks.finished, 'finished run')} are"
+    if checks.finished == 1:
+        subject = "The accuracy of the finished run is"
     return (
-        f"The accuracies of {checks.unchecked} of {plural(checks.finished, 'finished run')} are "
-        "not checked against their test logits: the logits are not in this results folder, or "
-        f"skd analyse {study} has not read them."
+        f"{subject} not checked against test logits: the logits are not in this results "
+        f"folder, or skd analyse {study} has not read them."
     )
 
 

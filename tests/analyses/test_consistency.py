@@ -164,6 +164,6 @@ def test_logits_that_are_not_kept_are_counted_once(expansion, results):
     (results / "tiny" / "analysis.json").unlink()
     write_expansion(expansion, results)
     page = write_report(expansion, results).read_text()
-    assert page.count("The accuracies of 2 of 2 finished runs are not checked") == 1
+    assert page.count("The accuracies of all 2 finished runs are not checked") == 1
     analyse_study(expansion, results, features=())
     assert check_stored(expansion, results).unchecked == 2
