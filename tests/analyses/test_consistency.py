@@ -155,7 +155,7 @@ def test_a_teacher_is_checked_in_the_same_way(expansion, results, edited):
     analyse_study(expansion, results, features=())
     page = write_report(expansion, results).read_text()
     assert f"Teacher teacher ({teacher.id}): {'top-1 99' if edited == 'card' else edited}" in page
-    assert page.count("contradicted by stored files") == 1
+    assert page.count(">contradicted by stored files<") == 1
 
 
 def test_logits_that_are_not_kept_are_counted_once(expansion, results):
