@@ -8,6 +8,7 @@ from report.formats import mean_and_sd, number
 from report.frames.cells import CONTROL, CellFinding, PairFinding
 from report.names import Names
 from report.statistics.intervals import Summary, average_by_seed, summarise
+from report.tables.table import TableColumn
 from skd.study.presentation import Spread
 
 SPREAD_TEXTS = {
@@ -57,6 +58,12 @@ def average_gain(pairs: Sequence[PairFinding], method: str) -> float | None:
         ours, alone = cell.last_by_seed, control.last_by_seed
         gains.append({seed: ours[seed] - alone[seed] for seed in ours.keys() & alone.keys()})
     return summarise(average_by_seed(gains).values()).mean
+
+
+def pair_column(pair: PairFinding, names: Names) -> TableColumn:
+    """Return the column of a pair: the teacher above the student."""
+    teacher, student = names.network(pair.teacher.name), names.network(pair.student)
+    return TableColumn(f"{teacher}\n{student}", across=names.pair(pair))
 
 
 def teacher_label(pairs: Sequence[PairFinding], names: Names) -> str:

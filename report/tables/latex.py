@@ -54,7 +54,7 @@ SPECIAL = {
     "”": "''",
     "’": "'",
     "…": r"\dots{}",
-    "†": r"\dag{}",
+    "†": r"$\dagger$",
     "°": r"$^\circ$",
     "µ": r"$\mu$",
     "½": "1/2",
@@ -81,13 +81,14 @@ def table_latex(table: ReportTable, place: str = "tbp") -> str:
             float.
     """
     head = " & ".join(_header(column.title) for column in table.columns) + r" \\"
-    body = _body(table)
+    is_long = len(table.rows) > MAX_FLOAT_ROWS
+    size = "tiny" if is_long and len(table.columns) > MAX_SMALL_COLUMNS else "scriptsize"
+    body = _body(table, size)
     caption = rf"\caption{{{escape_latex(table.title)}}}\label{{tab:{table.key}}}"
     note = escape_latex(table.caption)
-    if len(table.rows) > MAX_FLOAT_ROWS:
+    if is_long:
         lines = [
-            rf"{{\{'tiny' if len(table.columns) > MAX_SMALL_COLUMNS else 'scriptsize'}"
-            r"\setlength{\tabcolsep}{2pt}",
+            rf"{{\{size}\setlength{{\tabcolsep}}{{2pt}}",
             rf"\begin{{longtable}}{{{_alignment(table)}}}",
             caption + r"\\",
             r"\toprule", head, r"\midrule", r"\endfirsthead",
@@ -135,19 +136,19 @@ def _alignment(table: ReportTable) -> str:
     )
 
 
-def _body(table: ReportTable) -> list[str]:
+def _body(table: ReportTable, detail_size: str) -> list[str]:
     lines = []
     for place, row in enumerate(table.rows):
         lines += [r"\midrule"] if place in table.groups else []
-        lines += _row(row, table.detailed)
+        lines += _row(row, table.detailed, detail_size)
     return lines
 
 
-def _row(row: Sequence[TableEntry], detailed: bool) -> list[str]:
+def _row(row: Sequence[TableEntry], detailed: bool, detail_size: str) -> list[str]:
     lines = [" & ".join(_entry(entry) for entry in row) + r" \\"]
     if detailed and any(entry.detail for entry in row):
         small = [
-            rf"{{\scriptsize {escape_latex(entry.detail)}}}" if entry.detail else ""
+            rf"{{\{detail_size} {escape_latex(entry.detail)}}}" if entry.detail else ""
             for entry in row
         ]
         lines.append(" & ".join(small) + r" \\[2pt]")

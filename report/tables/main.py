@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from report.formats import ABSENT, number, plural, signed
 from report.frames.cells import CONTROL, CellFinding, PairFinding
@@ -14,6 +15,7 @@ from report.tables.accuracies import (
     average_accuracy,
     average_gain,
     method_label,
+    pair_column,
     teacher_label,
 )
 from report.tables.method_groups import group_methods
@@ -22,7 +24,7 @@ from skd.study.presentation import Spread, TableOptions
 
 MAX_PAIR_COLUMNS = 3  # so many, and a mean, fit a column of a paper
 UNFINISHED = "*"
-Part = tuple[str, Sequence[PairFinding]]  # the heading of a column, and the pairs that it averages
+Part = tuple[TableColumn, Sequence[PairFinding]]  # a column, and the pairs that it averages
 
 
 def main_table(
@@ -61,8 +63,8 @@ def main_table(
         columns=(
             TableColumn("", number=False),
             *(
-                TableColumn(title, begins_group=place > 0 and len(of) > len(parts[place - 1][1]))
-                for place, (title, of) in enumerate(parts)
+                replace(column, begins_group=place > 0 and of is pairs)
+                for place, (column, of) in enumerate(parts)
             ),
             *(gain if with_gain else ()),
         ),
@@ -77,18 +79,16 @@ def main_table(
 
 def _parts(pairs: Sequence[PairFinding], names: Names, options: TableOptions) -> list[Part]:
     if len(pairs) == 1:
-        return [("Top-1 (%)", pairs)]
+        return [(TableColumn("Top-1 (%)"), pairs)]
     if len(pairs) <= MAX_PAIR_COLUMNS or options.layout != "auto":
-        columns = [
-            (f"{names.network(pair.teacher.name)}\n{names.network(pair.student)}", [pair])
-            for pair in pairs
-        ]
-        return [*columns, ("Mean", pairs)]
-    styles = {
-        style: [pair for pair in pairs if pair.style == style] for style in ("same", "different")
-    }
-    parts = [(f"{style.capitalize()} style\n({len(of)})", of) for style, of in styles.items() if of]
-    return [*(parts if len(parts) > 1 else []), (f"All pairs\n({len(pairs)})", pairs)]
+        columns: list[Part] = [(pair_column(pair, names), [pair]) for pair in pairs]
+        return [*columns, (TableColumn("Mean"), pairs)]
+    parts: list[Part] = []
+    for style in ("same", "different"):
+        of = [pair for pair in pairs if pair.style == style]
+        if 0 < len(of) < len(pairs):
+            parts.append((TableColumn(f"{style.capitalize()} style\n({len(of)})"), of))
+    return [*parts, (TableColumn(f"All pairs\n({len(pairs)})"), pairs)]
 
 
 def _teachers(pairs: Sequence[PairFinding]) -> TableEntry:

@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from report.formats import ABSENT, EXACT_MARK, number, plural, signed, verdict_symbol
 from report.frames.cells import PairFinding
 from report.names import Names
-from report.tables.accuracies import SPREAD_TEXTS, accuracy_text, method_label, teacher_label
+from report.tables.accuracies import (
+    SPREAD_TEXTS,
+    accuracy_text,
+    method_label,
+    pair_column,
+    teacher_label,
+)
 from report.tables.method_groups import group_methods
 from report.tables.results import hints_of, own_teacher_text
 from report.tables.table import ReportTable, TableColumn, TableEntry, transposed
@@ -67,10 +73,7 @@ def _style_table(
         "correction over all comparisons of the pair).",
         columns=(
             TableColumn("Teacher\nStudent", number=False),
-            *(
-                TableColumn(f"{names.network(pair.teacher.name)}\n{names.network(pair.student)}")
-                for pair in pairs
-            ),
+            *(pair_column(pair, names) for pair in pairs),
         ),
         rows=tuple(rows),
         groups=tuple(

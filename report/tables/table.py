@@ -47,6 +47,7 @@ class TableColumn:
         holds: what its entries name by their names in the sheet, so that readers can be shown
             display names (`report.tables.displayed`).
         begins_group: whether it is set apart from the columns before it.
+        across: the heading of its row in the transposed table; empty: the title in one line.
     """
 
     title: str
@@ -54,6 +55,7 @@ class TableColumn:
     filter: bool = False
     holds: Literal["", "pair", "method", "methods", "network"] = ""
     begins_group: bool = False
+    across: str = ""
 
     @property
     def label(self) -> str:
@@ -104,12 +106,9 @@ class ReportTable:
 
 
 def transposed(table: ReportTable) -> ReportTable:
-    """Return a table of numbers with its rows as columns. Groups of rows become groups of columns.
-
-    The two lines of a heading become "first → second", as they name a teacher and its student.
-    """
+    """Return a table of numbers with rows and columns exchanged, and their groups with them."""
     head, *columns = table.columns
-    titles = [TableEntry(column.title.replace("\n", " → ")) for column in columns]
+    titles = [TableEntry(column.across or column.label) for column in columns]
     return replace(
         table,
         columns=(
