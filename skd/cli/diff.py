@@ -126,8 +126,9 @@ def diff(
         if reference is not None:
             _require_finished(findings, compared.folders)
             console.print(f"A: {compared.folders[0]}\nB: {compared.folders[1].absolute()}")
-        _print_differences(compare_sets(*findings), console)
-        _print_distances(*findings, show_all, console)
+        differences = compare_sets(*findings)
+        _print_runs(differences, *findings, show_all, console)
+        _print_cells(differences, console)
         if equivalence is not None:
             tested = assess_equivalence(*findings, equivalence)
             console.print(render_equivalence(tested))
@@ -256,9 +257,13 @@ def _studies_to_compare(
     return common, not unreadable
 
 
-def _print_differences(differences: SetDifference, console: PlainConsole) -> None:
-    flipped = [cell for cell in differences.cells if cell.verdict_flipped]
-    separated = [cell for cell in differences.cells if cell.significant]
+def _print_runs(
+    differences: SetDifference, a: Findings, b: Findings, show_all: bool, console: PlainConsole
+) -> None:
+    """Print the numbers of runs, how far apart they are, and versions and devices."""
+    from report.diff.distances import measure_distances
+    from report.diff.distances_text import render_distances
+
     both = sum(cell.difference is not None for cell in differences.cells)
     heading = f": {both} cells with finished runs in both A and B"
     console.print(Text.assemble((differences.study, "bold"), heading))
@@ -267,11 +272,20 @@ def _print_differences(differences: SetDifference, console: PlainConsole) -> Non
         f"{differences.unequal} not; finished only in A: {differences.only_a}, "
         f"only in B: {differences.only_b}"
     )
+    overall, groups = measure_distances(a, b)
+    test_images = a.expansion.images.test_images
+    for part in render_distances(overall, groups, test_images, show_all):
+        console.print(part)
     if differences.environment_differences:
         table = Table("", "A", "B", box=None, title="Versions and devices", title_justify="left")
         for name, sides in differences.environment_differences.items():
             table.add_row(name, *("\n".join(f"{v} ({n})" for v, n in s.items()) for s in sides))
         console.print(table)
+
+
+def _print_cells(differences: SetDifference, console: PlainConsole) -> None:
+    flipped = [cell for cell in differences.cells if cell.verdict_flipped]
+    separated = [cell for cell in differences.cells if cell.significant]
     console.print(Text(f"Flipped verdicts: {len(flipped)}", style="bold"))
     if flipped:
         console.print(_cells_table(flipped))
@@ -279,16 +293,6 @@ def _print_differences(differences: SetDifference, console: PlainConsole) -> Non
     console.print(Text.assemble(count, " (paired t test, Holm's p < 0.05 over all)"))
     if separated:
         console.print(_cells_table(separated))
-
-
-def _print_distances(a: Findings, b: Findings, show_all: bool, console: PlainConsole) -> None:
-    from report.diff.distances import measure_distances
-    from report.diff.distances_text import render_distances
-
-    overall, groups = measure_distances(a, b)
-    test_images = a.expansion.images.test_images
-    for part in render_distances(overall, groups, test_images, show_all):
-        console.print(part)
 
 
 def _cells_table(cells: list[CellDifference]) -> Table:
