@@ -15,13 +15,20 @@ from skd.losses.methods import method_names, resolve_method, uses_partner
 from skd.models import broken_networks, build_model, network_names
 from skd.models.accounting import count_parameters, multiply_adds
 from skd.study.sheet import SheetMethod, read_sheet
-from skd.study.sheet_files import StudyError, find_sheet, study_names
+from skd.study.sheet_files import StudyError, find_sheet, no_studies_text, study_names
 
 
 def studies_table() -> Table:
-    """Return the studies with their titles, or with why a sheet cannot be read."""
+    """Return the studies with their titles, or with why a sheet cannot be read.
+
+    Raises:
+        StudyError: there is no study; the message names the folders that were searched.
+    """
+    names = study_names()
+    if not names:
+        raise StudyError(no_studies_text())
     table = Table("study", "title", box=None)
-    for name in study_names():
+    for name in names:
         try:
             table.add_row(name, read_sheet(find_sheet(name)).title)
         except StudyError as error:

@@ -48,7 +48,18 @@ def find_sheet(name: str) -> Path:
         raise StudyError(f"no such study sheet: {name}")
     if paths := _sheets_named(name, study_folders()):
         return _check_name(paths[0])
-    raise StudyError(f"unknown study '{name}'{suggest(name, study_names())}")
+    if not (known := study_names()):
+        raise StudyError(no_studies_text())
+    raise StudyError(f"unknown study '{name}'{suggest(name, known)}")
+
+
+def no_studies_text() -> str:
+    """Return what to do if no folder has a sheet, as in an installation without a clone."""
+    folders = " and ".join(str(folder) for folder in study_folders())
+    return (
+        f"there is no study sheet in {folders}: set SKD_STUDIES to a folder with sheets, give a "
+        "sheet's path (mine.yaml), or work in a clone of the repository, which has studies"
+    )
 
 
 def _sheets_named(name: str, folders: list[Path]) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from skd.expansion.expand import expand_study
+from skd.expansion.listing import studies_table
 from skd.study.expansion import Expansion
 from skd.study.expansion_files import expansion_sources_digest
 from skd.study.sheet_files import StudyError, find_sheet, sheet_files
@@ -154,3 +155,18 @@ def test_more_training_images_than_there_are_are_refused(write: Write) -> None:
     write("extends: base\ndataset: {name: synthetic, train_limit: 273}\n")
     with pytest.raises(StudyError, match=r"train_limit: 273 exceeds .* 272"):
         expand_study("mine")
+
+
+def test_an_installation_without_studies_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKD_STUDIES", str(tmp_path / "mine"))
+    monkeypatch.setattr("skd.study.sheet_files.STUDIES_FOLDER", tmp_path / "shipped")
+    for search in (lambda: find_sheet("demo"), studies_table):
+        with pytest.raises(StudyError, match="set SKD_STUDIES to a folder") as caught:
+            search()
+        assert all(str(tmp_path / name) in str(caught.value) for name in ("mine", "shipped"))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "one.yaml").write_text("title: One")
+    with pytest.raises(StudyError, match="unknown study 'demo'; allowed: one"):
+        find_sheet("demo")
