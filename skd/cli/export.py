@@ -53,26 +53,39 @@ def export(
     """
     if onnx:
         require_extra("onnx", "--onnx")
-    require_results(results)
-    store, studies = Store(results), ExpandedStudies.read(results)
-    identity = find_identity(run, store, studies)
-    source = _source(
-        run,
-        [
-            collect_details(kind, entry, store, studies, results, verify=False)
-            for kind, entry in entries_of(identity, store, studies)
-        ],
-    )
+    source = find_source(run, results)
     from skd.exporting.export import export as write_export
     from skd.exporting.export import file_stem
 
-    folder = output or results / "exports" / f"{file_stem(source.spec.network)}-{identity}"
+    folder = output or results / "exports" / f"{file_stem(source.spec.network)}-{source.entry.id}"
     check_writable_folder(folder)
     card = write_export(source, folder, onnx)
     accuracy = f"top-1 {card.last.top1:.2f} %" if card.last else "no accuracy recorded"
     print(f"{card.network}: {accuracy}, {card.kind} {card.id}")
     for name in (*(file.name for file in card.files), "model_card.md", "model_card.json"):
         print(folder / name)
+
+
+def find_source(run: str, results: Path) -> Source:
+    """Return a finished run or a teacher of a results folder.
+
+    Args:
+        run: an identity, its first characters, or an address in a study.
+        results: the results folder.
+
+    Raises:
+        FindError: no run or teacher matches, or several do.
+        NotFinishedError: it has no result yet.
+        ResultsError: the results folder does not exist or has no results.
+    """
+    require_results(results)
+    store, studies = Store(results), ExpandedStudies.read(results)
+    identity = find_identity(run, store, studies)
+    entries = [
+        collect_details(kind, entry, store, studies, results, verify=False)
+        for kind, entry in entries_of(identity, store, studies)
+    ]
+    return _source(run, entries)
 
 
 def _source(run: str, entries: list[EntryDetails]) -> Source:
@@ -92,7 +105,7 @@ def _source(run: str, entries: list[EntryDetails]) -> Source:
         return Source(details.kind, details.entry, spec, details.record, details.card, names)
     states = ", ".join(f"{details.kind} {details.state}" for details in entries)
     raise NotFinishedError(
-        f"{run} has no result to export ({states or 'not in the store'}); train it first: skd "
+        f"{run} has no result ({states or 'not in the store'}); train it first: skd "
         "train, or skd teacher"
     )
 

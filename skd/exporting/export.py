@@ -68,15 +68,8 @@ def export(source: Source, folder: Path, onnx: bool = False) -> ModelCard:
         ExportError: the weights are missing or damaged, or the network alone is not the model.
         MissingExtraError: ONNX needs packages that are not installed.
     """
-    _check_classifier(source)
-    sha256 = _check_weights(source)
+    network, sha256 = load_stored_network(source)
     classes = dataset_facts(source.spec.dataset).num_classes
-    network = build_from_state_dict(
-        source.spec.network,
-        classes,
-        load_file(source.entry.weights_path),
-        what=str(source.entry.weights_path),
-    ).eval()
     folder.mkdir(parents=True, exist_ok=True)
     stem = file_stem(source.spec.network)
     files = [_write_weights(network, source, folder / f"{stem}.pth")]
@@ -99,6 +92,23 @@ def export(source: Source, folder: Path, onnx: bool = False) -> ModelCard:
     write_json(folder / "model_card.json", card.model_dump(mode="json"))
     write_atomically(folder / "model_card.md", card_markdown(card).encode())
     return card
+
+
+def load_stored_network(source: Source) -> tuple[FeatureNetwork, str]:
+    """Return the network with its stored weights, in evaluation mode, and their SHA-256.
+
+    Raises:
+        ExportError: the weights are missing or damaged, or the network alone is not the model.
+    """
+    _check_classifier(source)
+    sha256 = _check_weights(source)
+    network = build_from_state_dict(
+        source.spec.network,
+        dataset_facts(source.spec.dataset).num_classes,
+        load_file(source.entry.weights_path),
+        what=str(source.entry.weights_path),
+    )
+    return network.eval(), sha256
 
 
 def file_stem(network: str) -> str:

@@ -11,6 +11,7 @@ from skd.common import extras
 from skd.library import load_network
 from skd.store.store import Store, StoreEntry
 from skd.study.expansion import Expansion
+from skd.training.evaluation import Evaluator, Scores
 from tests.builders import tiny
 from tests.builders.commands import Skd
 
@@ -50,6 +51,45 @@ def test_a_student_is_read_again_with_equal_weights(
     status, out, error = skd("evaluate", tmp_path / "resnet8.pth", *arguments)
     assert f"top-1 {entry.record().last.top1:.2f} %" in out, error
     assert network.state_dict().keys() == stored.keys()
+
+
+def test_a_run_is_evaluated_by_its_identity_or_address(
+    expansion: Expansion, results: Path, skd: Skd
+) -> None:
+    entry = run_entry(expansion, results)
+    status, out, error = skd("evaluate", entry.id[:8], "--results", results)
+    assert status == 0, error
+    record = entry.record()
+    first, second = out.splitlines()
+    assert first.startswith(f"run {entry.id}: resnet8 on digits: top-1 {record.last.top1:.2f} %")
+    assert second == f"recorded: top-1 {record.last.top1:.2f} %, the same"
+
+
+def test_an_accuracy_that_is_not_the_recorded_one_is_reported(
+    expansion: Expansion, results: Path, skd: Skd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = run_entry(expansion, results)
+    measured = Scores(loss=1.0, top1=entry.record().last.top1 + 1, top5=100.0)
+    monkeypatch.setattr(Evaluator, "scores", lambda *_: measured)
+    _, out, _ = skd("evaluate", entry.id, "--results", results)
+    assert out.splitlines()[1] == f"recorded: top-1 {measured.top1 - 1:.2f} %"
+    assert out.splitlines()[2] == "measured now: +1.00 points from the record"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (["0000", "--dataset", "digits"], "has its own data set: leave out --dataset"),
+        (["0000"], "no run or teacher '0000'"),
+        (["x.pth"], "add --network NAME"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(
+    results: Path, skd: Skd, arguments: list[str], fragment: str
+) -> None:
+    status, out, error = skd("evaluate", *arguments, "--results", results)
+    assert (status, out) == (2, "")
+    assert fragment in error
 
 
 def test_the_card_has_what_the_record_has(
