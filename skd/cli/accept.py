@@ -27,13 +27,19 @@ def accept(
     study: StudyArgument,
     reason: Annotated[
         str | None,
-        typer.Option(help="why the numbers stay as they were; no run is then trained again"),
+        typer.Option(
+            metavar="TEXT", help="why the numbers stay as they were; no run is then trained again"
+        ),
     ] = None,
     runs: Annotated[
-        int, typer.Option(min=1, help="number of runs of each kind to train again")
+        int,
+        typer.Option(min=1, metavar="N", help="number of runs of each kind to train again"),
     ] = 1,
     epochs: Annotated[
-        int, typer.Option(min=1, help="number of epochs for which each of them is trained again")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="number of epochs for which each of them is trained again"
+        ),
     ] = 1,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:

@@ -27,8 +27,9 @@ def analyse(
     features: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="METHOD",
             help="a method whose features are shown with t-SNE beside the teacher's; may be "
-            "repeated (default: the sheet's figures.methods)"
+            "repeated (default: the sheet's figures.methods)",
         ),
     ] = None,
 ) -> None:

@@ -45,7 +45,7 @@ def check_baseline(
     name: Annotated[
         str,
         typer.Argument(
-            help="a file of baselines/ (a loss or a transformation), or any method or sum"
+            help="a loss or transformation in baselines/, or any method or sum, such as skd+kd"
         ),
     ],
     quick: Annotated[

@@ -23,6 +23,8 @@ from benchmarks.time_limit import TimeLimit
 from benchmarks.variants import DEFAULT_VARIANT, VARIANTS, variant_named
 from skd.cli.options import (
     DEFAULT_RESULTS,
+    MACHINE,
+    OUTPUT,
     DeviceOption,
     ResultsOption,
     StudyArgument,
@@ -34,47 +36,77 @@ from skd.common.errors import FAILED
 from skd.common.terminal import PlainConsole
 from skd.study.expansion_files import load_expansion
 
+# Headings of groups of options in --help.
+COMPARED = "What is compared"
+DURATION = "How long it takes"
+
 BenchPairOption = Annotated[
     list[str] | None,
-    typer.Option(help="TEACHER--STUDENT; may be repeated (default: the study's first pair)"),
+    typer.Option(
+        rich_help_panel=COMPARED,
+        metavar="PAIR",
+        help="a pair to measure, as TEACHER--STUDENT; may be repeated (default: the study's first)",
+    ),
 ]
 BenchMethodOption = Annotated[
-    list[str] | None, typer.Option(help="a method of the study; may be repeated (default: all)")
+    list[str] | None,
+    typer.Option(
+        rich_help_panel=COMPARED,
+        metavar="METHOD",
+        help="a method of the study to measure; may be repeated (default: all)",
+    ),
 ]
 SideOption = Annotated[
     list[str] | None,
     typer.Option(
+        rich_help_panel=COMPARED,
+        metavar="SIDE",
         help=f"a side to compare: {', '.join(SIDES)}; may be repeated (default: all, {MDISTILLER} "
-        f"if --mdistiller names a folder, {LIVE} if {OURS} looks up the teacher's outputs)"
+        f"if --mdistiller names a folder, {LIVE} if {OURS} looks up the teacher's outputs)",
     ),
 ]
 VariantOption = Annotated[
     list[str] | None,
     typer.Option(
+        rich_help_panel=COMPARED,
+        metavar="VARIANT",
         help=f"how {OURS} computes its steps: {', '.join(VARIANTS)}; may be repeated (default: "
-        f"{DEFAULT_VARIANT}, and what skd train would choose on this device)"
+        f"{DEFAULT_VARIANT}, and what skd train would choose on this device)",
     ),
 ]
 RoundsOption = Annotated[
     int,
     typer.Option(
         min=1,
+        rich_help_panel=DURATION,
+        metavar="N",
         help="number of rounds; each side has one turn per round, in the order A B, B A, …",
     ),
 ]
 StepsOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="number of steps that are timed in a turn (default: 10 on a CPU, 200 on a GPU)"
+        min=1,
+        rich_help_panel=DURATION,
+        metavar="N",
+        help="number of steps that are timed in a turn (default: 10 on a CPU, 200 on a GPU)",
     ),
 ]
 WarmupOption = Annotated[
-    int, typer.Option(min=1, help="number of steps of each side before its first round")
+    int,
+    typer.Option(
+        min=1,
+        rich_help_panel=DURATION,
+        metavar="N",
+        help="number of steps of each side before its first round, which are not timed",
+    ),
 ]
 EvaluationsOption = Annotated[
     int | None,
     typer.Option(
         min=1,
+        rich_help_panel=DURATION,
+        metavar="N",
         help="number of timed evaluations on the test images (default: 1 on a CPU, 3 on a GPU)",
     ),
 ]
@@ -82,6 +114,8 @@ BenchMinutesOption = Annotated[
     float | None,
     typer.Option(
         min=0,
+        rich_help_panel=DURATION,
+        metavar="MINUTES",
         help="longest duration of the whole comparison: turns are shorter and rounds fewer if time "
         "is short (default: no limit)",
     ),
@@ -91,6 +125,8 @@ BenchLanesOption = Annotated[
     typer.Option(
         min=1,
         callback=bounds.check_lanes,
+        rich_help_panel=COMPARED,
+        metavar="N",
         help=f"number of {OURS} runs trained side by side; may be repeated (default: 1)",
     ),
 ]
@@ -99,24 +135,42 @@ BenchWorkersOption = Annotated[
     typer.Option(
         min=0,
         callback=bounds.check_workers,
+        rich_help_panel=MACHINE,
+        metavar="N",
         help="number of worker processes of the other sides' loaders (default: one per core, at "
         "most 8; mdistiller 2)",
     ),
 ]
 CheckoutOption = Annotated[
-    Path | None, typer.Option(help="compare with the checkout of mdistiller in this folder")
+    Path | None,
+    typer.Option(
+        rich_help_panel=COMPARED,
+        metavar="FOLDER",
+        help="compare with the checkout of mdistiller in this folder",
+    ),
 ]
 SitePackagesOption = Annotated[
     Path | None,
-    typer.Option(help="folder with the packages that mdistiller needs and this environment lacks"),
+    typer.Option(
+        rich_help_panel=COMPARED,
+        metavar="FOLDER",
+        help="folder with the packages that mdistiller needs and this environment lacks",
+    ),
 ]
 LongOption = Annotated[
-    bool, typer.Option("--long", help="also print how each side was trained, and further numbers")
+    bool,
+    typer.Option(
+        "--long",
+        rich_help_panel=OUTPUT,
+        help="also print how each side was trained, and further numbers",
+    ),
 ]
 BenchOutputOption = Annotated[
     Path | None,
     typer.Option(
         callback=check_writable_option,
+        rich_help_panel=OUTPUT,
+        metavar="FILE",
         help="write the result to this JSON file (default: RESULTS/bench/DEVICE-DATE.json)",
     ),
 ]

@@ -10,6 +10,8 @@ import typer
 from benchmarks.loader_results import loader_notes, loader_table
 from skd.cli.options import (
     DEFAULT_RESULTS,
+    MACHINE,
+    OUTPUT,
     DeviceOption,
     ResultsOption,
     ThreadsOption,
@@ -24,7 +26,9 @@ def bench_loader(
     folder: Annotated[
         Path,
         typer.Option(
-            help="folder with a subfolder of photos for each class, such as SKD_DATA/imagenet/train"
+            metavar="FOLDER",
+            help="folder with a subfolder of photos for each class, such as "
+            "SKD_DATA/imagenet/train",
         ),
     ],
     workers: Annotated[
@@ -32,6 +36,8 @@ def bench_loader(
         typer.Option(
             min=0,
             callback=bounds.check_workers,
+            metavar="N",
+            rich_help_panel=MACHINE,
             help="number of processes of each loader (default: one per core)",
         ),
     ] = None,
@@ -39,12 +45,18 @@ def bench_loader(
         int,
         typer.Option(
             min=1,
+            metavar="N",
             help="number of rounds; each loader has one turn per round, in the order A B, B A, …",
         ),
     ] = 6,
-    batch: Annotated[int, typer.Option(min=1, help="number of photos in a batch")] = 64,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="number of photos in a batch")
+    ] = 64,
     images: Annotated[
-        int, typer.Option(min=1, help="number of photos per loader and round, if there are enough")
+        int,
+        typer.Option(
+            min=1, metavar="N", help="number of photos per loader and round, if there are enough"
+        ),
     ] = 1024,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
@@ -52,6 +64,8 @@ def bench_loader(
         Path | None,
         typer.Option(
             callback=check_writable_option,
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
             help="write the result to this JSON file (default: RESULTS/bench-loader/DATE.json)",
         ),
     ] = None,

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 def check_network(
     network: Annotated[
-        str, typer.Argument(metavar="FILE|NAME", help="a network, or a file with NETWORKS")
+        str,
+        typer.Argument(
+            metavar="FILE|NAME", help="a network's name, or a Python file that defines NETWORKS"
+        ),
     ],
     methods: Annotated[
-        bool, typer.Option(help="also list which methods fit, with networks of every family")
+        bool,
+        typer.Option(help="also list which methods fit the network, with others of every family"),
     ] = True,
 ) -> None:
     """Check that a network works with this suite: outputs and parts, training, methods that fit.
@@ -60,7 +64,11 @@ def check_network(
 
 def check_data(
     dataset: Annotated[
-        str, typer.Argument(metavar="FILE|NAME", help="a data set, or a file with FACTS and load")
+        str,
+        typer.Argument(
+            metavar="FILE|NAME",
+            help="a data set's name, or a Python file that defines FACTS and load",
+        ),
     ],
 ) -> None:
     """Check that a data set works with this suite: its facts, values, labels and views.

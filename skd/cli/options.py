@@ -21,7 +21,7 @@ from skd.common.choices import (
 from skd.common.files import check_writable, expand_home
 
 DEFAULT_RESULTS = Path("results")
-PAIR_HELP = "TEACHER--STUDENT, or STUDENT for methods without a teacher"
+PAIR_HELP = "a pair of the study: TEACHER--STUDENT, or STUDENT for methods without a teacher"
 
 # Headings of groups of options in --help.
 MACHINE = "The machine"
@@ -86,7 +86,9 @@ ResultsOption = Annotated[
 DeviceOption = Annotated[
     str,
     typer.Option(
-        rich_help_panel=MACHINE, help="auto, cpu or cuda; auto uses a GPU if there is one"
+        rich_help_panel=MACHINE,
+        metavar="DEVICE",
+        help="device that computes: auto, cpu or cuda; auto uses a GPU if there is one",
     ),
 ]
 ThreadsOption = Annotated[
@@ -211,6 +213,7 @@ TeacherViewsOption = Annotated[
     TeacherSourceChoice,
     typer.Option(
         rich_help_panel=COMPUTATION,
+        metavar="SOURCE",
         help="source of the teacher's outputs; live: a forward pass in each step; float16 or "
         "float32: its stored views of that precision; auto: stored views if there are any, else "
         "live",
@@ -219,7 +222,8 @@ TeacherViewsOption = Annotated[
 ViewsOutputsOption = Annotated[
     list[ViewsOutputChoice] | None,
     typer.Option(
-        help="output to store: logits, or the pooled features before them; may be repeated [logits]"
+        help="an output to store: the logits, or the pooled features before them; may be repeated "
+        "(default: logits)"
     ),
 ]
 ViewsPrecisionOption = Annotated[

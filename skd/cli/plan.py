@@ -70,7 +70,8 @@ RecordedDeviceOption = Annotated[
     typer.Option(
         metavar="NAME",
         rich_help_panel=MACHINE,
-        help="device to plan for, by its name in records [the one with the most finished runs]",
+        help="device to plan for, by its name in records (default: the one with the most finished "
+        "runs)",
     ),
 ]
 DeviceModelOption = Annotated[
@@ -78,7 +79,7 @@ DeviceModelOption = Annotated[
     typer.Option(
         metavar="NAME",
         rich_help_panel=MACHINE,
-        help="reference device whose constants are used where nothing was measured [a100]",
+        help="reference device whose constants are used where nothing was measured (default: a100)",
     ),
 ]
 BudgetOption = Annotated[
@@ -106,14 +107,16 @@ CellsPerJobOption = Annotated[
         min=1,
         metavar="N",
         rich_help_panel=JOBS,
-        help="number of cells of a pair in a job [as --job-minutes allows]",
+        help="number of cells of a pair in a job (default: as many as --job-minutes allows)",
     ),
 ]
 JobsOption = Annotated[
     JobsChoice,
     typer.Option(
+        rich_help_panel=JOBS,
         help="where jobs run; local: on this machine; cluster: on the nodes of a cluster, where a "
-        "job takes longer to start; auto: on this machine if it has the planned device and no SLURM"
+        "job takes longer to start; auto: on this machine if it has the planned device and no "
+        "SLURM",
     ),
 ]
 JobMinutesOption = Annotated[
@@ -170,7 +173,7 @@ def plan(
     json: JsonOption = None,
     renew: RenewOption = False,
 ) -> None:
-    """Estimate what a study takes: device-hours, time on a cluster, memory and disk space."""
+    """Estimate what is left of a study: device time, time to finish, memory and disk space."""
     if renew or os.path.lexists(results):  # a study may be planned before the folder exists
         require_folder(results)
     expansion, store = load_expansion_readonly(study, results), Store(results)

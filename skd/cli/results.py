@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 def results_(
     study: StudyArgument,
     pair: Annotated[
-        str | None, typer.Option(help="show only this pair, TEACHER--STUDENT, in full [all pairs]")
+        str | None,
+        typer.Option(
+            metavar="PAIR",
+            help="show only this pair, TEACHER--STUDENT, in full (default: all pairs)",
+        ),
     ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:

@@ -12,9 +12,10 @@ from skd.cli.options import DEFAULT_RESULTS, ResultsOption, StudyArgument, check
 from skd.common.terminal import PlainConsole, printable
 
 ListTopic = Literal["networks", "methods", "datasets", "studies"]
+LIST_HELP = "what to list: networks, methods, datasets or studies"
 
 
-def list_(what: Annotated[ListTopic, typer.Argument(help="what to list")]) -> None:
+def list_(what: Annotated[ListTopic, typer.Argument(metavar="TOPIC", help=LIST_HELP)]) -> None:
     """List the networks, methods, data sets or studies that can be used."""
     from skd.expansion import listing
 
@@ -34,6 +35,7 @@ def expand(
         Path | None,
         typer.Option(
             callback=check_writable_option,
+            metavar="FILE",
             help="write the specs to this file and leave the results folder as it is",
         ),
     ] = None,

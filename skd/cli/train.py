@@ -123,7 +123,9 @@ def train(
     methods: MethodsArgument = None,
     seed: Annotated[
         list[int] | None,
-        typer.Option(help="train only this seed; may be repeated (default: all of the study)"),
+        typer.Option(
+            metavar="SEED", help="train only this seed; may be repeated (default: all of the study)"
+        ),
     ] = None,
     results: ResultsOption = DEFAULT_RESULTS,
     device: DeviceOption = "auto",

@@ -27,21 +27,30 @@ def tune_kernels(
     network: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="NAME",
             help="a network whose convolutions are measured; may be repeated (default: "
-            f"{', '.join(NETWORKS)})"
+            f"{', '.join(NETWORKS)})",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="number of images of a training step")] = 64,
-    image_size: Annotated[int, typer.Option(min=1, help="height and width, in pixels")] = 32,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="number of images of a training step")
+    ] = 64,
+    image_size: Annotated[
+        int, typer.Option(min=1, metavar="PIXELS", help="height and width of an image, in pixels")
+    ] = 32,
     precision: Annotated[
         list[PrecisionChoice] | None,
         typer.Option(help="data type of the convolutions; may be repeated (default: both)"),
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0, help="approximate duration in minutes")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option(min=0, metavar="MINUTES", help="approximate duration in minutes")
+    ] = 10.0,
     output: Annotated[
         Path,
         typer.Option(
-            help="folder for the table (default: where training looks for it)", show_default=False
+            metavar="FOLDER",
+            help="folder for the table (default: where training looks for it)",
+            show_default=False,
         ),
     ] = FOLDER,
 ) -> None:

@@ -1,6 +1,7 @@
 """The `skd` command, in this process: what it prints, writes and returns."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,6 +121,24 @@ def test_every_command_has_help_that_explains_each_option(command: str) -> None:
     rows = [line for line in done.output.splitlines() if line.lstrip("│ *").startswith("--")]
     assert rows
     assert [row for row in rows if len(row.strip("│ ").split("  ")) < 2] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_help_text_is_cut_on_a_narrow_terminal(command: str) -> None:
+    done = CliRunner().invoke(main.app, [command, "--help"], env={"COLUMNS": "80"})
+    assert re.findall(r"\S+…", done.output) == []
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "bench"])
+def test_the_options_of_a_long_help_are_grouped(command: str) -> None:
+    done = CliRunner().invoke(main.app, [command, "--help"], env={"COLUMNS": "80"})
+    panels = re.split(r"╭─ (.+?) ─+╮", done.output)[1:]
+    options = {
+        heading: re.findall(r"^│ \*? *(--\S+)", text, re.MULTILINE)
+        for heading, text in zip(panels[::2], panels[1::2], strict=True)
+    }
+    assert "--device" in options["The machine"]
+    assert max(map(len, options.values())) <= 8
 
 
 def test_without_a_command_the_help_is_shown() -> None:
