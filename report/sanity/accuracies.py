@@ -98,14 +98,13 @@ def wide_spread(
     for pair, cell in [(of, cell) for of in pairs for cell in of.cells]:
         spread = _spread(cell, collapsed)
         if spread is not None and spread > max(MAX_SPREAD, SPREAD_ERRORS * _error(cell, images)):
-            lines.append(
-                f"{names.method(cell.method)}, {names.pair(pair)} ({number(spread, 1)} points)"
-            )
+            on = f" on {names.pair(pair)}" if len(pairs) > 1 else ""
+            lines.append(f"{names.method(cell.method)}{on} ({number(spread, 1)} points)")
     if not lines:
         return []
     text = (
         f"The accuracy varies by more than {MAX_SPREAD:g} points (standard deviation over seeds) "
-        f"with {name_some(lines)}. Look for runs that diverged; a mean of such runs says little."
+        f"with {name_some(lines)}. Look at the single runs before their means."
     )
     return [Doubt("wide-spread", "caution", text)]
 

@@ -137,7 +137,9 @@ def test_a_spread_beyond_reason() -> None:
     wild = make_pair({"student": ALONE, "kd": [70.0, 60.0, 71.0]})
     doubt = only(wide_spread([wild], 10_000, (), NAMES))
     assert doubt.severity == "caution"
-    assert "with KD, resnet56 → resnet20 (6.1 points)" in doubt.text
+    assert "with KD (6.1 points)" in doubt.text
+    pairs = [wild, make_pair({"student": ALONE}, "vgg13")]
+    assert "with KD on resnet56 → resnet20 (6.1" in only(wide_spread(pairs, 10_000, (), NAMES)).text
     # A collapsed run has a message of its own, and few test images spread more.
     collapsed = wild.cell("kd").ids[1]
     assert not wide_spread([wild], 10_000, {collapsed}, NAMES)
