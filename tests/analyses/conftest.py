@@ -25,6 +25,7 @@ def expansion() -> Expansion:
     absent = {"network": "resnet8", "train": {"seed": 8, "recipe": {"epochs": 2, "milestones": []}}}
     return tiny.study(
         methods=METHODS,
+        figures={"methods": ["student", "kd", "skd"]},
         recipe={"epochs": 1, "milestones": []},
         teachers={"teacher": teacher, "absent": absent},
         pairs=[{"teacher": name, "student": "resnet8"} for name in ("teacher", "absent")],
