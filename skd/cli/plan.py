@@ -28,8 +28,8 @@ from skd.common.terminal import PlainConsole
 from skd.planning import plan_text
 from skd.planning.batches import JobShape
 from skd.planning.budget_proposal import Proposal, proposal_sheet_lines, propose_for_hours
-from skd.planning.devices import PlannedDevice
-from skd.planning.estimates import choose_device
+from skd.planning.devices import PlannedDevice, device_model_of
+from skd.planning.estimates import choose_device, default_device
 from skd.planning.job_place import JobPlace, JobsChoice, choose_place, usable_cores
 from skd.planning.parallel_config import ParallelConfig
 from skd.planning.side_by_side import parse_side_by_side
@@ -44,9 +44,10 @@ from skd.planning.stored_plan import (
     simulate_schedules,
 )
 from skd.planning.survey import Survey, survey_study
-from skd.planning.timings import load_timings
+from skd.planning.timings import Timings, load_timings
 from skd.planning.views_choice import ViewsConfig
 from skd.store.store import Store
+from skd.study.expansion import Expansion
 from skd.study.expansion_files import load_expansion_readonly
 from skd.study.sheet import read_sheet
 from skd.study.sheet_files import find_sheet
@@ -178,7 +179,7 @@ def plan(
         require_folder(results)
     expansion, store = load_expansion_readonly(study, results), Store(results)
     timings = load_timings(store)
-    planned_device = choose_device(expansion, timings, device, device_model)
+    planned_device = _device(jobs, expansion, timings, device, device_model)
     parallel = ParallelConfig(processes_per_run=processes, accumulate=accumulate)
     parallel.check(expansion)
     survey = survey_study(
@@ -209,6 +210,17 @@ def plan(
         write_json(json, plan_text.plan_data(survey, schedules, planned_jobs, study_plan, proposal))
     if proposal is not None and budget is not None:
         _print_proposal(console, proposal, study, budget)
+
+
+def _device(
+    jobs: JobsChoice, expansion: Expansion, timings: Timings, name: str | None, model: str | None
+) -> PlannedDevice:
+    """Return the planned device: for jobs on this machine its own, if the user names none."""
+    if jobs != "local" or name is not None or model is not None:
+        return choose_device(expansion, timings, name, model)
+    gpu = gpu_state()
+    expected = device_model_of(gpu.name, on_cpu=False).name if gpu else "cpu"
+    return default_device(expansion, timings, expected)
 
 
 def _place(choice: JobsChoice, device: PlannedDevice) -> JobPlace:

@@ -43,7 +43,7 @@ def report(
             callback=bounds.check_finite,
             help="margin of equivalence in percentage points: a difference within it counts as "
             "reproduced; later reports of the study, those of the workflow too, use it again "
-            f"[the last one that was given, or {DEFAULT_MARGIN}]",
+            f"(default: the last one that was given, or {DEFAULT_MARGIN})",
         ),
     ] = None,
     output: Annotated[
@@ -51,7 +51,7 @@ def report(
         typer.Option(
             metavar="FOLDER",
             help="folder for the report; the results folder is then only read "
-            "[RESULTS/STUDY/report]",
+            "(default: RESULTS/STUDY/report)",
         ),
     ] = None,
     results: ResultsOption = DEFAULT_RESULTS,

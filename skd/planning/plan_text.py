@@ -127,7 +127,7 @@ def survey_notes(survey: Survey, place: JobPlace) -> list[str]:
         ]
     lines.append(f"constants of {model.name}: {model.basis}")
     here, other = ("on this machine", "cluster") if place.is_local else ("on a cluster", "local")
-    queue = "" if place.is_local else ", and wait in no queue"
+    queue = "" if place.is_local else ", without a queue"
     lines.append(
         f"jobs: {here} (otherwise: --jobs {other}); each takes {place.startup_seconds:g} s to "
         f"start{queue}"

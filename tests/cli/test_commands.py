@@ -46,6 +46,7 @@ COMMANDS = [
     "analyse",
     "list",
     "status",
+    "results",
     "cancel",
     "expand",
     "new-baseline",

@@ -198,8 +198,10 @@ def test_a_finished_study_is_not_planned(skd_plan, monkeypatch: pytest.MonkeyPat
     assert "compares the plan of" in skd_plan(expansion)[1]
 
 
-def test_jobs_on_this_machine(skd_plan) -> None:
-    _, out, _ = skd_plan(study(), "--device-model", "cpu", "--jobs", "local", "--json", "all.json")
+def test_jobs_on_this_machine(skd_plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skd.cli.plan.gpu_state", lambda: None)
+    _, out, _ = skd_plan(study(), "--jobs", "local", "--json", "all.json")
+    assert "device: cpu" in out
     data = json.loads(Path("all.json").read_text())
     assert max(schedule["devices"] for schedule in data["schedules"]) == usable_cores()
     assert "cores" in out
