@@ -73,5 +73,5 @@ def test_the_walk_through_adds_a_rule_that_works(copy: Path, run: Callable[[str]
     assert "vecscale: sound" in outputs[2]
     for name in ("index.html", "results.md"):
         page = (copy / "results/nst-on-digits/report" / name).read_text()
-        for method in ("skd+nst", "vecscale-dkd"):
+        for method in ("SKD + nst", "vecscale-dkd"):  # as the report writes them
             assert method in page
