@@ -28,11 +28,12 @@ REFERENCE = ROOT / "results" / "reference"  # the committed records
 FirstArgument = Annotated[
     Path | None,
     typer.Argument(
-        help="a results folder, with runs/ and STUDY/specs.json; with --reference, yours [results]"
+        help="results folder A, with runs/ and STUDY/specs.json; with --reference: your results "
+        "folder, which is shown as B [results]"
     ),
 ]
 SecondArgument = Annotated[
-    Path | None, typer.Argument(help="the results folder to compare it with")
+    Path | None, typer.Argument(help="results folder B; differences are B minus A")
 ]
 StudyOption = Annotated[
     str | None, typer.Option(help="compare only this study [all that both folders have]")
@@ -41,7 +42,8 @@ ReferenceOption = Annotated[
     str | None,
     typer.Option(
         metavar="STUDY",
-        help="compare this study's records that come with the code (A) with yours (B)",
+        help="compare the records of STUDY that come with the code, shown as A, with yours, "
+        "shown as B",
     ),
 ]
 MarginOption = Annotated[

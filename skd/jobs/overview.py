@@ -80,15 +80,20 @@ class StudyOverview:
         cells = [row.counts for row in self.rows if row.pair is not None]
         return {state: sum(counts.get(state, 0) for counts in cells) for state in STATES}
 
+    @property
+    def finished(self) -> bool:
+        """Whether all teachers and runs are done."""
+        return all(set(row.counts) == {"done"} for row in self.rows)
+
 
 def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOverview:
     """Return the overview of a study."""
     overview = StudyOverview(f"{expansion.study}: {expansion.title}")
+    queue_error = None
     try:
         queue = {job.comment: job for job in driverless_jobs(expansion.study, results)}
     except slurm.SlurmError as error:
-        queue = {}
-        overview.lines.append(str(error))
+        queue, queue_error = {}, error
     logs = results / expansion.study / "logs"
     holders: set[str] = set()
     for node in expansion.teachers:
@@ -123,6 +128,8 @@ def study_overview(expansion: Expansion, store: Store, results: Path) -> StudyOv
             if state == "running" and (progress := entry.progress()) is not None:
                 overview.seconds_left.setdefault(cell.key, []).append(progress.seconds_left)
         overview.rows.append(OverviewRow(cell.method, counts, tuple(accuracies), cell.pair))
+    if queue_error is not None and not overview.finished:
+        overview.lines.insert(0, str(queue_error))
     overview.lines += stale_lines(expansion.study, finished_runs(expansion, store))
     overview.lines += [_waiting(job) for job in queue.values() if job.is_pending]
     if (leftovers := _count_leftovers(expansion, store, results)).files:

@@ -38,11 +38,10 @@ def render_overview(overview: StudyOverview, seconds: float | None) -> Group:
 def _table(overview: StudyOverview) -> Table:
     rows = list(_table_rows(overview))
     longest = max((len(name) for name, *_ in rows), default=0)
-    unfinished = any(set(row.counts) != {"done"} for row in overview.rows)
     table = Table(title=overview.title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("cell", overflow="fold", no_wrap=longest <= NAME_WIDTH)
     table.add_column("done", justify="right", no_wrap=True)
-    table.add_column("not done" if unfinished else "", overflow="fold")
+    table.add_column("" if overview.finished else "not done", overflow="fold")
     table.add_column("last top-1, %", justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
