@@ -118,7 +118,9 @@ def run_with_progress(command: Sequence[str], log: Path, state: Callable[[], Tra
     task, printed = bar.add_task(str(state()), total=1.0), time.monotonic()
     with (
         log.open("w", encoding="utf-8") as output,
-        subprocess.Popen(command, stdout=output, stderr=output, process_group=0) as process,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+        ) as process,
         forwarded_signals(process),
         bar,
     ):
@@ -151,11 +153,13 @@ def span(seconds: float) -> str:
 def print_results(expansion: Expansion) -> None:
     """Print the study's results as `skd results` does."""
     from report.findings import read_findings
+    from report.output.margin import margin_of
     from report.output.terminal import results_tables
 
     console = PlainConsole()
     console.print()
-    for part in results_tables(read_findings(expansion, RESULTS), console.width):
+    findings = read_findings(expansion, RESULTS, margin_of(RESULTS, STUDY))
+    for part in results_tables(findings, console.width):
         console.print(part)
 
 

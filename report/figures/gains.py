@@ -70,7 +70,7 @@ def gain_figures(
     than `MAX_PANELS`. Empty if no method can be compared with the student alone.
     """
     panels = [panel for pair in pairs if (panel := _pair_panel(pair, names)).rows]
-    if len(panels) > MAX_PANELS:
+    if len(pairs) > MAX_PANELS:
         panels = [_average_panel(pairs, methods)]
         panels = [panel for panel in panels if panel.rows]
     if not panels:

@@ -45,6 +45,7 @@ RC_PARAMS: dict[str, Any] = {
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
     "savefig.facecolor": "none",
+    "text.parse_math": False,  # a display name may have a dollar sign
     "svg.fonttype": "path",  # the same on machines without the font
 }
 WIDTH = 4.6  # inches; all figures have the width of a column of the page, for one size of text

@@ -50,3 +50,13 @@ def stored_margin(results: Path, study: str) -> float | None:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise MarginError(f"{path} has no usable margin; remove the file, or give --margin")
+
+
+def margin_of(results: Path, study: str) -> float:
+    """Return the stored margin of a study, or the default.
+
+    Raises:
+        MarginError: the stored margin is damaged.
+    """
+    stored = stored_margin(results, study)
+    return DEFAULT_MARGIN if stored is None else stored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -64,12 +65,15 @@ SPECIAL = {
 }
 
 
+_BLANKS = re.compile(r"[ \t\r\n]+")  # no-break spaces stay
+
+
 def escape_latex(text: str) -> str:
     """Return text as LaTeX.
 
     A letter that the default fonts do not have loses its accent or becomes ``?``.
     """
-    return "".join(_character(character) for character in " ".join(text.split()))
+    return "".join(_character(character) for character in _BLANKS.sub(" ", text).strip(" "))
 
 
 def table_latex(table: ReportTable, place: str = "tbp") -> str:

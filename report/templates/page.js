@@ -1,5 +1,6 @@
 "use strict";
 // A click on a heading sorts a table; its menus and its search filter it. The page is readable without scripts.
+const plain = (text) => text.replace(/\s+/g, " ").trim();  // cells have no-break spaces, menus do not
 for (const table of document.querySelectorAll("table[data-interactive]")) {
   const body = table.tBodies[0], rows = [...body.rows];
   const box = table.closest(".table").querySelector(".filters");
@@ -35,11 +36,11 @@ for (const table of document.querySelectorAll("table[data-interactive]")) {
   const filter = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const row of rows) {
-      const text = row.textContent.toLowerCase();
+      const text = plain(row.textContent.toLowerCase());
       row.hidden = words.some((word) => !text.includes(word)) || menus.some((menu) => {
         const cell = row.cells[menu.dataset.column];
         const first = cell.querySelector("a") ?? cell.firstChild;
-        return menu.value && (first ? first.textContent.trim() : "") !== menu.value;
+        return menu.value && plain(first ? first.textContent : "") !== plain(menu.value);
       });
     }
     const shown = rows.filter((row) => !row.hidden).length;

@@ -21,6 +21,16 @@ from skd.common import bounds
 from skd.common.files import write_json
 from skd.common.terminal import PlainConsole
 
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        callback=check_writable_option,
+        metavar="FILE",
+        rich_help_panel=OUTPUT,
+        help="write the result to this JSON file (default: RESULTS/bench-loader/DATE.json)",
+    ),
+]
+
 
 def bench_loader(
     folder: Annotated[
@@ -60,15 +70,7 @@ def bench_loader(
     ] = 1024,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            callback=check_writable_option,
-            metavar="FILE",
-            rich_help_panel=OUTPUT,
-            help="write the result to this JSON file (default: RESULTS/bench-loader/DATE.json)",
-        ),
-    ] = None,
+    output: OutputOption = None,
     results: ResultsOption = DEFAULT_RESULTS,
 ) -> None:
     """Compare the speed of our photo loader with that of torchvision's reference, in turns."""
@@ -78,10 +80,14 @@ def bench_loader(
 
     execution = choose_execution(device, threads)
     comparison = compare_loaders(PhotoRounds(folder, batch, images), execution, workers, rounds)
-    stamp = comparison.made_at.split("+")[0].replace(":", "")
-    path = output or results / "bench-loader" / f"{stamp}.json"
+    path = output or _default_path(results, comparison.made_at)
     write_json(path, comparison.model_dump(mode="json"))
     console = PlainConsole()
     console.print(loader_table(comparison))
     for line in [*loader_notes(comparison), f"written to {path}"]:
         console.print(line, soft_wrap=True)
+
+
+def _default_path(results: Path, made_at: str) -> Path:
+    stamp = made_at.split("+")[0].replace(":", "")
+    return results / "bench-loader" / f"{stamp}.json"

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
+from skd.cli.diff_output import print_cells, print_runs
 from skd.cli.options import DEFAULT_RESULTS
 from skd.common import bounds
 from skd.common.errors import FAILED, SkdError, suggest
@@ -19,7 +18,6 @@ from skd.common.project import ROOT
 from skd.common.terminal import PlainConsole
 
 if TYPE_CHECKING:
-    from report.diff.differences import CellDifference, SetDifference
     from report.findings import Findings
     from skd.provenance.lookup import ExpandedStudies
     from skd.study.expansion import Expansion
@@ -29,14 +27,14 @@ FirstArgument = Annotated[
     Path | None,
     typer.Argument(
         help="results folder A, with runs/ and STUDY/specs.json; with --reference: your results "
-        "folder, which is shown as B [results]"
+        "folder, which is shown as B (default: results)"
     ),
 ]
 SecondArgument = Annotated[
     Path | None, typer.Argument(help="results folder B; differences are B minus A")
 ]
 StudyOption = Annotated[
-    str | None, typer.Option(help="compare only this study [all that both folders have]")
+    str | None, typer.Option(help="compare only this study (default: all that both folders have)")
 ]
 ReferenceOption = Annotated[
     str | None,
@@ -50,8 +48,9 @@ MarginOption = Annotated[
     float | None,
     typer.Option(
         min=0,
+        metavar="POINTS",
         callback=bounds.check_finite,
-        help="margin of the verdicts in percentage points [the report's]",
+        help="margin of the verdicts in percentage points (default: that of B's last report)",
     ),
 ]
 EquivalenceOption = Annotated[
@@ -109,7 +108,7 @@ def diff(
     from report.diff.equivalence import assess_equivalence
     from report.diff.equivalence_text import render_equivalence
     from report.findings import read_findings
-    from report.statistics.verdicts import DEFAULT_MARGIN
+    from report.output.margin import margin_of
 
     if equivalence is not None and not 0 < equivalence < math.inf:
         raise DiffError(f"--equivalence {equivalence:g}: allowed: a number of points above 0")
@@ -122,15 +121,19 @@ def diff(
     equivalent = compared.complete
     for expansions in compared.studies:
         findings = [
-            read_findings(expansion, folder, DEFAULT_MARGIN if margin is None else margin)
+            read_findings(
+                expansion,
+                folder,
+                margin_of(compared.folders[1], expansion.study) if margin is None else margin,
+            )
             for expansion, folder in zip(expansions, compared.folders, strict=True)
         ]
         if reference is not None:
             _require_finished(findings, compared.folders)
             console.print(f"A: {compared.folders[0]}\nB: {compared.folders[1].absolute()}")
         differences = compare_sets(*findings)
-        _print_runs(differences, *findings, show_all, console)
-        _print_cells(differences, console)
+        print_runs(differences, *findings, show_all, console)
+        print_cells(differences, console)
         if equivalence is not None:
             tested = assess_equivalence(*findings, equivalence)
             console.print(render_equivalence(tested))
@@ -203,6 +206,11 @@ def _require_finished(findings: Sequence[Findings], folders: tuple[Path, Path]) 
         if side.frames.records:
             continue
         study = side.expansion.study
+        if folder == REFERENCE:
+            raise DiffError(
+                f"the records of study {study} that come with the code are of another version of "
+                "its sheet; compare with the sheet of that version"
+            )
         command = "make demo" if study == "demo" else f"skd train {study}"
         raise DiffError(
             f"{folder} has no finished run of study {study} as its sheet is now; first: {command}"
@@ -257,63 +265,3 @@ def _studies_to_compare(
     if unreadable:
         console.print(f"specs.json {UNUSABLE}, not compared: {', '.join(unreadable)}")
     return common, not unreadable
-
-
-def _print_runs(
-    differences: SetDifference, a: Findings, b: Findings, show_all: bool, console: PlainConsole
-) -> None:
-    """Print the numbers of runs, how far apart they are, and versions and devices."""
-    from report.diff.distances import measure_distances
-    from report.diff.distances_text import render_distances
-
-    both = sum(cell.difference is not None for cell in differences.cells)
-    heading = f": {both} cells with finished runs in both A and B"
-    console.print(Text.assemble((differences.study, "bold"), heading))
-    console.print(
-        f"  runs with the same identity: {differences.equal} equal in all numbers, "
-        f"{differences.unequal} not; finished only in A: {differences.only_a}, "
-        f"only in B: {differences.only_b}"
-    )
-    overall, groups = measure_distances(a, b)
-    test_images = a.expansion.images.test_images
-    for part in render_distances(overall, groups, test_images, show_all):
-        console.print(part)
-    if differences.environment_differences:
-        table = Table("", "A", "B", box=None, title="Versions and devices", title_justify="left")
-        for name, sides in differences.environment_differences.items():
-            table.add_row(name, *("\n".join(f"{v} ({n})" for v, n in s.items()) for s in sides))
-        console.print(table)
-
-
-def _print_cells(differences: SetDifference, console: PlainConsole) -> None:
-    flipped = [cell for cell in differences.cells if cell.verdict_flipped]
-    separated = [cell for cell in differences.cells if cell.significant]
-    console.print(Text(f"Flipped verdicts: {len(flipped)}", style="bold"))
-    if flipped:
-        console.print(_cells_table(flipped))
-    count = (f"Cells that differ: {len(separated)}", "bold")
-    console.print(Text.assemble(count, " (paired t test, Holm's p < 0.05 over all)"))
-    if separated:
-        console.print(_cells_table(separated))
-
-
-def _cells_table(cells: list[CellDifference]) -> Table:
-    from report.formats import ABSENT, mean_and_sd, p_value, signed
-
-    table = Table("pair", "method", "A", "B", "B − A", "p, Holm", "verdict", "", box=None)  # noqa: RUF001
-    for cell in cells:
-        difference = cell.difference
-        verdicts = (
-            " → ".join(kind or ABSENT for kind in cell.verdicts) if cell.verdict_flipped else ""
-        )
-        table.add_row(
-            cell.a.pair,
-            cell.a.method,
-            mean_and_sd(cell.a.last),
-            mean_and_sd(cell.b.last),
-            signed(difference.mean) if difference else ABSENT,
-            p_value(cell.p_holm),
-            verdicts,
-            "other teacher" if cell.same_teacher is False else "",
-        )
-    return table

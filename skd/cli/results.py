@@ -33,13 +33,11 @@ def results_(
     `skd-report` writes the whole report, with figures and tests.
     """
     from report.findings import read_findings
-    from report.output.margin import stored_margin
+    from report.output.margin import margin_of
     from report.output.terminal import results_tables
-    from report.statistics.verdicts import DEFAULT_MARGIN
 
     expansion = open_study(study, results)
-    margin = stored_margin(results, expansion.study)
-    margin = DEFAULT_MARGIN if margin is None else margin
+    margin = margin_of(results, expansion.study)
     findings = _only(read_findings(expansion, results, margin), pair)
     console = PlainConsole()
     for part in results_tables(findings, console.width):

@@ -35,7 +35,7 @@ def status(
         bool, typer.Option("--watch", help="update the table until the study ends or Ctrl-C")
     ] = False,
 ) -> None:
-    """Show the state of a study: its finished, running, queued and failed runs, and when it ends."""
+    """Show a study's state: its finished, running, queued and failed runs, and when it ends."""
     expansion, store = open_study(study, results), Store(results)
     if not watch:
         PlainConsole().print(_render_status(expansion, store, results)[0])

@@ -48,17 +48,19 @@ def failed_rule_lines(log: str) -> list[str]:
 
     Snakemake shows these logs with ``show-failed-logs``.
     """
-    lines, rule, file, last = [], "", None, ""
+    lines, rule, file, last = [], "", None, None
     for line in log.splitlines():
         if match := _RULE.match(line):
             rule = match[1]
         elif match := _LOGFILE.match(line):
-            file, last = match[1], ""
+            file, last = match[1], None
         elif file is not None and _RULER.match(line):
-            if last:
-                lines.append(f"{rule}: {last}; {file}")
-                file = None
-        elif file is not None and line.strip():
+            if last is None:  # the ruler above the log
+                last = "its log is empty"
+                continue
+            lines.append(f"{rule}: {last}; {file}")
+            file = None
+        elif last is not None and file is not None and line.strip():
             last = line.strip()
     return [*dict.fromkeys(lines)]
 

@@ -51,7 +51,7 @@ def display_problem(
         if len(shown) > MAX_DISPLAY_LENGTH:
             return f"{name}: has {len(shown)} characters; allowed: {MAX_DISPLAY_LENGTH}"
     for names in known:
-        users: dict[str, str] = {}
+        users = {name: name for name in names if name not in display}
         for name in (name for name in display if name in names):
             if (other := users.setdefault(display[name], name)) != name:
                 return f"{other} and {name} have the same display name; give each its own"

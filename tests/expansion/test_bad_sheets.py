@@ -37,6 +37,7 @@ URL = "https://example.org/x.pth"
         (put("display", {"kd": "K" * 61}), ["display: kd", "61 characters; allowed: 60"]),
         (put("display", {"kd": 1}), ["display.kd", "must be text"]),
         (put("display", {"kd": "A", "skd": "A"}), ["display: kd and skd", "the same"]),
+        (put("display", {"kd": "skd"}), ["display: skd and kd", "the same"]),
         (put("tables", {"layout": "wide"}), ["tables.layout", "'methods-as-columns'", "'wide'"]),
         (put("tables", {"spread": "se"}), ["tables.spread", "'sd', 'interval' or 'none'"]),
         (put("tables", {"columns": 3}), ["tables: unknown key 'columns'", "layout, spread"]),

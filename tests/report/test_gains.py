@@ -49,6 +49,14 @@ def test_many_pairs_share_a_panel_of_the_mean_over_pairs(findings, monkeypatch):
     assert "over 1 pair)" in text
 
 
+def test_a_display_name_is_no_formula(findings):
+    """Matplotlib would read text between dollar signs as mathematics, and fail here."""
+    names = Names({"kd": r"KD $\bad{x$", "skd": "<a> & b_c"}, {})
+    methods = findings.expansion.methods
+    (job, *_) = gains.gain_figures(findings.pairs, methods, method_styles(methods, names), names)
+    assert "$" in job().svg
+
+
 def test_nothing_is_drawn_without_a_gain(findings):
     assert gains.gain_figures([], ["student", "kd"], {}, Names()) == []
 

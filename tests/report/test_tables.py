@@ -183,6 +183,7 @@ def test_markdown_cannot_be_broken_out_of():
 def test_latex_is_escaped():
     assert escape_latex("a_b & 5 % → {x}") == r"a\_b \& 5 \% $\rightarrow$ \{x\}"
     assert escape_latex("漢é") == "?é"
+    assert escape_latex("12\u202f345\u00a0s\n") == r"12\,345~s"
     fragment = table_latex(TRICKY)
     assert fragment.count(r"\begin{tabular}{lr}") == 1
     assert r"\shortstack{One\\two}" in fragment

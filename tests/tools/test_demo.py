@@ -32,6 +32,16 @@ def test_a_failed_rule_is_shown_with_the_last_line_of_its_log() -> None:
     assert lines == ["train: skd: the loss is not finite at step 3; results/demo/logs/a.log"]
 
 
+def test_a_failed_rule_with_an_empty_log_is_shown_before_the_next_one() -> None:
+    ruler = "=" * 80
+    killed = f"Error in rule train:\nLogfile results/demo/logs/a.log:\n{ruler}\n{ruler}\n"
+    later = f"Error in rule report:\nLogfile results/demo/logs/b.log:\n{ruler}\nBoom\n{ruler}\n"
+    assert failure_lines(killed + later) == [
+        "train: its log is empty; results/demo/logs/a.log",
+        "report: Boom; results/demo/logs/b.log",
+    ]
+
+
 def test_without_a_failed_rule_the_end_of_the_log_is_shown() -> None:
     log = "\n".join([*map(str, range(40)), "WorkflowError: no such profile"])
     lines = failure_lines(log)

@@ -2,6 +2,7 @@ rule analyse:
     input:
         cells=cells,
         teachers=teachers,
+        sheets=sheets,  # a sheet may choose other methods for t-SNE
     output:
         # The rule reuses what is in the existing files.
         analysis=update("results/{study}/analysis.json"),
