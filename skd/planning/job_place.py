@@ -65,7 +65,8 @@ def choose_place(
         has_slurm: whether SLURM's commands are installed.
     """
     if choice == "auto":
-        local = not has_slurm and (device.model.is_cpu or _is_device(gpu, device))
+        fits = cores >= device.threads if device.model.is_cpu else _is_device(gpu, device)
+        local = fits and not has_slurm
         choice = "local" if local else "cluster"
     return this_machine(device, cores) if choice == "local" else CLUSTER
 
