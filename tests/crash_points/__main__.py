@@ -34,7 +34,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-import report.output.write
+import report.figures.gallery
 import skd.cli.main
 import skd.cli.report
 import skd.common.lease
@@ -271,7 +271,7 @@ def draw_once(folder: Path, scratch: Path) -> None:
             load_expansion("crash", folder / "results"), folder / "results", DEFAULT_MARGIN
         )
         expansion, frames = findings.expansion, findings.frames
-        gallery = report.output.write.make_gallery(
+        gallery = report.figures.gallery.make_gallery(
             expansion, frames, findings.pairs, findings.analyses, findings.ranking, DEFAULT_MARGIN
         )
         drawn.write_bytes(pickle.dumps(gallery))
@@ -279,7 +279,7 @@ def draw_once(folder: Path, scratch: Path) -> None:
     if in_fork(draw, scratch / "drawing"):
         raise SystemExit((scratch / "drawing").read_text())
     gallery = pickle.loads(drawn.read_bytes())
-    report.output.write.make_gallery = lambda *_: gallery
+    report.figures.gallery.make_gallery = lambda *_: gallery
 
 
 def main(
