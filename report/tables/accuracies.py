@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report.formats import mean_and_sd, number
+from report.formats import mean_and_sd, number, plural
 from report.frames.cells import CONTROL, CellFinding, PairFinding
 from report.names import Names
 from report.statistics.intervals import Summary, average_by_seed, summarise
@@ -28,36 +28,31 @@ def accuracy_text(summary: Summary, spread: Spread, decimals: int = 2) -> str:
     return f"{mean} ± {number((bounds[1] - bounds[0]) / 2, decimals)}"
 
 
-def average_accuracy(cells: Sequence[CellFinding | None], resolution: float) -> Summary | None:
-    """Return the mean over pairs at each seed that all have, summarised over seeds.
+def what_is_shown(pairs: Sequence[PairFinding], spread: Spread) -> str:
+    """Return the start of a caption: which accuracy a table has, and with which spread."""
+    seeds = expected_seeds(pairs)
+    over = SPREAD_TEXTS[spread].format(seeds=plural(seeds, "seed")) if seeds > 1 else "of one seed"
+    return f"Top-1 accuracy in percent at the last epoch, {over}"
+
+
+def expected_seeds(pairs: Sequence[PairFinding]) -> int:
+    """Return the number of seeds of the study; a method with fewer does not count."""
+    return max(cell.expected for pair in pairs for cell in pair.cells)
+
+
+def average_accuracy(cells: Sequence[CellFinding], resolution: float) -> Summary | None:
+    """Return the mean over cells at each seed that all have, summarised over seeds.
 
     Args:
-        cells: one method's cell of each pair.
+        cells: one method's cells with finished runs, of several pairs.
         resolution: the step between possible accuracies of one pair, in points.
 
     Returns:
-        The summary; ``None`` if a pair lacks the method or the pairs have no common seed.
+        The summary; ``None`` without cells or if they have no common seed.
     """
-    if any(cell is None for cell in cells):
-        return None
-    by_seed = average_by_seed([cell.last_by_seed for cell in cells if cell is not None])
+    by_seed = average_by_seed([cell.last_by_seed for cell in cells])
     # The mean over pairs has a finer resolution than the accuracy of one pair.
     return summarise(by_seed.values(), resolution / len(cells) ** 0.5) if by_seed else None
-
-
-def average_gain(pairs: Sequence[PairFinding], method: str) -> float | None:
-    """Return a method's gain over the student alone, averaged over pairs at common seeds.
-
-    ``None`` for the student alone, if a pair lacks one of the two, or without a common seed.
-    """
-    gains = []
-    for pair in pairs:
-        cell, control = pair.cell(method), pair.cell(CONTROL)
-        if cell is None or control is None or cell.is_control:
-            return None
-        ours, alone = cell.last_by_seed, control.last_by_seed
-        gains.append({seed: ours[seed] - alone[seed] for seed in ours.keys() & alone.keys()})
-    return summarise(average_by_seed(gains).values()).mean
 
 
 def pair_column(pair: PairFinding, names: Names) -> TableColumn:

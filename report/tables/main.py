@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from report.formats import ABSENT, number, plural, signed
+from report.formats import ABSENT, number, signed
+from report.frames.averages import average_difference
 from report.frames.cells import CONTROL, CellFinding, PairFinding
 from report.names import Names
 from report.statistics.intervals import Summary, summarise
 from report.tables.accuracies import (
-    SPREAD_TEXTS,
     accuracy_text,
     average_accuracy,
-    average_gain,
+    expected_seeds,
     method_label,
     pair_column,
     teacher_label,
+    what_is_shown,
 )
 from report.tables.method_groups import group_methods
 from report.tables.table import ReportTable, TableColumn, TableEntry, transposed
@@ -32,12 +33,14 @@ def main_table(
     methods: Sequence[str],
     names: Names,
     options: TableOptions,
-) -> ReportTable:
+) -> ReportTable | None:
     """Return the accuracies of teachers, students alone and methods, with the mean gain.
 
     Few pairs have a column each. Many pairs are averaged: those of the same style, those of
-    different style, and all.
+    different style, and all. An average is over the pairs with results. ``None`` without any.
     """
+    if not any(cell.done for pair in pairs for cell in pair.cells):
+        return None
     parts = _parts(pairs, names, options)
     groups = group_methods(pairs, methods)
     with_gain = CONTROL in groups.methods and len(groups.methods) > 1
@@ -59,7 +62,7 @@ def main_table(
     table = ReportTable(
         key="main",
         title="Main results",
-        caption=_caption(pairs, options.spread, with_gain),
+        caption=_caption(parts, rows, options.spread, with_gain),
         columns=(
             TableColumn("", number=False),
             *(
@@ -92,58 +95,91 @@ def _parts(pairs: Sequence[PairFinding], names: Names, options: TableOptions) ->
 
 
 def _teachers(pairs: Sequence[PairFinding]) -> TableEntry:
-    accuracies = [pair.teacher.top1 for pair in pairs]
-    if None in accuracies:
+    accuracies = [pair.teacher.top1 for pair in pairs if pair.teacher.top1 is not None]
+    if not accuracies:
         return TableEntry(ABSENT)
     mean = summarise(accuracies).mean
-    return TableEntry(number(mean), sort=mean, link="teachers")
-
-
-def _accuracy(pairs: Sequence[PairFinding], method: str, spread: Spread) -> TableEntry:
-    cells = [pair.cell(method) for pair in pairs]
-    summary = _summary(cells, pairs[0].resolution)
-    if summary is None or summary.mean is None:
-        return TableEntry(ABSENT, hint=_why_absent(cells))
-    unfinished = summary.n < max(cell.expected for cell in cells if cell is not None)
-    best = len(pairs) == 1 and pairs[0].best_method == method
     return TableEntry(
-        accuracy_text(summary, spread) + (UNFINISHED if unfinished else ""),
-        sort=summary.mean,
-        tone="best" if best else "",
-        link=cells[0].anchor if len(cells) == 1 and cells[0] is not None else "",
+        number(mean) + UNFINISHED * (len(accuracies) < len(pairs)),
+        sort=mean,
+        link="teachers",
+        hint=_of_some(len(accuracies), pairs),
     )
 
 
-def _summary(cells: Sequence[CellFinding | None], resolution: float) -> Summary | None:
-    if len(cells) == 1:
-        return cells[0].last if cells[0] is not None else None
-    return average_accuracy(cells, resolution)
+def _accuracy(pairs: Sequence[PairFinding], method: str, spread: Spread) -> TableEntry:
+    cells = [cell for pair in pairs if (cell := pair.cell(method)) is not None]
+    done = [cell for cell in cells if cell.done]
+    summary = _summary(done, pairs)
+    if summary is None or summary.mean is None:
+        return TableEntry(ABSENT, hint=_why_absent(cells, done, pairs))
+    partial = len(done) < len(pairs) or summary.n < max(cell.expected for cell in done)
+    best = len(pairs) == 1 and pairs[0].best_method == method
+    return TableEntry(
+        accuracy_text(summary, spread) + UNFINISHED * partial,
+        sort=summary.mean,
+        tone="best" if best else "",
+        link=done[0].anchor if len(pairs) == 1 else "",
+        hint=_of_some(len(done), pairs),
+    )
 
 
-def _why_absent(cells: Sequence[CellFinding | None]) -> str:
-    if None in cells:
+def _summary(done: Sequence[CellFinding], pairs: Sequence[PairFinding]) -> Summary | None:
+    if len(pairs) == len(done) == 1:
+        return done[0].last
+    return average_accuracy(done, pairs[0].resolution)
+
+
+def _of_some(count: int, pairs: Sequence[PairFinding]) -> str:
+    return f"mean over {count} of {len(pairs)} pairs" if count < len(pairs) else ""
+
+
+def _why_absent(
+    cells: Sequence[CellFinding], done: Sequence[CellFinding], pairs: Sequence[PairFinding]
+) -> str:
+    if not cells:
         return "the study does not have this method for " + (
-            "every pair" if len(cells) > 1 else "this pair"
+            "these pairs" if len(pairs) > 1 else "this pair"
         )
-    return "no seed is finished" + (" in all pairs" if len(cells) > 1 else "")
+    return "the pairs have no finished seed in common" if done else "no seed is finished"
 
 
 def _gain(pairs: Sequence[PairFinding], method: str | None) -> TableEntry:
-    gain = average_gain(pairs, method) if method is not None else None
-    return TableEntry(ABSENT if gain is None else signed(gain), sort=gain)
+    if method is None or method == CONTROL:
+        return TableEntry(ABSENT)
+    gain = average_difference(pairs, method, CONTROL)
+    if gain is None:
+        return TableEntry(ABSENT)
+    partial = len(gain.pairs) < len(pairs) or gain.difference.n < _expected(pairs, method)
+    return TableEntry(
+        signed(gain.difference.mean) + UNFINISHED * partial,
+        sort=gain.difference.mean,
+        hint=_of_some(len(gain.pairs), pairs),
+    )
 
 
-def _caption(pairs: Sequence[PairFinding], spread: Spread, with_gain: bool) -> str:
-    seeds = plural(max(cell.expected for pair in pairs for cell in pair.cells), "seed")
-    parts = [
-        f"Top-1 accuracy in percent at the last epoch, {SPREAD_TEXTS[spread].format(seeds=seeds)}."
-    ]
-    if len(pairs) > 1:
-        parts.append("Means over pairs are taken at each seed before the spread over seeds.")
+def _expected(pairs: Sequence[PairFinding], method: str) -> int:
+    cells = (pair.cell(method) for pair in pairs)
+    return max(cell.expected for cell in cells if cell is not None)
+
+
+def _caption(
+    parts: Sequence[Part],
+    rows: Sequence[tuple[TableEntry, ...]],
+    spread: Spread,
+    with_gain: bool,
+) -> str:
+    everything = parts[-1][1]
+    sentences = [f"{what_is_shown(everything, spread)}."]
+    if len(everything) > 1 and expected_seeds(everything) > 1:
+        sentences.append("Means over pairs are taken at each seed before the spread over seeds.")
     if with_gain:
-        parts.append("Gain: in points over the student alone, paired by seed.")
-    if any(cell.done < cell.expected for pair in pairs for cell in pair.cells):
-        parts.append(f"{UNFINISHED}: not all seeds are finished. {ABSENT}: no result.")
-    if any(pair.best_method for pair in pairs):
-        parts.append("Bold: significantly better than every other method of the pair.")
-    return " ".join(parts)
+        sentences.append("Gain: in points over the student alone, paired by seed.")
+    shown = [entry.text for row in rows for entry in row[1 : 1 + len(parts)]]
+    if any(text.endswith(UNFINISHED) for text in shown):
+        sentences.append(f"{UNFINISHED}: not all pairs or seeds have a result.")
+    if ABSENT in shown:
+        sentences.append(f"{ABSENT}: no result.")
+    if any(len(pairs) == 1 and pairs[0].best_method for _, pairs in parts):
+        sentences.append("Bold: significantly better than every other method of the pair.")
+    return " ".join(sentences)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from report.formats import ABSENT, EXACT_MARK, number, plural, signed, verdict_symbol
+from report.formats import ABSENT, EXACT_MARK, number, signed, verdict_symbol
 from report.frames.cells import PairFinding
 from report.names import Names
 from report.tables.accuracies import (
-    SPREAD_TEXTS,
     accuracy_text,
+    expected_seeds,
     method_label,
     pair_column,
     teacher_label,
+    what_is_shown,
 )
 from report.tables.method_groups import group_methods
 from report.tables.results import hints_of, own_teacher_text
@@ -63,12 +64,11 @@ def _style_table(
         (_method(pairs, method, names), *(_cell(pair, method, names, spread) for pair in pairs))
         for method in groups.methods
     ]
-    seeds = plural(max(cell.expected for pair in pairs for cell in pair.cells), "seed")
+    fewer = ", or over n seeds" if expected_seeds(pairs) > 1 else ""
     return ReportTable(
         key=f"{pairs[0].style}-style",
         title=title,
-        caption="Top-1 accuracy in percent at the last epoch, "
-        f"{SPREAD_TEXTS[spread].format(seeds=seeds)}, or over n seeds. {legend}Bold: "
+        caption=f"{what_is_shown(pairs, spread)}{fewer}. {legend}Bold: "
         "significantly better than every other method of the pair (paired t tests, Holm's "
         "correction over all comparisons of the pair).",
         columns=(

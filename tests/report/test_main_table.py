@@ -10,6 +10,7 @@ from scipy import stats
 
 from report import formats
 from report.findings import Findings, read_findings
+from report.frames.averages import average_gains
 from report.names import Names
 from report.tables.csv_text import table_csv
 from report.tables.displayed import displayed
@@ -17,9 +18,11 @@ from report.tables.latex import table_latex
 from report.tables.main import main_table
 from report.tables.markdown import table_markdown
 from report.tables.method_groups import group_methods
+from report.tables.paper import paper_tables
 from report.tables.table import ReportTable, TableColumn, TableEntry, transposed
 from skd.store.store import Store
 from skd.study.presentation import TableOptions
+from tests.builders.findings import make_pair
 from tests.builders.reported_study import ACCURACY, FIRST, METHODS, filled, make_record, make_study
 
 MANY = tuple(itertools.product(("resnet56", "resnet110", "vgg13"), ("resnet20", "MobileNetV2")))
@@ -67,10 +70,14 @@ def test_few_pairs_have_a_column_each_then_the_mean_and_the_gain(findings):
     # Only seed 0 of KD is finished in all pairs.
     assert rows["KD"][1] == "70.20*"
     assert rows["KD"][3] == f"{np.mean([70.0, 70.2, 66.0]):.2f}*"
-    assert rows["KD"][4] == formats.signed((2.0 + 2.2 + 1.5) / 3)
-    assert rows["DKD"] == [formats.ABSENT] * 2 + ["71.03 ± 0.15"] + [formats.ABSENT] * 2
+    assert rows["KD"][4] == formats.signed((2.0 + 2.2 + 1.5) / 3) + "*"
+    # The study has DKD for one pair only: by hand, 71.03 against 64.60.
+    assert rows["DKD"] == [formats.ABSENT] * 2 + ["71.03 ± 0.15", "71.03 ± 0.15*", "+6.43*"]
     assert [e.text for row in table.rows for e in row if "best" in e.tone] == ["71.03 ± 0.15"]
-    assert "*: not all seeds are finished" in table.caption
+    assert (
+        f"*: not all pairs or seeds have a result. {formats.ABSENT}: no result. Bold:"
+        in table.caption
+    )
 
 
 def test_many_pairs_are_averaged_by_style(of_many_pairs):
@@ -85,8 +92,51 @@ def test_many_pairs_are_averaged_by_style(of_many_pairs):
     gains = [pair.cell("kd").gain.mean for pair in pairs]
     assert row[3] == formats.signed(float(np.mean(gains)))
     assert "*" not in "".join(entry.text for row in table.rows for entry in row)
+    assert "Bold" not in table.caption  # no column is of a single pair
     every = shown(of_many_pairs, layout="methods-as-rows")
     assert len(every.columns) == 1 + 6 + 2
+
+
+def test_an_unfinished_study_is_averaged_over_the_pairs_with_results():
+    teachers = ("resnet56", "resnet110", "vgg13", "vgg8", "wrn_40_2", "resnet44")
+    pairs = [
+        make_pair(
+            {
+                "student": [69.0, 70.0],
+                "kd": [71.0 + place, 72.0 + place] if place < 3 else {},
+                "dkd": {place: 75.0} if place < 2 else {},
+            },
+            teacher,
+            teacher_top1=72.0 + place if place else None,
+            expected=2,
+        )
+        for place, teacher in enumerate(teachers)
+    ]
+    table = main_table(pairs, ["student", "kd", "dkd"], Names({}), TableOptions())
+    rows = by_label(table)
+    assert rows["Teacher"] == [f"{72 + 15 / 5:.2f}*", formats.ABSENT]
+    assert rows["student: resnet20"][0] == "69.50 ± 0.71"
+    assert rows["kd"] == ["72.50 ± 0.71*", "+3.00*"]  # gains of 2, 3 and 4 points
+    kd = table.rows[2]
+    assert kd[1].hint == kd[2].hint == "mean over 3 of 6 pairs"
+    assert rows["dkd"] == [formats.ABSENT] * 2  # no common seed
+    assert table.rows[3][1].hint == "the pairs have no finished seed in common"
+    # The first sentence and the table have the same mean gain.
+    (average,) = average_gains(pairs, ["student", "kd", "dkd"])
+    assert rows["kd"][1] == f"{formats.signed(average.difference.mean)}*"
+    assert main_table([make_pair({"student": {}, "kd": {}})], ["student", "kd"], Names({}),
+                      TableOptions()) is None  # fmt: skip
+
+
+def test_one_seed_has_no_spread():
+    pair = make_pair({"student": [69.0], "kd": [71.0]}, expected=1)
+    table = main_table([pair], ["student", "kd"], Names({}), TableOptions())
+    assert table.caption == (
+        "Top-1 accuracy in percent at the last epoch, of one seed. Gain: in points over the "
+        "student alone, paired by seed."
+    )
+    (of_style,) = paper_tables([pair], ["student", "kd"], Names({}), 0.5, TableOptions())
+    assert of_style.caption.startswith("Top-1 accuracy in percent at the last epoch, of one seed. ")
 
 
 def test_a_single_pair_has_its_networks_in_the_labels(tmp_path):
