@@ -45,7 +45,7 @@ def gain_sentence(
     claim = _claim_of_one_seed if one_seed else _claim
     sentence = claim(ranked, names, " in all pairs" if of_all else "")
     sentence = ", ".join([*scope, sentence])
-    best = _elsewhere(elsewhere, labels, names) if elsewhere else _best(ranked, names)
+    best = _elsewhere(elsewhere, labels, names, one_seed) if elsewhere else _best(ranked, names)
     if len(_winners(ranked)) == 1 < len(ranked) and not elsewhere:
         best = ""  # the claim names the best already
     if sentence.split()[0].strip(",") in FIRST_WORDS:  # a method's name keeps its case
@@ -173,9 +173,12 @@ def _better_on_fewer_pairs(
     return gains[0] if len(gains[0].pairs) < len(ranked[0].pairs) else None
 
 
-def _elsewhere(gain: AverageDifference, labels: Mapping[str, str], names: Names) -> str:
+def _elsewhere(
+    gain: AverageDifference, labels: Mapping[str, str], names: Names, one_seed: bool
+) -> str:
     where = labels[gain.pairs[0]] if len(gain.pairs) == 1 else f"{len(gain.pairs)} pairs"
-    chance = "" if _direction(gain) > 0 else ", which may be chance"
+    known = one_seed and gain.difference.se is None  # the sentence starts with this reservation
+    chance = "" if known or _direction(gain) > 0 else ", which may be chance"
     return (
         f"; on {where}, {names.method(gain.a)} gains {number(gain.difference.mean)} points{chance}"
     )
@@ -197,14 +200,11 @@ def _none(n: int, which: str) -> str:
 
 
 def _subject(methods: Sequence[str], n: int, which: str, names: Names) -> str:
-    if len(methods) <= MAX_NAMED:
-        return join_names([names.method(method) for method in methods])
-    return (
-        f"{len(methods)} of the {n} methods{which}" if which else f"{len(methods)} of {n} methods"
-    )
+    return _named(methods, names, f" of the {n} methods{which}" if which else f" of {n} methods")
 
 
-def _named(methods: Sequence[str], names: Names) -> str:
+def _named(methods: Sequence[str], names: Names, of: str = "") -> str:
+    """Return the names of a few methods; of more their number, of which it is a part."""
     if len(methods) <= MAX_NAMED:
         return join_names([names.method(method) for method in methods])
-    return str(len(methods))
+    return f"{len(methods)}{of}"

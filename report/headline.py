@@ -159,11 +159,10 @@ def _best_gain(ranked: Sequence[AverageDifference], names: Names) -> list[str]:
         return []
     best = ranked[0]
     gain = best.difference
-    direction = "better" if gain.mean > 0 else "worse" if gain.mean < 0 else "different"
     by_chance = ", which may be chance"
     sentences = [
-        f"{names.method(best.a)} is {number(abs(gain.mean))} points {direction} than the student "
-        f"alone ({_interval(gain)}){by_chance * (gain.excludes_zero is False)}."
+        f"{names.method(best.a)} is {_relation(gain)} the student alone ({_interval(gain)})"
+        f"{by_chance * (gain.excludes_zero is False)}."
     ]
     ahead = best.minus(ranked[1]) if len(ranked) > 1 else None
     if ahead is not None and ahead.excludes_zero is not None:
@@ -179,6 +178,14 @@ def _best_gain(ranked: Sequence[AverageDifference], names: Names) -> list[str]:
             f"{also} clearly better or worse than the student alone: {join_names(listed)}."
         )
     return [" ".join(sentences)]
+
+
+def _relation(gain: Difference) -> str:
+    """Return how a method stands to another one; with one seed it is not better or worse."""
+    if gain.mean == 0:
+        return "level with"
+    above, below = ("above", "below") if gain.se is None else ("better than", "worse than")
+    return f"{number(abs(gain.mean))} points {above if gain.mean > 0 else below}"
 
 
 def _not_ranked(

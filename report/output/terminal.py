@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -17,16 +17,14 @@ from report.formats import (
     number,
     signed,
 )
-from report.frames.averages import average_gains
+from report.frames.averages import AverageDifference, average_gains
 from report.frames.cells import CellFinding, PairFinding
 from report.names import Names
 from report.statistics.intervals import Difference
 
 TABLE_EACH = 2  # up to this number of pairs, each has a table with gains and intervals
-NOTE = (
-    "Top-1 accuracy at the last epoch, mean ± standard deviation over seeds. Gain: minus the "
-    "student alone, paired by seed, in points."
-)
+NOTE = "Top-1 accuracy at the last epoch, mean ± standard deviation over seeds."
+GAIN_NOTE = " Gain: minus the student alone, paired by seed, in points."
 VERDICT_STYLES = {"reproduced": "green", "higher": "cyan", "lower": "red"}
 
 
@@ -35,7 +33,7 @@ def results_tables(findings: Findings, width: int) -> Iterator[RenderableType]:
 
     One or two pairs have a table each, with a row for each method: accuracy, gain over the student
     alone with its interval, and the published value if there is one. More pairs are columns, in
-    blocks that fit; the mean gain over the pairs follows.
+    blocks that fit; the mean gain over the pairs follows, if any method has one.
 
     Args:
         findings: the study's results.
@@ -46,16 +44,18 @@ def results_tables(findings: Findings, width: int) -> Iterator[RenderableType]:
     if not any(cell.done for pair in pairs for cell in pair.cells):
         yield Text("No run has finished yet, so there are no results.")
         return
+    gains = {gain.a: gain for gain in average_gains(pairs, expansion.methods)}
     if len(pairs) <= TABLE_EACH:
         for pair in pairs:
             yield Text("")
             yield _pair_table(pair, names)
     else:
         yield from _column_tables(pairs, expansion.methods, names, width)
-        yield Text("")
-        yield _gains_table(pairs, expansion.methods, names)
+        if gains:
+            yield Text("")
+            yield _gains_table(gains, expansion.methods, names)
     yield Text("")
-    yield Text(NOTE, style="dim")
+    yield Text(NOTE + GAIN_NOTE * bool(gains), style="dim")
 
 
 def _pair_table(pair: PairFinding, names: Names) -> Table:
@@ -120,9 +120,10 @@ def _column_tables(
         yield table
 
 
-def _gains_table(pairs: Sequence[PairFinding], methods: Sequence[str], names: Names) -> Table:
+def _gains_table(
+    gains: Mapping[str, AverageDifference], methods: Sequence[str], names: Names
+) -> Table:
     """Return the mean gain of each method over its pairs, in the order of the methods."""
-    gains = {gain.a: gain for gain in average_gains(pairs, methods)}
     table = _table("Mean gain over the student alone")
     table.add_column("method", no_wrap=True)
     for heading in ("gain", "95 % interval", "pairs"):
@@ -164,7 +165,7 @@ def _interval(gain: Difference | None) -> str:
 
 
 def _direction(gain: Difference | None) -> Text:
-    """Return whether a gain is separated from zero, in a word."""
+    """Return "better" or "worse" if the interval of a gain excludes zero, and otherwise nothing."""
     if gain is None or not gain.excludes_zero:
         return Text("")
     return Text("better", style="green") if gain.mean > 0 else Text("worse", style="red")

@@ -104,7 +104,7 @@ def wide_spread(
         return []
     text = (
         f"The accuracy varies by more than {MAX_SPREAD:g} points (standard deviation over seeds) "
-        f"with {name_some(lines)}. Look at the single runs before their means."
+        f"for {name_some(lines)}. Look at the individual runs before the means."
     )
     return [Doubt("wide-spread", "caution", text)]
 
@@ -119,12 +119,11 @@ def few_seeds(pairs: Sequence[PairFinding], methods: Sequence[str], seeds: int) 
         methods: the study's methods.
         seeds: number of seeds in the sheet.
     """
+    most = max((cell.done for pair in pairs for cell in pair.cells), default=0)
     gains = average_gains(pairs, methods)
     with_interval = [gain.difference for gain in gains if gain.difference.se is not None]
-    if gains and not with_interval:
-        of = "The study has one seed" if seeds == 1 else "So far there is one common seed"
-        text = f"{of}, so no difference between methods can be told from chance."
-        return [Doubt("one-seed", "caution", text)]
+    if len(methods) > 1 and (most == 1 or (gains and not with_interval)):
+        return [_one_seed(seeds, most)]
     if not with_interval:
         return []
     half = median(_half_width(difference) for difference in with_interval)
@@ -137,8 +136,22 @@ def few_seeds(pairs: Sequence[PairFinding], methods: Sequence[str], seeds: int) 
         "from chance."
     )
     if more := _seeds_for(LARGE_DIFFERENCE, with_interval):
-        text += f" About {more} seeds would tell a gain of {LARGE_DIFFERENCE:g} point."
+        text += (
+            f" About {more} seeds would be enough to detect a gain of {LARGE_DIFFERENCE:g} point."
+        )
     return [Doubt("few-seeds", "caution", text)]
+
+
+def _one_seed(seeds: int, most: int) -> Doubt:
+    """Return the doubt of a study of one seed, or of no common two; ``most``: of any method."""
+    if seeds == 1:
+        reason = "The study has one seed"
+    elif most == 1:
+        reason = "So far each method has at most one seed"
+    else:
+        reason = "So far there is one common seed"
+    text = f"{reason}, so no difference between methods can be told from chance."
+    return Doubt("one-seed", "caution", text)
 
 
 def _half_width(difference: Difference) -> float:

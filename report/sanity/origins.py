@@ -113,8 +113,8 @@ def contradicted_records(checks: RecordChecks, expansion: Expansion) -> list[Dou
     counts = ((len(checks.runs), "run"), (len(checks.teachers), "teacher"))
     found = join_names([plural(count, noun) for count, noun in counts if count])
     text = (
-        f"Stored files contradict the accuracy that is recorded of {found}. These results are "
-        "included, but are not to be trusted."
+        f"Stored files contradict the accuracy that is recorded for {found}. These results are "
+        "included, but should not be trusted."
     )
     return [Doubt("contradicted-records", "caution", text, lines)]
 

@@ -75,11 +75,12 @@ def unmoved_simplifiers(frames: Frames, expansion: Expansion, names: Names) -> l
 
 def _consequence(unmoved: Sequence[str], names: Names) -> str:
     others = [names.method(method) for method in unmoved if method != SKD]
-    no_effect = "no gain of {} is an effect of the simplifier"
-    if SKD not in unmoved:
-        return f", so {no_effect.format(' or '.join(others))}"
-    same = f", so {names.method(SKD)} is the same as {names.method('kd')}"
-    return f"{same}, and {no_effect.format(_any_of(others))}" if others else same
+    parts = []
+    if SKD in unmoved:
+        parts.append(f"{names.method(SKD)} is the same as {names.method('kd')}")
+    if others:
+        parts.append(f"no gain of {_any_of(others)} is an effect of the simplifier")
+    return f", so {', and '.join(parts)}"
 
 
 def _any_of(names: Sequence[str]) -> str:

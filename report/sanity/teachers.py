@@ -11,6 +11,8 @@ from report.names import Names
 from report.sanity.doubts import Doubt, name_some
 from skd.store.teacher_accuracy import min_teacher_accuracy
 
+PairNumbers = tuple[str, str]  # a pair's label, and its accuracies as text
+
 
 def doubtful_teachers(
     frames: Frames, pairs: Sequence[PairFinding], classes: int, names: Names
@@ -55,14 +57,14 @@ def students_above_teachers(pairs: Sequence[PairFinding], names: Names) -> list[
         if alone is None or alone.last.mean is None or pair.teacher.top1 is None:
             continue
         lead = pair.teacher.top1 - alone.last.mean
-        line = (
-            f"{names.pair(pair)}: student alone {number(alone.last.mean, 1)} %, teacher "
+        accuracies = (
+            f"student alone {number(alone.last.mean, 1)} %, teacher "
             f"{number(pair.teacher.top1, 1)} %"
         )
         if lead <= 0:
-            above.append(line)
+            above.append((names.pair(pair), accuracies))
         elif alone.last.sd is not None and lead < alone.last.sd:
-            near.append(line)
+            near.append((names.pair(pair), accuracies))
     doubts = []
     if above:
         everywhere = len(above) == len(pairs)
@@ -88,21 +90,21 @@ def students_above_teachers(pairs: Sequence[PairFinding], names: Names) -> list[
     return doubts
 
 
-def _where(lines: Sequence[str], pairs: Sequence[PairFinding]) -> str:
-    """Return which pairs are meant; a line has a pair's numbers after its label and a colon."""
+def _where(found: Sequence[PairNumbers], pairs: Sequence[PairFinding]) -> str:
+    """Return which pairs are meant; of a single one with its accuracies."""
+    label, accuracies = found[0]
     if len(pairs) == 1:
-        return f" ({lines[0].split(': ', 1)[1]})"
-    if len(lines) == len(pairs):
+        return f" ({accuracies})"
+    if len(found) == len(pairs):
         return " in all pairs"
-    if len(lines) == 1:
-        label, numbers = lines[0].split(": ", 1)
-        return f" on {label} ({numbers})"
-    return f" in {len(lines)} of {len(pairs)} pairs"
+    if len(found) == 1:
+        return f" on {label} ({accuracies})"
+    return f" in {len(found)} of {len(pairs)} pairs"
 
 
-def _details(lines: Sequence[str]) -> tuple[str, ...]:
-    """Return the lines, except a single one: the text has its numbers."""
-    return tuple(lines) if len(lines) > 1 else ()
+def _details(found: Sequence[PairNumbers]) -> tuple[str, ...]:
+    """Return a line for each pair, but none for a single one: the text has its accuracies."""
+    return tuple(f"{label}: {accuracies}" for label, accuracies in found) if len(found) > 1 else ()
 
 
 def _teachers(found: dict[str, str], names: Names) -> str:

@@ -136,6 +136,10 @@ def test_a_method_that_gains_on_its_pair_alone_is_not_passed_over():
                for text in headline.fine_print)  # fmt: skip
     chance = make_pair({**losing, "crd": shifted(1.2, 3.0)})
     assert lead(chance, second).endswith("CRD gains 1.20 points, which may be chance.")
+    one_seed = {"student": [70.0], "kd": [69.0]}
+    first, second = make_pair({**one_seed, "crd": [71.5]}), make_pair(one_seed, "vgg13")
+    assert lead(first, second).startswith("Averaged over 2 pairs with one seed, ")
+    assert lead(first, second).endswith("CRD gains 1.50 points.")  # and no second reservation
     # A smaller gain than the best average is left to the fine print.
     gaining = {"student": ALONE, "kd": shifted(2.0)}
     small = make_pair({**gaining, "crd": shifted(1.0)})
@@ -244,6 +248,14 @@ def test_the_fine_print_has_intervals_and_what_skd_adds():
     worse = " ".join(make(make_pair({"student": ALONE, "kd": shifted(-1.0, 3.0)})).fine_print)
     assert "KD is 1.00 points worse than the student alone" in worse
     assert "3 paired seeds), which may be chance." in worse
+    for points, relation in (
+        (1.0, "1.00 points above"),
+        (-1, "1.00 points below"),
+        (0, "level with"),
+    ):
+        one_seed = make_pair({"student": [70.0], "kd": [70.0 + points]}, expected=1)
+        text = f"KD is {relation} the student alone (one seed, no interval)."
+        assert text in make(one_seed).fine_print
 
 
 def test_skds_missing_numbers_are_named_where_others_are_published():

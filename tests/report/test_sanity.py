@@ -137,9 +137,9 @@ def test_a_spread_beyond_reason() -> None:
     wild = make_pair({"student": ALONE, "kd": [70.0, 60.0, 71.0]})
     doubt = only(wide_spread([wild], 10_000, (), NAMES))
     assert doubt.severity == "caution"
-    assert "with KD (6.1 points)" in doubt.text
+    assert "for KD (6.1 points)" in doubt.text
     pairs = [wild, make_pair({"student": ALONE}, "vgg13")]
-    assert "with KD on resnet56 → resnet20 (6.1" in only(wide_spread(pairs, 10_000, (), NAMES)).text
+    assert "for KD on resnet56 → resnet20 (6.1" in only(wide_spread(pairs, 10_000, (), NAMES)).text
     # A collapsed run has a message of its own, and few test images spread more.
     collapsed = wild.cell("kd").ids[1]
     assert not wide_spread([wild], 10_000, {collapsed}, NAMES)
@@ -152,7 +152,12 @@ def test_one_seed_or_too_few_for_a_difference() -> None:
 
     one = only(doubts(1, student=[70.0], kd=[75.0]))
     assert one.text.startswith("The study has one seed, so no difference")
-    assert only(doubts(3, student=[70.0], kd=[75.0])).text.startswith("So far there is one common")
+    started = only(doubts(3, student=[70.0], kd=[75.0]))
+    assert started.text.startswith("So far each method has at most one seed, so no difference")
+    common = only(doubts(3, student=ALONE, kd=[75.0]))
+    assert common.text.startswith("So far there is one common seed, so no difference")
+    assert only(doubts(1, kd=[75.0], dkd=[76.0])).kind == "one-seed"  # without the student alone
+    assert not doubts(1, kd=[75.0])  # nothing to compare
     # Differences of −1.5, 0.5 and 1.9: an interval of ± 4.26, by hand 4.303 · 1.7088/√3 ≈ 4.2.
     noisy = {"student": ALONE, "kd": [67.5, 70.0, 71.9]}
     few = only(doubts(**noisy))
@@ -160,7 +165,7 @@ def test_one_seed_or_too_few_for_a_difference() -> None:
     assert f"With 3 seeds, a gain below about {signed((high - low) / 2, 1)[1:]} points" in few.text
     assert "below about 4.2 points cannot be told from chance" in few.text
     # t(0.975; 13)·1.7088/√14 = 0.987 is the first below 1.
-    assert few.text.endswith("About 14 seeds would tell a gain of 1 point.")
+    assert few.text.endswith("About 14 seeds would be enough to detect a gain of 1 point.")
     assert not doubts(student=ALONE, kd=[69.0, 69.6, 70.1])  # no gain, but a narrow interval
     assert not doubts(student=ALONE, kd=[80.0, 85.0, 82.0])  # a wide one, but a larger gain
     assert not doubts(student=[], kd=[])
@@ -201,6 +206,8 @@ def test_skd_is_kd_only_where_the_study_has_skd(findings: Findings) -> None:
     )
     without = moved(findings, still, methods=("student", "kd", "skd+kd"))
     assert only(without).text.endswith("so no gain of SKD + KD is an effect of the simplifier.")
+    three = only(moved(findings, lambda epochs: 1e-3, methods=("skd+kd", "T-8")))
+    assert three.text.endswith(", so no gain of SKD + KD or T-8 is an effect of the simplifier.")
     assert not moved(findings, lambda epochs: 1.0)
     assert not moved(findings, lambda epochs: float("nan"))
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from report.findings import Findings, read_findings
 from report.formats import ABSENT
 from report.output.terminal import results_tables
+from tests.builders.findings import make_pair
 from tests.builders.reported_study import METHODS, PAIRS, filled, make_study
 
 
@@ -60,6 +61,13 @@ def test_several_pairs_are_columns_followed_by_mean_gains(findings: Findings) ->
 
 def test_a_cell_with_missing_runs_says_so(findings: Findings) -> None:
     assert "70.20 (1 of 3)" in "\n".join(printed(findings, 100))
+
+
+def test_gains_are_left_out_if_no_method_has_one(findings: Findings) -> None:
+    pairs = [make_pair({"student": [70.0, 71.0]}, teacher) for teacher, _ in PAIRS]
+    lines = printed(replace(findings, pairs=(*pairs, make_pair({"student": [69.0]}, "vgg8"))))
+    assert any(line.startswith("Student alone") for line in lines)
+    assert "gain" not in "\n".join(lines).lower()
 
 
 def test_a_study_without_results_says_so(tmp_path: Path) -> None:
