@@ -16,10 +16,12 @@ from report.frames.cells import PairFinding, find_pairs
 from report.frames.outcomes import outcome_counts
 from report.frames.plan_comparison import read_plan_comparison
 from report.frames.study_frames import Frames, build_frames
+from report.frames.without_simplifier import remainders
 from report.headline import Headline, make_headline
 from report.names import Names, ordered_for_display
 from report.sanity.checks import SEVERITIES, check_study
 from report.sanity.doubts import Doubt
+from report.sanity.simplifiers import unmoved_methods
 from report.statistics.ranks import Ranking, rank_methods
 from report.statistics.variance import VarianceSplit, split_variance
 from report.statistics.verdicts import DEFAULT_MARGIN
@@ -133,7 +135,14 @@ def read_findings(expansion: Expansion, results: Path, margin: float = DEFAULT_M
         variances=_variances(pairs),
         analyses=analyses,
         problems=tuple(problem for problem in problems if problem),
-        answer=make_headline(pairs, expansion.methods, outcome_counts(frames), margin, names),
+        answer=make_headline(
+            pairs,
+            expansion.methods,
+            outcome_counts(frames),
+            margin,
+            names,
+            remainders(expansion, unmoved_methods(frames, expansion)),
+        ),
         doubts=check_study(expansion, frames, pairs, checks, names),
         tables={},
     )
@@ -158,7 +167,8 @@ def _tables(
         teachers_table(frames, pairs, names, contradicted_teachers),
         *paper_tables(pairs, methods, names, findings.margin, expansion.tables),
         cells_table(pairs, names, findings.margin),
-        combinations_table(pairs, methods),
+        calibration_table(analyses, frames) if analyses else None,
+        combinations_table(pairs, expansion, names),
         simplifier_table(frames, pairs),
         ablation_table(expansion, pairs),
         temperature_table(expansion, pairs),
@@ -166,7 +176,6 @@ def _tables(
         ranks_table(findings.ranking),
         comparisons_table(pairs),
         variance_table(findings.variances),
-        calibration_table(analyses, frames) if analyses else None,
         cost_table(expansion, frames, names),
         speed,
         plan,

@@ -65,6 +65,13 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def divergence(nats: float | None) -> str:
+    """Return a KL divergence with three decimals; one that would read 0 as an upper bound."""
+    if absent(nats):
+        return ABSENT
+    return "< 0.001" if nats < 0.001 else number(nats, 3)
+
+
 def p_equals(p: float | None) -> str:
     """Return a p-value as an equation, for use in a sentence."""
     text = p_value(p)

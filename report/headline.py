@@ -13,10 +13,13 @@ from report.frames.averages import (
     comparable,
 )
 from report.frames.cells import CONTROL, SKD, CellFinding, PairFinding, with_skd
+from report.frames.without_simplifier import Remainder
 from report.gain_sentence import gain_sentence, most_accurate_sentence
 from report.names import Names
 from report.statistics.intervals import Difference
 from report.statistics.verdicts import VERDICT_KINDS
+
+MAX_NAMED = 4  # more methods are counted instead of named
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def make_headline(
     outcomes: Mapping[str, int],
     margin: float,
     names: Names,
+    unmoved: Mapping[str, Remainder] | None = None,
 ) -> Headline:
     """Return the answer of a study.
 
@@ -49,6 +53,7 @@ def make_headline(
         outcomes: the number of its runs by outcome.
         margin: margin of equivalence of the verdicts, in points.
         names: what readers call methods and networks.
+        unmoved: what methods with SKD amount to whose simplifier has not changed its teacher.
     """
     if not outcomes.get("done"):
         nothing = "No run has finished yet, so there are no results."
@@ -60,9 +65,9 @@ def make_headline(
         *_treated_as_exact(pairs),
         *_best_gain(comparable(gains), names),
         *_not_ranked(pairs, methods, gains, names),
-        *_skd_gains(pairs, methods, names),
+        *_skd_gains(pairs, methods, names, unmoved or {}),
         *_unpublished_skd(pairs),
-        *_intervals(gains),
+        *_intervals(gains, pairs, names),
     )
     return Headline(answers[0], tuple(answers[1:]), fine_print)
 
@@ -216,28 +221,49 @@ def _not_ranked(
     return [" ".join(sentences)] if sentences else []
 
 
-def _skd_gains(pairs: Sequence[PairFinding], methods: Sequence[str], names: Names) -> list[str]:
+def _skd_gains(
+    pairs: Sequence[PairFinding],
+    methods: Sequence[str],
+    names: Names,
+    unmoved: Mapping[str, Remainder],
+) -> list[str]:
     """Return what adding SKD to each baseline changes, and SKD minus KD."""
 
     def text(gain: AverageDifference, unit: str = "") -> str:
         where = "" if len(gain.pairs) == len(pairs) else f"{plural(len(gain.pairs), 'pair')}: "
         return f"{signed(gain.difference.mean)}{unit} ({where}{interval(gain.difference)})"
 
-    phrases = []
+    phrases, added = [], {}
     for baseline in methods:
         combined = with_skd(baseline, methods)
         gain = average_difference(pairs, combined, baseline) if combined else None
         if gain:
             phrases.append(f"{names.method(baseline)} by {text(gain)}")
+            added[baseline] = unmoved.get(combined)
     skd_minus_kd = average_difference(pairs, SKD, "kd") if {SKD, "kd"} <= set(methods) else None
     sentences = []
     if phrases:
-        sentences.append(f"Adding SKD changes, in points, {join_names(phrases)}.")
+        here = _what_is_added(added, names)
+        sentences.append(f"Adding SKD{here} changes, in points, {join_names(phrases)}.")
     if skd_minus_kd:
         sentences.append(
             f"{names.method(SKD)} minus {names.method('kd')}: {text(skd_minus_kd, ' points')}."
         )
     return [" ".join(sentences)] if sentences else []
+
+
+def _what_is_added(added: Mapping[str, Remainder | None], names: Names) -> str:
+    """Return what adding SKD to baselines means if no simplifier has had an effect.
+
+    It is a term of KD, and nothing for a baseline whose combination is the baseline itself.
+    """
+    if None in added.values():
+        return ""
+    same = [names.method(baseline) for baseline, kind in added.items() if kind == "same"]
+    if len(same) == len(added):
+        return " (here: adding nothing)"
+    nothing = f", and nothing to {join_names(same)}" if same else ""
+    return f" (here: adding {names.method('kd')}'s term{nothing})"
 
 
 def _unpublished_skd(pairs: Sequence[PairFinding]) -> list[str]:
@@ -251,12 +277,45 @@ def _unpublished_skd(pairs: Sequence[PairFinding]) -> list[str]:
     return []
 
 
-def _intervals(gains: Sequence[AverageDifference]) -> list[str]:
+def _intervals(
+    gains: Sequence[AverageDifference], pairs: Sequence[PairFinding], names: Names
+) -> list[str]:
+    """Return what clearly better means, and what is left of it after a correction."""
     if not any(gain.difference.se is not None for gain in gains):
         return []
+    meaning = (
+        "A method clearly beats the student alone, or is clearly worse, if the 95 % interval of "
+        "its gain excludes zero"
+    )
+    if len(gains) > 1:
+        meaning += ", without a correction for the number of methods"
+    of = "this pair and teacher" if len(pairs) == 1 else "these pairs and teachers"
+    sentences = [f"{meaning}.", *(_corrected(pairs[0], names) if len(pairs) == 1 else [])]
+    if len(pairs) > 1 and len(gains) > 1:
+        sentences = [f"{meaning}; the p-values of the comparisons within a pair are corrected."]
+    return [f"{' '.join(sentences)} The intervals are over seeds, for {of} only."]
+
+
+def _corrected(pair: PairFinding, names: Names) -> list[str]:
+    """Return which methods differ from the student alone after Holm's correction."""
+    tested = [comparison for comparison in pair.comparisons if comparison.p is not None]
+    of_control = [pair.comparison_of(cell.method, CONTROL) for cell in pair.cells]
+    with_p = [c for c in of_control if c is not None and c.p is not None]
+    if len(tested) < 2 or not with_p:
+        return []
+    differ = [names.method(c.a) for c in with_p if c.significant]
+    n = len(with_p)
+    if not differ:
+        which = "no method differs"
+    elif len(differ) == n:
+        which = "every method differs" if n > 1 else f"{differ[0]} differs"
+    elif len(differ) > MAX_NAMED:
+        which = f"{len(differ)} of {n} methods differ"
+    else:
+        which = f"only {join_names(differ)} differ{'s' * (len(differ) == 1)}"
     return [
-        "The intervals are 95 % intervals over seeds, for these pairs and teachers only. They are "
-        "not corrected for choosing among several methods; the p-values of the comparisons are."
+        f"After Holm's correction over all {len(tested)} comparisons, {which} significantly from "
+        "the student alone."
     ]
 
 

@@ -75,6 +75,7 @@ def template_context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "doubts": findings.doubts,
         "counts": counts,
         "outcomes": outcome_phrase(counts),
+        "has_verdicts": has_verdicts,
         "unlike_published": unlike_published,
         "failures": failed_runs(frames),
         "run_states": frames.run_states,

@@ -33,7 +33,8 @@ ASSUMPTIONS = {
     "recipe keeps it. It can be limited to groups of a fixed number of images, so that several "
     "GPUs can share a batch.",
     "A8": "In a combination with another method, the cross-entropy counts once, with the largest "
-    "of its weights in the parts. Each distillation term keeps its weight.",
+    "of its weights in the parts. Each distillation term keeps its weight. Exception: SKD + DKD is "
+    "DKD on the simplified teacher, without a KD term.",
 }
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from report.formats import join_names, plural
-from report.frames.cells import SKD
 from report.frames.outcomes import collapsed_runs
 from report.frames.study_frames import (
     DIAGNOSTIC_PREFIX,
     Frames,
     last_diagnostic_epochs,
 )
+from report.frames.without_simplifier import Remainder, base_of, remainders
 from report.names import Names
 from report.sanity.doubts import Doubt
 from skd.study.expansion import Expansion
@@ -23,7 +23,7 @@ MAX_LINES = 12
 
 
 def collapsed_simplifiers(frames: Frames, names: Names) -> list[Doubt]:
-    """Return the runs in which the simplified teacher lost its information about the classes."""
+    """Return the runs in which the simplified teacher collapsed."""
     runs = collapsed_runs(frames)
     if runs.empty:
         return []
@@ -42,9 +42,9 @@ def collapsed_simplifiers(frames: Frames, names: Names) -> list[Doubt]:
         ("This run is", "measures") if len(runs) == 1 else ("These runs are", "measure")
     )
     text = (
-        f"In {plural(len(runs), 'run')} the simplified teacher collapsed: it lost its information "
-        f"about the classes. {these} included in every mean, but {measure} the cost of a collapse, "
-        "not the method."
+        f"In {plural(len(runs), 'run')} the simplified teacher collapsed: it lost much of its "
+        f"accuracy or nearly all of its information. {these} included in every mean, but "
+        f"{measure} the cost of a collapse, not the method."
     )
     return [Doubt("collapsed-simplifier", "caution", text, tuple(lines))]
 
@@ -54,33 +54,55 @@ def unmoved_simplifiers(frames: Frames, expansion: Expansion, names: Names) -> l
 
     A simplifier that the sheet freezes is not meant to change it.
     """
-    last = last_diagnostic_epochs(frames.epochs)
-    if last.empty:
-        return []
-    largest = last.groupby("method")[f"{DIAGNOSTIC_PREFIX}kl_softened_simplified"].max()
-    trained = [method for method in expansion.methods if _is_trained(expansion, method)]
-    watched = [method for method in trained if method in largest.index]
-    unmoved = [method for method in watched if largest[method] < UNCHANGED_BELOW]
+    watched, unmoved = _watched_and_unmoved(frames, expansion)
     if not unmoved:
         return []
-    everywhere = len(unmoved) == len(watched)
-    listed = join_names([names.method(method) for method in unmoved])
-    which = "No simplifier has" if everywhere else f"The simplifier of {listed} has not"
+    listed = [names.method(method) for method in unmoved]
+    which, of = f"The simplifier of {join_names(listed)} has not", f" of {_any_of(listed)}"
+    if len(unmoved) == len(watched):
+        which, of = "No simplifier has", ""
+    amounts_to = _amounts_to(remainders(expansion, unmoved), names)
     text = (
         f"{which} changed its teacher by the last epoch (KL divergence from the softened teacher "
-        f"below {UNCHANGED_BELOW:g} nats){_consequence(unmoved, names)}."
+        f"below {UNCHANGED_BELOW:g} nats), so no gain{of} is an effect of the simplifier"
+        f"{': here ' if amounts_to else ''}{amounts_to}."
     )
     return [Doubt("unmoved-simplifier", "caution", text)]
 
 
-def _consequence(unmoved: Sequence[str], names: Names) -> str:
-    others = [names.method(method) for method in unmoved if method != SKD]
-    parts = []
-    if SKD in unmoved:
-        parts.append(f"{names.method(SKD)} is the same as {names.method('kd')}")
-    if others:
-        parts.append(f"no gain of {_any_of(others)} is an effect of the simplifier")
-    return f", so {', and '.join(parts)}"
+def unmoved_methods(frames: Frames, expansion: Expansion) -> tuple[str, ...]:
+    """Return the methods whose trained simplifier has not changed its teacher in any run."""
+    return tuple(_watched_and_unmoved(frames, expansion)[1])
+
+
+def _watched_and_unmoved(frames: Frames, expansion: Expansion) -> tuple[list[str], list[str]]:
+    """Return the methods with diagnostics of a simplifier, and which of them are unmoved."""
+    last = last_diagnostic_epochs(frames.epochs)
+    if last.empty:
+        return [], []
+    largest = last.groupby("method")[f"{DIAGNOSTIC_PREFIX}kl_softened_simplified"].max()
+    watched = [method for method in expansion.methods if method in largest.index]
+    unmoved = [
+        method
+        for method in watched
+        if largest[method] < UNCHANGED_BELOW and _is_trained(expansion, method)
+    ]
+    return watched, unmoved
+
+
+def _amounts_to(remaining: Mapping[str, Remainder], names: Names) -> str:
+    """Return what methods are without an effect of their simplifier, as a phrase."""
+    texts = {"same": "", "twice": " at twice its weight"}
+    phrases = [
+        f"{names.method(method)} is {names.method(base_of(method))}{texts[remainder]}"
+        for method, remainder in remaining.items()
+        if remainder in texts
+    ]
+    adding = [names.method(method) for method, kind in remaining.items() if kind == "adds KD"]
+    if adding:
+        verb = "adds" if len(adding) == 1 else "add"
+        phrases.append(f"{join_names(adding)} {verb} {names.method('kd')}'s term")
+    return f"{', '.join(phrases[:-1])}, and {phrases[-1]}" if len(phrases) > 1 else "".join(phrases)
 
 
 def _any_of(names: Sequence[str]) -> str:

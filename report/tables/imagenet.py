@@ -33,8 +33,8 @@ def imagenet_table(pairs: Sequence[PairFinding]) -> ReportTable:
         title=TITLE,
         caption="Top-1 and top-5 accuracy in percent at the last epoch, mean ± sample standard "
         "deviation over seeds, with the published values. The verdicts are for top-1, as in the "
-        "table of every cell; teachers and top-5 have no verdict. The pairs are the two that are "
-        "common in the literature; which of them the SKD paper used is not known.",
+        "table of all methods in full; teachers and top-5 have no verdict. The pairs are the "
+        "two that are common in the literature; which of them the SKD paper used is not known.",
         columns=(
             TableColumn("Pair", number=False, filter=True, holds="pair"),
             TableColumn("Method", number=False, filter=True, holds="method"),

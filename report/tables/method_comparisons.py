@@ -6,15 +6,20 @@ from collections.abc import Sequence
 
 from report.formats import ABSENT, interval, mean_and_sd, number, p_equals, p_value, signed
 from report.frames.cells import SKD, PairFinding, with_skd
+from report.frames.without_simplifier import base_of, remainders
+from report.names import Names
 from report.statistics.paired_tests import MethodComparison
 from report.statistics.ranks import Ranking
 from report.statistics.variance import VarianceSplit
 from report.tables.table import ReportTable, TableColumn, TableEntry
+from skd.study.expansion import Expansion
 
 
-def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> ReportTable | None:
+def combinations_table(
+    pairs: Sequence[PairFinding], expansion: Expansion, names: Names
+) -> ReportTable | None:
     """Return a row for each pair and baseline X that is combined with SKD, or ``None``."""
-    rows = []
+    rows, methods = [], expansion.methods
     for pair in pairs:
         skd = pair.cell(SKD)
         for baseline in methods:
@@ -44,9 +49,10 @@ def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> 
         key="combinations",
         title="Combinations with SKD",
         caption="Top-1 accuracy in percent at the last epoch, mean ± sample standard deviation "
-        "over seeds, of a baseline X, of SKD, and of both together. The differences are paired by "
-        "seed, with their 95 % intervals and their p-values after Holm's correction for all "
-        "comparisons of the pair. Bold: p below 0.05, in either direction.",
+        "over seeds, of a baseline X, of SKD, and of both together."
+        f"{_without_kd(expansion, names)} The differences are paired by seed, with their 95 % "
+        "intervals and their p-values after Holm's correction for all comparisons of the pair. "
+        "Bold: p below 0.05, in either direction.",
         columns=(
             TableColumn("Pair", number=False, filter=True, holds="pair"),
             TableColumn("X", number=False, filter=True, holds="method"),
@@ -58,6 +64,18 @@ def combinations_table(pairs: Sequence[PairFinding], methods: Sequence[str]) -> 
         ),
         rows=tuple(rows),
         interactive=True,
+    )
+
+
+def _without_kd(expansion: Expansion, names: Names) -> str:
+    """Return which combinations are X on the simplified teacher, instead of X and SKD's term."""
+    combined = [with_skd(method, expansion.methods) for method in expansion.methods]
+    kinds = remainders(expansion, [name for name in combined if name])
+    return "".join(
+        f" {names.method(name)} is {names.method(base_of(name))} on the simplified teacher, "
+        "without a KD term."
+        for name, kind in kinds.items()
+        if kind == "same"
     )
 
 
@@ -119,16 +137,19 @@ def variance_table(splits: dict[str, VarianceSplit]) -> ReportTable | None:
         key="variance",
         title="Where the spread comes from",
         caption="Standard deviations of last-epoch top-1 in points, from a two-way layout of "
-        "method and seed. All methods share the effect of a seed, so pairing removes it. The last "
-        "column is the number of unpaired runs that one paired run replaces.",
+        "method and seed: between the means of the methods, the effect of a seed that all methods "
+        "share, and the residual of a single run. Pairing by seed removes the shared effect. "
+        "Unpaired runs per paired run: how many runs of each method a comparison needs without "
+        "pairing to be as precise as with one paired run of each. It is the variance of shared "
+        "effect and residual together, divided by that of the residual.",
         columns=(
             TableColumn("Pair", number=False, holds="pair"),
             TableColumn("Methods"),
             TableColumn("Seeds"),
             TableColumn("Between methods"),
             TableColumn("Shared by a seed"),
-            TableColumn("The rest, a run"),
-            TableColumn("Worth of pairing"),
+            TableColumn("Residual"),
+            TableColumn("Unpaired runs\nper paired run"),
         ),
         rows=tuple(
             (

@@ -9,7 +9,6 @@ from report.frames.cells import PairFinding
 from report.names import Names
 from report.tables.accuracies import (
     accuracy_text,
-    expected_seeds,
     method_label,
     pair_column,
     teacher_label,
@@ -24,7 +23,7 @@ from skd.study.published import PublishedValue
 
 TITLES = {"same": "Pairs of the same style", "different": "Pairs of different style"}
 LEGEND = (
-    "Below each value: the published value, its epoch, our mean at that epoch minus the published "
+    " Below each value: the published value, its epoch, our mean at that epoch minus the published "
     "value, and the verdict (= reproduced, ↑ higher, ↓ lower, ? inconclusive, · not run). If the "
     "published epoch is unstated (epoch?), the mean is that of the last epoch and the verdict "
     f"covers both epochs. {EXACT_MARK}: the number of published runs is unstated, so the value is "
@@ -39,9 +38,14 @@ def paper_tables(
     margin: float,
     options: TableOptions,
 ) -> list[ReportTable]:
-    """Return one table per style: a row a method and a column a pair, or the other way round."""
+    """Return one table per style: a row a method and a column a pair, or the other way round.
+
+    A single pair without published values has none, because the main table says the same.
+    """
     published = any(cell.published for pair in pairs for cell in pair.cells)
-    legend = f"{LEGEND}The margin is {margin:g} points. " if published else ""
+    if len(pairs) == 1 and not published and not pairs[0].teacher.published:
+        return []
+    legend = f"{LEGEND}The margin is {margin:g} points." if published else ""
     tables = [
         _style_table(title, of_style, methods, names, options.spread, legend)
         for style, title in TITLES.items()
@@ -64,13 +68,16 @@ def _style_table(
         (_method(pairs, method, names), *(_cell(pair, method, names, spread) for pair in pairs))
         for method in groups.methods
     ]
-    fewer = ", or over n seeds" if expected_seeds(pairs) > 1 else ""
+    cells = [cell for pair in pairs for cell in pair.cells]
+    of_fewer = ", or over n seeds" * any(0 < cell.done < cell.expected for cell in cells)
+    bold = (
+        " Bold: significantly better than every other method of the pair (paired t tests, Holm's "
+        "correction over all comparisons of the pair)."
+    ) * any(pair.best_method for pair in pairs)
     return ReportTable(
         key=f"{pairs[0].style}-style",
         title=title,
-        caption=f"{what_is_shown(pairs, spread)}{fewer}. {legend}Bold: "
-        "significantly better than every other method of the pair (paired t tests, Holm's "
-        "correction over all comparisons of the pair).",
+        caption=f"{what_is_shown(pairs, spread)}{of_fewer}.{legend}{bold}",
         columns=(
             TableColumn("Teacher\nStudent", number=False),
             *(pair_column(pair, names) for pair in pairs),

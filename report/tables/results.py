@@ -24,7 +24,15 @@ from report.tables.table import ReportTable, TableColumn, TableEntry
 
 def cells_table(pairs: Sequence[PairFinding], names: Names, margin: float) -> ReportTable:
     """Return a row for each (pair, method), with everything that its verdict depends on."""
-    published = any(cell.published for pair in pairs for cell in pair.cells)
+    cells = [cell for pair in pairs for cell in pair.cells]
+    published = any(cell.published for cell in cells)
+    has_best = any(cell.best != cell.last for cell in cells)
+    best = (
+        " The best epoch is chosen on the evaluated images themselves, so its accuracy is biased "
+        "upwards."
+        if has_best
+        else ""
+    )
     verdicts = (
         f" Verdicts at a margin of {margin:g} points: reproduced if the 90 % interval of the "
         "difference is within the margin; otherwise higher or lower if the 95 % interval excludes "
@@ -36,26 +44,29 @@ def cells_table(pairs: Sequence[PairFinding], names: Names, margin: float) -> Re
     )
     return ReportTable(
         key="cells",
-        title="Every cell",
-        caption="Top-1 accuracy in percent, mean ± sample standard deviation over seeds. The best "
-        "epoch is chosen on the evaluated images themselves, so its accuracy is biased upwards. "
-        f"Gain is at the last epoch, paired by seed, with its 95 % interval.{verdicts}",
-        columns=_cell_columns(published),
+        title="Every method in full" if len(pairs) == 1 else "Every method of every pair",
+        caption="Top-1 accuracy in percent, mean ± sample standard deviation over seeds."
+        f"{best} Gain is at the last epoch, paired by seed, with its 95 % interval.{verdicts}",
+        columns=_cell_columns(published, has_best),
         rows=tuple(
-            _cell_row(pair, cell, names, published) for pair in pairs for cell in pair.cells
+            _cell_row(pair, cell, names, published, has_best)
+            for pair in pairs
+            for cell in pair.cells
         ),
         interactive=True,
     )
 
 
-def _cell_columns(published: bool) -> tuple[TableColumn, ...]:
+def _cell_columns(published: bool, has_best: bool) -> tuple[TableColumn, ...]:
     columns = [
         TableColumn("Pair", number=False, filter=True, holds="pair"),
         TableColumn("Method", number=False, filter=True, holds="method"),
+        TableColumn("Gain over\nstudent alone"),
         TableColumn("Last epoch"),
         TableColumn("95 % interval"),
-        TableColumn("Best epoch"),
     ]
+    if has_best:
+        columns.append(TableColumn("Best epoch"))
     if published:
         columns += [
             TableColumn("Published"),
@@ -63,25 +74,26 @@ def _cell_columns(published: bool) -> tuple[TableColumn, ...]:
             TableColumn("Verdict", number=False, filter=True),
             TableColumn("Least\nmargin"),
         ]
-    return (*columns, TableColumn("Gain over\nstudent alone"), TableColumn("Runs", number=False))
+    return (*columns, TableColumn("Runs", number=False))
 
 
 def _cell_row(
-    pair: PairFinding, cell: CellFinding, names: Names, published: bool
+    pair: PairFinding, cell: CellFinding, names: Names, published: bool, has_best: bool
 ) -> tuple[TableEntry, ...]:
     best = "best" if pair.best_method == cell.method else ""
     row = [
         TableEntry(cell.pair),
         TableEntry(cell.method, detail=own_teacher_text(cell, names), link=cell.anchor),
+        _gain(cell),
         TableEntry(mean_and_sd(cell.last), sort=cell.last.mean, tone=best),
         TableEntry(
             number_range(cell.last.interval) if cell.last.n else ABSENT,
             sort=_width(cell.last.interval),
         ),
-        TableEntry(mean_and_sd(cell.best), sort=cell.best.mean),
     ]
+    row += [TableEntry(mean_and_sd(cell.best), sort=cell.best.mean)] if has_best else []
     row += against_published(cell) if published else []
-    return (*row, _gain(cell), _runs(cell))
+    return (*row, _runs(cell))
 
 
 def difference_text(verdict: Verdict) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from report.formats import mean_and_sd, number
+from report.formats import divergence, mean_and_sd, number
 from report.frames.cells import PairFinding
 from report.frames.study_frames import (
     DIAGNOSTIC_PREFIX,
@@ -45,8 +45,8 @@ def simplifier_table(frames: Frames, pairs: Sequence[PairFinding]) -> ReportTabl
         "views: entropy (nats) and top-1 accuracy (percent) of the softened teacher before and "
         "after the simplifier, and the KL divergences from softened to simplified teacher and "
         "from simplified teacher to student (nats). If the teacher is unchanged, KL(softened ‖ "
-        "simplified) is 0 and the method is the same as KD. A collapsed teacher contains no "
-        "information about the classes.",
+        "simplified) is near 0 and the method is the same as with the softened teacher. A "
+        "collapsed teacher has lost much of its accuracy or nearly all of its information.",
         columns=(
             TableColumn("Pair", number=False, filter=True, holds="pair"),
             TableColumn("Method", number=False, holds="method"),
@@ -77,7 +77,7 @@ def _entries(values: pd.Series) -> tuple[TableEntry, ...]:
         change("entropy_softened", "entropy_simplified", 2),
         change("top1_raw", "top1_simplified", 1),
         *(
-            TableEntry(number(values[name], 3), sort=values[name])
+            TableEntry(divergence(values[name]), sort=values[name])
             for name in ("kl_softened_simplified", "kl_simplified_student")
         ),
     )

@@ -55,12 +55,20 @@ def teachers_table(
         key="teachers",
         title="Teachers",
         caption="Top-1 and top-5 accuracy in percent of each teacher's checkpoint, as measured by "
-        "this project. A teacher is one network, so its accuracy has no standard deviation and no "
-        "verdict. A retrained teacher is not the published one, and every verdict on a student is "
-        "valid only for the teacher it had. Below the origin: the start of the SHA-256 of the "
-        "weights.",
+        "this project. A teacher is one network, so its accuracy has no standard deviation"
+        f"{_about_verdicts(pairs)} Below the origin: the start of the SHA-256 of the weights.",
         columns=(*columns, TableColumn("Origin", number=False)),
         rows=tuple(rows),
+    )
+
+
+def _about_verdicts(pairs: Sequence[PairFinding]) -> str:
+    """Return the end of the sentence on teachers; more of it in a study with verdicts."""
+    if not any(cell.verdict for pair in pairs for cell in pair.cells):
+        return "."
+    return (
+        " and no verdict. A retrained teacher is not the published one, and every verdict on a "
+        "student is valid only for the teacher it had."
     )
 
 

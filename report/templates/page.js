@@ -77,7 +77,7 @@ for (const button of document.querySelectorAll("button.copy")) {
 const cue = new ResizeObserver((entries) => {
   for (const { target } of entries) target.classList.toggle("wide-table", target.scrollWidth > target.clientWidth + 1);
 });
-for (const part of document.querySelectorAll(".table .scroll")) cue.observe(part);
+for (const part of document.querySelectorAll(".scroll")) cue.observe(part);
 
 // A link opens the folded sections around its target, and printing opens all figures.
 const reveal = () => {

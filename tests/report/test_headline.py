@@ -244,7 +244,8 @@ def test_the_fine_print_has_intervals_and_what_skd_adds():
     assert "3 paired seeds). Its lead over the second, SKD, is 0.50 points (" in text
     assert "Adding SKD changes, in points, KD by +1.00 (" in text
     assert "SKD minus KD: +0.50 points (" in text
-    assert "not corrected for choosing among several methods" in text
+    assert "without a correction for the number of methods" in text
+    assert "for this pair and teacher only" in text
     worse = " ".join(make(make_pair({"student": ALONE, "kd": shifted(-1.0, 3.0)})).fine_print)
     assert "KD is 1.00 points worse than the student alone" in worse
     assert "3 paired seeds), which may be chance." in worse

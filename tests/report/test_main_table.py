@@ -149,7 +149,7 @@ def test_a_single_pair_has_its_networks_in_the_labels(tmp_path):
     assert list(by_label(table))[:3] == ["Teacher: ResNet-56", "Student alone: ResNet-20", "KD"]
     # The column of pairs would say the same in every row.
     assert findings.tables["cells"].columns[0].label == "Method"
-    assert findings.tables["cells"].title == "Every cell, ResNet-56 → ResNet-20"
+    assert findings.tables["cells"].title == "Every method in full, ResNet-56 → ResNet-20"
 
 
 def test_the_interval_is_half_the_width_of_the_t_interval(findings):
