@@ -12,6 +12,7 @@ from report.figures.gallery import Gallery
 from report.findings import Findings
 from report.frames.outcomes import failed_runs, outcome_counts, outcome_phrase
 from report.output import protocol
+from report.output.environment import distinct_record_values
 from report.output.run_links import cell_details
 from report.output.typography import unbroken_html
 from report.tables.csv_text import table_csv
@@ -85,8 +86,8 @@ def template_context(findings: Findings, gallery: Gallery) -> dict[str, Any]:
         "dataset": protocol.dataset_text(expansion.dataset),
         "methods": protocol.method_texts(expansion),
         "assumptions": protocol.assumptions(findings),
-        "environment": protocol.distinct_record_values(frames, "environment"),
-        "execution": protocol.distinct_record_values(frames, "execution"),
+        "environment": distinct_record_values(frames, "environment"),
+        "execution": distinct_record_values(frames, "execution"),
         "problems": (*findings.problems, *gallery.problems),
         "with_simplifier": any(cell.has_simplifier for p in findings.pairs for cell in p.cells),
         "labels_kept": LABELS_KEPT,

@@ -1,18 +1,16 @@
-"""The report's description of the protocol: recipe, methods, assumptions and environments."""
+"""The report's description of the protocol: recipe, methods and assumptions."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from report.findings import Findings
 from report.formats import interval, join_names, plural, signed, value_text
 from report.frames.averages import average_difference
 from report.frames.cells import SKD
 from report.frames.method_variants import method_variants
-from report.frames.study_frames import Frames
 from skd.study.expansion import Cell, Expansion
 from skd.study.published import recipe_changes
 from skd.study.spec import DatasetSpec, MethodSpec, Recipe
@@ -152,23 +150,6 @@ def _pair_text(cell: Cell) -> str:
     return cell.pair.replace("--", " → ") + (f" (teacher {cell.teacher})" if own else "")
 
 
-def distinct_record_values(
-    frames: Frames, part: Literal["environment", "execution"]
-) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Return the distinct values of each key in one part of the records.
-
-    Each value comes with the number of runs that have it.
-    """
-    counts_by_key: dict[str, Counter[str]] = {}
-    for record in frames.records.values():
-        for key, value in _flat(getattr(record, part)).items():
-            counts_by_key.setdefault(key, Counter())[value] += 1
-    return [
-        (key, sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-        for key, counts in counts_by_key.items()
-    ]
-
-
 def assumptions(findings: Findings) -> list[Assumption]:
     """Return A1 to A8 with the results of this study's ablation."""
     varied: dict[str, dict[str, None]] = {}
@@ -200,13 +181,3 @@ def method_settings_text(method: MethodSpec) -> tuple[tuple[str, ...], tuple[str
         f"{part.name} ({value_text(part.settings)})" for part in method.transformations
     )
     return terms, transformations
-
-
-def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat = {}
-    for key, value in data.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value_text(value)
-    return flat

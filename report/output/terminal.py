@@ -24,7 +24,11 @@ from report.statistics.intervals import Difference
 
 TABLE_EACH = 2  # up to this number of pairs, each has a table with gains and intervals
 NOTE = "Top-1 accuracy at the last epoch, mean ± standard deviation over seeds."
-GAIN_NOTE = " Gain: minus the student alone, paired by seed, in points."
+GAIN_NOTE = (
+    " Gain: minus the student alone, paired by seed, in points. Better or worse: the 95 % interval "
+    "of the gain excludes zero, without a correction for the number of methods."
+)
+DOUBT_STYLES = {"fatal": "bold red", "caution": "yellow"}  # notes are in the report only
 VERDICT_STYLES = {"reproduced": "green", "higher": "cyan", "lower": "red"}
 
 
@@ -33,7 +37,8 @@ def results_tables(findings: Findings, width: int) -> Iterator[RenderableType]:
 
     One or two pairs have a table each, with a row for each method: accuracy, gain over the student
     alone with its interval, and the published value if there is one. More pairs are columns, in
-    blocks that fit; the mean gain over the pairs follows, if any method has one.
+    blocks that fit; the mean gain over the pairs follows, if any method has one. Last come reasons
+    to doubt the results.
 
     Args:
         findings: the study's results.
@@ -56,6 +61,10 @@ def results_tables(findings: Findings, width: int) -> Iterator[RenderableType]:
             yield _gains_table(gains, expansion.methods, names)
     yield Text("")
     yield Text(NOTE + GAIN_NOTE * bool(gains), style="dim")
+    for doubt in findings.doubts:
+        if doubt.severity in DOUBT_STYLES:
+            yield Text("")
+            yield Text(doubt.paragraph, style=DOUBT_STYLES[doubt.severity])
 
 
 def _pair_table(pair: PairFinding, names: Names) -> Table:

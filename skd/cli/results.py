@@ -30,6 +30,8 @@ def results_(
 ) -> None:
     """Print a study's results: each method's accuracy, its gain and the gain's interval.
 
+    Below, reasons to doubt the results, if there are any.
+
     `skd-report` writes the whole report, with figures and tests.
     """
     from report.findings import read_findings

@@ -10,6 +10,7 @@ from rich.console import Console
 from report.findings import Findings, read_findings
 from report.formats import ABSENT
 from report.output.terminal import results_tables
+from report.sanity.doubts import Doubt
 from tests.builders.findings import make_pair
 from tests.builders.reported_study import METHODS, PAIRS, filled, make_study
 
@@ -68,6 +69,19 @@ def test_gains_are_left_out_if_no_method_has_one(findings: Findings) -> None:
     lines = printed(replace(findings, pairs=(*pairs, make_pair({"student": [69.0]}, "vgg8"))))
     assert any(line.startswith("Student alone") for line in lines)
     assert "gain" not in "\n".join(lines).lower()
+
+
+def test_cautions_follow_the_tables_and_notes_do_not(findings: Findings) -> None:
+    kinds = {doubt.severity: doubt for doubt in findings.doubts}
+    text = " ".join(" ".join(printed(findings)).split())
+    assert "without a correction for the number of methods" in text
+    assert " ".join(kinds["caution"].paragraph.split()) in text
+    assert kinds["caution"].paragraph.startswith("In 1 run the simplified teacher collapsed")
+    note = Doubt("made-up", "note", "Only for whoever repeats the study.")
+    fatal = Doubt("made-up", "fatal", "Every run is at chance level.")
+    text = "\n".join(printed(replace(findings, doubts=(fatal, note))))
+    assert fatal.text in text
+    assert note.text not in text
 
 
 def test_a_study_without_results_says_so(tmp_path: Path) -> None:
