@@ -1,10 +1,13 @@
 """Each sentence of the answer, in every case that its wording distinguishes."""
 
+from dataclasses import replace
+
 import pytest
 
 from report.frames.averages import average_difference, average_gains, comparable
 from report.headline import make_headline
 from report.names import Names
+from report.statistics.paired_tests import compare_methods
 from tests.builders.findings import make_pair
 
 NAMES = Names({"kd": "KD", "dkd": "DKD", "crd": "CRD", "skd": "SKD"}, {"resnet56": "ResNet-56"})
@@ -257,6 +260,43 @@ def test_the_fine_print_has_intervals_and_what_skd_adds():
         one_seed = make_pair({"student": [70.0], "kd": [70.0 + points]}, expected=1)
         text = f"KD is {relation} the student alone (one seed, no interval)."
         assert text in make(one_seed).fine_print
+
+
+def test_the_fine_print_has_what_holms_correction_leaves():
+    def fine_print(methods: dict[str, list[float]], *others) -> str:
+        accuracies = {"student": ALONE, **methods}
+        pair = make_pair(accuracies)
+        by_seed = {method: dict(enumerate(values)) for method, values in accuracies.items()}
+        tested = replace(pair, comparisons=compare_methods(pair.pair, by_seed))
+        return " ".join(make(tested, *others).fine_print)
+
+    noisy = shifted(3.0, 1.0)  # p = 0.036 before the correction
+    after = "After Holm's correction over all 3 comparisons, "
+    assert f"{after}only KD differs significantly" in fine_print({"kd": shifted(3.0), "dkd": noisy})
+    assert f"{after}no method differs" in fine_print({"kd": noisy, "dkd": noisy[::-1]})
+    assert f"{after}every method differs" in fine_print({"kd": shifted(3.0), "dkd": shifted(5.0)})
+    assert "correction" not in fine_print({"kd": shifted(3.0)})
+    several = fine_print({"kd": noisy, "dkd": noisy}, make_pair({"student": ALONE}, "vgg13"))
+    assert "After Holm's" not in several
+    assert "the p-values of the comparisons within a pair are corrected" in several
+    assert "for these pairs and teachers only" in several
+
+
+def test_without_an_effect_of_the_simplifier_adding_skd_is_adding_kd():
+    methods = ("student", "kd", "dkd", "skd+kd", "skd+dkd")
+    pair = make_pair({method: shifted(place) for place, method in enumerate(methods)})
+
+    def added(unmoved: dict[str, str]) -> str:
+        headline = make_headline((pair,), methods, {"done": 9}, 0.5, NAMES, unmoved)
+        (text,) = (text for text in headline.fine_print if text.startswith("Adding SKD"))
+        return text.split(" changes")[0]
+
+    twice = {"skd+kd": "twice"}
+    assert added({}) == added(twice) == "Adding SKD"  # an effect on DKD is not excluded
+    assert added({**twice, "skd+dkd": "adds KD"}) == "Adding SKD (here: adding KD's term)"
+    assert added({**twice, "skd+dkd": "same"}) == (
+        "Adding SKD (here: adding KD's term, and nothing to DKD)"
+    )
 
 
 def test_skds_missing_numbers_are_named_where_others_are_published():

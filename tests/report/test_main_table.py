@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,11 +20,21 @@ from report.tables.main import main_table
 from report.tables.markdown import table_markdown
 from report.tables.method_groups import group_methods
 from report.tables.paper import paper_tables
+from report.tables.results import cells_table
 from report.tables.table import ReportTable, TableColumn, TableEntry, transposed
 from skd.store.store import Store
 from skd.study.presentation import TableOptions
+from skd.study.spec import DatasetSpec
 from tests.builders.findings import make_pair
-from tests.builders.reported_study import ACCURACY, FIRST, METHODS, filled, make_record, make_study
+from tests.builders.reported_study import (
+    ACCURACY,
+    FIRST,
+    METHODS,
+    PAIRS,
+    filled,
+    make_record,
+    make_study,
+)
 
 MANY = tuple(itertools.product(("resnet56", "resnet110", "vgg13"), ("resnet20", "MobileNetV2")))
 
@@ -135,8 +146,9 @@ def test_one_seed_has_no_spread():
         "Top-1 accuracy in percent at the last epoch, of one seed. Gain: in points over the "
         "student alone, paired by seed."
     )
-    (of_style,) = paper_tables([pair], ["student", "kd"], Names({}), 0.5, TableOptions())
-    assert of_style.caption.startswith("Top-1 accuracy in percent at the last epoch, of one seed. ")
+    pairs = [pair, make_pair({"student": [68.0], "kd": [70.0]}, "resnet110", expected=1)]
+    (of_style,) = paper_tables(pairs, ["student", "kd"], Names({}), 0.5, TableOptions())
+    assert of_style.caption.startswith("Top-1 accuracy in percent at the last epoch, of one seed.")
 
 
 def test_a_single_pair_has_its_networks_in_the_labels(tmp_path):
@@ -149,7 +161,32 @@ def test_a_single_pair_has_its_networks_in_the_labels(tmp_path):
     assert list(by_label(table))[:3] == ["Teacher: ResNet-56", "Student alone: ResNet-20", "KD"]
     # The column of pairs would say the same in every row.
     assert findings.tables["cells"].columns[0].label == "Method"
+    assert "same-style" in findings.tables  # has published values
     assert findings.tables["cells"].title == "Every method in full, ResNet-56 → ResNet-20"
+
+
+def test_a_single_pair_without_published_values_is_not_shown_twice(tmp_path):
+    study = make_study(DatasetSpec(name="cifar100", split="validation"), pairs=PAIRS[:1])
+    cell = study.cell(FIRST, "kd")
+    for seed, identity in cell.runs.items():
+        Store(tmp_path).run(identity).write(make_record(cell, seed, 70.0 + seed))
+    tables = read_findings(study, tmp_path).tables
+    assert not {"same-style", "different-style"} & tables.keys()
+    assert "verdict" not in tables["teachers"].caption
+    columns = [column.label for column in tables["cells"].columns]
+    assert columns[:3] == ["Method", "Gain over student alone", "Last epoch"]
+    assert "Best epoch" in columns
+
+
+def test_a_best_epoch_that_is_the_last_has_no_column(findings):
+    pairs = [
+        replace(pair, cells=tuple(replace(cell, best=cell.last) for cell in pair.cells))
+        for pair in findings.pairs
+    ]
+    table = cells_table(pairs, findings.names, 0.5)
+    assert "Best epoch" not in [column.label for column in table.columns]
+    assert "best epoch" not in table.caption
+    assert "Best epoch" in [column.label for column in findings.tables["cells"].columns]
 
 
 def test_the_interval_is_half_the_width_of_the_t_interval(findings):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from report import formats
 from report.findings import read_findings
 from report.sanity.simplifiers import unmoved_simplifiers
 from report.tables.simplifier import last_diagnostics, simplifier_table
@@ -21,6 +22,11 @@ def test_the_table_has_the_last_epochs_means_and_marks_a_collapse(tmp_path: Path
     assert from_softened.text == "0.313"  # of 0.02, 0.9 and 0.02
     assert to_student.text == "0.300"
     assert {row[1].text for row in table.rows} == {"SKD", "SKD + KD", "T-8"}  # kd has none
+
+
+def test_a_divergence_that_would_read_zero_is_an_upper_bound() -> None:
+    texts = [formats.divergence(nats) for nats in (0.0, 0.0009, 0.001, 0.3134, None)]
+    assert texts == ["< 0.001", "< 0.001", "0.001", "0.313", formats.ABSENT]
 
 
 def test_of_each_run_the_last_epoch_counts_and_what_was_not_watched_is_left_out() -> None:
