@@ -46,13 +46,7 @@ def main_table(
     with_gain = CONTROL in groups.methods and len(groups.methods) > 1
     rows = [(TableEntry(teacher_label(pairs, names)), *(_teachers(of) for _, of in parts))]
     rows += [
-        (
-            TableEntry(
-                method_label(pairs, method, names),
-                link=pairs[0].cell(method).anchor if len(pairs) == 1 else "",
-            ),
-            *(_accuracy(of, method, options.spread) for _, of in parts),
-        )
+        (_label(pairs, method, names), *(_accuracy(of, method, options.spread) for _, of in parts))
         for method in groups.methods
     ]
     if with_gain:
@@ -78,6 +72,11 @@ def main_table(
         narrow=True,
     )
     return transposed(table) if options.layout == "methods-as-columns" else table
+
+
+def _label(pairs: Sequence[PairFinding], method: str, names: Names) -> TableEntry:
+    link = pairs[0].cell(method).anchor if len(pairs) == 1 else ""
+    return TableEntry(method_label(pairs, method, names), link=link)
 
 
 def _parts(pairs: Sequence[PairFinding], names: Names, options: TableOptions) -> list[Part]:
