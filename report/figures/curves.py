@@ -23,9 +23,10 @@ from report.figures.style import GRID, PANEL_COLUMNS, render_figure
 from report.formats import join_names, number, plural
 from report.frames.cells import CONTROL
 
-BAND = "Lines are means over seeds; bands are ± one sample standard deviation."
+BAND = "lines are means over seeds, bands are ± one sample standard deviation"
 MAX_LINES = 4  # with more, the bands overlap and each family of methods has a panel
 MAX_PANELS = 12
+ZOOM_FROM = 10  # epochs; with fewer, the axis of accuracies shows all of them
 ZOOM_SHARE = 0.25  # of the epochs: the accuracies of the last ones set the limits of the axis
 COLUMN = "test_top1"
 
@@ -50,30 +51,30 @@ def learning_curves(
     methods = methods_of(epochs)
     by_method = {method: epochs[epochs["method"] == method] for method in methods}
     groups = [methods] if len(methods) <= MAX_LINES else panel_groups(methods)
-    label = f"top-1 accuracy, {split} images (%)"
-    limits = zoomed_limits(epochs)
+    limits = accuracy_limits(epochs)
 
     def plot_single(axes: Axes) -> None:
         for method in methods:
             plot_mean_and_sd(axes, by_method[method], COLUMN, styles[method])
         axes.set_ylim(limits)
-        label_epochs(axes, label)
+        label_epochs(axes, f"top-1 accuracy, {split} images (%)")
         legend_below(axes)
 
     def plot_panels(panels: Any) -> None:
         means = {method: data.groupby("epoch")[COLUMN].mean() for method, data in by_method.items()}
         _plot_groups(panels, groups, by_method, means, styles)
-        first = panels.flat[0]
-        first.set_ylim(limits)
-        first.figure.supylabel(label, fontsize=9)
+        panels.flat[0].set_ylim(limits)
+        for axes in panels[:, 0]:
+            axes.set_ylabel(f"top-1, {split} (%)", fontsize=8)
 
     ends = epochs[epochs["epoch"] == epochs["epoch"].max()].groupby("method", sort=False)
     finals = [f"{styles[m].label} {number(value)} %" for m, value in ends[COLUMN].mean().items()]
     labels = [styles[method].label for method in methods]
+    zoomed = "; the axis shows the last quarter of the epochs, earlier values may lie outside"
     description = (
-        f"Learning curves of {join_names(labels)} for {pair}. "
-        f"{BAND} The axis shows the accuracies of the last quarter of the epochs; earlier ones may "
-        f"lie outside. Means at the last epoch: {join_names(finals)}."
+        f"Top-1 accuracy on {split} images for {pair}: {BAND}"
+        f"{zoomed if is_zoomed(epochs) else ''}. "
+        f"Methods: {join_names(labels)}. Means at the last epoch: {join_names(finals)}."
     )
     title = "Learning curves"
     if len(groups) == 1:
@@ -101,11 +102,23 @@ def panel_groups(methods: Sequence[str]) -> list[list[str]]:
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def zoomed_limits(epochs: pd.DataFrame) -> tuple[float, float]:
+def is_zoomed(epochs: pd.DataFrame) -> bool:
+    """Return whether the accuracies of the first epochs may lie outside the axis."""
+    return epochs["epoch"].nunique() >= ZOOM_FROM
+
+
+def accuracy_limits(epochs: pd.DataFrame) -> tuple[float, float]:
     """Return the limits of the accuracy axis.
 
     It holds all methods' means of the last epochs, and ± one standard deviation at the very last.
+    If there are few epochs, it holds means and ± one standard deviation of all of them.
     """
+    if not is_zoomed(epochs):
+        every = epochs.groupby(["method", "epoch"])[COLUMN]
+        mean, sd = every.mean(), every.std().fillna(0.0)
+        low, high = float((mean - sd).min()), float((mean + sd).max())
+        pad = max(0.04 * (high - low), 0.05)
+        return low - pad, high + pad
     last = epochs["epoch"].max()
     late = epochs[epochs["epoch"] > (1 - ZOOM_SHARE) * last].groupby(["method", "epoch"])[COLUMN]
     ends = epochs[epochs["epoch"] == last].groupby("method")[COLUMN]
@@ -139,11 +152,14 @@ def _plot_groups(
             bbox_to_anchor=(0, 1), ncols=2, fontsize=7.5, borderaxespad=0.1, borderpad=0.1,
             handlelength=2.0, columnspacing=0.8, handletextpad=0.5,
         )  # fmt: skip
-    for axes in all_axes[: len(groups) - PANEL_COLUMNS]:
+    # The x axis is labelled in the last row, and in the row above if the last one is not full.
+    labelled = (len(groups) - PANEL_COLUMNS) // PANEL_COLUMNS * PANEL_COLUMNS
+    for axes in all_axes[:labelled]:
         axes.set_xlabel("")
+    for axes in all_axes[labelled:]:
+        axes.tick_params(labelbottom=True)
     for axes in all_axes[len(groups) :]:
         axes.axis("off")
-        all_axes[all_axes.index(axes) - PANEL_COLUMNS].tick_params(labelbottom=True)
     context = [Line2D([], [], color=GRID, linewidth=0.8, label="other methods")]
     if CONTROL in by_method:
         style = styles[CONTROL]

@@ -34,6 +34,8 @@ PANELS = {
     "kl_simplified_student": ("Distance from the student", "KL(simplified ‖ student)"),
 }
 
+NO_DISTANCE = 0.001  # nats; the softened and the simplified teacher are the same
+
 
 def simplifier_diagnostics(
     epochs: pd.DataFrame, styles: Mapping[str, MethodStyle], name: str, pair: str, classes: int
@@ -49,14 +51,17 @@ def simplifier_diagnostics(
     def plot(panels: Any) -> None:
         for axes, key in zip(panels.flat, keys, strict=False):
             column = f"{DIAGNOSTIC_PREFIX}{key}"
+            title, label = PANELS[key]
+            axes.set_title(title, fontsize=8)
+            if key == "kl_softened_simplified" and data[column].max() < NO_DISTANCE:
+                _write_no_distance(axes)
+                continue
             for stage, style in TEACHER_STYLES.items():
                 teacher = f"{DIAGNOSTIC_PREFIX}{key.replace('simplified', stage)}"
                 if key in ("entropy_simplified", "top1_simplified") and teacher in data:
                     plot_mean_and_sd(axes, data, teacher, style)
             for method, runs in by_method.items():
                 plot_each_run(axes, runs, column, styles[method])
-            title, label = PANELS[key]
-            axes.set_title(title, fontsize=8)
             label_epochs(axes, label, ticks=4)
             axes.yaxis.label.set_size(8)
             _set_limits(axes, key, classes)
@@ -66,12 +71,20 @@ def simplifier_diagnostics(
 
     labels = [styles[method].label for method in methods]
     description = (
-        "Entropy of the raw, softened and simplified teacher, accuracy of the simplified teacher "
-        f"on its training images, and divergences in nats, for {pair}: {join_names(labels)}. The "
-        f"maximum of the entropy is log C = {math.log(classes):.2f}. Each coloured line is one "
-        "run; the grey lines are the teacher before the simplifier."
+        f"The simplified teacher for {pair}: each coloured line is one run, the grey lines are the "
+        "teacher before the simplifier. The panels show the entropy of the raw, softened and "
+        "simplified teacher, the accuracy of the simplified teacher on its training images, and "
+        f"divergences in nats. Methods: {join_names(labels)}. The maximum of the entropy is "
+        f"log C = {math.log(classes):.2f}."
     )
     return render_figure(name, "Inside the simplifier", description, plot, 4.9, (2, 2))
+
+
+def _write_no_distance(axes: Axes) -> None:
+    """Write that there is no distance, in place of curves of rounding errors."""
+    axes.axis("off")
+    text = f"KL(softened ‖ simplified) is\nbelow {NO_DISTANCE:g} nats in all runs"
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=8)
 
 
 def _set_limits(axes: Axes, key: str, classes: int) -> None:

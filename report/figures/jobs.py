@@ -6,7 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from report.figures import curves, diagnostics, gains, overview, predictions, ranks, tradeoffs
+from report.figures import (
+    class_gains,
+    curves,
+    diagnostics,
+    gains,
+    overview,
+    predictions,
+    ranks,
+    tradeoffs,
+)
 from report.figures.drawing import FigureJob
 from report.figures.method_styles import MethodStyle, method_styles
 from report.frames.analysis import StudyAnalysis, measures_frame
@@ -91,7 +100,7 @@ def _pair_jobs(
             partial(draw, analysis, styles, f"{name}-{suffix}", title, chosen)
             for suffix, draw in (
                 ("calibration", predictions.calibration),
-                ("classes", predictions.per_class_gain),
+                ("classes", class_gains.per_class_gain),
                 ("correlations", predictions.correlations),
                 ("features", predictions.embeddings),
             )

@@ -67,9 +67,10 @@ def forest(pairs: Sequence[PairFinding], margin: float, names: Names) -> Rendere
 
     texts = [f"{counts[kind]} {kind}" for kind in VERDICT_KINDS]
     description = (
-        "Ours minus published, with a row for each comparison (two rows if the published epoch is "
-        "unstated). Thick line: 90 % interval; thin line: 95 % interval; grey band: margin of "
-        f"{margin:g} points; hollow mark: one seed. Of {plural(len(rows), 'comparison')}: "
+        "Ours minus published: the thick line is the 90 % interval, the thin line the 95 % "
+        f"interval, the grey band the margin of {margin:g} points, a hollow mark one seed. There "
+        "is a row for each comparison, and two rows if the published epoch is unstated. "
+        f"Of {plural(len(rows), 'comparison')}: "
         f"{join_names(texts)}."
     )
     height = 1.3 + 0.19 * len(lines)
@@ -112,7 +113,7 @@ def best_minus_last(runs: pd.DataFrame, styles: Mapping[str, MethodStyle]) -> Re
         done, "gap", styles, "best-minus-last", "Effect of choosing the best epoch",
         "best minus last epoch (points of top-1)",
         "Top-1 at the best epoch minus top-1 at the last; each mark is a run, each bar a mean. "
-        f"{join_names(texts)}.",
+        f"Means: {join_names(texts)}.",
     )  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def agreement(measured: pd.DataFrame, styles: Mapping[str, MethodStyle]) -> Rend
         known, "agreement", styles, "agreement", "Agreement with the teacher",
         "same prediction as the teacher (%)",
         "Share of evaluated images on which student and teacher predict the same class; each mark "
-        f"is a run, each bar a mean. {join_names(texts)}.",
+        f"is a run, each bar a mean. Means: {join_names(texts)}.",
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Figures of one pair's predictions: calibration, classes, correlations, features, examples."""
+"""Figures of one pair's predictions: calibration, correlations, features, examples."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
 from report.figures.method_styles import CONTROL_COLOUR, HUES, MethodStyle
 from report.figures.plotting import legend_below
@@ -14,7 +15,6 @@ from report.figures.rendered import RenderedFigure
 from report.figures.style import GRID, INK, PANEL_COLUMNS, render_figure
 from report.formats import join_names, number, plural
 from report.frames.analysis import PairAnalysis
-from report.frames.cells import CONTROL
 
 CLASS_COLOURS = [tones[place % 2] for place, tones in enumerate(HUES.values())]
 MIN_BIN_SHARE = 0.01  # of the images; bins with fewer are too noisy to draw
@@ -56,54 +56,11 @@ def calibration(
         f"{styles[m].label} {number(np.mean([r.ece for r in runs]))} %" for m, runs in known.items()
     ]
     description = (
-        f"Reliability of {pair}: accuracy against confidence in 15 bins over all seeds, "
-        "without bins with less than 1 % of the images. A calibrated network is on the diagonal. "
+        f"Accuracy against confidence for {pair}, in 15 bins over all seeds; a calibrated network "
+        "is on the diagonal. Bins with less than 1 % of the images are left out. "
         f"Expected calibration errors: {join_names(errors)}."
     )
     return render_figure(name, "Calibration", description, plot)
-
-
-def per_class_gain(
-    analysis: PairAnalysis,
-    styles: Mapping[str, MethodStyle],
-    name: str,
-    pair: str,
-    methods: Sequence[str],
-) -> RenderedFigure | None:
-    """Return the classes' sorted gains over the student alone, with a line for each method.
-
-    The gains are means over seeds. Returns ``None`` if no class gains or loses.
-    """
-    control = _mean_class_accuracies(analysis, CONTROL)
-    if control is None:
-        return None
-    gains = {}
-    for method in methods:
-        accuracies = _mean_class_accuracies(analysis, method)
-        if method != CONTROL and accuracies is not None:
-            gain = accuracies - control
-            gains[method] = np.sort(gain[~np.isnan(gain)])[::-1]
-    if not any(gain.any() for gain in gains.values()):
-        return None
-
-    def plot(axes: Axes) -> None:
-        axes.axhline(0, color=INK, linewidth=0.8)
-        for method, gain in gains.items():
-            style = styles[method]
-            positions = np.linspace(0, 100, len(gain))
-            axes.plot(positions, gain, color=style.colour, linestyle=style.dash, label=style.label)
-        axes.set(xlabel="classes, sorted by gain (%)", ylabel="gain over alone (points)")
-        legend_below(axes)
-
-    texts = [
-        f"{styles[m].label} {number(100 * (g > 0).mean(), 0)} % of classes"
-        for m, g in gains.items()
-    ]
-    description = (
-        f"Per-class accuracy of {pair} minus that of the student alone, mean over seeds, "
-        f"with the classes sorted for each method. Better than alone: {join_names(texts)}."
-    )
-    return render_figure(name, "Which classes gain", description, plot)
 
 
 def correlations(
@@ -134,13 +91,14 @@ def correlations(
             _hide_axes(axes)
         bar = axes.figure.colorbar(image, ax=panels, shrink=0.6, aspect=30)
         bar.outline.set_visible(False)
+        bar.set_label("absolute difference", fontsize=8)
 
     texts = [f"{styles[method].label} {mean:.3f}" for method, mean in means.items()]
     description = (
         "Absolute difference between the class correlations of teacher and student for "
-        f"{pair}, one seed. Means: {join_names(texts)}."
+        f"{pair}, one seed; paler is closer to the teacher. Means: {join_names(texts)}."
     )
-    title = "Class correlations: teacher minus student"
+    title = "Class correlations: absolute difference between teacher and student"
     return _render_panels(name, title, description, plot, len(students))
 
 
@@ -156,30 +114,38 @@ def embeddings(
     The first panel is the teacher's. Returns ``None`` for fewer than two networks.
     """
     shown = {
-        styles[network].label if network in styles else network: points
+        styles[network].label if network in styles else network.capitalize(): points
         for network, points in analysis.embeddings.items()
         if network not in styles or network in methods
     }
     if len(shown) < 2:
         return None
     labels = analysis.embedding_labels
+    names = {label: analysis.classes[label] for label in np.unique(labels)}
 
     def plot(panels: Any) -> None:
         for axes, (network, points) in _fill(panels, shown.items()):
-            for label in np.unique(labels):
+            for label in names:
                 x, y = points[labels == label].T
-                colour = CLASS_COLOURS[label % len(CLASS_COLOURS)]
-                axes.scatter(x, y, s=4, color=colour, linewidths=0, rasterized=True)
+                axes.scatter(x, y, s=4, color=_class_colour(label), linewidths=0, rasterized=True)
             axes.set_title(network, fontsize=8)
             _hide_axes(axes)
+        handles = [
+            Line2D([], [], color=_class_colour(label), marker="o", linestyle="", markersize=4,
+                   label=class_name)
+            for label, class_name in names.items()
+        ]  # fmt: skip
+        axes.figure.legend(
+            handles=handles, loc="outside lower left", ncols=5, fontsize=8, handletextpad=0.1,
+            columnspacing=1.0,
+        )  # fmt: skip
 
-    names = [analysis.classes[label] for label in np.unique(labels)]
     description = (
-        f"t-SNE of the penultimate features of {join_names(list(shown))} for "
-        f"{pair}, one seed. Each colour is a class: {join_names(names)}. Distances "
-        "between clusters have no meaning."
+        f"t-SNE of the penultimate features for {pair}, one seed; each colour is a class, and "
+        f"distances between clusters have no meaning. Networks: {join_names(list(shown))}. "
+        f"Classes: {join_names(list(names.values()))}."
     )
-    title = "Penultimate features (t-SNE)"
+    title = "Penultimate features (t-SNE), colour = class"
     return _render_panels(name, title, description, plot, len(shown))
 
 
@@ -188,8 +154,8 @@ def simplifier_examples(
 ) -> RenderedFigure | None:
     """Return the simplifier's effect on single images for the first method, or ``None``.
 
-    Each row has an image with its label, and the probabilities of the most likely classes according
-    to the raw, softened and simplified teacher and the student.
+    Each row has an image with its true class, and the probabilities of the raw teacher's most
+    likely classes according to the raw, softened and simplified teacher and the student.
     """
     if not analysis.examples:
         return None
@@ -208,9 +174,9 @@ def simplifier_examples(
         for row, (picture, label) in enumerate(zip(example.images, example.labels, strict=True)):
             axes = panels[row][0]
             axes.imshow(picture.transpose(1, 2, 0), interpolation="nearest")
-            axes.set_title(analysis.classes[label], fontsize=8)
+            axes.set_title(f"true class: {analysis.classes[label]}", fontsize=8)
             _hide_axes(axes)
-            top = np.argsort(-example.simplified[row], kind="stable")[:5]
+            top = np.argsort(-example.raw[row], kind="stable")[:5]
             axes = panels[row][1]
             for i, (stage, (values, colour)) in enumerate(stages.items()):
                 axes.bar(
@@ -220,23 +186,21 @@ def simplifier_examples(
             axes.set_xticks(range(len(top)), [analysis.classes[c] for c in top], fontsize=7)
             axes.set_ylabel("%")
             axes.grid(axis="x", visible=False)
+        panels[-1][1].set_xlabel("classes, sorted by the raw teacher's probability", fontsize=8)
         legend_below(panels[0][1])
 
     title = f"Effect of the simplifier, {styles[example.method].label}"
     description = (
-        f"{title} on {pair}, seed {example.seed}: {plural(count, 'image')} outside the "
-        "training set, with the probabilities in percent of the simplified teacher's five most "
-        f"likely classes; softened and simplified at T = {example.temperature:g}, raw and student "
-        "at T = 1. The attention is over the batch, so the result also depends on its other images."
+        f"Probabilities of the raw teacher's five most likely classes for {pair}, seed "
+        f"{example.seed}: {plural(count, 'image')} outside the training set, each with its true "
+        f"class; softened and simplified at T = {example.temperature:g}, raw and student at T = 1. "
+        "The attention is over the batch, so the result also depends on its other images."
     )
     return render_figure(name, title, description, plot, 0.9 + 1.1 * count, (count, 2))
 
 
-def _mean_class_accuracies(analysis: PairAnalysis, method: str) -> np.ndarray | None:
-    if method not in analysis.runs:
-        return None
-    accuracies = [run.per_class_top1 for run in analysis.runs[method]]
-    return np.array(accuracies, dtype=float).mean(axis=0)
+def _class_colour(label: int) -> str:
+    return CLASS_COLOURS[label % len(CLASS_COLOURS)]
 
 
 def _render_panels(

@@ -49,9 +49,9 @@ def critical_differences(ranking: Ranking | None, names: Names) -> RenderedFigur
         axes.axis("off")
 
     description = (
-        f"Mean ranks over {plural(ranking.pairs, 'pair')}, 1 is best: "
-        f"{join_names(list(labels.values()))}. Methods joined by a bar differ by less than "
-        f"{number(ranking.critical_difference)}, which is not significant."
+        f"Mean ranks over {plural(ranking.pairs, 'pair')}, 1 is best; methods joined by a bar "
+        f"differ by less than {number(ranking.critical_difference)}, which is not significant. "
+        f"Ranks: {join_names(list(labels.values()))}."
     )
     height = 1.2 + 0.24 * (half + 0.35 * len(groups))
     return render_figure("ranks", "Mean ranks over pairs", description, plot, height)

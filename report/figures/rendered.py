@@ -12,6 +12,7 @@ class RenderedFigure:
     Attributes:
         name: the name of its files; unique within the page.
         title: its title.
+        caption: a sentence that says what it shows.
         inline: an accessible SVG element with the page's colours.
         svg: the content of its SVG file.
         pdf: the content of its PDF file.
@@ -19,6 +20,7 @@ class RenderedFigure:
 
     name: str
     title: str
+    caption: str
     inline: str
     svg: str
     pdf: bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -13,11 +14,18 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from report.figures.method_styles import HUES
 from report.figures.rendered import RenderedFigure
 
-# Placeholders for the page's colours, so that a figure follows its light or dark scheme.
+# Placeholders for the page's colours, so that a figure follows its light or dark scheme. The dark
+# page has a lighter variant of each method's colour.
 INK, GRID = "#1b1f24", "#d0d7de"
-PAGE_COLOURS = {INK: "currentColor", GRID: "var(--grid)"}
+PAGE_COLOURS = {
+    INK: "currentColor",
+    GRID: "var(--grid)",
+    **{tones[0]: f"var(--{hue})" for hue, tones in HUES.items()},
+    **{tones[1]: f"var(--{hue}-light)" for hue, tones in HUES.items()},
+}
 
 RC_PARAMS: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -50,6 +58,7 @@ RC_PARAMS: dict[str, Any] = {
 }
 WIDTH = 4.6  # inches; all figures have the width of a column of the page, for one size of text
 PANEL_COLUMNS = 2  # of a figure with several panels
+TITLE_CHARACTERS = 48  # that fit into a line of a figure's title
 
 
 def render_figure(
@@ -66,7 +75,8 @@ def render_figure(
     Args:
         name: name of its files, and prefix of its ids within the page.
         title: its title.
-        description: a text for readers who cannot see the figure.
+        description: a text for readers who cannot see the figure. All readers see its first
+            sentence, which is the caption.
         plot: draws into the axes, or into an array (rows, columns) of axes for several panels.
         height: in inches.
         panels: number of rows and columns.
@@ -75,7 +85,8 @@ def render_figure(
     with mpl.rc_context({**RC_PARAMS, "svg.hashsalt": name}):
         figure = Figure(figsize=(WIDTH, height), dpi=150, layout="constrained")
         plot(figure.subplots(*panels, sharex=share_axes, sharey=share_axes))
-        figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10)
+        lines = textwrap.fill(title, TITLE_CHARACTERS)
+        figure.suptitle(lines, x=0.01, ha="left", weight="bold", fontsize=10)
         for part in figure.axes:
             part.tick_params(length=0)
         # Compute the layout once. Otherwise each format computes it again, which is slow.
@@ -88,8 +99,18 @@ def render_figure(
         FigureCanvasPdf(figure).print_pdf(pdf, metadata=unstamped)
     text = svg.getvalue()
     return RenderedFigure(
-        name, title, inline_svg(text, name, title, description), text, pdf.getvalue()
+        name,
+        title,
+        first_sentence(description),
+        inline_svg(text, name, title, description),
+        text,
+        pdf.getvalue(),
     )
+
+
+def first_sentence(text: str) -> str:
+    """Return a text up to the first full stop that ends a sentence."""
+    return re.split(r"(?<=\.)\s+(?=[A-Z])", text, maxsplit=1)[0]
 
 
 def inline_svg(svg: str, name: str, title: str, description: str) -> str:

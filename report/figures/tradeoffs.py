@@ -49,7 +49,7 @@ def accuracy_against_cost(
     texts = [f"{styles[m].label} {number(a.mean)} % at {c:.3g} ms" for m, (c, a) in points.items()]
     description = (
         f"Accuracy of {pair} against the measured time of a training step; bars are ± one sample "
-        f"standard deviation. {join_names(texts)}."
+        f"standard deviation. Means: {join_names(texts)}."
     )
     return render_figure(name, "Accuracy against cost", description, plot)
 
@@ -100,7 +100,7 @@ def temperature(
     ]
     description = (
         f"Accuracy of {title} against the temperature of softening and loss; bars are ± one "
-        f"sample standard deviation. {'; '.join(texts)}."
+        f"sample standard deviation. Means: {'; '.join(texts)}."
     )
     return render_figure(name, "Sensitivity to the temperature", description, plot)
 
@@ -152,7 +152,7 @@ def sensitivity(
     ]
     description = (
         f"Accuracy of {title} against {curves[0].label}, all else equal; bars are 95 % "
-        f"intervals of the mean over seeds. {'; '.join(texts)}."
+        f"intervals of the mean over seeds. Means: {'; '.join(texts)}."
     )
     return render_figure(name, f"Sensitivity to {curves[0].label}", description, plot)
 

@@ -3,15 +3,21 @@
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from report.figures import tradeoffs
+from report.figures import class_gains, curves, diagnostics, style, tradeoffs
 from report.figures.gallery import Gallery, make_gallery
-from report.figures.method_styles import method_styles
+from report.figures.method_styles import HUES, method_styles
 from report.findings import Findings, read_findings
+from report.frames.analysis import PairAnalysis
 from report.frames.method_variants import SettingCurve
+from report.frames.study_frames import DIAGNOSTIC_PREFIX
+from report.names import Names
 from report.output.write import write_report
 from report.tables.sensitivity import sensitivity_table
 from skd.analyses.records import (
@@ -127,6 +133,103 @@ def test_figures_have_their_numbers_as_alternative_text(drawings):
     counted = "1 reproduced, 1 higher, 1 lower, 4 inconclusive and 0 not run"
     assert counted in text_of(drawings["forest"])
     assert "at 64 ms" in text_of(drawings[f"{pair}cost"])  # 64 images at 1,000 a second
+
+
+def test_captions_are_single_sentences_without_the_numbers_of_all_methods(drawings):
+    for drawing in drawings.values():
+        assert drawing.caption.endswith("."), drawing.name
+        assert 40 < len(drawing.caption) < 260, drawing.name
+    assert drawings["agreement"].caption.endswith("each bar a mean.")
+    assert style.first_sentence("At T = 0.5 it is 1.5 %. Next.") == "At T = 0.5 it is 1.5 %."
+    assert style.first_sentence("Only one.") == "Only one."
+
+
+def test_the_page_decides_on_the_methods_colours(drawings):
+    inline = drawings["agreement"].inline
+    assert "var(--blue)" in inline
+    assert not any(tone in inline for tones in HUES.values() for tone in tones)
+    assert HUES["blue"][0] in drawings["agreement"].svg
+
+
+def test_few_epochs_are_shown_completely_and_many_from_the_last_quarter():
+    def epochs(count: int) -> pd.DataFrame:
+        rows = [("kd", seed, e, e + 2.0 * seed) for seed in (0, 1) for e in range(1, count + 1)]
+        return pd.DataFrame(rows, columns=["method", "seed", "epoch", "test_top1"])
+
+    low, high = curves.accuracy_limits(epochs(9))
+    sd = math.sqrt(2)
+    assert 1 < low + sd < 2
+    assert 10 < high - sd < 11
+    low, high = curves.accuracy_limits(epochs(40))
+    assert 30 < low < 32 < 42 < high
+
+
+def plotted(monkeypatch, module, draw, panels=(1, 1)):
+    """Return the axes into which a figure is drawn, and its title."""
+    seen = {}
+
+    def render(name, title, description, plot, *_):
+        seen["axes"] = Figure().subplots(*panels)
+        plot(seen["axes"])
+        seen["title"] = title
+        return name
+
+    monkeypatch.setattr(module, "render_figure", render)
+    assert draw() is not None
+    return seen["axes"], seen["title"]
+
+
+def class_gain_axes(monkeypatch, classes, **accuracies):
+    runs = {
+        method: [SimpleNamespace(per_class_top1=values)] for method, values in accuracies.items()
+    }
+    analysis = PairAnalysis("a", classes, runs, None, {}, {}, np.array([]), ())
+    styles = method_styles(list(accuracies), Names())
+    return plotted(
+        monkeypatch,
+        class_gains,
+        lambda: class_gains.per_class_gain(analysis, styles, "name", "pair", list(accuracies)),
+    )
+
+
+def test_few_classes_are_named_in_the_order_of_the_first_methods_gains(monkeypatch):
+    axes, title = class_gain_axes(
+        monkeypatch, CLASSES,
+        student=(50, 50, None, 50), kd=(51, 55, None, 49), skd=(58, 52, None, 50),
+    )  # fmt: skip
+    assert title == "Which classes gain"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["bee", "ant", "dog"]
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert lines["kd"] == [5, 1, -1]
+    assert lines["skd"] == [2, 8, 0]
+    assert axes.get_xlabel() == "class, sorted by the gain of kd"
+
+
+def test_many_classes_are_sorted_for_each_method(monkeypatch):
+    count = class_gains.MAX_NAMED_CLASSES + 1
+    axes, title = class_gain_axes(
+        monkeypatch, tuple(map(str, range(count))), student=(0,) * count, kd=range(count)
+    )
+    assert title == "Spread of the gain over classes"
+    assert list(axes.lines[1].get_ydata()) == list(range(count))[::-1]
+
+
+@pytest.mark.parametrize(("distance", "written"), [(0.0009, True), (0.0011, False)])
+def test_rounding_errors_of_the_simplifiers_distance_are_not_drawn(monkeypatch, distance, written):
+    data = {f"{DIAGNOSTIC_PREFIX}{key}": [0.5, 0.5] for key in diagnostics.PANELS}
+    data[f"{DIAGNOSTIC_PREFIX}kl_softened_simplified"] = [0.0, distance]
+    epochs = pd.DataFrame({"method": "skd", "seed": 0, "epoch": [1, 2], **data})
+    styles = method_styles(["skd"], Names())
+    axes, _ = plotted(
+        monkeypatch,
+        diagnostics,
+        lambda: diagnostics.simplifier_diagnostics(epochs, styles, "name", "pair", 10),
+        (2, 2),
+    )
+    panel = list(axes.flat)[list(diagnostics.PANELS).index("kl_softened_simplified")]
+    assert bool(panel.lines) is not written
+    texts = "".join(text.get_text() for text in panel.texts)
+    assert ("below 0.001 nats in all runs" in texts) is written
 
 
 CURVES = [

@@ -19,6 +19,10 @@ from report.names import Names
 
 STYLESHEET = Path("report/templates/style.css").read_text()
 PAGES = re.findall(r"--page: (#\w{6})", STYLESHEET)  # light and dark
+VARIABLES = [  # the methods' colours of the light and the dark page
+    dict(re.findall(r"--([a-z]+(?:-light)?): (#\w{6})", block))
+    for block in re.findall(r":root \{(.*?)\}", STYLESHEET, re.DOTALL)
+]
 COLOURS = [*(tone for tones in HUES.values() for tone in tones), CONTROL_COLOUR]
 SHIPPED = ["student", *FAMILIES, *(f"skd+{name}" for name in FAMILIES if name != "skd")]
 
@@ -49,6 +53,19 @@ def test_colours_stand_out_from_the_page(page):
 
 def test_the_tones_of_a_hue_differ_in_grey():
     assert all(contrast(*tones) > 1.7 for tones in HUES.values())
+
+
+def test_the_light_page_has_the_colours_of_the_files():
+    for hue, tones in HUES.items():
+        assert (VARIABLES[0][hue], VARIABLES[0][f"{hue}-light"]) == tones
+
+
+@pytest.mark.parametrize("hue", HUES)
+def test_the_dark_page_has_a_lighter_variant_of_each_colour(hue):
+    tones = VARIABLES[1][hue], VARIABLES[1][f"{hue}-light"]
+    assert all(luminance(tone) > luminance(own) for tone, own in zip(tones, HUES[hue], strict=True))
+    assert contrast(tones[0], PAGES[1]) >= 4.5
+    assert contrast(*tones) > 1.7
 
 
 def test_shipped_methods_have_a_look_of_their_own():
