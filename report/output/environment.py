@@ -38,8 +38,10 @@ LABELS = {
     "accumulate": "Parts of a process's batch",
 }
 EXECUTION_LABELS = {"gpu": "GPU of compiled code or kernels"}  # else it is the machine's GPU
+NOTHING = value_text(None)
 VALUES = {
     "git_clean": {True: "as committed", False: "with changes"},
+    "recording": {"not recorded": NOTHING},
     "step": {
         "fast": "fast (channels-last, fused SGD; on a GPU, a CUDA graph)",
         "eager": "eager (fast, without a CUDA graph)",
@@ -52,7 +54,6 @@ VALUES = {
         None: "no teacher",
     },
 }
-NOTHING = value_text(None)
 
 
 def distinct_record_values(

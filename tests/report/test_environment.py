@@ -12,7 +12,13 @@ def test_values_have_readable_labels_and_what_no_run_has_is_left_out(tmp_path: P
     study = make_study()
     cell = study.cell(FIRST, "kd")
     executions = (
-        {"device": "cpu", "teacher": "float16", "sharing": 1, "kernels": None, "list": [1, 2]},
+        {
+            "device": "cpu",
+            "teacher": "float16",
+            "sharing": 1,
+            "recording": "not recorded",
+            "list": [1, 2],
+        },
         {"device": "cpu", "teacher": "live", "sharing": 1, "kernels": None},
         {"device": "cpu", "teacher": None, "sharing": 1, "kernels": None, "new": {"key_b": True}},
     )
