@@ -102,11 +102,13 @@ def _pair_jobs(
                 ("calibration", predictions.calibration),
                 ("classes", class_gains.per_class_gain),
                 ("correlations", predictions.correlations),
-                ("features", predictions.embeddings),
             )
         ]
-        examples = predictions.simplifier_examples
-        jobs.append(partial(examples, analysis, styles, f"{name}-examples", title))
+        for suffix, draw in (  # `skd analyse` has chosen their methods
+            ("features", predictions.embeddings),
+            ("examples", predictions.simplifier_examples),
+        ):
+            jobs.append(partial(draw, analysis, styles, f"{name}-{suffix}", title))
     return jobs
 
 

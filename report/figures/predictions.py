@@ -103,20 +103,15 @@ def correlations(
 
 
 def embeddings(
-    analysis: PairAnalysis,
-    styles: Mapping[str, MethodStyle],
-    name: str,
-    pair: str,
-    methods: Sequence[str],
+    analysis: PairAnalysis, styles: Mapping[str, MethodStyle], name: str, pair: str
 ) -> RenderedFigure | None:
-    """Return the t-SNE of penultimate features, with a panel for each network.
+    """Return the t-SNE of penultimate features, with a panel for each network of the analysis.
 
     The first panel is the teacher's. Returns ``None`` for fewer than two networks.
     """
     shown = {
         styles[network].label if network in styles else network.capitalize(): points
         for network, points in analysis.embeddings.items()
-        if network not in styles or network in methods
     }
     if len(shown) < 2:
         return None
