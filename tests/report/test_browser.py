@@ -161,11 +161,12 @@ def test_a_table_is_copied_in_each_format(browser, with_clipboard):
         assert copied(browser, "same-style", name).strip() == written.strip()
 
 
-def test_a_table_that_is_wider_than_the_screen_says_that_it_scrolls(browser):
+@pytest.mark.parametrize("section", ["teachers", "protocol"])
+def test_a_table_that_is_wider_than_the_screen_says_that_it_scrolls(browser, section):
     def cue(width: int) -> bool:
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        place = browser.find_element(By.CSS_SELECTOR, "#teachers .scroll")
+        place = browser.find_element(By.CSS_SELECTOR, f"#{section} .scroll")
         fits = browser.execute_script(
             "return arguments[0].scrollWidth <= arguments[0].clientWidth + 1", place
         )
