@@ -258,7 +258,7 @@ def test_the_cost_is_that_of_what_is_used(results):
 
 def test_the_report_says_that_what_replaces_the_classifier_is_kept(results):
     page = write_report(STUDY, results).read_text()
-    assert "inference costs the same with every method, except simkd and skd+simkd: what" in page
+    assert "inference costs the same with every method, except SimKD and SKD + SimKD: what" in page
 
 
 def test_layers_of_the_student_that_are_not_used_do_not_count():

@@ -337,7 +337,8 @@ def test_the_command_ends_with_0_where_all_is_equivalent(sets) -> None:
     assert "A: device cpu, precision float32 (12 runs)" in out
     assert "B: device cuda, precision bfloat16 (12 runs)" in out
     assert "execution.precision" in out
-    (row,) = [line for line in out.splitlines() if line.startswith("resnet20 student")]
+    equivalences = out[out.index("Equivalence within") :]
+    (row,) = [line for line in equivalences.splitlines() if line.startswith("resnet20 student")]
     # 0.01 ± 2.920 · √((0.0608² + 2 · 0.01²/12)/3)
     assert row.split()[2:] == ["3", "69.00", "+0.01", "−0.09", "to", "+0.11", "0.003", "equivalent"]  # noqa: RUF001
     assert "mean of 4 cells at each seed" in out

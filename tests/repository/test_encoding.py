@@ -32,7 +32,8 @@ def unnamed_encodings(source: str) -> Iterator[str]:
         binary = any(isinstance(value, str) and "b" in value for value in constants)
         others = ast.unparse(function) in ("os.open", "Image.open")
         opens = name in ("open", "fdopen") and not binary and not others
-        piped = arguments.keys() & {"text", "universal_newlines"}
+        # `dataclasses.replace` may set a field named text.
+        piped = name != "replace" and arguments.keys() & {"text", "universal_newlines"}
         if (opens or piped or name in ("read_text", "write_text")) and "encoding" not in arguments:
             yield f"line {call.lineno}: {ast.unparse(call)}"
 

@@ -241,4 +241,4 @@ def test_the_report_marks_a_doubtful_teacher_and_gives_the_reason(tmp_path: Path
     text = report_markdown(findings)
     assert "Teacher VGG-13 is at or near chance level" in text
     assert f"VGG-13: {frame['vgg13']}" in text
-    assert "| vgg13 | 1.00; doubtful |" in text
+    assert "| VGG-13 | 1.00; doubtful |" in text
