@@ -8,7 +8,7 @@ from report.formats import mean_and_sd, number, plural
 from report.frames.cells import CONTROL, CellFinding, PairFinding
 from report.names import Names
 from report.statistics.intervals import Summary, average_by_seed, summarise
-from report.tables.table import TableColumn
+from report.tables.table import TableColumn, TableEntry
 from skd.study.presentation import Spread
 
 SPREAD_TEXTS = {
@@ -67,9 +67,14 @@ def teacher_label(pairs: Sequence[PairFinding], names: Names) -> str:
     return f"Teacher: {teachers.pop()}" if len(teachers) == 1 else "Teacher"
 
 
-def method_label(pairs: Sequence[PairFinding], method: str, names: Names) -> str:
-    """Return the label of a method's row; of the student alone with a single network's name."""
-    students = {names.network(pair.student) for pair in pairs}
-    if method != CONTROL or len(students) > 1:
-        return names.method(method)
-    return f"{names.method(method)}: {students.pop()}"
+def method_entry(pairs: Sequence[PairFinding], method: str, names: Names) -> TableEntry:
+    """Return the head of a method's row: its name, and whether its teacher is not the pair's.
+
+    The student alone has the name of its network if all pairs have the same one.
+    """
+    label, students = names.method(method), {names.network(pair.student) for pair in pairs}
+    if method == CONTROL and len(students) == 1:
+        label = f"{label}: {students.pop()}"
+    cells = [cell for pair in pairs if (cell := pair.cell(method)) is not None]
+    own = any(cell.own_teacher for cell in cells)
+    return TableEntry(label, detail="with its own teacher" if own else "")

@@ -14,7 +14,7 @@ from report.tables.accuracies import (
     accuracy_text,
     average_accuracy,
     expected_seeds,
-    method_label,
+    method_entry,
     pair_column,
     teacher_label,
     what_is_shown,
@@ -76,7 +76,7 @@ def main_table(
 
 def _label(pairs: Sequence[PairFinding], method: str, names: Names) -> TableEntry:
     link = pairs[0].cell(method).anchor if len(pairs) == 1 else ""
-    return TableEntry(method_label(pairs, method, names), link=link)
+    return replace(method_entry(pairs, method, names), link=link)
 
 
 def _parts(pairs: Sequence[PairFinding], names: Names, options: TableOptions) -> list[Part]:

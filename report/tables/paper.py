@@ -9,7 +9,7 @@ from report.frames.cells import PairFinding
 from report.names import Names
 from report.tables.accuracies import (
     accuracy_text,
-    method_label,
+    method_entry,
     pair_column,
     teacher_label,
     what_is_shown,
@@ -65,7 +65,10 @@ def _style_table(
     groups = group_methods(pairs, methods)
     rows = [(TableEntry(teacher_label(pairs, names)), *(_teacher(pair) for pair in pairs))]
     rows += [
-        (_method(pairs, method, names), *(_cell(pair, method, names, spread) for pair in pairs))
+        (
+            method_entry(pairs, method, names),
+            *(_cell(pair, method, names, spread) for pair in pairs),
+        )
         for method in groups.methods
     ]
     cells = [cell for pair in pairs for cell in pair.cells]
@@ -96,14 +99,6 @@ def _teacher(pair: PairFinding) -> TableEntry:
         return TableEntry("", detail=detail, marks=(MISSING_TEACHER,), link="teachers")
     detail += f", {signed(teacher.difference)}" if value else ""
     return TableEntry(number(teacher.top1), detail=detail, sort=teacher.top1, link="teachers")
-
-
-def _method(pairs: Sequence[PairFinding], method: str, names: Names) -> TableEntry:
-    """Return a method's name, and whether its teacher is another one than the pair's."""
-    cells = [cell for pair in pairs if (cell := pair.cell(method)) is not None]
-    own = any(cell.own_teacher for cell in cells)
-    label = method_label(pairs, method, names)
-    return TableEntry(label, detail="with its own teacher" if own else "")
 
 
 def _cell(pair: PairFinding, method: str, names: Names, spread: Spread) -> TableEntry:

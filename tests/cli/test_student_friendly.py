@@ -89,7 +89,8 @@ def test_the_report_has_the_methods_side_by_side_with_their_teachers(
     write_report(study, folder / "results")
     text = (folder / "results" / "friendly" / "report" / "results.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| SFTN + KD")]
-    assert rows[0].startswith("| SFTN + KD<br>teacher good-sftn-resnet8 | ")
+    assert rows[0].startswith("| SFTN + KD<br>with its own teacher | ")
+    assert rows[1].startswith("| SFTN + KD<br>teacher good-sftn-resnet8 | ")
     assert "| good-sftn-resnet8<br>ResNet-14 |" in text
     assert "trained here by soteacher, seed 7, 2 epochs" in text
     # Different teachers are intended: nothing is marked as a mix of them.
