@@ -83,7 +83,7 @@ def _scope(covered: Sequence[str], labels: Mapping[str, str]) -> list[str]:
 
 def _claim(ranked: Sequence[AverageDifference], names: Names, which: str) -> str:
     better = [gain.a for gain in _winners(ranked)]
-    worse = [gain.a for gain in ranked if _direction(gain) < 0]
+    worse = [gain.a for gain in ranked if gain.difference.direction < 0]
     n = len(ranked)
     if n == 1:
         verb = "beats" if better else "is worse than" if worse else UNCLEAR
@@ -136,9 +136,9 @@ def _best(ranked: Sequence[AverageDifference], names: Names) -> str:
     if best.difference.mean <= 0:
         return f"; {name} comes closest: {numbers}"
     level = [gain for gain in ranked[1:] if not _clearly_behind(gain, best)]
-    if _direction(best) > 0 and not level:
+    if best.difference.direction > 0 and not level:
         return f"; {name} helps most: {numbers}"
-    if _direction(best) > 0 and len(level) == 1 and _direction(level[0]) > 0:
+    if best.difference.direction > 0 and len(level) == 1 and level[0].difference.direction > 0:
         second = number(level[0].accuracies[0], 1)
         return (
             f"; {name} and {names.method(level[0].a)} help most: {number(ours, 1)} % and "
@@ -151,7 +151,7 @@ def _winners(ranked: Sequence[AverageDifference]) -> list[AverageDifference]:
     """Return the methods that beat the student alone; with one seed, those above it."""
     if ranked[0].difference.se is None:
         return [gain for gain in ranked if gain.difference.mean > 0]
-    return [gain for gain in ranked if _direction(gain) > 0]
+    return [gain for gain in ranked if gain.difference.direction > 0]
 
 
 def _numbers(gain: AverageDifference) -> str:
@@ -178,17 +178,10 @@ def _elsewhere(
 ) -> str:
     where = labels[gain.pairs[0]] if len(gain.pairs) == 1 else f"{len(gain.pairs)} pairs"
     known = one_seed and gain.difference.se is None  # the sentence starts with this reservation
-    chance = "" if known or _direction(gain) > 0 else ", which may be chance"
+    chance = "" if known or gain.difference.direction > 0 else ", which may be chance"
     return (
         f"; on {where}, {names.method(gain.a)} gains {number(gain.difference.mean)} points{chance}"
     )
-
-
-def _direction(gain: AverageDifference) -> int:
-    """Return 1 or −1 if the interval of a gain is above or below zero, and 0 otherwise."""
-    if not gain.difference.excludes_zero:
-        return 0
-    return 1 if gain.difference.mean > 0 else -1
 
 
 def _every(n: int, which: str) -> str:

@@ -20,7 +20,7 @@ from report.figures.plotting import (
 from report.figures.rendered import RenderedFigure
 from report.figures.style import INK, render_figure
 from report.formats import join_names
-from report.frames.study_frames import DIAGNOSTIC_PREFIX, diagnostic_epochs
+from report.frames.study_frames import DIAGNOSTIC_PREFIX, UNCHANGED_BELOW, diagnostic_epochs
 
 TEACHER_STYLES = {
     "raw": MethodStyle(CONTROL_COLOUR, (0, (1, 1)), label="raw teacher"),
@@ -33,8 +33,6 @@ PANELS = {
     "kl_softened_simplified": ("Distance from softened teacher", "KL(softened ‖ simplified)"),
     "kl_simplified_student": ("Distance from the student", "KL(simplified ‖ student)"),
 }
-
-NO_DISTANCE = 0.001  # nats; the softened and the simplified teacher are the same
 
 
 def simplifier_diagnostics(
@@ -53,7 +51,7 @@ def simplifier_diagnostics(
             column = f"{DIAGNOSTIC_PREFIX}{key}"
             title, label = PANELS[key]
             axes.set_title(title, fontsize=8)
-            if key == "kl_softened_simplified" and data[column].max() < NO_DISTANCE:
+            if key == "kl_softened_simplified" and data[column].max() < UNCHANGED_BELOW:
                 _write_no_distance(axes)
                 continue
             for stage, style in TEACHER_STYLES.items():
@@ -83,7 +81,7 @@ def simplifier_diagnostics(
 def _write_no_distance(axes: Axes) -> None:
     """Write that there is no distance, in place of curves of rounding errors."""
     axes.axis("off")
-    text = f"KL(softened ‖ simplified) is\nbelow {NO_DISTANCE:g} nats in all runs"
+    text = f"KL(softened ‖ simplified) is\nbelow {UNCHANGED_BELOW:g} nats in all runs"
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=8)
 
 

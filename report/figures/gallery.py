@@ -63,6 +63,7 @@ def make_gallery(
     analyses: StudyAnalysis | None,
     ranking: Ranking | None,
     margin: float,
+    names: Names,
     workers: int | None = None,
 ) -> Gallery:
     """Draw every figure for which there are data.
@@ -74,12 +75,12 @@ def make_gallery(
         analyses: the output of `skd analyse`, or ``None``.
         ranking: the methods' mean ranks, or ``None``.
         margin: margin of equivalence of the verdicts, in points.
+        names: what readers call methods and networks.
         workers: number of processes. ``None``: one per CPU for many figures, otherwise one.
     """
     from report.figures.drawing import draw_all
     from report.figures.jobs import gallery_jobs
 
-    names = Names.of(expansion)
     jobs = gallery_jobs(expansion, frames, pairs, analyses, ranking, margin, names)
     figures, problems = draw_all(jobs, workers)
     collapsed = set(frames.runs.loc[frames.runs["collapsed"].eq(True), "pair"])

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from report.frames.study_frames import Frames
+from skd.planning.simulate import count_useful
 from skd.planning.stored_plan import StudyPlan, expansion_digest, plan_path, read_plan
 from skd.store.records import Record
 from skd.store.store import Store, StoreError
@@ -59,6 +60,12 @@ class PlanComparison:
     def mean_devices(self) -> float | None:
         """Mean number of devices at work, or ``None``. A training has its own cores of a CPU."""
         return self.device_seconds / self.wall_seconds if self.wall_seconds else None
+
+    @property
+    def forecast(self) -> list[tuple[int, float]]:
+        """The simulated numbers of devices with their seconds, up to the last that saves time."""
+        times = sorted(self.plan.wall_seconds.items())
+        return times[: count_useful([seconds for _, seconds in times])]
 
     @property
     def simulated(self) -> tuple[int, float] | None:

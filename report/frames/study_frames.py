@@ -87,6 +87,9 @@ WHOLE_NUMBERS = dict.fromkeys(
     "Int64",
 )
 DIAGNOSTIC_PREFIX = "diagnostic_"  # of the columns with diagnostics of losses
+# KL divergence in nats of the softened from the simplified teacher. Below it, the simplifier has
+# practically no effect.
+UNCHANGED_BELOW = 0.001
 
 
 @dataclass(frozen=True)

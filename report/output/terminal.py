@@ -175,6 +175,6 @@ def _interval(gain: Difference | None) -> str:
 
 def _direction(gain: Difference | None) -> Text:
     """Return "better" or "worse" if the interval of a gain excludes zero, and otherwise nothing."""
-    if gain is None or not gain.excludes_zero:
+    if gain is None or not gain.direction:
         return Text("")
-    return Text("better", style="green") if gain.mean > 0 else Text("worse", style="red")
+    return Text("better", style="green") if gain.direction > 0 else Text("worse", style="red")

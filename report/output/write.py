@@ -58,6 +58,7 @@ def write_report(
         findings.analyses,
         findings.ranking,
         margin,
+        findings.names,
     )
     folder = output or report_folder(results, expansion.study)
     written = _write(folder, _table_files(findings)) | _write(

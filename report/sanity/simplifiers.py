@@ -8,6 +8,7 @@ from report.formats import join_names, plural
 from report.frames.outcomes import collapsed_runs
 from report.frames.study_frames import (
     DIAGNOSTIC_PREFIX,
+    UNCHANGED_BELOW,
     Frames,
     last_diagnostic_epochs,
 )
@@ -16,9 +17,6 @@ from report.names import Names
 from report.sanity.doubts import Doubt
 from skd.study.expansion import Expansion
 
-# KL divergence in nats of the softened from the simplified teacher. Below it, the simplifier has
-# practically no effect.
-UNCHANGED_BELOW = 0.001
 MAX_LINES = 12
 
 

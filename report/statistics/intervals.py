@@ -86,6 +86,11 @@ class Difference:
         bounds = self.interval()
         return None if bounds is None else bounds[0] > 0 or bounds[1] < 0
 
+    @property
+    def direction(self) -> int:
+        """1 or −1 if the 95 % interval is above or below zero; otherwise 0."""
+        return (1 if self.mean > 0 else -1) if self.excludes_zero else 0
+
     def is_within(self, margin: float) -> bool | None:
         """Whether the 90 % interval is within ± ``margin``; ``None`` without an interval.
 

@@ -99,13 +99,10 @@ def forecast_sentence(comparison: PlanComparison) -> str | None:
 
     Numbers of devices that save no time are left out.
     """
-    times = sorted(comparison.plan.wall_seconds.items())
-    if not comparison.unfinished or not times:
+    if not comparison.unfinished or not comparison.forecast:
         return None
-    shortest = 1.01 * times[-1][1]
-    useful = next(place for place, (_, seconds) in enumerate(times) if seconds <= shortest)
     texts = [
         f"{duration(seconds)} on {plural(count, 'device')}"
-        for count, seconds in times[: useful + 1]
+        for count, seconds in comparison.forecast
     ]
     return f"Simulated for the trainings that were left when it was planned: {join_names(texts)}."

@@ -41,11 +41,16 @@ def shortest_schedules(schedules: Sequence[Schedule]) -> list[Schedule]:
 
     Times that differ by less than one per cent count as the same.
     """
-    if not schedules:
-        return []
-    shortest = 1.01 * min(schedule.wall_seconds for schedule in schedules)
-    last = next(i for i, each in enumerate(schedules) if each.wall_seconds <= shortest)
-    return [*schedules[: last + 1]]
+    return [*schedules[: count_useful([schedule.wall_seconds for schedule in schedules])]]
+
+
+def count_useful(wall_seconds: Sequence[float]) -> int:
+    """Return how many of some times, by rising number of devices, end with the first shortest one.
+
+    Times that differ by less than one per cent count as the same.
+    """
+    shortest = 1.01 * min(wall_seconds, default=0.0)
+    return next((i for i, seconds in enumerate(wall_seconds, 1) if seconds <= shortest), 0)
 
 
 def simulate(jobs: Sequence[PlannedJob], devices: int) -> Schedule:

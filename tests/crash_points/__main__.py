@@ -272,8 +272,9 @@ def draw_once(folder: Path, scratch: Path) -> None:
         )
         expansion, frames = findings.expansion, findings.frames
         gallery = report.figures.gallery.make_gallery(
-            expansion, frames, findings.pairs, findings.analyses, findings.ranking, DEFAULT_MARGIN
-        )
+            expansion, frames, findings.pairs, findings.analyses, findings.ranking, DEFAULT_MARGIN,
+            findings.names,
+        )  # fmt: skip
         drawn.write_bytes(pickle.dumps(gallery))
 
     if in_fork(draw, scratch / "drawing"):

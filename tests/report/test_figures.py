@@ -82,7 +82,7 @@ def write_analyses(folder: Path, study, skipped: dict | None = None) -> None:
 def gallery_of(findings: Findings, workers: int | None = 1) -> Gallery:
     return make_gallery(
         findings.expansion, findings.frames, findings.pairs, findings.analyses, findings.ranking,
-        findings.margin, workers,
+        findings.margin, findings.names, workers,
     )  # fmt: skip
 
 
